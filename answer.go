@@ -1,0 +1,165 @@
+package spillover
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The headers that every answer carries, real or not.
+const (
+	headerBackend     = "X-Spillover-Backend"
+	headerAttempts    = "X-Spillover-Attempts"
+	headerSynthesized = "X-Spillover-Synthesized"
+)
+
+// An apiError is the body of a synthesized answer, as OpenAI's reference has it.
+type apiError struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    string  `json:"code"`
+}
+
+// synthesize makes an answer that no service gave.
+func synthesize(in *http.Request, status int, e apiError) *http.Response {
+	body, err := json.Marshal(map[string]apiError{"error": e})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return &http.Response{
+		Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": {"application/json"}, headerSynthesized: {"true"}},
+		Body:          io.NopCloser(bytes.NewReader(body)),
+		ContentLength: int64(len(body)),
+		Request:       in,
+	}
+}
+
+// unknownModel answers for a model that no backend serves.
+func unknownModel(in *http.Request, model string, known []string) *http.Response {
+	const most = 50
+	list := strings.Join(known[:min(len(known), most)], ", ")
+	if len(known) > most {
+		list += fmt.Sprintf(" and %d more", len(known)-most)
+	}
+	param := "model"
+	return synthesize(in, http.StatusNotFound, apiError{
+		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", brief(model), list),
+		Type:    "invalid_request_error", Param: &param, Code: "model_not_found",
+	})
+}
+
+// brief is a caller's text within bounds.
+func brief(s string) string {
+	const most = 100
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// An outlook is when the deployments of a model can be asked again.
+type outlook struct {
+	deployments int
+	soonest     *deployment // nil when there is none
+	at          time.Time   // when the soonest can be asked; not after now when it can
+	throttled   bool        // the service itself closed at least one
+	hopeless    bool        // all of them are out for quota or credentials
+}
+
+// look finds when the deployments of a route can be asked again.
+func (r *route) look(now time.Time) outlook {
+	o := outlook{hopeless: true}
+	for d := range r.all {
+		until, _, throttled := d.closed(now)
+		o.deployments++
+		o.throttled = o.throttled || throttled
+		o.hopeless = o.hopeless && d.hopeless(now)
+		if o.soonest == nil || until.Before(o.at) {
+			o.soonest, o.at = d, until
+		}
+	}
+	return o
+}
+
+// unavailable answers that all deployments are throttled, with the time that is
+// left until the soonest can be asked again.
+func unavailable(in *http.Request, model string, o outlook, now time.Time) *http.Response {
+	wait := max(o.at.Sub(now), time.Millisecond)
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	of := ""
+	if model != "" {
+		of = " of " + brief(model)
+	}
+	e := apiError{
+		Message: fmt.Sprintf("All %d deployments%s are unavailable; the soonest is %s in %.2fs. Please retry after %d seconds.",
+			o.deployments, of, o.soonest.backend.name, wait.Seconds(), seconds),
+		Type: "rate_limit_error", Code: "rate_limit_exceeded",
+	}
+	if o.hopeless {
+		e = apiError{
+			Message: fmt.Sprintf("All %d deployments%s are out of quota or refuse their credentials. Waiting does not mend that.", o.deployments, of),
+			Type:    "insufficient_quota", Code: "insufficient_quota",
+		}
+	}
+	resp := synthesize(in, http.StatusTooManyRequests, e)
+	resp.Header.Set("Retry-After", strconv.FormatInt(seconds, 10))
+	resp.Header.Set("Retry-After-Ms", strconv.FormatInt(int64((wait+time.Millisecond-1)/time.Millisecond), 10))
+	if o.hopeless {
+		resp.Header.Set("X-Should-Retry", "false")
+	}
+	return resp
+}
+
+// An attemptError is why one backend gave no answer.
+type attemptError struct {
+	backend string
+	err     error
+}
+
+func (e attemptError) Error() string { return e.backend + ": " + e.err.Error() }
+func (e attemptError) Unwrap() error { return e.err }
+
+// A noAnswerError is that of a request that no backend answered. It unwraps to
+// the error of each attempt.
+type noAnswerError struct {
+	model    string
+	attempts []error
+}
+
+func (e *noAnswerError) Unwrap() []error { return e.attempts }
+
+func (e *noAnswerError) Error() string {
+	var b strings.Builder
+	b.WriteString("spillover: no answer")
+	if e.model != "" {
+		b.WriteString(" for " + brief(e.model))
+	}
+	for i, err := range e.attempts {
+		b.WriteString([]string{": ", "; "}[min(i, 1)] + err.Error())
+	}
+	return b.String()
+}
+
+// Timeout reports whether every attempt timed out, as [net.Error] has it.
+func (e *noAnswerError) Timeout() bool {
+	for _, err := range e.attempts {
+		var t net.Error
+		if !errors.As(err, &t) || !t.Timeout() {
+			return false
+		}
+	}
+	return len(e.attempts) > 0
+}
+
+// Temporary completes [net.Error]; nothing in net/http asks for it.
+func (e *noAnswerError) Temporary() bool { return e.Timeout() }

@@ -1,0 +1,262 @@
+package spillover
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Backend is one endpoint: a URL, its credential, its place among the others
+// and the models it serves.
+type Backend struct {
+	// Name tells the backend in answers, errors and [Status].
+	// Default: the URL's host.
+	Name string
+
+	// URL is https://host[:port][/base/path], or http; a bare host means
+	// https. A path that ends as the dialect's own paths begin (/openai,
+	// /openai/v1, /v1) may be given or left out. User info, query and
+	// fragment are mistakes.
+	URL string
+
+	// Priority is the tier: 1 is used first, 2 when no backend of 1 can take
+	// the request, and so on. 0 means 1.
+	Priority int
+
+	// Weight is the share of the traffic within the tier. 0 means 1.
+	Weight int
+
+	// Dialect is how the backend spells URLs, models and credentials.
+	// Default: read from the URL, see [Dialect].
+	Dialect Dialect
+
+	// APIVersion replaces the api-version of requests, for [Azure] alone.
+	// Default: the request's own, so it is needed where callers speak another
+	// dialect, which has none.
+	APIVersion string
+
+	// APIKey is the backend's key. Without it and without Token the backend
+	// is sent the caller's own credential, if that has the dialect's form.
+	APIKey string
+
+	// Token gives a bearer token, such as one of Entra ID. It excludes APIKey.
+	Token TokenFunc
+
+	// Models are what the backend serves. Empty: every model, each under its
+	// own name.
+	Models []Model
+
+	// HeaderTimeout is how long an attempt may take until the header of its
+	// answer is there; then the request moves on. It counts from the send, the
+	// time to connect and to send the body included. JSON answers come with
+	// their header at the end: allow for the longest. 0 means no limit.
+	HeaderTimeout time.Duration
+}
+
+// A Model is what callers ask for and what a backend calls it.
+type Model struct {
+	// Name is what callers ask for: the model of a JSON body, or the
+	// deployment of a classic Azure path.
+	Name string
+
+	// Deployment is what the backend calls it. Default: Name.
+	Deployment string
+}
+
+// A TokenFunc gives the bearer token for one attempt. It is called for each
+// attempt with the request's context, by many goroutines at once: it should
+// keep its token until that is about to expire. Its error moves the request on
+// to another backend.
+type TokenFunc func(context.Context) (string, error)
+
+// A Dialect is how a backend spells URLs, model names and credentials.
+//
+// Unless it is given it is read from the backend's URL: a path that ends in
+// /openai/v1 is [AzureV1] and one that ends in /v1 is [OpenAI]; else a host
+// under services.ai.azure.com is AzureV1, another of Azure's
+// (openai.azure.com, cognitiveservices.azure.com, azure-api.net and their
+// sovereign clouds) is [Azure], and every other host is OpenAI.
+type Dialect string
+
+const (
+	// Azure is /openai/deployments/{deployment}/…?api-version=…, with the
+	// credential in api-key, or in Authorization where it is a token.
+	Azure Dialect = "azure"
+	// AzureV1 is /openai/v1/… with the deployment as the model of the body,
+	// and credentials as for Azure.
+	AzureV1 Dialect = "azure-v1"
+	// OpenAI is /v1/… with the model in the body and the credential in
+	// Authorization.
+	OpenAI Dialect = "openai"
+)
+
+// prefix is what a dialect's paths begin with, as path segments.
+func (d Dialect) prefix() string {
+	switch d {
+	case Azure:
+		return "/openai"
+	case AzureV1:
+		return "/openai/v1"
+	}
+	return "/v1"
+}
+
+func (d Dialect) credentialForm() string {
+	if d == OpenAI {
+		return "openai"
+	}
+	return "azure"
+}
+
+func inferDialect(host, path string) Dialect {
+	switch {
+	case strings.HasSuffix(path, "/openai/v1"):
+		return AzureV1
+	case strings.HasSuffix(path, "/v1"):
+		return OpenAI
+	}
+	for domain, d := range map[string]Dialect{
+		".services.ai.azure":       AzureV1,
+		".openai.azure":            Azure,
+		".cognitiveservices.azure": Azure,
+		".azure-api":               Azure,
+	} {
+		// .com, .us, .cn, .net: the cloud is the last label.
+		if dot := strings.LastIndexByte(host, '.'); dot > 0 && strings.HasSuffix(strings.ToLower(host[:dot]), domain) {
+			return d
+		}
+	}
+	return OpenAI
+}
+
+// normalize fills in the defaults and tells every mistake.
+func (b *Backend) normalize(bad func(field, format string, args ...any)) {
+	u := b.normalizeURL(bad)
+	if b.Name == "" && u != nil {
+		b.Name = u.Host
+	}
+	if !visible(b.Name) || len(b.Name) > 128 {
+		bad("Name", "must be at most 128 printable ASCII characters, as it is sent in a header")
+	}
+	if b.Priority < 0 {
+		bad("Priority", "%d is negative", b.Priority)
+	}
+	b.Priority = cmp.Or(b.Priority, 1)
+	if b.Weight < 0 || b.Weight > maxWeight {
+		bad("Weight", "%d is not between 0 and %d", b.Weight, maxWeight)
+	}
+	b.Weight = cmp.Or(b.Weight, 1)
+	if b.HeaderTimeout < 0 {
+		bad("HeaderTimeout", "%v is negative", b.HeaderTimeout)
+	}
+	switch b.Dialect {
+	case Azure, AzureV1, OpenAI:
+		if b.APIVersion != "" && b.Dialect != Azure {
+			bad("APIVersion", "is for dialect %q alone, this is %q", Azure, b.Dialect)
+		}
+	default:
+		bad("Dialect", "%q is none of %q, %q, %q", b.Dialect, Azure, AzureV1, OpenAI)
+	}
+	if url.QueryEscape(b.APIVersion) != b.APIVersion {
+		bad("APIVersion", "%q needs escaping in a URL, so it is none", b.APIVersion)
+	}
+	if b.APIKey != "" && b.Token != nil {
+		bad("APIKey", "excludes Token")
+	}
+	// The key itself must not appear in the error.
+	if !visible(b.APIKey) || strings.Contains(b.APIKey, " ") {
+		bad("APIKey", "has a space, a line break or a character that is not ASCII")
+	}
+	b.normalizeModels(bad)
+}
+
+// maxWeight keeps the sum of the weights of many backends within an int32.
+const maxWeight = 1_000_000
+
+// normalizeURL leaves URL as scheme://host and the base path, without the part
+// that the dialect adds itself. It is nil when there is no telling.
+func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url.URL {
+	if b.URL == "" {
+		bad("URL", "is missing")
+		b.Dialect = cmp.Or(b.Dialect, OpenAI)
+		return nil
+	}
+	text := b.URL
+	if !strings.Contains(text, "://") {
+		text = "https://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		// The parser's error quotes the URL, which may hold a password.
+		bad("URL", "is not a URL")
+		b.Dialect = cmp.Or(b.Dialect, OpenAI)
+		return nil
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		bad("URL", "scheme %q is neither https nor http", u.Scheme)
+	}
+	if u.Hostname() == "" {
+		bad("URL", "has no host")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			bad("URL", "port %q is not between 1 and 65535", port)
+		}
+	}
+	if u.User != nil {
+		bad("URL", "has user info: the credential belongs into APIKey or Token")
+	}
+	if u.RawQuery != "" || u.ForceQuery {
+		bad("URL", "has a query: an api-version belongs into APIVersion, a credential into APIKey")
+	}
+	if u.Fragment != "" {
+		bad("URL", "has a fragment")
+	}
+	path := clean(u.EscapedPath())
+	if path != "" {
+		path = "/" + path
+	}
+	if b.Dialect == "" {
+		b.Dialect = inferDialect(u.Hostname(), path)
+	}
+	path = strings.TrimSuffix(path, "/deployments")
+	path = strings.TrimSuffix(path, b.Dialect.prefix())
+	u.Path, u.RawPath = unescapePath(path)
+	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
+	b.URL = u.String()
+	return u
+}
+
+func (b *Backend) normalizeModels(bad func(field, format string, args ...any)) {
+	b.Models = slices.Clone(b.Models)
+	seen := map[string]bool{}
+	for i := range b.Models {
+		m := &b.Models[i]
+		if m.Name == "" {
+			bad("Models", "model %d has no Name", i)
+			continue
+		}
+		if seen[m.Name] {
+			bad("Models", "%q is there twice", m.Name)
+		}
+		seen[m.Name] = true
+		m.Deployment = cmp.Or(m.Deployment, m.Name)
+		if m.Deployment == "." || m.Deployment == ".." {
+			bad("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)
+		}
+	}
+}
+
+// visible tells whether a text is printable ASCII, and so safe in a header.
+func visible(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,164 @@
+package spillover
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A nop answers at once. It reads no body, as a connection would: what is
+// measured is what a Transport adds.
+type nop struct{}
+
+func (nop) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return &http.Response{
+		Status: "200 OK", StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: http.NoBody, Request: req,
+	}, nil
+}
+
+// rewriter is the least that any balancer does: a clone with another host and key.
+type rewriter struct{ base http.RoundTripper }
+
+func (r rewriter) RoundTrip(req *http.Request) (*http.Response, error) {
+	out := req.Clone(req.Context())
+	out.URL.Scheme, out.URL.Host, out.Host = "https", "eastus.openai.azure.com", ""
+	out.Header.Set("Api-Key", "key")
+	return r.base.RoundTrip(out)
+}
+
+// sdkHeader is what openai-go sends.
+func sdkHeader() http.Header {
+	h := http.Header{}
+	for _, name := range []string{"Accept", "Authorization", "Content-Type", "User-Agent", "X-Stainless-Arch", "X-Stainless-Lang",
+		"X-Stainless-Os", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"} {
+		h.Set(name, "application/json")
+	}
+	return h
+}
+
+const (
+	classicURL = "https://api.example.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+	v1URL      = "https://api.example.com/v1/chat/completions"
+)
+
+// benchRequest makes the requests of one benchmark. The model stands last in
+// the body, as openai-go writes it.
+func benchRequest(target string, size int) func() *http.Request {
+	text := []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work and no play ", size/21) + `"}],"model":"gpt-4o"}`)
+	u, err := url.Parse(target)
+	if err != nil {
+		panic(err)
+	}
+	header := sdkHeader()
+	getBody := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+	return func() *http.Request {
+		body, _ := getBody()
+		return &http.Request{
+			Method: http.MethodPost, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Body: body, GetBody: getBody, ContentLength: int64(len(text)),
+		}
+	}
+}
+
+// benchTransport has backends whose names for the model differ from the
+// caller's, so that whatever can be rewritten is.
+func benchTransport(tb testing.TB, backends int, d Dialect) *Transport {
+	cfg := Config{Base: nop{}}
+	for i := range backends {
+		cfg.Backends = append(cfg.Backends, Backend{
+			Name: fmt.Sprintf("b%d", i), URL: fmt.Sprintf("https://b%d.openai.azure.com", i), Dialect: d, APIKey: "key",
+			Models: []Model{{Name: "gpt-4o", Deployment: "gpt-4o-east"}},
+		})
+	}
+	t, err := New(cfg)
+	require.NoError(tb, err)
+	return t
+}
+
+func drive(b *testing.B, rt http.RoundTripper, request func() *http.Request) {
+	b.ReportAllocs()
+	for b.Loop() {
+		resp, err := rt.RoundTrip(request())
+		if err != nil || resp.StatusCode != 200 {
+			b.Fatal(resp, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("base", func(b *testing.B) { drive(b, nop{}, benchRequest(classicURL, 1<<10)) })
+	b.Run("clone", func(b *testing.B) { drive(b, rewriter{nop{}}, benchRequest(classicURL, 1<<10)) })
+	for _, n := range []int{1, 3, 10, 100, 1000} {
+		b.Run(fmt.Sprintf("classic/1KiB/%d", n), func(b *testing.B) {
+			drive(b, benchTransport(b, n, Azure), benchRequest(classicURL, 1<<10))
+		})
+	}
+	for _, size := range []int{64, 256} {
+		b.Run(fmt.Sprintf("classic/%dKiB/10", size), func(b *testing.B) {
+			drive(b, benchTransport(b, 10, Azure), benchRequest(classicURL, size<<10))
+		})
+	}
+	for _, size := range []int{1, 64, 256} {
+		b.Run(fmt.Sprintf("v1/%dKiB/10", size), func(b *testing.B) {
+			drive(b, benchTransport(b, 10, AzureV1), benchRequest(v1URL, size<<10))
+		})
+	}
+}
+
+func BenchmarkChoose(b *testing.B) {
+	for _, n := range []int{3, 10, 50, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			t := benchTransport(b, n, Azure)
+			r, now := t.table.find("gpt-4o"), time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				r.choose(now, nil, nil, t.random)
+			}
+		})
+	}
+}
+
+func BenchmarkFindModel(b *testing.B) {
+	for _, size := range []int{1, 64, 1024} {
+		b.Run(fmt.Sprintf("%dKiB", size), func(b *testing.B) {
+			body, err := io.ReadAll(benchRequest(v1URL, size<<10)().Body)
+			require.NoError(b, err)
+			b.ReportAllocs()
+			for b.Loop() {
+				findModel(body)
+			}
+		})
+	}
+}
+
+// What a Transport adds in allocations is fixed, whatever else the machine does.
+func TestAllocations(t *testing.T) {
+	count := func(rt http.RoundTripper, request func() *http.Request) float64 {
+		return testing.AllocsPerRun(200, func() {
+			resp, err := rt.RoundTrip(request())
+			require.NoError(t, err)
+			resp.Body.Close()
+		})
+	}
+	classic, v1 := benchRequest(classicURL, 1<<10), benchRequest(v1URL, 1<<10)
+	bare := count(nop{}, classic)
+	t.Logf("classic %v, v1 %v", count(benchTransport(t, 10, Azure), classic)-bare, count(benchTransport(t, 10, AzureV1), v1)-bare)
+	require.LessOrEqual(t, count(benchTransport(t, 10, Azure), classic)-bare, 14.0)
+	require.LessOrEqual(t, count(benchTransport(t, 10, AzureV1), v1)-bare, 20.0)
+
+	r := benchTransport(t, 10, Azure).table.find("gpt-4o")
+	now := time.Now()
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.choose(now, nil, nil, func() uint64 { return 1 << 63 }) }), "choosing")
+}

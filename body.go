@@ -1,0 +1,234 @@
+package spillover
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// maxBuffered is how much of a body without GetBody is kept so that it can be
+// sent again. A larger one is sent once, as it comes. It is also how far a body
+// is searched for its model.
+const maxBuffered = 32 << 20
+
+// A body is what the caller sends, as often as it needs to be sent. The zero
+// value is that of a request without one.
+type body struct {
+	present bool
+	own     io.ReadCloser                 // the caller's own, until an attempt took it or it is closed
+	again   func() (io.ReadCloser, error) // a fresh one; nil when there is only own
+	stale   bool                          // own may be at its end: it may share its reader with again
+	length  int64                         // -1 when unknown
+}
+
+// take takes a request's body over.
+func take(own io.ReadCloser) body {
+	if own == nil || own == http.NoBody {
+		return body{}
+	}
+	return body{present: true, own: own}
+}
+
+// prepare makes the body one that can be sent again: by the caller's GetBody,
+// else by reading it here, up to maxBuffered.
+func (b *body) prepare(getBody func() (io.ReadCloser, error), length int64) error {
+	if !b.present {
+		return nil
+	}
+	b.again, b.length = getBody, length
+	if length <= 0 {
+		b.length = -1 // 0 with a body means that the length was not told
+	}
+	if b.again != nil || b.length > maxBuffered {
+		return nil
+	}
+	var kept bytes.Buffer
+	n, err := kept.ReadFrom(io.LimitReader(b.own, maxBuffered+1))
+	if err != nil {
+		return fmt.Errorf("spillover: reading the request's body: %w", err)
+	}
+	if n > maxBuffered {
+		b.own = prefixed(&kept, b.own)
+		return nil
+	}
+	b.close()
+	text := kept.Bytes()
+	b.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+	if b.length < 0 {
+		b.length = n
+	}
+	return nil
+}
+
+// sendable tells whether the body can be sent (again).
+func (b *body) sendable() bool { return !b.present || b.own != nil || b.again != nil }
+
+// close gives the caller's own body up if no attempt took it.
+func (b *body) close() {
+	if b.own != nil {
+		b.own.Close()
+		b.own = nil
+	}
+}
+
+// prefixed is a body whose beginning was read already.
+func prefixed(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(beginning, rest), rest}
+}
+
+var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// peek shows the beginning of the body, at most maxBuffered, to f, which must
+// not keep it. Where the body can be had again nothing of it stays in memory.
+func (b *body) peek(f func([]byte)) error {
+	src := b.own
+	if b.again != nil {
+		var err error
+		if src, err = b.again(); err != nil {
+			return fmt.Errorf("spillover: GetBody: %w", err)
+		}
+		defer src.Close()
+		b.stale = true
+	}
+	buf := readBuffers.Get().(*bytes.Buffer)
+	buf.Reset()
+	if _, err := buf.ReadFrom(io.LimitReader(src, maxBuffered)); err != nil {
+		return fmt.Errorf("spillover: reading the request's body: %w", err)
+	}
+	f(buf.Bytes())
+	if b.again == nil {
+		b.own = prefixed(buf, src)
+	} else if buf.Cap() <= 1<<20 {
+		readBuffers.Put(buf)
+	}
+	return nil
+}
+
+// A splice is a stretch of a body that is replaced on the way.
+type splice struct {
+	at   span
+	text string
+}
+
+func (s splice) none() bool { return s == splice{} }
+
+// spliced is the length of the body with a splice.
+func (b *body) spliced(s splice) int64 {
+	if b.length < 0 {
+		return -1
+	}
+	return b.length - int64(s.at.to-s.at.from) + int64(len(s.text))
+}
+
+// open makes a the body for one more attempt.
+func (b *body) open(a *attemptBody, s splice) error {
+	a.splice, a.only = s, b.again == nil
+	if b.own != nil && !b.stale {
+		a.src, b.own = b.own, nil
+		return nil
+	}
+	src, err := b.again()
+	if err != nil {
+		return fmt.Errorf("spillover: GetBody: %w", err)
+	}
+	a.src = src
+	return nil
+}
+
+// An attemptBody is the body of one attempt. A base may read a body even after
+// RoundTrip returned, and several SDKs hand out one reader, rewound, for every
+// GetBody: so once it is closed the reader beneath is never touched again.
+type attemptBody struct {
+	mu     sync.Mutex
+	src    io.ReadCloser
+	splice splice
+	read   int  // bytes of src that were passed or skipped, until the splice is done
+	put    int  // bytes of the splice's text that were passed
+	used   bool // read from
+	closed bool
+	only   bool // src cannot be had again: unused it goes back to the body
+}
+
+var errClosedBody = errors.New("spillover: read of a closed body")
+
+func (a *attemptBody) Read(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return 0, errClosedBody
+	}
+	a.used = true
+	if a.splice.none() || len(p) == 0 {
+		return a.src.Read(p)
+	}
+	if before := a.splice.at.from - a.read; before > 0 {
+		n, err := a.src.Read(p[:min(len(p), before)])
+		a.read += n
+		return n, err
+	}
+	if a.put < len(a.splice.text) {
+		n := copy(p, a.splice.text[a.put:])
+		a.put += n
+		return n, nil
+	}
+	if n := a.splice.at.to - a.read; n > 0 {
+		if _, err := io.CopyN(io.Discard, a.src, int64(n)); err != nil {
+			return 0, err
+		}
+	}
+	a.splice = splice{}
+	return a.src.Read(p)
+}
+
+func (a *attemptBody) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	a.closed = true
+	if a.only && !a.used {
+		return nil // settle decides
+	}
+	return a.src.Close()
+}
+
+// rewind begins again with a fresh source. The old one is closed.
+func (a *attemptBody) rewind(src io.ReadCloser, s splice) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.src, a.splice, a.read, a.put, a.used, a.closed = src, s, 0, 0, false, false
+}
+
+// settle ends an attempt's hold on its body, whatever its base still does with
+// it: it is closed, or given back to b if it is the only one and unread.
+func (a *attemptBody) settle(b *body) {
+	if a == nil {
+		return
+	}
+	a.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.only && !a.used {
+		a.only, b.own = false, a.src
+	}
+}
+
+// keep leaves the body to an attempt whose answer goes to the caller.
+func (a *attemptBody) keep() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.only && a.closed && !a.used {
+		a.src.Close()
+	}
+	a.only = false
+}

@@ -1,0 +1,143 @@
+package spillover
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config is everything that [New] needs. Only Backends is required. It is
+// copied: a change to it, or to its slices, after New has no effect.
+type Config struct {
+	// Backends are the endpoints to choose from. At least one.
+	Backends []Backend
+
+	// MaxAttempts bounds how often one request is sent, the first time
+	// included and answers of throttled deployments not counted: a throttled
+	// request walks on to every deployment there is. 0 means 3.
+	MaxAttempts int
+
+	// DefaultCooldown is how long a throttled deployment is left alone when
+	// its answer names no time. 0 means 10 s, or MaxCooldown if that is less.
+	DefaultCooldown time.Duration
+
+	// MaxCooldown is the longest time that an answer is believed to ask for:
+	// Azure has been seen asking for 86400 s. 0 means 60 s.
+	MaxCooldown time.Duration
+
+	// Base sends the attempts. nil means a clone of [http.DefaultTransport],
+	// whose idle connections [Transport.Close] then closes. Proxies, TLS,
+	// connection limits and dial timeouts are set here.
+	Base http.RoundTripper
+
+	// Selector chooses among the available deployments of a tier. nil means
+	// two random ones in proportion to weight, of which the less loaded.
+	Selector Selector
+}
+
+// The values of a Config that says nothing.
+const (
+	defaultMaxAttempts = 3
+	defaultCooldown    = 10 * time.Second
+	defaultMaxCooldown = 60 * time.Second
+)
+
+// normalize is the configuration with every default filled in, or all of its
+// mistakes, each naming the backend and the field.
+func (cfg Config) normalize() (Config, error) {
+	var errs []error
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("spillover: "+format, args...))
+	}
+	if cfg.MaxAttempts < 0 {
+		bad("MaxAttempts: %d is negative", cfg.MaxAttempts)
+	}
+	if cfg.DefaultCooldown < 0 {
+		bad("DefaultCooldown: %v is negative", cfg.DefaultCooldown)
+	}
+	if cfg.MaxCooldown < 0 {
+		bad("MaxCooldown: %v is negative", cfg.MaxCooldown)
+	}
+	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
+	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
+	if cfg.DefaultCooldown > cfg.MaxCooldown {
+		bad("DefaultCooldown: %v is more than MaxCooldown, %v", cfg.DefaultCooldown, cfg.MaxCooldown)
+	}
+	cfg.DefaultCooldown = cmp.Or(cfg.DefaultCooldown, min(defaultCooldown, cfg.MaxCooldown))
+
+	if len(cfg.Backends) == 0 {
+		bad("Backends: at least one is needed")
+	}
+	cfg.Backends = slices.Clone(cfg.Backends)
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		where := fmt.Sprintf("backend %d", i)
+		if b.Name != "" {
+			where = fmt.Sprintf("backend %q", b.Name)
+		}
+		b.normalize(func(field, format string, args ...any) {
+			bad("%s: %s: %s", where, field, fmt.Sprintf(format, args...))
+		})
+	}
+	for _, clash := range clashes(cfg.Backends) {
+		bad("%s", clash)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, err
+	}
+	return cfg, nil
+}
+
+// clashes are the mistakes that no backend makes alone.
+func clashes(backends []Backend) (found []string) {
+	// An account's deployment that is listed twice would be asked twice and
+	// counted as two. Token functions cannot be compared: each is its own account.
+	type deployment struct{ url, key, name string }
+	names, deployments := map[string]int{}, map[deployment]string{}
+	dialects := map[string]string{} // form of credential → a backend that has it
+	anonymous := ""
+	for i, b := range backends {
+		if b.Name != "" {
+			if first, twice := names[b.Name]; twice {
+				found = append(found, fmt.Sprintf("backend %q: Name: backends %d and %d share it", b.Name, first, i))
+			} else {
+				names[b.Name] = i
+			}
+		}
+		if b.APIKey == "" && b.Token == nil {
+			anonymous = b.Name
+		}
+		dialects[b.Dialect.credentialForm()] = b.Name
+		if b.Token != nil || b.URL == "" {
+			continue
+		}
+		served := []string{""}
+		if len(b.Models) > 0 {
+			served = nil
+			for _, m := range b.Models {
+				served = append(served, m.Deployment)
+			}
+			slices.Sort(served)
+			served = slices.Compact(served)
+		}
+		for _, name := range served {
+			d := deployment{strings.ToLower(b.URL), b.APIKey, name}
+			if other, twice := deployments[d]; twice && other != b.Name {
+				what := fmt.Sprintf("deployment %q", name)
+				if name == "" {
+					what = "every model"
+				}
+				found = append(found, fmt.Sprintf("backend %q: URL: backend %q already has %s of it under the same credential", b.Name, other, what))
+			}
+			deployments[d] = b.Name
+		}
+	}
+	if len(dialects) > 1 && anonymous != "" {
+		found = append(found, fmt.Sprintf("backend %q: APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only", anonymous))
+	}
+	return found
+}

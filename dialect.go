@@ -1,0 +1,151 @@
+package spillover
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// A backend is a configured Backend, ready for use. Its health is that of the
+// connection to it, which all its deployments share.
+type backend struct {
+	health
+	name          string
+	scheme, host  string
+	base          string // escaped base path, without a slash at its end
+	priority      int
+	weight        int
+	dialect       Dialect
+	apiVersion    string
+	key           string
+	bearerKey     string // the same as OpenAI wants it
+	token         TokenFunc
+	models        map[string]string // what callers ask for → deployment; nil: everything
+	headerTimeout time.Duration
+}
+
+// newBackend takes a Backend over that was normalized.
+func newBackend(b Backend) *backend {
+	u, err := url.Parse(b.URL)
+	if err != nil {
+		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
+	}
+	n := &backend{
+		name: b.Name, scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
+		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
+		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout,
+	}
+	if len(b.Models) > 0 {
+		n.models = make(map[string]string, len(b.Models))
+		for _, m := range b.Models {
+			n.models[m.Name] = m.Deployment
+		}
+	}
+	return n
+}
+
+// attemptRequest is the request as it is sent to a deployment: a clone of the
+// caller's own, so that nothing of an earlier attempt is left in it.
+// It is sent with sending for a body, if it has one.
+func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, sending *attemptBody) (*http.Request, error) {
+	b := d.backend
+	name := d.name
+	if name == "" {
+		name = r.model
+	}
+	change, err := r.rename(b, name)
+	if err != nil {
+		return nil, err
+	}
+	out := r.WithContext(ctx)
+	out.URL = &url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, r.URL.RawQuery)}
+	out.URL.Path, out.URL.RawPath = unescapePath(r.path(b, name))
+	out.Host = b.host
+	out.Header = b.header(r.Header, bearer)
+	if !r.body.present {
+		return out, nil
+	}
+	if err := r.body.open(sending, change); err != nil {
+		return nil, err
+	}
+	out.Body, out.ContentLength, out.GetBody = sending, r.body.spliced(change), nil
+	if again := r.body.again; again != nil {
+		// net/http sends again by itself what a dead connection did not take.
+		out.GetBody = func() (io.ReadCloser, error) {
+			sending.Close()
+			src, err := again()
+			if err != nil {
+				return nil, err
+			}
+			sending.rewind(src, change)
+			return sending, nil
+		}
+	}
+	return out, nil
+}
+
+// header is a copy of the caller's with the backend's credential in the place
+// of the caller's. A backend without one is sent the caller's, but only in its
+// own form.
+func (b *backend) header(caller http.Header, bearer string) http.Header {
+	const keyName, authName = "Api-Key", "Authorization"
+	var key, authorization string
+	h := make(http.Header, len(caller)+1)
+	values := make([]string, 0, len(caller)+2)
+	for name, v := range caller {
+		switch {
+		// Whatever the case: a map made by hand is not canonical.
+		case strings.EqualFold(name, keyName):
+			key = v[0]
+		case strings.EqualFold(name, authName):
+			authorization = v[0]
+		default:
+			from := len(values)
+			values = append(values, v...)
+			h[name] = values[from:len(values):len(values)]
+		}
+	}
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1:]
+	}
+	switch {
+	case bearer != "":
+		set(authName, "Bearer "+bearer)
+	case b.key != "" && b.dialect == OpenAI:
+		set(authName, b.bearerKey)
+	case b.key != "":
+		set(keyName, b.key)
+	case b.dialect != OpenAI && key != "":
+		set(keyName, key)
+	case authorization != "":
+		set(authName, authorization)
+	}
+	return h
+}
+
+// bearer asks for the backend's token; "" when it has another credential.
+func (b *backend) bearer(ctx context.Context) (string, error) {
+	if b.token == nil {
+		return "", nil
+	}
+	token, err := b.token(ctx)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("token: %w", err)
+	case token == "":
+		return "", fmt.Errorf("token: it is empty")
+	case !visible(token):
+		return "", fmt.Errorf("token: it has a line break or a character that is not ASCII")
+	}
+	return token, nil
+}
+
+// sharesAccount tells whether what one has spent the other has spent too.
+func (b *backend) sharesAccount(other *backend) bool {
+	return b.key != "" && b.key == other.key && b.host == other.host
+}

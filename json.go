@@ -1,0 +1,143 @@
+package spillover
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+// span is a stretch of a text: from is its first byte, to the one after its last.
+type span struct{ from, to int }
+
+// findModel finds the value of the top-level "model" of a JSON object, where it
+// stands and as a string. It is found when the text is an object, complete or
+// cut off behind the value, whose last "model" so far is a string. The text is
+// walked once, without a copy and without a parse of what is not asked for.
+func findModel(text []byte) (model string, at span, found bool) {
+	i := skipSpace(text, 0)
+	if i >= len(text) || text[i] != '{' {
+		return "", span{}, false
+	}
+	for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
+		key := i
+		if i = skipString(text, i); i < 0 {
+			break
+		}
+		isModel := isKey(text[key:i], "model")
+		if i = skipSpace(text, i); i >= len(text) || text[i] != ':' {
+			break
+		}
+		value := skipSpace(text, i+1)
+		if i = skipValue(text, value); i < 0 {
+			break
+		}
+		if isModel {
+			model, found = unquote(text[value:i])
+			at = span{value, i}
+		}
+		if i = skipSpace(text, i); i >= len(text) || text[i] != ',' {
+			break
+		}
+	}
+	if !found {
+		return "", span{}, false
+	}
+	return model, at, true
+}
+
+// isKey tells whether a JSON string spells a key, escapes included.
+func isKey(quoted []byte, key string) bool {
+	if len(quoted) == len(key)+2 && string(quoted[1:len(quoted)-1]) == key {
+		return true
+	}
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return false
+	}
+	s, ok := unquote(quoted)
+	return ok && s == key
+}
+
+func unquote(value []byte) (string, bool) {
+	if len(value) < 2 || value[0] != '"' {
+		return "", false
+	}
+	if inner := value[1 : len(value)-1]; plain(inner) {
+		return string(inner), true
+	}
+	var s string
+	return s, json.Unmarshal(value, &s) == nil
+}
+
+// plain tells whether the inside of a JSON string stands for itself.
+func plain(inner []byte) bool {
+	for _, c := range inner {
+		if c < ' ' || c == '\\' || c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func skipSpace(text []byte, i int) int {
+	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\r' || text[i] == '\t') {
+		i++
+	}
+	return i
+}
+
+// skipString returns the index behind the string that begins at i, or -1.
+func skipString(text []byte, i int) int {
+	for i++; ; i++ {
+		n := bytes.IndexByte(text[i:], '"')
+		if n < 0 {
+			return -1
+		}
+		i += n
+		// The quote ends the string unless an odd number of backslashes is before it.
+		escapes := 0
+		for text[i-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return i + 1
+		}
+	}
+}
+
+// skipValue returns the index behind the value that begins at i, or -1.
+func skipValue(text []byte, i int) int {
+	if i >= len(text) {
+		return -1
+	}
+	switch text[i] {
+	case '"':
+		return skipString(text, i)
+	case '{', '[':
+		for depth := 0; ; {
+			switch text[i] {
+			case '"':
+				if i = skipString(text, i); i < 0 {
+					return -1
+				}
+				i--
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+			if i++; i >= len(text) {
+				return -1
+			}
+		}
+	}
+	start := i
+	for i < len(text) && strings.IndexByte(",]} \n\r\t", text[i]) < 0 {
+		i++
+	}
+	if i == start || i == len(text) {
+		return -1
+	}
+	return i
+}

@@ -1,0 +1,161 @@
+package spillover
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"crypto/tls"
+	"crypto/x509"
+)
+
+// A verdict is what an attempt means for the request.
+type verdict int
+
+const (
+	served    verdict = iota // the caller's, and the deployment is well
+	answered                 // the caller's: its own mistake, which no other deployment would mend
+	throttled                // not here, not now
+	declined                 // elsewhere, and nothing is said about the deployment
+	failed                   // elsewhere, and the deployment is suspect
+)
+
+// An outcome is what happened in an attempt and what it says about the deployment.
+type outcome struct {
+	verdict verdict
+	wait    time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
+	cause   failure       // of a failed attempt
+	connect bool          // there was no connection: the backend as a whole is suspect, and nothing was received
+	own     bool          // the trouble is this deployment's alone: another one may take the very same request
+	reason  string        // short, for people
+}
+
+// judge reads an answer. The body is its beginning, as far as it was read; of
+// a 2xx or 3xx it is not looked at.
+func judge(status int, h http.Header, body []byte, op string, now time.Time) outcome {
+	if status < 400 {
+		return outcome{verdict: served}
+	}
+	e := readError(body)
+	o := outcome{wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status)}
+	if e.Code != "" {
+		o.reason += " " + string(e.Code)
+	}
+	switch {
+	case status == http.StatusTooManyRequests && e.outOfQuota():
+		o.verdict, o.cause, o.own, o.wait = failed, outOfQuota, true, 0
+	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
+		o.verdict, o.own, o.wait = declined, true, 0
+	case status == http.StatusTooManyRequests:
+		o.verdict = throttled
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound && e.noDeployment(op):
+		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
+	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
+		o.verdict, o.wait = declined, 0
+	case status >= 500:
+		o.verdict, o.cause = failed, serverFailure
+	default:
+		o.verdict = answered
+	}
+	return o
+}
+
+// errHeaderTimeout is the cause of an attempt's end after HeaderTimeout.
+var errHeaderTimeout net.Error = headerTimeoutError{}
+
+type headerTimeoutError struct{}
+
+func (headerTimeoutError) Error() string   { return "no header of an answer within HeaderTimeout" }
+func (headerTimeoutError) Timeout() bool   { return true }
+func (headerTimeoutError) Temporary() bool { return true }
+
+// judgeError reads why there was no answer.
+func judgeError(err error) outcome {
+	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer"}
+	var dial *net.OpError
+	var dns *net.DNSError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	var certificate *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case errors.Is(err, errHeaderTimeout):
+		o.reason = "no header in time"
+	case errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
+		errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &host),
+		strings.HasSuffix(err.Error(), "TLS handshake timeout"): // net/http has no type for it
+		o.connect, o.reason = true, "no connection"
+	}
+	return o
+}
+
+// A serviceError is the error object of Azure and OpenAI. Gateways leave out
+// the object around it; other bodies make an empty one.
+type serviceError struct {
+	Code    looseString `json:"code"`
+	Type    looseString `json:"type"`
+	Message looseString `json:"message"`
+}
+
+// A looseString is a string, or a number as one; anything else is "".
+type looseString string
+
+func (s *looseString) UnmarshalJSON(b []byte) error {
+	var text string
+	switch {
+	case json.Unmarshal(b, &text) == nil:
+	case len(b) > 0 && (b[0] == '-' || b[0] >= '0' && b[0] <= '9'):
+		text = string(b)
+	}
+	*s = looseString(text)
+	return nil
+}
+
+func readError(body []byte) serviceError {
+	var wrapped struct {
+		Error json.RawMessage `json:"error"`
+	}
+	var e serviceError
+	if json.Unmarshal(body, &wrapped) != nil {
+		return e
+	}
+	if len(wrapped.Error) == 0 || json.Unmarshal(wrapped.Error, &e) != nil {
+		_ = json.Unmarshal(body, &e)
+	}
+	// A code is told to people: one made of anything but a word is none.
+	if len(e.Code) > 64 || strings.ContainsFunc(string(e.Code), func(r rune) bool {
+		return r != '_' && r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		e.Code = ""
+	}
+	return e
+}
+
+// quotaCodes mean that the account has nothing left to spend (OpenAI's help
+// pages on billing errors): no wait mends that.
+var quotaCodes = []string{
+	"insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
+	"organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active",
+}
+
+func (e serviceError) outOfQuota() bool {
+	return slices.Contains(quotaCodes, string(e.Code)) || slices.Contains(quotaCodes, string(e.Type))
+}
+
+// tooLarge tells that the request alone is more than the whole limit.
+func (e serviceError) tooLarge() bool {
+	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
+}
+
+// noDeployment tells a 404 that is about the deployment from one that is about
+// a stored object or a path. A service that does not know an operation which
+// others answer is set up wrongly.
+func (e serviceError) noDeployment(op string) bool {
+	return stateless[op] || e.Code == "DeploymentNotFound" || e.Code == "model_not_found"
+}

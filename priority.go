@@ -1,0 +1,163 @@
+package spillover
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A route is the deployments that serve one model, tier by tier, best first.
+// It is built once and never changed.
+type route struct {
+	model string
+	tiers []tier
+}
+
+// A tier is the deployments of one priority.
+type tier struct {
+	priority int
+	members  []*deployment
+	bounds   []int32 // running sum of the weights; nil where all are equal
+}
+
+// choose is the deployment for a request that was sent to the tried ones
+// already: the first tier that has an available one decides. A tier is a
+// promise, so no tier below is looked at before that.
+func (r *route) choose(now time.Time, tried []*deployment, s Selector, random func() uint64) *deployment {
+	for i := range r.tiers {
+		if d := r.tiers[i].choose(now, tried, s, random); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// all is every deployment of the route.
+func (r *route) all(yield func(*deployment) bool) {
+	for i := range r.tiers {
+		for _, d := range r.tiers[i].members {
+			if !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+// newRoute sorts deployments into tiers.
+func newRoute(model string, deployments []*deployment) *route {
+	r := &route{model: model}
+	byPriority := func(a, b *deployment) int { return cmp.Compare(a.backend.priority, b.backend.priority) }
+	deployments = slices.SortedStableFunc(slices.Values(deployments), byPriority)
+	for len(deployments) > 0 {
+		p := deployments[0].backend.priority
+		n := 1
+		for n < len(deployments) && deployments[n].backend.priority == p {
+			n++
+		}
+		t := tier{priority: p, members: deployments[:n:n]}
+		deployments = deployments[n:]
+		unequal := func(d *deployment) bool { return d.backend.weight != t.members[0].backend.weight }
+		if slices.ContainsFunc(t.members, unequal) {
+			var sum int32
+			for _, d := range t.members {
+				sum += int32(d.backend.weight)
+				t.bounds = append(t.bounds, sum)
+			}
+		}
+		r.tiers = append(r.tiers, t)
+	}
+	return r
+}
+
+// A table finds the route of a model. Reading it takes one atomic load; it
+// grows at the first sight of a model that no configuration names.
+type table struct {
+	backends []*backend
+	models   []string // that the configuration names, sorted
+	nameless *route   // for requests that name no model
+	others   *route   // shared by models beyond maxRoutes; nil when no backend serves every model
+	routes   atomic.Pointer[map[string]*route]
+	growing  sync.Mutex
+}
+
+// maxRoutes bounds the models that have a state of their own without being
+// configured, as callers may make names up. Those that come later share one.
+const maxRoutes = 1000
+
+func newTable(backends []*backend) *table {
+	t := &table{backends: backends}
+	names := map[string]bool{}
+	for _, b := range backends {
+		for name := range b.models {
+			names[name] = true
+		}
+	}
+	t.models = slices.Sorted(maps.Keys(names))
+	routes := map[string]*route{}
+	for _, name := range t.models {
+		routes[name] = t.build(name)
+	}
+	t.routes.Store(&routes)
+	t.nameless = t.build("")
+	if slices.ContainsFunc(backends, func(b *backend) bool { return b.models == nil }) {
+		t.others = t.build("*")
+		for d := range t.others.all {
+			d.name = ""
+		}
+	}
+	return t
+}
+
+// build makes the route of a model, with deployments of which nothing is known.
+func (t *table) build(model string) *route {
+	var serving []*deployment
+	for _, b := range t.backends {
+		name, ok := model, b.models == nil || model == ""
+		if !ok {
+			name, ok = b.models[model]
+		}
+		if ok {
+			serving = append(serving, &deployment{backend: b, model: model, name: name})
+		}
+	}
+	return newRoute(model, serving)
+}
+
+// find is the route of a model, nil when no backend serves it.
+func (t *table) find(model string) *route {
+	if model == "" {
+		return t.nameless
+	}
+	if r := (*t.routes.Load())[model]; r != nil || t.others == nil {
+		return r
+	}
+	t.growing.Lock()
+	defer t.growing.Unlock()
+	routes := *t.routes.Load()
+	if r := routes[model]; r != nil {
+		return r
+	}
+	if len(routes) >= maxRoutes+len(t.models) {
+		return t.others
+	}
+	grown := maps.Clone(routes)
+	grown[model] = t.build(model)
+	t.routes.Store(&grown)
+	return grown[model]
+}
+
+// all is every route, by the name of its model; the shared ones first.
+func (t *table) all() []*route {
+	routes := []*route{t.nameless}
+	if t.others != nil {
+		routes = append(routes, t.others)
+	}
+	named := *t.routes.Load()
+	for _, model := range slices.Sorted(maps.Keys(named)) {
+		routes = append(routes, named[model])
+	}
+	return routes
+}

@@ -1,0 +1,169 @@
+package spillover
+
+import (
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// renewal is the longest a reset without a unit is believed where the answer
+// names no renewal period of its own: Azure's limits renew each minute.
+const renewal = time.Minute
+
+// retryAfter reads from an answer that is no success how long its sender wants
+// to be left alone. It is zero when the answer does not say, says "now", or
+// says nothing usable. It is not clamped, but never negative.
+//
+// The order is the one the OpenAI and Azure SDKs agree on: milliseconds before
+// seconds, Retry-After before x-ratelimit-reset-*, and the prose of the message
+// last. A reset tells when a limit is full again, not when a request fits: it
+// is read from a 429 alone, and only for a limit that is spent.
+func retryAfter(status int, h http.Header, body []byte, now time.Time) time.Duration {
+	for _, name := range [...]string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
+		if d := longest(h, name, func(s string) time.Duration { return number(s, time.Millisecond) }); d > 0 {
+			return d
+		}
+	}
+	// A date is measured against the sender's own clock where it tells it.
+	if date, err := http.ParseTime(get(h, "Date")); err == nil {
+		now = date
+	}
+	d := longest(h, "Retry-After", func(s string) time.Duration {
+		if d := number(s, time.Second); d > 0 {
+			return d
+		}
+		if at, err := http.ParseTime(s); err == nil {
+			return max(0, at.Sub(now))
+		}
+		return 0
+	})
+	if d > 0 || status != http.StatusTooManyRequests {
+		return d
+	}
+	if d := reset(h); d > 0 {
+		return d
+	}
+	return prose(body)
+}
+
+// reset is the longest x-ratelimit-reset-* of the limits that are spent, those
+// that say nothing of what remains included. Some answers of Azure spell the
+// name x-rate-limit-reset-*.
+func reset(h http.Header) time.Duration {
+	var longestReset time.Duration
+	for name := range h {
+		const right, misspelt = "x-ratelimit-reset", "x-rate-limit-reset"
+		lower := strings.ToLower(name)
+		dimension, ok := strings.CutPrefix(lower, right)
+		if !ok {
+			dimension, ok = strings.CutPrefix(lower, misspelt)
+		}
+		if !ok {
+			continue
+		}
+		// -1 is a placeholder that Azure's Responses API puts for "unknown".
+		if limit, err := strconv.Atoi(get(h, "x-ratelimit-limit"+dimension)); err == nil && limit < 0 {
+			continue
+		}
+		if remaining, err := strconv.Atoi(get(h, "x-ratelimit-remaining"+dimension)); err == nil && remaining > 0 {
+			continue
+		}
+		ceiling := number(get(h, "x-ratelimit-renewalperiod"+dimension), time.Second)
+		if ceiling <= 0 {
+			ceiling = renewal
+		}
+		d := longest(h, name, func(s string) time.Duration {
+			// A bare number has been milliseconds and seconds on the wire, by
+			// region and date: the longer reading, within the renewal period.
+			if d := number(s, time.Second); d > 0 {
+				return min(d, ceiling)
+			}
+			d, _ := time.ParseDuration(s)
+			return max(0, d)
+		})
+		longestReset = max(longestReset, d)
+	}
+	return longestReset
+}
+
+var (
+	waitProse = regexp.MustCompile(`(?i)\b(?:retry after|try again (?:in|after)|wait)\s+((?:\d+(?:\.\d+)?\s*(?:milliseconds?|ms|hours?|h|minutes?|min|m|seconds?|sec|s)\b\s*)+|(?:\d+h)?(?:\d+m)?\d+(?:\.\d+)?s\b)`)
+	waitPart  = regexp.MustCompile(`(?i)(\d+(?:\.\d+)?)\s*(ms|mil|h|m|s)`)
+)
+
+// prose reads "Please retry after 45 seconds." and "try again in 1m2.5s".
+func prose(body []byte) time.Duration {
+	m := waitProse.FindSubmatch(body)
+	if m == nil {
+		return 0
+	}
+	units := map[string]time.Duration{"ms": time.Millisecond, "mil": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour}
+	var total time.Duration
+	for _, part := range waitPart.FindAllSubmatch(m[1], -1) {
+		total = saturate(float64(total) + float64(number(string(part[1]), units[strings.ToLower(string(part[2]))])))
+	}
+	return total
+}
+
+// number reads a plain decimal as a count of units; zero when it is not one,
+// or not above zero. Infinities, hexadecimal and words are not numbers here.
+func number(s string, unit time.Duration) time.Duration {
+	s = strings.TrimSpace(s)
+	if s == "" || strings.Trim(s, "0123456789.eE+-") != "" {
+		return 0
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if (err != nil && !math.IsInf(f, 1)) || !(f > 0) {
+		return 0
+	}
+	return saturate(f * float64(unit))
+}
+
+// saturate turns nanoseconds into a duration; what does not fit is the longest.
+func saturate(ns float64) time.Duration {
+	if ns >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return time.Duration(ns)
+}
+
+// longest is the longest of the values of a header, be they repeated or joined
+// with commas by a proxy. A date has a comma of its own, so the whole value is
+// tried first.
+func longest(h http.Header, name string, parse func(string) time.Duration) time.Duration {
+	var d time.Duration
+	for _, value := range values(h, name) {
+		if whole := parse(strings.TrimSpace(value)); whole > 0 {
+			d = max(d, whole)
+			continue
+		}
+		for part := range strings.SplitSeq(value, ",") {
+			d = max(d, parse(strings.TrimSpace(part)))
+		}
+	}
+	return d
+}
+
+// values reads a header whatever the case its name was stored in: a Base other
+// than net/http's may not make names canonical.
+func values(h http.Header, name string) []string {
+	if v := h.Values(name); len(v) > 0 {
+		return v
+	}
+	for k, v := range h {
+		if strings.EqualFold(k, name) {
+			return v
+		}
+	}
+	return nil
+}
+
+func get(h http.Header, name string) string {
+	if v := values(h, name); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}

@@ -1,0 +1,141 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+// RetryClient is an HTTP client over a Transport for SDKs that never retry, of
+// which github.com/sashabaranov/go-openai is one. When every deployment is
+// throttled it waits for as long as the transport's 429 says and asks again, at
+// most maxRetries times; less than 1 means never. Other retryable answers
+// (408, 5xx, none at all) are waited out for half a second, then twice as long
+// each time, and only if the request creates nothing at the service.
+//
+// It does not wait at all where that is of no use: for longer than a minute,
+// beyond the deadline of the request's context, or against an X-Should-Retry of
+// false. The last answer is handed over as it is.
+//
+// Leave it out under SDKs that retry by themselves: the numbers multiply.
+func RetryClient(t *Transport, maxRetries int) *http.Client {
+	return &http.Client{Transport: &retrier{t, max(0, maxRetries)}}
+}
+
+// The longest wait, and those between retries of answers that name no time.
+const (
+	maxRetryWait   = time.Minute
+	firstRetryWait = 500 * time.Millisecond
+	mostRetryWait  = 8 * time.Second
+)
+
+type retrier struct {
+	transport  *Transport
+	maxRetries int
+}
+
+func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
+
+func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
+	// Both the transport and go-retryablehttp need a body that can be had again.
+	b := take(in.Body)
+	defer b.close()
+	if err := b.prepare(in.GetBody, in.ContentLength); err != nil {
+		return nil, err
+	}
+	out := in.WithContext(in.Context())
+	if b.present && b.again == nil {
+		out.Body, b.own = b.own, nil
+		return r.handOver(in)(r.transport.RoundTrip(out))
+	}
+	again := &retryablehttp.Request{Request: out}
+	if b.present {
+		if err := again.SetBody(retryablehttp.ReaderFunc(func() (io.Reader, error) { return b.again() })); err != nil {
+			return nil, err
+		}
+		out.ContentLength, out.GetBody = b.length, b.again
+	}
+	w := waiter{request: &request{Request: in, target: parsePath(in.URL.EscapedPath())}}
+	client := retryablehttp.Client{
+		HTTPClient: &http.Client{
+			// Only RoundTrip is passed on: go-retryablehttp closes all idle
+			// connections after each request that it gives up.
+			Transport:     struct{ http.RoundTripper }{r.transport},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:   r.maxRetries,
+		CheckRetry: w.check,
+		Backoff:    func(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return w.wait },
+		ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) {
+			if resp != nil {
+				return resp, nil // not both, as the package's own handler does
+			}
+			return nil, err
+		},
+	}
+	return r.handOver(in)(client.Do(again))
+}
+
+// handOver makes an answer that of the caller's own request.
+func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.Response, error) {
+	return func(resp *http.Response, err error) (*http.Response, error) {
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err // the caller's client wraps it again
+		}
+		if resp != nil {
+			resp.Request = in
+		}
+		return resp, err
+	}
+}
+
+// A waiter decides for one request whether to wait, and how long.
+type waiter struct {
+	request *request
+	retries int
+	wait    time.Duration
+}
+
+func (w *waiter) check(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	if ctx.Err() != nil {
+		return false, err
+	}
+	var ok bool
+	if w.wait, ok = w.after(resp, err); !ok || w.wait > maxRetryWait {
+		return false, err
+	}
+	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < w.wait {
+		return false, err
+	}
+	w.retries++
+	return true, nil
+}
+
+// after is the time to wait after an answer, if it is one to wait after.
+func (w *waiter) after(resp *http.Response, err error) (time.Duration, bool) {
+	backoff := min(firstRetryWait<<min(w.retries, 10), mostRetryWait)
+	if err != nil {
+		var unanswered *noAnswerError
+		return backoff, errors.As(err, &unanswered) && w.request.repeatable()
+	}
+	if resp.Header.Get("X-Should-Retry") == "false" {
+		return 0, false
+	}
+	status := resp.StatusCode
+	if status != http.StatusTooManyRequests && !(w.request.repeatable() && (status == http.StatusRequestTimeout || status >= 500)) {
+		return 0, false
+	}
+	if wait := retryAfter(status, resp.Header, nil, time.Now()); wait > 0 {
+		backoff = wait
+	}
+	// All who were refused together must not come back together.
+	spread := min(backoff/4+50*time.Millisecond, time.Second)
+	return backoff + time.Duration(rand.Int64N(int64(spread))), true
+}

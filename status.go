@@ -1,0 +1,74 @@
+package spillover
+
+import "time"
+
+// A Status is what a Transport knows of its deployments at one moment. It is a
+// copy, and holds no credential.
+type Status struct {
+	Tiers []TierStatus // best first
+}
+
+// A TierStatus is the backends of one priority.
+type TierStatus struct {
+	Priority int
+	Backends []BackendStatus // in the order of the configuration
+}
+
+// A BackendStatus is one backend.
+type BackendStatus struct {
+	Name        string
+	URL         string // scheme, host and base path
+	Weight      int
+	Available   bool               // whether the backend as a whole can be connected to
+	Until       time.Time          // if not: when it is probed; else the zero time
+	Reason      string             // if not: why, such as "no connection"
+	Deployments []DeploymentStatus // those of the configuration, and those that were asked for
+}
+
+// A DeploymentStatus is one deployment: a model of a backend.
+type DeploymentStatus struct {
+	Model     string    // what callers ask for; "" for requests that name none, "*" for models beyond the first thousand
+	Name      string    // what the backend calls it
+	Available bool      // whether it may be chosen, its backend's state included
+	Until     time.Time // if not: when it is asked again; else the zero time
+	Reason    string    // if not: why, such as "429 rate_limit_reached"
+	InFlight  int       // requests whose answer has not ended
+	Served    uint64    // answers that went to the caller, those to its own mistakes (400) included
+	Throttled uint64    // attempts that were refused with a 429
+	Failed    uint64    // attempts that failed otherwise
+}
+
+// Status tells, for every tier, backend and deployment, whether it is
+// available, and if not until when and why.
+func (t *Transport) Status() Status {
+	now := time.Now()
+	table := t.table
+	byBackend := map[*backend][]DeploymentStatus{}
+	for _, r := range table.all() {
+		for d := range r.all {
+			until, reason, _ := d.closed(now)
+			s := DeploymentStatus{
+				Model: d.model, Name: d.name, Available: until.IsZero(), Until: until, Reason: reason,
+				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
+			}
+			asked := s.InFlight > 0 || s.Served+s.Throttled+s.Failed > 0
+			if asked || r != table.nameless && r != table.others {
+				byBackend[d.backend] = append(byBackend[d.backend], s)
+			}
+		}
+	}
+	var s Status
+	for i := range table.nameless.tiers {
+		tier := TierStatus{Priority: table.nameless.tiers[i].priority}
+		for _, d := range table.nameless.tiers[i].members {
+			b := d.backend
+			until, reason, _ := b.closed(now)
+			tier.Backends = append(tier.Backends, BackendStatus{
+				Name: b.name, URL: b.scheme + "://" + b.host + b.base, Weight: b.weight,
+				Available: until.IsZero(), Until: until, Reason: reason, Deployments: byBackend[b],
+			})
+		}
+		s.Tiers = append(s.Tiers, tier)
+	}
+	return s
+}

@@ -1,0 +1,253 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// A Transport sends each request to the best of several deployments. It is an
+// [http.RoundTripper]: set it as the Transport of an [http.Client]. It is safe
+// for concurrent use.
+//
+// As the contract demands, the caller's request is never modified and its body
+// is always closed. The contract also says that a RoundTripper should not
+// interpret the answer; a Transport does, as that is what it is for.
+type Transport struct {
+	cfg    Config
+	base   http.RoundTripper
+	own    *http.Transport // base, if it is this Transport's own
+	table  *table
+	random func() uint64
+	closed atomic.Bool
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// New makes a Transport. Its error joins all mistakes of the configuration,
+// each naming the backend and the field, and none of them a credential.
+func New(cfg Config) (*Transport, error) {
+	cfg, err := cfg.normalize()
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{cfg: cfg, base: cfg.Base, random: rand.Uint64}
+	if t.base == nil {
+		t.own = ownBase()
+		t.base = t.own
+	}
+	var backends []*backend
+	for _, b := range cfg.Backends {
+		backends = append(backends, newBackend(b))
+	}
+	t.table = newTable(backends)
+	return t, nil
+}
+
+// ownBase is a clone of http.DefaultTransport, or of what it was made of if a
+// program has put something else there.
+func ownBase() *http.Transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second}
+}
+
+// RoundTrip sends the request to a deployment of its model, and on to others
+// while they refuse it or fail. Its answer is that of the deployment, with
+// X-Spillover-Backend and X-Spillover-Attempts added to the header, or one of
+// its own, with X-Spillover-Synthesized: 429 with the time to wait when every
+// deployment is throttled, 404 for a model that no backend serves.
+//
+// The error is the context's when the caller's context ends. When no
+// deployment gave any answer it wraps what each attempt failed of.
+func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
+	c := &call{transport: t, request: request{Request: in, body: take(in.Body)}}
+	// A body that no attempt took is closed here.
+	defer c.body.close()
+	resp, err := c.do()
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = in
+	about := []string{c.from, strconv.Itoa(c.sends)}
+	resp.Header[headerBackend], resp.Header[headerAttempts] = about[:1:1], about[1:]
+	return resp, nil
+}
+
+// CloseIdleConnections closes the idle connections of the base.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// Close ends the Transport: from now on RoundTrip fails with an error that
+// wraps [net.ErrClosed]. Requests under way finish. A Base that was given to
+// New is left alone. Close may be called more than once; its error is nil.
+func (t *Transport) Close() error {
+	if !t.closed.Swap(true) && t.own != nil {
+		t.own.CloseIdleConnections()
+	}
+	return nil
+}
+
+// A call is one RoundTrip: attempts, until one answers or none is left.
+type call struct {
+	request
+	transport *Transport
+	route     *route
+
+	sends    int           // attempts that were sent
+	failures int           // of those, the ones that MaxAttempts bounds
+	tried    []*deployment // each once, in order
+	refusers []*deployment // of those, the ones that throttled and may be asked once more
+	suspects []*health     // where a failure was counted that nobody's answer confirms yet
+
+	final     bool    // nothing may be sent any more: it may have been received
+	throttled bool    // an attempt was
+	general   bool    // an attempt failed of something that may be the request's fault
+	refusal   kept    // of the last attempt that was throttled
+	failure   kept    // of the last that failed otherwise
+	errs      []error // of those without an answer
+
+	from   string  // the backend that gave the answer
+	first  sending // here to save allocations, as are those below
+	answer answerBody
+	space  [4]*deployment
+}
+
+// A kept answer is one that is handed over only if nothing better comes.
+type kept struct {
+	*http.Response
+	from string
+}
+
+// do finds the answer.
+func (c *call) do() (*http.Response, error) {
+	switch {
+	case c.transport.closed.Load():
+		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+	case c.URL == nil:
+		return nil, errors.New("spillover: the request has no URL")
+	case c.URL.Opaque != "":
+		return nil, errors.New("spillover: the request's URL is opaque")
+	}
+	if err := c.read(); err != nil {
+		return nil, err
+	}
+	c.tried = c.space[:0]
+	table := c.transport.table
+	if c.route = table.find(c.model); c.route == nil {
+		// What is not about a deployment may name any model.
+		if stateless[c.op] || c.target.model != "" {
+			return unknownModel(c.Request, c.model, table.models), nil
+		}
+		c.route, c.model = table.nameless, ""
+	}
+	for {
+		if err := context.Cause(c.Context()); err != nil {
+			c.giveUp()
+			return nil, err
+		}
+		now := time.Now()
+		a, ok := c.next(now)
+		if !ok {
+			return c.exhausted(now)
+		}
+		if resp, err := c.attempt(a); resp != nil || err != nil {
+			return resp, err
+		}
+	}
+}
+
+// next chooses the deployment for the next attempt.
+func (c *call) next(now time.Time) (attempt, bool) {
+	if c.final || !c.body.sendable() || c.failures >= c.transport.cfg.MaxAttempts {
+		return attempt{}, false
+	}
+	for {
+		d := c.route.choose(now, c.tried, c.transport.cfg.Selector, c.transport.random)
+		if d == nil {
+			break
+		}
+		if a, ok := newAttempt(d, now); ok {
+			c.tried = append(c.tried, d)
+			return a, true
+		}
+	}
+	// One that throttled this very request may be open again by now.
+	for i, d := range c.refusers {
+		if d.available(now) {
+			c.refusers = slices.Delete(c.refusers, i, i+1)
+			return attempt{d: d, sent: now, again: true}, true
+		}
+	}
+	// Only the service's own word makes the transport refuse a request. Where
+	// nothing but failures speaks against all, the one due first is asked.
+	if len(c.tried) == 0 {
+		if o := c.route.look(now); !o.throttled {
+			c.tried = append(c.tried, o.soonest)
+			return attempt{d: o.soonest, sent: now}, true
+		}
+	}
+	return attempt{}, false
+}
+
+// exhausted is the answer when no deployment is left to ask.
+func (c *call) exhausted(now time.Time) (*http.Response, error) {
+	c.pardon()
+	o := c.route.look(now)
+	// What fails for reasons of its own says nothing of the others: where one
+	// of those is merely throttled, waiting helps.
+	if !c.general && (c.throttled || o.throttled) && c.body.sendable() {
+		c.discard()
+		c.from = ""
+		return unavailable(c.Request, c.model, o, now), nil
+	}
+	last, other := c.failure, c.refusal
+	if last.Response == nil {
+		last, other = other, last
+	}
+	if last.Response == nil {
+		return nil, &noAnswerError{c.model, c.errs}
+	}
+	other.discard()
+	c.from = last.from
+	return last.Response, nil
+}
+
+// giveUp ends a call whose caller left.
+func (c *call) giveUp() {
+	c.pardon()
+	c.discard()
+}
+
+// pardon takes back what was counted against deployments by a request that
+// nobody answered: it is the suspect itself.
+func (c *call) pardon() {
+	for _, h := range c.suspects {
+		h.change(h.ejection.pardon)
+	}
+	c.suspects = nil
+}
+
+// discard closes the answers that are not handed over.
+func (c *call) discard() {
+	c.failure.discard()
+	c.refusal.discard()
+}
+
+func (k *kept) discard() {
+	if k.Response != nil {
+		k.Body.Close()
+		k.Response = nil
+	}
+}
