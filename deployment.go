@@ -1,7 +1,7 @@
 package spillover
 
 import (
-	"math"
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,17 +10,24 @@ import (
 // A health is what is known of a deployment, or of a whole backend. Its mutex
 // guards it; gate repeats its verdict so that choosing takes no lock.
 type health struct {
-	gate     atomic.Int64 // closed until, in nanoseconds after start
+	gate     atomic.Int64 // closed until, in nanoseconds after start; 0 when nothing is known
 	mu       sync.Mutex
 	throttle throttle
 	ejection ejection
 }
 
-// start is what gates count from, on the monotonic clock.
+// start is what gates count from, on the monotonic clock. A clock that is not
+// the process's own, such as a test's, may be before it.
 var start = time.Now()
 
-// open tells whether nothing is known that speaks against asking.
-func (h *health) open(now time.Time) bool { return int64(now.Sub(start)) >= h.gate.Load() }
+// open tells whether nothing that is known speaks against asking.
+func (h *health) open(now time.Time) bool {
+	until := h.gate.Load()
+	return until == 0 || int64(now.Sub(start)) >= until
+}
+
+// untroubled tells that nothing has been held against it since the last success.
+func (h *health) untroubled() bool { return h.gate.Load() == 0 }
 
 // change applies a change of what is known.
 func (h *health) change(f func()) {
@@ -29,16 +36,10 @@ func (h *health) change(f func()) {
 	f()
 	until := later(h.throttle.until, h.ejection.until)
 	if until.IsZero() {
-		h.gate.Store(math.MinInt64)
-	} else {
-		h.gate.Store(int64(until.Sub(start)))
+		h.gate.Store(0)
+		return
 	}
-}
-
-// untroubled tells that nothing has been held against it since the last success.
-func (h *health) untroubled() bool {
-	g := h.gate.Load()
-	return g == 0 || g == math.MinInt64
+	h.gate.Store(cmp.Or(int64(until.Sub(start)), 1))
 }
 
 // admit takes the one place there is where a probe is due. probe tells that it
