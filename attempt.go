@@ -119,19 +119,29 @@ func (s *sending) end() {
 	}
 }
 
-// send gives the request to the base and holds the base to the contract: an
-// answer or an error, a header and a body that are there, and in time.
+// send gives the request to the base, within the backend's time.
 func (c *call) send(ctx context.Context, s *sending, out *http.Request) (*http.Response, error) {
-	var timer *time.Timer
-	if timeout := s.d.backend.headerTimeout; timeout > 0 {
-		timer = time.AfterFunc(timeout, func() { s.cancel(errHeaderTimeout) })
+	timeout := s.d.backend.headerTimeout
+	if timeout <= 0 {
+		return checked(c.transport.base, out)
 	}
-	resp, err := c.transport.base.RoundTrip(out)
-	if timer != nil && !timer.Stop() && context.Cause(ctx) == errHeaderTimeout {
-		err = errHeaderTimeout
+	timer := time.AfterFunc(timeout, func() { s.cancel(errHeaderTimeout) })
+	resp, err := checked(c.transport.base, out)
+	if !timer.Stop() && context.Cause(ctx) == errHeaderTimeout {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return nil, errHeaderTimeout
 	}
+	return resp, err
+}
+
+// checked holds a base to the contract: an answer or an error, and an answer
+// has a header and a body.
+func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) {
+	resp, err := base.RoundTrip(out)
 	if resp == nil && err == nil {
-		err = fmt.Errorf("the base %T returned neither an answer nor an error", c.transport.base)
+		return nil, fmt.Errorf("spillover: the base %T returned neither an answer nor an error", base)
 	}
 	if resp != nil && resp.Body == nil {
 		resp.Body = http.NoBody
@@ -198,7 +208,9 @@ func (c *call) coolDown(d *deployment, now time.Time, o outcome) {
 func (c *call) blame(a attempt, now time.Time, o outcome) {
 	suspect := func(h *health) {
 		h.change(func() {
-			if h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random())) {
+			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
+			// That an account has spent everything is no request's fault.
+			if counted && o.cause != outOfQuota {
 				c.suspects = append(c.suspects, h)
 			}
 		})

@@ -88,20 +88,25 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	return out, nil
 }
 
+// The headers that carry a credential.
+const (
+	keyHeader  = "Api-Key"
+	authHeader = "Authorization"
+)
+
 // header is a copy of the caller's with the backend's credential in the place
 // of the caller's. A backend without one is sent the caller's, but only in its
 // own form.
 func (b *backend) header(caller http.Header, bearer string) http.Header {
-	const keyName, authName = "Api-Key", "Authorization"
 	var key, authorization string
 	h := make(http.Header, len(caller)+1)
 	values := make([]string, 0, len(caller)+2)
 	for name, v := range caller {
 		switch {
 		// Whatever the case: a map made by hand is not canonical.
-		case strings.EqualFold(name, keyName):
+		case strings.EqualFold(name, keyHeader):
 			key = v[0]
-		case strings.EqualFold(name, authName):
+		case strings.EqualFold(name, authHeader):
 			authorization = v[0]
 		default:
 			from := len(values)
@@ -115,15 +120,15 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	}
 	switch {
 	case bearer != "":
-		set(authName, "Bearer "+bearer)
+		set(authHeader, "Bearer "+bearer)
 	case b.key != "" && b.dialect == OpenAI:
-		set(authName, b.bearerKey)
+		set(authHeader, b.bearerKey)
 	case b.key != "":
-		set(keyName, b.key)
+		set(keyHeader, b.key)
 	case b.dialect != OpenAI && key != "":
-		set(keyName, key)
+		set(keyHeader, key)
 	case authorization != "":
-		set(authName, authorization)
+		set(authHeader, authorization)
 	}
 	return h
 }

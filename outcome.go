@@ -43,7 +43,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	}
 	e := readError(body)
 	o := outcome{wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status)}
-	if e.Code != "" {
+	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
 	switch {

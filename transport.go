@@ -140,6 +140,9 @@ func (c *call) do() (*http.Response, error) {
 	case c.URL.Opaque != "":
 		return nil, errors.New("spillover: the request's URL is opaque")
 	}
+	if c.Response != nil && c.redirected() {
+		return c.follow()
+	}
 	if err := c.read(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,67 @@
+/*
+Package spillover is a load balancer for Azure OpenAI and OpenAI that lives in
+the caller's process: an [http.RoundTripper] to set as the Transport of the
+[http.Client] under any OpenAI SDK. Every request goes to the best of several
+deployments: the provisioned one (PTU) while it has room, pay-as-you-go ones
+when it has not, another region when those are throttled, and, when all are,
+straight back as a 429 that says exactly how long to wait.
+
+	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
+		{URL: "https://ptu.openai.azure.com", APIKey: key1, Priority: 1},
+		{URL: "https://eastus.openai.azure.com", APIKey: key2, Priority: 2},
+		{URL: "https://westus.openai.azure.com", APIKey: key3, Priority: 2},
+	}})
+	client := &http.Client{Transport: lb}
+
+# What is chosen
+
+A deployment is one model of one backend: it is the unit that is chosen,
+throttled and measured, so that a 429 for one model says nothing about another.
+Among those that serve the model, a tier (the backends of one priority) is used
+only when no tier above it has an available one. Within a tier two are drawn at
+random in proportion to their weights and the less loaded is taken.
+
+# What makes a request move on
+
+A 429 sends it to every other deployment there is. A 5xx, a 408, a refused or
+broken connection, a timeout, a credential that is not accepted, a deployment
+that does not exist: to others, [Config.MaxAttempts] sends in all. Anything else
+is the caller's: another 4xx is passed through byte for byte.
+
+Requests that create something at the service (files, batches, threads, …) are
+not sent again once they may have been received.
+
+# What is remembered
+
+A throttled deployment is left alone for as long as its answer says, to the
+millisecond, at most [Config.MaxCooldown]. One that fails while another answers
+the same request is taken out for a short time that doubles with each
+repetition, and comes back by way of one request that probes it. A request that
+fails everywhere is itself the suspect, and counts against nobody. Nothing but
+the service's own word makes a Transport refuse a request.
+
+# How requests are rewritten
+
+Callers and backends may speak different dialects, see [Dialect]: host, path,
+api-version, model name and credential are those of the backend, anew for each
+attempt. JSON is never encoded again: another name for the model is spliced
+into the body, and every other byte is the caller's. What is no request this
+package knows is passed on untouched.
+
+A body with GetBody, which every SDK sets, is not copied. Another one is kept in
+memory up to 32 MiB; a larger one is streamed to the first deployment and
+cannot move on after that.
+
+# Timeouts
+
+Use the request's context and [Backend.HeaderTimeout]. The Timeout of an
+http.Client covers reading the body, too: it cuts long streams.
+
+# What an answer carries
+
+X-Spillover-Backend names the backend that gave the answer, and is empty when
+none did; X-Spillover-Attempts is the number of sends. X-Ratelimit-Remaining-*
+and the like are passed through: they are the word of that one deployment, not
+of the pool.
+*/
+package spillover
