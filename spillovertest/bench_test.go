@@ -1,0 +1,31 @@
+package spillovertest_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/spillover-go/spillover/spillovertest"
+)
+
+// What an answer of 16 tokens costs in memory.
+func BenchmarkRoundTrip(b *testing.B) {
+	prompt := strings.Repeat("word ", 600)
+	for name, stream := range map[string]string{"whole": "false", "stream": "true"} {
+		body := `{"messages":[{"role":"user","content":"` + prompt + `"}],"stream":` + stream + `}`
+		b.Run(name, func(b *testing.B) {
+			s := spillovertest.New(spillovertest.Config{
+				Deployments: deployment(spillovertest.PAYG{TPM: 1e12}, spillovertest.Latency{}),
+			})
+			b.ReportAllocs()
+			for b.Loop() {
+				res, err := s.Client().Post(s.URL+azurePath, "application/json", strings.NewReader(body))
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package spillovertest
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// The operations served.
+const (
+	opChat        = "chat/completions"
+	opCompletions = "completions"
+	opEmbeddings  = "embeddings"
+	opResponses   = "responses"
+	opModels      = "models"
+)
+
+// call is a request as the service understands it.
+type call struct {
+	op         string
+	version    string // api-version
+	deployment string // "" when the request names none
+	payload
+	demand
+	problem *problem // why it cannot be served, whatever the deployment; or nil
+}
+
+// payload is what matters of a request's JSON.
+type payload struct {
+	Model    string `json:"model"`
+	Messages []struct {
+		Content any `json:"content"`
+	} `json:"messages"`
+	Prompt       any    `json:"prompt"`
+	Input        any    `json:"input"`
+	Instructions string `json:"instructions"`
+
+	MaxTokens           int `json:"max_tokens"`
+	MaxCompletionTokens int `json:"max_completion_tokens"`
+	MaxOutputTokens     int `json:"max_output_tokens"`
+
+	Stream        bool `json:"stream"`
+	StreamOptions struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+
+	Dimensions     int    `json:"dimensions"`
+	EncodingFormat string `json:"encoding_format"`
+}
+
+// understand reads a request. What it finds out is right even when there is a
+// problem, as faults are chosen by deployment.
+func (s *Server) understand(r *http.Request, body []byte) *call {
+	c := &call{version: r.URL.Query().Get("api-version")}
+	var routed bool
+	c.op, c.deployment, routed = s.dialect.route(r.URL.EscapedPath())
+	var malformed error
+	if routed && c.op != opModels {
+		malformed = json.Unmarshal(body, &c.payload)
+		c.deployment = cmp.Or(c.deployment, c.Model)
+		c.Stream = c.Stream && c.op != opEmbeddings
+		c.demand = c.payload.demand()
+	}
+	switch {
+	case !s.authorized(r.Header):
+		c.problem = s.dialect.unauthorized(r.Header)
+	case !routed || (r.Method == http.MethodGet) != (c.op == opModels),
+		s.dialect == Azure && c.version == "":
+		c.problem = s.dialect.notFound(r)
+	case malformed != nil:
+		c.problem = badRequest(malformed)
+	}
+	return c
+}
+
+// route finds the operation in an escaped path, and in Azure's classic form
+// the deployment. What precedes the first match is a gateway's prefix, and
+// empty segments do not count: real clients send "//openai/deployments".
+func (d Dialect) route(path string) (op, deployment string, ok bool) {
+	segments := strings.Split(path, "/")
+	segments = slices.DeleteFunc(segments, func(s string) bool { return s == "" })
+	for i := range segments {
+		if op, deployment, ok = d.match(segments[i:]); ok {
+			break
+		}
+	}
+	return op, deployment, ok
+}
+
+// markers are what the paths of each dialect begin with.
+var markers = map[Dialect][]string{Azure: {"openai"}, AzureV1: {"openai", "v1"}, OpenAI: {"v1"}}
+
+func (d Dialect) match(segments []string) (op, deployment string, ok bool) {
+	marker := markers[d]
+	n := len(marker)
+	if len(segments) <= n || !slices.Equal(segments[:n], marker) {
+		return "", "", false
+	}
+	rest := segments[n:]
+	if d == Azure && rest[0] == "deployments" && len(rest) > 2 {
+		name, err := url.PathUnescape(rest[1])
+		op = strings.Join(rest[2:], "/")
+		return op, name, err == nil && slices.Contains([]string{opChat, opCompletions, opEmbeddings}, op)
+	}
+	op = strings.Join(rest, "/")
+	if d == Azure {
+		return op, "", op == opResponses || op == opModels
+	}
+	return op, "", slices.Contains([]string{opChat, opCompletions, opEmbeddings, opResponses, opModels}, op)
+}
+
+func (s *Server) authorized(h http.Header) bool {
+	if len(s.keys) == 0 {
+		return true
+	}
+	if s.dialect != OpenAI && slices.Contains(s.keys, h.Get("Api-Key")) {
+		return true
+	}
+	return slices.Contains(s.keys, bearer(h))
+}
+
+// bearer is the token in the Authorization header, or "".
+func bearer(h http.Header) string {
+	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// demand estimates the tokens as Azure does, by four characters to a token.
+func (p *payload) demand() demand {
+	n := characters(p.Prompt) + characters(p.Input) + utf8.RuneCountInString(p.Instructions)
+	for _, m := range p.Messages {
+		n += characters(m.Content)
+	}
+	return demand{
+		prompt: (n + 3) / 4,
+		max:    max(0, cmp.Or(p.MaxCompletionTokens, p.MaxTokens, p.MaxOutputTokens)),
+	}
+}
+
+// characters counts the text in a content: a string, an array of parts or
+// messages, or numbers, which are tokens already.
+func characters(v any) int {
+	switch v := v.(type) {
+	case string:
+		return utf8.RuneCountInString(v)
+	case float64:
+		return 4
+	case []any:
+		n := 0
+		for _, e := range v {
+			n += characters(e)
+		}
+		return n
+	case map[string]any:
+		return characters(v["text"]) + characters(v["content"])
+	}
+	return 0
+}
+
+// quote is s as JSON, without the escapes meant for HTML.
+func quote(s string) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string always encodes
+	return strings.TrimSuffix(b.String(), "\n")
+}

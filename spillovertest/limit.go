@@ -1,0 +1,86 @@
+package spillovertest
+
+import (
+	"net/http"
+	"time"
+)
+
+// Limit is what a deployment admits. It is implemented by PAYG and PTU.
+type Limit interface {
+	check() error
+	start() limiter
+}
+
+// A limiter decides for one deployment. It takes the time as an argument and
+// is not safe for concurrent use: the server serialises its calls.
+type limiter interface {
+	// admit takes a request in, or says why not and for how long.
+	admit(now time.Time, d demand) (refusal, bool)
+	// settle ends an admitted request and returns what it cost in all.
+	settle(now time.Time, d demand, written int) float64
+	// header adds what the service tells about the limit.
+	header(now time.Time, dialect Dialect, h http.Header)
+	// utilization is the share of the limit in use, 1 for all of it.
+	utilization(now time.Time) float64
+}
+
+// demand is what a request asks of a limit, in tokens.
+type demand struct {
+	prompt int
+	max    int // the maximum of output it names; 0: none
+}
+
+// refusal says why a request was not admitted.
+type refusal struct {
+	by   cause
+	wait time.Duration // exact, until the next request is admitted
+
+	limit, used, requested int // in the unit of the cause, for the message
+}
+
+type cause int
+
+const (
+	byTokens     cause = iota // PAYG, tokens per minute
+	byRequests                // PAYG, requests per minute
+	byThroughput              // PTU
+)
+
+// bucket drains at a constant rate. It is kept as the time at which it will be
+// empty, which stays true however long nobody looks.
+type bucket struct {
+	perMinute int
+	empty     time.Time
+}
+
+// depth is the time the bucket still needs to drain.
+func (b *bucket) depth(now time.Time) time.Duration {
+	return max(0, b.empty.Sub(now))
+}
+
+// add pours tokens in, or with a negative number takes them out again.
+func (b *bucket) add(now time.Time, tokens int) {
+	if b.perMinute == 0 {
+		return
+	}
+	drain := float64(tokens) / float64(b.perMinute) * float64(time.Minute)
+	b.empty = now.Add(b.depth(now) + time.Duration(drain))
+}
+
+// unlimited is the limiter of a deployment without a Limit.
+type unlimited struct{}
+
+func (unlimited) admit(time.Time, demand) (refusal, bool) { return refusal{}, true }
+
+func (unlimited) settle(_ time.Time, d demand, written int) float64 {
+	return float64(d.prompt + written)
+}
+
+func (unlimited) header(time.Time, Dialect, http.Header) {}
+
+func (unlimited) utilization(time.Time) float64 { return 0 }
+
+// ceil is d in whole units, rounded up, and at least one.
+func ceil(d, unit time.Duration) int64 {
+	return max(1, int64((d+unit-1)/unit))
+}

@@ -1,0 +1,118 @@
+package spillovertest
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+const eventStream = "text/event-stream; charset=utf-8"
+
+// form is how an operation spells n tokens of text, whole and as a stream.
+// What it returns is valid until its next call.
+type form interface {
+	whole(n int) []byte
+	preamble() []byte             // comes with the header; may be empty
+	token(i int) []byte           // a content event, and before the first what opens the content
+	closing(n int) []byte         // all that follows the content
+	failure(object string) []byte // an error object, and what follows it
+}
+
+// stream plays a form at a deployment's pace, as far as a fault lets it.
+type stream struct {
+	form  form
+	n     int // tokens
+	i     int // tokens so far
+	pace  Latency
+	stop  int    // no token after this many
+	fail  string // the error object sent there; "": none
+	phase int    // 0: before the preamble, 1: in the content, 2: over
+}
+
+func (s *Server) stream(c *call, f form, n int, l Latency, h http.Header, cut *Fault) answer {
+	h.Set("Content-Type", eventStream)
+	a := answer{wait: l.FirstToken / 2, status: http.StatusOK, header: h, length: -1}
+	p := &stream{form: f, n: n, pace: l, stop: -1}
+	if cut != nil {
+		p.stop = min(cut.After, n)
+		a.end, a.result = cut.ending(), failed
+		if cut.Kind == KindError {
+			cut.decorate(h)
+			p.fail = cut.Body
+			if p.fail == "" {
+				p.fail = s.overload(c)
+			}
+		}
+	}
+	a.next = p.next
+	return a
+}
+
+func (p *stream) next() (event, bool) {
+	if p.phase == 0 {
+		p.phase++
+		if b := p.form.preamble(); len(b) > 0 {
+			return event{data: b}, true
+		}
+	}
+	if p.phase > 1 {
+		return event{}, false
+	}
+	var e event
+	if p.i < p.n {
+		e.wait = p.pace.PerToken
+		if p.i == 0 {
+			e.wait = p.pace.FirstToken - p.pace.FirstToken/2
+		}
+	}
+	switch {
+	case p.i == p.stop:
+		p.phase++
+		// The fault is due when the next token would have been.
+		if p.fail != "" {
+			e.data, e.last = p.form.failure(p.fail), true
+		}
+	case p.i < p.n:
+		e.data, e.tokens = p.form.token(p.i), 1
+		p.i++
+	default:
+		p.phase++
+		e.data, e.last = p.form.closing(p.n), true
+	}
+	return e, true
+}
+
+// latency is a deployment's, scaled by the jitter of one answer.
+func (d *deployment) latency(draw func() float64) Latency {
+	l := d.Latency
+	if l.Jitter > 0 {
+		scale := 1 + l.Jitter*(2*draw()-1)
+		l.FirstToken = time.Duration(scale * float64(l.FirstToken))
+		l.PerToken = time.Duration(scale * float64(l.PerToken))
+	}
+	return l
+}
+
+// words are what every model here writes, over and over, a token each.
+var words = [...]string{
+	" when", " one", " region", " is", " full", " the", " next", " one", " takes",
+	" the", " work,", " and", " nobody", " has", " to", " wait;",
+}
+
+// word is the token at a position.
+func word(i int) string {
+	if i == 0 {
+		return words[0][1:]
+	}
+	return words[i%len(words)]
+}
+
+// text is n tokens.
+func text(n int) string {
+	var b strings.Builder
+	b.Grow(6 * n)
+	for i := range n {
+		b.WriteString(word(i))
+	}
+	return b.String()
+}
