@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,12 +77,16 @@ type outlook struct {
 	hopeless    bool        // all of them are out for quota or credentials
 }
 
-// look finds when the deployments of a route can be asked again.
-func (r *route) look(now time.Time) outlook {
+// look finds when the deployments of a route can be asked again, but for the
+// unfit, who are no help to the request.
+func (r *route) look(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
 	for d := range r.all {
-		until, _, throttled := d.closed(now)
 		o.deployments++
+		if slices.Contains(unfit, d) {
+			continue
+		}
+		until, _, throttled := d.closed(now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && d.hopeless(now)
 		if o.soonest == nil || until.Before(o.at) {

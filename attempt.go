@@ -60,7 +60,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		return nil, err
 	}
 	c.sends++
-	resp, err := c.send(ctx, s, out)
+	resp, err := c.send(s, out)
 	if err != nil {
 		s.end()
 		s.body.settle(&c.body)
@@ -80,7 +80,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	} else {
 		text := detach(c.Context(), resp, s)
 		o = judge(resp.StatusCode, resp.Header, text, c.op, time.Now())
-		if o.verdict == failed && !o.own && !c.repeatable() {
+		if (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable() {
 			o.verdict = answered // it may have been carried out
 		}
 	}
@@ -120,14 +120,14 @@ func (s *sending) end() {
 }
 
 // send gives the request to the base, within the backend's time.
-func (c *call) send(ctx context.Context, s *sending, out *http.Request) (*http.Response, error) {
+func (c *call) send(s *sending, out *http.Request) (*http.Response, error) {
 	timeout := s.d.backend.headerTimeout
 	if timeout <= 0 {
 		return checked(c.transport.base, out)
 	}
 	timer := time.AfterFunc(timeout, func() { s.cancel(errHeaderTimeout) })
 	resp, err := checked(c.transport.base, out)
-	if !timer.Stop() && context.Cause(ctx) == errHeaderTimeout {
+	if !timer.Stop() {
 		if err == nil {
 			resp.Body.Close()
 		}
@@ -168,7 +168,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 			d.throttle.lift(a.sent)
 			d.ejection.succeed(a.sent)
 		})
-		c.suspects = nil // another one answered: the blame stands
+		c.suspicions = nil // another one answered: the blame stands
 		c.discard()
 		return nil
 	}
@@ -189,7 +189,10 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		d.failed.Add(1)
 		c.blame(a, now, o)
 	}
-	c.general = c.general || o.verdict != throttled && !o.own
+	if o.verdict != throttled && o.cause != outOfQuota {
+		c.unfit = append(c.unfit, d)
+		c.general = c.general || !o.own
+	}
 	c.put(d, resp, err, o.verdict == throttled)
 	return nil
 }
@@ -208,10 +211,12 @@ func (c *call) coolDown(d *deployment, now time.Time, o outcome) {
 func (c *call) blame(a attempt, now time.Time, o outcome) {
 	suspect := func(h *health) {
 		h.change(func() {
+			s := suspicion{health: h, was: h.ejection}
 			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
-			// That an account has spent everything is no request's fault.
-			if counted && o.cause != outOfQuota {
-				c.suspects = append(c.suspects, h)
+			s.then = h.ejection
+			// That a backend's own account has spent everything is no request's fault.
+			if counted && (o.cause != outOfQuota || a.d.backend.anonymous()) {
+				c.suspicions = append(c.suspicions, s)
 			}
 		})
 	}

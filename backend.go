@@ -3,6 +3,7 @@ package spillover
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -55,6 +56,22 @@ type Backend struct {
 	// time to connect and to send the body included. JSON answers come with
 	// their header at the end: allow for the longest. 0 means no limit.
 	HeaderTimeout time.Duration
+}
+
+// String is the backend without its credential, so that a configuration can be
+// printed.
+func (b Backend) String() string { return fmt.Sprintf("%s(%s)", b.Name, withoutUser(b.URL)) }
+
+// GoString is String.
+func (b Backend) GoString() string { return b.String() }
+
+// withoutUser is a URL as far as it is sure to hold no password and no key.
+func withoutUser(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // A Model is what callers ask for and what a backend calls it.

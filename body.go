@@ -21,6 +21,7 @@ type body struct {
 	own     io.ReadCloser                 // the caller's own, until an attempt took it or it is closed
 	again   func() (io.ReadCloser, error) // a fresh one; nil when there is only own
 	stale   bool                          // own may be at its end: it may share its reader with again
+	begun   []byte                        // the beginning of own, if that was read already
 	length  int64                         // -1 when unknown
 }
 
@@ -50,12 +51,12 @@ func (b *body) prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	if err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
+	text := kept.Bytes()
 	if n > maxBuffered {
-		b.own = prefixed(&kept, b.own)
+		b.begun, b.own = text, prefixed(bytes.NewReader(text), b.own)
 		return nil
 	}
 	b.close()
-	text := kept.Bytes()
 	b.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 	if b.length < 0 {
 		b.length = n
@@ -87,6 +88,10 @@ var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // peek shows the beginning of the body, at most maxBuffered, to f, which must
 // not keep it. Where the body can be had again nothing of it stays in memory.
 func (b *body) peek(f func([]byte)) error {
+	if b.begun != nil {
+		f(b.begun)
+		return nil
+	}
 	src := b.own
 	if b.again != nil {
 		var err error
@@ -209,7 +214,7 @@ func (a *attemptBody) rewind(src io.ReadCloser, s splice) {
 // settle ends an attempt's hold on its body, whatever its base still does with
 // it: it is closed, or given back to b if it is the only one and unread.
 func (a *attemptBody) settle(b *body) {
-	if a == nil {
+	if !b.present {
 		return
 	}
 	a.Close()
@@ -222,9 +227,6 @@ func (a *attemptBody) settle(b *body) {
 
 // keep leaves the body to an attempt whose answer goes to the caller.
 func (a *attemptBody) keep() {
-	if a == nil {
-		return
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.only && a.closed && !a.used {

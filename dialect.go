@@ -154,3 +154,6 @@ func (b *backend) bearer(ctx context.Context) (string, error) {
 func (b *backend) sharesAccount(other *backend) bool {
 	return b.key != "" && b.key == other.key && b.host == other.host
 }
+
+// anonymous tells that the backend is sent the callers' own credentials.
+func (b *backend) anonymous() bool { return b.key == "" && b.token == nil }

@@ -65,13 +65,19 @@ func (e *ejection) fail(now, sent time.Time, cause failure, reason string, u flo
 }
 
 // pardon takes back a failure that turned out to be the request's own: it
-// failed everywhere.
-func (e *ejection) pardon() {
-	if e.streak == 0 {
-		return
-	}
-	if e.streak--; e.streak <= ejections[e.cause].forgiven {
-		*e = ejection{streak: e.streak, cause: e.cause, since: e.since, reason: e.reason}
+// failed everywhere. was is the ejection before that failure, and then the one
+// it made. What was out already stays out.
+func (e *ejection) pardon(was, then ejection) {
+	switch {
+	case *e == then && !was.trial:
+		*e = was
+	case *e == then:
+		e.streak = was.streak
+	case e.streak > 0:
+		// Others were counted since.
+		if e.streak--; e.streak <= ejections[e.cause].forgiven {
+			e.until, e.trial = time.Time{}, false
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package spillover
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
 	"strings"
 )
 
@@ -10,39 +11,48 @@ import (
 type span struct{ from, to int }
 
 // findModel finds the value of the top-level "model" of a JSON object, where it
-// stands and as a string. It is found when the text is an object, complete or
-// cut off behind the value, whose last "model" so far is a string. The text is
-// walked once, without a copy and without a parse of what is not asked for.
+// stands and as a string. It is found when the last "model" is a string.
 func findModel(text []byte) (model string, at span, found bool) {
-	i := skipSpace(text, 0)
-	if i >= len(text) || text[i] != '{' {
-		return "", span{}, false
-	}
-	for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
-		key := i
-		if i = skipString(text, i); i < 0 {
-			break
-		}
-		isModel := isKey(text[key:i], "model")
-		if i = skipSpace(text, i); i >= len(text) || text[i] != ':' {
-			break
-		}
-		value := skipSpace(text, i+1)
-		if i = skipValue(text, value); i < 0 {
-			break
-		}
-		if isModel {
-			model, found = unquote(text[value:i])
-			at = span{value, i}
-		}
-		if i = skipSpace(text, i); i >= len(text) || text[i] != ',' {
-			break
+	for key, value := range members(text) {
+		if isKey(key.in(text), "model") {
+			model, found = unquote(value.in(text))
+			at = value
 		}
 	}
 	if !found {
 		return "", span{}, false
 	}
 	return model, at, true
+}
+
+func (s span) in(text []byte) []byte { return text[s.from:s.to] }
+
+// members walks the members of a JSON object, up to where the text breaks off
+// or is no JSON. It makes no copy and parses nothing that is not asked for: a
+// key is quoted, a value as it stands.
+func members(text []byte) iter.Seq2[span, span] {
+	return func(yield func(key, value span) bool) {
+		i := skipSpace(text, 0)
+		if i >= len(text) || text[i] != '{' {
+			return
+		}
+		for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
+			key := span{i, skipString(text, i)}
+			if key.to < 0 {
+				return
+			}
+			if i = skipSpace(text, key.to); i >= len(text) || text[i] != ':' {
+				return
+			}
+			value := span{from: skipSpace(text, i+1)}
+			if value.to = skipValue(text, value.from); value.to < 0 || !yield(key, value) {
+				return
+			}
+			if i = skipSpace(text, value.to); i >= len(text) || text[i] != ',' {
+				return
+			}
+		}
+	}
 }
 
 // isKey tells whether a JSON string spells a key, escapes included.

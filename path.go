@@ -74,17 +74,19 @@ func set(names ...string) map[string]bool {
 // path is the escaped path for a backend, under the name that the backend has
 // for the model.
 func (t target) path(b *backend, deployment string) string {
-	if t.dialect == "" {
+	op := t.op
+	if op != "" {
+		op = "/" + op
+	}
+	switch {
+	case t.dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
+	case b.dialect != Azure || !t.namesDeployment(deployment):
+		return b.base + b.dialect.prefix() + op
+	case deployment == t.model:
+		return b.base + "/openai/deployments/" + t.segment + op // escaped as it came
 	}
-	if b.dialect == Azure && t.namesDeployment(deployment) {
-		segment := t.segment
-		if deployment != t.model {
-			segment = url.PathEscape(deployment)
-		}
-		return b.base + "/openai/deployments/" + segment + "/" + t.op
-	}
-	return b.base + b.dialect.prefix() + "/" + t.op
+	return b.base + "/openai/deployments/" + url.PathEscape(deployment) + op
 }
 
 // namesDeployment tells whether a classic Azure path for this names the deployment.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -38,18 +39,30 @@ func New(cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{cfg: cfg, base: cfg.Base, random: rand.Uint64}
-	if t.base == nil {
-		t.own = ownBase()
-		t.base = t.own
-	}
 	var backends []*backend
 	for _, b := range cfg.Backends {
 		backends = append(backends, newBackend(b))
 	}
-	t.table = newTable(backends)
+	cfg.Backends = nil // with their keys
+	t := &Transport{cfg: cfg, base: cfg.Base, table: newTable(backends), random: rand.Uint64}
+	if t.base == nil {
+		t.own = ownBase()
+		t.base = t.own
+	}
 	return t, nil
 }
+
+// String names the backends. A Transport can be printed without its keys.
+func (t *Transport) String() string {
+	var names []string
+	for _, b := range t.table.backends {
+		names = append(names, b.name)
+	}
+	return "spillover.Transport(" + strings.Join(names, ", ") + ")"
+}
+
+// GoString is String.
+func (t *Transport) GoString() string { return t.String() }
 
 // ownBase is a clone of http.DefaultTransport, or of what it was made of if a
 // program has put something else there.
@@ -109,7 +122,9 @@ type call struct {
 	failures int           // of those, the ones that MaxAttempts bounds
 	tried    []*deployment // each once, in order
 	refusers []*deployment // of those, the ones that throttled and may be asked once more
-	suspects []*health     // where a failure was counted that nobody's answer confirms yet
+	unfit    []*deployment // of those, the ones that did not take this very request
+
+	suspicions []suspicion // failures that were counted and that nobody's answer confirms yet
 
 	final     bool    // nothing may be sent any more: it may have been received
 	throttled bool    // an attempt was
@@ -128,6 +143,12 @@ type call struct {
 type kept struct {
 	*http.Response
 	from string
+}
+
+// A suspicion is a failure that was counted, with what was known before and then.
+type suspicion struct {
+	health    *health
+	was, then ejection
 }
 
 // do finds the answer.
@@ -196,7 +217,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	// Only the service's own word makes the transport refuse a request. Where
 	// nothing but failures speaks against all, the one due first is asked.
 	if len(c.tried) == 0 {
-		if o := c.route.look(now); !o.throttled {
+		if o := c.route.look(now, nil); !o.throttled {
 			c.tried = append(c.tried, o.soonest)
 			return attempt{d: o.soonest, sent: now}, true
 		}
@@ -207,10 +228,10 @@ func (c *call) next(now time.Time) (attempt, bool) {
 // exhausted is the answer when no deployment is left to ask.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	c.pardon()
-	o := c.route.look(now)
+	o := c.route.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
-	if !c.general && (c.throttled || o.throttled) && c.body.sendable() {
+	if !c.general && o.throttled && c.body.sendable() {
 		c.discard()
 		c.from = ""
 		return unavailable(c.Request, c.model, o, now), nil
@@ -236,10 +257,10 @@ func (c *call) giveUp() {
 // pardon takes back what was counted against deployments by a request that
 // nobody answered: it is the suspect itself.
 func (c *call) pardon() {
-	for _, h := range c.suspects {
-		h.change(h.ejection.pardon)
+	for _, s := range c.suspicions {
+		s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
 	}
-	c.suspects = nil
+	c.suspicions = nil
 }
 
 // discard closes the answers that are not handed over.
