@@ -29,9 +29,10 @@ type Config struct {
 	// Azure has been seen asking for 86400 s. 0 means 60 s.
 	MaxCooldown time.Duration
 
-	// Base sends the attempts. nil means a clone of [http.DefaultTransport],
-	// whose idle connections [Transport.Close] then closes. Proxies, TLS,
-	// connection limits and dial timeouts are set here.
+	// Base sends the attempts. nil means a clone of [http.DefaultTransport]
+	// that keeps as many idle connections to one host as to all, and that
+	// [Transport.Close] then closes. Proxies, TLS, connection limits and dial
+	// timeouts are set here.
 	Base http.RoundTripper
 
 	// Selector chooses among the available deployments of a tier. nil means

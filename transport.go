@@ -65,12 +65,17 @@ func (t *Transport) String() string {
 func (t *Transport) GoString() string { return t.String() }
 
 // ownBase is a clone of http.DefaultTransport, or of what it was made of if a
-// program has put something else there.
+// program has put something else there. A pool sends all it has to a few hosts,
+// so as many connections may stay open to one as to all.
 func ownBase() *http.Transport {
+	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConns: 100, TLSHandshakeTimeout: 10 * time.Second}
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		return t.Clone()
+		base = t.Clone()
 	}
-	return &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second}
+	if base.MaxIdleConnsPerHost == 0 {
+		base.MaxIdleConnsPerHost = base.MaxIdleConns
+	}
+	return base
 }
 
 // RoundTrip sends the request to a deployment of its model, and on to others
