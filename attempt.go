@@ -1,11 +1,8 @@
 package spillover
 
 import (
-	"context"
 	"fmt"
 	"net/http"
-	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -48,11 +45,11 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	}
 	// Each attempt has its own: a base may still hold the one of the last.
 	s := &c.first
-	if c.sends > 0 {
+	if s.call != nil {
 		s = new(sending)
 	}
-	ctx := s.begin(c.Context(), d)
-	out, err := c.attemptRequest(ctx, d, bearer, &s.body)
+	ctx := s.begin(c, a)
+	out, err := c.attemptRequest(ctx, d, bearer, s)
 	if err != nil {
 		s.end()
 		a.release(time.Now())
@@ -60,80 +57,90 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		return nil, err
 	}
 	c.sends++
-	resp, err := c.send(s, out)
+	s.limit(d.backend.headerTimeout, errHeaderTimeout)
+	resp, o, err := c.send(s, out)
+	if !s.relax() && err == nil {
+		resp.Body.Close()
+		err = s.cause
+	}
 	if err != nil {
 		s.end()
 		s.body.settle(&c.body)
-		o := judgeError(err)
+		o = judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
 		return nil, c.learn(a, nil, err, o)
 	}
-	if !d.backend.untroubled() {
-		d.backend.change(func() { d.backend.ejection.succeed(a.sent) })
-	}
-	c.from = d.backend.name
-
-	o := outcome{verdict: served}
-	if resp.StatusCode < 400 {
-		c.answer.hand(c.Context(), resp, s)
-	} else {
-		text := detach(c.Context(), resp, s)
-		o = judge(resp.StatusCode, resp.Header, text, c.op, time.Now())
-		if (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable() {
-			o.verdict = answered // it may have been carried out
-		}
-	}
-	if o.verdict == served || o.verdict == answered {
+	if o.verdict == served || o.verdict == answered || o.final {
 		s.body.keep()
+		c.from = d.backend.name
 		return resp, c.learn(a, resp, nil, o)
 	}
 	s.body.settle(&c.body)
-	if o.verdict != throttled && o.cause != outOfQuota {
+	if !o.free {
 		c.failures++
 	}
 	return nil, c.learn(a, resp, nil, o)
 }
 
-// A sending is what an attempt holds while it is under way: a place among the
-// requests in flight, a context of its own, and the body.
-type sending struct {
-	d      *deployment
-	cancel context.CancelCauseFunc
-	body   attemptBody
-	ended  atomic.Bool
-}
-
-func (s *sending) begin(ctx context.Context, d *deployment) context.Context {
-	s.d = d
-	d.inFlight.Add(1)
-	ctx, s.cancel = context.WithCancelCause(ctx)
-	return ctx
-}
-
-// end gives back what the attempt holds, once.
-func (s *sending) end() {
-	if s.ended.CompareAndSwap(false, true) {
-		s.d.inFlight.Add(-1)
-		s.cancel(nil)
-	}
-}
-
-// send gives the request to the base, within the backend's time.
-func (c *call) send(s *sending, out *http.Request) (*http.Response, error) {
-	timeout := s.d.backend.headerTimeout
-	if timeout <= 0 {
-		return checked(c.transport.base, out)
-	}
-	timer := time.AfterFunc(timeout, func() { s.cancel(errHeaderTimeout) })
+// send gives the request to the base and reads of the answer what it takes to
+// judge it: all of an error, the beginning of a stream.
+func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, error) {
 	resp, err := checked(c.transport.base, out)
-	if !timer.Stop() {
-		if err == nil {
-			resp.Body.Close()
-		}
-		return nil, errHeaderTimeout
+	if err != nil {
+		return nil, outcome{}, s.explain(err)
 	}
-	return resp, err
+	b := s.d.backend
+	if b.troubled.Load() {
+		b.change(func() { b.ejection.succeed(s.sent) })
+	}
+	var o outcome
+	switch {
+	case resp.StatusCode >= 400:
+		s.relax()
+		text := detach(c.Context(), resp, s)
+		o = judge(resp.StatusCode, resp.Header, text, c.op, time.Now())
+	case c.streamed(resp):
+		var held []byte
+		if held, o, err = c.commit(resp, s); err != nil {
+			resp.Body.Close()
+			return nil, o, err
+		}
+		c.handOver(resp, s, held)
+	default:
+		c.handOver(resp, s, nil)
+	}
+	return resp, c.reconsider(o), nil
+}
+
+// reconsider is what an outcome means for this request in particular.
+func (c *call) reconsider(o outcome) outcome {
+	switch {
+	case c.seeking && o.status == http.StatusNotFound:
+		// What it asks for may be at another backend.
+		o.verdict, o.own, o.free = declined, true, true
+	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():
+		o.final = true
+	}
+	return o
+}
+
+// handOver makes an answer one that is learnt from while the caller reads it.
+func (c *call) handOver(resp *http.Response, s *sending, held []byte) {
+	b := &c.answer
+	if b.send != nil {
+		b = new(answerBody) // an earlier attempt's has it
+	}
+	b.held = held
+	if isStream(resp.Header) {
+		b.idle = s.d.backend.idleTimeout
+	}
+	b.learnFrom(resp, &c.request)
+	b.blames = resp.StatusCode != http.StatusSwitchingProtocols // a WebSocket ends as it likes
+	b.hand(c.Context(), resp, s)
+	if spilled(resp.Header) {
+		s.d.pressed.set(time.Now().Add(pressureLasts))
+	}
 }
 
 // checked holds a base to the contract: an answer or an error, and an answer
@@ -156,102 +163,4 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 		resp.Header = http.Header{}
 	}
 	return resp, nil
-}
-
-// learn draws the conclusions from an attempt, for the deployment and for the
-// call. Its error ends the call: the caller has left.
-func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error {
-	d, now := a.d, time.Now()
-	if o.verdict == served || o.verdict == answered {
-		d.served.Add(1)
-		d.change(func() {
-			d.throttle.lift(a.sent)
-			d.ejection.succeed(a.sent)
-		})
-		c.suspicions = nil // another one answered: the blame stands
-		c.discard()
-		return nil
-	}
-	a.release(now)
-	if err != nil && c.Context().Err() != nil {
-		c.giveUp()
-		return context.Cause(c.Context())
-	}
-	switch o.verdict {
-	case throttled:
-		d.throttled.Add(1)
-		c.coolDown(d, now, o)
-		c.throttled = true
-		if !a.again {
-			c.refusers = append(c.refusers, d)
-		}
-	case failed:
-		d.failed.Add(1)
-		c.blame(a, now, o)
-	}
-	if o.verdict != throttled && o.cause != outOfQuota {
-		c.unfit = append(c.unfit, d)
-		c.general = c.general || !o.own
-	}
-	c.put(d, resp, err, o.verdict == throttled)
-	return nil
-}
-
-// coolDown leaves a deployment alone for as long as it asked, within reason.
-func (c *call) coolDown(d *deployment, now time.Time, o outcome) {
-	wait := o.wait
-	if wait <= 0 {
-		wait = c.transport.cfg.DefaultCooldown
-	}
-	d.change(func() { d.throttle.mark(now, min(wait, c.transport.cfg.MaxCooldown), o.reason) })
-}
-
-// blame counts a failure against what failed: the deployment, the backend if
-// there was no connection, or all that the account has if it is out of quota.
-func (c *call) blame(a attempt, now time.Time, o outcome) {
-	suspect := func(h *health) {
-		h.change(func() {
-			s := suspicion{health: h, was: h.ejection}
-			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
-			s.then = h.ejection
-			// That a backend's own account has spent everything is no request's fault.
-			if counted && (o.cause != outOfQuota || a.d.backend.anonymous()) {
-				c.suspicions = append(c.suspicions, s)
-			}
-		})
-	}
-	switch {
-	case o.wait > 0:
-		c.coolDown(a.d, now, o)
-	case o.connect:
-		suspect(&a.d.backend.health)
-	case o.cause == outOfQuota:
-		for d := range c.route.all {
-			if d == a.d {
-				suspect(&d.health)
-			} else if d.backend.sharesAccount(a.d.backend) && !slices.Contains(c.tried, d) {
-				suspect(&d.health)
-				c.tried = append(c.tried, d)
-			}
-		}
-	default:
-		suspect(&a.d.health)
-	}
-}
-
-// unit maps a random number to 0 ≤ u < 1.
-func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
-
-// put keeps what an attempt brought, in case nothing better comes.
-func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) {
-	if resp == nil {
-		c.errs = append(c.errs, attemptError{d.backend.name, err})
-		return
-	}
-	slot := &c.failure
-	if refusal {
-		slot = &c.refusal
-	}
-	slot.discard()
-	*slot = kept{resp, d.backend.name}
 }

@@ -52,10 +52,17 @@ type Backend struct {
 	Models []Model
 
 	// HeaderTimeout is how long an attempt may take until the header of its
-	// answer is there; then the request moves on. It counts from the send, the
-	// time to connect and to send the body included. JSON answers come with
-	// their header at the end: allow for the longest. 0 means no limit.
+	// answer is there and, for a stream, its first content; then the request
+	// moves on. It counts from the send, the time to connect and to send the
+	// body included. JSON answers come with their header at the end: allow for
+	// the longest. 0 means no limit.
 	HeaderTimeout time.Duration
+
+	// IdleTimeout is the longest silence inside a stream after its first
+	// content. Then the caller's read fails with an error whose Timeout method
+	// reports true; with [Config.HoldStreams] the request moves on. 0 means no
+	// limit.
+	IdleTimeout time.Duration
 }
 
 // String is the backend without its credential, so that a configuration can be
@@ -169,6 +176,9 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	b.Weight = cmp.Or(b.Weight, 1)
 	if b.HeaderTimeout < 0 {
 		bad("HeaderTimeout", "%v is negative", b.HeaderTimeout)
+	}
+	if b.IdleTimeout < 0 {
+		bad("IdleTimeout", "%v is negative", b.IdleTimeout)
 	}
 	switch b.Dialect {
 	case Azure, AzureV1, OpenAI:

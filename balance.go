@@ -41,15 +41,19 @@ func (t *tier) chooseTwo(now time.Time, tried []*deployment, random func() uint6
 	if first == nil || len(t.members) == 1 {
 		return first
 	}
-	if second := t.draw(now, tried, first, random); second != nil && lessLoaded(second, first) {
+	if second := t.draw(now, tried, first, random); second != nil && lessLoaded(now, second, first) {
 		return second
 	}
 	return first
 }
 
-// lessLoaded compares the requests in flight by weight. Of equals the one that
-// was drawn first is taken, so that shares follow the weights when idle.
-func lessLoaded(a, b *deployment) bool {
+// lessLoaded compares first whether Azure said that one is full, then the
+// requests in flight by weight. Of equals the one that was drawn first is
+// taken, so that shares follow the weights when idle.
+func lessLoaded(now time.Time, a, b *deployment) bool {
+	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
+		return full
+	}
 	return a.inFlight.Load()*int64(b.backend.weight) < b.inFlight.Load()*int64(a.backend.weight)
 }
 

@@ -130,6 +130,11 @@ func BenchmarkChoose(b *testing.B) {
 	}
 }
 
+func findModel(text []byte) (model string, at span, found bool) {
+	n := findNaming(text)
+	return n.model, n.at, n.named
+}
+
 func BenchmarkFindModel(b *testing.B) {
 	for _, size := range []int{1, 64, 1024} {
 		b.Run(fmt.Sprintf("%dKiB", size), func(b *testing.B) {

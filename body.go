@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // maxBuffered is how much of a body without GetBody is kept so that it can be
@@ -148,24 +149,25 @@ func (b *body) open(a *attemptBody, s splice) error {
 
 // An attemptBody is the body of one attempt. A base may read a body even after
 // RoundTrip returned, and several SDKs hand out one reader, rewound, for every
-// GetBody: so once it is closed the reader beneath is never touched again.
+// GetBody: so once it is settled the reader beneath is never touched again.
 type attemptBody struct {
-	mu     sync.Mutex
 	src    io.ReadCloser
-	splice splice
-	read   int  // bytes of src that were passed or skipped, until the splice is done
-	put    int  // bytes of the splice's text that were passed
-	used   bool // read from
-	closed bool
-	only   bool // src cannot be had again: unused it goes back to the body
+	only   bool        // src cannot be had again: unused it goes back to the body
+	closed atomic.Bool // no read begins any more
+
+	reading sync.Mutex // what follows belongs to the Read under way
+	splice  splice
+	read    int  // bytes of src that were passed or skipped, until the splice is done
+	put     int  // bytes of the splice's text that were passed
+	used    bool // read from
 }
 
 var errClosedBody = errors.New("spillover: read of a closed body")
 
 func (a *attemptBody) Read(p []byte) (int, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	if a.closed.Load() {
 		return 0, errClosedBody
 	}
 	a.used = true
@@ -191,35 +193,30 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	return a.src.Read(p)
 }
 
+// Close does not wait for a Read under way: closing what is beneath is what
+// lets one go that is stuck.
 func (a *attemptBody) Close() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+	if a.closed.Swap(true) {
 		return nil
 	}
-	a.closed = true
-	if a.only && !a.used {
-		return nil // settle decides
+	if a.reading.TryLock() {
+		defer a.reading.Unlock()
+		if a.only && !a.used {
+			return nil // settle or keep decides
+		}
 	}
 	return a.src.Close()
-}
-
-// rewind begins again with a fresh source. The old one is closed.
-func (a *attemptBody) rewind(src io.ReadCloser, s splice) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.src, a.splice, a.read, a.put, a.used, a.closed = src, s, 0, 0, false, false
 }
 
 // settle ends an attempt's hold on its body, whatever its base still does with
 // it: it is closed, or given back to b if it is the only one and unread.
 func (a *attemptBody) settle(b *body) {
-	if !b.present {
+	if a == nil {
 		return
 	}
 	a.Close()
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	if a.only && !a.used {
 		a.only, b.own = false, a.src
 	}
@@ -227,10 +224,13 @@ func (a *attemptBody) settle(b *body) {
 
 // keep leaves the body to an attempt whose answer goes to the caller.
 func (a *attemptBody) keep() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.only && a.closed && !a.used {
+	if a == nil || !a.only {
+		return
+	}
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	a.only = false
+	if a.closed.Load() && !a.used {
 		a.src.Close()
 	}
-	a.only = false
 }

@@ -38,6 +38,12 @@ type Config struct {
 	// Selector chooses among the available deployments of a tier. nil means
 	// two random ones in proportion to weight, of which the less loaded.
 	Selector Selector
+
+	// HoldStreams is for callers who want a whole stream or none, as batch work
+	// does: a stream is held until it is complete, at most 8 MiB of it, and one
+	// that breaks off or falls silent is begun anew elsewhere. Otherwise a
+	// stream is the caller's from its first content on.
+	HoldStreams bool
 }
 
 // The values of a Config that says nothing.
@@ -100,7 +106,7 @@ func clashes(backends []Backend) (found []string) {
 	type deployment struct{ url, key, name string }
 	names, deployments := map[string]int{}, map[deployment]string{}
 	dialects := map[string]string{} // form of credential → a backend that has it
-	anonymous := ""
+	var anonymous []string
 	for i, b := range backends {
 		if b.Name != "" {
 			if first, twice := names[b.Name]; twice {
@@ -110,7 +116,7 @@ func clashes(backends []Backend) (found []string) {
 			}
 		}
 		if b.APIKey == "" && b.Token == nil {
-			anonymous = b.Name
+			anonymous = append(anonymous, b.Name)
 		}
 		dialects[b.Dialect.credentialForm()] = b.Name
 		if b.Token != nil || b.URL == "" {
@@ -137,8 +143,10 @@ func clashes(backends []Backend) (found []string) {
 			deployments[d] = b.Name
 		}
 	}
-	if len(dialects) > 1 && anonymous != "" {
-		found = append(found, fmt.Sprintf("backend %q: APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only", anonymous))
+	if len(dialects) > 1 {
+		for _, name := range anonymous {
+			found = append(found, fmt.Sprintf("backend %q: APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only", name))
+		}
 	}
 	return found
 }

@@ -7,45 +7,53 @@ import (
 	"time"
 )
 
-// A health is what is known of a deployment, or of a whole backend. Its mutex
-// guards it; gate repeats its verdict so that choosing takes no lock.
-type health struct {
-	gate     atomic.Int64 // closed until, in nanoseconds after start; 0 when nothing is known
-	mu       sync.Mutex
-	throttle throttle
-	ejection ejection
-}
-
-// start is what gates count from, on the monotonic clock. A clock that is not
+// start is what moments count from, on the monotonic clock. A clock that is not
 // the process's own, such as a test's, may be before it.
 var start = time.Now()
 
-// open tells whether nothing that is known speaks against asking.
-func (h *health) open(now time.Time) bool {
-	until := h.gate.Load()
-	return until == 0 || int64(now.Sub(start)) >= until
+// A moment is a time that is read without a lock. The zero value has passed.
+type moment struct{ ns atomic.Int64 }
+
+func (m *moment) set(t time.Time) {
+	if t.IsZero() {
+		m.ns.Store(0)
+		return
+	}
+	m.ns.Store(cmp.Or(int64(t.Sub(start)), 1))
 }
 
-// untroubled tells that nothing has been held against it since the last success.
-func (h *health) untroubled() bool { return h.gate.Load() == 0 }
+func (m *moment) passed(now time.Time) bool {
+	ns := m.ns.Load()
+	return ns == 0 || int64(now.Sub(start)) >= ns
+}
+
+// A health is what is known of a deployment, or of a whole backend. Its mutex
+// guards it; the two atomics repeat its verdict so that a request that all is
+// well with takes no lock.
+type health struct {
+	closedUntil moment
+	troubled    atomic.Bool // something is held against it since the last success
+	mu          sync.Mutex
+	throttle    throttle
+	ejection    ejection
+}
+
+// open tells whether nothing that is known speaks against asking.
+func (h *health) open(now time.Time) bool { return h.closedUntil.passed(now) }
 
 // change applies a change of what is known.
 func (h *health) change(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f()
-	until := later(h.throttle.until, h.ejection.until)
-	if until.IsZero() {
-		h.gate.Store(0)
-		return
-	}
-	h.gate.Store(cmp.Or(int64(until.Sub(start)), 1))
+	h.closedUntil.set(later(h.throttle.until, h.ejection.until))
+	h.troubled.Store(!h.throttle.until.IsZero() || h.ejection.streak > 0)
 }
 
 // admit takes the one place there is where a probe is due. probe tells that it
 // did, and that the place must be given back if nothing is learnt.
 func (h *health) admit(now time.Time) (ok, probe bool) {
-	if h.untroubled() {
+	if !h.troubled.Load() {
 		return true, false
 	}
 	h.change(func() {
@@ -84,18 +92,62 @@ func later(a, b time.Time) time.Time {
 // A deployment is one (backend, model) pair: the unit that is chosen,
 // throttled and measured.
 type deployment struct {
-	health
+	// What choosing reads comes first, within a cache line: there may be
+	// thousands.
 	backend  *backend
-	model    string // what callers ask for; "" for requests that name none
-	name     string // what the backend calls it; "" where that is what the caller said
+	tier     *budget
 	inFlight atomic.Int64
+	ceiling  atomic.Int64 // of inFlight, while it grows after an ejection; 0 when there is none
+	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
+	served   atomic.Uint64
+	health
 
-	served, throttled, failed atomic.Uint64
+	model string // what callers ask for; "" for requests that name none
+	name  string // what the backend calls it; "" where that is what the caller said
+
+	throttled, failed atomic.Uint64
+	input, output     atomic.Int64 // tokens, as answers told
 }
+
+// pressureLasts is how long a spilled answer speaks of a full PTU.
+const pressureLasts = 10 * time.Second
 
 // available tells whether the deployment may be chosen.
 func (d *deployment) available(now time.Time) bool {
-	return d.open(now) && d.backend.open(now)
+	return d.accepts(now) && d.below()
+}
+
+// accepts tells whether nothing is known against the deployment or its backend.
+func (d *deployment) accepts(now time.Time) bool { return d.open(now) && d.backend.open(now) }
+
+// below tells whether there is room under the ceiling.
+func (d *deployment) below() bool {
+	c := d.ceiling.Load()
+	return c == 0 || d.inFlight.Load() < c
+}
+
+// recover is what a success says. After an ejection traffic returns gradually:
+// the room doubles with each success.
+func (d *deployment) recover(sent time.Time) {
+	const first, enough = 2, 32
+	if !d.troubled.Load() && d.ceiling.Load() == 0 {
+		return
+	}
+	back := false
+	d.change(func() {
+		out := d.ejection.trial
+		d.throttle.lift(sent)
+		d.ejection.succeed(sent)
+		back = out && !d.ejection.trial
+	})
+	switch c := d.ceiling.Load(); {
+	case back:
+		d.ceiling.Store(first)
+	case c >= enough:
+		d.ceiling.Store(0)
+	case c > 0:
+		d.ceiling.Store(2 * c)
+	}
 }
 
 // hopeless tells that waiting does not mend why the deployment is closed.

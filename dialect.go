@@ -26,6 +26,7 @@ type backend struct {
 	token         TokenFunc
 	models        map[string]string // what callers ask for → deployment; nil: everything
 	headerTimeout time.Duration
+	idleTimeout   time.Duration
 }
 
 // newBackend takes a Backend over that was normalized.
@@ -37,7 +38,7 @@ func newBackend(b Backend) *backend {
 	n := &backend{
 		name: b.Name, scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
-		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout,
+		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	if len(b.Models) > 0 {
 		n.models = make(map[string]string, len(b.Models))
@@ -50,8 +51,8 @@ func newBackend(b Backend) *backend {
 
 // attemptRequest is the request as it is sent to a deployment: a clone of the
 // caller's own, so that nothing of an earlier attempt is left in it.
-// It is sent with sending for a body, if it has one.
-func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, sending *attemptBody) (*http.Request, error) {
+// Its body, if it has one, is s.body.
+func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, s *sending) (*http.Request, error) {
 	b := d.backend
 	name := d.name
 	if name == "" {
@@ -63,26 +64,30 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	}
 	out := r.WithContext(ctx)
 	out.URL = &url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, r.URL.RawQuery)}
+	if r.upgrades() && name != "" {
+		out.URL.RawQuery = renameQuery(out.URL.RawQuery, b.dialect, name)
+	}
 	out.URL.Path, out.URL.RawPath = unescapePath(r.path(b, name))
 	out.Host = b.host
 	out.Header = b.header(r.Header, bearer)
 	if !r.body.present {
 		return out, nil
 	}
-	if err := r.body.open(sending, change); err != nil {
+	if err := r.body.open(&s.space, change); err != nil {
 		return nil, err
 	}
-	out.Body, out.ContentLength, out.GetBody = sending, r.body.spliced(change), nil
-	if again := r.body.again; again != nil {
+	s.body = &s.space
+	out.Body, out.ContentLength, out.GetBody = s.body, r.body.spliced(change), nil
+	if r.body.again != nil {
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {
-			sending.Close()
-			src, err := again()
-			if err != nil {
+			s.body.settle(&r.body)
+			next := new(attemptBody)
+			if err := r.body.open(next, change); err != nil {
 				return nil, err
 			}
-			sending.rewind(src, change)
-			return sending, nil
+			s.body = next
+			return next, nil
 		}
 	}
 	return out, nil
@@ -94,6 +99,14 @@ const (
 	authHeader = "Authorization"
 )
 
+// field is a header that net/http has made canonical.
+func field(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
 // header is a copy of the caller's with the backend's credential in the place
 // of the caller's. A backend without one is sent the caller's, but only in its
 // own form.
@@ -104,10 +117,10 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	for name, v := range caller {
 		switch {
 		// Whatever the case: a map made by hand is not canonical.
-		case strings.EqualFold(name, keyHeader):
-			key = v[0]
-		case strings.EqualFold(name, authHeader):
-			authorization = v[0]
+		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
+			key = field(caller, name)
+		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
+			authorization = field(caller, name)
 		default:
 			from := len(values)
 			values = append(values, v...)

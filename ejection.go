@@ -30,6 +30,9 @@ var ejections = [...]struct {
 // was out is back. A probe that is lost delays the next by no more.
 const probeClaim = 10 * time.Second
 
+// forgotten is after how long a failure does not count as one in a row.
+const forgotten = 10 * time.Minute
+
 // An ejection is our own judgement that something fails, out of the failures
 // in a row. It ends with one probe, a real request, whose success clears it.
 type ejection struct {
@@ -47,6 +50,9 @@ type ejection struct {
 func (e *ejection) fail(now, sent time.Time, cause failure, reason string, u float64) bool {
 	if e.trial && !sent.After(e.since) {
 		return false
+	}
+	if now.Sub(e.since) > forgotten {
+		e.streak = 0
 	}
 	e.streak++
 	e.cause, e.since, e.reason = cause, now, reason

@@ -10,21 +10,6 @@ import (
 // span is a stretch of a text: from is its first byte, to the one after its last.
 type span struct{ from, to int }
 
-// findModel finds the value of the top-level "model" of a JSON object, where it
-// stands and as a string. It is found when the last "model" is a string.
-func findModel(text []byte) (model string, at span, found bool) {
-	for key, value := range members(text) {
-		if isKey(key.in(text), "model") {
-			model, found = unquote(value.in(text))
-			at = value
-		}
-	}
-	if !found {
-		return "", span{}, false
-	}
-	return model, at, true
-}
-
 func (s span) in(text []byte) []byte { return text[s.from:s.to] }
 
 // members walks the members of a JSON object, up to where the text breaks off

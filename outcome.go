@@ -3,6 +3,7 @@ package spillover
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -31,6 +32,9 @@ type outcome struct {
 	wait    time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
 	cause   failure       // of a failed attempt
 	connect bool          // there was no connection: the backend as a whole is suspect, and nothing was received
+	status  int           // of the answer, or what an error in a stream stands for
+	free    bool          // MaxAttempts does not count it
+	final   bool          // the caller's all the same: the request may have been carried out
 	own     bool          // the trouble is this deployment's alone: another one may take the very same request
 	reason  string        // short, for people
 }
@@ -42,21 +46,23 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		return outcome{verdict: served}
 	}
 	e := readError(body)
-	o := outcome{wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status)}
+	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status)}
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
 	switch {
 	case status == http.StatusTooManyRequests && e.outOfQuota():
-		o.verdict, o.cause, o.own, o.wait = failed, outOfQuota, true, 0
+		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
 		o.verdict, o.own, o.wait = declined, true, 0
 	case status == http.StatusTooManyRequests:
-		o.verdict = throttled
+		o.verdict, o.free = throttled, true
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound && e.noDeployment(op):
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
+	case e.elsewhere():
+		o.verdict, o.own, o.free, o.wait = declined, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, serverFailure
 	default:
@@ -66,13 +72,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 }
 
 // errHeaderTimeout is the cause of an attempt's end after HeaderTimeout.
-var errHeaderTimeout net.Error = headerTimeoutError{}
-
-type headerTimeoutError struct{}
-
-func (headerTimeoutError) Error() string   { return "no header of an answer within HeaderTimeout" }
-func (headerTimeoutError) Timeout() bool   { return true }
-func (headerTimeoutError) Temporary() bool { return true }
+var errHeaderTimeout net.Error = timeoutError("no header of an answer, or no content of a stream, within HeaderTimeout")
 
 // judgeError reads why there was no answer.
 func judgeError(err error) outcome {
@@ -85,8 +85,10 @@ func judgeError(err error) outcome {
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
 	switch {
-	case errors.Is(err, errHeaderTimeout):
-		o.reason = "no header in time"
+	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
+		o.reason = "no answer in time"
+	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
+		o.reason = "answer broke off"
 	case errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
 		errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &host),
 		strings.HasSuffix(err.Error(), "TLS handshake timeout"): // net/http has no type for it
@@ -158,4 +160,15 @@ func (e serviceError) tooLarge() bool {
 // others answer is set up wrongly.
 func (e serviceError) noDeployment(op string) bool {
 	return stateless[op] || e.Code == "DeploymentNotFound" || e.Code == "model_not_found"
+}
+
+// spilled tells of an answer that Azure itself took from a full PTU to a
+// standard deployment of the same resource (Azure's page on spillover).
+func spilled(h http.Header) bool {
+	return field(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(field(h, "X-Ms-Is-Spilled-Over"), "true")
+}
+
+// elsewhere tells of a request about something that another backend made.
+func (e serviceError) elsewhere() bool {
+	return e.Code == "invalid_encrypted_content" || e.Code == "previous_response_not_found"
 }

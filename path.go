@@ -153,8 +153,5 @@ func unescapePath(escaped string) (path, rawPath string) {
 	if err != nil {
 		return escaped, ""
 	}
-	if path == escaped {
-		return path, ""
-	}
-	return path, escaped
+	return path, escaped // always both: Path alone is escaped in a way of its own
 }

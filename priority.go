@@ -21,15 +21,41 @@ type tier struct {
 	priority int
 	members  []*deployment
 	bounds   []int32 // running sum of the weights; nil where all are equal
+	budget   *budget // of second attempts
 }
 
 // choose is the deployment for a request that was sent to the tried ones
 // already: the first tier that has an available one decides. A tier is a
-// promise, so no tier below is looked at before that.
+// promise, so no tier below is looked at before that, unless the request had
+// its try there and the tier can afford no second one.
 func (r *route) choose(now time.Time, tried []*deployment, s Selector, random func() uint64) *deployment {
 	for i := range r.tiers {
-		if d := r.tiers[i].choose(now, tried, s, random); d != nil {
+		t := &r.tiers[i]
+		if d := t.choose(now, tried, s, random); d != nil && (!t.hasAny(tried) || t.budget.spend()) {
 			return d
+		}
+	}
+	return nil
+}
+
+func (t *tier) hasAny(tried []*deployment) bool {
+	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier == t.budget })
+}
+
+// free is the same route, with second attempts that nobody counts.
+func (r *route) free() *route {
+	f := &route{r.model, slices.Clone(r.tiers)}
+	for i := range f.tiers {
+		f.tiers[i].budget = new(budget)
+	}
+	return f
+}
+
+// only is the route to one backend, as far as the route has it.
+func (r *route) only(b *backend) *route {
+	for d := range r.all {
+		if d.backend == b {
+			return &route{r.model, []tier{{priority: b.priority, members: []*deployment{d}, budget: d.tier}}}
 		}
 	}
 	return nil
@@ -57,8 +83,11 @@ func newRoute(model string, deployments []*deployment) *route {
 		for n < len(deployments) && deployments[n].backend.priority == p {
 			n++
 		}
-		t := tier{priority: p, members: deployments[:n:n]}
+		t := tier{priority: p, members: deployments[:n:n], budget: new(budget)}
 		deployments = deployments[n:]
+		for _, d := range t.members {
+			d.tier = t.budget
+		}
 		unequal := func(d *deployment) bool { return d.backend.weight != t.members[0].backend.weight }
 		if slices.ContainsFunc(t.members, unequal) {
 			var sum int32
@@ -128,8 +157,11 @@ func (t *table) build(model string) *route {
 
 // find is the route of a model, nil when no backend serves it.
 func (t *table) find(model string) *route {
-	if model == "" {
+	switch model {
+	case "":
 		return t.nameless
+	case ".", "..":
+		return nil // nothing can be called so: it would change the path of a URL
 	}
 	if r := (*t.routes.Load())[model]; r != nil || t.others == nil {
 		return r

@@ -14,20 +14,24 @@ type request struct {
 	model   string // what the caller asks for; "" when it names none
 	body    body
 	naming  naming
-	scanned bool // naming is known
+	scanned bool     // naming is known
+	ids     []string // of stored objects that the request is about
 }
 
-// naming is where a JSON body names its model.
+// naming is where a body names its model, and what else it says of itself.
 type naming struct {
-	model string
-	at    span // of the value, quotes included
-	named bool
-	// Where a name can be put if there is none: behind the opening brace.
-	brace       int
-	object, any bool // whether there is an object, and anything in it
+	model string // "" when it is no string
+	at    span   // of the value, quotes included
+	named bool   // there is a value
+	// Where a name can be put if there is none: behind the opening brace of an
+	// object, or before the first part of a form.
+	gap        int
+	open, more bool   // whether there is a gap, and anything behind it
+	boundary   string // of a form
+	background bool   // the answer is stored and made later: it is begun once
 }
 
-// read looks at the body only if the model must be found there, or if it could
+// read looks at the body only if something must be found there, or if it could
 // not be sent again otherwise.
 func (r *request) read() error {
 	r.target = parsePath(r.URL.EscapedPath())
@@ -35,7 +39,17 @@ func (r *request) read() error {
 	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
-	if r.dialect != "" && r.model == "" {
+	if r.dialect == "" {
+		return nil
+	}
+	if r.upgrades() {
+		r.model = queryModel(r.URL.RawQuery)
+		return nil
+	}
+	if !stateless[r.op] {
+		r.ids = pathIDs(r.op)
+	}
+	if r.model == "" {
 		if err := r.scan(); err != nil {
 			return err
 		}
@@ -44,29 +58,58 @@ func (r *request) read() error {
 	return nil
 }
 
-// scan finds the model in a JSON body. What is no JSON object has none: the
-// service shall answer that.
+// scan finds the model in a body of JSON or of a form. What is neither has
+// none: the service shall answer that.
 func (r *request) scan() error {
-	if r.scanned || !r.body.present || !r.mayBeJSON() {
+	if r.scanned || !r.body.present || field(r.Header, "Content-Encoding") != "" {
 		return nil
 	}
 	r.scanned = true
-	return r.body.peek(func(text []byte) { r.naming = findNaming(text) })
+	contentType := field(r.Header, "Content-Type")
+	form := len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
+	if form && !stateless[r.op] {
+		return nil // an upload: of no model
+	}
+	return r.body.peek(func(text []byte) {
+		if form {
+			r.naming = findForm(contentType, text)
+			return
+		}
+		r.naming = findNaming(text)
+		if r.refers() {
+			bodyIDs(text, func(id []byte) bool {
+				r.ids = append(r.ids, string(id))
+				return len(r.ids) < maxIDs
+			})
+		}
+	})
 }
 
-func (r *request) mayBeJSON() bool {
-	return !strings.HasPrefix(strings.ToLower(r.Header.Get("Content-Type")), "multipart/") &&
-		r.Header.Get("Content-Encoding") == ""
+// maxIDs bounds the ids that one request is searched for.
+const maxIDs = 64
+
+// refers tells whether the body may name stored objects: all operations but
+// those that take nothing but text.
+func (r *request) refers() bool {
+	return !stateless[r.op] || strings.HasPrefix(r.op, "responses")
 }
 
 func findNaming(text []byte) naming {
 	var n naming
-	n.model, n.at, n.named = findModel(text)
+	for key, value := range members(text) {
+		switch k := key.in(text); {
+		case isKey(k, "model"):
+			n.model, _ = unquote(value.in(text))
+			n.at, n.named = value, true
+		case isKey(k, "background"):
+			n.background = string(value.in(text)) == "true"
+		}
+	}
 	brace := skipSpace(text, 0)
-	if n.object = brace < len(text) && text[brace] == '{'; n.object {
-		n.brace = brace + 1
-		next := skipSpace(text, n.brace)
-		n.any = next < len(text) && text[next] != '}'
+	if n.open = brace < len(text) && text[brace] == '{'; n.open {
+		n.gap = brace + 1
+		next := skipSpace(text, n.gap)
+		n.more = next < len(text) && text[next] != '}'
 	}
 	return n
 }
@@ -85,21 +128,36 @@ func (r *request) rename(b *backend, deployment string) (splice, error) {
 	case n.named && n.model == deployment:
 		return splice{}, nil
 	case n.named:
-		return splice{n.at, quote(deployment)}, nil
-	case r.target.model != "" && n.object:
-		text := `"model":` + quote(deployment)
-		if n.any {
-			text += ","
-		}
-		return splice{span{n.brace, n.brace}, text}, nil
+		return splice{n.at, n.text(deployment)}, nil
+	case r.target.model != "" && n.open:
+		return splice{span{n.gap, n.gap}, n.member(deployment)}, nil
 	}
 	return splice{}, nil
+}
+
+// text is a name as the body spells it.
+func (n naming) text(name string) string {
+	if n.boundary != "" {
+		return name
+	}
+	return quote(name)
+}
+
+// member is a name with all that a body without one needs.
+func (n naming) member(name string) string {
+	switch {
+	case n.boundary != "":
+		return "--" + n.boundary + "\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n" + name + "\r\n"
+	case n.more:
+		return `"model":` + quote(name) + ","
+	}
+	return `"model":` + quote(name)
 }
 
 // repeatable tells whether the request may be sent again after it may have been
 // received: it creates nothing at the service.
 func (r *request) repeatable() bool {
-	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || stateless[r.op]
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || stateless[r.op] && !r.naming.background
 }
 
 // quote is a JSON string. strconv.Quote is not: it escapes what JSON cannot.

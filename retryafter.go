@@ -150,7 +150,7 @@ func longest(h http.Header, name string, parse func(string) time.Duration) time.
 // values reads a header whatever the case its name was stored in: a Base other
 // than net/http's may not make names canonical.
 func values(h http.Header, name string) []string {
-	if v := h.Values(name); len(v) > 0 {
+	if v := h[http.CanonicalHeaderKey(name)]; len(v) > 0 {
 		return v
 	}
 	for k, v := range h {

@@ -111,6 +111,8 @@ func (w *waiter) check(ctx context.Context, resp *http.Response, err error) (boo
 	if w.wait, ok = w.after(resp, err); !ok || w.wait > maxRetryWait {
 		return false, err
 	}
+	// All who were refused together must not come back together.
+	w.wait += time.Duration(rand.Int64N(int64(min(w.wait/4+50*time.Millisecond, time.Second))))
 	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < w.wait {
 		return false, err
 	}
@@ -135,7 +137,5 @@ func (w *waiter) after(resp *http.Response, err error) (time.Duration, bool) {
 	if wait := retryAfter(status, resp.Header, nil, time.Now()); wait > 0 {
 		backoff = wait
 	}
-	// All who were refused together must not come back together.
-	spread := min(backoff/4+50*time.Millisecond, time.Second)
-	return backoff + time.Duration(rand.Int64N(int64(spread))), true
+	return backoff, true
 }

@@ -35,7 +35,9 @@ type DeploymentStatus struct {
 	InFlight  int       // requests whose answer has not ended
 	Served    uint64    // answers that went to the caller, those to its own mistakes (400) included
 	Throttled uint64    // attempts that were refused with a 429
-	Failed    uint64    // attempts that failed otherwise
+	Failed    uint64    // attempts that failed otherwise, and answers that broke off
+
+	InputTokens, OutputTokens int64 // as answers told in their usage
 }
 
 // Status tells, for every tier, backend and deployment, whether it is
@@ -50,6 +52,7 @@ func (t *Transport) Status() Status {
 			s := DeploymentStatus{
 				Model: d.model, Name: d.name, Available: until.IsZero(), Until: until, Reason: reason,
 				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
+				InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
 			asked := s.InFlight > 0 || s.Served+s.Throttled+s.Failed > 0
 			if asked || r != table.nameless && r != table.others {

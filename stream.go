@@ -1,21 +1,30 @@
 package spillover
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
-// An answerBody is the body of an answer on its way to the caller. The attempt
-// ends with it: at its end, at an error, when it is closed, or with the
-// context of a caller who forgets to, whichever is first.
+// An answerBody is the body of an answer on its way to the caller, which is
+// learnt from as it passes. The attempt ends with it: at its end, at an error,
+// when it is closed, or with the context of a caller who forgets to, whichever
+// is first.
 type answerBody struct {
 	io.ReadCloser
+	held   []byte // of a stream, what was read before its commit
 	send   *sending
 	unhook func() bool // from the caller's context; nil if that cannot end
+
+	usage watcher
+	ids   watcher
+	used  usage         // as the answer said last
+	idle  time.Duration // the longest silence; 0 when there is no limit
+
+	blames bool // the deployment, when the answer breaks off
 }
 
 // An upgradedBody is that of a 101, which net/http lets be written to as well.
@@ -36,12 +45,70 @@ func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) 
 	}
 }
 
+// learnFrom makes the body tell its usage, and the ids of what it stores.
+func (b *answerBody) learnFrom(resp *http.Response, r *request) {
+	if !readable(resp.Header) {
+		return
+	}
+	if stateless[r.op] {
+		b.usage = watcher{key: `"usage":`, limit: 1 << 10}
+	}
+	if r.refers() {
+		b.ids = watcher{key: `"id":`, limit: 130}
+	}
+}
+
+// readable tells whether a body is JSON, or events of it, and not compressed.
+func readable(h http.Header) bool {
+	return field(h, "Content-Encoding") == "" && (strings.HasPrefix(get(h, "Content-Type"), "application/json") || isStream(h))
+}
+
+func isStream(h http.Header) bool {
+	return strings.HasPrefix(get(h, "Content-Type"), "text/event-stream")
+}
+
 func (b *answerBody) Read(p []byte) (int, error) {
+	if len(b.held) > 0 {
+		n := copy(p, b.held)
+		if b.held = b.held[n:]; len(b.held) == 0 {
+			b.held = nil
+		}
+		b.watch(p[:n])
+		return n, nil
+	}
+	// A caller who does not read is no silence.
+	b.send.limit(b.idle, errIdleTimeout)
 	n, err := b.ReadCloser.Read(p)
+	b.send.relax()
+	b.watch(p[:n])
 	if err != nil {
+		if err != io.EOF && b.blames {
+			err = b.send.explain(err)
+			b.send.brokeOff()
+		}
 		b.finish()
 	}
 	return n, err
+}
+
+func (b *answerBody) watch(p []byte) {
+	d := b.send.d
+	if b.usage.key != "" {
+		for value := range b.usage.values(p) {
+			if u, ok := readUsage(value); ok {
+				d.input.Add(u.input - b.used.input)
+				d.output.Add(u.output - b.used.output)
+				b.used = u
+			}
+		}
+	}
+	if b.ids.key != "" {
+		for value := range b.ids.values(p) {
+			if id, ok := unquote(value); ok && isID([]byte(id)) {
+				b.send.call.transport.stored.put(time.Now(), id, d.backend)
+			}
+		}
+	}
 }
 
 func (b *answerBody) Close() error {
@@ -57,49 +124,11 @@ func (b *answerBody) finish() {
 	b.send.end()
 }
 
-// How much of an error answer is read into memory, and how long a deployment
-// that is to be left may take to send it.
-const (
-	errorBodyLimit = 64 << 10
-	errorBodyWait  = time.Second
-)
+// errIdleTimeout is what a stream ends with that was silent for IdleTimeout.
+var errIdleTimeout net.Error = timeoutError("spillover: the stream was silent for IdleTimeout")
 
-// detach reads an error answer into memory, which gives its connection back at
-// once: several SDKs never close an error answer. It returns the beginning. If
-// there is more, that stays behind the response's body.
-func detach(ctx context.Context, resp *http.Response, s *sending) []byte {
-	if leaves(resp.StatusCode) {
-		defer time.AfterFunc(errorBodyWait, func() { s.cancel(errSlowBody) }).Stop()
-	}
-	var read bytes.Buffer
-	_, err := read.ReadFrom(io.LimitReader(resp.Body, errorBodyLimit+1))
-	text, rest := read.Bytes(), resp.Body
-	if err == nil && len(text) <= errorBodyLimit {
-		rest.Close()
-		s.end()
-		resp.Body = io.NopCloser(bytes.NewReader(text))
-		return text
-	}
-	if err != nil {
-		rest = brokenBody{rest, err}
-	}
-	resp.Body = prefixed(bytes.NewReader(text), rest)
-	new(answerBody).hand(ctx, resp, s)
-	return text
-}
+type timeoutError string
 
-// leaves tells of the statuses for which a request moves on, whatever the body.
-func leaves(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
-		status == http.StatusTooManyRequests || status >= 500
-}
-
-var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
-
-// A brokenBody fails as the body failed that it stands for.
-type brokenBody struct {
-	io.Closer
-	err error
-}
-
-func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }
+func (e timeoutError) Error() string { return string(e) }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }

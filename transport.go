@@ -26,6 +26,7 @@ type Transport struct {
 	base   http.RoundTripper
 	own    *http.Transport // base, if it is this Transport's own
 	table  *table
+	stored stored
 	random func() uint64
 	closed atomic.Bool
 }
@@ -129,6 +130,8 @@ type call struct {
 	refusers []*deployment // of those, the ones that throttled and may be asked once more
 	unfit    []*deployment // of those, the ones that did not take this very request
 
+	seeking bool // it is about a stored object of which the backend is not known
+
 	suspicions []suspicion // failures that were counted and that nobody's answer confirms yet
 
 	final     bool    // nothing may be sent any more: it may have been received
@@ -173,13 +176,8 @@ func (c *call) do() (*http.Response, error) {
 		return nil, err
 	}
 	c.tried = c.space[:0]
-	table := c.transport.table
-	if c.route = table.find(c.model); c.route == nil {
-		// What is not about a deployment may name any model.
-		if stateless[c.op] || c.target.model != "" {
-			return unknownModel(c.Request, c.model, table.models), nil
-		}
-		c.route, c.model = table.nameless, ""
+	if c.direct(); c.route == nil {
+		return unknownModel(c.Request, c.model, c.transport.table.models), nil
 	}
 	for {
 		if err := context.Cause(c.Context()); err != nil {
@@ -197,6 +195,33 @@ func (c *call) do() (*http.Response, error) {
 	}
 }
 
+// direct finds the route: the deployments of the model, or of all backends
+// where the request names none, or the one that has the object that the request
+// is about. It stays nil for a model that nobody serves.
+func (c *call) direct() {
+	table := c.transport.table
+	c.route = table.find(c.model)
+	if c.route == nil && !stateless[c.op] && c.target.model == "" {
+		// What is not about a deployment may name any model.
+		c.route, c.model = table.nameless, ""
+	}
+	if len(c.ids) == 0 || c.route == nil {
+		return
+	}
+	now := time.Now()
+	for _, id := range c.ids {
+		if home := c.transport.stored.find(now, id); home != nil {
+			if r := c.route.only(home); r != nil {
+				c.route = r
+			} else {
+				c.route = table.nameless.only(home)
+			}
+			return
+		}
+	}
+	c.seeking, c.route = true, c.route.free()
+}
+
 // next chooses the deployment for the next attempt.
 func (c *call) next(now time.Time) (attempt, bool) {
 	if c.final || !c.body.sendable() || c.failures >= c.transport.cfg.MaxAttempts {
@@ -212,11 +237,24 @@ func (c *call) next(now time.Time) (attempt, bool) {
 			return a, true
 		}
 	}
+	// Growth after an ejection is gradual, but it refuses nobody.
+	for d := range c.route.all {
+		if d.accepts(now) && !d.below() && !slices.Contains(c.tried, d) {
+			if a, ok := newAttempt(d, now); ok {
+				c.tried = append(c.tried, d)
+				return a, true
+			}
+		}
+	}
 	// One that throttled this very request may be open again by now.
 	for i, d := range c.refusers {
-		if d.available(now) {
+		if !d.accepts(now) || !d.tier.spend() {
+			continue
+		}
+		if a, ok := newAttempt(d, now); ok {
 			c.refusers = slices.Delete(c.refusers, i, i+1)
-			return attempt{d: d, sent: now, again: true}, true
+			a.again = true
+			return a, true
 		}
 	}
 	// Only the service's own word makes the transport refuse a request. Where
@@ -232,7 +270,11 @@ func (c *call) next(now time.Time) (attempt, bool) {
 
 // exhausted is the answer when no deployment is left to ask.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
-	c.pardon()
+	// Where MaxAttempts ended it and some were not asked, those that were may be
+	// bad: pardoned, a tier of so many would keep callers from the next for ever.
+	if c.failures < c.transport.cfg.MaxAttempts || c.final || c.askedAll() {
+		c.pardon()
+	}
 	o := c.route.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
@@ -251,6 +293,16 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	other.discard()
 	c.from = last.from
 	return last.Response, nil
+}
+
+// askedAll tells whether the request failed everywhere.
+func (c *call) askedAll() bool {
+	for d := range c.route.all {
+		if !slices.Contains(c.tried, d) {
+			return false
+		}
+	}
+	return true
 }
 
 // giveUp ends a call whose caller left.

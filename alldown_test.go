@@ -1,0 +1,408 @@
+package spillover
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// throttling is three deployments that ask for times of their own, in
+// milliseconds, and answer after that.
+func throttling(t testing.TB, n *fakeNet, a, b, c string) *Transport {
+	n.on(host("a"), status(429, "", "retry-after-ms: "+a), status(200, "{}"))
+	n.on(host("b"), status(429, "", "retry-after-ms: "+b), status(200, "{}"))
+	n.on(host("c"), status(429, "", "retry-after-ms: "+c), status(200, "{}"))
+	return balance(t, n, azure("a"), azure("b"), azure("c"))
+}
+
+// apiErrorIn is the error object of an answer's body.
+func apiErrorIn(t testing.TB, body string) (e struct{ Message, Type, Param, Code any }) {
+	var wrapped map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(body), &wrapped))
+	require.Len(t, wrapped, 1)
+	require.NoError(t, json.Unmarshal(wrapped["error"], &e))
+	return e
+}
+
+func TestA1(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := throttling(t, n, "44000", "4000", "7000")
+		ask(t, tr)
+		require.Equal(t, 3, n.sends())
+
+		resp, body := ask(t, tr)
+		require.Equal(t, 3, n.sends(), "nothing is sent")
+		require.Equal(t, http.StatusTooManyRequests, resp.StatusCode)
+		require.Equal(t, http.Header{
+			"Content-Type":            {"application/json"},
+			"Retry-After":             {"4"},
+			"Retry-After-Ms":          {"4000"},
+			"X-Spillover-Synthesized": {"true"},
+			"X-Spillover-Attempts":    {"0"},
+			"X-Spillover-Backend":     {""},
+		}, resp.Header)
+		require.Equal(t, `{"error":{"message":"All 3 deployments of m are unavailable; the soonest is b in 4.00s. Please retry after 4 seconds.",`+
+			`"type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}}`, body)
+	})
+}
+
+func TestA2A6(t *testing.T) {
+	for hint, want := range map[string][2]string{
+		"1200":   {"2", "1200"},
+		"1000":   {"1", "1000"},
+		"1001":   {"2", "1001"},
+		"999.5":  {"1", "1000"},
+		"20":     {"1", "20"},
+		"1":      {"1", "1"},
+		"0.0001": {"1", "1"},
+		"59999":  {"60", "59999"},
+		"999999": {"60", "60000"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := throttling(t, newNet(), hint, "60000", "60000")
+			resp, _ := ask(t, tr)
+			require.Equal(t, 429, resp.StatusCode)
+			require.Equal(t, want, [2]string{resp.Header.Get("Retry-After"), resp.Header.Get("Retry-After-Ms")}, hint)
+			require.Equal(t, "3", resp.Header.Get("X-Spillover-Attempts"))
+			require.NotContains(t, resp.Header, "X-Should-Retry")
+		})
+	}
+}
+
+func TestA3(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, `"recovered"`))
+		n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+			time.Sleep(1200 * time.Millisecond)
+			return status(429, "", "Retry-After: 9")(req)
+		})
+		resp, body := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
+		require.Equal(t, `"recovered"`, body)
+		require.Equal(t, "a", servedBy(resp))
+		require.Equal(t, "3", resp.Header.Get("X-Spillover-Attempts"))
+	})
+}
+
+func TestA4A8(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := throttling(t, newNet(), "44000", "4000", "7000")
+		ask(t, tr)
+		for _, want := range [][2]string{{"4", "4000"}, {"3", "2790"}, {"2", "1580"}, {"1", "370"}} {
+			resp, body := ask(t, tr)
+			require.Equal(t, want, [2]string{resp.Header.Get("Retry-After"), resp.Header.Get("Retry-After-Ms")})
+			require.Contains(t, body, "Please retry after "+want[0]+" seconds.")
+			time.Sleep(1210 * time.Millisecond)
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, "b", servedBy(resp))
+	})
+}
+
+func TestA5A7(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := throttling(t, newNet(), "5000", "5000", "5000")
+		ask(t, tr)
+		req := newChat(t, chatPath)
+		closed := &closeCounter{Reader: strings.NewReader("{}")}
+		req.Body, req.GetBody, req.ContentLength = closed, nil, 2
+		resp, err := tr.RoundTrip(req)
+		require.NoError(t, err)
+		require.Equal(t, 1, closed.n)
+		require.Same(t, req, resp.Request)
+		require.Equal(t, "429 Too Many Requests", resp.Status)
+		require.Equal(t, "HTTP/1.1", resp.Proto)
+		require.True(t, resp.ProtoAtLeast(1, 1))
+		body := read(t, resp)
+		require.EqualValues(t, len(body), resp.ContentLength)
+		e := apiErrorIn(t, body)
+		require.Equal(t, "rate_limit_error", e.Type)
+		require.Equal(t, "rate_limit_exceeded", e.Code)
+		require.Nil(t, e.Param)
+
+		// It can be passed on, as a reverse proxy does.
+		resp, err = tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		var wire bytes.Buffer
+		require.NoError(t, resp.Write(&wire))
+		require.Contains(t, wire.String(), "\r\nRetry-After-Ms: 5000\r\n")
+	})
+}
+
+type closeCounter struct {
+	io.Reader
+	n int
+}
+
+func (c *closeCounter) Close() error { c.n++; return nil }
+
+// The last answer that says more than "not now" is the caller's.
+func TestA9(t *testing.T) {
+	const text = `{"error":{"message":"boom","code":"internal"}}`
+	for _, order := range [][2]roundTripFunc{
+		{status(429, "", "Retry-After: 30"), status(503, text, "X-Mine: yes")},
+		{status(503, text, "X-Mine: yes"), status(429, "", "Retry-After: 30")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), order[0])
+			n.on(host("b"), order[1])
+			resp, body := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
+			require.Equal(t, 503, resp.StatusCode)
+			require.Equal(t, text, body)
+			require.Equal(t, "yes", resp.Header.Get("X-Mine"))
+			require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+			require.NotContains(t, resp.Header, "X-Spillover-Synthesized")
+		})
+	}
+}
+
+// Deployments that would refuse this very request again, or that do not take
+// our credential, are not what the caller should be sent back to in a moment:
+// either they answer, or the time is that of the one that is throttled.
+func TestA9MixedWithTroubleOfItsOwn(t *testing.T) {
+	for name, other := range map[string]roundTripFunc{
+		"too large": status(429, `{"error":{"message":"Request too large for m: Limit 1, Requested 2.","code":"rate_limit_exceeded"}}`),
+		"key":       status(401, `{"error":{"message":"Access denied","code":"401"}}`),
+		"quota":     status(429, `{"error":{"message":"You exceeded your quota","type":"insufficient_quota","code":"insufficient_quota"}}`),
+	} {
+		for state, again := range map[string]bool{"at once": false, "already": true} {
+			t.Run(name+"/"+state, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNet()
+					n.on(host("a"), status(429, "", "Retry-After: 30"))
+					n.on(host("b"), other)
+					tr := balance(t, n, azure("a"), azure("b", priority(2)))
+					resp, body := ask(t, tr)
+					if again {
+						resp, body = ask(t, tr)
+					}
+					if resp.Header.Get("X-Spillover-Synthesized") == "" {
+						require.Equal(t, "b", servedBy(resp))
+						return
+					}
+					require.Equal(t, "30", resp.Header.Get("Retry-After"), body)
+				})
+			})
+		}
+	}
+}
+
+func TestA10(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		resp, body := ask(t, throttling(t, n, "9000", "8000", "2500"))
+		require.Equal(t, 3, n.sends())
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, "3", resp.Header.Get("Retry-After"))
+		require.Equal(t, "2500", resp.Header.Get("Retry-After-Ms"))
+		require.Contains(t, body, "the soonest is c in 2.50s")
+	})
+}
+
+// Our own judgement never shuts a pool: the one that is due first is asked.
+func TestA13(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
+		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
+		for d := range tr.table.find("m").all {
+			n.on(d.backend.host, status(500, `"bad"`))
+			d.change(func() {
+				d.ejection = ejection{streak: 5, cause: serverFailure, since: time.Now().Add(-time.Minute), until: time.Now().Add(out[d.backend.name]), trial: true}
+			})
+		}
+		for i, due := range []string{"b", "c", "a"} {
+			resp, body := ask(t, tr)
+			require.Equal(t, 500, resp.StatusCode)
+			require.Equal(t, `"bad"`, body)
+			require.Equal(t, due, servedBy(resp))
+			require.Equal(t, i+1, n.sends())
+		}
+
+		for d := range tr.table.find("m").all {
+			n.on(d.backend.host, status(200, "{}"))
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+		require.True(t, at(t, tr, servedBy(resp)).Available)
+	})
+}
+
+// With one of them throttled it is the service's own word that shuts the pool.
+func TestA13WithOneThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(401, ""))
+		n.on(host("b"), status(200, "{}"), status(429, "", "Retry-After: 40"))
+		tr := balance(t, n, azure("a"), azure("b", priority(2)))
+		ask(t, tr) // a is out for some 5 s, with b's answer against it
+		ask(t, tr) // b throttles
+		before := n.sends()
+		resp, body := ask(t, tr)
+		require.Equal(t, before, n.sends())
+		require.Equal(t, 429, resp.StatusCode)
+		require.Contains(t, body, "the soonest is a in ")
+		require.NotContains(t, resp.Header, "X-Should-Retry")
+	})
+}
+
+func TestA14(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 30"), status(429, "", "Retry-After: 2"))
+		tr := balance(t, n, azure("a"))
+		chat := func(model string) *http.Response {
+			resp, _ := send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions"))
+			return resp
+		}
+		require.Equal(t, "30", chat("m").Header.Get("Retry-After"))
+		require.Equal(t, "2", chat("other").Header.Get("Retry-After"))
+		require.Equal(t, 2, n.sends(), "a throttle of one model says nothing of another")
+		require.Equal(t, "30", chat("m").Header.Get("Retry-After"))
+	})
+}
+
+// Waiting does not mend a quota that is spent: the one case of X-Should-Retry.
+func TestHopeless(t *testing.T) {
+	spent := status(429, `{"error":{"message":"no credits","type":"insufficient_quota","code":"insufficient_quota"}}`, "Retry-After: 1")
+
+	t.Run("the real answer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), spent)
+			n.on(host("b"), spent)
+			resp, body := ask(t, balance(t, n, azure("a"), azure("b")))
+			require.Equal(t, 429, resp.StatusCode)
+			require.Equal(t, "insufficient_quota", apiErrorIn(t, body).Code)
+			require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+		})
+	})
+
+	// The first is known to be spent when the second is, too.
+	t.Run("one after the other", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), spent)
+			n.on(host("b"), status(200, "{}"), spent)
+			tr := balance(t, n, azure("a"), azure("b", priority(2)))
+			ask(t, tr)
+			require.InDelta(t, 5*time.Minute, left(t, tr, "a"), float64(time.Minute))
+			require.Contains(t, at(t, tr, "a").Reason, "insufficient_quota")
+			for range 2 {
+				resp, body := ask(t, tr)
+				require.Equal(t, 429, resp.StatusCode)
+				require.Equal(t, "insufficient_quota", apiErrorIn(t, body).Code, body)
+				if resp.Header.Get("X-Spillover-Synthesized") != "" {
+					require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
+				}
+			}
+		})
+	})
+
+	// What the answer says once all are known to be out.
+	t.Run("all known", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			tr := balance(t, n, azure("a"), azure("b"))
+			for d := range tr.table.find("m").all {
+				d.change(func() { d.ejection.fail(time.Now(), time.Now(), outOfQuota, "429 insufficient_quota", 0.5) })
+			}
+			resp, body := ask(t, tr)
+			require.Zero(t, n.sends())
+			require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
+			require.Equal(t, "300", resp.Header.Get("Retry-After"))
+			e := apiErrorIn(t, body)
+			require.Equal(t, "insufficient_quota", e.Type)
+			require.Equal(t, "insufficient_quota", e.Code)
+			require.Contains(t, e.Message, "All 2 deployments of m are out of quota")
+		})
+	})
+
+	t.Run("one merely throttled", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), spent)
+			n.on(host("b"), status(200, "{}"), status(429, "", "Retry-After: 7"))
+			tr := balance(t, n, azure("a"), azure("b", priority(2)))
+			ask(t, tr)
+			resp, _ := ask(t, tr)
+			require.Equal(t, "7", resp.Header.Get("Retry-After"))
+			require.NotContains(t, resp.Header, "X-Should-Retry")
+		})
+	})
+}
+
+// If every candidate refuses the credential the caller gets the last such answer.
+func TestAllRefuseTheCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(401, `"a"`))
+		n.on(host("b"), status(403, `"b"`))
+		tr := balance(t, n, azure("a"), azure("b", priority(2)))
+		for range 3 {
+			resp, body := ask(t, tr)
+			require.Equal(t, 403, resp.StatusCode)
+			require.Equal(t, `"b"`, body)
+			require.Equal(t, "b", servedBy(resp))
+		}
+	})
+}
+
+func TestNoAnswerAtAll(t *testing.T) {
+	n := newNet()
+	reset, eof := errors.New("reset by peer"), io.ErrUnexpectedEOF
+	n.on(host("a"), broken(reset))
+	n.on(host("b"), broken(eof))
+	resp, err := balance(t, n, azure("a"), azure("b", priority(2))).RoundTrip(newChat(t, chatPath))
+	require.Nil(t, resp)
+	require.ErrorIs(t, err, reset)
+	require.ErrorIs(t, err, eof)
+	require.EqualError(t, err, "spillover: no answer for m: a: reset by peer; b: unexpected EOF")
+}
+
+func TestUnknownModel(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a", serves("gpt-4o", "o3")), azure("b", serves("gpt-4o", "ada")))
+	for _, req := range []*http.Request{
+		newChat(t, chatPath),
+		newChat(t, "/openai/v1/chat/completions"),
+		newChat(t, "/v1/chat/completions"),
+	} {
+		resp, body := send(t, tr, req)
+		require.Equal(t, "404 Not Found", resp.Status)
+		require.Same(t, req, resp.Request)
+		require.Equal(t, http.Header{
+			"Content-Type":            {"application/json"},
+			"X-Spillover-Synthesized": {"true"},
+			"X-Spillover-Attempts":    {"0"},
+			"X-Spillover-Backend":     {""},
+		}, resp.Header)
+		require.Equal(t, `{"error":{"message":"No backend serves the model m. There are: ada, gpt-4o, o3.",`+
+			`"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, body)
+	}
+	require.Zero(t, n.sends())
+}
+
+// Neither the caller's name nor ours makes an answer of any length.
+func TestUnknownModelIsBrief(t *testing.T) {
+	var models []string
+	for i := range 60 {
+		models = append(models, "model-"+strings.Repeat("x", i+1))
+	}
+	tr := balance(t, newNet(), azure("a", serves(models...)))
+	_, body := send(t, tr, newChat(t, "/openai/deployments/"+strings.Repeat("é", 5000)+"/chat/completions"))
+	message := apiErrorIn(t, body).Message
+	require.Contains(t, message, " and 10 more.")
+	require.Contains(t, message, strings.Repeat("é", 50)+"….")
+}

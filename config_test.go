@@ -1,0 +1,390 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mistakes are what New has to say against a configuration, one a line.
+func mistakes(cfg Config) []string {
+	_, err := New(cfg)
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return nil
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, strings.TrimPrefix(e.Error(), "spillover: "))
+	}
+	return lines
+}
+
+func TestC1(t *testing.T) {
+	require.Equal(t, []string{"Backends: at least one is needed"}, mistakes(Config{}))
+}
+
+// Each mistake alone, and what is said of it.
+var wrong = []struct {
+	change func(*Backend)
+	said   string
+}{
+	{func(b *Backend) { b.URL = "" }, "URL: is missing"},
+	{func(b *Backend) { b.URL = "https://h:x" }, "URL: is not a URL"},
+	{func(b *Backend) { b.URL = "https://h/%zz" }, "URL: is not a URL"},
+	{func(b *Backend) { b.URL = "ftp://h" }, `URL: scheme "ftp" is neither https nor http`},
+	{func(b *Backend) { b.URL = "https:///path" }, "URL: has no host"},
+	{func(b *Backend) { b.URL = "https://:443" }, "URL: has no host"},
+	{func(b *Backend) { b.URL = "https://h:0" }, `URL: port "0" is not between 1 and 65535`},
+	{func(b *Backend) { b.URL = "https://h:65536" }, `URL: port "65536" is not between 1 and 65535`},
+	{func(b *Backend) { b.URL = "https://me:pw@h" }, "URL: has user info: the credential belongs into APIKey or Token"},
+	{func(b *Backend) { b.URL = "https://h?api-version=1" }, "URL: has a query: an api-version belongs into APIVersion, a credential into APIKey"},
+	{func(b *Backend) { b.URL = "https://h?" }, "URL: has a query: an api-version belongs into APIVersion, a credential into APIKey"},
+	{func(b *Backend) { b.URL = "https://h#a" }, "URL: has a fragment"},
+	{func(b *Backend) { b.Priority = -1 }, "Priority: -1 is negative"},
+	{func(b *Backend) { b.Weight = -1 }, "Weight: -1 is not between 0 and 1000000"},
+	{func(b *Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
+	{func(b *Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
+	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: "Azure" is none of "azure", "azure-v1", "openai"`},
+	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is for dialect "azure" alone, this is "openai"`},
+	{func(b *Backend) { b.Dialect, b.APIVersion = AzureV1, "1" }, `APIVersion: is for dialect "azure" alone, this is "azure-v1"`},
+	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" needs escaping in a URL, so it is none`},
+	{func(b *Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: excludes Token"},
+	{func(b *Backend) { b.APIKey = "a key" }, "APIKey: has a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.APIKey = "key\r\n" }, "APIKey: has a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.APIKey = "ké" }, "APIKey: has a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.Models = []Model{{Deployment: "d"}} }, "Models: model 0 has no Name"},
+	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models: "m" is there twice`},
+	{func(b *Backend) { b.Models = []Model{{Name: ".."}} }, `Models: model "..": Deployment ".." would change the path of a URL`},
+	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models: model "m": Deployment "." would change the path of a URL`},
+}
+
+func TestC3(t *testing.T) {
+	for _, c := range wrong {
+		require.Equal(t, []string{`backend "a": ` + c.said}, mistakes(Config{Backends: []Backend{azure("a", c.change)}}))
+	}
+	for _, name := range []string{"a\nb", "ü", strings.Repeat("n", 129)} {
+		require.Equal(t, []string{fmt.Sprintf("backend %q: Name: must be at most 128 printable ASCII characters, as it is sent in a header", name)},
+			mistakes(Config{Backends: []Backend{{Name: name, URL: "h", APIKey: "k"}}}))
+	}
+	require.Equal(t, []string{"backend 1: Priority: -3 is negative"},
+		mistakes(Config{Backends: []Backend{{URL: "h", APIKey: "k"}, {URL: "other", APIKey: "k", Priority: -3}}}), "one without a name is told by its place")
+}
+
+// One New tells everything there is to mend.
+func TestAllMistakesAtOnce(t *testing.T) {
+	cfg := Config{MaxAttempts: -1, DefaultCooldown: -time.Second, MaxCooldown: -time.Minute}
+	want := []string{"MaxAttempts: -1 is negative", "DefaultCooldown: -1s is negative", "MaxCooldown: -1m0s is negative"}
+	for i, c := range wrong {
+		name := fmt.Sprintf("backend-%d", i)
+		cfg.Backends = append(cfg.Backends, azure(name, c.change))
+		want = append(want, fmt.Sprintf("backend %q: %s", name, c.said))
+	}
+	require.Subset(t, mistakes(cfg), want)
+
+	everything := Backend{
+		Name: "all", URL: "ftp://u@h:0?q#f", Priority: -1, Weight: -1, Dialect: "x", APIVersion: "?", APIKey: " ",
+		Token: func(context.Context) (string, error) { return "", nil }, Models: []Model{{}}, HeaderTimeout: -1,
+	}
+	for _, field := range []string{"URL: scheme", "URL: port", "URL: has user info", "URL: has a query", "URL: has a fragment", "Priority", "Weight", "Dialect", "APIVersion", "APIKey: excludes", "APIKey: has a space", "Models", "HeaderTimeout"} {
+		require.ErrorContains(t, func() error { _, err := New(Config{Backends: []Backend{everything}}); return err }(), `backend "all": `+field)
+	}
+}
+
+func TestCooldowns(t *testing.T) {
+	one := []Backend{azure("a")}
+	require.Equal(t, []string{"DefaultCooldown: 2m0s is more than MaxCooldown, 1m0s"}, mistakes(Config{Backends: one, DefaultCooldown: 2 * time.Minute}))
+	require.Equal(t, []string{"DefaultCooldown: 5s is more than MaxCooldown, 4s"}, mistakes(Config{Backends: one, DefaultCooldown: 5 * time.Second, MaxCooldown: 4 * time.Second}))
+}
+
+func TestC2(t *testing.T) {
+	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 share it`},
+		mistakes(Config{Backends: []Backend{azure("a"), azure("b"), azure("a", func(b *Backend) { b.URL = "https://elsewhere" })}}))
+	require.Equal(t, []string{`backend "h": Name: backends 0 and 1 share it`},
+		mistakes(Config{Backends: []Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
+}
+
+func TestC3Duplicates(t *testing.T) {
+	twin := func(name string, change ...func(*Backend)) Backend {
+		b := Backend{Name: name, URL: "https://a.openai.azure.com", APIKey: "k"}
+		for _, f := range change {
+			f(&b)
+		}
+		return b
+	}
+	at := func(u string) func(*Backend) { return func(b *Backend) { b.URL = u } }
+	for _, same := range []string{"https://a.openai.azure.com/", "a.openai.azure.com", "https://A.OpenAI.azure.com/openai", "https://a.openai.azure.com//"} {
+		require.Equal(t, []string{`backend "y": URL: backend "x" already has every model of it under the same credential`},
+			mistakes(Config{Backends: []Backend{twin("x"), twin("y", at(same))}}), same)
+	}
+	m := func(name, deployment string) func(*Backend) {
+		return func(b *Backend) { b.Models = append(b.Models, Model{name, deployment}) }
+	}
+	require.Equal(t, []string{`backend "y": URL: backend "x" already has deployment "d" of it under the same credential`},
+		mistakes(Config{Backends: []Backend{twin("x", m("m", "d"), m("o", "o")), twin("y", m("d", ""))}}))
+
+	for name, backends := range map[string][]Backend{
+		"two models of a host":        {twin("x", m("a", "")), twin("y", m("b", ""))},
+		"two names for a deployment":  {twin("x", m("a", "d"), m("b", "d"))},
+		"two keys":                    {twin("x"), twin("y", func(b *Backend) { b.APIKey = "other" })},
+		"two tokens":                  {twin("x", entra), twin("y", entra)},
+		"two base paths":              {twin("x"), twin("y", at("https://a.openai.azure.com/ai"))},
+		"two ports":                   {twin("x"), twin("y", at("https://a.openai.azure.com:8443"))},
+		"two schemes":                 {twin("x"), twin("y", at("http://a.openai.azure.com"))},
+		"the same host, two dialects": {twin("x"), twin("y", at("https://a.openai.azure.com/prefix/openai/v1"))},
+	} {
+		require.Empty(t, mistakes(Config{Backends: backends}), name)
+	}
+}
+
+func entra(b *Backend) {
+	b.APIKey, b.Token = "", func(context.Context) (string, error) { return "token", nil }
+}
+
+// A caller's credential suits one kind of backend only.
+func TestMixedCredentials(t *testing.T) {
+	none := func(b *Backend) { b.APIKey = "" }
+	openAI := func(name string, change ...func(*Backend)) Backend {
+		b := Backend{Name: name, URL: "https://" + name + ".example", APIKey: "k"}
+		for _, f := range change {
+			f(&b)
+		}
+		return b
+	}
+	const said = ": APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only"
+	require.Equal(t, []string{`backend "a"` + said}, mistakes(Config{Backends: []Backend{azure("a", none), openAI("o")}}))
+	require.Equal(t, []string{`backend "o"` + said}, mistakes(Config{Backends: []Backend{azure("a", entra), openAI("o", none)}}))
+	require.ElementsMatch(t, []string{`backend "a"` + said, `backend "o"` + said},
+		mistakes(Config{Backends: []Backend{azure("a", none), azure("b"), openAI("o", none)}}), "each is named")
+
+	for _, backends := range [][]Backend{
+		{azure("a"), openAI("o")},
+		{azure("a", entra), openAI("o")},
+		{azure("a", none), azure("b", func(b *Backend) { b.Dialect = AzureV1 })},
+		{openAI("o", none), openAI("p")},
+	} {
+		require.Empty(t, mistakes(Config{Backends: backends}))
+	}
+}
+
+// filledIn is a configuration of one backend with its defaults.
+func filledIn(t testing.TB, b Backend) Config {
+	cfg, err := Config{Backends: []Backend{b}}.normalize()
+	require.NoError(t, err)
+	return cfg
+}
+
+func TestURLs(t *testing.T) {
+	for given, want := range map[string]struct {
+		url, name string
+		d         Dialect
+	}{
+		"h.example":                                      {"https://h.example", "h.example", OpenAI},
+		"http://127.0.0.1:8080":                          {"http://127.0.0.1:8080", "127.0.0.1:8080", OpenAI},
+		"http://[::1]:8080/":                             {"http://[::1]:8080", "[::1]:8080", OpenAI},
+		"[2001:db8::1]":                                  {"https://[2001:db8::1]", "[2001:db8::1]", OpenAI},
+		"HTTPS://h.example/v1/":                          {"https://h.example", "h.example", OpenAI},
+		"https://h.example/v1":                           {"https://h.example", "h.example", OpenAI},
+		"https://gw.example/tenant%2Fa/v1":               {"https://gw.example/tenant%2Fa", "gw.example", OpenAI},
+		"localhost:8080":                                 {"https://localhost:8080", "localhost:8080", OpenAI},
+		"r.openai.azure.com":                             {"https://r.openai.azure.com", "r.openai.azure.com", Azure},
+		"https://R.OpenAI.Azure.com/openai":              {"https://R.OpenAI.Azure.com", "R.OpenAI.Azure.com", Azure},
+		"https://r.openai.azure.us/openai/v1/":           {"https://r.openai.azure.us", "r.openai.azure.us", AzureV1},
+		"https://r.cognitiveservices.azure.com/":         {"https://r.cognitiveservices.azure.com", "r.cognitiveservices.azure.com", Azure},
+		"https://r.services.ai.azure.com":                {"https://r.services.ai.azure.com", "r.services.ai.azure.com", AzureV1},
+		"https://r.services.ai.azure.com/api/projects/p": {"https://r.services.ai.azure.com/api/projects/p", "r.services.ai.azure.com", AzureV1},
+		"https://apim.azure-api.net/team":                {"https://apim.azure-api.net/team", "apim.azure-api.net", Azure},
+		"https://openai.azure.com.evil.example":          {"https://openai.azure.com.evil.example", "openai.azure.com.evil.example", OpenAI},
+	} {
+		b := filledIn(t, Backend{URL: given}).Backends[0]
+		require.Equal(t, want.url, b.URL, given)
+		require.Equal(t, want.name, b.Name, given)
+		require.Equal(t, want.d, b.Dialect, given)
+	}
+}
+
+// A dialect that is given is believed.
+func TestDialectIsGiven(t *testing.T) {
+	b := filledIn(t, Backend{URL: "https://r.openai.azure.com/v1", Dialect: Azure}).Backends[0]
+	require.Equal(t, "https://r.openai.azure.com/v1", b.URL)
+	require.Equal(t, Azure, b.Dialect)
+}
+
+func TestDefaults(t *testing.T) {
+	cfg := filledIn(t, Backend{URL: "h", Models: []Model{{Name: "m"}}})
+	require.Equal(t, Config{
+		Backends:    []Backend{{Name: "h", URL: "https://h", Priority: 1, Weight: 1, Dialect: OpenAI, Models: []Model{{"m", "m"}}}},
+		MaxAttempts: 3, DefaultCooldown: 10 * time.Second, MaxCooldown: 60 * time.Second,
+	}, cfg)
+
+	tr := configured(t, Config{Backends: []Backend{azure("a")}})
+	defer tr.Close()
+	require.IsType(t, &http.Transport{}, tr.base)
+	require.NotSame(t, http.DefaultTransport, tr.base)
+
+	short := configured(t, Config{Backends: []Backend{{URL: "h"}}, MaxCooldown: 4 * time.Second})
+	require.Equal(t, 4*time.Second, short.cfg.DefaultCooldown)
+}
+
+// C8: a program that has put something else in the default's place keeps its own
+// out of our sends, and what it set there is honoured.
+func TestC8(t *testing.T) {
+	was := http.DefaultTransport
+	defer func() { http.DefaultTransport = was }()
+	mine := was.(*http.Transport).Clone()
+	mine.MaxConnsPerHost = 7
+	http.DefaultTransport = mine
+	require.Equal(t, 7, configured(t, Config{Backends: []Backend{azure("a")}}).base.(*http.Transport).MaxConnsPerHost)
+	http.DefaultTransport = newNet()
+	require.True(t, configured(t, Config{Backends: []Backend{azure("a")}}).base.(*http.Transport).ForceAttemptHTTP2)
+}
+
+func TestConfigIsCopied(t *testing.T) {
+	n := newNet()
+	cfg := Config{Base: n, Backends: []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{"m", "m-east"}}}}}
+	tr := configured(t, cfg)
+	require.Equal(t, []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{"m", "m-east"}}}}, cfg.Backends, "New changes nothing")
+	cfg.Backends[0].Models[0] = Model{"other", "other"}
+	cfg.Backends[0].URL, cfg.Backends[0].APIKey, cfg.Backends[0].Name = "https://b", "x", "b"
+	resp, _ := send(t, tr, newChat(t, "/v1/responses"))
+	require.Equal(t, "a", servedBy(resp))
+	require.Equal(t, "a", n.last().host)
+	require.Contains(t, n.last().body, `"m-east"`)
+	require.Equal(t, "Bearer k", n.last().header.Get("Authorization"))
+}
+
+func TestC4(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a", serves("x")))
+	for _, path := range []string{"/openai/deployments/y/files", "/openai/v1/responses", "/v1/embeddings"} {
+		resp, _ := send(t, tr, newChat(t, path))
+		require.Equal(t, 404, resp.StatusCode)
+	}
+	require.Zero(t, n.sends())
+	// What is not about a deployment may name any model.
+	resp, _ := send(t, tr, newChat(t, "/v1/fine_tuning/jobs"))
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+// Callers may make names up: memory must not grow with them.
+func TestManyModels(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a", serves("m")), azure("b", priority(2)))
+	for i := range maxRoutes + 500 {
+		r := tr.table.find(fmt.Sprint("made-up-", i))
+		require.Equal(t, i >= maxRoutes, r == tr.table.others)
+	}
+	require.Len(t, *tr.table.routes.Load(), maxRoutes+1)
+	require.Same(t, tr.table.find("made-up-7"), tr.table.find("made-up-7"))
+	require.NotSame(t, tr.table.others, tr.table.find("m"))
+
+	// The latecomers are asked for under their own names, and share their state.
+	n.on(host("b"), status(429, "", "Retry-After: 7"))
+	resp, _ := send(t, tr, newChat(t, "/openai/deployments/late/chat/completions?api-version=1"))
+	require.Equal(t, 429, resp.StatusCode)
+	require.Equal(t, "/openai/deployments/late/chat/completions", n.last().path)
+	resp, _ = send(t, tr, newChat(t, "/openai/deployments/later/chat/completions?api-version=1"))
+	require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
+	resp, _ = ask(t, tr)
+	require.Equal(t, "a", servedBy(resp))
+
+	deployments := tr.Status().Tiers[1].Backends[0].Deployments
+	require.Len(t, deployments, maxRoutes+2)
+	require.Equal(t, "*", deployments[0].Model)
+}
+
+func TestModelsAtFirstSight(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	const models, each = 20, 10
+	var found [models][each]*route
+	var wg sync.WaitGroup
+	for m := range models {
+		for i := range each {
+			wg.Go(func() { found[m][i] = tr.table.find(fmt.Sprint(m)) })
+		}
+	}
+	wg.Wait()
+	for _, routes := range found {
+		for _, r := range routes {
+			require.Same(t, routes[0], r, "one state for one model")
+		}
+	}
+}
+
+// A flushed base counts how often it was told to close its idle connections.
+type flushed struct {
+	http.RoundTripper
+	n atomic.Int32
+}
+
+func (c *flushed) CloseIdleConnections() { c.n.Add(1) }
+
+func TestC5(t *testing.T) {
+	base := &flushed{RoundTripper: newNet()}
+	tr := balance(t, base, azure("a"))
+	(&http.Client{Transport: tr}).CloseIdleConnections()
+	require.EqualValues(t, 1, base.n.Load())
+	require.NotPanics(t, balance(t, newNet(), azure("a")).CloseIdleConnections, "a base need not have it")
+
+	require.NoError(t, tr.Close())
+	require.NoError(t, tr.Close())
+	require.EqualValues(t, 1, base.n.Load(), "a base that was given is left alone")
+	closed := &closeCounter{Reader: strings.NewReader("{}")}
+	req := newChat(t, chatPath)
+	req.Body = closed
+	_, err := tr.RoundTrip(req)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.Equal(t, 1, closed.n)
+}
+
+func TestC6C7(t *testing.T) {
+	answers := []roundTripFunc{status(429, "", "retry-after-ms: 1"), status(500, ""), status(200, "{}"), broken(errors.New("reset")), status(200, "{}")}
+	var turn atomic.Int64
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		return answers[turn.Add(1)%int64(len(answers))](req)
+	})
+	tr := balance(t, base, azure("a"), azure("b", weight(3)), azure("c", priority(2)))
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			for range 10 {
+				resp, err := tr.RoundTrip(newChat(t, chatPath))
+				if (resp == nil) == (err == nil) {
+					t.Error("exactly one of answer and error")
+				}
+				if resp != nil {
+					resp.Body.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, backend := range []string{"a", "b", "c"} {
+		require.Zero(t, at(t, tr, backend).InFlight)
+	}
+}
+
+func TestRequestsThatAreNone(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	for _, target := range []string{"", "mailto:x"} {
+		req := newChat(t, chatPath)
+		if req.URL = nil; target != "" {
+			req = newChat(t, target)
+		}
+		closed := &closeCounter{Reader: strings.NewReader("{}")}
+		req.Body = closed
+		resp, err := tr.RoundTrip(req)
+		require.Nil(t, resp)
+		require.ErrorContains(t, err, "spillover: the request")
+		require.Equal(t, 1, closed.n)
+	}
+}

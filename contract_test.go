@@ -1,0 +1,806 @@
+package spillover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A snapshot is all of a request that may not change: its fields, and what
+// they point to.
+type snapshot struct {
+	req     http.Request
+	body    io.ReadCloser
+	getBody uintptr
+}
+
+func snap(req *http.Request) snapshot {
+	s := snapshot{req: *req, body: req.Body, getBody: reflect.ValueOf(req.GetBody).Pointer()}
+	u := *req.URL
+	s.req.URL, s.req.Header, s.req.Trailer = &u, req.Header.Clone(), req.Trailer.Clone()
+	s.req.TransferEncoding = slices.Clone(req.TransferEncoding)
+	s.req.Body, s.req.GetBody = nil, nil
+	return s
+}
+
+// closing is the body of newChat that counts how often it is closed.
+func closing(req *http.Request, closed *atomic.Int64) *http.Request {
+	req.Body = countedBody{req.Body, closed}
+	return req
+}
+
+type countedBody struct {
+	io.ReadCloser
+	closed *atomic.Int64
+}
+
+func (b countedBody) Close() error { b.closed.Add(1); return b.ReadCloser.Close() }
+
+// failingOver is a net of which only the last of three deployments answers.
+func failingOver(t testing.TB) (*fakeNet, *Transport) {
+	n := newNet()
+	n.on(host("a"), status(429, "{}"))
+	n.on(host("b"), status(500, "{}"))
+	return n, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
+}
+
+func TestContract1RequestIsNotModified(t *testing.T) {
+	for _, target := range []string{"https://foo.openai.azure.com" + chatPath, v1URL, "https://x/openai/deployments/my%2Fdep/chat/completions?a=%20b"} {
+		n, tr := failingOver(t)
+		// A base does as it likes with what it is given.
+		vandal := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			resp, err := n.RoundTrip(req)
+			for name, values := range req.Header {
+				for i := range values {
+					values[i] = "vandal"
+				}
+				req.Header[name] = append(values, "vandal")
+			}
+			req.Header.Set("Vandal", "yes")
+			req.URL.Path, req.URL.Host, req.Host, req.Method = "/", "vandal", "vandal", "GET"
+			return resp, err
+		})
+		tr.base = vandal
+		req := newChat(t, target)
+		req.Header["X-Two"] = []string{"1", "2"}
+		req.Header["User-Agent"] = nil // net/http's way to send none
+		req.TransferEncoding = []string{"identity"}
+		req.Trailer = http.Header{"X-Trailer": nil}
+		before := snap(req)
+		stop := make(chan struct{})
+		var reader sync.WaitGroup
+		reader.Go(func() { // the caller may read it all the while: -race tells
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = req.Header.Get("Api-Key") + req.URL.String() + req.Host
+				}
+			}
+		})
+		resp, _ := send(t, tr, req)
+		close(stop)
+		reader.Wait()
+		require.Equal(t, "c", servedBy(resp))
+		require.Equal(t, before, snap(req))
+		require.Same(t, req, resp.Request)
+		for _, s := range n.seen {
+			require.NotContains(t, fmt.Sprint(s), "vandal", "each attempt starts from the caller's request")
+			require.Equal(t, []string{"1", "2"}, s.header["X-Two"])
+		}
+	}
+}
+
+func TestContract1OddHeaders(t *testing.T) {
+	for _, name := range []string{"Api-Key", "api-key", "Authorization", "X-Other"} {
+		for _, values := range [][]string{nil, {}} {
+			req := newChat(t, chatPath)
+			req.Header = http.Header{name: values}
+			require.NotPanics(t, func() { ask(t, balance(t, newNet(), azure("a"))) })
+			require.NotPanics(t, func() { send(t, balance(t, newNet(), azure("a")), req) }, name)
+		}
+	}
+	req := newChat(t, chatPath)
+	req.Header = nil
+	resp, _ := send(t, balance(t, newNet(), azure("a")), req)
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+func TestContract2BodyIsClosedOnEveryPath(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	fault := errors.New("fault")
+	for _, test := range []struct {
+		name   string
+		base   roundTripFunc
+		change func(*testing.T, *Transport, *http.Request) *http.Request
+		fails  bool
+	}{
+		{name: "success"},
+		{name: "a base that leaves the body unread", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
+			tr.base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				req.Body.Close()
+				return ok200(req)
+			})
+			return req
+		}},
+		{name: "a base that leaves a body unread that cannot be had again", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
+			tr.base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				req.Body.Close()
+				return ok200(req)
+			})
+			req.GetBody, req.ContentLength = nil, maxBuffered+1
+			return req
+		}},
+		{name: "all throttle", base: status(429, "{}")},
+		{name: "all fail", base: status(500, "{}")},
+		{name: "no answer", base: broken(fault), fails: true},
+		{name: "throttled before any send", change: func(t *testing.T, tr *Transport, req *http.Request) *http.Request {
+			for _, name := range []string{"a", "b"} {
+				coolFor(deploymentOf(t, tr, name), time.Hour)
+			}
+			return req
+		}},
+		{name: "the context has ended", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			return req.WithContext(ended)
+		}},
+		{name: "the transport is closed", fails: true, change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
+			tr.Close()
+			return req
+		}},
+		{name: "unknown model", change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.URL.Path = strings.Replace(req.URL.Path, "/m/", "/unheard/", 1)
+			return req
+		}},
+		{name: "no URL", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.URL = nil
+			return req
+		}},
+		{name: "opaque URL", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.URL = &url.URL{Scheme: "https", Opaque: "x"}
+			return req
+		}},
+		{name: "GetBody fails while the model is read", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.URL.Path = "/v1/chat/completions"
+			req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
+			return req
+		}},
+		{name: "GetBody fails at the second attempt", base: status(429, "{}"), fails: true,
+			change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+				req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
+				return req
+			}},
+		{name: "reading it fails", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.GetBody = nil
+			req.Body = countedBody{io.NopCloser(brokenBody{err: fault}), req.Body.(countedBody).closed}
+			return req
+		}},
+		{name: "it is buffered", base: status(500, "{}"), change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+			req.GetBody = nil
+			return req
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNet()
+			if test.base != nil {
+				n.on(host("a"), test.base)
+				n.on(host("b"), test.base)
+			}
+			tr := balance(t, n, azure("a", serves("m")), azure("b", serves("m")))
+			var closed atomic.Int64
+			req := closing(newChat(t, chatPath), &closed)
+			if test.change != nil {
+				req = test.change(t, tr, req)
+			}
+			resp, err := tr.RoundTrip(req)
+			require.Equal(t, test.fails, err != nil, "%v", err)
+			require.Equal(t, test.fails, resp == nil)
+			if err == nil {
+				resp.Body.Close()
+			}
+			require.EqualValues(t, 1, closed.Load())
+		})
+	}
+}
+
+// A rewound body is azcore's: GetBody seeks, and hands out the same reader.
+type rewound struct {
+	*strings.Reader
+	reads atomic.Int64
+}
+
+func (r *rewound) Read(p []byte) (int, error) { r.reads.Add(1); return r.Reader.Read(p) }
+func (r *rewound) Close() error               { return nil }
+
+func TestContract3AbandonedAttemptTouchesNothing(t *testing.T) {
+	text := `{"model":"m","input":"` + strings.Repeat("x", 1<<16) + `"}`
+	for _, target := range []string{"https://x" + chatPath, v1URL} {
+		shared := &rewound{Reader: strings.NewReader(text)}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, shared)
+		require.NoError(t, err)
+		req.ContentLength = int64(len(text))
+		req.GetBody = func() (io.ReadCloser, error) {
+			_, err := shared.Seek(0, io.SeekStart)
+			return shared, err
+		}
+		var lurkers sync.WaitGroup
+		var bodies []string
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Host == host("c") {
+				text, err := io.ReadAll(req.Body)
+				bodies = append(bodies, string(text))
+				require.NoError(t, err)
+				return ok200(req)
+			}
+			// It answers early, and a goroutine still sends.
+			_, err := io.ReadFull(req.Body, make([]byte, 100))
+			require.NoError(t, err)
+			lurkers.Go(func() {
+				for {
+					if _, err := req.Body.Read(make([]byte, 1)); err != nil {
+						return
+					}
+				}
+			})
+			return status(429, "{}")(req)
+		})
+		resp, _ := send(t, balance(t, base, azure("a"), azure("b", priority(2)), azure("c", priority(3))), req)
+		lurkers.Wait()
+		require.Equal(t, "c", servedBy(resp))
+		require.True(t, bodies[0] == text, "the attempt that answers sends all of it")
+	}
+}
+
+func TestContract3ReadersAreIndependent(t *testing.T) {
+	for _, getBody := range []bool{true, false} {
+		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			first := req.Body
+			beginning := make([]byte, 10)
+			_, err := io.ReadFull(first, beginning)
+			require.NoError(t, err)
+			second, err := req.GetBody()
+			require.NoError(t, err)
+			first.Read(make([]byte, 10)) // what was given up reads on, and closes late
+			text, err := io.ReadAll(second)
+			require.NoError(t, err)
+			require.Equal(t, `{"messages":[{"role":"user","content":"hi"}],"model":"m"}`, string(text))
+			second.Close()
+			return ok200(req)
+		})
+		req := newChat(t, chatPath)
+		if !getBody {
+			req.GetBody = nil
+		}
+		send(t, balance(t, base, azure("a")), req)
+	}
+}
+
+// A body whose Read waits is let go by closing it, as with net/http: else a
+// caller could not leave while its upload is stuck.
+func TestContract3StuckUpload(t *testing.T) {
+	// As net/http does it: one goroutine sends, and the end of the context closes the body.
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		go io.Copy(io.Discard, req.Body)
+		<-req.Context().Done()
+		req.Body.Close()
+		return nil, context.Cause(req.Context())
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	upload, caller := io.Pipe()
+	req := newChat(t, chatPath).WithContext(ctx)
+	req.Body, req.GetBody, req.ContentLength = upload, nil, maxBuffered+1
+	tr, ended := balance(t, base, azure("a")), make(chan error, 1)
+	go func() {
+		_, err := tr.RoundTrip(req)
+		ended <- err
+	}()
+	_, err := caller.Write([]byte("{")) // which returns once it is read; nothing follows
+	require.NoError(t, err)
+	leave()
+	select {
+	case err := <-ended:
+		require.ErrorIs(t, err, context.Canceled)
+	case <-time.After(5 * time.Second): // a mutex is no bubble's to wait for
+		caller.Close() // so that the test ends
+		<-ended
+		require.Fail(t, "RoundTrip hangs in a read of the caller's body")
+	}
+}
+
+func TestContract4LengthAndGetBody(t *testing.T) {
+	for _, d := range []Dialect{Azure, AzureV1} {
+		for _, getBody := range []bool{true, false} {
+			t.Run(fmt.Sprint(d, " ", getBody), func(t *testing.T) {
+				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+					for range 3 {
+						text, err := io.ReadAll(req.Body)
+						require.NoError(t, err)
+						require.EqualValues(t, len(text), req.ContentLength)
+						if d == AzureV1 {
+							require.Contains(t, string(text), `"model":"m-`+req.URL.Host[:1]+`"`)
+						}
+						require.NotNil(t, req.GetBody)
+						req.Body, err = req.GetBody()
+						require.NoError(t, err)
+					}
+					req.Body.Close()
+					if req.URL.Host == host("a") {
+						return status(503, "{}")(req)
+					}
+					return ok200(req)
+				})
+				named := func(name string) func(*Backend) {
+					return func(b *Backend) { b.Dialect, b.Models = d, []Model{{Name: "m", Deployment: name}} }
+				}
+				req := newChat(t, chatPath)
+				if !getBody {
+					req.GetBody, req.ContentLength = nil, -1
+				}
+				resp, _ := send(t, balance(t, base, azure("a", named("m-a")), azure("b", priority(2), named("m-b"))), req)
+				require.Equal(t, "b", servedBy(resp))
+			})
+		}
+	}
+}
+
+// GetBody of the base's request fails as the caller's does.
+func TestContract4GetBodyFails(t *testing.T) {
+	fault := errors.New("gone")
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		_, err := req.GetBody()
+		return nil, err
+	})
+	req := newChat(t, chatPath)
+	req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
+	_, err := balance(t, base, azure("a")).RoundTrip(req)
+	require.ErrorIs(t, err, fault)
+}
+
+func TestContract4NoBody(t *testing.T) {
+	for _, body := range []io.ReadCloser{nil, http.NoBody} {
+		for _, answer := range []roundTripFunc{ok200, status(429, "{}"), status(500, "{}"), broken(errReset), broken(errRefused)} {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://x/openai/models?api-version=1", body)
+			require.NoError(t, err)
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				require.True(t, req.Body == nil || req.Body == http.NoBody)
+				require.Zero(t, req.ContentLength)
+				if req.URL.Host == host("b") {
+					return ok200(req)
+				}
+				return answer(req)
+			})
+			require.NotPanics(t, func() { send(t, firstAndSecond(t, base), req) })
+		}
+	}
+}
+
+func TestContract5ResponseXorError(t *testing.T) {
+	fault := errors.New("fault")
+	var closed atomic.Int64
+	both := func(req *http.Request) (*http.Response, error) {
+		resp, _ := status(200, "{}")(req)
+		resp.Body = &tracked{Reader: strings.NewReader(""), closed: &closed}
+		return resp, fault
+	}
+	for _, test := range []struct {
+		name string
+		base roundTripFunc
+		want string
+	}{
+		{"neither", func(*http.Request) (*http.Response, error) { return nil, nil }, "neither an answer nor an error"},
+		{"both", both, "fault"},
+		{"both, without a body", func(*http.Request) (*http.Response, error) { return &http.Response{}, fault }, "fault"},
+	} {
+		n := newNet()
+		n.on(host("a"), test.base)
+		tr := firstAndSecond(t, n)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp), "another one answers")
+		n.on(host("b"), test.base)
+		resp, err := firstAndSecond(t, n).RoundTrip(newChat(t, chatPath))
+		require.Nil(t, resp)
+		require.ErrorContains(t, err, test.want)
+	}
+	require.EqualValues(t, 3, closed.Load())
+
+	resp, text := ask(t, balance(t, roundTripFunc(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: 200}, nil
+	}), azure("a")))
+	require.Equal(t, 200, resp.StatusCode)
+	require.Empty(t, text)
+	require.Equal(t, "a", servedBy(resp), "a header was made")
+}
+
+func TestContract6SynthesizedAnswers(t *testing.T) {
+	tr := balance(t, newNet(), azure("a", serves("m")))
+	coolFor(deploymentOf(t, tr, "a"), time.Hour)
+	for target, code := range map[string]string{
+		chatPath: "429 Too Many Requests",
+		strings.Replace(chatPath, "/m/", "/x/", 1): "404 Not Found",
+	} {
+		req := newChat(t, target)
+		resp, text := send(t, tr, req)
+		require.Equal(t, code, resp.Status)
+		require.Equal(t, code[:3], fmt.Sprint(resp.StatusCode))
+		require.Equal(t, []any{"HTTP/1.1", 1, 1}, []any{resp.Proto, resp.ProtoMajor, resp.ProtoMinor})
+		require.EqualValues(t, len(text), resp.ContentLength)
+		require.Same(t, req, resp.Request)
+		require.Equal(t, "application/json", resp.Header.Get("Content-Type"))
+		require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+	}
+}
+
+func TestContract7EndsOnce(t *testing.T) {
+	fault := errors.New("cut")
+	for name, end := range map[string]func(*testing.T, *http.Response, context.CancelFunc){
+		"EOF": func(t *testing.T, resp *http.Response, _ context.CancelFunc) {
+			_, err := io.CopyN(io.Discard, resp.Body, 4)
+			require.NoError(t, err)
+			_, err = resp.Body.Read(make([]byte, 9))
+			require.Equal(t, io.EOF, err)
+			_, err = resp.Body.Read(make([]byte, 9))
+			require.Equal(t, io.EOF, err)
+		},
+		"error": func(t *testing.T, resp *http.Response, _ context.CancelFunc) {
+			_, err := io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, fault)
+		},
+		"Close": func(t *testing.T, resp *http.Response, _ context.CancelFunc) {
+			require.NoError(t, resp.Body.Close())
+			require.NoError(t, resp.Body.Close())
+		},
+		"the context's end": func(_ *testing.T, _ *http.Response, leave context.CancelFunc) { leave() },
+		"all of them": func(_ *testing.T, resp *http.Response, leave context.CancelFunc) {
+			var all sync.WaitGroup
+			all.Go(leave)
+			all.Go(func() { io.Copy(io.Discard, resp.Body) })
+			all.Go(func() { resp.Body.Close() })
+			all.Wait()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ended context.Context
+				tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
+					ended = req.Context()
+					if name == "error" {
+						return brokenBody{io.NopCloser(nil), fault}
+					}
+					return io.NopCloser(strings.NewReader("text"))
+				}), azure("a"))
+				d := deploymentOf(t, tr, "a")
+				ctx, leave := context.WithCancel(t.Context())
+				defer leave()
+				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+				require.NoError(t, err)
+				require.EqualValues(t, 1, d.inFlight.Load())
+				require.NoError(t, ended.Err())
+				end(t, resp, leave)
+				synctest.Wait()
+				require.Zero(t, d.inFlight.Load())
+				require.Error(t, ended.Err(), "what the attempt holds is given back")
+				resp.Body.Close()
+				leave()
+				synctest.Wait()
+				require.Zero(t, d.inFlight.Load())
+			})
+		})
+	}
+}
+
+// A context that cannot end needs no watch.
+func TestContract7Background(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(context.Background()))
+	require.NoError(t, err)
+	read(t, resp)
+	require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+}
+
+// upgraded is the body of a 101, as net/http makes it.
+type upgraded struct {
+	io.Reader
+	bytes.Buffer
+}
+
+func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
+func (u *upgraded) Close() error               { return nil }
+
+func TestContract7Upgrade(t *testing.T) {
+	u := &upgraded{Reader: strings.NewReader("frames")}
+	for code, writes := range map[int]bool{101: true, 200: false} {
+		tr := balance(t, withBody(code, func(*http.Request) io.ReadCloser { return u }), azure("a"))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		w, ok := resp.Body.(io.Writer)
+		require.Equal(t, writes, ok)
+		if ok {
+			_, err = w.Write([]byte("hello"))
+			require.NoError(t, err)
+			require.Equal(t, "hello", u.Buffer.String())
+		}
+		read(t, resp)
+		require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+	}
+}
+
+func TestContract8DrainIsCapped(t *testing.T) {
+	for _, size := range []int{0, 100, errorBodyLimit, errorBodyLimit + 2, errorBodyLimit * 10} {
+		text := strings.Repeat("x", size)
+		source := strings.NewReader(text)
+		var closed atomic.Int64
+		n := newNet()
+		n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser { return &tracked{Reader: source, closed: &closed} }))
+		ask(t, firstAndSecond(t, n))
+		require.LessOrEqual(t, size-source.Len(), errorBodyLimit+1)
+		require.Equal(t, size <= errorBodyLimit, source.Len() == 0, "a small one is read to its end, so that its connection can be used again")
+		require.EqualValues(t, 1, closed.Load())
+
+		// The caller gets all of it, however long.
+		source.Reset(text)
+		resp, got := ask(t, balance(t, n, azure("a")))
+		require.Equal(t, 500, resp.StatusCode)
+		require.True(t, got == text)
+		require.EqualValues(t, 2, closed.Load())
+	}
+}
+
+func TestContract9ContextBetweenAttempts(t *testing.T) {
+	ctx, leave := context.WithCancelCause(t.Context())
+	reason := errors.New("the user went away")
+	n := newNet()
+	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		leave(reason)
+		return status(429, "{}")(req)
+	})
+	tr := firstAndSecond(t, n)
+	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+	require.ErrorIs(t, err, reason, "the cause, as net/http returns it")
+	require.Equal(t, 1, n.sends())
+	require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+}
+
+type idleCloser struct {
+	http.RoundTripper
+	calls int
+}
+
+func (c *idleCloser) CloseIdleConnections() { c.calls++ }
+
+func TestContract10CloseIdleConnections(t *testing.T) {
+	base := &idleCloser{RoundTripper: newNet()}
+	tr := balance(t, base, azure("a"))
+	(&http.Client{Transport: tr}).CloseIdleConnections()
+	require.Equal(t, 1, base.calls)
+	require.NoError(t, tr.Close())
+	require.Equal(t, 1, base.calls, "a base that was given is left alone")
+	require.NotPanics(t, balance(t, newNet(), azure("a")).CloseIdleConnections, "not every base has idle connections")
+}
+
+// A transport interprets errors, and nothing else: what is none is handed over
+// before its body is looked at.
+func TestContract11AnswersAreNotInterpreted(t *testing.T) {
+	for _, code := range []int{200, 201, 204, 299, 302, 304, 399} {
+		var read atomic.Int64
+		tr := balance(t, func() http.RoundTripper {
+			n := newNet()
+			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				resp, err := withBody(code, func(*http.Request) io.ReadCloser { return io.NopCloser(endless{&read}) })(req)
+				resp.Header["X-Odd"] = []string{"", "two"}
+				resp.Header.Set("Location", "https://elsewhere/")
+				return resp, err
+			})
+			return n
+		}(), azure("a"))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, code, resp.StatusCode)
+		require.Zero(t, read.Load())
+		require.Equal(t, []string{"", "two"}, resp.Header["X-Odd"])
+		require.Equal(t, "https://elsewhere/", resp.Header.Get("Location"))
+		resp.Body.Close()
+	}
+}
+
+func TestContract12ClientTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// A stream of 200 s, one byte each second.
+		tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
+			left := 200
+			return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+				select {
+				case <-time.After(time.Second):
+				case <-req.Context().Done():
+					return 0, req.Context().Err()
+				}
+				if left--; left < 0 {
+					return 0, io.EOF
+				}
+				return copy(p, "x"), nil
+			}))
+		}), azure("a", func(b *Backend) { b.HeaderTimeout = 5 * time.Second }))
+		d := deploymentOf(t, tr, "a")
+
+		client := &http.Client{Transport: tr, Timeout: 30500 * time.Millisecond}
+		resp, err := client.Do(newChat(t, chatPath))
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
+		require.Len(t, text, 30)
+		require.Zero(t, d.inFlight.Load())
+		require.True(t, d.available(time.Now()))
+		resp.Body.Close()
+
+		client.Timeout = 0
+		resp, err = client.Do(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Len(t, read(t, resp), 200, "a backend's own timeout ends with the header")
+	})
+}
+
+func TestClosed(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	open, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	for range 3 {
+		require.NoError(t, tr.Close())
+	}
+	require.Equal(t, "{}", read(t, open), "what is under way finishes")
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.Nil(t, resp)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.Equal(t, 1, n.sends())
+	require.NotPanics(t, func() { tr.Status(); tr.CloseIdleConnections() })
+}
+
+// C5: with a base of its own a closed transport leaves no connection behind.
+func TestClosedLeavesNoConnection(t *testing.T) {
+	var open atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	gone := make(chan struct{})
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			if open.Add(-1) == 0 {
+				close(gone)
+			}
+		}
+	}
+	server.Start()
+	defer server.Close()
+	tr, err := New(Config{Backends: []Backend{{URL: server.URL, APIKey: "key", Dialect: Azure}}})
+	require.NoError(t, err)
+	for range 3 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.EqualValues(t, 1, open.Load(), "one connection, used again")
+	require.NoError(t, tr.Close())
+	<-gone
+}
+
+func TestC6NeverNeither(t *testing.T) {
+	fault := errors.New("fault")
+	var turn atomic.Uint64
+	answers := []roundTripFunc{
+		status(429, "{}", "Retry-After-Ms: 1"), status(500, "{}"), broken(fault), status(503, "{}"), status(401, "{}"),
+		broken(errRefused), status(408, "{}"), func(*http.Request) (*http.Response, error) { return nil, nil },
+	}
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		io.Copy(io.Discard, req.Body)
+		req.Body.Close()
+		if req.URL.Host == host("good") {
+			return ok200(req)
+		}
+		return answers[turn.Add(1)%uint64(len(answers))](req)
+	})
+	tr := balance(t, base, azure("a"), azure("b"), azure("good", priority(2)))
+	var all sync.WaitGroup
+	for range 1000 {
+		all.Go(func() {
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			if (resp == nil) == (err == nil) {
+				t.Error("neither, or both", resp, err)
+				return
+			}
+			if err != nil || resp.StatusCode != 200 {
+				t.Error("one deployment is good", resp, err)
+				return
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		})
+	}
+	all.Wait()
+	for d := range tr.table.find("m").all {
+		require.Zero(t, d.inFlight.Load(), d.backend.name)
+	}
+}
+
+func TestC7FlappingBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		var backends []Backend
+		for i := range 5 {
+			name := fmt.Sprint("b", i)
+			backends = append(backends, azure(name, priority(1+i/3), weight(1+i)))
+			// Up and down by turns, each at its own pace.
+			n.on(host(name), slow(time.Millisecond, func(req *http.Request) (*http.Response, error) {
+				switch now := time.Now().UnixMilli(); now / int64(50+7*i) % 4 {
+				case 0:
+					return status(429, "{}", "Retry-After-Ms: 20")(req)
+				case 1:
+					return status(500, "{}")(req)
+				case 2:
+					return nil, errRefused
+				}
+				return ok200(req)
+			}))
+		}
+		tr := balance(t, n, backends...)
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				for range 50 {
+					resp, err := tr.RoundTrip(newChat(t, chatPath))
+					if (resp == nil) == (err == nil) {
+						t.Error("neither, or both", resp, err)
+						return
+					}
+					if resp != nil {
+						io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+					for _, tier := range tr.Status().Tiers {
+						for _, b := range tier.Backends {
+							for _, d := range b.Deployments {
+								if d.InFlight < 0 || d.InFlight > 100 {
+									t.Error(b.Name, "in flight", d.InFlight)
+								}
+							}
+						}
+					}
+					time.Sleep(3 * time.Millisecond)
+				}
+			})
+		}
+		all.Wait()
+		for d := range tr.table.find("m").all {
+			require.Zero(t, d.inFlight.Load(), d.backend.name)
+		}
+		time.Sleep(time.Minute)
+		for i := range 5 {
+			n.on(host(fmt.Sprint("b", i)), ok200)
+		}
+		for range 100 {
+			ask(t, tr)
+		}
+		for _, tier := range tr.Status().Tiers[:1] {
+			for _, b := range tier.Backends {
+				require.True(t, b.Available, "all are back")
+			}
+		}
+	})
+}

@@ -1,0 +1,1315 @@
+package spillover
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	errReset   = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	errDNS     = &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "a.openai.azure.com", IsNotFound: true}}
+)
+
+const (
+	wrongKey     = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}`
+	noDeployment = `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`
+	noQuota      = `{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`
+)
+
+var ok200 = status(200, `{"ok":true}`)
+
+// hung never answers.
+func hung(req *http.Request) (*http.Response, error) {
+	<-req.Context().Done()
+	return nil, req.Context().Err()
+}
+
+// firstAndSecond is a pool of two tiers.
+func firstAndSecond(t testing.TB, n http.RoundTripper) *Transport {
+	return balance(t, n, azure("a"), azure("b", priority(2)))
+}
+
+// unharmed demands that nothing is held against a deployment.
+func unharmed(t testing.TB, tr *Transport, backend string) {
+	s := statusOf(t, tr, backend)
+	require.True(t, s.Available, s.Reason)
+	require.Zero(t, s.Failed)
+	d := deploymentOf(t, tr, backend)
+	require.Zero(t, d.ejection.streak)
+	require.True(t, !d.backend.troubled.Load())
+}
+
+// A tracked body tells when it is closed.
+type tracked struct {
+	io.Reader
+	closed *atomic.Int64
+	once   sync.Once
+}
+
+func (b *tracked) Close() error {
+	b.once.Do(func() { b.closed.Add(1) })
+	return nil
+}
+
+// endless is a text without an end.
+type endless struct{ read *atomic.Int64 }
+
+var manyX = bytes.Repeat([]byte("x"), 64<<10)
+
+func (e endless) Read(p []byte) (int, error) {
+	n := copy(p, manyX)
+	e.read.Add(int64(n))
+	return n, nil
+}
+
+// A stalled body stays silent, until the request's context ends as with net/http.
+type stalledBody struct {
+	ctx    context.Context
+	closed *atomic.Int64
+}
+
+func (b stalledBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, context.Cause(b.ctx) }
+func (b stalledBody) Close() error             { b.closed.Add(1); return nil }
+
+// withBody answers with a body of the test's own.
+func withBody(code int, body func(*http.Request) io.ReadCloser) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		resp, err := status(code, "")(req)
+		resp.Body, resp.ContentLength = body(req), -1
+		return resp, err
+	}
+}
+
+func TestF1Throttled(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, `{"error":{"code":"429"}}`, "Retry-After: 7"))
+	n.on(host("b"), ok200)
+	resp, text := ask(t, firstAndSecond(t, n))
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, `{"ok":true}`, text)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+	require.Empty(t, resp.Header.Get("Retry-After"))
+}
+
+func TestF2ServerErrors(t *testing.T) {
+	for _, code := range []int{500, 502, 503, 504, 529} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), status(code, "{}"))
+				tr := firstAndSecond(t, n)
+				from := func() string {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+					return servedBy(resp)
+				}
+				for range 200 {
+					require.Equal(t, "b", from())
+					time.Sleep(100 * time.Millisecond)
+				}
+				require.LessOrEqual(t, n.sends(host("a")), 8, "one is forgiven; then out for 1 s, 2 s, 4 s …")
+				require.Greater(t, n.sends(host("a")), 3, "and probed in between")
+				require.NotEmpty(t, statusOf(t, tr, "a").Reason)
+
+				n.on(host("a"), ok200)
+				time.Sleep(12 * time.Second)
+				require.Equal(t, "a", from(), "the probe lets it back in")
+				unharmedSince := statusOf(t, tr, "a")
+				require.True(t, unharmedSince.Available)
+				require.Zero(t, deploymentOf(t, tr, "a").ejection)
+			})
+		})
+	}
+}
+
+func TestF2ServerErrorWithATime(t *testing.T) {
+	for _, code := range []int{503, 529} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), status(code, "{}", "Retry-After: 20"), ok200)
+			tr := firstAndSecond(t, n)
+			ask(t, tr)
+			require.Equal(t, time.Now().Add(20*time.Second), statusOf(t, tr, "a").Until)
+			time.Sleep(20 * time.Second)
+			resp, _ := ask(t, tr)
+			require.Equal(t, "a", servedBy(resp))
+		})
+	}
+}
+
+func TestF3CallersMistake(t *testing.T) {
+	for _, code := range []int{400, 413, 415, 422, 501 - 63} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			const text = `{"error":{"code":"content_filter",` + "\r\n\t" + `"message":"é   \u00e9"}} `
+			n := newNet()
+			n.on(host("a"), status(code, text, "X-Ms-Request-Id: 1"))
+			tr := firstAndSecond(t, n)
+			resp, got := ask(t, tr)
+			require.Equal(t, code, resp.StatusCode)
+			require.Equal(t, text, got)
+			require.EqualValues(t, len(text), resp.ContentLength)
+			require.Equal(t, "1", resp.Header.Get("X-Ms-Request-Id"))
+			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			require.Equal(t, 1, n.sends())
+			unharmed(t, tr, "a")
+		})
+	}
+}
+
+func TestF3RequestTooLargeForThisLimit(t *testing.T) {
+	for _, code := range []int{413, 429} {
+		n := newNet()
+		n.on(host("a"), status(code, `{"error":{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 90000."}}`))
+		tr := firstAndSecond(t, n)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp), "the limit may be larger there")
+		unharmed(t, tr, "a")
+	}
+}
+
+func TestF4OneSend(t *testing.T) {
+	n := newNet()
+	n.on(host("only"), status(400, "{}"))
+	resp, _ := ask(t, balance(t, n, azure("only")))
+	require.Equal(t, 400, resp.StatusCode)
+	require.Equal(t, 1, n.sends())
+}
+
+func TestF5ThroughTwoFailures(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(500, "{}"))
+	n.on(host("b"), status(404, noDeployment))
+	tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
+	resp, _ := ask(t, tr)
+	require.Equal(t, "c", servedBy(resp))
+	require.Equal(t, "3", resp.Header.Get("X-Spillover-Attempts"))
+	require.EqualValues(t, 1, statusOf(t, tr, "a").Failed)
+	require.EqualValues(t, 1, statusOf(t, tr, "b").Failed)
+	require.Equal(t, "404 DeploymentNotFound", statusOf(t, tr, "b").Reason)
+}
+
+func TestF6TimeoutAndConflict(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer roundTripFunc
+		sends  int
+	}{
+		{"408", status(408, "{}"), 2},
+		{"409 with a time", status(409, "{}", "Retry-After: 3"), 2},
+		{"409", status(409, "{}"), 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), test.answer)
+			tr := firstAndSecond(t, n)
+			ask(t, tr)
+			require.Equal(t, test.sends, n.sends())
+			unharmed(t, tr, "a")
+		})
+	}
+}
+
+func TestF7NoConnection(t *testing.T) {
+	for name, err := range map[string]error{
+		"DNS":           errDNS,
+		"refused":       errRefused,
+		"no TLS":        tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"},
+		"TLS alert":     &net.OpError{Op: "remote error", Err: tls.AlertError(40)},
+		"authority":     &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"host name":     x509.HostnameError{Certificate: &x509.Certificate{}, Host: "a"},
+		"TLS handshake": errors.New("net/http: TLS handshake timeout"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), broken(err))
+			tr := firstAndSecond(t, n)
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+			first := tr.Status().Tiers[0].Backends[0]
+			require.False(t, first.Available, "the backend as a whole")
+			require.Equal(t, "no connection", first.Reason)
+			for range 5 {
+				send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/other/", 1)))
+			}
+			require.Equal(t, 1, n.sends(host("a")), "its other models are not tried either")
+		})
+	}
+}
+
+func TestF7NoAnswerAtAll(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), broken(errRefused))
+	n.on(host("b"), broken(fmt.Errorf("lookup: %w", errDNS)))
+	n.on(host("c"), broken(io.ErrUnexpectedEOF))
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.Nil(t, resp)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	var dns *net.DNSError
+	require.ErrorAs(t, err, &dns)
+	for _, name := range []string{"a: ", "b: ", "c: "} {
+		require.ErrorContains(t, err, name)
+	}
+	require.NotContains(t, err.Error(), "key-")
+	require.NotContains(t, err.Error(), "example API key")
+	for _, name := range []string{"a", "b", "c"} {
+		require.True(t, statusOf(t, tr, name).Available, "a request that fails everywhere takes nothing down")
+	}
+}
+
+func TestF7ErrorIsATimeoutIfAllAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), hung)
+		n.on(host("b"), hung)
+		impatient := func(b *Backend) { b.HeaderTimeout = time.Second }
+		_, err := balance(t, n, azure("a", impatient), azure("b", impatient)).RoundTrip(newChat(t, chatPath))
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
+
+		n.on(host("b"), broken(errReset))
+		_, err = balance(t, n, azure("a", impatient), azure("b", impatient)).RoundTrip(newChat(t, chatPath))
+		require.ErrorAs(t, err, &timeout)
+		require.False(t, timeout.Timeout())
+	})
+}
+
+func TestF8HeaderTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), hung)
+		tr := balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = 3 * time.Second }), azure("b", priority(2)))
+		began := time.Now()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, 3*time.Second, time.Since(began))
+		s := statusOf(t, tr, "a")
+		require.Equal(t, "no answer in time", s.Reason)
+		require.LessOrEqual(t, time.Until(s.Until), 2400*time.Millisecond, "not out for long")
+		require.Zero(t, s.InFlight)
+
+		n.on(host("a"), slow(3*time.Second-1, ok200))
+		time.Sleep(2400 * time.Millisecond)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+	})
+}
+
+func TestF8HeaderTimeoutLeavesTheBodyAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), withBody(200, func(req *http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(readerFunc(func([]byte) (int, error) {
+				time.Sleep(time.Hour)
+				return 0, io.EOF
+			}), stoppable(req.Context(), "late")))
+		}))
+		tr := balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = time.Second }))
+		_, text := ask(t, tr)
+		require.Equal(t, "late", text)
+	})
+}
+
+// An answer that comes at the very moment of the timeout is handed over whole
+// or not at all.
+func TestF8HeaderTimeoutAtTheLastMoment(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			late := withBody(200, func(req *http.Request) io.ReadCloser {
+				return io.NopCloser(io.MultiReader(readerFunc(func([]byte) (int, error) {
+					time.Sleep(time.Second)
+					return 0, io.EOF
+				}), stoppable(req.Context(), "whole")))
+			})
+			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				time.Sleep(time.Second)
+				return late(req)
+			})
+			n.on(host("b"), status(200, "whole"))
+			_, text := ask(t, balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2))))
+			require.Equal(t, "whole", text)
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// stoppable is a text that cannot be read once a context has ended.
+func stoppable(ctx context.Context, text string) io.Reader {
+	r := strings.NewReader(text)
+	return readerFunc(func(p []byte) (int, error) {
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+func TestF9CallerLeaves(t *testing.T) {
+	var closed atomic.Int64
+	stalling := func(code int) roundTripFunc {
+		return withBody(code, func(req *http.Request) io.ReadCloser { return stalledBody{req.Context(), &closed} })
+	}
+	for _, test := range []struct {
+		name   string
+		after  time.Duration
+		answer roundTripFunc
+		sends  int
+	}{
+		{"before", 0, ok200, 0},
+		{"during a send", time.Second, hung, 1},
+		{"while an error answer comes", 100 * time.Millisecond, stalling(500), 1},
+		{"while a refusal comes", 100 * time.Millisecond, stalling(401), 1},
+		{"while the answer to a mistake comes", time.Hour, stalling(400), 1},
+		{"while the answer comes", time.Hour, stalling(200), 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), test.answer)
+				n.on(host("b"), test.answer)
+				tr := firstAndSecond(t, n)
+				ctx, cancel := context.WithCancel(t.Context())
+				if test.after == 0 {
+					cancel()
+				}
+				time.AfterFunc(test.after, cancel)
+				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+					resp.Body.Close()
+				}
+				require.ErrorIs(t, err, context.Canceled)
+				require.Equal(t, test.sends, n.sends())
+				for _, name := range []string{"a", "b"} {
+					d := deploymentOf(t, tr, name)
+					require.True(t, d.available(time.Now()), "nothing is held against it")
+					require.Zero(t, d.ejection.streak)
+					require.Zero(t, d.inFlight.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestF9Deadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), hung)
+		tr := firstAndSecond(t, n)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, n.sends())
+		unharmed(t, tr, "a")
+	})
+}
+
+func TestF10AttemptCap(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer roundTripFunc
+		most   int
+		sends  int
+	}{
+		{"3 by default", status(500, "{}"), 0, 3},
+		{"as configured", status(500, "{}"), 5, 5},
+		{"no answers", broken(errReset), 0, 3},
+		{"wrong keys", status(401, wrongKey), 0, 3},
+		{"throttles are not counted", status(429, "{}"), 0, 9},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNet()
+			var backends []Backend
+			for i := range 9 {
+				n.on(host(fmt.Sprint("b", i)), test.answer)
+				backends = append(backends, azure(fmt.Sprint("b", i)))
+			}
+			resp, err := configured(t, Config{Base: n, Backends: backends, MaxAttempts: test.most}).RoundTrip(newChat(t, chatPath))
+			require.True(t, (resp == nil) != (err == nil))
+			require.Equal(t, test.sends, n.sends())
+		})
+	}
+}
+
+func TestF11BasePaths(t *testing.T) {
+	n := newNet()
+	n.on("a.example.com", status(429, "{}"))
+	n.on("b.example.com", status(429, "{}"))
+	under := func(url string, p int) Backend {
+		return Backend{Name: url, URL: url, Dialect: Azure, APIKey: "k", Priority: p}
+	}
+	ask(t, balance(t, n, under("https://a.example.com/ai", 1), under("https://b.example.com/ai/", 2), under("https://c.example.com", 3)))
+	const path = "/openai/deployments/m/chat/completions"
+	var paths []string
+	for _, s := range n.seen {
+		paths = append(paths, s.path)
+	}
+	require.Equal(t, []string{"/ai" + path, "/ai" + path, path}, paths)
+}
+
+func TestF12F13CredentialsDoNotTravel(t *testing.T) {
+	keyless := func(b *Backend) { b.APIKey = "" }
+	for _, test := range []struct {
+		name     string
+		backends []Backend
+		keys     []string
+	}{
+		{"F12: a key, then none", []Backend{azure("a"), azure("b", priority(2), keyless)}, []string{"key-a", "example API key"}},
+		{"F13: none, then a key", []Backend{azure("a", keyless), azure("b", priority(2))}, []string{"example API key", "key-b"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("a"), status(429, "{}"))
+			ask(t, balance(t, n, test.backends...))
+			for i, key := range test.keys {
+				require.Equal(t, []string{key}, n.seen[i].header["Api-Key"])
+				require.NotContains(t, n.seen[i].header, "Authorization")
+			}
+		})
+	}
+}
+
+func TestF14IdenticalBodies(t *testing.T) {
+	text := []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work ", 1<<20/9) + `"}],"model":"m" }`)
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	require.NoError(t, w.WriteField("model", "m"))
+	file, err := w.CreateFormFile("file", "speech.mp3")
+	require.NoError(t, err)
+	for i := range 1 << 20 {
+		file.Write([]byte{byte(i * i >> 3)})
+	}
+	require.NoError(t, w.Close())
+	const transcriptions = "https://x/openai/deployments/m/audio/transcriptions?api-version=1"
+	for _, test := range []struct {
+		name, target, contentType string
+		body                      []byte
+	}{
+		{"JSON", "https://x" + chatPath, "application/json", text},
+		{"JSON, the model in the body", "https://x/v1/chat/completions", "application/json", text},
+		{"multipart", transcriptions, w.FormDataContentType(), form.Bytes()},
+	} {
+		for _, getBody := range []bool{true, false} {
+			t.Run(fmt.Sprint(test.name, ", GetBody ", getBody), func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), status(429, "{}"))
+				n.on(host("b"), status(500, "{}"))
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, test.target, bytes.NewReader(test.body))
+				require.NoError(t, err)
+				req.Header.Set("Content-Type", test.contentType)
+				if !getBody {
+					req.GetBody = nil
+				}
+				resp, _ := send(t, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3))), req)
+				require.Equal(t, "c", servedBy(resp))
+				for _, s := range n.seen {
+					require.True(t, s.body == string(test.body))
+					require.EqualValues(t, len(test.body), s.length)
+				}
+			})
+		}
+	}
+}
+
+func TestF14RenamedBody(t *testing.T) {
+	text := `{"messages":[{"content":"` + strings.Repeat("model ", 1<<10) + `"}], "model" : "m" ,"n":1}`
+	n := newNet()
+	n.on(host("a"), status(429, "{}"))
+	named := func(name string) func(*Backend) {
+		return func(b *Backend) {
+			b.Dialect, b.Models = AzureV1, []Model{{Name: "m", Deployment: name}}
+		}
+	}
+	tr := balance(t, n, azure("a", named("a-very-long-name")), azure("b", named("b"), priority(2)))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, v1URL, strings.NewReader(text))
+	require.NoError(t, err)
+	send(t, tr, req)
+	for i, name := range []string{"a-very-long-name", "b"} {
+		want := strings.Replace(text, `"m"`, `"`+name+`"`, 1)
+		require.Equal(t, want, n.seen[i].body, "from the original each time")
+		require.EqualValues(t, len(want), n.seen[i].length)
+	}
+}
+
+func TestF15Buffered(t *testing.T) {
+	for _, chunked := range []bool{false, true} {
+		n := newNet()
+		n.on(host("a"), status(429, "{}"))
+		req := newChat(t, chatPath)
+		req.GetBody = nil
+		if chunked {
+			req.ContentLength = -1
+		}
+		resp, _ := send(t, firstAndSecond(t, n), req)
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, n.seen[0].body, n.seen[1].body)
+		require.EqualValues(t, len(n.seen[0].body), n.seen[1].length)
+	}
+}
+
+// discarding is a base that counts a body and forgets it.
+func discarding(count *atomic.Int64, answer roundTripFunc) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		n, err := io.Copy(io.Discard, req.Body)
+		req.Body.Close()
+		count.Add(n)
+		if err != nil {
+			return nil, err
+		}
+		return answer(req)
+	}
+}
+
+func TestF15TooLargeToKeep(t *testing.T) {
+	const size = maxBuffered + 1<<20
+	for name, test := range map[string]struct {
+		length int64
+		answer roundTripFunc
+	}{
+		"throttled": {size, status(429, `{"error":{"code":"429","message":"as it came"}}`, "Retry-After: 3")},
+		"failed":    {-1, status(500, `{"error":{"message":"as it came"}}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var count, read, closed atomic.Int64
+			tr := firstAndSecond(t, discarding(&count, test.answer))
+			req := newChat(t, chatPath)
+			req.Body = &tracked{Reader: io.LimitReader(endless{&read}, size), closed: &closed}
+			req.GetBody, req.ContentLength = nil, test.length
+			resp, text := send(t, tr, req)
+			require.Contains(t, text, "as it came", "the answer itself")
+			require.Equal(t, "a", servedBy(resp))
+			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			require.EqualValues(t, size, count.Load(), "sent whole, and once")
+			require.EqualValues(t, 1, closed.Load())
+		})
+	}
+}
+
+// An attempt that does not touch the body leaves it for the next.
+func TestF15TooLargeToKeepButUnread(t *testing.T) {
+	const size = maxBuffered + 1
+	var count, read, closed atomic.Int64
+	tr := firstAndSecond(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.URL.Host == host("a") {
+			req.Body.Close()
+			return nil, errRefused
+		}
+		return discarding(&count, ok200)(req)
+	}))
+	req := newChat(t, chatPath)
+	req.Body = &tracked{Reader: io.LimitReader(endless{&read}, size), closed: &closed}
+	req.GetBody, req.ContentLength = nil, size
+	resp, _ := send(t, tr, req)
+	require.Equal(t, "b", servedBy(resp))
+	require.EqualValues(t, size, count.Load())
+	require.EqualValues(t, 1, closed.Load())
+}
+
+// The beginning of a large body is held once, also where the model is to be
+// found in it.
+func TestF15NeverHeldTwice(t *testing.T) {
+	const size = maxBuffered + 1<<20
+	for _, target := range []string{"https://x" + chatPath, v1URL} {
+		var count, read, closed atomic.Int64
+		var before, during runtime.MemStats
+		tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			runtime.GC()
+			runtime.ReadMemStats(&during)
+			return discarding(&count, ok200)(req)
+		}), azure("a"))
+		req := newChat(t, target)
+		req.Body = &tracked{closed: &closed, Reader: io.MultiReader(strings.NewReader(`{"model":"m","input":"`), io.LimitReader(endless{&read}, size))}
+		req.GetBody, req.ContentLength = nil, -1
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		resp, _ := send(t, tr, req)
+		require.Equal(t, 200, resp.StatusCode)
+		held := int64(during.HeapAlloc) - int64(before.HeapAlloc)
+		require.Less(t, held, int64(2*maxBuffered+maxBuffered/2), "%s: a buffer grows by doubling", target)
+	}
+}
+
+func TestF16NoFailoverAfterTheAnswerBegan(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
+		return io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenBody{err: io.ErrUnexpectedEOF}))
+	}))
+	tr := firstAndSecond(t, n)
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.Equal(t, "half", string(text))
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Equal(t, 1, n.sends())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}
+
+func TestF17EndlessBody(t *testing.T) {
+	var read, closed atomic.Int64
+	n := newNet()
+	n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser {
+		return &tracked{Reader: endless{&read}, closed: &closed}
+	}))
+	tr := firstAndSecond(t, n)
+	resp, _ := ask(t, tr)
+	require.Equal(t, "b", servedBy(resp))
+	require.LessOrEqual(t, read.Load(), int64(2*errorBodyLimit))
+	require.EqualValues(t, 1, closed.Load())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}
+
+func TestF18StalledBody(t *testing.T) {
+	for _, code := range []int{401, 408, 429, 500} {
+		synctest.Test(t, func(t *testing.T) {
+			var closed atomic.Int64
+			n := newNet()
+			n.on(host("a"), withBody(code, func(req *http.Request) io.ReadCloser { return stalledBody{req.Context(), &closed} }))
+			tr := firstAndSecond(t, n)
+			began := time.Now()
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+			require.Equal(t, time.Second, time.Since(began))
+			require.EqualValues(t, 1, closed.Load())
+			require.Zero(t, statusOf(t, tr, "a").InFlight)
+		})
+	}
+}
+
+// The caller still sees what came of the last answer, and that it was cut.
+func TestF18StalledBodyEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var closed atomic.Int64
+		n := newNet()
+		n.on(host("a"), withBody(500, func(req *http.Request) io.ReadCloser {
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(strings.NewReader("half"), stalledBody{req.Context(), &closed}), stalledBody{closed: &closed}}
+		}))
+		tr := balance(t, n, azure("a"))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, 500, resp.StatusCode)
+		text, err := io.ReadAll(resp.Body)
+		require.Equal(t, "half", string(text))
+		require.Error(t, err)
+		resp.Body.Close()
+		require.Zero(t, statusOf(t, tr, "a").InFlight)
+	})
+}
+
+func TestF19EveryAnswerIsClosed(t *testing.T) {
+	var opened, closed atomic.Int64
+	n := newNet()
+	answers := map[string]int{"a": 429, "b": 500, "c": 401, "d": 408, "e": 503}
+	cfg := Config{Base: n, MaxAttempts: 100}
+	for name, code := range answers {
+		cfg.Backends = append(cfg.Backends, azure(name))
+		n.on(host(name), withBody(code, func(*http.Request) io.ReadCloser {
+			opened.Add(1)
+			return &tracked{Reader: strings.NewReader(strings.Repeat("x", 100+int(opened.Load())%3*errorBodyLimit)), closed: &closed}
+		}))
+	}
+	for range 20 {
+		resp, err := configured(t, cfg).RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, closed.Load(), opened.Load()-1, "all but the caller's")
+		resp.Body.Close()
+		require.Equal(t, opened.Load(), closed.Load())
+	}
+
+	// An error answer is given back before the caller closes it: many never do.
+	tr := balance(t, withBody(400, func(*http.Request) io.ReadCloser {
+		opened.Add(1)
+		return &tracked{Reader: strings.NewReader("small"), closed: &closed}
+	}), azure("a"))
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	require.Equal(t, opened.Load(), closed.Load())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}
+
+func TestF20ErrorThenSuccess(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), broken(errReset))
+	resp, _ := ask(t, firstAndSecond(t, n))
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, 2, n.sends())
+}
+
+func TestF21ThrottledOneIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
+		n.on(host("b"), slow(1200*time.Millisecond, status(429, "{}", "Retry-After: 60")))
+		resp, _ := ask(t, firstAndSecond(t, n))
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, []string{host("a"), host("b"), host("a")}, n.order())
+	})
+}
+
+func TestF21OnceMoreAndNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		for _, name := range []string{"a", "b"} {
+			n.on(host(name), slow(time.Second, status(429, "{}", "Retry-After-Ms: 500")))
+		}
+		resp, _ := ask(t, firstAndSecond(t, n))
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, []string{host("a"), host("b"), host("a"), host("b")}, n.order())
+	})
+}
+
+func TestF22PoisonedRequest(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{"500": status(500, `{"error":{"message":"poison"}}`), "reset": broken(errReset)} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("X-Poison") != "" {
+					return answer(req)
+				}
+				return n.RoundTrip(req)
+			})
+			tr := balance(t, base, azure("a"), azure("b"), azure("c"))
+			for range 10 {
+				req := newChat(t, chatPath)
+				req.Header.Set("X-Poison", "yes")
+				resp, err := tr.RoundTrip(req)
+				if err == nil {
+					require.Equal(t, 500, resp.StatusCode, "the last real answer, no 429")
+					require.Contains(t, read(t, resp), "poison")
+				}
+				for _, name := range []string{"a", "b", "c"} {
+					require.True(t, statusOf(t, tr, name).Available)
+				}
+				resp, _ = ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode, "another request is served")
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			}
+		})
+	}
+}
+
+// One forgiven 500 before does not make the poison stick.
+func TestF22PoisonAfterAForgivenFailure(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	for _, name := range []string{"a", "b", "c"} {
+		n.on(host(name), broken(errReset))
+		d, now := deploymentOf(t, tr, name), time.Now()
+		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
+		require.True(t, statusOf(t, tr, name).Available)
+	}
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	for _, name := range []string{"a", "b", "c"} {
+		require.True(t, statusOf(t, tr, name).Available, name)
+	}
+}
+
+func TestF22MixedExhaustion(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(503, "real"))
+	n.on(host("b"), status(429, "{}", "Retry-After: 9"))
+	resp, text := ask(t, firstAndSecond(t, n))
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, "real", text)
+	require.Equal(t, "a", servedBy(resp))
+	require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+
+	// What fails for reasons of its own says nothing of the request: waiting
+	// for the throttled one helps.
+	n.on(host("a"), status(401, wrongKey))
+	resp, _ = ask(t, firstAndSecond(t, n))
+	require.Equal(t, 429, resp.StatusCode)
+	require.Equal(t, "9", resp.Header.Get("Retry-After"))
+}
+
+// F23 and F24, with the 403 and 404 that are like them: out, and back by itself.
+func TestF23F24Misconfigured(t *testing.T) {
+	for _, test := range []struct {
+		reason string
+		answer roundTripFunc
+	}{
+		{"401", status(401, wrongKey)},
+		{"401 invalid_api_key", status(401, `{"error":{"code":"invalid_api_key"}}`)},
+		{"403", status(403, "<html>")},
+		{"404 DeploymentNotFound", status(404, noDeployment)},
+		{"404 model_not_found", status(404, `{"error":{"code":"model_not_found"}}`)},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), test.answer)
+				tr := firstAndSecond(t, n)
+				from := func() string {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+					return servedBy(resp)
+				}
+				require.Equal(t, "b", from())
+				s := statusOf(t, tr, "a")
+				require.False(t, s.Available)
+				require.Equal(t, test.reason, s.Reason)
+				require.InDelta(t, 5, time.Until(s.Until).Seconds(), 1)
+				for range 600 {
+					require.Equal(t, "b", from())
+					time.Sleep(100 * time.Millisecond)
+				}
+				require.LessOrEqual(t, n.sends(host("a")), 6, "5 s, 10 s, 20 s, 30 s …")
+
+				n.on(host("a"), ok200)
+				time.Sleep(36 * time.Second)
+				require.Equal(t, "a", from())
+				require.Zero(t, deploymentOf(t, tr, "a").ejection)
+			})
+		})
+	}
+}
+
+func TestF23MisconfiguredEverywhere(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(401, wrongKey))
+	n.on(host("b"), status(404, noDeployment))
+	tr := firstAndSecond(t, n)
+	for range 3 {
+		resp, text := ask(t, tr)
+		require.Equal(t, 404, resp.StatusCode, "the last such answer")
+		require.Equal(t, noDeployment, text)
+	}
+	require.Equal(t, 6, n.sends())
+}
+
+func TestF23OneProbeAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(401, wrongKey))
+		tr := firstAndSecond(t, n)
+		ask(t, tr)
+		require.Equal(t, 1, n.sends(host("a")))
+
+		n.on(host("a"), hung) // the probe is lost
+		time.Sleep(6 * time.Second)
+		lost, leave := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(lost))
+			require.ErrorIs(t, err, context.Canceled)
+		}()
+		synctest.Wait()
+		require.Equal(t, 2, n.sends(host("a")))
+		inTurn(t, tr, 50, 0)
+		time.Sleep(probeClaim - 1)
+		inTurn(t, tr, 50, 0)
+		require.Equal(t, 2, n.sends(host("a")), "one probe at a time")
+
+		n.on(host("a"), slow(time.Second, ok200))
+		time.Sleep(1)
+		inTurn(t, tr, 50, 0)
+		require.Equal(t, 3, n.sends(host("a")), "the claim has expired: another may probe")
+		for range 8 {
+			inTurn(t, tr, 50, 0)
+		}
+		before := n.sends(host("a"))
+		inTurn(t, tr, 50, 0)
+		require.Equal(t, before+50, n.sends(host("a")), "and its success lets all in, little by little")
+		leave()
+		<-gone
+		require.True(t, statusOf(t, tr, "a").Available)
+	})
+}
+
+// Many at the same moment, and not one after the other.
+func TestF23OneProbeUnderConcurrency(t *testing.T) {
+	for name, fault := range map[string]roundTripFunc{"deployment": status(401, wrongKey), "backend": broken(errRefused)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), fault)
+				tr := firstAndSecond(t, n)
+				ask(t, tr)
+				time.Sleep(6 * time.Second)
+				n.on(host("a"), slow(time.Second, ok200))
+				var all sync.WaitGroup
+				for range 200 {
+					all.Go(func() { ask(t, tr) })
+				}
+				all.Wait()
+				require.Equal(t, 2, n.sends(host("a")))
+				require.Equal(t, 1+199, n.sends(host("b")))
+			})
+		})
+	}
+}
+
+func TestF25ThrottleIsNeutral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
+		tr := firstAndSecond(t, n)
+		d := deploymentOf(t, tr, "a")
+		for _, streak := range []int{1, 2, 2, 3} {
+			ask(t, tr)
+			require.Equal(t, streak, d.ejection.streak)
+			time.Sleep(1200 * time.Millisecond)
+		}
+		require.Equal(t, 4, n.sends(host("a")))
+		require.False(t, statusOf(t, tr, "a").Available, "out for twice as long")
+	})
+}
+
+func TestF26ProbeIsGivenBack(t *testing.T) {
+	for name, fault := range map[string]roundTripFunc{"deployment": status(401, wrongKey), "backend": broken(errRefused)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), fault, hung, status(408, "{}"), ok200)
+				tr := firstAndSecond(t, n)
+				ask(t, tr)
+				time.Sleep(6 * time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				ask(t, tr) // 408 tells nothing either
+				require.Equal(t, 3, n.sends(host("a")))
+				resp, _ := ask(t, tr)
+				require.Equal(t, "a", servedBy(resp))
+			})
+		})
+	}
+}
+
+// The backend may be probed, the deployment not: the place at the backend is free again.
+func TestF26HalfTakenProbeIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := firstAndSecond(t, n)
+		d := deploymentOf(t, tr, "a")
+		fail := func(h *health, cause failure) {
+			now := time.Now()
+			h.change(func() { h.ejection.fail(now, now, cause, "", 0.5) })
+		}
+		fail(&d.backend.health, noAnswer)
+		fail(&d.health, misconfigured)
+		time.Sleep(3 * time.Second)
+		_, ok := newAttempt(d, time.Now())
+		require.False(t, ok)
+		require.True(t, d.backend.open(time.Now()))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		time.Sleep(2 * time.Second)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+	})
+}
+
+func TestF27SendsAreTheTransportsOwn(t *testing.T) {
+	n := newNet()
+	for i, answer := range []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(errReset), status(408, "{}")} {
+		n.on(host(fmt.Sprint("b", i)), answer)
+	}
+	cfg := Config{Base: n, MaxAttempts: 9}
+	for i := range 5 {
+		cfg.Backends = append(cfg.Backends, azure(fmt.Sprint("b", i), priority(i+1)))
+	}
+	resp, _ := ask(t, configured(t, cfg))
+	require.Equal(t, 5, n.sends())
+	require.Equal(t, "5", resp.Header.Get("X-Spillover-Attempts"))
+}
+
+func TestF28BackendWithoutTheModel(t *testing.T) {
+	n := newNet()
+	resp, _ := ask(t, balance(t, n, azure("a", serves("other")), azure("b", priority(2), serves("m"))))
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, 1, n.sends())
+}
+
+// newCreation is a request that creates something, and names no model.
+func newCreation(t testing.TB, path string) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://foo.openai.azure.com"+path, strings.NewReader(`{"purpose":"batch"}`))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	return req
+}
+
+func TestStateIsCreatedOnce(t *testing.T) {
+	impatient := func(b *Backend) { b.HeaderTimeout = time.Second }
+	for _, path := range []string{"/v1/files", "/v1/batches", "/v1/threads/t/runs", "/openai/files?api-version=1", "/never/heard/of"} {
+		for _, test := range []struct {
+			name   string
+			answer roundTripFunc
+			sends  int
+		}{
+			{"500", status(500, "{}"), 1},
+			{"503 with a time", status(503, "{}", "Retry-After: 1"), 1},
+			{"408", status(408, "{}"), 1},
+			{"reset", broken(errReset), 1},
+			{"no answer in time", hung, 1},
+			{"429", status(429, "{}"), 2},
+			{"refused", broken(errRefused), 2},
+			{"401", status(401, wrongKey), 2},
+			{"429 out of quota", status(429, noQuota), 2},
+		} {
+			t.Run(path+" "+test.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNet()
+					n.on(host("a"), test.answer)
+					tr := balance(t, n, azure("a", impatient), azure("b", impatient, priority(2)))
+					resp, err := tr.RoundTrip(newCreation(t, path))
+					require.True(t, (resp == nil) != (err == nil))
+					require.Equal(t, test.sends, n.sends())
+					if test.sends == 2 {
+						require.Equal(t, "b", servedBy(resp))
+						return
+					}
+					d := tr.table.nameless.tiers[0].members[0]
+					require.True(t, d.available(time.Now()) || test.name == "503 with a time", "no other one answered: it is not blamed")
+				})
+			})
+		}
+	}
+}
+
+func TestStateIsReadAgain(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{
+		"500": status(500, "{}"), "429": status(429, "{}"), "reset": broken(errReset), "refused": broken(errRefused),
+	} {
+		n := newNet()
+		n.on(host("a"), answer)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://x/v1/files/f", nil)
+		require.NoError(t, err)
+		require.NotPanics(t, func() {
+			resp, _ := send(t, firstAndSecond(t, n), req)
+			require.Equal(t, "b", servedBy(resp), name)
+		})
+	}
+}
+
+// A failure that could not be tried elsewhere is neither blamed nor a success.
+func TestFailureOfACreationIsNoSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(500, "{}"))
+		tr := firstAndSecond(t, n)
+		d := tr.table.nameless.tiers[0].members[0]
+		now := time.Now()
+		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
+		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
+		time.Sleep(2 * time.Second)
+		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
+		require.Equal(t, 500, resp.StatusCode)
+		require.Equal(t, "a", servedBy(resp))
+		require.True(t, d.ejection.trial, "the probe failed: it is still on trial")
+	})
+}
+
+func TestOutOfQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Two deployments of one account, and another account's.
+		account := func(name, deployment string) Backend {
+			return Backend{Name: name, URL: "https://one.openai.azure.com", APIKey: "one", Models: []Model{{Name: "m", Deployment: deployment}}}
+		}
+		n := newNet()
+		n.on("one.openai.azure.com", status(429, noQuota, "Retry-After: 1"))
+		tr := balance(t, n, account("a", "m-a"), account("b", "m-b"), azure("rest", priority(2)))
+		for range 300 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "rest", servedBy(resp))
+			time.Sleep(790 * time.Millisecond)
+		}
+		require.Equal(t, 1, n.sends("one.openai.azure.com"), "both are left alone")
+		for _, name := range []string{"a", "b"} {
+			require.Equal(t, "429 insufficient_quota", statusOf(t, tr, name).Reason)
+		}
+		n.on("one.openai.azure.com", ok200)
+		time.Sleep(6*time.Minute - 300*790*time.Millisecond)
+		resp, _ := ask(t, tr)
+		require.NotEqual(t, "rest", servedBy(resp), "back after five minutes")
+	})
+}
+
+func TestOutOfQuotaCodes(t *testing.T) {
+	for _, code := range quotaCodes {
+		n := newNet()
+		n.on(host("a"), status(429, fmt.Sprintf(`{"error":{"code":%q}}`, code)))
+		tr := firstAndSecond(t, n)
+		ask(t, tr)
+		s := statusOf(t, tr, "a")
+		require.Equal(t, "429 "+code, s.Reason)
+		require.Greater(t, time.Until(s.Until), 3*time.Minute)
+	}
+}
+
+func TestOutOfQuotaEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, noQuota))
+		n.on(host("b"), status(429, noQuota))
+		tr := firstAndSecond(t, n)
+		for i := range 3 {
+			resp, text := ask(t, tr)
+			require.Equal(t, 429, resp.StatusCode)
+			require.Contains(t, text, "insufficient_quota")
+			require.Equal(t, "false", resp.Header.Get("X-Should-Retry"), "request %d", i)
+			time.Sleep(10 * time.Second)
+		}
+		require.Equal(t, 2, n.sends(), "they are left alone")
+	})
+}
+
+// Where a backend is sent the caller's credential, that is what is spent:
+// other callers are served as ever.
+func TestOutOfQuotaIsTheCallersOwn(t *testing.T) {
+	n := newNet()
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("Api-Key") == "spent" {
+			return status(429, noQuota)(req)
+		}
+		return n.RoundTrip(req)
+	})
+	keyless := func(b *Backend) { b.APIKey = "" }
+	tr := balance(t, base, azure("a", keyless), azure("b", keyless))
+	req := newChat(t, chatPath)
+	req.Header.Set("Api-Key", "spent")
+	resp, _ := send(t, tr, req)
+	require.Equal(t, 429, resp.StatusCode)
+	resp, _ = ask(t, tr)
+	require.Equal(t, 200, resp.StatusCode)
+}
+
+func TestMisconfiguredAndOutOfQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := firstAndSecond(t, n)
+		now := time.Now()
+		for name, cause := range map[string]failure{"a": misconfigured, "b": outOfQuota} {
+			d := deploymentOf(t, tr, name)
+			d.change(func() { d.ejection.fail(now, now, cause, "", 0.5) })
+		}
+		resp, text := ask(t, tr)
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
+		require.Contains(t, text, `"code":"insufficient_quota"`)
+		require.Zero(t, n.sends())
+	})
+}
+
+func TestAllOutForFailuresAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
+		now := time.Now()
+		for name, u := range map[string]float64{"a": 0.9, "b": 0.5, "c": 0.1} {
+			d := deploymentOf(t, tr, name)
+			d.change(func() { d.ejection.fail(now, now, noAnswer, "no answer", u) })
+		}
+		n.on(host("c"), status(500, "c's own"))
+		resp, text := ask(t, tr)
+		require.Equal(t, "c's own", text)
+		require.Equal(t, 500, resp.StatusCode)
+		require.Equal(t, []string{host("c")}, n.order(), "the one due first, and it alone")
+
+		n.on(host("c"), ok200)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "c", servedBy(resp))
+		require.True(t, statusOf(t, tr, "c").Available)
+
+		// One of them throttled: now the service itself has spoken.
+		coolFor(deploymentOf(t, tr, "c"), time.Second)
+		resp, _ = ask(t, tr)
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+	})
+}
+
+// A first tier of as many as MaxAttempts that are all bad keeps no caller from
+// the second for ever: the first request may fail of it, those after it may not.
+func TestBadTierAsLargeAsMaxAttempts(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{
+		"refused": broken(errRefused), "401": status(401, wrongKey), "500": status(500, "{}"), "reset": broken(errReset), "no answer in time": hung,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				impatient := func(b *Backend) { b.HeaderTimeout = 100 * time.Millisecond }
+				backends := []Backend{azure("good", priority(2), impatient)}
+				for _, name := range []string{"x", "y", "z"} {
+					n.on(host(name), answer)
+					backends = append(backends, azure(name, impatient))
+				}
+				tr := balance(t, n, backends...)
+				failed := 0
+				for range 20 {
+					resp, err := tr.RoundTrip(newChat(t, chatPath))
+					if err != nil || resp.StatusCode != 200 {
+						failed++
+					}
+					if err == nil {
+						resp.Body.Close()
+					}
+				}
+				require.LessOrEqual(t, failed, 2)
+			})
+		})
+	}
+}
+
+// The goals of policy.md: one of four deployments is bad, and nobody notices.
+func TestPersistentFault(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer roundTripFunc
+		most   int
+	}{
+		{"401", status(401, wrongKey), 3},
+		{"403", status(403, "{}"), 3},
+		{"404", status(404, noDeployment), 3},
+		{"503", status(503, "{}"), 12},
+		{"refused", broken(errRefused), 12},
+		{"reset", broken(errReset), 12},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				var backends []Backend
+				for _, name := range []string{"bad", "b", "c", "d"} {
+					n.on(host(name), slow(250*time.Millisecond, ok200))
+					backends = append(backends, azure(name))
+				}
+				n.on(host("bad"), test.answer)
+				inTurn(t, balance(t, n, backends...), 1000, 10*time.Millisecond)
+				require.LessOrEqual(t, n.sends(host("bad")), test.most)
+				require.NotZero(t, n.sends(host("bad")))
+			})
+		})
+	}
+}

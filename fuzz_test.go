@@ -1,0 +1,207 @@
+package spillover
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, c := range captures(f) {
+		h := http.Header{}
+		for name, value := range c.Headers {
+			h.Set(name, value)
+		}
+		f.Add(c.Status, h.Get("Retry-After-Ms"), h.Get("Retry-After"), h.Get("Date"), h.Get("X-Ratelimit-Reset-Tokens"), h.Get("X-Ratelimit-Remaining-Tokens"), []byte(c.Body))
+	}
+	f.Add(429, "-1e400", "1e400, 5", "x", "1h2m3.4s", "-1", []byte("try again in 99999999999999999999h99m"))
+	f.Fuzz(func(t *testing.T, status int, ms, s, date, reset, remaining string, body []byte) {
+		h := http.Header{"retry-after-ms": {ms}, "Retry-After": {s, ms}, "Date": {date}, "x-rate-limit-reset-": {s}}
+		h["X-Ratelimit-Reset-Tokens"], h["X-Ratelimit-Remaining-Tokens"] = []string{reset}, []string{remaining}
+		d := retryAfter(status, h, body, time.Unix(1_800_000_000, 0))
+		require.GreaterOrEqual(t, d, time.Duration(0))
+		if status != http.StatusTooManyRequests && s == "" && ms == "" {
+			require.Zero(t, d)
+		}
+		require.GreaterOrEqual(t, prose(body), time.Duration(0))
+	})
+}
+
+// bodySeeds are JSON bodies of every shape.
+var bodySeeds = []string{
+	`{"model":"m"}`, ` { "a" : [ { } , [ ] , "x\"" ] , "model" : "m" , "b" : -1.5e+3 } `, `{"model":"a","model":"b"}`, `{"model":"a","model":null}`,
+	`{"\u006dodel":"\ud83d\ude00\\"}`, `{"Model":"m"}`, `{"a":{"model":"m"}}`, `{}`, `[]`, `null`, `"model"`, `{"model":"m"`, `{"model":"m",`, `{"model":"`,
+	`{"model":{"a":"}"},"b":tru}`, `{"model" "m"}`, `{"a":"\\","model":"\"}{"}`, "{\"model\":\"\xff\u2028\"}", `{"model":"m"}{"model":"n"}`, `{,"model":"m"}`, `{"a":1 2,"model":"m"}`,
+}
+
+func FuzzFindModel(f *testing.F) {
+	for _, s := range bodySeeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		model, at, found := findModel(text)
+		if found {
+			require.True(t, 0 < at.from && at.from < at.to && at.to <= len(text))
+			var there string
+			if json.Unmarshal(text[at.from:at.to], &there) == nil {
+				require.Equal(t, there, model)
+			}
+		}
+		var members map[string]json.RawMessage
+		if json.Unmarshal(text, &members) != nil || members == nil {
+			return
+		}
+		var want any
+		_ = json.Unmarshal(members["model"], &want)
+		name, _ := want.(string)
+		require.Equal(t, members["model"] != nil, found)
+		require.Equal(t, name, model)
+	})
+}
+
+func FuzzSplice(f *testing.F) {
+	for i, s := range bodySeeds {
+		f.Add([]byte(s), []string{"m-east", `"\`, "", "\x00\u2028é", "\xff"}[i%5], i, i%2 == 0)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, name string, size int, inPath bool) {
+		path := "/v1/responses"
+		if inPath {
+			path = chatPath
+		}
+		req := newChat(t, path)
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+		r := &request{Request: req, body: take(req.Body)}
+		require.NoError(t, r.read())
+		change, err := r.rename(&backend{dialect: AzureV1}, name)
+		require.NoError(t, err)
+		want := string(text)
+		if !change.none() {
+			want = string(text[:change.at.from]) + change.text + string(text[change.at.to:])
+		}
+		if len(text) > 0 {
+			require.EqualValues(t, len(want), r.body.spliced(change))
+		}
+
+		// However it is read.
+		var a attemptBody
+		require.NoError(t, r.body.open(&a, change))
+		var got []byte
+		p := make([]byte, 1+uint(size)%9)
+		for {
+			n, err := a.Read(p)
+			got = append(got, p[:n]...)
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+		}
+		require.Equal(t, want, string(got))
+
+		var before, after map[string]any
+		if json.Unmarshal(text, &before) != nil || before == nil || name == "" {
+			return
+		}
+		require.NoError(t, json.Unmarshal(got, &after))
+		_, named := before["model"].(string)
+		if _, there := before["model"]; named || inPath && !there {
+			require.Equal(t, string([]rune(name)), after["model"])
+		}
+		delete(before, "model")
+		delete(after, "model")
+		require.Equal(t, before, after)
+	})
+}
+
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{
+		chatPath, "//openai//deployments//m//chat/completions", "/openai/deployments/my%20dep%2Fft:1/embeddings?a=%20&api-version=1&b", "/openai/deployments/m", "/openai/deployments",
+		"/openai/v1/responses?api-version=preview", "/v1/files/f/content", "/v1", "/prefix/v1/models", "/models/chat/completions", "/chat/completions", "/", "", "/openai/deployments/%25/x%2f..",
+		"/openai/deployments/chat/chat/completions", "/v1/openai/deployments/x/y", "/openai/files?api-version=1&API-VERSION=2&&", "/*", "/api/projects/p/openai/v1/x",
+	} {
+		for _, name := range []string{"", "m", "a/b c", "ü%"} {
+			f.Add(s, name, "2025-01-01")
+		}
+	}
+	f.Fuzz(func(t *testing.T, target, name, version string) {
+		u, err := url.Parse("https://foo.example/" + strings.TrimPrefix(target, "/"))
+		if err != nil {
+			return
+		}
+		in := parsePath(u.EscapedPath())
+		for _, base := range []string{"", "/ai", "/a%2Fi"} {
+			for _, d := range []Dialect{Azure, AzureV1, OpenAI} {
+				b := &backend{base: base, dialect: d}
+				if d == Azure {
+					b.apiVersion = url.QueryEscape(version)
+				}
+				path := in.path(b, name)
+				require.True(t, strings.HasPrefix(path, base+"/"), path)
+				plain, raw := unescapePath(path)
+				sent := url.URL{Scheme: "https", Host: "h", Path: plain, RawPath: raw}
+				require.Equal(t, path, sent.EscapedPath(), "as it was made, it is sent")
+				if in.dialect == "" {
+					require.Equal(t, base+u.EscapedPath(), path)
+				}
+				if d == Azure && in.dialect != "" && in.namesDeployment(name) {
+					segment, _, _ := strings.Cut(strings.TrimPrefix(path, base+"/openai/deployments/"), "/")
+					model, err := url.PathUnescape(segment)
+					require.NoError(t, err)
+					require.Equal(t, name, model)
+					require.Equal(t, name, parsePath(path).model, "and it is read again as what it was")
+				}
+				require.Equal(t, others(u.RawQuery), others(in.query(b, u.RawQuery)))
+				if b.apiVersion != "" && in.dialect != "" {
+					require.Equal(t, []string{b.apiVersion}, versions(in.query(b, u.RawQuery)))
+				}
+			}
+		}
+	})
+}
+
+// others are the parts of a query but for api-version.
+func others(query string) (parts []string) {
+	for part := range strings.SplitSeq(query, "&") {
+		if name, _, _ := strings.Cut(part, "="); part != "" && !strings.EqualFold(name, "api-version") {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+func versions(query string) (found []string) {
+	for part := range strings.SplitSeq(query, "&") {
+		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(name, "api-version") {
+			found = append(found, value)
+		}
+	}
+	return found
+}
+
+func FuzzJudge(f *testing.F) {
+	for _, c := range captures(f) {
+		f.Add(c.Status, c.Headers["Retry-After"], []byte(c.Body), "chat/completions")
+	}
+	for _, body := range []string{`{"error":null}`, `{"error":[]}`, `{"error":"text"}`, `{"error":{"code":429.5e3}}`, `{"error":{"code":{"a":1}}}`, `{"error":{"code":"a\nb"}}`, `[]`, `{"code":"x"}`} {
+		f.Add(404, "", []byte(body), "files")
+	}
+	f.Fuzz(func(t *testing.T, status int, after string, body []byte, op string) {
+		o := judge(status, http.Header{"Retry-After": {after}}, body, op, time.Unix(1_800_000_000, 0))
+		require.True(t, visible(o.reason) && len(o.reason) < 100, o.reason)
+		require.GreaterOrEqual(t, o.wait, time.Duration(0))
+		if status < 400 {
+			require.Equal(t, outcome{verdict: served}, o)
+		}
+		if status >= 500 {
+			require.Equal(t, failed, o.verdict)
+		}
+		require.Equal(t, o.verdict == failed, o.cause != noFailure)
+	})
+}

@@ -1,0 +1,123 @@
+package spillover
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// learn draws the conclusions from an attempt, for the deployment and for the
+// call. Its error ends the call: the caller has left.
+func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error {
+	d, now := a.d, time.Now()
+	if o.verdict == served || o.verdict == answered {
+		d.served.Add(1)
+		d.recover(a.sent)
+		d.tier.earn()
+		c.suspicions = nil // another one answered: the blame stands
+		if o.verdict == served && c.seeking {
+			c.found(now, d.backend)
+		}
+		c.discard()
+		return nil
+	}
+	a.release(now)
+	if err != nil && c.Context().Err() != nil {
+		c.giveUp()
+		return context.Cause(c.Context())
+	}
+	if o.final {
+		// Nobody else can tell whether the deployment or the request is to blame.
+		d.failed.Add(1)
+		if o.wait > 0 {
+			c.coolDown(d, now, o)
+		}
+		c.giveUp()
+		return nil
+	}
+	switch o.verdict {
+	case throttled:
+		d.throttled.Add(1)
+		c.coolDown(d, now, o)
+		c.throttled = true
+		if !a.again {
+			c.refusers = append(c.refusers, d)
+		}
+	case failed:
+		d.failed.Add(1)
+		c.blame(a, now, o)
+	}
+	if o.verdict != throttled && o.cause != outOfQuota {
+		c.unfit = append(c.unfit, d)
+		c.general = c.general || !o.own
+	}
+	c.put(d, resp, err, o.verdict == throttled)
+	return nil
+}
+
+// found remembers where the objects are that the request asked around for.
+func (c *call) found(now time.Time, b *backend) {
+	for _, id := range c.ids {
+		c.transport.stored.put(now, id, b)
+	}
+}
+
+// coolDown leaves a deployment alone for as long as it asked, within reason.
+func (c *call) coolDown(d *deployment, now time.Time, o outcome) {
+	wait := o.wait
+	if wait <= 0 {
+		wait = c.transport.cfg.DefaultCooldown
+	}
+	d.change(func() { d.throttle.mark(now, min(wait, c.transport.cfg.MaxCooldown), o.reason) })
+}
+
+// blame counts a failure against what failed: the deployment, the backend if
+// there was no connection, or all that the account has if it is out of quota.
+func (c *call) blame(a attempt, now time.Time, o outcome) {
+	suspect := func(h *health) {
+		h.change(func() {
+			s := suspicion{health: h, was: h.ejection}
+			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
+			s.then = h.ejection
+			// That a backend's own account has spent everything is no request's fault.
+			if counted && (o.cause != outOfQuota || a.d.backend.anonymous()) {
+				c.suspicions = append(c.suspicions, s)
+			}
+		})
+	}
+	switch {
+	case o.wait > 0:
+		c.coolDown(a.d, now, o)
+	case o.connect:
+		suspect(&a.d.backend.health)
+	case o.cause == outOfQuota:
+		for d := range c.route.all {
+			if d == a.d {
+				suspect(&d.health)
+			} else if d.backend.sharesAccount(a.d.backend) && !slices.Contains(c.tried, d) {
+				suspect(&d.health)
+				c.tried = append(c.tried, d)
+			}
+		}
+	default:
+		suspect(&a.d.health)
+	}
+}
+
+// unit maps a random number to 0 ≤ u < 1.
+func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
+
+// put keeps what an attempt brought, in case nothing better comes.
+func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) {
+	if resp == nil {
+		c.errs = append(c.errs, attemptError{d.backend.name, err})
+		return
+	}
+	slot := &c.failure
+	if refusal {
+		slot = &c.refusal
+	}
+	slot.discard()
+	*slot = kept{resp, d.backend.name}
+}

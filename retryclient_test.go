@@ -1,0 +1,376 @@
+package spillover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A paced base counts the bodies of answers that were handed out and closed,
+// and notes when each request came.
+type paced struct {
+	http.RoundTripper
+	open  atomic.Int32
+	times []time.Duration
+	start time.Time
+}
+
+func pace(base http.RoundTripper) *paced { return &paced{RoundTripper: base, start: time.Now()} }
+
+func (b *paced) RoundTrip(req *http.Request) (*http.Response, error) {
+	b.times = append(b.times, time.Since(b.start))
+	resp, err := b.RoundTripper.RoundTrip(req)
+	if err == nil {
+		b.open.Add(1)
+		resp.Body = &closeOnce{resp.Body, func() { b.open.Add(-1) }}
+	}
+	return resp, err
+}
+
+type closeOnce struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c *closeOnce) Close() error {
+	if c.closed != nil {
+		c.closed()
+		c.closed = nil
+	}
+	return c.ReadCloser.Close()
+}
+
+// retrying runs a test against a client that retries over one deployment.
+func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), answers...)
+		base := pace(n)
+		client := RetryClient(balance(t, base, azure("a")), retries)
+		f(t, client, base, n)
+		require.Zero(t, base.open.Load(), "every body is closed")
+		// A bubble ends only when no goroutine is left in it.
+	})
+}
+
+func do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, string) {
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	return resp, read(t, resp)
+}
+
+// soonAfter tells whether a wait was as long as was asked for, and not much longer.
+func soonAfter(t testing.TB, want, got time.Duration) {
+	require.GreaterOrEqual(t, got, want)
+	require.Less(t, got, want+min(want/4+50*time.Millisecond, time.Second))
+}
+
+func TestRetryWaits(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"retry-after-ms: 20": 20 * time.Millisecond,
+		"Retry-After: 3":     3 * time.Second,
+		"Retry-After: 50":    50 * time.Second,
+		"Retry-After: 60":    time.Minute,      // what Azure asks for most
+		"X-Nothing: here":    10 * time.Second, // the default cool-down
+	} {
+		t.Run(header, func(t *testing.T) {
+			full := status(429, "", header)
+			retrying(t, 2, []roundTripFunc{full, full, status(200, `"ok"`)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+				req := newChat(t, chatPath)
+				resp, body := do(t, client, req)
+				require.Equal(t, 200, resp.StatusCode)
+				require.Equal(t, `"ok"`, body)
+				require.Same(t, req, resp.Request)
+				require.Equal(t, 3, n.sends())
+				soonAfter(t, want, base.times[1]-base.times[0])
+				soonAfter(t, want, base.times[2]-base.times[1])
+				for _, s := range n.seen {
+					require.Equal(t, n.seen[0].body, s.body)
+					require.EqualValues(t, len(s.body), s.length)
+				}
+			})
+		})
+	}
+}
+
+func TestRetriesAreBounded(t *testing.T) {
+	for retries, sends := range map[int]int{-1: 1, 0: 1, 1: 2, 4: 5} {
+		retrying(t, retries, []roundTripFunc{status(429, "", "Retry-After: 1")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+			resp, body := do(t, client, newChat(t, chatPath))
+			require.Equal(t, 429, resp.StatusCode)
+			require.Equal(t, sends, n.sends())
+			// The last answer is handed over as it is.
+			require.Equal(t, "1", resp.Header.Get("Retry-After"))
+			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
+		})
+	}
+}
+
+// An answer that is not waited for, and why.
+func TestRetryIsOfNoUse(t *testing.T) {
+	const text = `{"error":{"message":"m","code":"c"}}`
+	long := strings.Repeat("x", 200<<10)
+	for name, c := range map[string]struct {
+		answer roundTripFunc
+		body   string
+	}{
+		"X-Should-Retry":  {status(500, text, "X-Should-Retry: false", "X-Mine: 1"), text},
+		"client error":    {status(400, text, "Retry-After: 1", "X-Mine: 1"), text},
+		"credential":      {status(401, text, "X-Mine: 1"), text},
+		"long":            {status(422, long, "X-Mine: 1"), long},
+		"redirect":        {status(307, text, "X-Mine: 1"), text},
+		"not implemented": {status(503, text, "Retry-After: 61", "X-Mine: 1"), text},
+	} {
+		t.Run(name, func(t *testing.T) {
+			retrying(t, 5, []roundTripFunc{c.answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+				resp, body := do(t, client, newChat(t, chatPath))
+				require.Equal(t, "1", resp.Header.Get("X-Mine"))
+				require.Equal(t, c.body, body)
+				require.Equal(t, 1, n.sends())
+				require.Zero(t, time.Since(base.start))
+			})
+		})
+	}
+}
+
+// Waiting for a quota is of no use either.
+func TestRetryOfAllOutOfQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"))
+		for d := range tr.table.find("m").all {
+			d.change(func() { d.ejection.fail(time.Now(), time.Now(), outOfQuota, "429", 0) })
+		}
+		started := time.Now()
+		resp, _ := do(t, RetryClient(tr, 5), newChat(t, chatPath))
+		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
+		require.Zero(t, time.Since(started))
+	})
+}
+
+func TestRetryWithinDeadline(t *testing.T) {
+	for _, by := range []string{"context", "client"} {
+		retrying(t, 9, []roundTripFunc{status(429, "", "Retry-After: 4")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+			req := newChat(t, chatPath)
+			if by == "client" {
+				client.Timeout = 6 * time.Second
+			} else {
+				ctx, cancel := context.WithTimeout(req.Context(), 6*time.Second)
+				defer cancel()
+				req = req.WithContext(ctx)
+			}
+			resp, _ := do(t, client, req)
+			require.Equal(t, 429, resp.StatusCode, "rather the answer than the error of a wait in vain")
+			require.Equal(t, 2, n.sends())
+			soonAfter(t, 4*time.Second, time.Since(base.start))
+		})
+	}
+}
+
+func TestRetryCancelledWhileWaiting(t *testing.T) {
+	retrying(t, 9, []roundTripFunc{status(429, "", "Retry-After: 40")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+		req := newChat(t, chatPath)
+		ctx, cancel := context.WithCancel(req.Context())
+		time.AfterFunc(5*time.Second, cancel)
+		resp, err := client.Do(req.WithContext(ctx))
+		require.Nil(t, resp)
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 5*time.Second, time.Since(base.start))
+		require.Equal(t, 1, n.sends())
+	})
+}
+
+// Trouble that names no time is waited out longer each time, if the request may
+// be sent again at all.
+func TestRetryOfTrouble(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{
+		"500": status(500, `"boom"`), "502": status(502, ""), "503": status(503, ""), "529": status(529, ""), "408": status(408, ""),
+	} {
+		retrying(t, 6, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+			resp, _ := do(t, client, newChat(t, chatPath))
+			require.Equal(t, name, resp.Status[:3])
+			require.Len(t, base.times, 7)
+			for i, want := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
+				soonAfter(t, want, base.times[i+1]-base.times[i])
+			}
+		})
+		retrying(t, 6, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, _ *paced, n *fakeNet) {
+			resp, _ := do(t, client, newChat(t, "/v1/files"))
+			require.Equal(t, name, resp.Status[:3])
+			require.Equal(t, 1, n.sends(), "a file is not made twice")
+		})
+	}
+	retrying(t, 1, []roundTripFunc{status(503, "", "Retry-After: 5"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+		do(t, client, newChat(t, chatPath))
+		soonAfter(t, 5*time.Second, time.Since(base.start))
+	})
+	// A refusal made nothing.
+	retrying(t, 1, []roundTripFunc{status(429, "", "Retry-After: 5"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+		resp, _ := do(t, client, newChat(t, "/v1/files"))
+		require.Equal(t, 200, resp.StatusCode)
+	})
+}
+
+func TestRetryOfNoAnswer(t *testing.T) {
+	lost := errors.New("connection lost")
+	retrying(t, 2, []roundTripFunc{broken(lost), broken(lost), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+		resp, _ := do(t, client, newChat(t, chatPath))
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, 3, n.sends())
+	})
+	for path, sends := range map[string]int{chatPath: 3, "/v1/files": 1} {
+		retrying(t, 2, []roundTripFunc{broken(lost)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+			resp, err := client.Do(newChat(t, path))
+			require.Nil(t, resp)
+			require.ErrorIs(t, err, lost)
+			require.Equal(t, 1, strings.Count(err.Error(), "https://"), "wrapped once: %v", err)
+			require.Equal(t, sends, n.sends())
+		})
+	}
+	// What no retry mends is no reason to wait.
+	retrying(t, 9, []roundTripFunc{broken(lost)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+		req := newChat(t, chatPath)
+		req.GetBody = func() (io.ReadCloser, error) { return nil, lost }
+		_, err := client.Do(req)
+		require.ErrorIs(t, err, lost)
+		require.Zero(t, time.Since(base.start))
+	})
+}
+
+// The caller's request is read, closed and never changed.
+func TestRetryLeavesTheRequestAlone(t *testing.T) {
+	const text = `{"model":"m"}`
+	for _, kind := range []string{"GetBody", "no GetBody", "no length", "no body", "NoBody"} {
+		t.Run(kind, func(t *testing.T) {
+			retrying(t, 2, []roundTripFunc{status(429, "", "Retry-After: 1"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+				req := newChat(t, chatPath)
+				body := &closeCounter{Reader: strings.NewReader(text)}
+				req.Body, req.ContentLength = body, int64(len(text))
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+				switch kind {
+				case "no GetBody":
+					req.GetBody = nil
+				case "no length":
+					req.GetBody, req.ContentLength = nil, -1
+				case "no body":
+					req.Body, req.GetBody, req.ContentLength = nil, nil, 0
+				case "NoBody":
+					req.Body, req.GetBody, req.ContentLength = http.NoBody, nil, 0
+				}
+				before, header := *req, req.Header.Clone()
+				resp, err := client.Transport.RoundTrip(req)
+				require.NoError(t, err)
+				read(t, resp)
+				require.Equal(t, 200, resp.StatusCode)
+				require.Same(t, req, resp.Request)
+				require.Equal(t, header, req.Header)
+				require.Equal(t, before.Body, req.Body)
+				require.Same(t, before.URL, req.URL)
+				require.Equal(t, before.ContentLength, req.ContentLength)
+				require.Len(t, n.seen, 2)
+				for _, s := range n.seen {
+					if strings.HasPrefix(kind, "no b") || kind == "NoBody" {
+						require.Empty(t, s.body)
+						continue
+					}
+					require.Equal(t, text, s.body)
+					require.EqualValues(t, len(text), s.length)
+					require.Equal(t, 1, body.n)
+				}
+			})
+		})
+	}
+}
+
+// What is too large to be kept is sent once, as it comes.
+func TestRetryOfTooLargeBody(t *testing.T) {
+	const length = maxBuffered + 1
+	var got int64
+	base := roundTripFunc(func(req *http.Request) (resp *http.Response, err error) {
+		got, err = io.Copy(io.Discard, req.Body)
+		require.NoError(t, err)
+		require.NoError(t, req.Body.Close())
+		require.EqualValues(t, length, req.ContentLength)
+		return status(503, `"busy"`)(req)
+	})
+	body := &closeCounter{Reader: bytes.NewReader(make([]byte, length))}
+	req := newChat(t, chatPath)
+	req.Body, req.GetBody, req.ContentLength = body, nil, length
+	resp, text := do(t, RetryClient(balance(t, base, azure("a")), 3), req)
+	require.Equal(t, 503, resp.StatusCode)
+	require.Equal(t, `"busy"`, text)
+	require.EqualValues(t, length, got)
+	require.Equal(t, 1, body.n)
+	require.Same(t, req, resp.Request)
+}
+
+func TestRetryBodyCannotBeRead(t *testing.T) {
+	lost := errors.New("disk lost")
+	n := newNet()
+	req := newChat(t, chatPath)
+	body := &closeCounter{Reader: io.MultiReader(strings.NewReader("{"), errorReader{lost})}
+	req.Body, req.GetBody, req.ContentLength = body, nil, 10
+	_, err := RetryClient(balance(t, n, azure("a")), 3).Do(req)
+	require.ErrorIs(t, err, lost)
+	require.Equal(t, 1, body.n)
+	require.Zero(t, n.sends())
+}
+
+type errorReader struct{ error }
+
+func (e errorReader) Read([]byte) (int, error) { return 0, e.error }
+
+// Idle connections are closed when the program says so, not when one request
+// is given up.
+func TestRetryKeepsIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 1"))
+		base := &flushed{RoundTripper: n}
+		client := RetryClient(balance(t, base, azure("a")), 1)
+		do(t, client, newChat(t, chatPath))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		_, err := client.Do(newChat(t, chatPath).WithContext(ctx))
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, base.n.Load())
+		client.CloseIdleConnections()
+		require.EqualValues(t, 1, base.n.Load())
+	})
+}
+
+// A stream is handed over while it is under way.
+func TestRetryHandsStreamsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		events, w := io.Pipe()
+		n.on(host("a"), status(429, "", "Retry-After: 1"), func(req *http.Request) (*http.Response, error) {
+			resp, err := status(200, "", "Content-Type: text/event-stream")(req)
+			resp.Body, resp.ContentLength = events, -1
+			return resp, err
+		})
+		resp, err := RetryClient(balance(t, n, azure("a")), 1).Do(newChat(t, chatPath))
+		require.NoError(t, err)
+		go func() {
+			io.WriteString(w, "data: 1\n\n")
+			time.Sleep(time.Hour)
+			w.Close()
+		}()
+		p := make([]byte, 100)
+		k, err := resp.Body.Read(p)
+		require.NoError(t, err)
+		require.Equal(t, "data: 1\n\n", string(p[:k]))
+		require.Empty(t, read(t, resp))
+	})
+}

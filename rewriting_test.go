@@ -1,0 +1,762 @@
+package spillover
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// to is a backend at a URL, which calls the model m by another name if one is given.
+func to(target string, d Dialect, name string, change ...func(*Backend)) Backend {
+	b := Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
+	if name != "" {
+		b.Models = []Model{{Name: "m", Deployment: name}}
+	}
+	for _, f := range change {
+		f(&b)
+	}
+	return b
+}
+
+func apiVersion(v string) func(*Backend) { return func(b *Backend) { b.APIVersion = v } }
+
+// last is the last request that arrived.
+func (n *fakeNet) last() sent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seen[len(n.seen)-1]
+}
+
+// arrives is how a request to a target arrives at a backend.
+func arrives(t testing.TB, b Backend, method, target, body string, header ...string) sent {
+	n := newNet()
+	req := posts(t, method, target, body)
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header[name] = []string{value}
+	}
+	resp, _ := send(t, balance(t, n, b), req)
+	require.Equal(t, 200, resp.StatusCode)
+	return n.last()
+}
+
+func posts(t testing.TB, method, target, body string) *http.Request {
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, target, r)
+	require.NoError(t, err)
+	return req
+}
+
+func TestDialects(t *testing.T) {
+	// Each operation as each dialect spells it.
+	type spelling map[Dialect]string
+	const version = "?api-version=2024-10-21"
+	for op, c := range map[string]struct {
+		in, out spelling
+		inBody  bool // classic Azure looks for the model there, as the others do
+	}{
+		"chat/completions": {
+			spelling{Azure: "/openai/deployments/m/chat/completions", AzureV1: "/openai/v1/chat/completions", OpenAI: "/v1/chat/completions"},
+			spelling{Azure: "/openai/deployments/m-east/chat/completions", AzureV1: "/openai/v1/chat/completions", OpenAI: "/v1/chat/completions"},
+			false,
+		},
+		"embeddings": {
+			spelling{Azure: "/openai/deployments/m/embeddings", AzureV1: "/openai/v1/embeddings", OpenAI: "/v1/embeddings"},
+			spelling{Azure: "/openai/deployments/m-east/embeddings", AzureV1: "/openai/v1/embeddings", OpenAI: "/v1/embeddings"},
+			false,
+		},
+		"responses": {
+			spelling{Azure: "/openai/responses", AzureV1: "/openai/v1/responses", OpenAI: "/v1/responses"},
+			spelling{Azure: "/openai/responses", AzureV1: "/openai/v1/responses", OpenAI: "/v1/responses"},
+			true,
+		},
+		"files": {
+			spelling{Azure: "/openai/files", AzureV1: "/openai/v1/files", OpenAI: "/v1/files"},
+			spelling{Azure: "/openai/files", AzureV1: "/openai/v1/files", OpenAI: "/v1/files"},
+			true,
+		},
+		"an operation of tomorrow": {
+			spelling{Azure: "/openai/telepathy/now", AzureV1: "/openai/v1/telepathy/now", OpenAI: "/v1/telepathy/now"},
+			spelling{Azure: "/openai/telepathy/now", AzureV1: "/openai/v1/telepathy/now", OpenAI: "/v1/telepathy/now"},
+			true,
+		},
+	} {
+		for in, path := range c.in {
+			for out, want := range c.out {
+				t.Run(fmt.Sprintf("%s/%s to %s", op, in, out), func(t *testing.T) {
+					query := map[Dialect]string{Azure: version, AzureV1: "", OpenAI: ""}[in]
+					b := to("https://east.example/ai", out, "m-east")
+					wantQuery := ""
+					if out == Azure {
+						b.APIVersion = "2025-01-01-preview"
+						wantQuery = "api-version=2025-01-01-preview"
+					}
+					body := `{"input":"hi","model":"m"}`
+					got := arrives(t, b, http.MethodPost, "https://foo.example"+path+query, body)
+					require.Equal(t, "east.example", got.host)
+					require.Equal(t, "/ai"+want, got.path)
+					require.Equal(t, wantQuery, got.query)
+					if out != Azure || c.inBody {
+						body = `{"input":"hi","model":"m-east"}`
+					}
+					require.Equal(t, body, got.body)
+					require.EqualValues(t, len(body), got.length)
+				})
+			}
+		}
+	}
+}
+
+func TestOtherPaths(t *testing.T) {
+	for _, c := range []struct {
+		name, in string
+		b        Backend
+		want     string
+	}{
+		{"model inference", "https://r.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview",
+			to("https://r.services.ai.azure.com", AzureV1, ""), "/models/chat/completions?api-version=2024-05-01-preview"},
+		{"none we know", "https://foo.example/a%2Fb//c?x=1", to("https://h/ai", Azure, "", apiVersion("1")), "/ai/a%2Fb//c?x=1"},
+		{"root", "https://foo.example/", to("https://h/ai", OpenAI, ""), "/ai/"},
+		{"base without v1", "https://foo.example/chat/completions", to("https://h", OpenAI, ""), "/v1/chat/completions"},
+		{"base without v1, models", "https://foo.example/models", to("https://h", AzureV1, ""), "/openai/v1/models"},
+		{"base without v1, one model", "https://foo.example/models/m", to("https://h", AzureV1, ""), "/openai/v1/models/m"},
+		{"a stored answer", "https://foo.example/openai/responses/resp_1/input_items?api-version=1&after=x", to("https://h", AzureV1, ""), "/openai/v1/responses/resp_1/input_items?after=x"},
+		{"slash at the end", "https://foo.example/v1/files/", to("https://h", AzureV1, ""), "/openai/v1/files"},
+		{"project", "https://foo.example/v1/responses", to("https://r.services.ai.azure.com/api/projects/p", "", ""), "/api/projects/p/openai/v1/responses"},
+		{"project to project", "https://x.services.ai.azure.com/api/projects/q/openai/v1/responses?api-version=preview", to("https://r.services.ai.azure.com/api/projects/p/openai/v1/", "", ""), "/api/projects/p/openai/v1/responses?api-version=preview"},
+		{"gateway", "https://apim.example/team/a/openai/deployments/m/embeddings?api-version=1", to("https://apim.example/team/b", Azure, ""), "/team/b/openai/deployments/m/embeddings?api-version=1"},
+		{"gateway of OpenAI", "https://gw.example/tenant/v1/embeddings", to("https://gw.example/other/v1", "", ""), "/other/v1/embeddings"},
+		{"a deployment alone", "https://foo.example/openai/deployments/m?api-version=1", to("https://h", Azure, ""), "/openai/deployments/m?api-version=1"},
+		{"the deployments", "https://foo.example/openai/deployments?api-version=1", to("https://h", Azure, ""), "/openai/deployments?api-version=1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := arrives(t, c.b, http.MethodGet, c.in, "")
+			if got.query != "" {
+				got.path += "?" + got.query
+			}
+			require.Equal(t, c.want, got.path)
+		})
+	}
+}
+
+func TestR1R14(t *testing.T) {
+	const query = "?a=1&api-version=2024-08-01-preview&b=%20+%2f&&c"
+	for _, base := range []string{
+		"https://h.example/ai", "https://h.example/ai/", "h.example/ai", "h.example/ai/", "https://h.example//ai//",
+		"https://h.example/ai/openai", "https://h.example/ai/openai/", "https://h.example/ai/openai/deployments",
+	} {
+		for _, in := range []string{"", "/", "/prefix/", "//"} {
+			got := arrives(t, to(base, Azure, ""), http.MethodPost, "https://foo.example"+in+"/openai//deployments/m/chat/completions"+query, "{}")
+			require.Equal(t, "/ai/openai/deployments/m/chat/completions", got.path, base+in)
+			require.Equal(t, query[1:], got.query, "byte for byte")
+		}
+	}
+	got := arrives(t, to("https://h.example", Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
+	require.Equal(t, "/openai/deployments/m/chat/completions", got.path)
+}
+
+// Failing over starts from the caller's own path, not from the last attempt's.
+func TestR1Failover(t *testing.T) {
+	n := newNet()
+	for _, h := range []string{"a", "b", "c"} {
+		n.on(h, status(429, "", "Retry-After: 1"))
+	}
+	send(t, balance(t, n, to("https://a/ai", Azure, ""), to("https://b/ai", Azure, "", priority(2)), to("https://c", Azure, "", priority(3))), newChat(t, chatPath))
+	var paths []string
+	for _, s := range n.seen {
+		paths = append(paths, s.path)
+	}
+	require.Equal(t, []string{
+		"/ai/openai/deployments/m/chat/completions", "/ai/openai/deployments/m/chat/completions", "/openai/deployments/m/chat/completions",
+	}, paths)
+}
+
+func TestR2(t *testing.T) {
+	for _, segment := range []string{"my%20dep%2Fft:1", "my%20dep%2fft%3A1", "m%C3%BC", "a+b", "%25", "a!b*(c)", "chat", "v1", "openai", "deployments", "%6d", "a;b=c", "a@b"} {
+		for _, base := range []string{"https://h", "https://h/ai", "https://h/a%2Fi"} {
+			got := arrives(t, to(base, Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/"+segment+"/chat/completions", "{}")
+			require.Equal(t, strings.TrimPrefix(base, "https://h")+"/openai/deployments/"+segment+"/chat/completions", got.path)
+		}
+	}
+}
+
+// A name is a name, whatever it looks like.
+func TestR3(t *testing.T) {
+	for name, segment := range map[string]string{
+		"m-east":       "m-east",
+		"chat":         "chat",
+		"v1":           "v1",
+		"openai":       "openai",
+		"deployments":  "deployments",
+		"completions":  "completions",
+		"my dep/ft:1":  "my%20dep%2Fft:1",
+		"a?b#c%d":      "a%3Fb%23c%25d",
+		"ü":            "%C3%BC",
+		`quote"\back`:  "quote%22%5Cback",
+		"a/../b":       "a%2F..%2Fb",
+		"tab\tand\nlf": "tab%09and%0Alf",
+	} {
+		b := to("https://h/ai", Azure, name, apiVersion("1"))
+		for _, in := range []string{"/openai/deployments/m/chat/completions", "/v1/chat/completions"} {
+			got := arrives(t, b, http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
+			require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
+			require.Equal(t, `{"model":"m"}`, got.body)
+		}
+		// The same name in the body of another dialect, and back in a path.
+		got := arrives(t, to("https://h", OpenAI, name), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
+		model, _, found := findModel([]byte(got.body))
+		require.True(t, found)
+		require.Equal(t, name, model)
+		got = arrives(t, to("https://h/ai", Azure, "", apiVersion("1")), http.MethodPost, "https://foo.example/v1/chat/completions", got.body)
+		require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
+	}
+}
+
+func TestR3ModelsOfCallersPath(t *testing.T) {
+	for path, model := range map[string]string{
+		"/openai/deployments/chat/chat/completions":          "chat",
+		"/openai/deployments/v1/chat/completions":            "v1",
+		"/openai/deployments/openai/chat/completions":        "openai",
+		"/openai/deployments/deployments/embeddings":         "deployments",
+		"/openai/deployments/my%20dep%2Fft:1/embeddings":     "my dep/ft:1",
+		"/v1/deployments/openai/deployments/x":               "",
+		"//openai//deployments//gpt//chat//completions":      "gpt",
+		"/openai/v1/deployments/x":                           "",
+		"/api/projects/p/openai/deployments/gpt/embeddings/": "gpt",
+	} {
+		require.Equal(t, model, parsePath(path).model, path)
+	}
+}
+
+// A caller's model must not lead elsewhere on the host than to a deployment.
+func TestR3DotsAreNoPath(t *testing.T) {
+	for _, name := range []string{".", ".."} {
+		n := newNet()
+		tr := balance(t, n, to("https://h", Azure, "", apiVersion("1")))
+		send(t, tr, posts(t, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"`+name+`"}`))
+		for _, s := range n.seen {
+			u, err := url.Parse("https://h" + s.path)
+			require.NoError(t, err)
+			require.Equal(t, s.path, u.JoinPath().EscapedPath(), "a server would resolve it to another path")
+		}
+	}
+}
+
+// Every byte of a body but its model is the caller's.
+func TestR4(t *testing.T) {
+	long := strings.Repeat("all work and no play ", 5000)
+	for name, c := range map[string]struct{ in, want string }{
+		"first":           {`{"model":"m", "messages":[]}`, `{"model":"m-east", "messages":[]}`},
+		"last":            {`{"messages":["` + long + `"],"model":"m"}`, `{"messages":["` + long + `"],"model":"m-east"}`},
+		"spaces":          {" {\r\n\t\"model\" :\n \"m\"\t,\"a\":1 }\n", " {\r\n\t\"model\" :\n \"m-east\"\t,\"a\":1 }\n"},
+		"numbers as they": {`{"a":1.0e+2,"b":12345678901234567890,"model":"m","c":0.10}`, `{"a":1.0e+2,"b":12345678901234567890,"model":"m-east","c":0.10}`},
+		"escaped key":     {`{"\u006dod\u0065l":"m"}`, `{"\u006dod\u0065l":"m-east"}`},
+		"escaped value":   {`{"model":"\u006d"}`, `{"model":"m-east"}`},
+		"duplicate":       {`{"model":"x","a":{},"model":"m"}`, `{"model":"x","a":{},"model":"m-east"}`},
+		"nested":          {`{"a":{"model":"m"},"b":[{"model":"m"}],"model":"m"}`, `{"a":{"model":"m"},"b":[{"model":"m"}],"model":"m-east"}`},
+		"in a string":     {`{"a":"\"model\":\"m\"","model":"m"}`, `{"a":"\"model\":\"m\"","model":"m-east"}`},
+		"cut off":         {`{"model":"m","messages":[`, `{"model":"m-east","messages":[`},
+		"other encodings": {"{\"a\":\"\xff\xfe\",\"model\":\"m\"}", "{\"a\":\"\xff\xfe\",\"model\":\"m-east\"}"},
+
+		"absent":      {`{"messages":[]}`, `{"messages":[]}`},
+		"only nested": {`{"a":{"model":"m"}}`, `{"a":{"model":"m"}}`},
+		"other case":  {`{"Model":"m"}`, `{"Model":"m"}`},
+		"number":      {`{"model":5}`, `{"model":5}`},
+		"null":        {`{"model":null}`, `{"model":null}`},
+		"array":       {`[{"model":"m"}]`, `[{"model":"m"}]`},
+		"no JSON":     {`model=m`, `model=m`},
+		"half":        {`{"model":"m`, `{"model":"m`},
+		"empty":       {`{}`, `{}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, d := range []Dialect{OpenAI, AzureV1} {
+				got := arrives(t, to("https://h", d, "m-east"), http.MethodPost, "https://foo.example/v1/files", c.in)
+				require.Equal(t, c.want, got.body)
+				require.EqualValues(t, len(c.want), got.length)
+			}
+		})
+	}
+}
+
+// A classic caller names the model in the path alone, or has something else in
+// the body, which classic Azure does not look at. Other dialects do.
+func TestR4FromPath(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"messages":[]}`:               `{"model":"m-east","messages":[]}`,
+		`{}`:                            `{"model":"m-east"}`,
+		" {\n } ":                       " {\"model\":\"m-east\"\n } ",
+		`{"model":"gpt-4o","a":1}`:      `{"model":"m-east","a":1}`,
+		`{"a":1,"model":"m-east"}`:      `{"a":1,"model":"m-east"}`,
+		`{"model":null,"messages":[]}`:  `{"model":"m-east","messages":[]}`, // what LangChain sends
+		`{"messages":[],"model":null }`: `{"messages":[],"model":"m-east" }`,
+		`[]`:                            `[]`,
+		``:                              ``,
+	} {
+		t.Run(in, func(t *testing.T) {
+			got := arrives(t, to("https://h", AzureV1, "m-east"), http.MethodPost, "https://foo.example"+chatPath, in)
+			require.Equal(t, want, got.body)
+			require.EqualValues(t, len(want), got.length)
+		})
+	}
+}
+
+// each attempt is looked at with its body, its length and a fresh body of GetBody.
+func bodiesOf(t testing.TB, answers ...roundTripFunc) (base roundTripFunc, seen *[]string) {
+	seen = new([]string)
+	return func(req *http.Request) (*http.Response, error) {
+		text, err := io.ReadAll(req.Body)
+		require.NoError(t, err)
+		require.NoError(t, req.Body.Close())
+		require.EqualValues(t, len(text), req.ContentLength)
+		for range 2 {
+			again, err := req.GetBody()
+			require.NoError(t, err)
+			second, err := io.ReadAll(again)
+			require.NoError(t, err)
+			require.NoError(t, again.Close())
+			require.Equal(t, string(text), string(second))
+		}
+		*seen = append(*seen, string(text))
+		return answers[min(len(*seen), len(answers))-1](req)
+	}, seen
+}
+
+func TestR4Failover(t *testing.T) {
+	full := status(429, "", "Retry-After: 1")
+	for _, kind := range []string{"with GetBody", "with one reader for all", "without"} {
+		t.Run(kind, func(t *testing.T) {
+			base, seen := bodiesOf(t, full, full, full, status(200, "{}"))
+			tr := balance(t, base,
+				to("https://a", OpenAI, "a-much-longer-name"), to("https://b", AzureV1, "x", priority(2)),
+				to("https://c", Azure, "", priority(3), apiVersion("1")), to("https://d", OpenAI, "", priority(4)))
+			req := posts(t, http.MethodPost, "https://foo.example/v1/chat/completions", `{"a":1,"model":"m","b":2}`)
+			switch kind {
+			case "without":
+				req.GetBody, req.ContentLength = nil, -1
+			case "with one reader for all":
+				one := strings.NewReader(`{"a":1,"model":"m","b":2}`)
+				req.Body = io.NopCloser(one)
+				req.GetBody = func() (io.ReadCloser, error) {
+					_, err := one.Seek(0, io.SeekStart)
+					return io.NopCloser(one), err
+				}
+			}
+			resp, _ := send(t, tr, req)
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, []string{
+				`{"a":1,"model":"a-much-longer-name","b":2}`, `{"a":1,"model":"x","b":2}`, `{"a":1,"model":"m","b":2}`, `{"a":1,"model":"m","b":2}`,
+			}, *seen)
+		})
+	}
+}
+
+// What is no plain JSON is sent as it is, its model unread.
+func TestR4OpaqueBodies(t *testing.T) {
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, err := w.Write([]byte(`{"model":"m"}`))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	require.NoError(t, m.WriteField("model", "m"))
+	part, err := m.CreateFormFile("file", "a.wav")
+	require.NoError(t, err)
+	_, err = part.Write(bytes.Repeat([]byte{0, 1, 0xff, '"', '{'}, 100_000))
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+
+	for name, c := range map[string]struct{ path, body, header string }{
+		"gzip":                {"/openai/v1/responses", zipped.String(), "Content-Encoding: gzip"},
+		"upload":              {"/openai/v1/files", form.String(), "Content-Type: " + m.FormDataContentType()},
+		"JSON says multipart": {"/openai/v1/responses", `{"model":"m"}`, "Content-Type: Multipart/form-data; boundary=x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, seen := bodiesOf(t, status(429, "", "Retry-After: 1"), status(200, "{}"))
+			tr := balance(t, base, to("https://a", AzureV1, "m-a"), to("https://b", OpenAI, "m-b", priority(2)))
+			req := posts(t, http.MethodPost, "https://foo.example"+c.path, c.body)
+			field, value, _ := strings.Cut(c.header, ": ")
+			req.Header.Set(field, value)
+			resp, _ := send(t, tr, req)
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, []string{c.body, c.body}, *seen)
+		})
+	}
+
+	got := arrives(t, to("https://h", Azure, "m-east"), http.MethodPost, "https://foo.example/openai/deployments/m/audio/transcriptions?api-version=1",
+		form.String(), "Content-Type: "+m.FormDataContentType())
+	require.Equal(t, "/openai/deployments/m-east/audio/transcriptions", got.path, "the path tells it")
+	require.Equal(t, form.String(), got.body)
+}
+
+func TestR4GetBodyFails(t *testing.T) {
+	gone := errors.New("gone")
+	n := newNet()
+	req := newChat(t, "/v1/chat/completions")
+	req.GetBody = func() (io.ReadCloser, error) { return nil, gone }
+	_, err := balance(t, n, azure("a")).RoundTrip(req)
+	require.ErrorIs(t, err, gone)
+	require.Zero(t, n.sends())
+}
+
+func TestR5(t *testing.T) {
+	const own = "2025-04-01"
+	for _, c := range []struct {
+		in   Dialect
+		out  Dialect
+		own  string
+		raw  string
+		want string
+	}{
+		{Azure, Azure, own, "api-version=1", "api-version=" + own},
+		{Azure, Azure, own, "a=%20&api-version=1&b=2", "a=%20&api-version=" + own + "&b=2"},
+		{Azure, Azure, own, "API-Version=1&a", "api-version=" + own + "&a"},
+		{Azure, Azure, own, "api-version=1&a=b&api-version=2", "api-version=" + own + "&a=b"},
+		{Azure, Azure, own, "", "api-version=" + own},
+		{Azure, Azure, own, "a=b", "a=b&api-version=" + own},
+		{Azure, Azure, own, "x-api-version=1", "x-api-version=1&api-version=" + own},
+		{Azure, Azure, "", "api-version=1&a=%2f", "api-version=1&a=%2f"},
+		{Azure, Azure, "", "", ""},
+		{AzureV1, Azure, own, "api-version=preview", "api-version=" + own},
+		{OpenAI, Azure, own, "limit=5", "limit=5&api-version=" + own},
+		{Azure, AzureV1, "", "a=%20&api-version=1&b", "a=%20&b"},
+		{AzureV1, AzureV1, "", "api-version=preview&&a", "api-version=preview&&a"},
+		{OpenAI, AzureV1, "", "a=1&b=", "a=1&b="},
+		{Azure, OpenAI, "", "api-version=1", ""},
+		{AzureV1, OpenAI, "", "api-version=preview&after=x", "after=x"},
+		{OpenAI, OpenAI, "", "after=%e2%82&after=;", "after=%e2%82&after=;"},
+	} {
+		path := map[Dialect]string{Azure: "/openai/files?", AzureV1: "/openai/v1/files?", OpenAI: "/v1/files?"}[c.in]
+		got := arrives(t, to("https://h", c.out, "", apiVersion(c.own)), http.MethodGet, strings.TrimSuffix("https://foo.example"+path+c.raw, "?"), "")
+		require.Equal(t, c.want, got.query, "%s to %s: %q", c.in, c.out, c.raw)
+	}
+}
+
+func TestR6R7(t *testing.T) {
+	var hosts []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		hosts = append(hosts, req.Host+req.RequestURI)
+	}))
+	defer server.Close()
+	tr := configured(t, Config{Base: server.Client().Transport, Backends: []Backend{to(server.URL+"/ai", Azure, "my dep/ft:1")}})
+	req := newChat(t, chatPath)
+	req.Host = "foo.example"
+	send(t, tr, req)
+	u, err := url.Parse(server.URL)
+	require.NoError(t, err)
+	require.Equal(t, []string{u.Host + "/ai/openai/deployments/my%20dep%2Fft:1/chat/completions?api-version=2024-08-01-preview"}, hosts)
+	require.Equal(t, "foo.example", req.Host)
+}
+
+// credentials are the two headers that carry one, whatever the case.
+func credentials(h http.Header) http.Header {
+	out := http.Header{}
+	for name, v := range h {
+		if strings.EqualFold(name, "api-key") || strings.EqualFold(name, "authorization") {
+			out[name] = v
+		}
+	}
+	return out
+}
+
+func TestR8R10(t *testing.T) {
+	key := func(k string) func(*Backend) { return func(b *Backend) { b.APIKey = k } }
+	token := func(b *Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { return "entra", nil }
+	}
+	both := []string{"Api-Key: callers", "Authorization: Bearer callers"}
+	for name, c := range map[string]struct {
+		d      Dialect
+		set    func(*Backend)
+		caller []string
+		want   http.Header
+	}{
+		"azure key":                  {Azure, key("own"), both, http.Header{"Api-Key": {"own"}}},
+		"azure-v1 key":               {AzureV1, key("own"), both, http.Header{"Api-Key": {"own"}}},
+		"openai key":                 {OpenAI, key("own"), both, http.Header{"Authorization": {"Bearer own"}}},
+		"azure token":                {Azure, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"azure-v1 token":             {AzureV1, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"openai token":               {OpenAI, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"by hand":                    {Azure, key("own"), []string{"api-key: callers", "AUTHORIZATION: Bearer callers"}, http.Header{"Api-Key": {"own"}}},
+		"by hand, to openai":         {OpenAI, key("own"), []string{"api-key: callers", "authorization: Bearer callers"}, http.Header{"Authorization": {"Bearer own"}}},
+		"none":                       {Azure, key(""), nil, http.Header{}},
+		"callers key":                {Azure, key(""), both[:1], http.Header{"Api-Key": {"callers"}}},
+		"callers key by hand":        {AzureV1, key(""), []string{"api-key: callers"}, http.Header{"Api-Key": {"callers"}}},
+		"callers token":              {Azure, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
+		"callers, openai":            {OpenAI, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
+		"callers key is not openais": {OpenAI, key(""), both[:1], http.Header{}},
+		"callers both, openai":       {OpenAI, key(""), both, http.Header{"Authorization": {"Bearer callers"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := to("https://h", c.d, "", c.set)
+			got := arrives(t, b, http.MethodPost, "https://foo.example/v1/responses", "{}", slices.Concat(c.caller, []string{"X-Mine: 1"})...)
+			require.Equal(t, c.want, credentials(got.header))
+			require.Equal(t, "1", got.header.Get("X-Mine"))
+		})
+	}
+}
+
+// A header without a value is legal: it takes a default of net/http's out.
+func TestR8HeaderWithoutValue(t *testing.T) {
+	for _, name := range []string{"Authorization", "Api-Key", "api-key", "User-Agent"} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			for _, b := range []Backend{azure("a"), to("https://h", OpenAI, "", func(b *Backend) { b.APIKey = "" })} {
+				req := newChat(t, chatPath)
+				req.Header.Del("api-key")
+				req.Header[name] = nil
+				require.NotPanics(t, func() { send(t, balance(t, n, b), req) })
+			}
+		})
+	}
+}
+
+// No attempt gets what was another's.
+func TestR8Failover(t *testing.T) {
+	full := status(429, "", "Retry-After: 1")
+	n := newNet()
+	backends := []Backend{
+		to("https://a", Azure, "", func(b *Backend) { b.APIKey = "KA" }),
+		to("https://b", Azure, "", priority(2), func(b *Backend) { b.APIKey = "" }),
+		to("https://c", AzureV1, "", priority(3), func(b *Backend) { b.APIKey = "KC" }),
+		to("https://d", Azure, "", priority(4), func(b *Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "TD", nil }
+		}),
+	}
+	for _, h := range []string{"a", "b", "c", "d"} {
+		n.on(h, full)
+	}
+	ask(t, balance(t, n, backends...))
+	var got []http.Header
+	for _, s := range n.seen {
+		got = append(got, credentials(s.header))
+	}
+	require.Equal(t, []http.Header{
+		{"Api-Key": {"KA"}}, {"Api-Key": {"example API key"}}, {"Api-Key": {"KC"}}, {"Authorization": {"Bearer TD"}},
+	}, got)
+}
+
+// What does not concern a credential goes along, several values too, and a base
+// that changes its header changes nobody else's.
+func TestHeadersAreCopies(t *testing.T) {
+	var got []http.Header
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		got = append(got, req.Header.Clone())
+		for name := range req.Header {
+			req.Header[name][0] = "changed"
+			req.Header[name] = append(req.Header[name], "more")
+		}
+		req.Header.Set("X-New", "1")
+		req.URL.Path = "/changed"
+		return status(429, "", "Retry-After: 1")(req)
+	})
+	req := newChat(t, chatPath)
+	req.Header["x-By-Hand"] = []string{"1", "2", "3"}
+	before := req.Header.Clone()
+	ask := balance(t, base, azure("a"), azure("b"))
+	send(t, ask, req)
+	require.Equal(t, before, req.Header)
+	for _, h := range got {
+		require.Equal(t, []string{"1", "2", "3"}, h["x-By-Hand"])
+		require.NotContains(t, h, "X-New")
+		require.NotEqual(t, "changed", h.Get("Content-Type"))
+	}
+	require.Len(t, got, 2)
+}
+
+func TestR9(t *testing.T) {
+	calls := 0
+	bad := errors.New("no identity")
+	tokens := []func() (string, error){
+		func() (string, error) { return "first", nil },
+		func() (string, error) { return "second", nil },
+		func() (string, error) { return "", bad },
+		func() (string, error) { return "", nil },
+		func() (string, error) { return "line\nbreak", nil },
+	}
+	type contextKey struct{}
+	entra := func(b *Backend) {
+		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) {
+			require.Equal(t, "the caller's", ctx.Value(contextKey{}))
+			calls++
+			return tokens[calls-1]()
+		}
+	}
+	for i, want := range []string{"a", "a", "b", "b", "b"} {
+		n := newNet()
+		calls = i
+		tr := balance(t, n, azure("a", entra), azure("b", priority(2)))
+		req := newChat(t, chatPath)
+		resp, _ := send(t, tr, req.WithContext(context.WithValue(req.Context(), contextKey{}, "the caller's")))
+		require.Equal(t, want, servedBy(resp))
+		require.Equal(t, i+1, calls, "once for each attempt")
+		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "what was not sent is no attempt")
+		if want == "a" {
+			require.Equal(t, http.Header{"Authorization": {"Bearer " + []string{"first", "second"}[i]}}, credentials(n.last().header))
+			continue
+		}
+		require.Zero(t, n.sends(host("a")))
+		d := at(t, tr, "a")
+		require.False(t, d.Available)
+		require.Equal(t, "no token", d.Reason)
+		require.EqualValues(t, 1, d.Failed)
+	}
+
+	n := newNet()
+	calls = 2
+	req := newChat(t, chatPath)
+	_, err := balance(t, n, azure("a", entra)).RoundTrip(req.WithContext(context.WithValue(req.Context(), contextKey{}, "the caller's")))
+	require.ErrorIs(t, err, bad)
+	require.EqualError(t, err, "spillover: no answer for m: a: token: no identity")
+}
+
+func TestR9CallerLeavesForTheToken(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := balance(t, newNet(), azure("a", func(b *Backend) {
+		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) {
+			cancel()
+			return "", ctx.Err()
+		}
+	}))
+	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+	require.Equal(t, context.Canceled, err)
+	require.True(t, at(t, tr, "a").Available)
+}
+
+func TestR11(t *testing.T) {
+	full := status(429, "", "Retry-After: 1")
+	n := newNet()
+	n.on("a", full)
+	n.on("b", status(500, ""))
+	tr := balance(t, n, to("https://a/ai", OpenAI, "other"), to("https://b", Azure, "third", priority(2), apiVersion("1")), to("https://c", AzureV1, "", priority(3)))
+	for _, path := range []string{chatPath, "/v1/chat/completions?a=b", "/openai/v1/responses"} {
+		req := newChat(t, path)
+		req.Header["x-by-hand"] = []string{"1"}
+		before, target, header, body := *req, *req.URL, req.Header.Clone(), req.Body
+		send(t, tr, req)
+		require.Equal(t, before.Method, req.Method)
+		require.Equal(t, before.Host, req.Host)
+		require.Equal(t, before.ContentLength, req.ContentLength)
+		require.Same(t, before.URL, req.URL)
+		require.Equal(t, target, *req.URL)
+		require.Equal(t, header, req.Header)
+		require.Equal(t, body, req.Body)
+	}
+}
+
+func TestR12(t *testing.T) {
+	const caller, key, entra, query = "SECRET-caller", "SECRET-key", "SECRET-token", "SECRET-query"
+	const text = `{"error":{"message":"Incorrect API key","code":"invalid_api_key"}}`
+	token := func(b *Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { return entra, nil }
+	}
+	own := func(b *Backend) { b.APIKey = key }
+	backends := []Backend{azure("a", own), azure("b", token, priority(2)), azure("c", own, priority(3))}
+	for name, answer := range map[string]roundTripFunc{
+		"200": status(200, "{}"), "401": status(401, text), "429": status(429, "", "Retry-After: 1"), "500": status(500, ""),
+		"400": status(400, text), "none": broken(errors.New("reset")), "neither": func(*http.Request) (*http.Response, error) { return nil, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := balance(t, answer, backends...)
+			req := newChat(t, chatPath+"&code="+query)
+			req.Header = http.Header{"Authorization": {"Bearer " + caller}, "api-key": {caller}}
+			resp, err := tr.RoundTrip(req)
+			told := fmt.Sprintf("%v %+v %#v %+v", err, err, err, tr.Status())
+			if resp != nil {
+				told += fmt.Sprintf("%v %s", resp.Header, read(t, resp))
+			}
+			require.NotContains(t, told, "SECRET")
+		})
+	}
+}
+
+func TestR12Configuration(t *testing.T) {
+	b := azure("a", func(b *Backend) {
+		b.APIKey, b.URL = "SECRET key\n", "https://user:SECRET@h/?code=SECRET#SECRET"
+		b.Token = func(context.Context) (string, error) { return "SECRET", nil }
+		b.APIVersion = "" // is told as it is: it is no secret
+	})
+	for _, target := range []string{b.URL, "https://user:SECRET@h:port", "user:SECRET@h", "https://[SECRET", "https://h/%zzSECRET"} {
+		b.URL = target
+		_, err := New(Config{Backends: []Backend{b, b}})
+		require.Error(t, err)
+		require.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), "SECRET", target)
+	}
+}
+
+// A program that logs its client or its configuration must not log its keys.
+func TestR12String(t *testing.T) {
+	b := azure("a", func(b *Backend) { b.APIKey = "SECRET" })
+	withUser := b
+	withUser.URL = "https://me:SECRET@h/?code=SECRET"
+	tr := balance(t, newNet(), b)
+	client := http.Client{Transport: tr}
+	for _, v := range []any{tr, b, &b, withUser, Config{Backends: []Backend{b, withUser}}, []Backend{b}, tr.Status(), client, &client, RetryClient(tr, 1)} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+			require.NotContains(t, fmt.Sprintf(verb, v), "SECRET", "%T %s", v, verb)
+		}
+	}
+	require.Equal(t, "spillover.Transport(a)", tr.String())
+}
+
+func TestR16(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, "", "Retry-After: 1"))
+	n.on(host("b"), status(200, "{}", "x-spillover-backend: inner", "X-Spillover-Attempts: 7", "X-Ratelimit-Remaining-Tokens: 5"))
+	resp, _ := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
+	require.Equal(t, []string{"b"}, resp.Header["X-Spillover-Backend"])
+	require.Equal(t, []string{"2"}, resp.Header["X-Spillover-Attempts"])
+	require.Equal(t, "5", resp.Header.Get("X-Ratelimit-Remaining-Tokens"), "R15: what one backend has left is told as it is")
+
+	n.on(host("b"), status(400, `"mine"`))
+	tr := balance(t, n, azure("b"))
+	resp, body := ask(t, tr)
+	require.Equal(t, `"mine"`, body)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+}
+
+// Requests that create state are not sent twice once they may have been received.
+func TestStateIsMadeOnce(t *testing.T) {
+
+	for name, c := range map[string]struct {
+		answer roundTripFunc
+		sends  int
+	}{
+		"500":     {status(500, `"boom"`), 1},
+		"reset":   {broken(errors.New("reset")), 1},
+		"429":     {status(429, "", "Retry-After: 1"), 2},
+		"refused": {broken(dialError), 2},
+	} {
+		for _, path := range []string{"/openai/files?api-version=1", "/openai/v1/batches", "/v1/vector_stores", "/v1/threads/t/runs"} {
+			n := newNet()
+			n.on(host("a"), c.answer)
+			tr := balance(t, n, azure("a"), azure("b", priority(2)))
+			resp, err := tr.RoundTrip(posts(t, http.MethodPost, "https://foo.example"+path, `{}`))
+			require.Equal(t, c.sends, n.sends(), name+" "+path)
+			require.Equal(t, name == "reset", err != nil)
+			if name == "500" {
+				require.Equal(t, `"boom"`, read(t, resp))
+			}
+		}
+	}
+}
+
+var dialError = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}

@@ -1,0 +1,464 @@
+package spillover
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seeded makes the choices of a Transport the same in every run.
+func seeded(tr *Transport) *Transport {
+	var mu sync.Mutex
+	source := rand.New(rand.NewPCG(1, 2))
+	tr.random = func() uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return source.Uint64()
+	}
+	return tr
+}
+
+// deploymentOf is a backend's deployment of the model m.
+func deploymentOf(t testing.TB, tr *Transport, backend string) *deployment {
+	for d := range tr.table.find("m").all {
+		if d.backend.name == backend {
+			return d
+		}
+	}
+	require.Fail(t, "no such backend", backend)
+	return nil
+}
+
+// statusOf is what Status tells of a backend's deployment of the model m.
+func statusOf(t testing.TB, tr *Transport, backend string) DeploymentStatus {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			for _, d := range b.Deployments {
+				if b.Name == backend && d.Model == "m" {
+					return d
+				}
+			}
+		}
+	}
+	require.Fail(t, "not in Status", backend)
+	return DeploymentStatus{}
+}
+
+// coolFor throttles a deployment from now on.
+func coolFor(d *deployment, wait time.Duration) {
+	d.change(func() { d.throttle.mark(time.Now(), wait, "429") })
+}
+
+// slow answers after a time, or not at all once the request's context ends.
+func slow(wait time.Duration, f roundTripFunc) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		select {
+		case <-time.After(wait):
+			return f(req)
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
+	}
+}
+
+// inTurn starts requests one after the other, all of which are under way
+// together, and waits until all are answered with 200.
+func inTurn(t testing.TB, tr *Transport, requests int, between time.Duration) {
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			resp, _ := ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode)
+		})
+		synctest.Wait()
+		if between > 0 {
+			time.Sleep(between)
+		}
+	}
+	all.Wait()
+}
+
+func TestS1PriorityIsAPromise(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("first"), azure("second", priority(2), weight(100)))
+	for range 1000 {
+		ask(t, tr)
+	}
+	require.Equal(t, 1000, n.sends(host("first")))
+	require.Zero(t, n.sends(host("second")))
+}
+
+func TestS2SecondTierShares(t *testing.T) {
+	n := newNet()
+	n.on(host("first"), status(429, "{}", "Retry-After: 60"))
+	tr := seeded(balance(t, n, azure("first"), azure("a", priority(2)), azure("b", priority(2))))
+	for range 1000 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.Equal(t, 1, n.sends(host("first")))
+	require.InDelta(t, 500, n.sends(host("a")), 100)
+	require.InDelta(t, 500, n.sends(host("b")), 100)
+}
+
+func TestS3FirstTierComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
+		tr := balance(t, n, azure("first"), azure("second", priority(2)))
+		from := func() string { resp, _ := ask(t, tr); return servedBy(resp) }
+		require.Equal(t, "second", from())
+		time.Sleep(5*time.Second - 1)
+		require.Equal(t, "second", from(), "a nanosecond too early")
+		time.Sleep(1)
+		require.Equal(t, "first", from())
+		require.True(t, !deploymentOf(t, tr, "first").troubled.Load(), "its success ends all that was held against it")
+	})
+}
+
+// The success of a request that was sent before the throttle began is older
+// than the service's word.
+func TestS3OlderSuccessLiftsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), slow(2*time.Second, status(200, "{}")), status(429, "{}", "Retry-After: 10"), status(200, "{}"))
+		tr := balance(t, n, azure("first"), azure("second", priority(2)))
+		var older sync.WaitGroup
+		older.Go(func() {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "first", servedBy(resp))
+		})
+		synctest.Wait()
+		time.Sleep(time.Second)
+		ask(t, tr)
+		older.Wait()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "second", servedBy(resp))
+		require.Equal(t, 9*time.Second, time.Until(statusOf(t, tr, "first").Until))
+	})
+}
+
+func TestS4LoadIsDistributed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		names := []string{"oai-eastus", "oai-southcentralus", "oai-westus"}
+		var backends []Backend
+		for _, name := range names {
+			n.on(host(name), slow(time.Second, status(200, "{}")))
+			backends = append(backends, azure(name))
+		}
+		inTurn(t, seeded(balance(t, n, backends...)), 100, 0)
+		for _, name := range names {
+			require.InDelta(t, 33, n.sends(host(name)), 7, name)
+		}
+	})
+}
+
+func TestS5DownGetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		for _, name := range []string{"a", "b", "down"} {
+			n.on(host(name), slow(time.Second, status(200, "{}")))
+		}
+		tr := seeded(balance(t, n, azure("a"), azure("b"), azure("down")))
+		coolFor(deploymentOf(t, tr, "down"), time.Minute)
+		inTurn(t, tr, 100, 0)
+		require.Zero(t, n.sends(host("down")))
+		require.InDelta(t, 50, n.sends(host("a")), 10)
+		require.InDelta(t, 50, n.sends(host("b")), 10)
+	})
+}
+
+func TestS7DownOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+		for _, name := range []string{"a", "b", "c"} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode)
+			coolFor(deploymentOf(t, tr, name), 44*time.Second)
+		}
+		resp, text := ask(t, tr)
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, "44", resp.Header.Get("Retry-After"))
+		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
+		require.Contains(t, text, "All 3 deployments of m are unavailable")
+		require.Equal(t, 3, n.sends())
+	})
+}
+
+func TestS7FailedOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+		for i, name := range []string{"a", "b", "c"} {
+			d, now := deploymentOf(t, tr, name), time.Now()
+			d.change(func() { d.ejection.fail(now, now, noAnswer, "no answer", float64(i)/4) })
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode, "our own judgement shuts no pool")
+		require.Equal(t, "a", servedBy(resp), "the one due first")
+	})
+}
+
+// counter is a Selector that counts and takes the one that it is told to.
+type counter struct {
+	calls [][]Candidate
+	take  int
+}
+
+func (c *counter) Select(candidates []Candidate) int {
+	c.calls = append(c.calls, append([]Candidate(nil), candidates...))
+	return c.take
+}
+
+func TestS8SingleDeployment(t *testing.T) {
+	n, s := newNet(), &counter{}
+	tr := configured(t, Config{Base: n, Backends: []Backend{azure("only")}, Selector: s})
+	for range 10 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, "only", servedBy(resp))
+	}
+	require.Equal(t, 10, n.sends())
+	require.Empty(t, s.calls, "there is nothing to select")
+}
+
+func TestS9Selector(t *testing.T) {
+	n, s := newNet(), &counter{take: 1}
+	for _, name := range []string{"a", "b", "c"} {
+		n.on(host(name), status(429, "{}"))
+	}
+	backends := []Backend{azure("a", weight(2)), azure("b", serves("m")), azure("c"), azure("last", priority(2))}
+	backends[1].Models[0].Deployment = "m-b"
+	tr := configured(t, Config{Base: n, Backends: backends, Selector: s})
+	resp, _ := ask(t, tr)
+	require.Equal(t, "last", servedBy(resp))
+	require.Equal(t, [][]Candidate{
+		{
+			{Backend: "a", Model: "m", Deployment: "m", Priority: 1, Weight: 2},
+			{Backend: "b", Model: "m", Deployment: "m-b", Priority: 1, Weight: 1},
+			{Backend: "c", Model: "m", Deployment: "m", Priority: 1, Weight: 1},
+		},
+		{
+			{Backend: "a", Model: "m", Deployment: "m", Priority: 1, Weight: 2},
+			{Backend: "c", Model: "m", Deployment: "m", Priority: 1, Weight: 1},
+		},
+	}, s.calls, "asked while there are two or more of one tier, and of none tried")
+	require.Equal(t, []string{host("b"), host("c"), host("a"), host("last")}, n.order())
+}
+
+// order is the hosts in the order they were sent to.
+func (n *fakeNet) order() (hosts []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.seen {
+		hosts = append(hosts, s.host)
+	}
+	return hosts
+}
+
+func TestS9SelectorOutOfRange(t *testing.T) {
+	for _, index := range []int{-1, 2, 1 << 40} {
+		n := newNet()
+		s := &counter{take: index}
+		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a"), azure("b")}, Selector: s})
+		for range 100 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode)
+		}
+		require.Len(t, s.calls, 100)
+		require.NotZero(t, n.sends(host("a")), "the transport chooses for it")
+		require.NotZero(t, n.sends(host("b")))
+	}
+}
+
+func TestS9SelectorSeesInFlight(t *testing.T) {
+	s := &counter{}
+	tr := configured(t, Config{Base: newNet(), Backends: []Backend{azure("a"), azure("b")}, Selector: s})
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	ask(t, tr)
+	require.Equal(t, []int{1, 0}, []int{s.calls[1][0].InFlight, s.calls[1][1].InFlight})
+	resp.Body.Close()
+}
+
+func TestS10LessLoaded(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"), azure("b"))
+	deploymentOf(t, tr, "a").inFlight.Store(9)
+	deploymentOf(t, tr, "b").inFlight.Store(1)
+	for range 1000 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+	}
+}
+
+// Two different ones are drawn, so the busiest of any number is never taken.
+func TestS11NeverComparedWithItself(t *testing.T) {
+	for n := 2; n <= 5; n++ {
+		backends := []Backend{azure("busy", weight(1000))} // drawn first nearly always
+		for i := 1; i < n; i++ {
+			backends = append(backends, azure(fmt.Sprint("idle", i)))
+		}
+		tr := balance(t, newNet(), backends...)
+		deploymentOf(t, tr, "busy").inFlight.Store(1)
+		for range 1000 {
+			d := tr.table.find("m").choose(time.Now(), nil, nil, tr.random)
+			require.NotEqual(t, "busy", d.backend.name)
+		}
+	}
+}
+
+func TestS14Weights(t *testing.T) {
+	for _, test := range []struct{ a, b, percent int }{{80, 20, 80}, {50, 50, 50}, {1, 0, 50}, {1, 99, 1}} {
+		n := newNet()
+		tr := seeded(balance(t, n, azure("a", weight(test.a)), azure("b", weight(test.b))))
+		const requests = 3000
+		for range requests {
+			ask(t, tr)
+		}
+		require.InDelta(t, requests*test.percent/100, n.sends(host("a")), 0.03*requests, "%d:%d", test.a, test.b)
+	}
+}
+
+func TestS15SlowOneGetsLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		for _, name := range []string{"a", "b"} {
+			n.on(host(name), slow(10500*time.Microsecond, status(200, "{}")))
+		}
+		n.on(host("slow"), slow(110500*time.Microsecond, status(200, "{}")))
+		inTurn(t, seeded(balance(t, n, azure("a"), azure("slow"), azure("b"))), 100, time.Millisecond)
+		require.Less(t, n.sends(host("slow")), 30)
+		require.Greater(t, n.sends(host("a")), 30)
+		require.Greater(t, n.sends(host("b")), 30)
+	})
+}
+
+func TestS16ModelsAreThrottledOneByOne(t *testing.T) {
+	twice := []Backend{azure("x", serves("m")), azure("y", serves("other"))}
+	twice[1].URL, twice[1].APIKey = twice[0].URL, twice[0].APIKey
+	for name, backends := range map[string][]Backend{
+		"one backend":             {azure("x", serves("m", "other"))},
+		"the host is there twice": twice,
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("x"), roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if strings.Contains(req.URL.Path, "/deployments/m/") {
+					return status(429, "{}")(req)
+				}
+				return status(200, "{}")(req)
+			}))
+			tr := balance(t, n, backends...)
+			for range 3 {
+				resp, _ := ask(t, tr)
+				require.Equal(t, 429, resp.StatusCode)
+				resp, _ = send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/other/", 1)))
+				require.Equal(t, 200, resp.StatusCode)
+			}
+			require.Equal(t, 1+3, n.sends())
+		})
+	}
+}
+
+func TestS17ModelServedBySome(t *testing.T) {
+	n := newNet()
+	var backends []Backend
+	for i := 1; i <= 5; i++ {
+		name, model := fmt.Sprint("b", i), "m"
+		if i == 4 {
+			model = "other"
+		}
+		n.on(host(name), status(429, "{}"))
+		backends = append(backends, azure(name, serves(model)))
+	}
+	tr := balance(t, n, backends...)
+	resp, _ := ask(t, tr)
+	require.Equal(t, 429, resp.StatusCode)
+	require.ElementsMatch(t, []string{host("b1"), host("b2"), host("b3"), host("b5")}, n.order())
+
+	resp, text := send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/unheard/", 1)))
+	require.Equal(t, 404, resp.StatusCode)
+	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+	require.JSONEq(t, `{"error":{"message":"No backend serves the model unheard. There are: m, other.",
+		"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, text)
+	require.Equal(t, 4, n.sends(), "nothing is sent")
+}
+
+func TestS18AzureAndOpenAI(t *testing.T) {
+	n := newNet()
+	openAI := Backend{Name: "openai", URL: "https://api.openai.com/v1", APIKey: "key-openai"}
+	tr := balance(t, n, azure("azure"), openAI)
+	for range 200 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	require.NotZero(t, n.sends(host("azure")))
+	require.NotZero(t, n.sends("api.openai.com"))
+
+	n = newNet()
+	n.on(host("azure"), status(503, "{}"))
+	openAI.Priority = 2
+	tr = balance(t, n, azure("azure"), openAI)
+	for range 20 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, "openai", servedBy(resp))
+	}
+	for _, s := range n.seen {
+		if s.host == "api.openai.com" {
+			require.Equal(t, "/v1/chat/completions", s.path)
+			require.Empty(t, s.query)
+			require.Equal(t, []string{"Bearer key-openai"}, s.header["Authorization"])
+			require.NotContains(t, s.header, "Api-Key")
+		}
+	}
+}
+
+func TestS19InFlight(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"), azure("b"))
+	b := deploymentOf(t, tr, "b")
+	coolFor(b, time.Hour)
+	var open []io.Closer
+	for range 10 {
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, "a", servedBy(resp))
+		open = append(open, resp.Body)
+	}
+	b.change(func() { b.throttle = throttle{} })
+	require.Equal(t, 10, statusOf(t, tr, "a").InFlight)
+	for range 100 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}
+
+func TestS20PriorityOrder(t *testing.T) {
+	n := newNet()
+	for _, name := range []string{"three", "one", "two"} {
+		n.on(host(name), status(500, "{}"))
+	}
+	ask(t, balance(t, n, azure("three", priority(3)), azure("one"), azure("two", priority(2))))
+	require.Equal(t, []string{host("one"), host("two"), host("three")}, n.order())
+
+	n = newNet()
+	tr := seeded(balance(t, n, azure("last", priority(9)), azure("a", priority(4)), azure("b", priority(4))))
+	for range 1000 {
+		ask(t, tr)
+	}
+	require.Zero(t, n.sends(host("last")))
+	require.InDelta(t, 500, n.sends(host("a")), 100)
+	require.InDelta(t, 500, n.sends(host("b")), 100)
+}

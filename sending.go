@@ -1,0 +1,87 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// A sending is what an attempt holds while it is under way: a place among the
+// requests in flight, a context of its own with a time limit, and the body.
+type sending struct {
+	attempt
+	call   *call
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	body   *attemptBody // the latest; nil when there is none
+	space  attemptBody  // of the first
+	ended  atomic.Bool
+
+	timer *time.Timer
+	cause error // of the end that the timer makes
+	armed bool
+}
+
+func (s *sending) begin(c *call, a attempt) context.Context {
+	s.call, s.attempt = c, a
+	a.d.inFlight.Add(1)
+	s.ctx, s.cancel = context.WithCancelCause(c.Context())
+	return s.ctx
+}
+
+// end gives back what the attempt holds, once.
+func (s *sending) end() {
+	if s.ended.CompareAndSwap(false, true) {
+		s.d.inFlight.Add(-1)
+		s.cancel(nil)
+	}
+}
+
+// limit ends the attempt after a time, unless relax is called before; 0 does not.
+func (s *sending) limit(d time.Duration, cause error) {
+	if d <= 0 {
+		return
+	}
+	if s.armed {
+		s.relax()
+	}
+	s.armed = true
+	if s.timer != nil && s.cause == cause {
+		s.timer.Reset(d)
+		return
+	}
+	s.cause = cause
+	s.timer = time.AfterFunc(d, func() { s.cancel(cause) })
+}
+
+// relax ends a limit. It is false when that was too late.
+func (s *sending) relax() bool {
+	if !s.armed {
+		return true
+	}
+	s.armed = false
+	return s.timer.Stop()
+}
+
+// explain is why the attempt ended, if it was the attempt's own doing.
+func (s *sending) explain(err error) error {
+	cause := context.Cause(s.ctx)
+	if errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {
+		return cause
+	}
+	return err
+}
+
+// brokeOff counts an answer that the caller saw break off. It is the caller's
+// own doing after its context has ended, or the body is closed.
+func (s *sending) brokeOff() {
+	if s.ended.Load() || s.call.Context().Err() != nil {
+		return
+	}
+	d, now := s.d, time.Now()
+	d.failed.Add(1)
+	d.change(func() {
+		d.ejection.fail(now, s.sent, noAnswer, "answer broke off", unit(s.call.transport.random()))
+	})
+}

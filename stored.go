@@ -1,0 +1,132 @@
+package spillover
+
+import (
+	"bytes"
+	"container/list"
+	"strings"
+	"sync"
+	"time"
+)
+
+// An object that a service stores exists at one backend alone. Which one is
+// learnt from the ids in answers, and forgotten after a day or when ten
+// thousand newer ones were seen; an unknown id is asked for at each backend.
+const (
+	maxStored = 10_000
+	storedFor = 24 * time.Hour
+)
+
+// idPrefixes are what the ids of stored objects begin with (OpenAI's API
+// reference; Azure's files may begin with assistant-). A reasoning item is among
+// them as what is encrypted in it can be read by its maker alone.
+var idPrefixes = []string{
+	"resp_", "conv_", "rs_", "file-", "file_", "assistant-", "batch_", "thread_", "run_", "step_", "asst_", "vs_", "vsfb_", "cntr_",
+	"cfile_", "upload_", "part_", "ftjob-", "ftckpt_", "eval_", "evalrun_", "video_", "skill_", "chatcmpl-",
+}
+
+// itemPrefixes are those of the items of a response. Callers send items back
+// with all that is in them, which binds the request to nobody; only a reference
+// to one does.
+var itemPrefixes = []string{"msg_", "fc_", "ws_", "fs_", "ci_", "ig_", "mcp_"}
+
+func isID(s []byte) bool { return hasPrefix(s, idPrefixes) || hasPrefix(s, itemPrefixes) }
+
+// hasPrefix tells whether a text is a word that begins so.
+func hasPrefix(s []byte, prefixes []string) bool {
+	if len(s) > 128 {
+		return false
+	}
+	for _, prefix := range prefixes {
+		if len(s) > len(prefix) && string(s[:len(prefix)]) == prefix {
+			return !bytes.ContainsFunc(s, func(r rune) bool {
+				return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+			})
+		}
+	}
+	return false
+}
+
+// stored remembers which backend has which object. Its zero value is empty.
+type stored struct {
+	mu     sync.Mutex
+	byID   map[string]*list.Element
+	recent list.List // of place, the one that was seen last in front
+}
+
+type place struct {
+	id      string
+	backend *backend
+	until   time.Time
+}
+
+// put remembers that a backend has an object.
+func (s *stored) put(now time.Time, id string, b *backend) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := place{id, b, now.Add(storedFor)}
+	if e := s.byID[id]; e != nil {
+		e.Value = p
+		s.recent.MoveToFront(e)
+		return
+	}
+	if s.byID == nil {
+		s.byID = map[string]*list.Element{}
+	}
+	s.byID[strings.Clone(id)] = s.recent.PushFront(p)
+	if len(s.byID) > maxStored {
+		s.drop(s.recent.Back())
+	}
+}
+
+// find is the backend that has an object, nil when that is not known.
+func (s *stored) find(now time.Time, id string) *backend {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.byID[id]
+	if e == nil {
+		return nil
+	}
+	p := e.Value.(place)
+	if now.After(p.until) {
+		s.drop(e)
+		return nil
+	}
+	return p.backend
+}
+
+func (s *stored) drop(e *list.Element) {
+	delete(s.byID, e.Value.(place).id)
+	s.recent.Remove(e)
+}
+
+// pathIDs are the ids in an escaped path: the segments that look like one, and
+// whatever follows a collection whose ids have no form of their own.
+func pathIDs(op string) (ids []string) {
+	for segment, rest := cutSegment(op); segment != ""; segment, rest = cutSegment(rest) {
+		if isID([]byte(segment)) {
+			ids = append(ids, segment)
+		}
+	}
+	return ids
+}
+
+// bodyIDs calls found for each string of a JSON text that binds it to a stored
+// object, until that says stop.
+func bodyIDs(text []byte, found func(id []byte) (more bool)) {
+	references := bytes.Contains(text, []byte(`"item_reference"`))
+	for i := bytes.IndexByte(text, '"'); i >= 0; {
+		end := skipString(text, i)
+		if end < 0 {
+			return
+		}
+		s := text[i+1 : end-1]
+		if (hasPrefix(s, idPrefixes) || references && hasPrefix(s, itemPrefixes)) && !found(s) {
+			return
+		}
+		next := bytes.IndexByte(text[end:], '"')
+		if next < 0 {
+			return
+		}
+		i = end + next
+	}
+}
