@@ -78,7 +78,8 @@ type outlook struct {
 }
 
 // look finds when the deployments of a route can be asked again, but for the
-// unfit, who are no help to the request.
+// unfit, who are no help to the request. One that is open comes last: it was
+// not for its sake that the request was not sent.
 func (r *route) look(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
 	for d := range r.all {
@@ -89,7 +90,7 @@ func (r *route) look(now time.Time, unfit []*deployment) outlook {
 		until, _, throttled := d.closed(now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && d.hopeless(now)
-		if o.soonest == nil || until.Before(o.at) {
+		if o.soonest == nil || !until.IsZero() && (o.at.IsZero() || until.Before(o.at)) {
 			o.soonest, o.at = d, until
 		}
 	}

@@ -29,7 +29,27 @@ that does not exist: to others, [Config.MaxAttempts] sends in all. Anything else
 is the caller's: another 4xx is passed through byte for byte.
 
 Requests that create something at the service (files, batches, threads, …) are
-not sent again once they may have been received.
+not sent again once they may have been received. Second attempts within a tier
+have a budget, so that trouble is not doubled: each success earns a fifth of
+one, at most ten are kept. Moving on to the next tier is free.
+
+# Streams
+
+An event stream of completions or responses is the caller's from its first
+content on. What comes before (the first chunk of Azure, the role,
+response.created, comments) is held, at most 256 KiB of it, and an error event or
+a broken connection there moves the request on like the status it stands for.
+Afterwards every byte is passed as it comes; a stream that breaks off is the
+caller's to see, counts against the deployment and is never begun again. With
+[Config.HoldStreams] the hold lasts until the stream is complete.
+
+# Stored objects
+
+What is about a stored object (a response, a conversation, a file, a batch, a
+thread, a vector store, …) goes to the backend that made it, whether its id is in
+the path or in the body, and waits for no other: it exists nowhere else. Ids are
+learnt from the answers that pass, at most ten thousand of them, for a day. For
+an id that is not known each backend is asked in turn while they answer 404.
 
 # What is remembered
 

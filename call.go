@@ -1,0 +1,226 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// A call is one RoundTrip: attempts, until one answers or none is left.
+type call struct {
+	request
+	transport *Transport
+	route     *route
+
+	sends    int           // attempts that were sent
+	failures int           // of those, the ones that MaxAttempts bounds
+	tried    []*deployment // each once, in order
+	refusers []*deployment // of those, the ones that throttled and may be asked once more
+	unfit    []*deployment // of those, the ones that did not take this very request
+
+	seeking bool // it is about a stored object of which the backend is not known
+
+	suspicions []suspicion // failures that were counted and that nobody's answer confirms yet
+
+	final     bool    // nothing may be sent any more: it may have been received
+	throttled bool    // an attempt was
+	general   bool    // an attempt failed of something that may be the request's fault
+	refusal   kept    // of the last attempt that was throttled
+	failure   kept    // of the last that failed otherwise
+	errs      []error // of those without an answer
+
+	from   string  // the backend that gave the answer
+	first  sending // here to save allocations, as are those below
+	answer answerBody
+	space  [4]*deployment
+}
+
+// A kept answer is one that is handed over only if nothing better comes.
+type kept struct {
+	*http.Response
+	from string
+}
+
+// A suspicion is a failure that was counted, with what was known before and then.
+type suspicion struct {
+	health    *health
+	was, then ejection
+}
+
+// do finds the answer.
+func (c *call) do() (*http.Response, error) {
+	switch {
+	case c.transport.closed.Load():
+		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+	case c.URL == nil:
+		return nil, errors.New("spillover: the request has no URL")
+	case c.URL.Opaque != "":
+		return nil, errors.New("spillover: the request's URL is opaque")
+	}
+	if c.Response != nil && c.redirected() {
+		return c.follow()
+	}
+	if err := c.read(); err != nil {
+		return nil, err
+	}
+	c.tried = c.space[:0]
+	if c.direct(); c.route == nil {
+		return unknownModel(c.Request, c.model, c.transport.table.models), nil
+	}
+	for {
+		if err := context.Cause(c.Context()); err != nil {
+			c.giveUp()
+			return nil, err
+		}
+		now := time.Now()
+		a, ok := c.next(now)
+		if !ok {
+			return c.exhausted(now)
+		}
+		if resp, err := c.attempt(a); resp != nil || err != nil {
+			return resp, err
+		}
+	}
+}
+
+// direct finds the route: the deployments of the model, or of all backends
+// where the request names none, or the one that has the object that the request
+// is about. It stays nil for a model that nobody serves.
+func (c *call) direct() {
+	table := c.transport.table
+	c.route = table.find(c.model)
+	if c.route == nil && !stateless[c.op] && c.target.model == "" {
+		// What is not about a deployment may name any model.
+		c.route, c.model = table.nameless, ""
+	}
+	if len(c.ids) == 0 || c.route == nil {
+		return
+	}
+	now := time.Now()
+	for _, id := range c.ids {
+		if home := c.transport.stored.find(now, id); home != nil {
+			if r := c.route.only(home); r != nil {
+				c.route = r
+			} else {
+				c.route = table.nameless.only(home)
+			}
+			return
+		}
+	}
+	c.seeking, c.route = true, c.route.free()
+}
+
+// next chooses the deployment for the next attempt.
+func (c *call) next(now time.Time) (attempt, bool) {
+	if c.final || !c.body.sendable() || c.failures >= c.transport.cfg.MaxAttempts {
+		return attempt{}, false
+	}
+	for {
+		d := c.route.choose(now, c.tried, c.transport.cfg.Selector, c.transport.random)
+		if d == nil {
+			break
+		}
+		if a, ok := newAttempt(d, now); ok {
+			c.tried = append(c.tried, d)
+			return a, true
+		}
+	}
+	// Growth after an ejection is gradual, but it refuses nobody.
+	for d := range c.route.all {
+		if d.accepts(now) && !d.below() && !slices.Contains(c.tried, d) {
+			if a, ok := newAttempt(d, now); ok {
+				c.tried = append(c.tried, d)
+				return a, true
+			}
+		}
+	}
+	// One that throttled this very request may be open again by now.
+	for i, d := range c.refusers {
+		if !d.accepts(now) || !d.tier.spend() {
+			continue
+		}
+		if a, ok := newAttempt(d, now); ok {
+			c.refusers = slices.Delete(c.refusers, i, i+1)
+			a.again = true
+			return a, true
+		}
+	}
+	// Only the service's own word makes the transport refuse a request. Where
+	// nothing but failures speaks against all, the one due first is asked.
+	if len(c.tried) == 0 {
+		if o := c.route.look(now, nil); !o.throttled {
+			c.tried = append(c.tried, o.soonest)
+			return attempt{d: o.soonest, sent: now}, true
+		}
+	}
+	return attempt{}, false
+}
+
+// exhausted is the answer when no deployment is left to ask.
+func (c *call) exhausted(now time.Time) (*http.Response, error) {
+	// Where MaxAttempts ended it and some were not asked, those that were may be
+	// bad: pardoned, a tier of so many would keep callers from the next for ever.
+	if c.failures < c.transport.cfg.MaxAttempts || c.final || c.askedAll() {
+		c.pardon()
+	}
+	o := c.route.look(now, c.unfit)
+	// What fails for reasons of its own says nothing of the others: where one
+	// of those is merely throttled, waiting helps.
+	if !c.general && (c.throttled || o.throttled) && c.body.sendable() {
+		c.discard()
+		c.from = ""
+		return unavailable(c.Request, c.model, o, now), nil
+	}
+	last, other := c.failure, c.refusal
+	if last.Response == nil {
+		last, other = other, last
+	}
+	if last.Response == nil {
+		return nil, &noAnswerError{c.model, c.errs}
+	}
+	other.discard()
+	c.from = last.from
+	return last.Response, nil
+}
+
+// askedAll tells whether the request failed everywhere.
+func (c *call) askedAll() bool {
+	for d := range c.route.all {
+		if !slices.Contains(c.tried, d) {
+			return false
+		}
+	}
+	return true
+}
+
+// giveUp ends a call whose caller left.
+func (c *call) giveUp() {
+	c.pardon()
+	c.discard()
+}
+
+// pardon takes back what was counted against deployments by a request that
+// nobody answered: it is the suspect itself.
+func (c *call) pardon() {
+	for _, s := range c.suspicions {
+		s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
+	}
+	c.suspicions = nil
+}
+
+// discard closes the answers that are not handed over.
+func (c *call) discard() {
+	c.failure.discard()
+	c.refusal.discard()
+}
+
+func (k *kept) discard() {
+	if k.Response != nil {
+		k.Body.Close()
+		k.Response = nil
+	}
+}
