@@ -90,6 +90,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 	if err != nil {
 		return nil, outcome{}, s.explain(err)
 	}
+	s.d.measure(resp.Header)
 	b := s.d.backend
 	if b.troubled.Load() {
 		b.change(func() { b.ejection.succeed(s.sent) })

@@ -2,6 +2,8 @@ package spillover
 
 import (
 	"cmp"
+	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,6 +107,7 @@ type deployment struct {
 	model string // what callers ask for; "" for requests that name none
 	name  string // what the backend calls it; "" where that is what the caller said
 
+	limit             atomic.Int64 // tokens a minute, as an answer told last; 0 when none did
 	throttled, failed atomic.Uint64
 	input, output     atomic.Int64 // tokens, as answers told
 }
@@ -124,6 +127,14 @@ func (d *deployment) accepts(now time.Time) bool { return d.open(now) && d.backe
 func (d *deployment) below() bool {
 	c := d.ceiling.Load()
 	return c == 0 || d.inFlight.Load() < c
+}
+
+// measure reads what an answer tells of the deployment's limit. It is a live
+// value: under pressure Azure lowers it for a time (Azure's quota page).
+func (d *deployment) measure(h http.Header) {
+	if n, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && n > 0 {
+		d.limit.Store(n)
+	}
 }
 
 // recover is what a success says. After an ejection traffic returns gradually:

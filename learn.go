@@ -48,6 +48,9 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		d.failed.Add(1)
 		c.blame(a, now, o)
 	}
+	if o.large {
+		c.leaveOut(d.limit.Load())
+	}
 	if o.verdict != throttled && o.cause != outOfQuota {
 		c.unfit = append(c.unfit, d)
 		c.general = c.general || !o.own
@@ -60,6 +63,16 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
 		c.transport.stored.put(now, id, b)
+	}
+}
+
+// leaveOut passes over the deployments that are known to have no larger limit
+// than one that was too small for the request.
+func (c *call) leaveOut(limit int64) {
+	for d := range c.route.all {
+		if l := d.limit.Load(); l > 0 && l <= limit && !slices.Contains(c.tried, d) {
+			c.tried, c.unfit = append(c.tried, d), append(c.unfit, d)
+		}
 	}
 }
 

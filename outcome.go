@@ -35,6 +35,7 @@ type outcome struct {
 	status  int           // of the answer, or what an error in a stream stands for
 	free    bool          // MaxAttempts does not count it
 	final   bool          // the caller's all the same: the request may have been carried out
+	large   bool          // the request alone is more than the deployment's limit
 	own     bool          // the trouble is this deployment's alone: another one may take the very same request
 	reason  string        // short, for people
 }
@@ -54,7 +55,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	case status == http.StatusTooManyRequests && e.outOfQuota():
 		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
-		o.verdict, o.own, o.wait = declined, true, 0
+		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
 		o.verdict, o.free = throttled, true
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound && e.noDeployment(op):

@@ -1,0 +1,56 @@
+package spillover
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A request that is larger than a limit goes where the limit is larger or
+// unknown, and nowhere else.
+func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
+	n := newNet()
+	limited := func(name, limit string) {
+		n.on(host(name), status(200, "{}", "X-Ratelimit-Limit-Tokens: "+limit))
+	}
+	limited("a", "30000")
+	limited("small", "20000")
+	limited("large", "90000")
+	tr := balance(t, n, azure("a"), azure("small", priority(2)), azure("large", priority(3)), azure("unknown", priority(4)))
+	for _, name := range []string{"a", "small", "large", "unknown"} {
+		d := deploymentOf(t, tr, name)
+		resp, err := n.RoundTrip(newChat(t, "https://"+host(name)))
+		require.NoError(t, err)
+		d.measure(resp.Header)
+	}
+	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").limit.Load())
+	require.Zero(t, deploymentOf(t, tr, "unknown").limit.Load())
+
+	tooLarge := status(429, `{"error":{"message":"Request too large for gpt-4o: Limit 30000, Requested 40000.","code":"rate_limit_exceeded"}}`)
+	n.on(host("a"), tooLarge)
+	before := n.sends(host("small"))
+	resp, _ := ask(t, tr)
+	require.Equal(t, "large", servedBy(resp))
+	require.Equal(t, before, n.sends(host("small")), "it is known to be no larger")
+	require.True(t, statusOf(t, tr, "a").Available, "unharmed")
+
+	n.on(host("large"), tooLarge)
+	resp, _ = ask(t, tr)
+	require.Equal(t, "unknown", servedBy(resp))
+
+	n.on(host("unknown"), tooLarge)
+	resp, body := ask(t, tr)
+	require.Equal(t, 429, resp.StatusCode)
+	require.Contains(t, body, "Request too large", "no wait mends it: the answer is the service's own")
+}
+
+// Placeholders are no limit.
+func TestMeasureIgnoresPlaceholders(t *testing.T) {
+	var d deployment
+	for _, value := range []string{"", "-1", "0", "many", "1e9", "99999999999999999999"} {
+		resp, err := status(200, "", "X-Ratelimit-Limit-Tokens: "+value)(newChat(t, chatPath))
+		require.NoError(t, err)
+		d.measure(resp.Header)
+		require.Zero(t, d.limit.Load(), value)
+	}
+}
