@@ -117,7 +117,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 // reconsider is what an outcome means for this request in particular.
 func (c *call) reconsider(o outcome) outcome {
 	switch {
-	case c.seeking && o.status == http.StatusNotFound:
+	case c.seeking && o.status == http.StatusNotFound && !o.lacks:
 		// What it asks for may be at another backend.
 		o.verdict, o.own, o.free = declined, true, true
 	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():

@@ -93,7 +93,7 @@ func (c *call) do() (*http.Response, error) {
 func (c *call) direct() {
 	table := c.transport.table
 	c.route = table.find(c.model)
-	if c.route == nil && !stateless[c.op] && c.target.model == "" {
+	if c.route == nil && !stateless[c.op] && c.target.model == "" && !c.upgrades() {
 		// What is not about a deployment may name any model.
 		c.route, c.model = table.nameless, ""
 	}
@@ -130,8 +130,8 @@ func (c *call) next(now time.Time) (attempt, bool) {
 		}
 	}
 	// Growth after an ejection is gradual, but it refuses nobody.
-	for d := range c.route.all {
-		if d.accepts(now) && !d.below() && !slices.Contains(c.tried, d) {
+	for i := range c.route.tiers {
+		if d := c.route.tiers[i].leastAbove(now, c.tried); d != nil && c.affords(d) {
 			if a, ok := newAttempt(d, now); ok {
 				c.tried = append(c.tried, d)
 				return a, true
@@ -140,7 +140,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	}
 	// One that throttled this very request may be open again by now.
 	for i, d := range c.refusers {
-		if !d.accepts(now) || !d.tier.spend() {
+		if !d.accepts(now) || !c.affords(d) {
 			continue
 		}
 		if a, ok := newAttempt(d, now); ok {
@@ -158,6 +158,12 @@ func (c *call) next(now time.Time) (attempt, bool) {
 		}
 	}
 	return attempt{}, false
+}
+
+// affords tells whether an attempt is the first of its tier, and else spends one.
+func (c *call) affords(d *deployment) bool {
+	again := slices.ContainsFunc(c.tried, func(t *deployment) bool { return t.tier == d.tier })
+	return !again || c.seeking || d.tier.spend()
 }
 
 // exhausted is the answer when no deployment is left to ask.
@@ -179,7 +185,8 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if last.Response == nil {
 		last, other = other, last
 	}
-	if last.Response == nil {
+	if last.Response == nil || c.seeking && len(c.errs) > 0 && last.StatusCode == http.StatusNotFound {
+		c.discard()
 		return nil, &noAnswerError{c.model, c.errs}
 	}
 	other.discard()

@@ -131,6 +131,11 @@ func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) 
 	if refusal {
 		slot = &c.refusal
 	}
+	if c.seeking && resp.StatusCode == http.StatusNotFound && slot.Response != nil && slot.StatusCode != http.StatusNotFound {
+		// Where something failed it may well be: "not found" would be misleading.
+		resp.Body.Close()
+		return
+	}
 	slot.discard()
 	*slot = kept{resp, d.backend.name}
 }

@@ -1,10 +1,10 @@
 package spillover
 
 import (
+	"bufio"
 	"bytes"
 	"mime"
 	"net/textproto"
-	"strings"
 )
 
 // findForm finds the model in a multipart form: the text of its "model" part,
@@ -16,35 +16,71 @@ func findForm(contentType string, text []byte) naming {
 		return naming{}
 	}
 	dash := []byte("--" + n.boundary)
-	first := bytes.Index(text, dash)
-	if first < 0 || first > 0 && text[first-1] != '\n' {
+	first := 0
+	if !bytes.HasPrefix(text, dash) || !endsBoundary(text[len(dash):]) {
+		first = nextPart(text, dash) + 2
+	}
+	if first == 1 || !endsLine(text[first+len(dash):]) {
 		return naming{}
 	}
 	n.gap, n.open = first, true
-	for at := first; ; {
+	for at := first; endsLine(text[at+len(dash):]); {
 		head := at + len(dash)
-		end := bytes.Index(text[head:], append([]byte("\r\n"), dash...))
+		end := nextPart(text[head:], dash)
 		if end < 0 {
 			return n
 		}
-		part := text[head : head+end]
-		if split := bytes.Index(part, []byte("\r\n\r\n")); split >= 0 && isModelPart(part[:split]) {
-			from := head + split + 4
-			n.model, n.at, n.named = string(text[from:head+end]), span{from, head + end}, true
+		if from := modelPart(text[head : head+end]); from > 0 {
+			n.at, n.named = span{head + from, head + end}, true
+			n.model = string(n.at.in(text))
 			return n
 		}
 		at = head + end + 2
 	}
+	return n
 }
 
-func isModelPart(head []byte) bool {
-	for line := range strings.SplitSeq(string(head), "\r\n") {
-		name, value, _ := strings.Cut(line, ":")
-		if textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name)) != "Content-Disposition" {
-			continue
+// endsLine tells whether what follows a boundary makes it the beginning of a
+// part: the last boundary has two more dashes.
+func endsLine(text []byte) bool {
+	return bytes.HasPrefix(bytes.TrimLeft(text, " \t"), []byte("\r\n"))
+}
+
+// nextPart is where the line before the next boundary ends, or -1.
+func nextPart(text, dash []byte) int {
+	line := append([]byte("\r\n"), dash...)
+	for from := 0; ; {
+		i := bytes.Index(text[from:], line)
+		if i < 0 {
+			return -1
 		}
-		_, params, err := mime.ParseMediaType(value)
-		return err == nil && params["name"] == "model" && params["filename"] == ""
+		i += from
+		from = i + len(line)
+		if endsBoundary(text[from:]) {
+			return i
+		}
 	}
-	return false
+}
+
+// endsBoundary tells whether a boundary ends where the text begins: a line may
+// begin like one and be content.
+func endsBoundary(text []byte) bool {
+	return len(text) == 0 || bytes.IndexByte([]byte(" \t\r\n"), text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
+}
+
+// modelPart is where the content of a part begins, if it is the model; else 0.
+// The part begins with what is left of its boundary's line.
+func modelPart(part []byte) int {
+	_, rest, _ := bytes.Cut(part, []byte("\r\n"))
+	src := bytes.NewReader(rest)
+	r := bufio.NewReader(src)
+	h, err := textproto.NewReader(r).ReadMIMEHeader()
+	if err != nil || h.Get("Content-Transfer-Encoding") != "" {
+		return 0
+	}
+	disposition, params, err := mime.ParseMediaType(h.Get("Content-Disposition"))
+	if err != nil || disposition != "form-data" || params["name"] != "model" || params["filename"] != "" {
+		return 0
+	}
+	return len(part) - src.Len() - r.Buffered()
 }

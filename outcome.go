@@ -35,6 +35,7 @@ type outcome struct {
 	status  int           // of the answer, or what an error in a stream stands for
 	free    bool          // MaxAttempts does not count it
 	final   bool          // the caller's all the same: the request may have been carried out
+	lacks   bool          // the deployment: the answer says so by name
 	large   bool          // the request alone is more than the deployment's limit
 	own     bool          // the trouble is this deployment's alone: another one may take the very same request
 	reason  string        // short, for people
@@ -51,6 +52,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
+	o.lacks = status == http.StatusNotFound && e.lacksDeployment()
 	switch {
 	case status == http.StatusTooManyRequests && e.outOfQuota():
 		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
@@ -160,7 +162,11 @@ func (e serviceError) tooLarge() bool {
 // a stored object or a path. A service that does not know an operation which
 // others answer is set up wrongly.
 func (e serviceError) noDeployment(op string) bool {
-	return stateless[op] || e.Code == "DeploymentNotFound" || e.Code == "model_not_found"
+	return stateless[op] || e.lacksDeployment()
+}
+
+func (e serviceError) lacksDeployment() bool {
+	return e.Code == "DeploymentNotFound" || e.Code == "model_not_found"
 }
 
 // spilled tells of an answer that Azure itself took from a full PTU to a

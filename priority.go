@@ -42,6 +42,16 @@ func (t *tier) hasAny(tried []*deployment) bool {
 	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier == t.budget })
 }
 
+// leastAbove is the least loaded of those that are closed by their ceiling alone.
+func (t *tier) leastAbove(now time.Time, tried []*deployment) (least *deployment) {
+	for _, d := range t.members {
+		if d.accepts(now) && !d.below() && !slices.Contains(tried, d) && (least == nil || lessLoaded(now, d, least)) {
+			least = d
+		}
+	}
+	return least
+}
+
 // free is the same route, with second attempts that nobody counts.
 func (r *route) free() *route {
 	f := &route{r.model, slices.Clone(r.tiers)}

@@ -12,7 +12,7 @@ func (c *call) redirected() bool {
 	for first.Response != nil && first.Response.Request != nil {
 		first = first.Response.Request
 	}
-	return first.URL != nil && first.URL.Host != c.URL.Host
+	return first.URL != nil && !strings.EqualFold(first.URL.Host, c.URL.Host)
 }
 
 // follow sends such a request where it says. A credential goes along only if

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -76,7 +77,7 @@ func (r *request) scan() error {
 			return
 		}
 		r.naming = findNaming(text)
-		if r.refers() {
+		if r.refers() || bytes.Contains(text, []byte(`"file_id"`)) {
 			bodyIDs(text, func(id []byte) bool {
 				r.ids = append(r.ids, string(id))
 				return len(r.ids) < maxIDs

@@ -63,16 +63,17 @@ type place struct {
 func (s *stored) put(now time.Time, id string, b *backend) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := place{id, b, now.Add(storedFor)}
 	if e := s.byID[id]; e != nil {
-		e.Value = p
+		p := e.Value.(*place)
+		p.backend, p.until = b, now.Add(storedFor)
 		s.recent.MoveToFront(e)
 		return
 	}
 	if s.byID == nil {
 		s.byID = map[string]*list.Element{}
 	}
-	s.byID[strings.Clone(id)] = s.recent.PushFront(p)
+	id = strings.Clone(id) // it may be a piece of something large
+	s.byID[id] = s.recent.PushFront(&place{id, b, now.Add(storedFor)})
 	if len(s.byID) > maxStored {
 		s.drop(s.recent.Back())
 	}
@@ -86,7 +87,7 @@ func (s *stored) find(now time.Time, id string) *backend {
 	if e == nil {
 		return nil
 	}
-	p := e.Value.(place)
+	p := e.Value.(*place)
 	if now.After(p.until) {
 		s.drop(e)
 		return nil
@@ -95,12 +96,11 @@ func (s *stored) find(now time.Time, id string) *backend {
 }
 
 func (s *stored) drop(e *list.Element) {
-	delete(s.byID, e.Value.(place).id)
+	delete(s.byID, e.Value.(*place).id)
 	s.recent.Remove(e)
 }
 
-// pathIDs are the ids in an escaped path: the segments that look like one, and
-// whatever follows a collection whose ids have no form of their own.
+// pathIDs are the ids in an escaped path.
 func pathIDs(op string) (ids []string) {
 	for segment, rest := cutSegment(op); segment != ""; segment, rest = cutSegment(rest) {
 		if isID([]byte(segment)) {
@@ -111,22 +111,42 @@ func pathIDs(op string) (ids []string) {
 }
 
 // bodyIDs calls found for each string of a JSON text that binds it to a stored
-// object, until that says stop.
+// object, until that says stop. Such a string stands under a key that says so:
+// what a caller or a tool wrote may look like an id, and so do "file_search"
+// and the keys themselves.
 func bodyIDs(text []byte, found func(id []byte) (more bool)) {
 	references := bytes.Contains(text, []byte(`"item_reference"`))
+	names := false // the values at hand are ids
 	for i := bytes.IndexByte(text, '"'); i >= 0; {
 		end := skipString(text, i)
 		if end < 0 {
 			return
 		}
 		s := text[i+1 : end-1]
-		if (hasPrefix(s, idPrefixes) || references && hasPrefix(s, itemPrefixes)) && !found(s) {
+		next := skipSpace(text, end)
+		if next < len(text) && text[next] == ':' {
+			if names = namesID(s); string(s) == "metadata" {
+				// The caller's own notes, whatever they are called.
+				if next = skipValue(text, skipSpace(text, next+1)); next < 0 {
+					return
+				}
+			}
+		} else if names && (hasPrefix(s, idPrefixes) || references && hasPrefix(s, itemPrefixes)) && !found(s) {
 			return
 		}
-		next := bytes.IndexByte(text[end:], '"')
-		if next < 0 {
+		n := bytes.IndexByte(text[next:], '"')
+		if n < 0 {
 			return
 		}
-		i = end + next
+		i = next + n
 	}
+}
+
+// namesID tells of a key whose value, or list of them, is of ids.
+func namesID(key []byte) bool {
+	switch string(key) {
+	case "id", "ids", "conversation", "container", "training_file", "validation_file":
+		return true
+	}
+	return bytes.HasSuffix(key, []byte("_id")) || bytes.HasSuffix(key, []byte("_ids"))
 }

@@ -54,7 +54,7 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 		b.usage = watcher{key: `"usage":`, limit: 1 << 10}
 	}
 	if r.refers() {
-		b.ids = watcher{key: `"id":`, limit: 130}
+		b.ids = watcher{key: `id":`, limit: 130} // container_id, output_file_id, … as well
 	}
 }
 

@@ -1,0 +1,133 @@
+package spillover
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestBudgetSteps(t *testing.T) {
+	for name, test := range map[string]struct{ do, got string }{
+		"it starts full":                 {"ssssssssssss", "yyyyyyyyyynn"},
+		"five successes earn one":        {"ssssssssss eeee s e s s", "yyyyyyyyyy n y n"},
+		"no more than ten are kept":      {"eeeeeeeeeeeeee ssssssssss s", "yyyyyyyyyy n"},
+		"a fifth more than full is none": {"e ssssssssss eeee s", "yyyyyyyyyy n"},
+		"one spent, one earned":          {"s eeeee ssssssssss s", "y yyyyyyyyyy n"},
+	} {
+		var b budget
+		var got strings.Builder
+		for _, do := range test.do {
+			switch do {
+			case 's':
+				got.WriteByte("ny"[map[bool]int{true: 1}[b.spend()]])
+			case 'e':
+				b.earn()
+			}
+		}
+		require.Equal(t, strings.ReplaceAll(test.got, " ", ""), got.String(), name)
+	}
+}
+
+func TestBudgetProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var b budget
+		left := 10.0
+		for i, earns := range rapid.SliceOfN(rapid.Bool(), 0, 200).Draw(t, "earns") {
+			if earns {
+				b.earn()
+				left = min(10, left+0.2)
+				continue
+			}
+			could := left > 1-1e-9
+			if require.Equal(t, could, b.spend(), "step %d, %.1f left", i, left); could {
+				left--
+			}
+		}
+	})
+}
+
+func tierOf(tr *Transport, i int) *budget { return tr.table.find("m").tiers[i].budget }
+
+func TestBudgetOfATier(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{
+		"throttled": status(429, "{}", "retry-after-ms: 700"), "failing": status(500, `{"error":{"message":"sorry"}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				var backends []Backend
+				for i := range 4 {
+					name := fmt.Sprintf("a%d", i)
+					n.on(host(name), answer)
+					backends = append(backends, azure(name))
+				}
+				tr := configured(t, Config{Base: n, MaxAttempts: 10, Backends: backends})
+				require.True(t, strings.HasPrefix(name, "t") || tierOf(tr, 0).spend(), "leaves three requests' worth of second attempts")
+				for range 3 {
+					before := n.sends()
+					ask(t, tr)
+					require.Equal(t, 4, n.sends()-before)
+					time.Sleep(time.Minute)
+				}
+				for tierOf(tr, 0).spend() {
+				}
+				before := n.sends()
+				resp, text := ask(t, tr)
+				require.Equal(t, 1, n.sends()-before, "there is no second attempt left")
+				if name == "failing" {
+					require.Equal(t, 500, resp.StatusCode)
+					require.Equal(t, `{"error":{"message":"sorry"}}`, text)
+				} else {
+					// The others were not asked, and may be at once.
+					require.Equal(t, 429, resp.StatusCode)
+				}
+				time.Sleep(time.Minute)
+				for i := range 4 {
+					n.on(host(fmt.Sprintf("a%d", i)), status(200, "{}"))
+				}
+				for range 5 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+				}
+				require.True(t, tierOf(tr, 0).spend(), "five successes earned one")
+				require.False(t, tierOf(tr, 0).spend())
+			})
+		})
+	}
+}
+
+func TestBudgetNextTierIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "retry-after-ms: 10"))
+		n.on(host("b"), status(429, "{}", "retry-after-ms: 10"))
+		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2)), azure("d", priority(3))))
+		for i := range 3 {
+			for tierOf(tr, i).spend() {
+			}
+		}
+		for range 20 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "c", servedBy(resp))
+			require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"), "one of the first tier, then the next")
+			time.Sleep(time.Second)
+		}
+		n.on(host("c"), status(500, "{}"))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "d", servedBy(resp))
+	})
+}
+
+// The budget is that of a tier of a model: another model's trouble is not its own.
+func TestBudgetIsPerModel(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"), azure("b"))
+	other := tr.table.find("other").tiers[0].budget
+	for other.spend() {
+	}
+	require.True(t, tierOf(tr, 0).spend())
+}

@@ -1,0 +1,273 @@
+package spillover
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A crowd is requests that are under way at once: those at host a wait for a
+// word, those elsewhere are answered.
+type crowd struct {
+	t    testing.TB
+	tr   *Transport
+	n    *fakeNet
+	word chan roundTripFunc // how one of those that wait is answered
+	at   atomic.Int64       // how many wait
+}
+
+func newCrowd(t testing.TB, backends ...Backend) *crowd {
+	c := &crowd{t: t, n: newNet(), word: make(chan roundTripFunc)}
+	c.tr = steady(balance(t, c.n, backends...))
+	c.n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		c.at.Add(1)
+		defer c.at.Add(-1)
+		select {
+		case answer := <-c.word:
+			return answer(req)
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
+	})
+	return c
+}
+
+// start sends requests one after the other and returns what ends them.
+func (c *crowd) start(requests int) (leave func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	for range requests {
+		go func() {
+			resp, err := c.tr.RoundTrip(newChat(c.t, chatPath).WithContext(ctx))
+			if err != nil {
+				require.ErrorIs(c.t, err, context.Canceled)
+				return
+			}
+			require.Equal(c.t, 200, resp.StatusCode)
+			resp.Body.Close()
+		}()
+		synctest.Wait()
+	}
+	return func() {
+		cancel()
+		synctest.Wait()
+		require.Zero(c.t, c.waiting())
+	}
+}
+
+func (c *crowd) answer(f roundTripFunc) {
+	c.word <- f
+	synctest.Wait()
+}
+
+// waiting is how many are at a.
+func (c *crowd) waiting() int { return int(c.at.Load()) }
+
+func (c *crowd) first() *deployment { return c.tr.table.find("m").tiers[0].members[0] }
+
+// eject takes a out.
+func (c *crowd) eject() {
+	now := time.Now()
+	d := c.first()
+	d.change(func() { d.ejection.fail(now, now, misconfigured, "401", 0.5) })
+	require.False(c.t, d.available(now))
+	time.Sleep(5 * time.Second)
+}
+
+func TestGrowth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		for range 2 { // and the same after another ejection
+			c.eject()
+			for _, room := range []int{1, 2, 4, 8, 16, 32} {
+				leave := c.start(50)
+				require.Equal(t, room, c.waiting(), "the others are served by b")
+				c.answer(status(200, "{}"))
+				leave()
+			}
+			require.Zero(t, c.first().ceiling.Load())
+			leave := c.start(50)
+			require.Equal(t, 50, c.waiting(), "no ceiling is left")
+			leave()
+		}
+	})
+}
+
+// Those who leave, and those who are refused, are no reason to grow.
+func TestGrowthBySuccessAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		c.eject()
+		leave := c.start(1)
+		c.answer(status(200, "{}"))
+		leave()
+		for _, answer := range []roundTripFunc{status(429, "{}", "retry-after-ms: 5"), status(500, "{}"), status(408, "{}"), broken(cutOff)} {
+			leave := c.start(10)
+			require.Equal(t, 2, c.waiting())
+			c.answer(answer)
+			leave()
+			time.Sleep(5 * time.Second)
+			if c.first().ejection.trial {
+				break
+			}
+		}
+		leave = c.start(10)
+		require.Equal(t, 1, c.waiting(), "out again: one probe")
+		c.answer(status(200, "{}"))
+		leave()
+		leave = c.start(10)
+		require.Equal(t, 2, c.waiting())
+		leave()
+	})
+}
+
+// Where there is no other, the ceiling keeps nobody out.
+func TestGrowthRefusesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"))
+		c.eject()
+		leave := c.start(20)
+		require.Equal(t, 20, c.waiting(), "nor does the probe")
+		leave()
+		leave = c.start(1)
+		c.answer(status(200, "{}"))
+		leave()
+		require.EqualValues(t, 2, c.first().ceiling.Load())
+		leave = c.start(20)
+		require.Equal(t, 20, c.waiting())
+		leave()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		c.eject()
+		leave := c.start(1)
+		c.answer(status(200, "{}"))
+		leave()
+		c.n.on(host("b"), status(429, "{}"))
+		leave = c.start(20)
+		require.Equal(t, 20, c.waiting(), "b is throttled: above the ceiling then")
+		leave()
+	})
+}
+
+// Above the ceilings the load is shared as below them.
+func TestGrowthAboveTheCeilingsIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		held := func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		}
+		n.on(host("a"), held)
+		n.on(host("b"), held)
+		tr := balance(t, n, azure("a"), azure("b"))
+		for d := range tr.table.find("m").all {
+			d.ceiling.Store(2)
+		}
+		c := crowd{t: t, tr: tr}
+		leave := c.start(20)
+		require.Equal(t, 10, n.sends(host("a")))
+		require.Equal(t, 10, n.sends(host("b")))
+		leave()
+	})
+}
+
+// Nor is it a way around the budget of second attempts.
+func TestGrowthWithinTheBudget(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(500, "{}"))
+	tr := steady(balance(t, n, azure("a"), azure("b")))
+	b := tr.table.find("m").tiers[0].members[1]
+	b.ceiling.Store(2)
+	b.inFlight.Store(2)
+	resp, _ := ask(t, tr)
+	require.Equal(t, "b", servedBy(resp))
+	for tierOf(tr, 0).spend() {
+	}
+	b.ceiling.Store(2) // its success has raised it
+	resp, _ = ask(t, tr)
+	require.Equal(t, 500, resp.StatusCode)
+	require.Equal(t, 3, n.sends())
+}
+
+func TestGrowthProbeIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		c.eject()
+		for range 3 {
+			leave := c.start(3)
+			require.Equal(t, 1, c.waiting())
+			leave()
+		}
+		for _, answer := range []roundTripFunc{status(408, "{}"), status(429, `{"error":{"message":"Request too large for gpt-4o"}}`)} {
+			leave := c.start(1)
+			c.answer(answer)
+			leave()
+		}
+		leave := c.start(2)
+		require.Equal(t, 1, c.waiting())
+		c.answer(status(200, "{}"))
+		leave()
+		require.False(t, c.first().ejection.trial)
+	})
+}
+
+// A probe that hangs does not keep the next one out for ever.
+func TestGrowthProbeIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		c.eject()
+		c.start(1)
+		time.Sleep(probeClaim - time.Second)
+		c.start(1)
+		require.Equal(t, 1, c.waiting())
+		time.Sleep(2 * time.Second)
+		leave := c.start(1)
+		require.Equal(t, 2, c.waiting())
+		c.answer(status(200, "{}"))
+		c.answer(status(200, "{}"))
+		leave()
+	})
+}
+
+// Without a connection the backend as a whole is out, for all of its models.
+func TestGrowthOfABackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, azure("a"), azure("b", priority(2)))
+		leave := c.start(1)
+		c.answer(broken(noConnection))
+		leave()
+		b := c.tr.table.backends[0]
+		require.False(t, b.open(time.Now()))
+		require.False(t, c.tr.table.find("other").tiers[0].members[0].available(time.Now()))
+		time.Sleep(3 * time.Second)
+
+		leave = c.start(10)
+		require.Equal(t, 1, c.waiting())
+		leave()
+		leave = c.start(1)
+		require.Equal(t, 1, c.waiting(), "it was given back")
+		c.answer(broken(noConnection))
+		leave()
+		time.Sleep(3 * time.Second)
+		leave = c.start(1)
+		require.Zero(t, c.waiting(), "longer this time")
+		leave()
+		time.Sleep(3 * time.Second)
+
+		leave = c.start(10)
+		require.Equal(t, 1, c.waiting())
+		c.answer(status(429, "{}", "retry-after-ms: 1"))
+		leave()
+		require.True(t, b.open(time.Now()), "any answer tells that there is a connection")
+		require.False(t, b.troubled.Load())
+		time.Sleep(time.Second)
+		leave = c.start(2)
+		require.Equal(t, 2, c.waiting())
+		leave()
+	})
+}

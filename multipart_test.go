@@ -1,0 +1,309 @@
+package spillover
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A field is a part of a form; with a file name it is a file.
+type formField struct{ name, file, content string }
+
+// writeForm is a form as mime/multipart writes it.
+func writeForm(t testing.TB, parts ...formField) (contentType, text string) {
+	var b strings.Builder
+	w := multipart.NewWriter(&b)
+	for _, p := range parts {
+		var part io.Writer
+		var err error
+		if p.file != "" {
+			part, err = w.CreateFormFile(p.name, p.file)
+		} else {
+			part, err = w.CreateFormField(p.name)
+		}
+		require.NoError(t, err)
+		_, err = io.WriteString(part, p.content)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return w.FormDataContentType(), b.String()
+}
+
+// readForm is a form as mime/multipart reads it, in its order.
+func readForm(contentType, text string) (parts []formField, err error) {
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil, err
+	}
+	r := multipart.NewReader(strings.NewReader(text), params["boundary"])
+	for {
+		p, err := r.NextPart()
+		if err == io.EOF {
+			return parts, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		content, err := io.ReadAll(p)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, formField{p.FormName(), p.FileName(), string(content)})
+	}
+}
+
+// formTo sends a form to one backend, which calls m by the name n.
+func formTo(t testing.TB, d Dialect, path, contentType, text string) sent {
+	n := newNet()
+	tr := balance(t, n, Backend{Name: "b", URL: "https://b", Dialect: d, APIKey: "k", APIVersion: map[Dialect]string{Azure: "1"}[d],
+		Models: []Model{{Name: "m", Deployment: "n"}}})
+	resp, _ := send(t, tr, formRequest(t, path, contentType, text))
+	require.Equal(t, 200, resp.StatusCode)
+	return n.seen[0]
+}
+
+func formRequest(t testing.TB, path, contentType, text string) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://foo.openai.azure.com"+path, strings.NewReader(text))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", contentType)
+	return req
+}
+
+var (
+	// A file with all that could be taken for the end of it.
+	hostileFile = formField{"file", "speech.mp3", "\x00\xff\r\n--\r\n--not-the-boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nevil\r\n" +
+		"--\r\n\r\n\r\n{\"model\":\"evil\"}" + strings.Repeat("\r\n-", 100)}
+	modelField = formField{"model", "", "m"}
+	otherField = formField{"response_format", "", "json"}
+)
+
+func TestFormModel(t *testing.T) {
+	for name, parts := range map[string][]formField{
+		"before the file": {modelField, hostileFile, otherField},
+		"after the file":  {otherField, hostileFile, modelField},
+		"two files":       {hostileFile, {"mask", "model", "x"}, modelField},
+		"a file by name":  {{"model", "model.bin", "evil"}, modelField},
+		"others by name":  {{"models", "", "evil"}, {"my model", "", "evil"}, {"", "", "evil"}, modelField},
+		"alone":           {modelField},
+		"twice":           {modelField, {"model", "", "second"}},
+	} {
+		for _, op := range []string{"audio/transcriptions", "audio/translations", "images/edits", "images/variations"} {
+			contentType, text := writeForm(t, parts...)
+			got := formTo(t, OpenAI, "/v1/"+op, contentType, text)
+			require.Equal(t, "/v1/"+op, got.path, name)
+			at := strings.LastIndex(text, "\r\n\r\nm\r\n") + 4
+			require.Equal(t, text[:at]+"n"+text[at+1:], got.body, "%s: nothing else has changed", name)
+			require.EqualValues(t, len(got.body), got.length)
+		}
+	}
+}
+
+func TestFormSpellings(t *testing.T) {
+	for name, part := range map[string]string{
+		"unquoted":         "Content-Disposition: form-data; name=model",
+		"quoted":           `Content-Disposition: form-data; name="model"`,
+		"lower case":       `content-disposition:form-data;name="model"`,
+		"with a type":      "Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=\"model\"",
+		"with a length":    "Content-Disposition: form-data; name=\"model\"\r\nContent-Length: 1",
+		"extended":         `Content-Disposition: form-data; name*=utf-8''model`,
+		"parameters about": `Content-Disposition: form-data; x="y;name=z"; name="model"; filename=""`,
+	} {
+		text := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nname=\"model\"\r\n--b\r\n" + part + "\r\n\r\nm\r\n--b--\r\n"
+		for _, contentType := range []string{"multipart/form-data; boundary=b", `Multipart/Form-Data; charset=utf-8; boundary="b"`} {
+			got := formTo(t, AzureV1, "/v1/audio/transcriptions", contentType, text)
+			require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.body, name)
+		}
+	}
+}
+
+// A classic path names the deployment, so that the form need not.
+func TestFormFromPath(t *testing.T) {
+	const path = "/openai/deployments/m/audio/transcriptions?api-version=2024-10-21"
+	contentType, text := writeForm(t, hostileFile, otherField)
+	got := formTo(t, AzureV1, path, contentType, text)
+	require.Equal(t, "/openai/v1/audio/transcriptions", got.path)
+	require.EqualValues(t, len(got.body), got.length)
+	require.True(t, strings.HasSuffix(got.body, text))
+	parts, err := readForm(contentType, got.body)
+	require.NoError(t, err)
+	require.Equal(t, []formField{{"model", "", "n"}, hostileFile, otherField}, parts)
+
+	// What the form says of it is of no account, and is renamed all the same.
+	contentType, text = writeForm(t, hostileFile, formField{"model", "", "whisper-1"})
+	got = formTo(t, OpenAI, path, contentType, text)
+	parts, err = readForm(contentType, got.body)
+	require.NoError(t, err)
+	require.Equal(t, []formField{hostileFile, {"model", "", "n"}}, parts)
+
+	got = formTo(t, Azure, path, contentType, text)
+	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.path)
+	require.Equal(t, text, got.body, "a classic path out: the form stays as it is")
+	got = formTo(t, Azure, "/v1/audio/transcriptions", writeFormOf(t, &text, hostileFile, modelField), text)
+	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.path)
+	require.Equal(t, text, got.body)
+}
+
+func writeFormOf(t testing.TB, text *string, parts ...formField) (contentType string) {
+	contentType, *text = writeForm(t, parts...)
+	return contentType
+}
+
+func TestFormIsReplayed(t *testing.T) {
+	for _, getBody := range []bool{true, false} {
+		n := newNet()
+		n.on(host("a"), status(429, "{}"))
+		named := func(name string) func(*Backend) {
+			return func(b *Backend) { b.Dialect, b.Models = AzureV1, []Model{{Name: "m", Deployment: name}} }
+		}
+		tr := balance(t, n, azure("a", named("longer-name")), azure("b", named("m"), priority(2)))
+		contentType, text := writeForm(t, hostileFile, modelField, otherField)
+		req := formRequest(t, "/v1/audio/transcriptions", contentType, text)
+		if !getBody {
+			req.GetBody, req.ContentLength = nil, -1
+		}
+		resp, _ := send(t, tr, req)
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nlonger-name\r\n", 1), n.seen[0].body)
+		require.Equal(t, text, n.seen[1].body)
+		for _, s := range n.seen {
+			require.EqualValues(t, len(s.body), s.length)
+		}
+	}
+}
+
+// An upload is of no model, whatever it contains, and is not read here.
+func TestFormUploads(t *testing.T) {
+	for _, path := range []string{"/v1/files", "/v1/uploads/upload_1/parts", "/openai/files?api-version=1"} {
+		contentType, text := writeForm(t, formField{"purpose", "", "batch"}, modelField, hostileFile)
+		require.Equal(t, text, formTo(t, AzureV1, path, contentType, text).body)
+
+		n := newNet()
+		req := formRequest(t, path, contentType, text)
+		opened := 0
+		getBody := req.GetBody
+		req.GetBody = func() (io.ReadCloser, error) { opened++; return getBody() }
+		send(t, balance(t, n, azure("a")), req)
+		require.Zero(t, opened)
+	}
+}
+
+func TestFormBroken(t *testing.T) {
+	contentType, text := writeForm(t, hostileFile, modelField)
+	_, params, err := mime.ParseMediaType(contentType)
+	require.NoError(t, err)
+	dash := "--" + params["boundary"]
+	for name, form := range map[string][2]string{
+		"no boundary":         {"multipart/form-data", text},
+		"another boundary":    {"multipart/form-data; boundary=x", text},
+		"an empty boundary":   {`multipart/form-data; boundary=""`, text},
+		"broken type":         {"multipart/form-data; boundary=\"", text},
+		"empty":               {contentType, " "},
+		"cut in the head":     {contentType, text[:len(dash)+10]},
+		"cut in the file":     {contentType, text[:len(text)/2]},
+		"cut in the name":     {contentType, text[:strings.LastIndex(text, "\r\n\r\nm")+5]},
+		"boundary in a line":  {contentType, "x" + dash + "\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
+		"only the end":        {contentType, dash + "--\r\n"},
+		"another disposition": {contentType, dash + "\r\nContent-Disposition: attachment; name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
+		"broken disposition":  {contentType, dash + "\r\nContent-Disposition: form-data; name=\"model\r\n\r\nm\r\n" + dash + "--\r\n"},
+		"no disposition":      {contentType, dash + "\r\nX: name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
+		"behind the end":      {contentType, dash + "--\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
+		"longer boundary": {contentType, dash + "\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n\r\n" +
+			dash + "x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
+	} {
+		n := newNet()
+		tr := balance(t, n, Backend{Name: "b", URL: "https://b", Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "n"}}})
+		resp, _ := send(t, tr, formRequest(t, "/v1/audio/transcriptions", form[0], form[1]))
+		require.Equal(t, 200, resp.StatusCode, "it is for the service to say: %s", name)
+		require.Equal(t, form[1], n.seen[0].body, name)
+	}
+}
+
+// A form that ends its lines with LF alone can be read, but it must not get
+// parts whose lines end otherwise.
+func TestFormWithBareLineFeeds(t *testing.T) {
+	const contentType = "multipart/form-data; boundary=b"
+	const text = "--b\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\n\nx\n--b--\n"
+	got := formTo(t, AzureV1, "/openai/deployments/m/audio/transcriptions?api-version=1", contentType, text)
+	parts, err := readForm(contentType, got.body)
+	require.NoError(t, err)
+	require.Contains(t, parts, formField{"file", "f", "x"}, "%q", got.body)
+}
+
+func FuzzForm(f *testing.F) {
+	const end = "\r\n--b--\r\n"
+	part := func(head, content string) string { return "--b\r\n" + head + "\r\n\r\n" + content }
+	model := `Content-Disposition: form-data; name="model"`
+	for _, text := range []string{
+		part(model, "m") + end, part("A: b", "\r\n--bx") + "\r\n" + part(model, "") + end, "pre\r\n" + part(model, "m") + "\r\nx", part(model, "\r\n") + "\r\n" + part(model, "n") + end,
+		"--b--", "--b\r\n\r\n--b--", "--b\r\n\r\n\r\n--b \t\r\n" + model + "\r\n\r\nm" + end, "--b\n" + model + "\n\nm\n--b--", part(`Content-Disposition: form-data; name=file; filename=x`, model) + end,
+		part(model+"\r\nContent-Transfer-Encoding: quoted-printable", "=6d") + end, part("Content-Disposition: form-data;\r\n name=model", "m") + end,
+		part(model, "m") + "\r\n--b--\r\n" + part(model, "n") + end, part("", model) + end,
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const contentType = `multipart/form-data; boundary="b"`
+		n := findForm(contentType, []byte(text))
+		if n.named {
+			require.True(t, 0 < n.at.from && n.at.from <= n.at.to && n.at.to <= len(text))
+			require.Equal(t, text[n.at.from:n.at.to], n.model)
+		}
+		parts, err := readForm(contentType, text)
+		if err != nil || strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") && !n.named {
+			return // no form, or one with line ends that only mime/multipart understands
+		}
+		index := -1
+		for i, p := range parts {
+			if p.name == "model" && p.file == "" {
+				index = i
+				break
+			}
+		}
+		if n.named {
+			require.GreaterOrEqual(t, index, 0, "there is no model in %q", text)
+			require.Equal(t, parts[index].content, n.model, "%q", text)
+		} else {
+			require.True(t, index < 0 || parts[index].content == "" || strings.Contains(text, "\r\n ") || strings.Contains(text, "\r\n\t") ||
+				strings.Contains(text, "Encoding"), "the model is missed in %q", text)
+		}
+		if !n.named && !n.open || index >= 0 && !n.named {
+			return
+		}
+		change := splice{n.at, n.text("new-name")}
+		if !n.named {
+			change = splice{span{n.gap, n.gap}, n.member("new-name")}
+		}
+		after, err := readForm(contentType, text[:change.at.from]+change.text+text[change.at.to:])
+		require.NoError(t, err, "%q", text)
+		want := append([]formField(nil), parts...)
+		if n.named {
+			want[index].content = "new-name"
+		} else {
+			want = append([]formField{{"model", "", "new-name"}}, want...)
+		}
+		require.Equal(t, want, after, "%q", text)
+	})
+}
+
+// However the boundary looks, forms that are written can be read.
+func TestFormBoundaries(t *testing.T) {
+	for _, boundary := range []string{"b", "----WebKitFormBoundary7MA4YWxkTrZu0gW", "a b c", "'()+_,-./:=?", strings.Repeat("x", 70)} {
+		var b bytes.Buffer
+		w := multipart.NewWriter(&b)
+		require.NoError(t, w.SetBoundary(boundary))
+		part, err := w.CreateFormFile("file", `a"b\c.mp3`)
+		require.NoError(t, err)
+		fmt.Fprintf(part, "\r\n--%s", boundary[:len(boundary)-1])
+		require.NoError(t, w.WriteField("model", "m"))
+		require.NoError(t, w.Close())
+		got := formTo(t, AzureV1, "/v1/audio/transcriptions", w.FormDataContentType(), b.String())
+		require.Equal(t, strings.Replace(b.String(), "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.body, boundary)
+	}
+}

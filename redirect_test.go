@@ -1,0 +1,182 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// redirect sends a client elsewhere.
+func redirect(code int, location string) roundTripFunc {
+	return status(code, "", "Location: "+location)
+}
+
+// secrets are all of the credentials there are in these tests.
+var secrets = []string{"key-a", "key-b", "example API key", "the caller's", "a token"}
+
+// onlySecret demands that no credential was sent but the one given.
+func onlySecret(t testing.TB, s sent, but ...string) {
+	for name, values := range s.header {
+		for _, value := range values {
+			for _, secret := range secrets {
+				if strings.Contains(value, secret) {
+					require.Contains(t, but, value, "%s at %s", name, s.host)
+				}
+			}
+		}
+	}
+}
+
+func follow(t testing.TB, tr http.RoundTripper) *http.Response {
+	req := newChat(t, chatPath)
+	req.Header.Set("Authorization", "Bearer the caller's")
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	require.NoError(t, err)
+	read(t, resp)
+	return resp
+}
+
+func TestRedirectElsewhere(t *testing.T) {
+	for _, code := range []int{301, 302, 303, 307, 308} {
+		n := newNet()
+		n.on(host("a"), redirect(code, "https://evil.example/openai/deployments/m/chat/completions?x=1"))
+		n.on("evil.example", status(200, "{}"))
+		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
+		require.Equal(t, 200, resp.StatusCode)
+		require.Len(t, n.seen, 2, "it is not balanced")
+		there := n.seen[1]
+		require.Equal(t, "evil.example", there.host)
+		require.Equal(t, "/openai/deployments/m/chat/completions", there.path)
+		require.Equal(t, "x=1", there.query)
+		require.NotContains(t, there.header, "Api-Key")
+		require.NotContains(t, there.header, "Authorization")
+		onlySecret(t, there)
+		if code >= 307 {
+			require.Equal(t, n.seen[0].body, there.body)
+		} else {
+			require.Empty(t, there.body)
+		}
+		require.Empty(t, servedBy(resp))
+		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+	}
+}
+
+// An answer from there is the caller's, whatever it says.
+func TestRedirectElsewhereFails(t *testing.T) {
+	for _, code := range []int{429, 500, 401} {
+		n := newNet()
+		n.on(host("a"), redirect(307, "https://evil.example/"))
+		n.on("evil.example", status(code, "no"))
+		tr := balance(t, n, azure("a"), azure("b"))
+		tr.random = func() uint64 { return 0 }
+		require.Equal(t, code, follow(t, tr).StatusCode)
+		require.Len(t, n.seen, 2)
+		for _, d := range tr.table.find("m").tiers[0].members {
+			require.False(t, d.troubled.Load())
+			require.Zero(t, d.inFlight.Load())
+		}
+	}
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://evil.example/"))
+	n.on("evil.example", broken(cutOff))
+	_, err := (&http.Client{Transport: balance(t, n, azure("a"))}).Do(newChat(t, chatPath))
+	require.ErrorIs(t, err, cutOff.Err)
+}
+
+func TestRedirectToABackend(t *testing.T) {
+	for _, location := range []string{"https://b.openai.azure.com/elsewhere", "https://B.OpenAI.azure.com/elsewhere"} {
+		n := newNet()
+		n.on(host("a"), redirect(307, location))
+		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
+		there := n.seen[1]
+		require.Equal(t, "/elsewhere", there.path)
+		require.Equal(t, []string{"key-b"}, there.header["Api-Key"])
+		onlySecret(t, there, "key-b")
+		require.Equal(t, "b", servedBy(resp))
+	}
+
+	// In the backend's own form, and never without TLS where that is configured.
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://api.openai.com/v1/x"), status(200, "{}"))
+	n.on("api.openai.com", redirect(307, "http://a.openai.azure.com/x"))
+	follow(t, balance(t, n, azure("a"), Backend{URL: "https://api.openai.com/v1", APIKey: "key-b", Priority: 2}))
+	require.Equal(t, []string{"Bearer key-b"}, n.seen[1].header["Authorization"])
+	onlySecret(t, n.seen[1], "Bearer key-b")
+	onlySecret(t, n.seen[2])
+
+	n = newNet()
+	n.on(host("a"), redirect(307, "http://b.openai.azure.com/x"))
+	follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
+	onlySecret(t, n.seen[1])
+}
+
+func TestRedirectToABackendWithToken(t *testing.T) {
+	token, failure := "a token", error(nil)
+	entra := func(b *Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { return token, failure }
+	}
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
+	tr := balance(t, n, azure("a"), azure("b", entra, priority(2)))
+	follow(t, tr)
+	onlySecret(t, n.seen[1], "Bearer a token")
+	require.Equal(t, []string{"Bearer a token"}, n.seen[1].header["Authorization"])
+
+	failure = errors.New("no token today")
+	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
+	require.ErrorIs(t, err, failure)
+	require.Len(t, n.seen, 3, "it is not sent without")
+}
+
+// The caller's own host stands for the pool.
+func TestRedirectWithinTheHost(t *testing.T) {
+	for _, location := range []string{
+		"/openai/deployments/m/embeddings?api-version=2", "https://foo.openai.azure.com/openai/deployments/m/embeddings?api-version=2", "embeddings?api-version=2",
+		"https://Foo.OpenAI.azure.com/openai/deployments/m/embeddings?api-version=2",
+	} {
+		n := newNet()
+		n.on(host("a"), redirect(307, location), status(429, "{}"))
+		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
+		require.Equal(t, "b", servedBy(resp), "balanced as ever")
+		require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+		last := n.seen[2]
+		require.Contains(t, last.path, "/embeddings")
+		require.Equal(t, "api-version=2", last.query)
+		require.Equal(t, n.seen[0].body, last.body)
+		onlySecret(t, n.seen[1], "key-a")
+		onlySecret(t, last, "key-b")
+	}
+}
+
+func TestRedirectChains(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://evil.example/1"), status(500, "{}"))
+	n.on("evil.example", redirect(307, "/2"), redirect(307, "https://worse.example/3"), redirect(307, "https://b.openai.azure.com/4"))
+	n.on("worse.example", redirect(307, "https://evil.example/again"))
+	n.on(host("b"), redirect(307, "https://foo.openai.azure.com"+chatPath), status(200, "{}"))
+	tr := steady(balance(t, n, azure("a"), azure("b")))
+	resp := follow(t, tr)
+	require.Equal(t, "b", servedBy(resp))
+	var hosts []string
+	for _, s := range n.seen {
+		hosts = append(hosts, strings.TrimSuffix(s.host, ".openai.azure.com")+strings.TrimPrefix(s.path, "/openai/deployments/m/chat"))
+		onlySecret(t, s, map[string]string{host("a"): "key-a", host("b"): "key-b"}[s.host])
+	}
+	require.Equal(t, []string{
+		"a/completions", "evil.example/1", "evil.example/2", "worse.example/3", "evil.example/again", "b/4", "a/completions", "b/completions",
+	}, hosts)
+}
+
+// Without a client that follows it, a redirect is an answer.
+func TestRedirectIsAnAnswer(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://evil.example/"))
+	resp, _ := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
+	require.Equal(t, 307, resp.StatusCode)
+	require.Equal(t, "https://evil.example/", resp.Header.Get("Location"))
+	require.Len(t, n.seen, 1)
+}

@@ -1,0 +1,620 @@
+package spillover
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// steady makes a Transport take the first of equals, so that what goes to
+// another one goes there for a reason.
+func steady(tr *Transport) *Transport {
+	tr.random = func() uint64 { return 0 }
+	return tr
+}
+
+// with makes a request of "METHOD path body", to the caller's own host.
+func with(t testing.TB, line string, header ...string) *http.Request {
+	method, rest, _ := strings.Cut(line, " ")
+	path, text, _ := strings.Cut(rest, " ")
+	var body io.Reader
+	if text != "" {
+		body = strings.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "https://foo.openai.azure.com"+path, body)
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
+	}
+	return req
+}
+
+// answers is what a backend answers with, in a content type of its own.
+func answers(contentType, text string) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		resp, err := status(200, text)(req)
+		resp.Header.Set("Content-Type", contentType)
+		return resp, err
+	}
+}
+
+// learnt is a pool of a, b and c of which b has made what the answer tells. The
+// next requests would go to a.
+func learnt(t testing.TB, create, contentType, answer string) (*fakeNet, *Transport) {
+	n := newNet()
+	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
+	n.on(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
+	n.on(host("b"), answers(contentType, answer), status(200, "{}"))
+	resp, text := send(t, tr, with(t, create))
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, answer, text)
+	time.Sleep(time.Second)
+	return n, tr
+}
+
+const responseText = `{
+  "id": "resp_68a1f00d",
+  "object": "response",
+  "conversation": {"id": "conv_68c0"},
+  "output": [
+    {"id": "rs_68b2", "type": "reasoning", "summary": [], "encrypted_content": "gAAAAA"},
+    {"id": "msg_68d3", "type": "message", "content": [{"type": "output_text", "text": "say \"id\": \"resp_said\" twice"}]}
+  ],
+  "usage": {"input_tokens": 3, "output_tokens": 4}
+}`
+
+const responseStream = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_68a1f00d\",\"conversation\":{\"id\":\"conv_68c0\"}}}\n\n" +
+	"event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"rs_68b2\",\"type\":\"reasoning\"}}\n\n" +
+	"event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"msg_68d3\",\"type\":\"message\"}}\n\n" +
+	"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_68a1f00d\"}}\n\n"
+
+// usesOfResponse are requests that only the maker of the response can answer.
+var usesOfResponse = []string{
+	"GET /openai/responses/resp_68a1f00d?api-version=2025-04-01-preview",
+	"GET /openai/v1/responses/resp_68a1f00d",
+	"GET /v1/responses/resp_68a1f00d/input_items?limit=5",
+	"GET /responses/resp_68a1f00d",
+	"DELETE /v1/responses/resp_68a1f00d",
+	"POST /v1/responses/resp_68a1f00d/cancel",
+	`POST /v1/responses {"model":"m","previous_response_id":"resp_68a1f00d"}`,
+	`POST /openai/responses?api-version=1 {"model":"m","input":"hi","previous_response_id": "resp_68a1f00d"}`,
+	`POST /v1/responses {"model":"m","conversation":"conv_68c0"}`,
+	`POST /v1/responses {"model":"m","conversation":{"id":"conv_68c0"}}`,
+	"GET /v1/conversations/conv_68c0/items",
+	`POST /v1/responses {"model":"m","input":[{"id":"rs_68b2","type":"reasoning","encrypted_content":"gAAAAA"}]}`,
+	`POST /v1/responses {"model":"m","input":[{"type":"item_reference","id":"msg_68d3"}]}`,
+	`POST /v1/responses/input_tokens {"model":"m","previous_response_id":"resp_68a1f00d"}`,
+}
+
+func TestStoredResponses(t *testing.T) {
+	compact := strings.NewReplacer("\n", "", "  ", "", ": ", ":").Replace(responseText)
+	for name, answer := range map[string][2]string{
+		"pretty":  {"application/json", responseText},
+		"compact": {"application/json; charset=utf-8", compact},
+		"stream":  {"text/event-stream; charset=utf-8", responseStream},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, tr := learnt(t, `POST /openai/responses?api-version=1 {"model":"m","input":"hi"}`, answer[0], answer[1])
+				for _, use := range usesOfResponse {
+					resp, _ := send(t, tr, with(t, use))
+					require.Equal(t, "b", servedBy(resp), use)
+				}
+				for _, use := range []string{
+					`POST /v1/responses {"model":"m","input":"hi"}`,
+					// An item that is sent back whole can be read by all.
+					`POST /v1/responses {"model":"m","input":[{"id":"msg_68d3","type":"message","role":"assistant","content":[]}]}`,
+					`POST /v1/responses {"model":"m","input":[{"role":"user","content":"what is \"resp_68a1f00d\"?"}]}`,
+					`POST /v1/responses {"model":"m","input":"{\"previous_response_id\":\"resp_68a1f00d\"}"}`,
+					`POST /v1/responses {"model":"m","input":"see resp_68a1f00d"}`,
+				} {
+					resp, _ := send(t, tr, with(t, use))
+					require.Equal(t, "a", servedBy(resp), use)
+				}
+				require.NotContains(t, tr.stored.byID, "resp_said")
+			})
+		})
+	}
+}
+
+func TestStoredObjects(t *testing.T) {
+	for create, test := range map[string]struct {
+		answer string
+		uses   []string
+	}{
+		`POST /v1/files x`: {`{"object":"file","id":"file-AbC123"}`, []string{
+			"GET /v1/files/file-AbC123", "GET /openai/files/file-AbC123/content?api-version=1", "DELETE /openai/v1/files/file-AbC123",
+			`POST /v1/responses {"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"file-AbC123"}]}]}`,
+			`POST /v1/responses {"model":"m","tools":[{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-AbC123"]}}]}`,
+			`POST /v1/batches {"input_file_id":"file-AbC123","endpoint":"/v1/chat/completions","completion_window":"24h"}`,
+			`POST /v1/fine_tuning/jobs {"model":"m","training_file":"file-AbC123"}`,
+			`POST /v1/vector_stores {"file_ids":["file-AbC123"]}`,
+		}},
+		`POST /openai/files?api-version=1 x`: {`{"id": "assistant-AbC123"}`, []string{"GET /openai/files/assistant-AbC123?api-version=1"}},
+		`POST /v1/batches {}`:                {`{"id":"batch_7f-00"}`, []string{"GET /v1/batches/batch_7f-00", "POST /openai/batches/batch_7f-00/cancel?api-version=1"}},
+		`POST /v1/assistants {"model":"m"}`:  {`{"id":"asst_1"}`, []string{"GET /v1/assistants/asst_1", `POST /v1/threads/runs {"assistant_id":"asst_1"}`}},
+		`POST /v1/threads`:                   {`{"id":"thread_1"}`, []string{`POST /v1/threads/thread_1/messages {}`, `POST /v1/threads/thread_1/runs {}`, "GET /v1/threads/thread_1/messages"}},
+		`POST /v1/threads/runs {}`:           {`{"id":"run_1"}`, []string{"GET /v1/threads/thread_9/runs/run_1/steps"}},
+		`POST /v1/vector_stores {}`: {`{"id":"vs_1"}`, []string{
+			"GET /v1/vector_stores/vs_1", `POST /v1/vector_stores/vs_1/search {"query":"x"}`,
+			`POST /v1/responses {"model":"m","tools":[{"type":"file_search","vector_store_ids":["vs_1"]}]}`,
+		}},
+		`POST /v1/containers {"name":"n"}`: {`{"id":"cntr_1"}`, []string{
+			"GET /v1/containers/cntr_1/files", `POST /v1/responses {"model":"m","tools":[{"type":"code_interpreter","container":"cntr_1"}]}`,
+		}},
+		`POST /v1/conversations {}`:     {`{"id":"conv_1"}`, []string{"GET /v1/conversations/conv_1", `POST /v1/conversations/conv_1/items {}`}},
+		`POST /v1/uploads {}`:           {`{"id":"upload_1"}`, []string{"POST /v1/uploads/upload_1/parts x", `POST /v1/uploads/upload_1/complete {"part_ids":[]}`}},
+		`POST /v1/fine_tuning/jobs {}`:  {`{"id":"ftjob-1"}`, []string{"GET /v1/fine_tuning/jobs/ftjob-1/events"}},
+		`POST /v1/evals {}`:             {`{"id":"eval_1"}`, []string{"GET /v1/evals/eval_1/runs"}},
+		`POST /v1/videos {"model":"m"}`: {`{"id":"video_1"}`, []string{"GET /v1/videos/video_1/content"}},
+		// A list tells what there is, too.
+		`GET /v1/files`: {`{"data":[{"id":"file-1"},{"id":"file-2"}]}`, []string{"GET /v1/files/file-1", "GET /v1/files/file-2"}},
+	} {
+		t.Run(create, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, tr := learnt(t, create, "application/json", test.answer)
+				for _, use := range test.uses {
+					resp, _ := send(t, tr, with(t, use))
+					require.Equal(t, "b", servedBy(resp), use)
+				}
+			})
+		})
+	}
+}
+
+// What a request is made of is no name of an object, however much it looks so.
+func TestStoredWordsAreNoIDs(t *testing.T) {
+	for _, body := range []string{
+		`{"model":"m","tools":[{"type":"file_search"}]}`,
+		`{"model":"m","input":[{"type":"input_file","filename":"x","file_data":"data:,"}]}`,
+		`{"model":"m","tools":[{"type":"function","name":"run_query"}],"tool_choice":{"type":"function","name":"run_query"}}`,
+		`{"model":"m","input":[{"type":"function_call_output","call_id":"call_1","output":"file-AbC123"}]}`,
+		`{"model":"m","input":"step_one"}`,
+		`{"model":"m","metadata":{"run_id":"run_7","thread_id":"thread_of_mine"}}`,
+		`{"model":"m","tools":[{"type":"function","name":"f","parameters":{"properties":{"file_name":{"type":"string"},"thread_id":{"enum":["part_a"]}}}}]}`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			tr := steady(balance(t, n, azure("a"), azure("b")))
+			resp, _ := send(t, tr, with(t, "POST /v1/responses "+body))
+			require.Equal(t, "a", servedBy(resp))
+			require.Empty(t, tr.stored.byID, "of %s", body)
+			n.on(host("a"), status(429, "{}"))
+			for range 2 {
+				resp, _ = send(t, tr, with(t, "POST /v1/responses "+body))
+				require.Equal(t, "b", servedBy(resp), "it is bound to nobody: %s", body)
+			}
+		})
+	}
+}
+
+func TestStoredHomeIsBusier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		for d := range tr.table.find("m").all {
+			if d.backend.name == "b" {
+				d.inFlight.Add(1000)
+			}
+		}
+		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
+		require.Equal(t, "b", servedBy(resp))
+	})
+}
+
+func TestStoredHomeIsThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		n.on(host("b"), status(429, "{}", "retry-after-ms: 4500"), status(200, "{}"))
+		before := n.sends()
+		for i, left := range []string{"4500", "2500"} {
+			resp, _ := send(t, tr, with(t, usesOfResponse[6]))
+			require.Equal(t, 429, resp.StatusCode)
+			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+			require.Equal(t, left, resp.Header.Get("Retry-After-Ms"))
+			require.Equal(t, 1, n.sends()-before, "request %d: once to its home and nowhere else", i)
+			time.Sleep(2 * time.Second)
+		}
+		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
+		require.Equal(t, "a", servedBy(resp), "others go on")
+		time.Sleep(time.Second)
+		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		require.Equal(t, "b", servedBy(resp), "it comes back")
+	})
+}
+
+func TestStoredHomeFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
+		for d := range tr.table.find("m").all {
+			now := time.Now()
+			d.change(func() { d.ejection.fail(now, now, misconfigured, "401", 0.5) }) // all are out
+		}
+		for range 5 {
+			before := n.sends(host("b"))
+			resp, text := send(t, tr, with(t, usesOfResponse[6]))
+			require.Equal(t, 500, resp.StatusCode)
+			require.Equal(t, `{"error":{"message":"sorry"}}`, text)
+			require.Equal(t, 1, n.sends(host("b"))-before, "there is no other to ask")
+		}
+		n.on(host("b"), broken(io.ErrUnexpectedEOF))
+		_, err := tr.RoundTrip(with(t, usesOfResponse[6]))
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.Zero(t, n.sends(host("c")))
+	})
+}
+
+// The home of an object may not serve the model that the request names: that
+// is for the service to say.
+func TestStoredHomeWithoutTheModel(t *testing.T) {
+	n := newNet()
+	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
+	tr.stored.put(time.Now(), "resp_1", tr.table.backends[1])
+	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
+	require.Equal(t, "b", servedBy(resp))
+	require.Contains(t, n.seen[0].body, `"model":"m"`)
+}
+
+// six is a pool of two tiers, larger than MaxAttempts.
+func six(t testing.TB, n *fakeNet) *Transport {
+	p2 := priority(2)
+	return steady(balance(t, n, azure("a"), azure("b"), azure("c"), azure("d", p2), azure("e", p2), azure("f", p2)))
+}
+
+const notFound = `{"error":{"message":"No such object","type":"invalid_request_error","param":null,"code":null}}`
+
+func TestStoredAskedAround(t *testing.T) {
+	const notPrevious = `{"error":{"message":"Previous response with id 'resp_1' not found.","type":"invalid_request_error","param":"previous_response_id","code":"previous_response_not_found"}}`
+	const notDecrypted = `{"error":{"message":"The encrypted content could not be verified.","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}`
+	for use, no := range map[string]roundTripFunc{
+		"GET /v1/responses/resp_1":                                                           status(404, notFound),
+		"DELETE /v1/files/file-1":                                                            status(404, notFound),
+		`POST /v1/threads/thread_1/runs {"assistant_id":"asst_1"}`:                           status(404, notFound),
+		`POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`:                   status(404, notFound),
+		`POST /openai/responses?api-version=1 {"model":"m","conversation":"conv_1"}`:         status(404, notFound),
+		`POST /openai/v1/responses {"model":"m","previous_response_id":"resp_1"}`:            status(400, notPrevious),
+		`POST /v1/responses {"model":"m","input":[{"type":"reasoning","id":"rs_1"}]}`:        status(400, notDecrypted),
+		`POST /v1/responses {"model":"m","background":true,"previous_response_id":"resp_1"}`: status(400, notPrevious),
+	} {
+		t.Run(use, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				tr := six(t, n)
+				for _, name := range []string{"a", "b", "c", "d", "e"} {
+					n.on(host(name), no)
+				}
+				resp, _ := send(t, tr, with(t, use))
+				require.Equal(t, 200, resp.StatusCode)
+				require.Equal(t, "f", servedBy(resp))
+				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
+				for _, r := range tr.table.all() {
+					for d := range r.all {
+						require.Zero(t, d.tier.spent.Load(), "asking around costs nothing")
+						require.True(t, d.available(time.Now()), "and harms nobody")
+						require.Zero(t, d.inFlight.Load())
+					}
+				}
+				resp, _ = send(t, tr, with(t, use))
+				require.Equal(t, "f", servedBy(resp))
+				require.Equal(t, 7, n.sends(), "it is remembered")
+			})
+		})
+	}
+}
+
+func TestStoredNowhere(t *testing.T) {
+	n := newNet()
+	tr := six(t, n)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		n.on(host(name), status(404, `{"error":{"message":"`+name+`"}}`))
+	}
+	resp, text := send(t, tr, with(t, "GET /v1/responses/resp_1"))
+	require.Equal(t, 404, resp.StatusCode)
+	require.Equal(t, `{"error":{"message":"f"}}`, text, "the last one's own words")
+	require.Equal(t, "f", servedBy(resp))
+	require.Equal(t, 6, n.sends())
+	require.Empty(t, tr.stored.byID)
+}
+
+// One that lacks the deployment is set up wrongly, whoever asks.
+func TestStoredAskedAroundWithoutDeployment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := steady(balance(t, n, azure("a"), azure("b")))
+		n.on(host("a"), status(404, `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`))
+		for i := range 3 {
+			resp, _ := send(t, tr, with(t, fmt.Sprintf(`POST /v1/responses {"model":"m","previous_response_id":"resp_%d"}`, i)))
+			require.Equal(t, "b", servedBy(resp))
+		}
+		require.Equal(t, 1, n.sends(host("a")))
+	})
+}
+
+// One that cannot say whether it has the object is passed over; if nobody has
+// it, what it said is not lost.
+func TestStoredAskedAroundWithOneThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
+		n.on(host("a"), status(429, "{}", "retry-after-ms: 3000"))
+		n.on(host("b"), status(404, notFound))
+		n.on(host("c"), status(404, notFound))
+		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
+		require.Equal(t, 429, resp.StatusCode, "a may have it")
+		require.Equal(t, "3000", resp.Header.Get("Retry-After-Ms"))
+	})
+}
+
+var (
+	noConnection = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	cutOff       = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+)
+
+func TestStoredCreatedOnce(t *testing.T) {
+	for _, create := range []string{
+		`POST /v1/responses {"model":"m","background":true}`,
+		`POST /openai/responses?api-version=1 { "background" : true , "model" : "m" }`,
+		`POST /v1/batches {"input_file_id":"file-1"}`,
+		`POST /v1/threads/thread_1/runs {"assistant_id":"asst_1"}`,
+		`POST /v1/vector_stores/vs_1/files {"file_id":"file-1"}`,
+		`DELETE /v1/files/file-1`,
+	} {
+		for name, test := range map[string]struct {
+			answer roundTripFunc
+			moves  bool
+		}{
+			"500":           {status(500, "{}"), false},
+			"503":           {status(503, "{}", "Retry-After: 1"), false},
+			"408":           {status(408, "{}"), false},
+			"409":           {status(409, "{}", "Retry-After: 1"), false},
+			"cut off":       {broken(cutOff), false},
+			"429":           {status(429, "{}"), true},
+			"no connection": {broken(noConnection), true},
+		} {
+			t.Run(create+" "+name, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), test.answer)
+				tr := steady(balance(t, n, azure("a"), azure("b", priority(2))))
+				resp, err := tr.RoundTrip(with(t, create))
+				if test.moves {
+					require.NoError(t, err)
+					require.Equal(t, "b", servedBy(resp))
+					return
+				}
+				require.Equal(t, 1, n.sends())
+				require.True(t, errors.Is(err, syscall.ECONNRESET) || resp.StatusCode >= 400)
+			})
+		}
+	}
+	// What is not stored is asked for again.
+	n := newNet()
+	n.on(host("a"), status(500, "{}"))
+	tr := steady(balance(t, n, azure("a"), azure("b")))
+	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","background":false,"metadata":{"background":"true"}}`))
+	require.Equal(t, "b", servedBy(resp))
+}
+
+// Asking around ends where the request may have been carried out.
+func TestStoredAskedAroundAndFailed(t *testing.T) {
+	n := newNet()
+	tr := six(t, n)
+	n.on(host("a"), status(404, notFound))
+	n.on(host("b"), status(500, "{}"))
+	resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
+	require.Equal(t, 500, resp.StatusCode)
+	require.Equal(t, "b", servedBy(resp))
+	require.Empty(t, tr.stored.byID)
+}
+
+func TestStoredBounded(t *testing.T) {
+	now := time.Now()
+	var s stored
+	b := &backend{}
+	s.put(now, "resp_a", b)
+	s.put(now, "resp_b", b)
+	s.put(now, "resp_a", b) // seen again
+	for i := range maxStored - 1 {
+		require.NotNil(t, s.find(now, "resp_a"))
+		s.put(now, fmt.Sprintf("resp_%d", i), b)
+	}
+	require.Len(t, s.byID, maxStored)
+	require.Equal(t, maxStored, s.recent.Len())
+	require.Nil(t, s.find(now, "resp_b"), "the oldest is gone")
+	require.NotNil(t, s.find(now, "resp_a"))
+	s.put(now, "resp_c", b)
+	require.Nil(t, s.find(now, "resp_a"))
+}
+
+func TestStoredExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		time.Sleep(storedFor - time.Minute)
+		resp, _ := send(t, tr, with(t, usesOfResponse[0]))
+		require.Equal(t, "b", servedBy(resp))
+		time.Sleep(2 * time.Minute)
+		n.on(host("a"), status(404, notFound))
+		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
+		require.Equal(t, "b", servedBy(resp), "found again")
+		require.Equal(t, 2, n.sends(host("a")))
+		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, 2, n.sends(host("a")), "and remembered")
+		time.Sleep(2 * storedFor)
+		require.Nil(t, tr.stored.find(time.Now(), "resp_68a1f00d"))
+		require.NotContains(t, tr.stored.byID, "resp_68a1f00d")
+	})
+}
+
+func TestStoredHostileIDs(t *testing.T) {
+	long := "resp_" + strings.Repeat("a", 10_000)
+	for _, id := range []string{long, "resp_", "resp_%2e%2e%2f", "resp_%00", "resp_a;b", "resp_é", "resp_a%0d%0a", "RESP_1", "xresp_1", "resp_a.b", "file-%22"} {
+		n := newNet()
+		tr := steady(balance(t, n, azure("a"), azure("b")))
+		n.on(host("a"), status(404, notFound))
+		resp, _ := send(t, tr, with(t, "GET /v1/responses/"+id))
+		require.Equal(t, 404, resp.StatusCode, id)
+		require.Equal(t, 1, n.sends(), "none of ours: %.20s", id)
+	}
+	n := newNet()
+	tr := steady(balance(t, n, azure("a"), azure("b")))
+	n.on(host("a"), status(200, `{"id":"`+long+`","x":{"id":"resp_\u0000"},"y":[{"id":"resp_ 1"},{"id":7},{"id":null},{"id":{"id":"resp_inside"}},{"id":"resp_\"1"}],"z":{"id":"file-`))
+	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
+	for id := range tr.stored.byID {
+		require.Equal(t, "resp_inside", id)
+	}
+	// A request may name any number of them.
+	var many strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&many, `"file-%d",`, i)
+	}
+	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","tools":[{"type":"file_search","file_ids":[`+many.String()+`"file-x"]}]}`))
+	require.Equal(t, 200, resp.StatusCode)
+	require.LessOrEqual(t, len(tr.stored.byID), maxIDs+1)
+}
+
+// An id may come in pieces.
+func TestStoredIDInPieces(t *testing.T) {
+	n := newNet()
+	tr := steady(balance(t, n, azure("a")))
+	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		resp, err := status(200, responseText)(req)
+		resp.Body = io.NopCloser(iotest.OneByteReader(strings.NewReader(responseText)))
+		return resp, err
+	})
+	_, text := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
+	require.Equal(t, responseText, text)
+	require.Len(t, tr.stored.byID, 4)
+	for _, id := range []string{"resp_68a1f00d", "conv_68c0", "rs_68b2", "msg_68d3"} {
+		require.NotNil(t, tr.stored.find(time.Now(), id), id)
+	}
+}
+
+// An answer may tell of more than one object, by other names than id.
+func TestStoredInsideAnswers(t *testing.T) {
+	for answer, use := range map[string]string{
+		`{"id":"resp_1","output":[{"id":"ci_1","type":"code_interpreter_call","container_id":"cntr_1"}]}`:  "GET /v1/containers/cntr_1/files",
+		`{"id":"batch_1","input_file_id":"file-1","output_file_id":"file-2"}`:                              "GET /v1/files/file-2/content",
+		`{"id":"run_1","object":"thread.run","thread_id":"thread_1"}`:                                      "POST /v1/threads/thread_1/messages {}",
+		`{"id":"vs_1","file_counts":{},"data":[{"id":"file-3"}]}`:                                          "GET /v1/files/file-3",
+		`{"id":"resp_1","previous_response_id":null,"conversation":{"id":"conv_1"},"metadata":{"id":"x"}}`: `POST /v1/responses {"model":"m","conversation":"conv_1"}`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			_, tr := learnt(t, `POST /v1/responses {"model":"m","input":"hi"}`, "application/json", answer)
+			resp, _ := send(t, tr, with(t, use))
+			require.Equal(t, "b", servedBy(resp), use)
+		})
+	}
+}
+
+// Refusals and failures make nothing.
+func TestStoredNotLearntFromErrors(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	n.on(host("a"), status(400, responseText))
+	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
+	require.Empty(t, tr.stored.byID)
+}
+
+func TestStoredMemory(t *testing.T) {
+	var s stored
+	b, now := &backend{}, time.Now()
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	rest := strings.Repeat("/", 4<<10)
+	for i := range 10 * maxStored {
+		id := fmt.Sprint("file-", i)
+		if i >= 9*maxStored {
+			id = (id + rest)[:len(id)] // as of a path, of which no more than the id may be kept
+		}
+		s.put(now, id, b)
+	}
+	require.LessOrEqual(t, len(s.byID), maxStored)
+	require.Less(t, heap()-before, int64(maxStored*512))
+	runtime.KeepAlive(&s)
+}
+
+func TestStoredConcurrently(t *testing.T) {
+	n := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if id := req.Header.Get("Id"); req.Method == http.MethodPost {
+			return status(200, `{"id":"resp_`+id+`x`+strings.TrimSuffix(req.URL.Host, ".openai.azure.com")+`"}`)(req)
+		}
+		if home := strings.TrimSuffix(req.URL.Host, ".openai.azure.com"); !strings.HasSuffix(req.URL.Path, "x"+home) {
+			return status(404, notFound)(req)
+		}
+		return status(200, "{}")(req)
+	})
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	var all sync.WaitGroup
+	for g := range 16 {
+		all.Go(func() {
+			for i := range 20 {
+				resp, text := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`, fmt.Sprintf("Id: %d-%d", g, i)))
+				id := strings.TrimSuffix(strings.TrimPrefix(text, `{"id":"`), `"}`)
+				home := servedBy(resp)
+				resp, _ = send(t, tr, with(t, "GET /v1/responses/"+id))
+				require.Equal(t, home, servedBy(resp))
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Where one backend failed the object may well be there: the caller is not told
+// that it does not exist.
+func TestStoredNotFoundIsNoFailure(t *testing.T) {
+	for name, trouble := range map[string]roundTripFunc{"500": status(500, `"down"`), "reset": broken(errReset)} {
+		for _, first := range []bool{true, false} {
+			n := newNet()
+			n.on(host("a"), trouble)
+			n.on(host("b"), status(404, `{"error":{"message":"not found"}}`))
+			tr := balance(t, n, azure("a"), azure("b", priority(2)))
+			if !first {
+				tr = balance(t, n, azure("a", priority(2)), azure("b"))
+			}
+			req := newChat(t, "/openai/responses/resp_unknown?api-version=1")
+			req.Method, req.Body, req.GetBody, req.ContentLength = http.MethodGet, nil, nil, 0
+			resp, err := tr.RoundTrip(req)
+			if name == "reset" {
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, 500, resp.StatusCode)
+			resp.Body.Close()
+		}
+	}
+}
+
+// A file in a chat binds it to the backend that has the file.
+func TestStoredFileInChat(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	tr.stored.put(time.Now(), "file-abc", tr.table.backends[1])
+	for range 20 {
+		req := newChat(t, "/v1/chat/completions")
+		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`
+		req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader(text)), nil, int64(len(text))
+		resp, _ := send(t, tr, req)
+		require.Equal(t, "b", servedBy(resp))
+	}
+}
