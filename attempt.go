@@ -136,6 +136,11 @@ func (c *call) handOver(resp *http.Response, s *sending, held []byte) {
 	if isStream(resp.Header) {
 		b.idle = s.d.backend.idleTimeout
 	}
+	if c.streamed(resp) {
+		b.tail = make([]byte, 0, maxTail)
+		s.header = resp.Header
+	}
+	s.streak = s.d.streak()
 	b.learnFrom(resp, &c.request)
 	b.blames = resp.StatusCode != http.StatusSwitchingProtocols // a WebSocket ends as it likes
 	b.hand(c.Context(), resp, s)

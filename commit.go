@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -28,15 +29,16 @@ func (c *call) commit(resp *http.Response, s *sending) (held []byte, o outcome, 
 	whole := c.transport.cfg.HoldStreams
 	limit := maxPreamble
 	held = make([]byte, 0, 4<<10)
-	judged, begun, finished := 0, false, false
+	judged, begun, ended := 0, false, endings(nil)
 	for {
 		// What ends the stream without a blank line is its last event all the same.
 		for rest := held[judged:]; len(rest) > 0; rest = held[judged:] {
 			n := cutEvent(rest)
-			if n == 0 && err == nil {
+			last := n == 0
+			if last && err != io.EOF {
 				break
 			}
-			if n == 0 {
+			if last {
 				n = len(rest)
 			}
 			judged += n
@@ -44,18 +46,20 @@ func (c *call) commit(resp *http.Response, s *sending) (held []byte, o outcome, 
 			switch t, problem := judgeEvent(name, data); {
 			case t == failing:
 				return held, c.judgeProblem(resp, problem), nil
+			case last && t == content && !json.Valid(data):
+				// A part of an event is no content: nothing of it can be used.
 			case t == ending, t == content && !whole:
 				return held, outcome{}, nil
 			case t == content:
 				if !begun {
 					s.relax()
-					begun, limit = true, maxHeld
+					begun, limit, ended = true, maxHeld, endings{}
 				}
-				finished = finished || finishes(data)
+				ended.note(data)
 			}
 		}
 		switch {
-		case err == io.EOF && finished:
+		case err == io.EOF && ended.all():
 			return held, outcome{}, nil
 		case err == io.EOF:
 			// A refusal that is nothing but a header (wire: a 200 stream has
@@ -86,17 +90,6 @@ func (c *call) judgeProblem(resp *http.Response, problem []byte) outcome {
 		status, h = standsFor(h, problem)
 	}
 	return judge(status, h, problem, c.op, time.Now())
-}
-
-// finishes tells whether a chunk of a completion says why it ends: then the
-// answer is complete, with [DONE] or without.
-func finishes(data []byte) bool {
-	for key, value := range members(data) {
-		if isKey(key.in(data), "choices") {
-			return finishReason(value.in(data))
-		}
-	}
-	return false
 }
 
 // streamed tells whether an answer is a stream of events that this package

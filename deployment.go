@@ -161,6 +161,16 @@ func (d *deployment) recover(sent time.Time) {
 	}
 }
 
+// streak is how many failures in a row are counted.
+func (d *deployment) streak() int {
+	if !d.troubled.Load() {
+		return 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ejection.streak
+}
+
 // hopeless tells that waiting does not mend why the deployment is closed.
 func (d *deployment) hopeless(now time.Time) bool {
 	d.mu.Lock()

@@ -3,6 +3,7 @@ package spillover
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +18,9 @@ type sending struct {
 	body   *attemptBody // the latest; nil when there is none
 	space  attemptBody  // of the first
 	ended  atomic.Bool
+
+	streak int         // of the deployment's failures before this answer
+	header http.Header // of a stream
 
 	timer *time.Timer
 	cause error // of the end that the timer makes
@@ -79,9 +83,35 @@ func (s *sending) brokeOff() {
 	if s.ended.Load() || s.call.Context().Err() != nil {
 		return
 	}
+	s.blame(outcome{cause: noAnswer, reason: "answer broke off"})
+}
+
+// endedWith is what a stream says of its deployment that ended with an error
+// event: to the caller it has been passed, as everything else.
+func (s *sending) endedWith(event []byte) {
+	name, data := readEvent(event)
+	t, problem := judgeEvent(name, data)
+	if t != failing {
+		return
+	}
+	status, h := standsFor(s.header, problem)
+	switch o := judge(status, h, problem, s.call.op, time.Now()); {
+	case o.verdict == throttled, o.verdict == failed && o.wait > 0:
+		s.call.coolDown(s.d, time.Now(), o)
+	case o.verdict == failed:
+		s.blame(o)
+	}
+}
+
+// blame counts a failure after the answer was the caller's. Those before it
+// count on: that the answer began well was no success.
+func (s *sending) blame(o outcome) {
 	d, now := s.d, time.Now()
 	d.failed.Add(1)
 	d.change(func() {
-		d.ejection.fail(now, s.sent, noAnswer, "answer broke off", unit(s.call.transport.random()))
+		if d.ejection.streak < s.streak {
+			d.ejection.streak, d.ejection.since = s.streak, s.sent
+		}
+		d.ejection.fail(now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
 	})
 }

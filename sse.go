@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,6 +40,21 @@ func cutEvent(text []byte) (n int) {
 			return n
 		}
 	}
+}
+
+// lastEvent is the last event of the end of a stream, but for [DONE].
+func lastEvent(tail []byte) (last []byte) {
+	for len(tail) > 0 {
+		n := cutEvent(tail)
+		if n == 0 {
+			n = len(tail)
+		}
+		if _, data := readEvent(tail[:n]); len(data) > 0 && string(bytes.TrimSpace(data)) != "[DONE]" {
+			last = tail[:n]
+		}
+		tail = tail[n:]
+	}
+	return last
 }
 
 // readEvent is the name and the data of an event.
@@ -110,7 +124,7 @@ func responseError(response []byte) []byte {
 			return value.in(response)
 		}
 	}
-	return nil
+	return []byte("{}") // it failed, and does not say of what
 }
 
 // judgeChoices tells whether a chunk of a completion has anything in it: Azure
@@ -135,18 +149,35 @@ func judgeChoices(choices []byte) tone {
 
 // A choice is one of a chunk of a completion.
 type choice struct {
+	Index        int                        `json:"index"`
 	Text         string                     `json:"text"`
 	FinishReason *string                    `json:"finish_reason"`
 	Delta        map[string]json.RawMessage `json:"delta"`
 }
 
-// finishReason tells whether every choice says why it ends.
-func finishReason(choices []byte) bool {
-	var list []choice
-	if json.Unmarshal(choices, &list) != nil || len(list) == 0 {
-		return false
+// The endings of a completion are which of its choices have said why they end.
+type endings map[int]bool
+
+// note reads a chunk.
+func (e endings) note(data []byte) {
+	for key, value := range members(data) {
+		var list []choice
+		if isKey(key.in(data), "choices") && json.Unmarshal(value.in(data), &list) == nil {
+			for _, c := range list {
+				e[c.Index] = e[c.Index] || c.FinishReason != nil
+			}
+		}
 	}
-	return !slices.ContainsFunc(list, func(c choice) bool { return c.FinishReason == nil })
+}
+
+// all tells that every choice has: then the answer is complete, with [DONE] or without.
+func (e endings) all() bool {
+	for _, ended := range e {
+		if !ended {
+			return false
+		}
+	}
+	return len(e) > 0
 }
 
 // A streamError is an error that came in a stream, where it may carry the
@@ -165,7 +196,9 @@ func standsFor(h http.Header, problem []byte) (int, http.Header) {
 	if len(extra.Headers) > 0 {
 		h = h.Clone()
 		for name, value := range extra.Headers {
-			h.Set(name, string(value))
+			if value != "" {
+				h.Set(name, string(value))
+			}
 		}
 	}
 	for _, s := range []looseString{extra.Status, extra.StatusCode, e.Code} {
@@ -206,4 +239,5 @@ var streamErrors = []struct {
 	{"overloaded", http.StatusServiceUnavailable}, {"unavailable", http.StatusServiceUnavailable},
 	{"timeout", http.StatusRequestTimeout},
 	{"server_error", http.StatusInternalServerError}, {"internal", http.StatusInternalServerError},
+	{"image", http.StatusBadRequest}, // all of ResponseErrorCode's that are not above
 }

@@ -22,6 +22,7 @@ type answerBody struct {
 	usage watcher
 	ids   watcher
 	used  usage         // as the answer said last
+	tail  []byte        // the end of a stream so far, where an error event would be
 	idle  time.Duration // the longest silence; 0 when there is no limit
 
 	blames bool // the deployment, when the answer breaks off
@@ -82,17 +83,45 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	b.send.relax()
 	b.watch(p[:n])
 	if err != nil {
-		if err != io.EOF && b.blames {
-			err = b.send.explain(err)
-			b.send.brokeOff()
-		}
+		err = b.conclude(err)
 		b.finish()
 	}
 	return n, err
 }
 
+// conclude is what the end of an answer says of its deployment.
+func (b *answerBody) conclude(err error) error {
+	switch {
+	case !b.blames:
+	case err != io.EOF:
+		err = b.send.explain(err)
+		b.send.brokeOff()
+	case b.tail != nil:
+		b.send.endedWith(lastEvent(b.tail))
+	}
+	return err
+}
+
+// maxTail is how much of the end of a stream is kept: an error event is short.
+const maxTail = 2 << 10
+
+// keepTail adds to the tail what has passed.
+func (b *answerBody) keepTail(p []byte) {
+	if len(p) >= maxTail {
+		b.tail = append(b.tail[:0], p[len(p)-maxTail:]...)
+		return
+	}
+	if over := len(b.tail) + len(p) - maxTail; over > 0 {
+		b.tail = b.tail[:copy(b.tail, b.tail[over:])]
+	}
+	b.tail = append(b.tail, p...)
+}
+
 func (b *answerBody) watch(p []byte) {
 	d := b.send.d
+	if b.tail != nil {
+		b.keepTail(p)
+	}
 	if b.usage.key != "" {
 		for value := range b.usage.values(p) {
 			if u, ok := readUsage(value); ok {

@@ -14,6 +14,9 @@ type usage struct {
 // readUsage reads the usage object of chat completions, completions and
 // embeddings, or that of the Responses API.
 func readUsage(text []byte) (usage, bool) {
+	if len(text) == 0 || text[0] != '{' {
+		return usage{}, false // most chunks have null
+	}
 	var u struct {
 		Prompt     int64 `json:"prompt_tokens"`
 		Completion int64 `json:"completion_tokens"`
@@ -23,7 +26,9 @@ func readUsage(text []byte) (usage, bool) {
 	if json.Unmarshal(text, &u) != nil {
 		return usage{}, false
 	}
-	return usage{max(u.Prompt, u.Input, 0), max(u.Completion, u.Output, 0)}, true
+	// One without a number is a property of that name, of a schema that is echoed.
+	told := usage{max(u.Prompt, u.Input, 0), max(u.Completion, u.Output, 0)}
+	return told, told != usage{}
 }
 
 // A watcher looks for the values of one key in JSON that passes in pieces,
@@ -44,7 +49,7 @@ func (w *watcher) values(p []byte) iter.Seq[[]byte] {
 			w.rest = nil
 		}
 		for {
-			i := bytes.Index(p, []byte(w.key))
+			i := w.find(p)
 			if i < 0 {
 				w.keep(p[len(p)-partial(p, w.key):])
 				return
@@ -53,7 +58,7 @@ func (w *watcher) values(p []byte) iter.Seq[[]byte] {
 			from := skipSpace(text, 0)
 			to := skipValue(text, from)
 			switch {
-			case to >= 0 && to-from <= w.limit:
+			case to >= 0 && to <= w.limit:
 				if !yield(text[from:to]) {
 					return
 				}
@@ -81,4 +86,20 @@ func partial(p []byte, key string) int {
 		}
 	}
 	return 0
+}
+
+// find is where the key is, or -1. JSON is full of quotes: what is behind the
+// key's first is much rarer, and so found faster.
+func (w *watcher) find(p []byte) int {
+	for from := 1; from < len(p); {
+		i := bytes.Index(p[from:], []byte(w.key[1:]))
+		if i < 0 {
+			return -1
+		}
+		if i += from; p[i-1] == w.key[0] {
+			return i - 1
+		}
+		from = i + 1
+	}
+	return -1
 }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package spillover
+
+const poolsForget = 0

@@ -1,0 +1,328 @@
+package spillover
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// cutAll is the whole events of a text, and what is left.
+func cutAll(text string) (events []string, rest string) {
+	for {
+		n := cutEvent([]byte(text))
+		if n == 0 {
+			return events, text
+		}
+		events, text = append(events, text[:n]), text[n:]
+	}
+}
+
+func TestCutEvent(t *testing.T) {
+	tests := map[string]struct {
+		text   string
+		events []string
+		rest   string
+	}{
+		"nothing":           {"", nil, ""},
+		"LF":                {"data: 1\n\ndata: 2\n\n", []string{"data: 1\n\n", "data: 2\n\n"}, ""},
+		"CRLF":              {"data: 1\r\n\r\ndata: 2\r\n\r\n", []string{"data: 1\r\n\r\n", "data: 2\r\n\r\n"}, ""},
+		"CR":                {"data: 1\r\rdata: 2\r\r", []string{"data: 1\r\r"}, "data: 2\r\r"},
+		"mixed":             {"event: a\rdata: 1\r\n\ndata: 2\n\r\n", []string{"event: a\rdata: 1\r\n\n", "data: 2\n\r\n"}, ""},
+		"several lines":     {": hi\nevent: e\ndata: 1\ndata: 2\n\n", []string{": hi\nevent: e\ndata: 1\ndata: 2\n\n"}, ""},
+		"unfinished line":   {"data: 1", nil, "data: 1"},
+		"unfinished event":  {"data: 1\n", nil, "data: 1\n"},
+		"half a CRLF":       {"data: 1\r\n\r", nil, "data: 1\r\n\r"},
+		"blank lines first": {"\n\r\ndata: 1\n\n", []string{"\n", "\r\n", "data: 1\n\n"}, ""},
+		"no event":          {"\n", []string{"\n"}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			events, rest := cutAll(test.text)
+			require.Equal(t, test.events, events)
+			require.Equal(t, test.rest, rest)
+		})
+	}
+}
+
+// However a stream is split into reads, its events are the same and no byte is lost.
+func TestCutEventHoweverItArrives(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		line := rapid.SampledFrom([]string{"", "", "data: {}", "data: [DONE]", ": comment", "event: error", "data:", "\xff", "\x00"})
+		end := rapid.SampledFrom([]string{"\n", "\r\n", "\r"})
+		var text strings.Builder
+		for range rapid.IntRange(0, 20).Draw(t, "lines") {
+			text.WriteString(line.Draw(t, "line") + end.Draw(t, "end"))
+		}
+		want, rest := cutAll(text.String())
+		require.Equal(t, text.String(), strings.Join(want, "")+rest)
+
+		var got []string
+		held := ""
+		for unread := text.String(); unread != ""; {
+			n := rapid.IntRange(1, len(unread)).Draw(t, "read")
+			var events []string
+			events, held = cutAll(held + unread[:n])
+			got, unread = append(got, events...), unread[n:]
+		}
+		require.Equal(t, want, got)
+		require.Equal(t, rest, held)
+	})
+}
+
+func TestReadEvent(t *testing.T) {
+	tests := map[string]struct{ event, name, data string }{
+		"data alone":      {"data: {}\n\n", "", "{}"},
+		"no space":        {"data:{}\n\n", "", "{}"},
+		"only one space":  {"data:  x\n\n", "", " x"},
+		"a name":          {"event: error\ndata: {}\n\n", "error", "{}"},
+		"name behind":     {"data: {}\r\nevent:error\r\n\r\n", "error", "{}"},
+		"several lines":   {"data: 1\ndata: 2\rdata: 3\n\n", "", "1\n2\n3"},
+		"comment":         {": data: 1\n\n", "", ""},
+		"other fields":    {"id: 7\nretry: 10\ndatas: 1\ndata: 2\n\n", "", "2"},
+		"no colon":        {"data\nevent\n\n", "", ""},
+		"colon in value":  {"data: a:b\n\n", "", "a:b"},
+		"no end":          {"data: {}", "", "{}"},
+		"nothing but end": {"\n", "", ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			event := []byte(test.event)
+			name, data := readEvent(event)
+			require.Equal(t, []string{test.name, test.data}, []string{name, string(data)})
+			require.Equal(t, test.event, string(event), "what was read is not changed")
+		})
+	}
+}
+
+func TestJudgeEvent(t *testing.T) {
+	chunk := func(choice string) string { return `{"id":"1","choices":[` + choice + `]}` }
+	tests := map[string]struct {
+		name, data string
+		want       tone
+		problem    string
+	}{
+		// Comments, and what servers send to keep a connection.
+		"nothing": {"", "", preamble, ""},
+		"spaces":  {"", "  ", preamble, ""},
+
+		"Azure's first":     {"", `{"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0}]}`, preamble, ""},
+		"the early filter":  {"", `{"choices":[],"prompt_annotations":[{"prompt_index":0}]}`, preamble, ""},
+		"choices null":      {"", `{"choices":null}`, preamble, ""},
+		"role":              {"", chunk(`{"index":0,"delta":{"role":"assistant"},"finish_reason":null}`), preamble, ""},
+		"role and nothing":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"","refusal":null,"tool_calls":[]},"finish_reason":null}`), preamble, ""},
+		"role, null":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null}}`), preamble, ""},
+		"role and content":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"a"}}`), content, ""},
+		"content":           {"", chunk(`{"index":0,"delta":{"content":"a"},"finish_reason":null}`), content, ""},
+		"a space":           {"", chunk(`{"index":0,"delta":{"content":" "}}`), content, ""},
+		"the second choice": {"", chunk(`{"index":0,"delta":{}},{"index":1,"delta":{"content":"a"}}`), content, ""},
+		"tool calls":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}`), content, ""},
+		"function call":     {"", chunk(`{"index":0,"delta":{"function_call":{"name":"f","arguments":""}}}`), content, ""},
+		"refusal":           {"", chunk(`{"index":0,"delta":{"refusal":"No"}}`), content, ""},
+		"reasoning":         {"", chunk(`{"index":0,"delta":{"reasoning_content":"Hm"}}`), content, ""},
+		"finish only":       {"", chunk(`{"index":0,"delta":{},"finish_reason":"stop"}`), content, ""},
+		"filtered":          {"", chunk(`{"index":0,"delta":{},"finish_reason":"content_filter"}`), content, ""},
+		"filter offsets":    {"", chunk(`{"index":0,"finish_reason":null,"content_filter_results":{},"content_filter_offsets":{"check_offset":44}}`), preamble, ""},
+		"obfuscation":       {"", `{"choices":[{"index":0,"delta":{}}],"obfuscation":"abc"}`, preamble, ""},
+		"usage":             {"", `{"choices":[],"usage":{"prompt_tokens":1}}`, preamble, ""},
+		"completions":       {"", chunk(`{"text":"a","index":0,"finish_reason":null}`), content, ""},
+		"completions' none": {"", chunk(`{"text":"","index":0,"finish_reason":null}`), preamble, ""},
+		"completions' end":  {"", chunk(`{"text":"","index":0,"finish_reason":"stop"}`), content, ""},
+		"done":              {"", "[DONE]", ending, ""},
+		"done, spaced":      {"", " [DONE] ", ending, ""},
+
+		"response.created":     {"response.created", `{"type":"response.created","response":{"id":"resp_1","error":null}}`, preamble, ""},
+		"response.in_progress": {"response.in_progress", `{"type":"response.in_progress","response":{}}`, preamble, ""},
+		"response.queued":      {"response.queued", `{"type":"response.queued","response":{}}`, preamble, ""},
+		"output_item.added":    {"response.output_item.added", `{"type":"response.output_item.added","item":{}}`, content, ""},
+		"a delta":              {"response.output_text.delta", `{"type":"response.output_text.delta","delta":"a"}`, content, ""},
+		"response.completed":   {"response.completed", `{"type":"response.completed","response":{"error":null}}`, ending, ""},
+		"response.incomplete":  {"response.incomplete", `{"type":"response.incomplete","response":{}}`, ending, ""},
+		"one without a name":   {"", `{"type":"response.created"}`, preamble, ""},
+		"one yet unknown":      {"response.new", `{"type":"response.new"}`, content, ""},
+
+		"chat's error":        {"", `{"error":{"code":"429"}}`, failing, `{"code":"429"}`},
+		"error, spaced":       {"", `{ "error" : {"code":"429"} }`, failing, `{"code":"429"}`},
+		"an escaped key":      {"", `{"\u0065rror":{"code":"429"}}`, failing, `{"code":"429"}`},
+		"error as a text":     {"", `{"error":"overloaded"}`, failing, `"overloaded"`},
+		"error null":          {"", `{"choices":[{"delta":{"content":"a"}}],"error":null}`, content, ""},
+		"error after choices": {"", `{"choices":[],"error":{"code":"500"}}`, failing, `{"code":"500"}`},
+		"Responses' error":    {"error", `{"type":"error","error":{"type":"too_many_requests"},"sequence_number":1}`, failing, `{"type":"too_many_requests"}`},
+		"a flat one":          {"error", `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`, failing, `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`},
+		"flat, no name":       {"", `{"type":"error","code":"x"}`, failing, `{"type":"error","code":"x"}`},
+		"named alone":         {"error", `{"message":"m"}`, failing, `{"message":"m"}`},
+		"named, no JSON":      {"error", `overloaded`, failing, `overloaded`},
+		"response.failed":     {"response.failed", `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"}}}`, failing, `{"code":"server_error"}`},
+		"error in the text":   {"", chunk(`{"delta":{"content":"{\"error\":{\"code\":\"429\"}}"}}`), content, ""},
+		"error deeper down":   {"", `{"choices":[{"delta":{"content":"a"},"content_filter_results":{"error":{"code":"content_filter_error"}}}]}`, content, ""},
+
+		// What is not understood is the caller's to see.
+		"no JSON":         {"", "hello", content, ""},
+		"malformed":       {"", `{"choices":[{"delta":{"content":"a"`, content, ""},
+		"malformed later": {"", `{"choices":7`, content, ""},
+		"a number":        {"", "7", content, ""},
+		"strange choices": {"", `{"choices":"none"}`, content, ""},
+		"strange delta":   {"", chunk(`{"delta":"a"}`), content, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, problem := judgeEvent(test.name, []byte(test.data))
+			require.Equal(t, test.want, got)
+			require.Equal(t, test.problem, string(problem))
+		})
+	}
+}
+
+func TestStandsFor(t *testing.T) {
+	for problem, want := range map[string]int{
+		// wire.md 5.5
+		`{"type":"too_many_requests","code":"rate_limit_exceeded","headers":{"x-ms-fe-error":"true"},"message":"…","param":null}`:          429,
+		`{"type":"too_many_requests","code":"no_capacity"}`:                                                                                429,
+		`{"type":"too_many_requests","code":"rate_limit_reached"}`:                                                                         429,
+		`{"type":"tokens","code":"rate_limit_exceeded","message":"Please try again in 44ms."}`:                                             429,
+		`{"type":"requests","code":"rate_limit_exceeded"}`:                                                                                 429,
+		`{"type":"rate_limit_error","code":"slow_down"}`:                                                                                   429,
+		`{"type":"rate_limit_error","code":null}`:                                                                                          429,
+		`{"code":"RateLimitReached","message":"…"}`:                                                                                        429,
+		`{"type":"insufficient_quota","code":"insufficient_quota"}`:                                                                        429,
+		`{"code":"credit_balance_exhausted"}`:                                                                                              429,
+		`{"code":"organization_spend_limit_exceeded"}`:                                                                                     429,
+		`{"code":"billing_hard_limit_reached"}`:                                                                                            429,
+		`{"type":"invalid_request_error","code":null,"message":"Could not find an existing deployment to match the model in the request"}`: 404,
+		`{"code":"DeploymentNotFound"}`:                                                                                                    404,
+		`{"type":"invalid_request_error","code":"model_not_found"}`:                                                                        404,
+		`{"type":"server_error","code":null}`:                                                                                              500,
+		`{"code":"server_error","message":"…"}`:                                                                                            500,
+		`{"type":"service_unavailable_error","code":"server_is_overloaded"}`:                                                               503,
+		`{"code":"Timeout","message":"The operation was timeout."}`:                                                                        408,
+		`{"type":"invalid_request_error","code":"invalid_api_key"}`:                                                                        401,
+		`{"code":"PermissionDenied"}`:                                                                                                      403,
+		`{"code":"content_filter","param":"prompt","type":null,"status":400}`:                                                              400,
+		`{"code":"context_length_exceeded","type":"invalid_request_error"}`:                                                                400,
+		`{"code":"invalid_prompt"}`:                                                                                                        400,
+		`{"type":"invalid_request_error","code":"unsupported_value"}`:                                                                      400,
+		`{"type":"invalid_request_error","code":"previous_response_not_found"}`:                                                            400,
+		`{"code":"invalid_encrypted_content"}`:                                                                                             400,
+		// The other codes of response.failed (ResponseErrorCode of OpenAI's
+		// specification) are all of what the caller sent.
+		`{"code":"invalid_image_url"}`:              400,
+		`{"code":"image_too_large"}`:                400,
+		`{"code":"image_content_policy_violation"}`: 400,
+		`{"code":"unsupported_image_media_type"}`:   400,
+		`{"code":"vector_store_timeout"}`:           408,
+		// A status is plain, wherever it stands.
+		`{"code":"429"}`:                       429,
+		`{"code":503}`:                         503,
+		`{"status":502,"code":"429"}`:          502,
+		`{"status":"529"}`:                     529,
+		`{"status_code":504}`:                  504,
+		`{"status":200,"code":"401"}`:          401,
+		`{"status":"failed","code":"no_such"}`: 500,
+		// What says nothing is the service's own trouble.
+		`{}`: 500, `null`: 500, `"text"`: 500, `text`: 500, ``: 500, `{"code":{}}`: 500,
+	} {
+		got, _ := standsFor(http.Header{}, []byte(problem))
+		require.Equal(t, want, got, problem)
+	}
+}
+
+func TestStandsForWithHeadersOfItsOwn(t *testing.T) {
+	answer := http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}
+	_, h := standsFor(answer, []byte(`{"code":"429","headers":{"retry-after":"1","retry-after-ms":15}}`))
+	require.Equal(t, http.Header{"Retry-After": {"1"}, "Retry-After-Ms": {"15"}, "X-Other": {"kept"}}, h)
+	require.Equal(t, http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}, answer, "the answer's own stays as it is")
+
+	// One that says nothing takes nothing away.
+	for _, headers := range []string{`null`, `{}`, `[]`, `{"retry-after":null}`, `{"retry-after":["1"]}`} {
+		_, h = standsFor(answer, []byte(`{"code":"429","headers":`+headers+`}`))
+		require.Equal(t, "9", h.Get("Retry-After"), headers)
+	}
+}
+
+// What a caller reads is what was sent, wherever the stream was split and
+// whatever it says; what failed instead is not lost either.
+func FuzzEvents(f *testing.F) {
+	for _, text := range []string{
+		"", wholeChat, strings.ReplaceAll(wholeChat, "\n", "\r\n"), strings.ReplaceAll(wholeChat, "\n", "\r"),
+		responseCreated(9) + responseEvent("error", `,"error":{"type":"too_many_requests"}`),
+		responseEvent("response.failed", ""), "event: error\ndata: x", "data: {\"choices\":[{\"delta\":", ": hi\n\n\n\ndata\n",
+		chatError(`{"code":"content_filter","status":400,"headers":{"retry-after":"x"}}`), "\r\r\r\n\n", doneEvent,
+		azureFirst + roleChunk[:40],
+	} {
+		f.Add(text, uint8(7), false)
+		f.Add(text, uint8(200), true)
+	}
+	f.Fuzz(func(t *testing.T, text string, size uint8, whole bool) {
+		pieces := []any{}
+		for piece := range slices.Chunk([]byte(text), max(int(size), 1)) {
+			pieces = append(pieces, string(piece))
+		}
+		n := newNet()
+		n.on(host("one"), plays(t, pieces...))
+		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}, HoldStreams: whole})
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		if err == nil {
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			if resp.Header.Get("X-Spillover-Synthesized") == "" {
+				require.Equal(t, text, string(body))
+			}
+		}
+		require.Zero(t, streamsInFlight(tr))
+	})
+}
+
+// naiveValues are those of a key in a whole text of JSON, without haste.
+func naiveValues(text, key string, limit int64) (found []string) {
+	for {
+		i := strings.Index(text, key)
+		if i < 0 {
+			return found
+		}
+		text = text[i+len(key):]
+		d := json.NewDecoder(strings.NewReader(text))
+		var value json.RawMessage
+		if d.Decode(&value) != nil || d.InputOffset() > limit {
+			continue
+		}
+		found, text = append(found, string(value)), text[d.InputOffset():]
+	}
+}
+
+// The values found do not depend on how the text arrives, and in JSON they are
+// those that anybody would find.
+func FuzzUsage(f *testing.F) {
+	for _, text := range []string{
+		`{"usage":{"prompt_tokens":1},"x":"\"usage\":{}"}`, `{"usage": null, "a":[{"usage":12}]}`, `{"usage":"a\\"}`,
+		`{"usage":{"usage":{"a":"a value that is too long to be one"}}}`, "\"usage\":\"usage\":1,", `"usage":`, `{"usage":` + strings.Repeat(" ", 30) + "1}",
+		wholeChat, `{"usage":[}{,"usage":{}}`, `"u"us"usage"usage":3 `,
+	} {
+		f.Add(text, uint8(1))
+		f.Add(text, uint8(9))
+	}
+	const key, limit = `"usage":`, 24
+	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		collect := func(size int) (found []string) {
+			w := watcher{key: key, limit: limit}
+			for piece := range slices.Chunk([]byte(text), max(size, 1)) {
+				for value := range w.values(piece) {
+					found = append(found, string(value))
+					_, _ = readUsage(value)
+				}
+				require.LessOrEqual(t, len(w.rest), len(key)+limit, "it keeps no more than it needs")
+			}
+			return found
+		}
+		whole := collect(len(text))
+		require.Equal(t, whole, collect(int(size)))
+		if json.Valid([]byte(text)) {
+			require.Equal(t, naiveValues(text, key, limit), whole)
+		}
+	})
+}

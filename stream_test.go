@@ -1,0 +1,593 @@
+package spillover
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/spillovertest"
+)
+
+// Events of chat completions as wire.md, section 5, has them.
+const (
+	azureFirst = `data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}` + "\n\n"
+	roleChunk  = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}` + "\n\n"
+	lastChunk  = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
+	usageChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}` + "\n\n"
+	doneEvent  = "data: [DONE]\n\n"
+)
+
+func tokenChunk(text string) string {
+	return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":` + quote(text) + `},"finish_reason":null}]}` + "\n\n"
+}
+
+func chatError(object string) string { return `data: {"error":` + object + "}\n\n" }
+
+// responseEvent is one of the Responses API; members begin with a comma.
+func responseEvent(kind, members string) string {
+	return "event: " + kind + "\ndata: {\"type\":\"" + kind + "\",\"sequence_number\":0" + members + "}\n\n"
+}
+
+// responseCreated echoes the request, and so is as long as that.
+func responseCreated(size int) string {
+	return responseEvent("response.created", `,"response":{"id":"resp_1","status":"in_progress","error":null,"usage":null,"instructions":"`+strings.Repeat("x", size)+`"}`)
+}
+
+// wholeChat is a complete stream.
+var wholeChat = azureFirst + roleChunk + tokenChunk("hello") + tokenChunk(" there") + lastChunk + usageChunk + doneEvent
+
+// forever is a silence that only the caller or the transport ends.
+type forever struct{}
+
+// plays answers with a stream. Of its pieces a string is what one Read brings,
+// a duration is silence, a header is added, an error is the end; without one
+// the end is EOF. Every body must be given back by the end of the test.
+func plays(t testing.TB, pieces ...any) roundTripFunc {
+	h := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}}
+	pieces = slices.DeleteFunc(slices.Clone(pieces), func(piece any) bool {
+		more, ok := piece.(http.Header)
+		for name, v := range more {
+			h[name] = v
+		}
+		return ok
+	})
+	return func(req *http.Request) (*http.Response, error) {
+		b := &player{ctx: req.Context(), pieces: pieces, closed: make(chan struct{})}
+		t.Cleanup(func() { require.True(t, b.givenBack(), "a body was left open") })
+		return &http.Response{
+			Status: "200 OK", StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: h.Clone(), Body: b, ContentLength: -1, Request: req,
+		}, nil
+	}
+}
+
+// A player is the body of such a stream.
+type player struct {
+	ctx    context.Context
+	closed chan struct{}
+	once   sync.Once
+
+	mu     sync.Mutex
+	pieces []any
+	text   string
+	ended  bool
+}
+
+func (b *player) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.text == "" {
+		if err := b.gone(); err != nil {
+			return 0, err
+		}
+		if len(b.pieces) == 0 {
+			b.ended = true
+			return 0, io.EOF
+		}
+		var due <-chan time.Time
+		switch piece := b.pieces[0].(type) {
+		case error:
+			b.ended = true
+			return 0, piece
+		case string:
+			b.text, b.pieces = piece, b.pieces[1:]
+			continue
+		case time.Duration:
+			timer := time.NewTimer(piece)
+			defer timer.Stop()
+			due = timer.C
+		}
+		select {
+		case <-due:
+			b.pieces = b.pieces[1:]
+		case <-b.ctx.Done():
+		case <-b.closed:
+		}
+	}
+	n := copy(p, b.text)
+	b.text = b.text[n:]
+	return n, nil
+}
+
+func (b *player) gone() error {
+	select {
+	case <-b.closed:
+		return http.ErrBodyReadAfterClose
+	default:
+		return b.ctx.Err()
+	}
+}
+
+func (b *player) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return nil
+}
+
+func (b *player) givenBack() bool {
+	if b.gone() != nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended
+}
+
+// streamPair is a Transport that asks one, and two if one fails. Its chance is
+// even, so that ejections last exactly as long as the policy says.
+func streamPair(t testing.TB, n http.RoundTripper, change ...func(*Config)) *Transport {
+	cfg := Config{Base: n, Backends: []Backend{azure("one"), azure("two", priority(2))}}
+	for _, f := range change {
+		f(&cfg)
+	}
+	tr := configured(t, cfg)
+	tr.random = func() uint64 { return 1 << 63 }
+	return tr
+}
+
+func holdStreams(cfg *Config) { cfg.HoldStreams = true }
+
+func streamTimeouts(header, idle time.Duration) func(*Config) {
+	return func(cfg *Config) {
+		for i := range cfg.Backends {
+			cfg.Backends[i].HeaderTimeout, cfg.Backends[i].IdleTimeout = header, idle
+		}
+	}
+}
+
+// streamState is the state of a backend's one deployment.
+func streamState(t testing.TB, tr *Transport, backend string) DeploymentStatus {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			if b.Name == backend {
+				require.Len(t, b.Deployments, 1)
+				return b.Deployments[0]
+			}
+		}
+	}
+	require.Fail(t, "no backend "+backend)
+	return DeploymentStatus{}
+}
+
+// out is for how long a deployment is left alone.
+func (s DeploymentStatus) out() time.Duration {
+	if s.Available {
+		return 0
+	}
+	return time.Until(s.Until)
+}
+
+func streamsInFlight(tr *Transport) (sum int) {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			for _, d := range b.Deployments {
+				sum += d.InFlight
+			}
+		}
+	}
+	return sum
+}
+
+const (
+	completionsPath = "/openai/deployments/m/completions?api-version=2024-10-21"
+	embeddingsPath  = "/openai/deployments/m/embeddings?api-version=2024-10-21"
+	responsesPath   = "/openai/v1/responses"
+)
+
+// readAll reads a body to its end, be that an error, and closes it.
+func readAll(t testing.TB, resp *http.Response) (string, error) {
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, resp.Body.Close())
+	return string(text), err
+}
+
+// TestU1 and TestU3: what an answer costs is read as it passes.
+func TestU1U3UsageIsReadFromAnswers(t *testing.T) {
+	chat := `{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":4}}}`
+	completed := responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":0},"output_tokens":7,"total_tokens":18}}`)
+	delta := responseEvent("response.output_text.delta", `,"delta":"x"`)
+	tests := map[string]struct {
+		path          string
+		answer        func(*testing.T) roundTripFunc
+		input, output int64
+	}{
+		"chat": {chatPath, func(*testing.T) roundTripFunc { return status(200, chat) }, 11, 7},
+		"completions": {completionsPath, func(*testing.T) roundTripFunc {
+			return status(200, `{"choices":[{"text":"x"}],"usage":{"completion_tokens":7,"prompt_tokens":11,"total_tokens":18}}`)
+		}, 11, 7},
+		"embeddings": {embeddingsPath, func(*testing.T) roundTripFunc {
+			return status(200, `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":11,"total_tokens":11}}`)
+		}, 11, 0},
+		"responses": {responsesPath, func(*testing.T) roundTripFunc {
+			return status(200, `{"id":"resp_1","output":[],"usage":{"input_tokens":11,"output_tokens":7,"total_tokens":18},"metadata":{}}`)
+		}, 11, 7},
+		"a stream of chat": {chatPath, func(t *testing.T) roundTripFunc { return plays(t, wholeChat) }, 11, 7},
+		"a stream of completions": {completionsPath, func(t *testing.T) roundTripFunc {
+			return plays(t, `data: {"choices":[{"text":"x"}]}`+"\n\n", usageChunk, doneEvent)
+		}, 11, 7},
+		"a stream of responses": {responsesPath, func(t *testing.T) roundTripFunc { return plays(t, responseCreated(10), delta, completed) }, 11, 7},
+		"none":                  {chatPath, func(t *testing.T) roundTripFunc { return plays(t, tokenChunk("x"), lastChunk, doneEvent) }, 0, 0},
+		"spaced": {chatPath, func(*testing.T) roundTripFunc {
+			return status(200, "{\n  \"usage\": {\n    \"prompt_tokens\": 11,\n    \"completion_tokens\": 7\n  }\n}")
+		}, 11, 7},
+		// Some services tell it with every chunk: the last word counts.
+		"told more than once": {chatPath, func(t *testing.T) roundTripFunc {
+			return plays(t, `data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":1}}`+"\n\n", usageChunk, doneEvent)
+		}, 11, 7},
+		"null in the other chunks": {chatPath, func(t *testing.T) roundTripFunc {
+			null := strings.Replace(tokenChunk("x"), `"finish_reason":null}]`, `"finish_reason":null}],"usage":null`, 1)
+			return plays(t, null, null, usageChunk, doneEvent)
+		}, 11, 7},
+		// null is no usage object: Azure's asynchronous filter annotates after the usage.
+		"null after it": {chatPath, func(t *testing.T) roundTripFunc {
+			return plays(t, tokenChunk("x"), usageChunk, `data: {"choices":[{"index":0,"finish_reason":null,"content_filter_results":{}}],"usage":null}`+"\n\n", doneEvent)
+		}, 11, 7},
+		// A schema that is echoed may have a property of that name.
+		"a schema after it": {responsesPath, func(*testing.T) roundTripFunc {
+			return status(200, `{"usage":{"input_tokens":11,"output_tokens":7},"tools":[{"parameters":{"properties":{"usage":{"type":"string"}}}}]}`)
+		}, 11, 7},
+		"a model that writes JSON": {chatPath, func(t *testing.T) roundTripFunc {
+			return plays(t, tokenChunk(`{"usage":{"prompt_tokens":1000000,"completion_tokens":1000000}}`), usageChunk,
+				tokenChunk(`,"usage":{"prompt_tokens":1000000}`), doneEvent)
+		}, 11, 7},
+		"numbers that make no sense": {chatPath, func(*testing.T) roundTripFunc {
+			return status(200, `{"usage":{"prompt_tokens":-5,"completion_tokens":7}}`)
+		}, 0, 7},
+		"words": {chatPath, func(*testing.T) roundTripFunc { return status(200, `{"usage":{"prompt_tokens":"many"}}`) }, 0, 0},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"), test.answer(t))
+			tr := streamPair(t, n)
+			send(t, tr, newChat(t, test.path))
+			one := streamState(t, tr, "one")
+			require.Equal(t, []int64{test.input, test.output}, []int64{one.InputTokens, one.OutputTokens})
+			require.Zero(t, one.InFlight)
+		})
+	}
+}
+
+func TestUsageAddsUpOverRequests(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, wholeChat))
+	tr := streamPair(t, n)
+	for range 3 {
+		_, body := ask(t, tr)
+		require.Equal(t, wholeChat, body)
+	}
+	one := streamState(t, tr, "one")
+	require.Equal(t, []int64{33, 21}, []int64{one.InputTokens, one.OutputTokens})
+}
+
+// However the bytes arrive, and however the caller reads them.
+func TestUsageInSplitReads(t *testing.T) {
+	for size := 1; size < 40; size++ {
+		var pieces []any
+		for piece := range slices.Chunk([]byte(wholeChat), size) {
+			pieces = append(pieces, string(piece))
+		}
+		n := newNet()
+		n.on(host("one"), plays(t, pieces...))
+		tr := streamPair(t, n)
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		var got []byte
+		for p := make([]byte, 41-size); err == nil; {
+			var n int
+			n, err = resp.Body.Read(p)
+			got = append(got, p[:n]...)
+		}
+		require.Equal(t, io.EOF, err)
+		require.Equal(t, wholeChat, string(got))
+		one := streamState(t, tr, "one")
+		require.Equal(t, []int64{11, 7}, []int64{one.InputTokens, one.OutputTokens}, "reads of %d", size)
+	}
+}
+
+// T12: what is compressed is neither held nor read: it is not ours to open.
+func TestT12CompressedStreamsAreUntouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var zipped bytes.Buffer
+		w := gzip.NewWriter(&zipped)
+		_, err := w.Write([]byte(chatError(`{"code":"rate_limit_exceeded"}`) + usageChunk))
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Encoding": {"gzip"}}, time.Minute, zipped.String()))
+		tr := streamPair(t, n, holdStreams)
+		begun := time.Now()
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Zero(t, time.Since(begun), "not held")
+		require.Equal(t, "gzip", resp.Header.Get("Content-Encoding"))
+		require.Equal(t, zipped.String(), read(t, resp))
+		require.Zero(t, streamState(t, tr, "one").InputTokens)
+		require.Equal(t, 1, n.sends())
+	})
+}
+
+func TestT12TrailersAndProtocolPassThrough(t *testing.T) {
+	n := newNet()
+	answer := plays(t, wholeChat)
+	n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		resp, err := answer(req)
+		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0
+		resp.Trailer = http.Header{"X-Checksum": {"1"}}
+		return resp, err
+	})
+	resp, body := ask(t, streamPair(t, n))
+	require.Equal(t, wholeChat, body)
+	require.Equal(t, 2, resp.ProtoMajor)
+	require.Equal(t, "1", resp.Trailer.Get("X-Checksum"))
+	require.EqualValues(t, -1, resp.ContentLength)
+}
+
+// Streams of other operations are not of events that this package knows.
+func TestOtherStreamsAreUntouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, op := range []string{"audio/speech", "audio/transcriptions", "images/generations"} {
+			n := newNet()
+			text := chatError(`{"code":"rate_limit_exceeded"}`)
+			n.on(host("one"), plays(t, time.Minute, text))
+			tr := streamPair(t, n, holdStreams)
+			begun := time.Now()
+			resp, err := tr.RoundTrip(newChat(t, "/openai/deployments/m/"+op+"?api-version=2024-10-21"))
+			require.NoError(t, err)
+			require.Zero(t, time.Since(begun), op)
+			require.Equal(t, text, read(t, resp))
+			require.Equal(t, 1, n.sends(), op)
+			require.True(t, streamState(t, tr, "one").Available)
+		}
+	})
+}
+
+// A traffic is what many callers of a pool of four saw.
+type traffic struct {
+	mu                                   sync.Mutex
+	whole, failed, refused, partial, odd int
+	firsts                               []time.Duration // until the first content
+}
+
+// drive sends 100 requests a second for ten seconds, each with its number.
+func (seen *traffic) drive(t *testing.T, tr *Transport) {
+	var callers sync.WaitGroup
+	for i := range 1000 {
+		callers.Go(func() {
+			begun := time.Now()
+			req := newChat(t, chatPath)
+			req.Header.Set("X-Number", fmt.Sprint(i))
+			text := fmt.Sprintf(`{"messages":[{"role":"user","content":"%d"}],"model":"m","stream":true,"max_tokens":4}`, i)
+			req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+			req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+			resp, err := tr.RoundTrip(req)
+			first := time.Since(begun)
+			if err != nil {
+				seen.count(&seen.failed, first)
+				return
+			}
+			body, err := readAll(t, resp)
+			tokens := strings.Count(body, `"delta":{"content":"`)
+			switch {
+			case resp.StatusCode == 429:
+				seen.count(&seen.refused, first)
+			case resp.StatusCode != 200 || tokens == 0:
+				seen.count(&seen.failed, first)
+			case err != nil && tokens < 4:
+				seen.count(&seen.partial, first)
+			case tokens != 4 || strings.Count(body, "[DONE]") != 1 || strings.Count(body, `"role"`) != 1 || strings.Contains(body, `"error"`):
+				seen.count(&seen.odd, first)
+			default:
+				seen.count(&seen.whole, first)
+			}
+		})
+		time.Sleep(10 * time.Millisecond)
+	}
+	callers.Wait()
+	require.Zero(t, streamsInFlight(tr))
+	require.Zero(t, seen.odd, "an answer with something missing, or twice")
+	require.Equal(t, 1000, seen.whole+seen.failed+seen.refused+seen.partial)
+}
+
+func (seen *traffic) count(what *int, first time.Duration) {
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	*what++
+	seen.firsts = append(seen.firsts, first)
+}
+
+func (seen *traffic) p99() time.Duration {
+	slices.Sort(seen.firsts)
+	return seen.firsts[len(seen.firsts)*99/100]
+}
+
+// fourEqual are deployments that begin to write after 50 ms and end after 110 ms.
+func fourEqual(t *testing.T, header time.Duration) (*Transport, []*spillovertest.Server) {
+	cfg := Config{}
+	var servers []*spillovertest.Server
+	for i := range 4 {
+		s := spillovertest.New(spillovertest.Config{Name: fmt.Sprintf("region%d", i), Seed: uint64(i), Deployments: []spillovertest.Deployment{
+			{Name: "m", Latency: spillovertest.Latency{FirstToken: 50 * time.Millisecond, PerToken: 20 * time.Millisecond}}}})
+		servers = append(servers, s)
+		cfg.Backends = append(cfg.Backends, Backend{Name: s.Name, URL: s.URL, Dialect: Azure, APIKey: "k", HeaderTimeout: header})
+	}
+	cfg.Base = spillovertest.Network(servers...)
+	return configured(t, cfg), servers
+}
+
+func numbered(every int) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		var i int
+		_, err := fmt.Sscan(r.Header.Get("X-Number"), &i)
+		return err == nil && i%every == 0
+	}
+}
+
+func TestOneOfFourFailsItsStreams(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]spillovertest.Fault{
+		"error event":        {Kind: spillovertest.KindError},
+		"cut before content": {Kind: spillovertest.KindCut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, servers := fourEqual(t, 0)
+				servers[0].Set(fault)
+				var seen traffic
+				seen.drive(t, tr)
+				require.Equal(t, 1000, seen.whole)
+				require.Less(t, servers[0].Stats().Requests, 40)
+			})
+		})
+	}
+}
+
+func TestOneOfFourHangs(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]spillovertest.Fault{
+		"without a header": {Kind: spillovertest.KindSilent},
+		"after its header": {Kind: spillovertest.KindStall},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, servers := fourEqual(t, time.Second)
+				servers[0].Set(fault)
+				var seen traffic
+				seen.drive(t, tr)
+				require.Equal(t, 1000, seen.whole)
+				require.LessOrEqual(t, servers[0].Stats().Requests, 12)
+				require.Less(t, seen.p99(), 1200*time.Millisecond)
+				t.Logf("%d reached it, p99 of the first content %v", servers[0].Stats().Requests, seen.p99())
+			})
+		})
+	}
+}
+
+// A request that fails everywhere is itself the suspect.
+func TestPoisonedRequestsHarmNobodyElse(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]spillovertest.Fault{
+		"500 after a while": {Status: 500, Body: `{"error":{"code":"500","message":"x"}}`, Delay: 50 * time.Millisecond},
+		"500 in the stream": {Kind: spillovertest.KindError, Body: `{"type":"server_error","code":null,"message":"x"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr, servers := fourEqual(t, 0)
+				fault.Match = numbered(20)
+				for _, s := range servers {
+					s.Set(fault)
+				}
+				var seen traffic
+				seen.drive(t, tr)
+				require.Equal(t, 950, seen.whole, "the innocent are all served")
+				require.Equal(t, 50, seen.failed, "each poisoned one fails")
+			})
+		})
+	}
+}
+
+func TestStreamsCutAfterContentConcernOnlyTheirCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr, servers := fourEqual(t, 0)
+		for _, s := range servers {
+			s.Set(spillovertest.Fault{Kind: spillovertest.KindCut, After: 2, Match: numbered(20)})
+		}
+		var seen traffic
+		seen.drive(t, tr)
+		require.Equal(t, 950, seen.whole)
+		require.Equal(t, 50, seen.partial)
+	})
+}
+
+// A deployment that breaks off every stream is left alone longer each time: that
+// a stream began well is no success.
+func TestBreakingOffGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenBody{err: io.ErrUnexpectedEOF}))
+		}))
+		tr := balance(t, n, azure("a"))
+		tr.random = func() uint64 { return 1 << 63 } // no jitter
+		for _, out := range []time.Duration{2, 4, 8, 16, 30, 30} {
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			_, err = io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			until := statusOf(t, tr, "a").Until
+			require.Equal(t, out*time.Second, time.Until(until))
+			time.Sleep(time.Until(until))
+		}
+	})
+}
+
+// An error event that comes after content is the caller's to see, and counts as
+// the status that it stands for.
+func TestT6ErrorEventAfterContent(t *testing.T) {
+	const content = `data: {"choices":[{"delta":{"content":"hi"}}]}` + "\n\n"
+	for _, c := range []struct {
+		name, event string
+		reason      string
+		least, most time.Duration
+	}{
+		{"throttle", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}` + "\n\n", "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
+		{"quota", `data: {"error":{"code":"insufficient_quota"}}` + "\n\n", "429 insufficient_quota", 4 * time.Minute, 6 * time.Minute},
+		{"a mistake of the caller", `data: {"error":{"code":"content_filter"}}` + "\n\n", "", 0, 0},
+		{"[DONE] behind it", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}` + "\n\ndata: [DONE]\n\n", "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
+		{"no blank line", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}`, "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
+		{"long before", strings.Repeat(content, 500) + `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}` + "\n\n", "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
+		{"none", "data: [DONE]\n\n", "", 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				stream := status(200, content+c.event)
+				n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+					resp, err := stream(req)
+					resp.Header.Set("Content-Type", "text/event-stream")
+					return resp, err
+				})
+				tr := balance(t, n, azure("a"))
+				_, text := ask(t, tr)
+				require.Equal(t, content+c.event, text, "every byte is passed")
+				got := statusOf(t, tr, "a")
+				require.Equal(t, c.reason, got.Reason)
+				if c.most > 0 {
+					require.GreaterOrEqual(t, time.Until(got.Until), c.least)
+					require.LessOrEqual(t, time.Until(got.Until), c.most)
+				}
+			})
+		})
+	}
+}
