@@ -12,15 +12,24 @@ type attempt struct {
 	sent                time.Time
 	again               bool // it was sent there before
 	probe, backendProbe bool // it holds the place of the one request that probes
+	entry               entry
 }
 
-func newAttempt(d *deployment, now time.Time) (a attempt, ok bool) {
+// newAttempt takes the places that a deployment has for one more request; it is
+// not ok when there is none. anyway sends the request although a configured
+// limit is spent.
+func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt, ok bool) {
 	a = attempt{d: d, sent: now}
-	if ok, a.backendProbe = d.backend.admit(now); !ok {
+	if a.entry, ok = d.ledger.reserve(now, c.tokens, anyway); !ok {
 		return a, false
 	}
-	if ok, a.probe = d.admit(now); !ok {
-		a.release(now)
+	if ok, a.backendProbe = d.backend.admit(now); ok {
+		if ok, a.probe = d.admit(now); !ok {
+			a.release(now)
+		}
+	}
+	if !ok {
+		d.ledger.settle(a.entry, 0, false)
 	}
 	return a, ok
 }
@@ -41,6 +50,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	d := a.d
 	bearer, err := d.backend.bearer(c.Context())
 	if err != nil {
+		d.ledger.settle(a.entry, 0, false)
 		return nil, c.learn(a, nil, err, outcome{verdict: failed, cause: misconfigured, own: true, reason: "no token"})
 	}
 	// Each attempt has its own: a base may still hold the one of the last.
@@ -71,6 +81,9 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		c.failures++
 		return nil, c.learn(a, nil, err, o)
 	}
+	if o.verdict == served {
+		s.cost.CompareAndSwap(0, c.tokens) // unless its usage was read already
+	}
 	if o.verdict == served || o.verdict == answered || o.final {
 		s.body.keep()
 		c.from = d.backend.name
@@ -90,7 +103,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 	if err != nil {
 		return nil, outcome{}, s.explain(err)
 	}
-	s.d.measure(resp.Header)
+	s.d.measure(time.Now(), resp.Header)
 	b := s.d.backend
 	if b.troubled.Load() {
 		b.change(func() { b.ejection.succeed(s.sent) })

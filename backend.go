@@ -89,6 +89,11 @@ type Model struct {
 
 	// Deployment is what the backend calls it. Default: Name.
 	Deployment string
+
+	// RPM and TPM are limits in requests and tokens a minute, for a service
+	// that does not report them. A deployment that has spent one is passed over
+	// while another can take the request. 0 means unknown.
+	RPM, TPM int
 }
 
 // A TokenFunc gives the bearer token for one attempt. It is called for each
@@ -271,6 +276,9 @@ func (b *Backend) normalizeModels(bad func(field, format string, args ...any)) {
 			bad("Models", "%q is there twice", m.Name)
 		}
 		seen[m.Name] = true
+		if m.RPM < 0 || m.TPM < 0 {
+			bad("Models", "model %q: RPM or TPM is negative", m.Name)
+		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {
 			bad("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 	"time"
@@ -25,36 +26,116 @@ type Selector interface {
 	Select(candidates []Candidate) int
 }
 
-// choose is an available deployment that was not tried, or nil.
-func (t *tier) choose(now time.Time, tried []*deployment, s Selector, random func() uint64) *deployment {
-	if s != nil {
-		return t.choosePlugged(now, tried, s, random)
-	}
-	return t.chooseTwo(now, tried, random)
+// A query is what a choice is made for.
+type query struct {
+	now      time.Time
+	tried    []*deployment // to which the request was sent already
+	tokens   int64         // an estimate of what the request costs
+	loyal    loyalty       // the session it is of
+	selector Selector
+	random   func() uint64
+
+	luck  float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
+	eager bool    // ask also those that are thought to have no room
 }
 
-// chooseTwo draws two different candidates by weight and takes the less loaded.
-// Two choices halve the imbalance of one; the best of all would herd, since
-// what a process knows of a deployment is always a little old.
-func (t *tier) chooseTwo(now time.Time, tried []*deployment, random func() uint64) *deployment {
-	first := t.draw(now, tried, nil, random)
+// takes tells whether a deployment is a candidate.
+func (q *query) takes(d *deployment) bool {
+	return d.available(q.now) && !slices.Contains(q.tried, d) &&
+		(q.eager || !d.spills(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, q.tokens))
+}
+
+// choose is an available deployment that was not tried, or nil.
+func (t *tier) choose(q *query) *deployment {
+	if q.loyal != 0 && len(t.members) > 1 {
+		if d := t.chooseLoyal(q); d != nil {
+			return d
+		}
+	}
+	if q.selector != nil {
+		return t.choosePlugged(q)
+	}
+	return t.chooseTwo(q)
+}
+
+// chooseTwo draws two different candidates by size and takes the better. Two
+// choices halve the imbalance of one; the best of all would herd, since what a
+// process knows of a deployment is always a little old.
+func (t *tier) chooseTwo(q *query) *deployment {
+	s := t.shares.Load()
+	first := t.draw(q, s, nil)
 	if first == nil || len(t.members) == 1 {
 		return first
 	}
-	if second := t.draw(now, tried, first, random); second != nil && lessLoaded(now, second, first) {
+	if second := t.draw(q, s, first); second != nil && better(q.now, second, first) {
 		return second
 	}
 	return first
 }
 
-// lessLoaded compares first whether Azure said that one is full, then the
-// requests in flight by weight. Of equals the one that was drawn first is
-// taken, so that shares follow the weights when idle.
-func lessLoaded(now time.Time, a, b *deployment) bool {
+// better compares first whether Azure said that one is full, then the room that
+// both reported, then the requests in flight by size. Of equals the one that
+// was drawn first is taken, so that shares follow the sizes when idle.
+func better(now time.Time, a, b *deployment) bool {
 	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
 		return full
 	}
-	return a.inFlight.Load()*int64(b.backend.weight) < b.inFlight.Load()*int64(a.backend.weight)
+	if more := a.room(now) - b.room(now); more > sameRoom || more < -sameRoom {
+		return more > 0
+	}
+	return a.inFlight.Load()*b.share.Load() < b.inFlight.Load()*a.share.Load()
+}
+
+// Shares are the sizes of the members of a tier, as they are drawn by.
+type shares struct {
+	bounds []int64 // running sum; nil where all are equal
+}
+
+// resize works out the sizes anew: weights where one was configured, else the
+// limits that were configured or told. Who has none is taken for the mean of
+// the others.
+func (t *tier) resize() {
+	var sum, known int64
+	weighted := slices.ContainsFunc(t.members, func(d *deployment) bool { return d.backend.weight != 1 })
+	size := func(d *deployment) int64 {
+		if weighted {
+			return int64(d.backend.weight)
+		}
+		return cmp.Or(d.ledger.tpm, d.limit.Load())
+	}
+	for _, d := range t.members {
+		if n := size(d); n > 0 {
+			sum, known = sum+n, known+1
+		}
+	}
+	mean := int64(1)
+	if known > 0 {
+		mean = max(1, sum/known)
+	}
+	s, total, equal := &shares{bounds: make([]int64, len(t.members))}, int64(0), true
+	for i, d := range t.members {
+		n := size(d)
+		if n <= 0 {
+			n = mean
+		}
+		d.share.Store(n)
+		total += n
+		s.bounds[i] = total
+		equal = equal && n == t.members[0].share.Load()
+	}
+	if equal {
+		s.bounds = nil
+	}
+	t.shares.Store(s)
+}
+
+// index turns a random number into that of a member, in proportion to size.
+func (s *shares) index(r uint64, members int) int {
+	if s.bounds == nil {
+		return int(below(r, uint64(members)))
+	}
+	i, _ := slices.BinarySearch(s.bounds, 1+int64(below(r, uint64(s.bounds[members-1]))))
+	return i
 }
 
 // draws is how often draw guesses before it looks at every member: with half
@@ -62,21 +143,18 @@ func lessLoaded(now time.Time, a, b *deployment) bool {
 const draws = 8
 
 // draw picks one of the candidates other than but, with a probability in
-// proportion to weight. Guessing and looking again is as fair as looking at
+// proportion to size. Guessing and looking again is as fair as looking at
 // every member, and does not slow down with their number.
-func (t *tier) draw(now time.Time, tried []*deployment, but *deployment, random func() uint64) *deployment {
-	candidate := func(d *deployment) bool {
-		return d != but && d.available(now) && !slices.Contains(tried, d)
-	}
+func (t *tier) draw(q *query, s *shares, but *deployment) *deployment {
 	for range draws {
-		if d := t.members[t.index(random())]; candidate(d) {
+		if d := t.members[s.index(q.random(), len(t.members))]; d != but && q.takes(d) {
 			return d
 		}
 	}
 	var sum uint64
 	for _, d := range t.members {
-		if candidate(d) {
-			sum += uint64(d.backend.weight)
+		if d != but && q.takes(d) {
+			sum += uint64(d.share.Load())
 		}
 	}
 	if sum == 0 {
@@ -84,28 +162,19 @@ func (t *tier) draw(now time.Time, tried []*deployment, but *deployment, random 
 	}
 	// What is known may change between the two looks. While there is a
 	// candidate one is drawn all the same: the tier must not seem empty.
-	at := below(random(), sum)
+	at := below(q.random(), sum)
 	var last *deployment
 	for _, d := range t.members {
-		if candidate(d) {
+		if d != but && q.takes(d) {
 			last = d
-			if at < uint64(d.backend.weight) {
+			n := uint64(d.share.Load())
+			if at < n {
 				break
 			}
-			at -= uint64(d.backend.weight)
+			at -= n
 		}
 	}
 	return last
-}
-
-// index turns a random number into that of a member, in proportion to weight.
-func (t *tier) index(r uint64) int {
-	if t.bounds == nil {
-		return int(below(r, uint64(len(t.members))))
-	}
-	at := int32(below(r, uint64(t.bounds[len(t.bounds)-1])))
-	i, _ := slices.BinarySearch(t.bounds, at+1)
-	return i
 }
 
 // below maps a random number to 0 ≤ n < limit.
@@ -115,11 +184,11 @@ func below(r, limit uint64) uint64 {
 }
 
 // choosePlugged lets a Selector choose.
-func (t *tier) choosePlugged(now time.Time, tried []*deployment, s Selector, random func() uint64) *deployment {
+func (t *tier) choosePlugged(q *query) *deployment {
 	var open []*deployment
 	var candidates []Candidate
 	for _, d := range t.members {
-		if d.available(now) && !slices.Contains(tried, d) {
+		if q.takes(d) {
 			open = append(open, d)
 			candidates = append(candidates, Candidate{
 				Backend: d.backend.name, Model: d.model, Deployment: d.name, Priority: t.priority,
@@ -133,8 +202,8 @@ func (t *tier) choosePlugged(now time.Time, tried []*deployment, s Selector, ran
 	case 1:
 		return open[0]
 	}
-	if i := s.Select(candidates); i >= 0 && i < len(open) {
+	if i := q.selector.Select(candidates); i >= 0 && i < len(open) {
 		return open[i]
 	}
-	return t.chooseTwo(now, tried, random)
+	return t.chooseTwo(q)
 }

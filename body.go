@@ -21,7 +21,6 @@ type body struct {
 	present bool
 	own     io.ReadCloser                 // the caller's own, until an attempt took it or it is closed
 	again   func() (io.ReadCloser, error) // a fresh one; nil when there is only own
-	stale   bool                          // own may be at its end: it may share its reader with again
 	begun   []byte                        // the beginning of own, if that was read already
 	length  int64                         // -1 when unknown
 }
@@ -87,32 +86,56 @@ func prefixed(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
 var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // peek shows the beginning of the body, at most maxBuffered, to f, which must
-// not keep it. Where the body can be had again nothing of it stays in memory.
+// not keep it. Where the body can be had again nothing of it stays in memory,
+// and the caller's own is done with.
 func (b *body) peek(f func([]byte)) error {
+	if b.begun != nil || b.own == nil {
+		return b.peekAgain(f)
+	}
+	buf := readBuffers.Get().(*bytes.Buffer)
+	buf.Reset()
+	for buf.Len() < maxBuffered {
+		buf.Grow(bytes.MinRead)
+		p := buf.AvailableBuffer()
+		n, err := b.own.Read(p[:min(cap(p), maxBuffered-buf.Len())])
+		buf.Write(p[:n])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("spillover: reading the request's body: %w", err)
+		}
+	}
+	f(buf.Bytes())
+	if b.again == nil {
+		b.begun = buf.Bytes()
+		b.own = prefixed(buf, b.own)
+		return nil
+	}
+	b.close()
+	if buf.Cap() <= 1<<20 {
+		readBuffers.Put(buf)
+	}
+	return nil
+}
+
+// peekAgain is peek for a body of which the beginning was read before, or that
+// an attempt took.
+func (b *body) peekAgain(f func([]byte)) error {
 	if b.begun != nil {
 		f(b.begun)
 		return nil
 	}
-	src := b.own
-	if b.again != nil {
-		var err error
-		if src, err = b.again(); err != nil {
-			return fmt.Errorf("spillover: GetBody: %w", err)
-		}
-		defer src.Close()
-		b.stale = true
+	src, err := b.again()
+	if err != nil {
+		return fmt.Errorf("spillover: GetBody: %w", err)
 	}
-	buf := readBuffers.Get().(*bytes.Buffer)
-	buf.Reset()
-	if _, err := buf.ReadFrom(io.LimitReader(src, maxBuffered)); err != nil {
+	defer src.Close()
+	text, err := io.ReadAll(io.LimitReader(src, maxBuffered))
+	if err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
-	f(buf.Bytes())
-	if b.again == nil {
-		b.own = prefixed(buf, src)
-	} else if buf.Cap() <= 1<<20 {
-		readBuffers.Put(buf)
-	}
+	f(text)
 	return nil
 }
 
@@ -135,7 +158,7 @@ func (b *body) spliced(s splice) int64 {
 // open makes a the body for one more attempt.
 func (b *body) open(a *attemptBody, s splice) error {
 	a.splice, a.only = s, b.again == nil
-	if b.own != nil && !b.stale {
+	if b.own != nil {
 		a.src, b.own = b.own, nil
 		return nil
 	}

@@ -23,6 +23,8 @@ type call struct {
 	unfit    []*deployment // of those, the ones that did not take this very request
 
 	seeking bool // it is about a stored object of which the backend is not known
+	loyal   loyalty
+	waited  time.Duration
 
 	suspicions []suspicion // failures that were counted and that nobody's answer confirms yet
 
@@ -37,6 +39,7 @@ type call struct {
 	first  sending // here to save allocations, as are those below
 	answer answerBody
 	space  [4]*deployment
+	about  [2]string
 }
 
 // A kept answer is one that is handed over only if nothing better comes.
@@ -68,6 +71,7 @@ func (c *call) do() (*http.Response, error) {
 		return nil, err
 	}
 	c.tried = c.space[:0]
+	c.loyal = newLoyalty(c.session(c.transport.cfg.Session), c.model)
 	if c.direct(); c.route == nil {
 		return unknownModel(c.Request, c.model, c.transport.table.models), nil
 	}
@@ -79,7 +83,10 @@ func (c *call) do() (*http.Response, error) {
 		now := time.Now()
 		a, ok := c.next(now)
 		if !ok {
-			return c.exhausted(now)
+			if resp, err := c.exhausted(now); resp != nil || err != nil {
+				return resp, err
+			}
+			continue
 		}
 		if resp, err := c.attempt(a); resp != nil || err != nil {
 			return resp, err
@@ -119,20 +126,22 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	if c.final || !c.body.sendable() || c.failures >= c.transport.cfg.MaxAttempts {
 		return attempt{}, false
 	}
+	q := query{now: now, tokens: c.tokens, loyal: c.loyal, selector: c.transport.cfg.Selector, random: c.transport.random}
 	for {
-		d := c.route.choose(now, c.tried, c.transport.cfg.Selector, c.transport.random)
+		q.tried = c.tried
+		d := c.route.choose(&q)
 		if d == nil {
 			break
 		}
-		if a, ok := newAttempt(d, now); ok {
+		if a, ok := c.newAttempt(d, now, q.eager); ok {
 			c.tried = append(c.tried, d)
 			return a, true
 		}
 	}
 	// Growth after an ejection is gradual, but it refuses nobody.
-	for i := range c.route.tiers {
-		if d := c.route.tiers[i].leastAbove(now, c.tried); d != nil && c.affords(d) {
-			if a, ok := newAttempt(d, now); ok {
+	for _, t := range c.route.tiers {
+		if d := t.leastAbove(now, c.tried); d != nil && c.affords(d) {
+			if a, ok := c.newAttempt(d, now, true); ok {
 				c.tried = append(c.tried, d)
 				return a, true
 			}
@@ -143,7 +152,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 		if !d.accepts(now) || !c.affords(d) {
 			continue
 		}
-		if a, ok := newAttempt(d, now); ok {
+		if a, ok := c.newAttempt(d, now, true); ok {
 			c.refusers = slices.Delete(c.refusers, i, i+1)
 			a.again = true
 			return a, true
@@ -163,10 +172,11 @@ func (c *call) next(now time.Time) (attempt, bool) {
 // affords tells whether an attempt is the first of its tier, and else spends one.
 func (c *call) affords(d *deployment) bool {
 	again := slices.ContainsFunc(c.tried, func(t *deployment) bool { return t.tier == d.tier })
-	return !again || c.seeking || d.tier.spend()
+	return !again || c.seeking || d.tier.budget.spend()
 }
 
-// exhausted is the answer when no deployment is left to ask.
+// exhausted is the answer when no deployment is left to ask; none when the
+// request has waited and there may be one again.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// Where MaxAttempts ended it and some were not asked, those that were may be
 	// bad: pardoned, a tier of so many would keep callers from the next for ever.
@@ -177,6 +187,9 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
 	if !c.general && (c.throttled || o.throttled) && c.body.sendable() {
+		if c.transport.cfg.MaxWait > 0 && c.wait(now, o) {
+			return nil, nil
+		}
 		c.discard()
 		c.from = ""
 		return unavailable(c.Request, c.model, o, now), nil

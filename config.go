@@ -21,6 +21,12 @@ type Config struct {
 	// request walks on to every deployment there is. 0 means 3.
 	MaxAttempts int
 
+	// MaxWait is how long a request may wait in all when every deployment is
+	// throttled, instead of being answered 429 at once. It is answered at once
+	// all the same when the soonest is not due within that time or before the
+	// deadline of the request's context. 0 means not at all.
+	MaxWait time.Duration
+
 	// DefaultCooldown is how long a throttled deployment is left alone when
 	// its answer names no time. 0 means 10 s, or MaxCooldown if that is less.
 	DefaultCooldown time.Duration
@@ -38,6 +44,11 @@ type Config struct {
 	// Selector chooses among the available deployments of a tier. nil means
 	// two random ones in proportion to weight, of which the less loaded.
 	Selector Selector
+
+	// Session tells the session of a request, see [WithSession], which goes
+	// before it. It must not read the body. nil means the prompt_cache_key of
+	// the body.
+	Session func(*http.Request) string
 
 	// HoldStreams is for callers who want a whole stream or none, as batch work
 	// does: a stream is held until it is complete, at most 8 MiB of it, and one
@@ -62,6 +73,9 @@ func (cfg Config) normalize() (Config, error) {
 	}
 	if cfg.MaxAttempts < 0 {
 		bad("MaxAttempts: %d is negative", cfg.MaxAttempts)
+	}
+	if cfg.MaxWait < 0 {
+		bad("MaxWait: %v is negative", cfg.MaxWait)
 	}
 	if cfg.DefaultCooldown < 0 {
 		bad("DefaultCooldown: %v is negative", cfg.DefaultCooldown)

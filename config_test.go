@@ -127,7 +127,7 @@ func TestC3Duplicates(t *testing.T) {
 			mistakes(Config{Backends: []Backend{twin("x"), twin("y", at(same))}}), same)
 	}
 	m := func(name, deployment string) func(*Backend) {
-		return func(b *Backend) { b.Models = append(b.Models, Model{name, deployment}) }
+		return func(b *Backend) { b.Models = append(b.Models, Model{Name: name, Deployment: deployment}) }
 	}
 	require.Equal(t, []string{`backend "y": URL: backend "x" already has deployment "d" of it under the same credential`},
 		mistakes(Config{Backends: []Backend{twin("x", m("m", "d"), m("o", "o")), twin("y", m("d", ""))}}))
@@ -222,7 +222,7 @@ func TestDialectIsGiven(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	cfg := filledIn(t, Backend{URL: "h", Models: []Model{{Name: "m"}}})
 	require.Equal(t, Config{
-		Backends:    []Backend{{Name: "h", URL: "https://h", Priority: 1, Weight: 1, Dialect: OpenAI, Models: []Model{{"m", "m"}}}},
+		Backends:    []Backend{{Name: "h", URL: "https://h", Priority: 1, Weight: 1, Dialect: OpenAI, Models: []Model{{Name: "m", Deployment: "m"}}}},
 		MaxAttempts: 3, DefaultCooldown: 10 * time.Second, MaxCooldown: 60 * time.Second,
 	}, cfg)
 
@@ -250,10 +250,10 @@ func TestC8(t *testing.T) {
 
 func TestConfigIsCopied(t *testing.T) {
 	n := newNet()
-	cfg := Config{Base: n, Backends: []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{"m", "m-east"}}}}}
+	cfg := Config{Base: n, Backends: []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{Name: "m", Deployment: "m-east"}}}}}
 	tr := configured(t, cfg)
-	require.Equal(t, []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{"m", "m-east"}}}}, cfg.Backends, "New changes nothing")
-	cfg.Backends[0].Models[0] = Model{"other", "other"}
+	require.Equal(t, []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{Name: "m", Deployment: "m-east"}}}}, cfg.Backends, "New changes nothing")
+	cfg.Backends[0].Models[0] = Model{Name: "other", Deployment: "other"}
 	cfg.Backends[0].URL, cfg.Backends[0].APIKey, cfg.Backends[0].Name = "https://b", "x", "b"
 	resp, _ := send(t, tr, newChat(t, "/v1/responses"))
 	require.Equal(t, "a", servedBy(resp))

@@ -639,7 +639,7 @@ func TestB38(t *testing.T) {
 			ask(t, tr)
 			time.Sleep(time.Second)
 		}
-		require.Equal(t, 20, n.sends(host("a")))
+		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
 		require.Zero(t, tr.table.find("m").tiers[0].members[0].ejection.streak)
 	})
 }

@@ -2,8 +2,8 @@ package spillover
 
 import (
 	"cmp"
+	"math"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,37 +29,57 @@ func (m *moment) passed(now time.Time) bool {
 	return ns == 0 || int64(now.Sub(start)) >= ns
 }
 
+// age is how long ago the time was; the longest for the zero value.
+func (m *moment) age(now time.Time) time.Duration {
+	ns := m.ns.Load()
+	if ns == 0 {
+		return math.MaxInt64
+	}
+	return now.Sub(start) - time.Duration(ns)
+}
+
 // A health is what is known of a deployment, or of a whole backend. Its mutex
 // guards it; the two atomics repeat its verdict so that a request that all is
 // well with takes no lock.
 type health struct {
 	closedUntil moment
 	troubled    atomic.Bool // something is held against it since the last success
+	wanted      atomic.Bool // a request was turned away
 	mu          sync.Mutex
 	throttle    throttle
 	ejection    ejection
 }
 
-// open tells whether nothing that is known speaks against asking.
-func (h *health) open(now time.Time) bool { return h.closedUntil.passed(now) }
+// open tells whether nothing that is known speaks against asking. It takes note
+// of being asked in vain.
+func (h *health) open(now time.Time) bool {
+	if h.closedUntil.passed(now) {
+		return true
+	}
+	if !h.wanted.Load() {
+		h.wanted.Store(true)
+	}
+	return false
+}
 
 // change applies a change of what is known.
 func (h *health) change(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f()
-	h.closedUntil.set(later(h.throttle.until, h.ejection.until))
-	h.troubled.Store(!h.throttle.until.IsZero() || h.ejection.streak > 0)
+	h.closedUntil.set(later(h.throttle.closedUntil(), h.ejection.until))
+	h.troubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
 }
 
-// admit takes the one place there is where a probe is due. probe tells that it
-// did, and that the place must be given back if nothing is learnt.
+// admit takes the one place there is where a probe is due, or the next one
+// where requests are let back in one by one. probe tells that it is a probe's,
+// which must be given back if nothing is learnt.
 func (h *health) admit(now time.Time) (ok, probe bool) {
 	if !h.troubled.Load() {
 		return true, false
 	}
 	h.change(func() {
-		ok = h.ejection.claim(now)
+		ok = h.throttle.take(now, &h.wanted) && h.ejection.claim(now)
 		probe = ok && h.ejection.trial
 	})
 	return ok, probe
@@ -75,11 +95,12 @@ func (h *health) closed(now time.Time) (until time.Time, reason string, throttle
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t, e := &h.throttle, &h.ejection
-	if e.until.After(now) && !t.until.After(e.until) {
-		return e.until, e.reason, e.cause == outOfQuota || t.until.After(now)
+	mark := t.closedUntil()
+	if e.until.After(now) && !mark.After(e.until) {
+		return e.until, e.reason, e.cause == outOfQuota || mark.After(now)
 	}
-	if t.until.After(now) {
-		return t.until, t.reason, true
+	if mark.After(now) {
+		return mark, cmp.Or(t.reason, "one at a time"), true
 	}
 	return time.Time{}, "", false
 }
@@ -97,9 +118,10 @@ type deployment struct {
 	// What choosing reads comes first, within a cache line: there may be
 	// thousands.
 	backend  *backend
-	tier     *budget
+	tier     *tier
 	inFlight atomic.Int64
 	ceiling  atomic.Int64 // of inFlight, while it grows after an ejection; 0 when there is none
+	share    atomic.Int64 // its size among those of its tier
 	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
 	served   atomic.Uint64
 	health
@@ -107,7 +129,8 @@ type deployment struct {
 	model string // what callers ask for; "" for requests that name none
 	name  string // what the backend calls it; "" where that is what the caller said
 
-	limit             atomic.Int64 // tokens a minute, as an answer told last; 0 when none did
+	gauge
+	ledger            ledger // of the limits that are configured
 	throttled, failed atomic.Uint64
 	input, output     atomic.Int64 // tokens, as answers told
 }
@@ -129,17 +152,16 @@ func (d *deployment) below() bool {
 	return c == 0 || d.inFlight.Load() < c
 }
 
-// measure reads what an answer tells of the deployment's limit. It is a live
-// value: under pressure Azure lowers it for a time (Azure's quota page).
-func (d *deployment) measure(h http.Header) {
-	if n, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && n > 0 {
-		d.limit.Store(n)
+// measure reads what an answer tells of the deployment's limits.
+func (d *deployment) measure(now time.Time, h http.Header) {
+	if d.gauge.read(now, h) {
+		d.tier.resize()
 	}
 }
 
 // recover is what a success says. After an ejection traffic returns gradually:
 // the room doubles with each success.
-func (d *deployment) recover(sent time.Time) {
+func (d *deployment) recover(now, sent time.Time) {
 	const first, enough = 2, 32
 	if !d.troubled.Load() && d.ceiling.Load() == 0 {
 		return

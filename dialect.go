@@ -15,6 +15,7 @@ import (
 type backend struct {
 	health
 	name          string
+	hash          uint64 // of the name
 	scheme, host  string
 	base          string // escaped base path, without a slash at its end
 	priority      int
@@ -24,7 +25,7 @@ type backend struct {
 	key           string
 	bearerKey     string // the same as OpenAI wants it
 	token         TokenFunc
-	models        map[string]string // what callers ask for → deployment; nil: everything
+	models        map[string]Model // by what callers ask for; nil: everything
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
 }
@@ -36,14 +37,14 @@ func newBackend(b Backend) *backend {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
 	n := &backend{
-		name: b.Name, scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
+		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	if len(b.Models) > 0 {
-		n.models = make(map[string]string, len(b.Models))
+		n.models = make(map[string]Model, len(b.Models))
 		for _, m := range b.Models {
-			n.models[m.Name] = m.Deployment
+			n.models[m.Name] = m
 		}
 	}
 	return n
@@ -63,7 +64,8 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	out.URL = &url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, r.URL.RawQuery)}
+	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, r.URL.RawQuery)}
+	out.URL = &s.url
 	if r.upgrades() && name != "" {
 		out.URL.RawQuery = renameQuery(out.URL.RawQuery, b.dialect, name)
 	}

@@ -231,7 +231,7 @@ func TestThrottleSteps(t *testing.T) {
 			require.Equal(t, throttle{}, h, "step %d", i)
 			continue
 		}
-		require.Equal(t, throttle{after(s.until), after(s.since), "why"}, h, "step %d", i)
+		require.Equal(t, throttle{until: after(s.until), since: after(s.since), reason: "why"}, h, "step %d", i)
 	}
 }
 

@@ -1021,7 +1021,7 @@ func TestF26HalfTakenProbeIsGivenBack(t *testing.T) {
 		fail(&d.backend.health, noAnswer)
 		fail(&d.health, misconfigured)
 		time.Sleep(3 * time.Second)
-		_, ok := newAttempt(d, time.Now())
+		_, ok := (&call{}).newAttempt(d, time.Now(), false)
 		require.False(t, ok)
 		require.True(t, d.backend.open(time.Now()))
 		resp, _ := ask(t, tr)

@@ -13,8 +13,8 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	d, now := a.d, time.Now()
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
-		d.recover(a.sent)
-		d.tier.earn()
+		d.recover(now, a.sent)
+		d.tier.budget.earn()
 		c.suspicions = nil // another one answered: the blame stands
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
@@ -31,7 +31,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		// Nobody else can tell whether the deployment or the request is to blame.
 		d.failed.Add(1)
 		if o.wait > 0 {
-			c.coolDown(d, now, o)
+			c.coolDown(a, now, o)
 		}
 		c.giveUp()
 		return nil
@@ -39,7 +39,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	switch o.verdict {
 	case throttled:
 		d.throttled.Add(1)
-		c.coolDown(d, now, o)
+		c.coolDown(a, now, o)
 		c.throttled = true
 		if !a.again {
 			c.refusers = append(c.refusers, d)
@@ -77,12 +77,13 @@ func (c *call) leaveOut(limit int64) {
 }
 
 // coolDown leaves a deployment alone for as long as it asked, within reason.
-func (c *call) coolDown(d *deployment, now time.Time, o outcome) {
+func (c *call) coolDown(a attempt, now time.Time, o outcome) {
 	wait := o.wait
 	if wait <= 0 {
 		wait = c.transport.cfg.DefaultCooldown
 	}
-	d.change(func() { d.throttle.mark(now, min(wait, c.transport.cfg.MaxCooldown), o.reason) })
+	wait = min(wait, c.transport.cfg.MaxCooldown)
+	a.d.change(func() { a.d.throttle.refuse(now, a.sent, wait, o.reason, unit(c.transport.random())) })
 }
 
 // blame counts a failure against what failed: the deployment, the backend if
@@ -101,7 +102,7 @@ func (c *call) blame(a attempt, now time.Time, o outcome) {
 	}
 	switch {
 	case o.wait > 0:
-		c.coolDown(a.d, now, o)
+		c.coolDown(a, now, o)
 	case o.connect:
 		suspect(&a.d.backend.health)
 	case o.cause == outOfQuota:

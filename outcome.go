@@ -77,6 +77,9 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 // errHeaderTimeout is the cause of an attempt's end after HeaderTimeout.
 var errHeaderTimeout net.Error = timeoutError("no header of an answer, or no content of a stream, within HeaderTimeout")
 
+// errConnectTimeout is the cause of a probe's end that could not connect.
+var errConnectTimeout net.Error = timeoutError("no connection for a probe within a second")
+
 // judgeError reads why there was no answer.
 func judgeError(err error) outcome {
 	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer"}
@@ -92,7 +95,7 @@ func judgeError(err error) outcome {
 		o.reason = "no answer in time"
 	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
 		o.reason = "answer broke off"
-	case errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
+	case errors.Is(err, errConnectTimeout), errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
 		errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &host),
 		strings.HasSuffix(err.Error(), "TLS handshake timeout"): // net/http has no type for it
 		o.connect, o.reason = true, "no connection"

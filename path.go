@@ -74,19 +74,19 @@ func set(names ...string) map[string]bool {
 // path is the escaped path for a backend, under the name that the backend has
 // for the model.
 func (t target) path(b *backend, deployment string) string {
-	op := t.op
-	if op != "" {
-		op = "/" + op
+	slash := "/"
+	if t.op == "" {
+		slash = ""
 	}
 	switch {
 	case t.dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
 	case b.dialect != Azure || !t.namesDeployment(deployment):
-		return b.base + b.dialect.prefix() + op
+		return b.base + b.dialect.prefix() + slash + t.op
 	case deployment == t.model:
-		return b.base + "/openai/deployments/" + t.segment + op // escaped as it came
+		return b.base + "/openai/deployments/" + t.segment + slash + t.op // escaped as it came
 	}
-	return b.base + "/openai/deployments/" + url.PathEscape(deployment) + op
+	return b.base + "/openai/deployments/" + url.PathEscape(deployment) + slash + t.op
 }
 
 // namesDeployment tells whether a classic Azure path for this names the deployment.

@@ -13,39 +13,49 @@ import (
 // It is built once and never changed.
 type route struct {
 	model string
-	tiers []tier
+	tiers []*tier
 }
 
 // A tier is the deployments of one priority.
 type tier struct {
 	priority int
 	members  []*deployment
-	bounds   []int32 // running sum of the weights; nil where all are equal
+	shares   atomic.Pointer[shares]
 	budget   *budget // of second attempts
 }
 
-// choose is the deployment for a request that was sent to the tried ones
-// already: the first tier that has an available one decides. A tier is a
-// promise, so no tier below is looked at before that, unless the request had
-// its try there and the tier can afford no second one.
-func (r *route) choose(now time.Time, tried []*deployment, s Selector, random func() uint64) *deployment {
-	for i := range r.tiers {
-		t := &r.tiers[i]
-		if d := t.choose(now, tried, s, random); d != nil && (!t.hasAny(tried) || t.budget.spend()) {
-			return d
+func newTier(priority int, members []*deployment, b *budget) *tier {
+	t := &tier{priority: priority, members: members, budget: b}
+	t.resize()
+	return t
+}
+
+// choose is the deployment for a request: the first tier that has an available
+// one decides. A tier is a promise, so no tier below is looked at before that,
+// unless the request had its try there and the tier can afford no second one.
+// Those that are thought to have no room are asked when nobody else is left.
+func (r *route) choose(q *query) *deployment {
+	if q.luck = q.loyal.luck(); q.loyal == 0 {
+		q.luck = unit(q.random())
+	}
+	for _, q.eager = range [...]bool{false, true} {
+		for _, t := range r.tiers {
+			if d := t.choose(q); d != nil && (!t.hasAny(q.tried) || t.budget.spend()) {
+				return d
+			}
 		}
 	}
 	return nil
 }
 
 func (t *tier) hasAny(tried []*deployment) bool {
-	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier == t.budget })
+	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier.budget == t.budget })
 }
 
 // leastAbove is the least loaded of those that are closed by their ceiling alone.
 func (t *tier) leastAbove(now time.Time, tried []*deployment) (least *deployment) {
 	for _, d := range t.members {
-		if d.accepts(now) && !d.below() && !slices.Contains(tried, d) && (least == nil || lessLoaded(now, d, least)) {
+		if d.accepts(now) && !d.below() && !slices.Contains(tried, d) && (least == nil || better(now, d, least)) {
 			least = d
 		}
 	}
@@ -54,9 +64,9 @@ func (t *tier) leastAbove(now time.Time, tried []*deployment) (least *deployment
 
 // free is the same route, with second attempts that nobody counts.
 func (r *route) free() *route {
-	f := &route{r.model, slices.Clone(r.tiers)}
-	for i := range f.tiers {
-		f.tiers[i].budget = new(budget)
+	f := &route{model: r.model}
+	for _, t := range r.tiers {
+		f.tiers = append(f.tiers, newTier(t.priority, t.members, new(budget)))
 	}
 	return f
 }
@@ -65,7 +75,7 @@ func (r *route) free() *route {
 func (r *route) only(b *backend) *route {
 	for d := range r.all {
 		if d.backend == b {
-			return &route{r.model, []tier{{priority: b.priority, members: []*deployment{d}, budget: d.tier}}}
+			return &route{r.model, []*tier{newTier(b.priority, []*deployment{d}, d.tier.budget)}}
 		}
 	}
 	return nil
@@ -73,8 +83,8 @@ func (r *route) only(b *backend) *route {
 
 // all is every deployment of the route.
 func (r *route) all(yield func(*deployment) bool) {
-	for i := range r.tiers {
-		for _, d := range r.tiers[i].members {
+	for _, t := range r.tiers {
+		for _, d := range t.members {
 			if !yield(d) {
 				return
 			}
@@ -93,20 +103,12 @@ func newRoute(model string, deployments []*deployment) *route {
 		for n < len(deployments) && deployments[n].backend.priority == p {
 			n++
 		}
-		t := tier{priority: p, members: deployments[:n:n], budget: new(budget)}
-		deployments = deployments[n:]
+		t := newTier(p, deployments[:n:n], new(budget))
 		for _, d := range t.members {
-			d.tier = t.budget
-		}
-		unequal := func(d *deployment) bool { return d.backend.weight != t.members[0].backend.weight }
-		if slices.ContainsFunc(t.members, unequal) {
-			var sum int32
-			for _, d := range t.members {
-				sum += int32(d.backend.weight)
-				t.bounds = append(t.bounds, sum)
-			}
+			d.tier = t
 		}
 		r.tiers = append(r.tiers, t)
+		deployments = deployments[n:]
 	}
 	return r
 }
@@ -154,12 +156,14 @@ func newTable(backends []*backend) *table {
 func (t *table) build(model string) *route {
 	var serving []*deployment
 	for _, b := range t.backends {
-		name, ok := model, b.models == nil || model == ""
+		m, ok := Model{Deployment: model}, b.models == nil || model == ""
 		if !ok {
-			name, ok = b.models[model]
+			m, ok = b.models[model]
 		}
 		if ok {
-			serving = append(serving, &deployment{backend: b, model: model, name: name})
+			serving = append(serving, &deployment{
+				backend: b, model: model, name: m.Deployment, ledger: ledger{rpm: int64(m.RPM), tpm: int64(m.TPM)},
+			})
 		}
 	}
 	return newRoute(model, serving)

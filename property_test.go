@@ -74,7 +74,7 @@ func candidates(members [][]member) (found []*deployment) {
 // busiest is the one that has strictly more in flight by weight than every other.
 func busiest(all []*deployment) *deployment {
 	for _, d := range all {
-		if !slices.ContainsFunc(all, func(other *deployment) bool { return other != d && !lessLoaded(time.Now(), other, d) }) {
+		if !slices.ContainsFunc(all, func(other *deployment) bool { return other != d && !better(time.Now(), other, d) }) {
 			return d
 		}
 	}
@@ -91,7 +91,7 @@ func TestChooseProperties(t *testing.T) {
 		avoid := busiest(want)
 		seen := map[*deployment]bool{}
 		for range 50 {
-			d := r.choose(now, tried, nil, source.Uint64)
+			d := r.choose(&query{now: now, tried: tried, random: source.Uint64})
 			if len(want) == 0 {
 				require.Nil(t, d)
 				continue
@@ -117,7 +117,7 @@ func TestSelectorProperties(t *testing.T) {
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		s := &counter{take: rapid.IntRange(-1, 5).Draw(t, "takes")}
-		d := r.choose(now, tried, s, rand.Uint64)
+		d := r.choose(&query{now: now, tried: tried, selector: s, random: rand.Uint64})
 		want := candidates(members)
 		switch {
 		case len(want) == 0:
@@ -164,7 +164,7 @@ func TestShareProperties(t *testing.T) {
 		const draws = 2000
 		got := map[*deployment]float64{}
 		for range draws {
-			got[r.choose(now, tried, nil, source.Uint64)]++
+			got[r.choose(&query{now: now, tried: tried, random: source.Uint64})]++
 		}
 		for _, d := range want {
 			share := float64(d.backend.weight) / sum

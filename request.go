@@ -17,6 +17,7 @@ type request struct {
 	naming  naming
 	scanned bool     // naming is known
 	ids     []string // of stored objects that the request is about
+	tokens  int64    // an estimate of what it costs
 }
 
 // naming is where a body names its model, and what else it says of itself.
@@ -29,17 +30,19 @@ type naming struct {
 	gap        int
 	open, more bool   // whether there is a gap, and anything behind it
 	boundary   string // of a form
+	most       int64  // tokens of output; 0 when it does not say
+	cacheKey   string // prompt_cache_key
 	background bool   // the answer is stored and made later: it is begun once
 }
 
-// read looks at the body only if something must be found there, or if it could
-// not be sent again otherwise.
+// read looks at the body once, for all that must be found there.
 func (r *request) read() error {
 	r.target = parsePath(r.URL.EscapedPath())
 	r.model = r.target.model
 	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
+	r.tokens = estimate(r.body.length, 0)
 	if r.dialect == "" {
 		return nil
 	}
@@ -50,14 +53,42 @@ func (r *request) read() error {
 	if !stateless[r.op] {
 		r.ids = pathIDs(r.op)
 	}
-	if r.model == "" {
+	if r.target.model == "" || r.worthReading() {
 		if err := r.scan(); err != nil {
 			return err
 		}
+		r.tokens = estimate(r.body.length, r.naming.most)
+	}
+	if r.model == "" {
 		r.model = r.naming.model
 	}
 	return nil
 }
+
+// worthReading tells whether the body is read although the path names the
+// model: for the session and the size of the request, unless that takes long.
+func (r *request) worthReading() bool {
+	return stateless[r.op] && r.body.again != nil && r.body.length < worthReadingLimit && !isForm(field(r.Header, "Content-Type"))
+}
+
+const worthReadingLimit = 1 << 20
+
+func isForm(contentType string) bool {
+	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
+}
+
+// estimate is what a request costs, in tokens, as Azure reckons it: a quarter
+// of the text, and the output it may have (Azure's quota page).
+func estimate(length, most int64) int64 {
+	if most <= 0 {
+		most = usualOutput
+	}
+	return max(length, 0)/4 + most
+}
+
+// usualOutput is the output of a request that names no maximum, or whose body
+// is not read, in tokens.
+const usualOutput = 250
 
 // scan finds the model in a body of JSON or of a form. What is neither has
 // none: the service shall answer that.
@@ -67,7 +98,7 @@ func (r *request) scan() error {
 	}
 	r.scanned = true
 	contentType := field(r.Header, "Content-Type")
-	form := len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
+	form := isForm(contentType)
 	if form && !stateless[r.op] {
 		return nil // an upload: of no model
 	}
@@ -76,7 +107,7 @@ func (r *request) scan() error {
 			r.naming = findForm(contentType, text)
 			return
 		}
-		r.naming = findNaming(text)
+		r.naming = findNaming(text, r.target.model)
 		if r.refers() || bytes.Contains(text, []byte(`"file_id"`)) {
 			bodyIDs(text, func(id []byte) bool {
 				r.ids = append(r.ids, string(id))
@@ -95,13 +126,25 @@ func (r *request) refers() bool {
 	return !stateless[r.op] || strings.HasPrefix(r.op, "responses")
 }
 
-func findNaming(text []byte) naming {
+// findNaming reads what a JSON body says of itself. usual is the name that the
+// model is likely to have.
+func findNaming(text []byte, usual string) naming {
 	var n naming
 	for key, value := range members(text) {
 		switch k := key.in(text); {
 		case isKey(k, "model"):
-			n.model, _ = unquote(value.in(text))
 			n.at, n.named = value, true
+			if v := value.in(text); len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
+				n.model = usual
+			} else {
+				n.model, _ = unquote(v)
+			}
+		case isKey(k, "max_tokens"), isKey(k, "max_completion_tokens"), isKey(k, "max_output_tokens"):
+			if most, err := strconv.ParseInt(string(value.in(text)), 10, 32); err == nil {
+				n.most = max(n.most, most)
+			}
+		case isKey(k, "prompt_cache_key"):
+			n.cacheKey, _ = unquote(value.in(text))
 		case isKey(k, "background"):
 			n.background = string(value.in(text)) == "true"
 		}

@@ -19,7 +19,7 @@ import (
 // (408, 5xx, none at all) are waited out for half a second, then twice as long
 // each time, and only if the request creates nothing at the service.
 //
-// It does not wait at all where that is of no use: for longer than a minute,
+// It does not wait at all where that is of no use: for longer than two minutes,
 // beyond the deadline of the request's context, or against an X-Should-Retry of
 // false. The last answer is handed over as it is.
 //
@@ -30,7 +30,7 @@ func RetryClient(t *Transport, maxRetries int) *http.Client {
 
 // The longest wait, and those between retries of answers that name no time.
 const (
-	maxRetryWait   = time.Minute
+	maxRetryWait   = 2 * time.Minute
 	firstRetryWait = 500 * time.Millisecond
 	mostRetryWait  = 8 * time.Second
 )

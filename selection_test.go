@@ -120,7 +120,7 @@ func TestS3FirstTierComesBack(t *testing.T) {
 		require.Equal(t, "second", from(), "a nanosecond too early")
 		time.Sleep(1)
 		require.Equal(t, "first", from())
-		require.True(t, !deploymentOf(t, tr, "first").troubled.Load(), "its success ends all that was held against it")
+		require.True(t, deploymentOf(t, tr, "first").open(time.Now()), "its success ends the cool-down")
 	})
 }
 
@@ -310,7 +310,7 @@ func TestS11NeverComparedWithItself(t *testing.T) {
 		tr := balance(t, newNet(), backends...)
 		deploymentOf(t, tr, "busy").inFlight.Store(1)
 		for range 1000 {
-			d := tr.table.find("m").choose(time.Now(), nil, nil, tr.random)
+			d := tr.table.find("m").choose(&query{now: time.Now(), random: tr.random})
 			require.NotEqual(t, "busy", d.backend.name)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
+	"net/url"
 	"sync/atomic"
 	"time"
 )
@@ -15,9 +17,11 @@ type sending struct {
 	call   *call
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	url    url.URL
 	body   *attemptBody // the latest; nil when there is none
 	space  attemptBody  // of the first
 	ended  atomic.Bool
+	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
 	streak int         // of the deployment's failures before this answer
 	header http.Header // of a stream
@@ -25,20 +29,44 @@ type sending struct {
 	timer *time.Timer
 	cause error // of the end that the timer makes
 	armed bool
+
+	connect *time.Timer // of a probe
 }
 
 func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
 	a.d.inFlight.Add(1)
+	a.d.spend(c.tokens)
 	s.ctx, s.cancel = context.WithCancelCause(c.Context())
+	if a.probe || a.backendProbe {
+		return s.probing(s.ctx)
+	}
 	return s.ctx
+}
+
+// probeConnect is how long a probe may take to connect. An ordinary request has
+// the base's own time for that; a probe's caller waits for what is likely dead.
+const probeConnect = time.Second
+
+// probing bounds the time to connect, with a base that tells when it does.
+func (s *sending) probing(ctx context.Context) context.Context {
+	s.connect = time.AfterFunc(time.Hour, func() { s.cancel(errConnectTimeout) })
+	s.connect.Stop()
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { s.connect.Reset(probeConnect) },
+		GotConn: func(httptrace.GotConnInfo) { s.connect.Stop() },
+	})
 }
 
 // end gives back what the attempt holds, once.
 func (s *sending) end() {
 	if s.ended.CompareAndSwap(false, true) {
 		s.d.inFlight.Add(-1)
+		s.d.ledger.settle(s.entry, s.cost.Load(), true)
 		s.cancel(nil)
+		if s.connect != nil {
+			s.connect.Stop()
+		}
 	}
 }
 
@@ -71,7 +99,7 @@ func (s *sending) relax() bool {
 // explain is why the attempt ended, if it was the attempt's own doing.
 func (s *sending) explain(err error) error {
 	cause := context.Cause(s.ctx)
-	if errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {
+	if errors.Is(cause, errConnectTimeout) || errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {
 		return cause
 	}
 	return err
@@ -97,7 +125,7 @@ func (s *sending) endedWith(event []byte) {
 	status, h := standsFor(s.header, problem)
 	switch o := judge(status, h, problem, s.call.op, time.Now()); {
 	case o.verdict == throttled, o.verdict == failed && o.wait > 0:
-		s.call.coolDown(s.d, time.Now(), o)
+		s.call.coolDown(s.attempt, time.Now(), o)
 	case o.verdict == failed:
 		s.blame(o)
 	}

@@ -61,9 +61,9 @@ func (t *Transport) Status() Status {
 		}
 	}
 	var s Status
-	for i := range table.nameless.tiers {
-		tier := TierStatus{Priority: table.nameless.tiers[i].priority}
-		for _, d := range table.nameless.tiers[i].members {
+	for _, t := range table.nameless.tiers {
+		tier := TierStatus{Priority: t.priority}
+		for _, d := range t.members {
 			b := d.backend
 			until, reason, _ := b.closed(now)
 			tier.Backends = append(tier.Backends, BackendStatus{

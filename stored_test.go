@@ -303,7 +303,7 @@ func TestStoredAskedAround(t *testing.T) {
 				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
 				for _, r := range tr.table.all() {
 					for d := range r.all {
-						require.Zero(t, d.tier.spent.Load(), "asking around costs nothing")
+						require.Zero(t, d.tier.budget.spent.Load(), "asking around costs nothing")
 						require.True(t, d.available(time.Now()), "and harms nobody")
 						require.Zero(t, d.inFlight.Load())
 					}

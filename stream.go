@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,7 +26,8 @@ type answerBody struct {
 	tail  []byte        // the end of a stream so far, where an error event would be
 	idle  time.Duration // the longest silence; 0 when there is no limit
 
-	blames bool // the deployment, when the answer breaks off
+	blames bool        // the deployment, when the answer breaks off
+	closed atomic.Bool // by the caller, whose doing an error is then
 }
 
 // An upgradedBody is that of a 101, which net/http lets be written to as well.
@@ -92,7 +94,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // conclude is what the end of an answer says of its deployment.
 func (b *answerBody) conclude(err error) error {
 	switch {
-	case !b.blames:
+	case !b.blames || b.closed.Load():
 	case err != io.EOF:
 		err = b.send.explain(err)
 		b.send.brokeOff()
@@ -128,6 +130,7 @@ func (b *answerBody) watch(p []byte) {
 				d.input.Add(u.input - b.used.input)
 				d.output.Add(u.output - b.used.output)
 				b.used = u
+				b.send.cost.Store(u.input + u.output)
 			}
 		}
 	}
@@ -141,6 +144,7 @@ func (b *answerBody) watch(p []byte) {
 }
 
 func (b *answerBody) Close() error {
+	b.closed.Store(true)
 	err := b.ReadCloser.Close()
 	b.finish()
 	return err

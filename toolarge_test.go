@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -21,7 +22,7 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 		d := deploymentOf(t, tr, name)
 		resp, err := n.RoundTrip(newChat(t, "https://"+host(name)))
 		require.NoError(t, err)
-		d.measure(resp.Header)
+		d.measure(time.Now(), resp.Header)
 	}
 	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").limit.Load())
 	require.Zero(t, deploymentOf(t, tr, "unknown").limit.Load())
@@ -46,11 +47,11 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 
 // Placeholders are no limit.
 func TestMeasureIgnoresPlaceholders(t *testing.T) {
-	var d deployment
+	d := newTable([]*backend{{}}).nameless.tiers[0].members[0]
 	for _, value := range []string{"", "-1", "0", "many", "1e9", "99999999999999999999"} {
 		resp, err := status(200, "", "X-Ratelimit-Limit-Tokens: "+value)(newChat(t, chatPath))
 		require.NoError(t, err)
-		d.measure(resp.Header)
+		d.measure(time.Now(), resp.Header)
 		require.Zero(t, d.limit.Load(), value)
 	}
 }

@@ -24,6 +24,7 @@ type Transport struct {
 	stored stored
 	random func() uint64
 	closed atomic.Bool
+	done   chan struct{} // closed with it
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -40,7 +41,7 @@ func New(cfg Config) (*Transport, error) {
 		backends = append(backends, newBackend(b))
 	}
 	cfg.Backends = nil // with their keys
-	t := &Transport{cfg: cfg, base: cfg.Base, table: newTable(backends), random: rand.Uint64}
+	t := &Transport{cfg: cfg, base: cfg.Base, table: newTable(backends), random: rand.Uint64, done: make(chan struct{})}
 	if t.base == nil {
 		t.own = ownBase()
 		t.base = t.own
@@ -91,8 +92,9 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Request = in
-	about := []string{c.from, strconv.Itoa(c.sends)}
-	resp.Header[headerBackend], resp.Header[headerAttempts] = about[:1:1], about[1:]
+	tellWaited(resp, c.waited)
+	c.about = [2]string{c.from, strconv.Itoa(c.sends)}
+	resp.Header[headerBackend], resp.Header[headerAttempts] = c.about[:1:1], c.about[1:]
 	return resp, nil
 }
 
@@ -104,10 +106,15 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 // Close ends the Transport: from now on RoundTrip fails with an error that
-// wraps [net.ErrClosed]. Requests under way finish. A Base that was given to
+// wraps [net.ErrClosed]. Requests that wait get the 429 that they wait to be
+// spared; those under way finish. A Base that was given to
 // New is left alone. Close may be called more than once; its error is nil.
 func (t *Transport) Close() error {
-	if !t.closed.Swap(true) && t.own != nil {
+	if t.closed.Swap(true) {
+		return nil
+	}
+	close(t.done)
+	if t.own != nil {
 		t.own.CloseIdleConnections()
 	}
 	return nil

@@ -1,0 +1,81 @@
+package spillover
+
+import (
+	"sync"
+	"time"
+)
+
+// A ledger counts what is sent against limits that are configured, for a
+// service that reports nothing of them: requests and tokens in windows of a
+// minute, each opened by the first request after the last. Its zero value has
+// no limits.
+type ledger struct {
+	rpm, tpm int64 // 0 is no limit
+
+	mu       sync.Mutex
+	opened   time.Time
+	requests int64
+	tokens   int64
+}
+
+// An entry is what one request has reserved.
+type entry struct {
+	opened time.Time // the window; zero when nothing is counted
+	tokens int64
+}
+
+const ledgerWindow = time.Minute
+
+// lacks tells whether a request of so many tokens would be over a limit. One
+// that is more than a whole limit is not, while nothing else is counted.
+func (l *ledger) lacks(now time.Time, tokens int64) bool {
+	if l.rpm == 0 && l.tpm == 0 {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over(now, tokens)
+}
+
+func (l *ledger) over(now time.Time, tokens int64) bool {
+	if now.Sub(l.opened) >= ledgerWindow {
+		return false
+	}
+	return l.rpm > 0 && l.requests >= l.rpm || l.tpm > 0 && l.tokens > 0 && l.tokens+tokens > l.tpm
+}
+
+// reserve counts a request that is about to be sent, if there is room for it or
+// it is sent all the same.
+func (l *ledger) reserve(now time.Time, tokens int64, anyway bool) (e entry, ok bool) {
+	if l.rpm == 0 && l.tpm == 0 {
+		return entry{}, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !anyway && l.over(now, tokens) {
+		return entry{}, false
+	}
+	if now.Sub(l.opened) >= ledgerWindow {
+		l.opened, l.requests, l.tokens = now, 0, 0
+	}
+	l.requests++
+	l.tokens += tokens
+	return entry{l.opened, tokens}, true
+}
+
+// settle puts what a request cost in the place of what it reserved, as long as
+// its window is open. The request itself stays counted if it was sent.
+func (l *ledger) settle(e entry, tokens int64, sent bool) {
+	if e.opened.IsZero() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.opened.Equal(e.opened) {
+		return
+	}
+	l.tokens += tokens - e.tokens
+	if !sent {
+		l.requests--
+	}
+}
