@@ -100,11 +100,16 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 // judge it: all of an error, the beginning of a stream.
 func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, error) {
 	resp, err := checked(c.transport.base, out)
+	b := s.d.backend
+	if !b.connecting.isZero() {
+		b.connecting.set(time.Time{})
+	}
 	if err != nil {
 		return nil, outcome{}, s.explain(err)
 	}
-	s.d.measure(time.Now(), resp.Header)
-	b := s.d.backend
+	now := time.Now()
+	b.answered.set(now)
+	s.d.measure(now, s.sent, s.tokens, resp.Header)
 	if b.troubled.Load() {
 		b.change(func() { b.ejection.succeed(s.sent) })
 	}

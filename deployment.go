@@ -24,6 +24,11 @@ func (m *moment) set(t time.Time) {
 	m.ns.Store(cmp.Or(int64(t.Sub(start)), 1))
 }
 
+// setIfZero sets a time unless there is one.
+func (m *moment) setIfZero(t time.Time) { m.ns.CompareAndSwap(0, cmp.Or(int64(t.Sub(start)), 1)) }
+
+func (m *moment) isZero() bool { return m.ns.Load() == 0 }
+
 func (m *moment) passed(now time.Time) bool {
 	ns := m.ns.Load()
 	return ns == 0 || int64(now.Sub(start)) >= ns
@@ -144,7 +149,9 @@ func (d *deployment) available(now time.Time) bool {
 }
 
 // accepts tells whether nothing is known against the deployment or its backend.
-func (d *deployment) accepts(now time.Time) bool { return d.open(now) && d.backend.open(now) }
+func (d *deployment) accepts(now time.Time) bool {
+	return d.open(now) && d.backend.open(now) && !d.backend.stuck(now)
+}
 
 // below tells whether there is room under the ceiling.
 func (d *deployment) below() bool {
@@ -152,9 +159,9 @@ func (d *deployment) below() bool {
 	return c == 0 || d.inFlight.Load() < c
 }
 
-// measure reads what an answer tells of the deployment's limits.
-func (d *deployment) measure(now time.Time, h http.Header) {
-	if d.gauge.read(now, h) {
+// measure reads what an answer tells of the deployment's limits, see gauge.read.
+func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
+	if d.gauge.read(now, sent, tokens, h) {
 		d.tier.resize()
 	}
 }

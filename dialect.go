@@ -14,6 +14,9 @@ import (
 // connection to it, which all its deployments share.
 type backend struct {
 	health
+	answered   moment // when an answer came last
+	connecting moment // when a connection that is pending has been so for too long; zero when none is
+
 	name          string
 	hash          uint64 // of the name
 	scheme, host  string
@@ -28,6 +31,11 @@ type backend struct {
 	models        map[string]Model // by what callers ask for; nil: everything
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
+}
+
+// stuck tells that a connection has been pending for long.
+func (b *backend) stuck(now time.Time) bool {
+	return !b.connecting.isZero() && b.connecting.passed(now)
 }
 
 // newBackend takes a Backend over that was normalized.

@@ -15,8 +15,9 @@ import (
 type gauge struct {
 	limit     atomic.Int64 // tokens a minute; 0 when none was told
 	remaining atomic.Int64
-	sampled   moment       // when remaining was told
-	since     atomic.Int64 // tokens sent since, by our own estimate
+	sampled   moment       // when the request was sent that was told
+	sent      atomic.Int64 // tokens in all, by our own estimate
+	covered   atomic.Int64 // of those, the ones that remaining knows of
 	full      atomic.Int64 // utilization of a PTU in thousandths
 	reported  moment       // when that was told
 }
@@ -31,16 +32,18 @@ const (
 	sameRoom    = 0.05 // a smaller difference is none: comparing it herds
 )
 
-// read takes the limits from a header. They are live values: under pressure
-// Azure lowers a limit for a time (Azure's quota page). Placeholders (-1, 0 of
-// 0) are no values. It reports whether the limit changed.
-func (g *gauge) read(now time.Time, h http.Header) (resized bool) {
+// read takes the limits from the header of an answer to a request that was sent
+// at a time, when so many tokens had been sent. They are live values: under
+// pressure Azure lowers a limit for a time (Azure's quota page). Placeholders
+// (-1, 0 of 0) are no values. It reports whether the limit changed.
+func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized bool) {
 	if limit, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && limit > 0 {
 		resized = g.limit.Swap(limit) != limit
-		if left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64); err == nil {
+		left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64)
+		if err == nil && tokens >= g.covered.Load() {
 			g.remaining.Store(left)
-			g.since.Store(0)
-			g.sampled.set(now)
+			g.covered.Store(tokens)
+			g.sampled.set(sent)
 		}
 	}
 	// A percentage, which may exceed 100 (Azure's page on provisioned throughput).
@@ -53,8 +56,11 @@ func (g *gauge) read(now time.Time, h http.Header) (resized bool) {
 	return resized
 }
 
-// spend counts the tokens of a request that is sent.
-func (g *gauge) spend(tokens int64) { g.since.Add(tokens) }
+// spend counts the tokens of a request that is sent, and tells their sum.
+func (g *gauge) spend(tokens int64) int64 { return g.sent.Add(tokens) }
+
+// left is what remains of the limit, less what was sent since that was told.
+func (g *gauge) left() int64 { return g.remaining.Load() - (g.sent.Load() - g.covered.Load()) }
 
 // spills tells whether a PTU that reported to be nearly full passes a request
 // on, a little before it would refuse it. x is between 0 and 1, drawn once for
@@ -68,22 +74,16 @@ func (g *gauge) spills(now time.Time, x float64) bool {
 
 // lacks tells whether what was reported leaves no room for so many tokens.
 func (g *gauge) lacks(now time.Time, tokens int64) bool {
-	age, limit := g.sampled.age(now), g.limit.Load()
-	if limit <= 0 || age > roomFresh {
-		return false
-	}
-	regained := int64(age.Minutes() * float64(limit))
-	return min(limit, g.remaining.Load()+regained)-g.since.Load() < tokens
+	return g.limit.Load() > 0 && g.sampled.age(now) < roomFresh && g.left() < tokens
 }
 
-// room is the share of the limit that is thought to be free, less what was sent
-// since. The older what was reported, the less it says.
+// room is the share of the limit that is thought to be free. The older what was
+// reported, the less it says.
 func (g *gauge) room(now time.Time) float64 {
 	age, limit := g.sampled.age(now), g.limit.Load()
 	if limit <= 0 || age == math.MaxInt64 {
 		return unknownRoom
 	}
-	share := float64(g.remaining.Load()) / float64(limit)
 	trust := math.Exp(-float64(age) / float64(roomTrust))
-	return unknownRoom + (share-unknownRoom)*trust - float64(g.since.Load())/float64(limit)
+	return unknownRoom + (float64(g.left())/float64(limit)-unknownRoom)*trust
 }

@@ -23,6 +23,7 @@ type sending struct {
 	ended  atomic.Bool
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
+	tokens int64       // sent to the deployment in all, with this request
 	streak int         // of the deployment's failures before this answer
 	header http.Header // of a stream
 
@@ -36,25 +37,46 @@ type sending struct {
 func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
 	a.d.inFlight.Add(1)
-	a.d.spend(c.tokens)
+	s.tokens = a.d.spend(c.tokens)
 	s.ctx, s.cancel = context.WithCancelCause(c.Context())
-	if a.probe || a.backendProbe {
-		return s.probing(s.ctx)
-	}
-	return s.ctx
+	return s.traced(s.ctx)
 }
 
-// probeConnect is how long a probe may take to connect. An ordinary request has
-// the base's own time for that; a probe's caller waits for what is likely dead.
-const probeConnect = time.Second
+// How long a probe may take to connect: an ordinary request has the base's own
+// time for that, but a probe's caller waits for what is likely dead. And how
+// long a connection may be pending before others are spared it.
+const (
+	probeConnect   = time.Second
+	pendingConnect = 500 * time.Millisecond
+)
 
-// probing bounds the time to connect, with a base that tells when it does.
-func (s *sending) probing(ctx context.Context) context.Context {
-	s.connect = time.AfterFunc(time.Hour, func() { s.cancel(errConnectTimeout) })
-	s.connect.Stop()
+// traced watches the attempt connect, with a base that tells when it does. That
+// costs something: it is done for probes, and where no answer has come of late.
+func (s *sending) traced(ctx context.Context) context.Context {
+	b := s.d.backend
+	probe := s.probe || s.backendProbe
+	if !probe && b.answered.age(s.sent) < pendingConnect {
+		return ctx
+	}
+	var bound *time.Timer
+	if probe {
+		bound = time.AfterFunc(time.Hour, func() { s.cancel(errConnectTimeout) })
+		bound.Stop()
+		s.connect = bound
+	}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { s.connect.Reset(probeConnect) },
-		GotConn: func(httptrace.GotConnInfo) { s.connect.Stop() },
+		GetConn: func(string) {
+			b.connecting.setIfZero(time.Now().Add(pendingConnect))
+			if bound != nil {
+				bound.Reset(probeConnect)
+			}
+		},
+		GotConn: func(httptrace.GotConnInfo) {
+			b.connecting.set(time.Time{})
+			if bound != nil {
+				bound.Stop()
+			}
+		},
 	})
 }
 

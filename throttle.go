@@ -14,7 +14,7 @@ type throttle struct {
 
 	// stretch is an extra time on top of the next hint. The first refusal after
 	// a calm is believed to the letter; repeated ones teach that many want what
-	// becomes free: each makes it half as long again, each success a tenth
+	// becomes free: each makes it half as long again, each success a twentieth
 	// shorter.
 	stretch time.Duration
 	pace    pacing
@@ -51,7 +51,7 @@ func (t *throttle) mark(now time.Time, d time.Duration, reason string) {
 // lift is what the success of an attempt says. One that was sent after the word
 // is newer than it.
 func (t *throttle) lift(sent time.Time) {
-	if t.stretch = t.stretch * 9 / 10; t.stretch < forgetStretch {
+	if t.stretch = t.stretch * 19 / 20; t.stretch < forgetStretch {
 		t.stretch = 0
 	}
 	if sent.After(t.since) {

@@ -22,7 +22,7 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 		d := deploymentOf(t, tr, name)
 		resp, err := n.RoundTrip(newChat(t, "https://"+host(name)))
 		require.NoError(t, err)
-		d.measure(time.Now(), resp.Header)
+		d.measure(time.Now(), time.Now(), 0, resp.Header)
 	}
 	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").limit.Load())
 	require.Zero(t, deploymentOf(t, tr, "unknown").limit.Load())
@@ -51,7 +51,7 @@ func TestMeasureIgnoresPlaceholders(t *testing.T) {
 	for _, value := range []string{"", "-1", "0", "many", "1e9", "99999999999999999999"} {
 		resp, err := status(200, "", "X-Ratelimit-Limit-Tokens: "+value)(newChat(t, chatPath))
 		require.NoError(t, err)
-		d.measure(time.Now(), resp.Header)
+		d.measure(time.Now(), time.Now(), 0, resp.Header)
 		require.Zero(t, d.limit.Load(), value)
 	}
 }
