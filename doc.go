@@ -19,7 +19,37 @@ A deployment is one model of one backend: it is the unit that is chosen,
 throttled and measured, so that a 429 for one model says nothing about another.
 Among those that serve the model, a tier (the backends of one priority) is used
 only when no tier above it has an available one. Within a tier two are drawn at
-random in proportion to their weights and the less loaded is taken.
+random in proportion to their sizes (weights where one is configured, else
+tokens a minute as configured or as the answers tell) and the one with more
+room is taken: what remained by the last answer, less what was sent since, then
+the requests in flight.
+
+A deployment that is thought to lack the room for a request is passed over while
+another one can take it, and so, more and more, is a PTU that reports to be used
+to more than 85 %: spilling a little early costs less than being refused. Where
+nothing is reported, the RPM and TPM of a [Model] are counted here.
+
+# What is learnt from refusals
+
+A throttled deployment is left alone for as long as its answer says, to the
+millisecond, at most [Config.MaxCooldown]. When that proves too short again and
+again an extra time is added that grows by half with each refusal and shrinks by
+a twentieth with each success. Afterwards requests come back one for each round
+trip of a refusal, then more, so that those who waited do not all come at once.
+
+# Sessions
+
+Requests of one session, see [WithSession], keep to one deployment of a tier by
+rendezvous hashing, for the sake of prompt caches: every process that is
+configured alike makes the same choice, and nothing is stored. A session moves
+while its deployment is not available, or has a quarter more requests in flight
+than its share.
+
+# Waiting
+
+With [Config.MaxWait] a request that finds every deployment throttled waits for
+the soonest, if that is due in time, and is answered 429 at once if not. Waiting
+is no queue. X-Spillover-Waited-Ms tells on the answer how long it was.
 
 # What makes a request move on
 
@@ -53,12 +83,11 @@ an id that is not known each backend is asked in turn while they answer 404.
 
 # What is remembered
 
-A throttled deployment is left alone for as long as its answer says, to the
-millisecond, at most [Config.MaxCooldown]. One that fails while another answers
-the same request is taken out for a short time that doubles with each
-repetition, and comes back by way of one request that probes it. A request that
-fails everywhere is itself the suspect, and counts against nobody. Nothing but
-the service's own word makes a Transport refuse a request.
+One that fails while another answers the same request is taken out for a short
+time that doubles with each repetition, and comes back by way of one request
+that probes it. A request that fails everywhere is itself the suspect, and
+counts against nobody. Nothing but the service's own word, and what was learnt
+from it, makes a Transport refuse a request.
 
 # How requests are rewritten
 
