@@ -61,6 +61,8 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	ctx := s.begin(c, a)
 	out, err := c.attemptRequest(ctx, d, bearer, s)
 	if err != nil {
+		d.ledger.settle(a.entry, 0, false)
+		s.entry = entry{}
 		s.end()
 		a.release(time.Now())
 		c.giveUp()

@@ -80,7 +80,7 @@ func better(now time.Time, a, b *deployment) bool {
 	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
 		return full
 	}
-	if more := a.room(now) - b.room(now); more > sameRoom || more < -sameRoom {
+	if more := a.roomier(&b.gauge, now); more > sameRoom || more < -sameRoom {
 		return more > 0
 	}
 	return a.inFlight.Load()*b.share.Load() < b.inFlight.Load()*a.share.Load()
@@ -95,13 +95,15 @@ type shares struct {
 // limits that were configured or told. Who has none is taken for the mean of
 // the others.
 func (t *tier) resize() {
+	t.resizing.Lock() // the last to look has the last word
+	defer t.resizing.Unlock()
 	var sum, known int64
 	weighted := slices.ContainsFunc(t.members, func(d *deployment) bool { return d.backend.weight != 1 })
 	size := func(d *deployment) int64 {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return cmp.Or(d.ledger.tpm, d.limit.Load())
+		return min(cmp.Or(d.ledger.tpm, d.limit.Load()), mostTokens)
 	}
 	for _, d := range t.members {
 		if n := size(d); n > 0 {

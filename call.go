@@ -163,7 +163,8 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	if len(c.tried) == 0 {
 		if o := c.route.look(now, nil); !o.throttled {
 			c.tried = append(c.tried, o.soonest)
-			return attempt{d: o.soonest, sent: now}, true
+			e, _ := o.soonest.ledger.reserve(now, c.tokens, true)
+			return attempt{d: o.soonest, sent: now, entry: e}, true
 		}
 	}
 	return attempt{}, false
@@ -186,13 +187,13 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	o := c.route.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
-	if !c.general && (c.throttled || o.throttled) && c.body.sendable() {
+	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.sendable() {
 		if c.transport.cfg.MaxWait > 0 && c.wait(now, o) {
 			return nil, nil
 		}
 		c.discard()
 		c.from = ""
-		return unavailable(c.Request, c.model, o, now), nil
+		return unavailable(c.Request, c.model, o, time.Now()), nil
 	}
 	last, other := c.failure, c.refusal
 	if last.Response == nil {

@@ -13,7 +13,7 @@ type pacing struct {
 	trip   time.Duration // a refusal's round trip, as of late
 	window float64       // requests a round trip
 	next   time.Time     // before that, no other one
-	grown  time.Time     // when window changed last
+	grown  time.Time     // when window changed last, or the last mark ends
 }
 
 // The pacing ends after so long without a throttle, grows after so many round
@@ -57,5 +57,8 @@ func (p *pacing) take(now time.Time, wanted *atomic.Bool) bool {
 		p.window, p.grown = min(p.window*paceGrowth, paceMost), now
 	}
 	p.next = now.Add(time.Duration(1.3 * float64(p.trip) / p.window))
+	if end := p.last.Add(paceLasts); end.Before(p.next) {
+		p.next = end // however slow the refusals were
+	}
 	return true
 }

@@ -21,6 +21,7 @@ type tier struct {
 	priority int
 	members  []*deployment
 	shares   atomic.Pointer[shares]
+	resizing sync.Mutex
 	budget   *budget // of second attempts
 }
 
@@ -28,6 +29,14 @@ func newTier(priority int, members []*deployment, b *budget) *tier {
 	t := &tier{priority: priority, members: members, budget: b}
 	t.resize()
 	return t
+}
+
+// with is a tier of the same members or fewer for one request. Their sizes are
+// the first tier's to say.
+func (t *tier) with(members []*deployment, s *shares, b *budget) *tier {
+	w := &tier{priority: t.priority, members: members, budget: b}
+	w.shares.Store(s)
+	return w
 }
 
 // choose is the deployment for a request: the first tier that has an available
@@ -66,7 +75,7 @@ func (t *tier) leastAbove(now time.Time, tried []*deployment) (least *deployment
 func (r *route) free() *route {
 	f := &route{model: r.model}
 	for _, t := range r.tiers {
-		f.tiers = append(f.tiers, newTier(t.priority, t.members, new(budget)))
+		f.tiers = append(f.tiers, t.with(t.members, t.shares.Load(), new(budget)))
 	}
 	return f
 }
@@ -75,7 +84,7 @@ func (r *route) free() *route {
 func (r *route) only(b *backend) *route {
 	for d := range r.all {
 		if d.backend == b {
-			return &route{r.model, []*tier{newTier(b.priority, []*deployment{d}, d.tier.budget)}}
+			return &route{r.model, []*tier{d.tier.with([]*deployment{d}, new(shares), d.tier.budget)}}
 		}
 	}
 	return nil

@@ -23,13 +23,13 @@ type gauge struct {
 }
 
 const (
-	roomTrust   = 10 * time.Second // e-folding of the trust in remaining
-	roomFresh   = 20 * time.Second // a lack of room older than this is none
-	fullFresh   = 10 * time.Second
-	spillFrom   = 850 // thousandths: from here on requests are passed on, the more the fuller,
-	spillAll    = 1000
-	unknownRoom = 0.5
-	sameRoom    = 0.05 // a smaller difference is none: comparing it herds
+	roomTrust  = 10 * time.Second // e-folding of the trust in remaining
+	roomFresh  = 20 * time.Second // a lack of room older than this is none
+	fullFresh  = 10 * time.Second
+	spillFrom  = 850 // thousandths: from here on requests are passed on, the more the fuller,
+	spillAll   = 1000
+	sameRoom   = 0.05    // a smaller difference is none: comparing it herds
+	mostTokens = 1 << 40 // what is told beyond is no limit; sums stay within an int64
 )
 
 // read takes the limits from the header of an answer to a request that was sent
@@ -38,10 +38,11 @@ const (
 // (-1, 0 of 0) are no values. It reports whether the limit changed.
 func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized bool) {
 	if limit, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && limit > 0 {
+		limit = min(limit, mostTokens)
 		resized = g.limit.Swap(limit) != limit
 		left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64)
 		if err == nil && tokens >= g.covered.Load() {
-			g.remaining.Store(left)
+			g.remaining.Store(min(max(left, -mostTokens), mostTokens))
 			g.covered.Store(tokens)
 			g.sampled.set(sent)
 		}
@@ -74,16 +75,32 @@ func (g *gauge) spills(now time.Time, x float64) bool {
 
 // lacks tells whether what was reported leaves no room for so many tokens.
 func (g *gauge) lacks(now time.Time, tokens int64) bool {
-	return g.limit.Load() > 0 && g.sampled.age(now) < roomFresh && g.left() < tokens
+	age, limit := g.sampled.age(now), g.limit.Load()
+	if limit <= 0 || age > roomFresh {
+		return false
+	}
+	regained := int64(age.Minutes() * float64(limit))
+	return min(limit, g.left()+regained) < tokens
 }
 
-// room is the share of the limit that is thought to be free. The older what was
-// reported, the less it says.
-func (g *gauge) room(now time.Time) float64 {
+// room is the share of the limit that is thought to be free, and the trust in
+// that: from 1, the older the less, to 0 for unknown.
+func (g *gauge) room(now time.Time) (share, trust float64) {
 	age, limit := g.sampled.age(now), g.limit.Load()
 	if limit <= 0 || age == math.MaxInt64 {
-		return unknownRoom
+		return 0, 0
 	}
-	trust := math.Exp(-float64(age) / float64(roomTrust))
-	return unknownRoom + (float64(g.left())/float64(limit)-unknownRoom)*trust
+	return float64(g.left()) / float64(limit), math.Exp(-float64(age) / float64(roomTrust))
+}
+
+// roomier is how much more room one is thought to have than another. What is
+// not known of one is thought to be as with both on average, each as far as it
+// is trusted: with less it would not be asked, and so never be known.
+func (g *gauge) roomier(other *gauge, now time.Time) float64 {
+	share, trust := g.room(now)
+	share2, trust2 := other.room(now)
+	if trust == 0 || trust2 == 0 {
+		return 0
+	}
+	return (share - share2) * 2 * trust * trust2 / (trust + trust2)
 }

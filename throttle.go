@@ -17,6 +17,7 @@ type throttle struct {
 	// becomes free: each makes it half as long again, each success a twentieth
 	// shorter.
 	stretch time.Duration
+	before  time.Duration // the stretch before the last refusal that taught
 	pace    pacing
 }
 
@@ -31,13 +32,13 @@ const (
 // stretch that varies with u, from 0 to 1, by half either way. Attempts that
 // were under way together are told one thing only: they teach once.
 func (t *throttle) refuse(now, sent time.Time, hint time.Duration, reason string, u float64) {
-	extra := time.Duration(float64(t.stretch) * (0.5 + u))
 	if sent.After(t.since) {
-		t.stretch = min(max(t.stretch*3/2, leastStretch), mostStretch)
+		t.before, t.stretch = t.stretch, min(max(t.stretch*3/2, leastStretch), mostStretch)
 		t.pace.refused(now, sent)
 		t.since = now
 	}
-	t.mark(now, hint+extra, reason)
+	t.mark(now, hint+time.Duration(float64(min(t.before, t.stretch))*(0.5+u)), reason)
+	t.pace.grown = t.until // quiet is what follows the mark
 }
 
 // mark leaves the deployment alone for d. A later, shorter word does not

@@ -19,25 +19,29 @@ const wakeSpread = 200 * time.Millisecond
 // they wake is the pacing's to say. It is false when there is no use in waiting,
 // or the caller has left, or the transport is closed.
 func (c *call) wait(now time.Time, o outlook) bool {
-	if o.hopeless || c.general || c.final || !c.body.sendable() {
+	if o.hopeless || c.general || c.final || c.failures >= c.transport.cfg.MaxAttempts || !c.body.sendable() {
 		return false
 	}
-	d := max(o.at.Sub(now), 0) + time.Duration(unit(c.transport.random())*float64(wakeSpread))
-	if c.waited+d > c.transport.cfg.MaxWait {
+	left := c.transport.cfg.MaxWait - c.waited
+	if deadline, limited := c.Context().Deadline(); limited {
+		left = min(left, deadline.Sub(now)-1)
+	}
+	d := max(o.at.Sub(now), 0)
+	if d > left {
 		return false
 	}
-	if deadline, limited := c.Context().Deadline(); limited && now.Add(d).After(deadline) {
-		return false
-	}
+	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, left-d)))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-c.Context().Done():
 	case <-c.transport.done:
-		return false
 	}
 	c.waited += time.Since(now)
+	if c.transport.closed.Load() {
+		return false
+	}
 	// Who throttled it may be asked again; who cannot take it may not.
 	c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return !slices.Contains(c.unfit, d) })
 	c.refusers, c.throttled = nil, false

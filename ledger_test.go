@@ -1,0 +1,176 @@
+package spillover
+
+import (
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// filled is a ledger with what was counted since noon.
+func filled(rpm, tpm int64, tokens ...int64) *ledger {
+	l := &ledger{rpm: rpm, tpm: tpm}
+	for _, n := range tokens {
+		l.reserve(noon, n, true)
+	}
+	return l
+}
+
+func TestLedgerLacks(t *testing.T) {
+	for name, test := range map[string]struct {
+		l      *ledger
+		tokens int64
+		lacks  bool
+	}{
+		"U5: twice the limit is used":       {filled(0, 1000, 2000), 1, true},
+		"U5: half of it":                    {filled(0, 1000, 500), 500, false},
+		"U5: too little is left":            {filled(0, 1000, 500), 501, true},
+		"U5: 10 requests of 6":              {filled(6, 0, make([]int64, 10)...), 1, true},
+		"U5: 5 of 6":                        {filled(6, 0, make([]int64, 5)...), 1, false},
+		"U11: 6 of 6":                       {filled(6, 0, make([]int64, 6)...), 1, true},
+		"U5: either is enough":              {filled(2, 1000, 1, 1), 1, true},
+		"U6: no limit":                      {filled(0, 0, 1e12), 1e12, false},
+		"U6: no limit of requests":          {filled(0, 1e6, make([]int64, 1000)...), 1, false},
+		"U12: 99.5 % are used":              {filled(0, 1000, 995), 5, false},
+		"U12: 199 of 200 requests":          {filled(200, 0, make([]int64, 199)...), 1, false},
+		"more than the whole limit":         {filled(0, 1000), 5000, false},
+		"more than that, and others":        {filled(0, 1000, 1), 5000, true},
+		"more than that, and all was given": {filled(0, 1000, 0), 5000, false},
+	} {
+		require.Equal(t, test.lacks, test.l.lacks(noon, test.tokens), name)
+		_, ok := test.l.reserve(noon, test.tokens, false)
+		require.Equal(t, !test.lacks, ok, name)
+	}
+}
+
+func TestU9LedgerWindow(t *testing.T) {
+	l := filled(1, 1000)
+	begun := noon.Add(7 * time.Second) // by the first request, not by the clock
+	e, ok := l.reserve(begun, 1000, false)
+	require.True(t, ok)
+	end := begun.Add(ledgerWindow)
+	require.True(t, l.lacks(end.Add(-1), 1))
+	require.False(t, l.lacks(end, 1))
+
+	l.settle(e, 1500, true)
+	require.EqualValues(t, 1500, l.tokens, "over, and nothing was sent since: no harm")
+	require.False(t, l.lacks(end, 1))
+	f, ok := l.reserve(end.Add(time.Hour), 300, false)
+	require.True(t, ok)
+	l.settle(e, 0, false)
+	require.EqualValues(t, []int64{1, 300}, []int64{l.requests, l.tokens}, "what comes late says nothing of the next window")
+	l.settle(f, 200, true)
+	require.EqualValues(t, []int64{1, 200}, []int64{l.requests, l.tokens})
+}
+
+func TestLedgerGivesBack(t *testing.T) {
+	l := filled(10, 1000, 100)
+	e, _ := l.reserve(noon, 300, false)
+	l.settle(e, 0, true)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "a failure: the request was sent")
+	e, _ = l.reserve(noon, 300, false)
+	l.settle(e, 0, false)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "not sent at all")
+	e, ok := l.reserve(noon, 950, false)
+	require.False(t, ok)
+	l.settle(e, 950, true)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "nothing was reserved")
+	_, ok = l.reserve(noon, 950, true)
+	require.True(t, ok, "all the same")
+}
+
+func TestU11Concurrently(t *testing.T) {
+	l := filled(100, 0)
+	var all sync.WaitGroup
+	got := make([]bool, 1000)
+	for i := range got {
+		all.Go(func() { _, got[i] = l.reserve(noon, 1, false) })
+	}
+	all.Wait()
+	admitted := 0
+	for _, ok := range got {
+		if ok {
+			admitted++
+		}
+	}
+	require.Equal(t, 100, admitted)
+}
+
+// Whatever order things happen in: what is counted of a window is what its
+// requests reserved, and in the end what they really used.
+func TestLedgerProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type pending struct {
+			entry
+			window int
+			tokens int64
+		}
+		l := &ledger{rpm: int64(rapid.IntRange(0, 8).Draw(t, "rpm")), tpm: int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}
+		if l.rpm == 0 && l.tpm == 0 {
+			l.rpm = 1
+		}
+		now, opened, window := noon, time.Time{}, 0
+		var requests, tokens int64 // in the window
+		var open []pending
+		settle := func(i int) {
+			p := open[i]
+			open = append(open[:i], open[i+1:]...)
+			cost, sent := rapid.Int64Range(0, 600).Draw(t, "cost"), rapid.Bool().Draw(t, "sent")
+			if !sent {
+				cost = 0
+			}
+			l.settle(p.entry, cost, sent)
+			if p.window == window {
+				tokens += cost - p.tokens
+				if !sent {
+					requests--
+				}
+			}
+		}
+		check := func() {
+			require.Equal(t, []int64{requests, tokens}, []int64{l.requests, l.tokens})
+			require.GreaterOrEqual(t, min(l.requests, l.tokens), int64(0))
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			now = now.Add(drawSpan(t, "later", 15*time.Second))
+			if len(open) > 0 && rapid.Bool().Draw(t, "settle") {
+				settle(rapid.IntRange(0, len(open)-1).Draw(t, "which"))
+				check()
+				continue
+			}
+			n, anyway := rapid.Int64Range(0, 500).Draw(t, "tokens"), rapid.IntRange(0, 4).Draw(t, "anyway") == 0
+			if over := now.Sub(opened) >= ledgerWindow; over || anyway || !l.lacks(now, n) {
+				if over {
+					opened, requests, tokens = now, 0, 0
+					window++
+				}
+				e, ok := l.reserve(now, n, anyway)
+				require.True(t, ok)
+				open = append(open, pending{e, window, n})
+				requests, tokens = requests+1, tokens+n
+				require.True(t, anyway || l.rpm == 0 || requests <= l.rpm, "never more than the limit unless it must be")
+			} else {
+				_, ok := l.reserve(now, n, false)
+				require.False(t, ok)
+			}
+			check()
+		}
+		for len(open) > 0 {
+			settle(0)
+		}
+		check()
+	})
+}
+
+// U13: a large max_tokens counts before the answer.
+func TestU13Estimate(t *testing.T) {
+	for _, test := range []struct{ length, most, want int64 }{
+		{4000, 500, 1500}, {4000, 0, 1000 + usualOutput}, {0, 7, 7}, {-1, 100, 100}, {-1, 0, usualOutput}, {3, -5, usualOutput},
+		{math.MaxInt64, math.MaxInt32, math.MaxInt64/4 + math.MaxInt32},
+	} {
+		require.Equal(t, test.want, estimate(test.length, test.most), test)
+	}
+}

@@ -1,0 +1,491 @@
+package spillover
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// tells is the lines of a header that report room, and utilization the one of a
+// PTU in thousandths.
+func tells(limit, remaining any) []string {
+	return []string{fmt.Sprint("X-Ratelimit-Limit-Tokens: ", limit), fmt.Sprint("X-Ratelimit-Remaining-Tokens: ", remaining)}
+}
+
+func utilization(thousandths int) string {
+	return fmt.Sprintf("Azure-Openai-Deployment-Utilization: %d.%d%%", thousandths/10, thousandths%10)
+}
+
+func headerOf(lines ...string) http.Header {
+	h := http.Header{}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		h.Add(name, value)
+	}
+	return h
+}
+
+// gauged is a deployment of which headers were read at noon, one after the other.
+func gauged(headers ...http.Header) *deployment {
+	d := &deployment{backend: &backend{weight: 1}}
+	d.share.Store(1)
+	for _, h := range headers {
+		d.gauge.read(noon, noon, d.sent.Load(), h)
+	}
+	return d
+}
+
+// chatTokens is the estimate of the request that ask sends.
+func chatTokens(t testing.TB) int64 { return estimate(newChat(t, chatPath).ContentLength, 0) }
+
+func TestGaugeReads(t *testing.T) {
+	const unknown = math.MaxInt64
+	for name, test := range map[string]struct {
+		headers []http.Header
+		fits    int64 // the largest request that does
+	}{
+		"nothing":              {nil, unknown},
+		"half":                 {[]http.Header{headerOf(tells(10000, 5000)...)}, 5000},
+		"all":                  {[]http.Header{headerOf(tells(10000, 10000)...)}, 10000},
+		"more than all":        {[]http.Header{headerOf(tells(10000, 20000)...)}, 10000},
+		"none":                 {[]http.Header{headerOf(tells(10000, 0)...)}, 0},
+		"overdrawn":            {[]http.Header{headerOf(tells(333000, -27689)...)}, -27689},
+		"overdrawn by one":     {[]http.Header{headerOf(tells(1000, -1)...)}, -1},
+		"placeholders -1":      {[]http.Header{headerOf(tells(-1, -1)...)}, unknown},
+		"placeholders 0 of 0":  {[]http.Header{headerOf(tells(0, 0)...)}, unknown},
+		"empty":                {[]http.Header{headerOf(tells("", "")...)}, unknown},
+		"words":                {[]http.Header{headerOf(tells("many", "some")...)}, unknown},
+		"no integers":          {[]http.Header{headerOf(tells("1e4", "5000.5")...)}, unknown},
+		"too long":             {[]http.Header{headerOf(tells("99999999999999999999", "99999999999999999999")...)}, unknown},
+		"a limit alone":        {[]http.Header{headerOf(tells(10000, 0)[:1]...)}, unknown},
+		"what remains alone":   {[]http.Header{headerOf(tells(10000, 0)[1:]...)}, unknown},
+		"the last word counts": {[]http.Header{headerOf(tells(10000, 5000)...), headerOf(tells(20000, 4000)...)}, 4000},
+		"placeholders say nothing of what was told before": {
+			[]http.Header{headerOf(tells(10000, 5000)...), headerOf(tells(-1, -1)...), headerOf(tells(0, 0)...), {}}, 5000,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := gauged(test.headers...)
+			require.False(t, d.lacks(noon, test.fits))
+			if test.fits != unknown {
+				require.True(t, d.lacks(noon, test.fits+1))
+			}
+		})
+	}
+}
+
+// Which of two has more room, both as idle and as large as the other.
+func TestRoomIsCompared(t *testing.T) {
+	const limit, same = 10000, sameRoom * 10000
+	left := func(tokens int) *deployment { return gauged(headerOf(tells(limit, tokens)...)) }
+	spent := left(5000)
+	spent.spend(2000)
+	small := gauged(headerOf(tells(100, 90)...))
+	for name, test := range map[string]struct {
+		a, b   *deployment
+		after  time.Duration
+		better bool // a, and never b
+	}{
+		"more":                          {left(5000), left(1000), 0, true},
+		"more than nothing":             {left(1000), left(-5000), 0, true},
+		"hardly more":                   {left(5000 + same - 1), left(5000), 0, false},
+		"just more":                     {left(5000 + same + 1), left(5000), 0, true},
+		"what was sent since is gone":   {left(4000), spent, 0, true},
+		"in proportion to the limit":    {small, left(5000), 0, true},
+		"still trusted":                 {left(9000), left(1000), roomTrust, true},
+		"too old":                       {left(9000), left(1000), 10 * roomTrust, false},
+		"what was sent since, too":      {left(4000), spent, 10 * roomTrust, false},
+		"one that tells nothing":        {left(9000), gauged(), 0, false},
+		"one that tells nothing, again": {left(100), gauged(), 0, false},
+		"neither tells anything":        {gauged(), gauged(), 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, test.better, better(noon.Add(test.after), test.a, test.b))
+			require.False(t, better(noon.Add(test.after), test.b, test.a))
+		})
+	}
+}
+
+// What is not known of one is thought to be as it is with the others: with less
+// it would never be asked, and so never be known.
+func TestRoomThatIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		plenty := status(200, "{}", tells(1000000, 950000)...)
+		n.on(host("a"), plenty)
+		n.on(host("b"), plenty)
+		tr := seeded(balance(t, n, azure("a"), azure("b")))
+		for range 200 {
+			ask(t, tr)
+		}
+		require.InDelta(t, 100, n.sends(host("a")), 40)
+		require.InDelta(t, 100, n.sends(host("b")), 40)
+	})
+}
+
+func TestGaugeTellsOfAChange(t *testing.T) {
+	g := new(gauge)
+	for _, step := range []struct {
+		limit   any
+		changes bool
+	}{{1000, true}, {1000, false}, {-1, false}, {0, false}, {"", false}, {500, true}, {500, false}, {1000, true}} {
+		require.Equal(t, step.changes, g.read(noon, noon, g.sent.Load(), headerOf(tells(step.limit, 1)...)), step.limit)
+	}
+}
+
+// What is sent counts until the service tells what remains.
+func TestGaugeSpends(t *testing.T) {
+	d := gauged(headerOf(tells(1000, 500)...))
+	d.spend(300)
+	require.False(t, d.lacks(noon, 200))
+	require.True(t, d.lacks(noon, 201))
+	d.gauge.read(noon, noon, d.sent.Load(), headerOf(tells(1000, 450)...))
+	require.False(t, d.lacks(noon, 450))
+}
+
+func TestGaugeAges(t *testing.T) {
+	const limit = 60000 // a thousand a second
+	g := gauged(headerOf(tells(limit, 0)...))
+	require.True(t, g.lacks(noon, 1))
+	require.False(t, g.lacks(after(3), 3000), "regained")
+	require.True(t, g.lacks(after(3), 3001))
+	require.True(t, g.lacks(noon.Add(roomFresh), 2*limit), "more than the limit never fits")
+	require.False(t, g.lacks(noon.Add(roomFresh+1), 2*limit), "too old to say so")
+}
+
+// Whatever a service writes there, it stays a number.
+func TestGaugeOfTheLargest(t *testing.T) {
+	for _, remaining := range []int64{math.MaxInt64, math.MaxInt64 - 1, 1 << 62} {
+		g := gauged(headerOf(tells(math.MaxInt64, remaining)...))
+		for _, age := range []time.Duration{0, 1, time.Second, roomFresh} {
+			require.False(t, g.lacks(noon.Add(age), 1000), "%d after %v", remaining, age)
+		}
+	}
+	g := gauged(headerOf(tells(math.MaxInt64, math.MinInt64)...))
+	g.spend(1000)
+	require.True(t, g.lacks(noon, 1000))
+}
+
+// Some services tell the largest number there is where there is no limit.
+func TestLargestLimitsAreDrawn(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(200, "{}", tells(math.MaxInt64, math.MaxInt64)...))
+	n.on(host("b"), status(200, "{}", tells(math.MaxInt64-1, math.MaxInt64-1)...))
+	tr := seeded(balance(t, n, azure("a"), azure("b"), azure("c")))
+	require.NotPanics(t, func() {
+		for range 200 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode)
+		}
+	})
+	require.InDelta(t, 100, n.sends(host("a")), 60)
+	require.InDelta(t, 100, n.sends(host("b")), 60)
+
+	most := func(tpm int) func(*Backend) { return func(b *Backend) { b.Models = []Model{{Name: "m", TPM: tpm}} } }
+	tr = seeded(balance(t, newNet(), azure("a", most(math.MaxInt)), azure("b", most(math.MaxInt-1))))
+	require.NotPanics(t, func() {
+		for range 100 {
+			ask(t, tr)
+		}
+	})
+}
+
+func TestGaugeOfTheLargestProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit, remaining := rapid.Int64().Draw(t, "limit"), rapid.Int64().Draw(t, "remaining")
+		g := gauged(headerOf(tells(limit, remaining)...))
+		now := noon.Add(drawSpan(t, "age", time.Hour))
+		tokens := rapid.Int64Range(1, 1<<40).Draw(t, "tokens")
+		// With nothing sent there is never less room later, while the report is fresh or not.
+		require.True(t, g.lacks(now, tokens) || !g.lacks(now.Add(drawSpan(t, "later", time.Hour)), tokens))
+	})
+}
+
+// The share of requests that a PTU passes on, over many draws.
+func TestGaugeSpills(t *testing.T) {
+	const half = (spillFrom + spillAll) / 2
+	for text, want := range map[string]float64{
+		"85%": 0, "92.5%": 0.5, "100%": 1, // the policy's own
+		"0%": 0, "1.6%": 0, "84.9%": 0, "89.3%": 0.28667, "99.9%": 0.99333, "112.5%": 1, "1e9%": 1, "1e999%": 0, "Inf%": 1, "95 %": 0.66667,
+		"": 0, "%": 0, "99": 0, "-99%": 0, "NaN%": 0, "full%": 0,
+	} {
+		g := gauged(headerOf("Azure-Openai-Deployment-Utilization: " + text))
+		const draws = 10000
+		spilled := 0
+		for i := range draws {
+			if g.spills(noon, float64(i)/draws) {
+				spilled++
+			}
+		}
+		require.InDelta(t, want, float64(spilled)/draws, 0.001, "%q", text)
+	}
+	g := gauged(headerOf(utilization(half)))
+	require.True(t, g.spills(noon, 0.49))
+	require.False(t, g.spills(noon, 0.51))
+
+	g = gauged(headerOf(utilization(spillAll)), headerOf(utilization(half)))
+	require.False(t, g.spills(noon, 0.51), "the last word counts")
+	g = gauged(headerOf(utilization(spillAll)), http.Header{}, headerOf("Azure-Openai-Deployment-Utilization: "))
+	require.True(t, g.spills(noon, 0.99), "one that says nothing changes nothing")
+	require.True(t, g.spills(noon.Add(fullFresh), 0.99))
+	require.False(t, g.spills(noon.Add(fullFresh+1), 0), "too old")
+}
+
+// S12: with 5000 tokens left and 1000, after both were seen once. (S13, the
+// faster one first, is not done: latency is left out, as it is the size of a
+// request and no load.)
+func TestS12Room(t *testing.T) {
+	for name, test := range map[string]struct {
+		a, b     int // tokens that remain of 10000
+		inFlight int64
+		later    time.Duration
+		want, by float64 // to a, of 400
+	}{
+		"more room":                         {a: 5000, b: 1000, want: 400},
+		"more room although it is busier":   {a: 5000, b: 1000, inFlight: 9, want: 400},
+		"less room":                         {a: 1000, b: 5000, want: 0},
+		"equal: by requests in flight":      {a: 5000, b: 5000, inFlight: 1, want: 0},
+		"about equal: by those, too":        {a: 5000 + sameRoom*10000 - 1, b: 5000, inFlight: 1, want: 0},
+		"older than the trust":              {a: 5000, b: 1000, later: 10 * roomTrust, want: 200, by: 60},
+		"older: by requests in flight then": {a: 5000, b: 1000, inFlight: 1, later: 10 * roomTrust, want: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				tr := seeded(balance(t, n, azure("a"), azure("b")))
+				for name, remaining := range map[string]int{"a": test.a, "b": test.b} {
+					d := deploymentOf(t, tr, name)
+					d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(10000, remaining)...))
+					if test.later == 0 { // it goes on telling that
+						n.on(host(name), status(200, "{}", tells(10000, remaining)...))
+					}
+				}
+				time.Sleep(test.later)
+				deploymentOf(t, tr, "a").inFlight.Store(test.inFlight)
+				for range 400 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+				}
+				require.InDelta(t, test.want, n.sends(host("a")), test.by)
+			})
+		})
+	}
+}
+
+// S6: one whose counter begins anew catches up with the others.
+func TestS6CatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		const limit = 200 * 264
+		used := map[string]int{}
+		var backends []Backend
+		for _, name := range []string{"a", "b", "c"} {
+			n.on(host(name), func(req *http.Request) (*http.Response, error) {
+				used[name]++
+				return status(200, "{}", tells(limit, limit-used[name]*264)...)(req)
+			})
+			backends = append(backends, azure(name))
+		}
+		tr := seeded(balance(t, n, backends...))
+		for range 120 {
+			ask(t, tr)
+		}
+		for name, count := range used {
+			require.InDelta(t, 40, count, 12, name)
+		}
+		used["b"] = 0
+		for range 100 {
+			ask(t, tr)
+		}
+		for name, count := range used {
+			require.InDelta(t, 60, count, 12, name)
+		}
+	})
+}
+
+// One that is known to lack the room is not asked as long as another can take
+// the request, of its tier or a lower one; and all the same when none can.
+func TestRoomIsSeenBeforeAsking(t *testing.T) {
+	for name, lower := range map[string]int{"of its tier": 1, "of a lower tier": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				spent := tells(1000, 0)
+				n.on(host("a"), status(200, "{}", spent...))
+				tr := balance(t, n, azure("a"), azure("b", priority(lower)))
+				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").sent.Load(), headerOf(spent...))
+				for range 100 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, "b", servedBy(resp))
+					require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+				}
+				coolFor(deploymentOf(t, tr, "b"), time.Hour)
+				for range 10 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode, "only the service's own word refuses a request")
+					require.Equal(t, "a", servedBy(resp))
+				}
+				deploymentOf(t, tr, "b").measure(time.Now(), time.Now(), deploymentOf(t, tr, "b").sent.Load(), headerOf(spent...))
+				deploymentOf(t, tr, "b").change(func() { deploymentOf(t, tr, "b").throttle = throttle{} })
+				resp, _ := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode, "where all lack it")
+
+				time.Sleep(roomFresh + 1)
+				n.on(host("a"), status(200, "{}"))
+				for range 1000 {
+					if resp, _ = ask(t, tr); servedBy(resp) == "a" {
+						return
+					}
+				}
+				require.Fail(t, "home again when that is too long ago")
+			})
+		})
+	}
+}
+
+// A large request goes where it fits, a small one stays.
+func TestRoomIsSeenBySize(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
+	fits := chatTokens(t)
+	d := deploymentOf(t, tr, "a")
+	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(1000000, fits)...))
+	req := with(t, `POST /openai/deployments/m/chat/completions?api-version=1 {"model":"m","max_tokens":5000}`)
+	resp, _ := send(t, tr, req)
+	require.Equal(t, "b", servedBy(resp))
+	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(1000000, fits)...))
+	resp, _ = ask(t, tr)
+	require.Equal(t, "a", servedBy(resp))
+}
+
+// A PTU that is nearly full passes some on a little early, and has them back
+// when it has room, or has not told for a while.
+func TestEarlySpill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := seeded(balance(t, n, azure("ptu"), azure("b", priority(2))))
+		d := deploymentOf(t, tr, "ptu")
+		share := func(thousandths int) int {
+			n.seen = nil
+			n.on(host("ptu"), status(200, "{}", utilization(thousandths)))
+			d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(utilization(thousandths)))
+			for range 1000 {
+				resp, _ := ask(t, tr)
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "none is refused for it")
+			}
+			return n.sends(host("ptu"))
+		}
+		require.Equal(t, 1000, share(spillFrom))
+		require.InDelta(t, 500, share((spillFrom+spillAll)/2), 100)
+		require.Zero(t, share(spillAll))
+		require.Zero(t, share(2*spillAll))
+
+		coolFor(deploymentOf(t, tr, "b"), time.Second)
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, "ptu", servedBy(resp), "nobody else: asked all the same")
+		time.Sleep(time.Second)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		time.Sleep(fullFresh)
+		n.on(host("ptu"), status(200, "{}", utilization(100)))
+		for range 100 {
+			resp, _ = ask(t, tr)
+			require.Equal(t, "ptu", servedBy(resp), "home again")
+		}
+	})
+}
+
+// Of sessions the same ones are passed on each time: the others keep their caches.
+func TestEarlySpillOfSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		const half = (spillFrom + spillAll) / 2
+		n.on(host("ptu"), status(200, "{}", utilization(half)))
+		tr := balance(t, n, azure("ptu"), azure("b", priority(2)))
+		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").sent.Load(), headerOf(utilization(half)))
+		spilled := 0
+		for i := range 200 {
+			var by []string
+			for range 5 {
+				req := newChat(t, chatPath)
+				resp, _ := send(t, tr, req.WithContext(WithSession(t.Context(), fmt.Sprint("session ", i))))
+				by = append(by, servedBy(resp))
+			}
+			require.Len(t, slices.Compact(by), 1)
+			if by[0] == "b" {
+				spilled++
+			}
+		}
+		require.InDelta(t, 100, spilled, 40)
+	})
+}
+
+// A tier is never inverted: a lower one is asked only when all above it were
+// tried, are closed, or are known to have no room while it has.
+func TestTiersAreKeptProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := start.Add(time.Hour)
+		r, members, tried := drawRoute(t, now, true)
+		r = r.free()
+		full := map[*deployment]bool{}
+		for i := range members {
+			for _, m := range members[i] {
+				at, stale := now, rapid.Bool().Draw(t, "stale")
+				if stale {
+					at = now.Add(-max(roomFresh, fullFresh) - 1)
+				}
+				switch rapid.IntRange(0, 3).Draw(t, "reports") {
+				case 0:
+					m.gauge.read(at, at, m.sent.Load(), headerOf(tells(1000, rapid.IntRange(-50, 99).Draw(t, "remaining"))...))
+					full[m.deployment] = !stale
+				case 1:
+					m.gauge.read(at, at, m.sent.Load(), headerOf(utilization(spillAll)))
+					full[m.deployment] = !stale
+				case 2:
+					m.gauge.read(at, at, m.sent.Load(), headerOf(append(tells(1000, 100), utilization(spillFrom))...))
+				}
+			}
+		}
+		open := func(withRoom bool) []*deployment {
+			for _, tier := range members {
+				var found []*deployment
+				for _, m := range tier {
+					if !m.tried && !m.closed && !(withRoom && full[m.deployment]) {
+						found = append(found, m.deployment)
+					}
+				}
+				if found != nil {
+					return found
+				}
+			}
+			return nil
+		}
+		want := open(true)
+		if want == nil {
+			want = open(false)
+		}
+		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		for i := range 20 {
+			q := &query{now: now, tried: tried, tokens: 100, random: source.Uint64}
+			if i%2 == 0 {
+				q.loyal = loyalty(source.Uint64() | 1)
+			}
+			d := r.choose(q)
+			if want == nil {
+				require.Nil(t, d)
+				continue
+			}
+			require.Contains(t, want, d)
+		}
+	})
+}

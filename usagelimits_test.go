@@ -1,0 +1,334 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// limits gives a backend's model m limits of its own.
+func limits(rpm, tpm int) func(*Backend) {
+	return func(b *Backend) { b.Models = append(b.Models, Model{Name: "m", RPM: rpm, TPM: tpm}) }
+}
+
+// usage20 is an answer that cost 20 tokens, and the same as a stream.
+var (
+	usage20  = status(200, `{"choices":[],"usage":{"prompt_tokens":13,"completion_tokens":7,"total_tokens":20}}`)
+	stream20 = answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"+
+		"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":13,\"completion_tokens\":7,\"total_tokens\":20}}\n\ndata: [DONE]\n\n")
+)
+
+// counted is the requests and tokens that a deployment of m has counted.
+func counted(t testing.TB, tr *Transport, backend string) [2]int64 {
+	l := &deploymentOf(t, tr, backend).ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return [2]int64{l.requests, l.tokens}
+}
+
+func TestU1U3(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer roundTripFunc
+		hold   bool
+		want   int64
+	}{
+		"U1: JSON":              {answer: usage20, want: 20},
+		"U3: a stream":          {answer: stream20, want: 20},
+		"U3: a stream, held":    {answer: stream20, hold: true, want: 20},
+		"the Responses API":     {answer: status(200, `{"usage":{"input_tokens":13,"output_tokens":7}}`), want: 20},
+		"without usage":         {answer: status(200, `{}`), want: chatTokens(t)},
+		"a stream without":      {answer: answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: chatTokens(t)},
+		"no JSON":               {answer: answers("text/plain", `"usage":{"prompt_tokens":1}`), want: chatTokens(t)},
+		"a usage below nothing": {answer: status(200, `{"usage":{"prompt_tokens":-5,"completion_tokens":7}}`), want: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			var tr *Transport
+			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, tr, "a"), "reserved before it is sent")
+				return test.answer(req)
+			})
+			tr = configured(t, Config{Base: n, HoldStreams: test.hold, Backends: []Backend{azure("a", limits(100, 100000))}})
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, tr, "a"), "and until it is read")
+			read(t, resp)
+			require.Equal(t, [2]int64{1, test.want}, counted(t, tr, "a"))
+		})
+	}
+}
+
+// U2: what fails costs nothing, but it was sent.
+func TestU2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, answer := range map[string]roundTripFunc{
+			"500": status(500, "{}"), "429": status(429, "{}"), "400": status(400, "{}"), "broken": broken(cutOff), "no connection": broken(noConnection),
+			"a stream that is a refusal": answers("text/event-stream", "data: {\"error\":{\"code\":\"429\",\"message\":\"no\"}}\n\n"),
+			"no answer in time":          hung,
+		} {
+			n := newNet()
+			n.on(host("a"), answer)
+			tr := balance(t, n, azure("a", limits(100, 100000), func(b *Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
+			ask(t, tr)
+			require.Equal(t, [2]int64{1, 0}, counted(t, tr, "a"), name)
+		}
+	})
+}
+
+func TestU2Cancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), hung)
+		tr := balance(t, n, azure("a", limits(100, 100000)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, [2]int64{1, 0}, counted(t, tr, "a"), "before the answer")
+
+		// Of an answer that is given up the cost is not known.
+		n.on(host("a"), usage20)
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, [2]int64{2, chatTokens(t)}, counted(t, tr, "a"), "unread")
+		ctx, cancel = context.WithCancel(t.Context())
+		_, err = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+		require.NoError(t, err)
+		cancel()
+		synctest.Wait()
+		require.Equal(t, [2]int64{3, 2 * chatTokens(t)}, counted(t, tr, "a"), "forgotten")
+	})
+}
+
+// What was not sent is not counted: there was no token, no body, no place.
+func TestU2NotSent(t *testing.T) {
+	t.Run("no token", func(t *testing.T) {
+		n := newNet()
+		a := azure("a", limits(100, 100000), func(b *Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "", errors.New("no token") }
+		})
+		tr := balance(t, n, a, azure("b", priority(2)))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, [2]int64{0, 0}, counted(t, tr, "a"))
+	})
+	t.Run("no body", func(t *testing.T) {
+		tr := balance(t, newNet(), azure("a", limits(100, 100000)))
+		req := newChat(t, chatPath)
+		bodies := 0
+		req.Body.Close()
+		req.Body = io.NopCloser(strings.NewReader(`{"model":"m"}`))
+		req.GetBody = func() (io.ReadCloser, error) { bodies++; return nil, errors.New("gone") }
+		_, err := tr.RoundTrip(req)
+		require.Error(t, err)
+		require.Equal(t, 1, bodies)
+		require.Equal(t, [2]int64{0, 0}, counted(t, tr, "a"))
+	})
+	t.Run("no place", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(t, azure("a", limits(100, 100000)), azure("b", priority(2)))
+			c.eject()
+			leave := c.start(10)
+			require.Equal(t, 1, c.waiting(), "a probe")
+			require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, c.tr, "a"))
+			leave()
+		})
+	})
+}
+
+// The one that is asked because all others failed is counted like any other.
+func TestU2TheLastResort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), usage20)
+		tr := balance(t, n, azure("a", limits(100, 100000)))
+		d := deploymentOf(t, tr, "a")
+		d.change(func() { d.ejection.fail(time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
+	})
+}
+
+// U4 is not done as a figure: of a configured limit only the end of it counts.
+// U5, U6, U11, U12: how many of 20 requests go to a until b takes over.
+func TestU5U6U11U12(t *testing.T) {
+	each := int(chatTokens(t))
+	for name, test := range map[string]struct{ rpm, tpm, want int }{
+		"U6: no limit":                {0, 0, 20},
+		"U11: exactly N requests":     {6, 0, 6},
+		"U11: one":                    {1, 0, 1},
+		"U5: tokens":                  {0, 10 * each, 10},
+		"U12: to the last that fits":  {0, 10*each + each - 1, 10},
+		"the smaller limit":           {12, 5 * each, 5},
+		"a limit smaller than all":    {0, each / 2, 1},
+		"more than there is to count": {1000, 1000 * each, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			tr := balance(t, n, azure("a", limits(test.rpm, test.tpm)), azure("b", priority(2)))
+			for range 20 {
+				resp, _ := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode)
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "seen before it is sent")
+			}
+			require.Equal(t, test.want, n.sends(host("a")))
+		})
+	}
+}
+
+// What an answer really cost makes room for more.
+func TestU5Corrected(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), usage20)
+	each := int(chatTokens(t))
+	tr := balance(t, n, azure("a", limits(0, 10*20+each)), azure("b", priority(2)))
+	for range 20 {
+		ask(t, tr)
+	}
+	require.Equal(t, 11, n.sends(host("a")))
+}
+
+func TestU7ModelsApart(t *testing.T) {
+	n := newNet()
+	a := azure("a", limits(2, 0))
+	a.Models = append(a.Models, Model{Name: "other", RPM: 3}, Model{Name: "free"})
+	tr := balance(t, n, a, azure("b", priority(2)))
+	for model, want := range map[string]int{"m": 2, "other": 3, "free": 10} {
+		got := 0
+		for range 10 {
+			if resp, _ := send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/"+model+"/", 1))); servedBy(resp) == "a" {
+				got++
+			}
+		}
+		require.Equal(t, want, got, model)
+	}
+}
+
+func TestU8Concurrency(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), usage20)
+	tr := balance(t, n, azure("a", limits(1000, 1000000)))
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() { ask(t, tr) })
+	}
+	all.Wait()
+	require.Equal(t, [2]int64{10, 200}, counted(t, tr, "a"))
+}
+
+// U9: the window ends, and answers that come after it say nothing of the next.
+func TestU9Window(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), slow(ledgerWindow+time.Second, usage20), usage20)
+		tr := balance(t, n, azure("a", limits(1, 100000)), azure("b", priority(2)))
+		var late sync.WaitGroup
+		late.Go(func() {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "a", servedBy(resp))
+		})
+		synctest.Wait()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		time.Sleep(ledgerWindow - 1)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		time.Sleep(1)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
+		late.Wait()
+		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
+	})
+}
+
+// U10: whatever the content is, there is a sane estimate and no error.
+func TestU10Content(t *testing.T) {
+	for _, body := range []string{
+		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:,"}}]}]}`,
+		`{"model":"m","messages":[{"role":"assistant","content":null}],"max_tokens":null}`,
+		`{"model":"m","max_tokens":"many"}`, `{"model":"m","max_tokens":-1}`, `{"model":"m","max_tokens":99999999999999999999}`, `{"model":"m","max_tokens":1.5}`,
+		`{`, `null`, `[]`, ``,
+	} {
+		n := newNet()
+		tr := balance(t, n, azure("a", limits(100, 100000)))
+		resp, _ := send(t, tr, with(t, "POST "+chatPath+" "+body))
+		require.Equal(t, 200, resp.StatusCode, body)
+		require.Equal(t, [2]int64{1, int64(len(body)/4) + usualOutput}, counted(t, tr, "a"), body)
+	}
+}
+
+// U13: what a request may cost counts before it is answered, by any name.
+func TestU13MaxTokens(t *testing.T) {
+	for _, key := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens"} {
+		n := newNet()
+		tr := balance(t, n, azure("a", limits(0, 6000)), azure("b", priority(2)))
+		body := fmt.Sprintf(`{"model":"m",%q:5000}`, key)
+		resp, err := tr.RoundTrip(with(t, "POST "+chatPath+" "+body))
+		require.NoError(t, err)
+		require.Equal(t, "a", servedBy(resp))
+		require.Equal(t, [2]int64{1, int64(len(body)/4) + 5000}, counted(t, tr, "a"), key)
+		other, _ := send(t, tr, with(t, "POST "+chatPath+" "+body))
+		require.Equal(t, "b", servedBy(other))
+		resp.Body.Close()
+	}
+}
+
+// U11 while all are under way at once: not one more, and not one less.
+func TestU11Window(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), slow(time.Second, status(200, "{}")))
+		tr := balance(t, n, azure("a", limits(25, 0)), azure("b", priority(2)))
+		for window := 1; window <= 3; window++ {
+			var all sync.WaitGroup
+			for range 100 {
+				all.Go(func() {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+				})
+			}
+			all.Wait()
+			require.Equal(t, 25*window, n.sends(host("a")))
+			time.Sleep(ledgerWindow)
+		}
+	})
+}
+
+// A configured limit refuses nobody: it is the service that knows.
+func TestUsageLimitsAreSoft(t *testing.T) {
+	for name, second := range map[string]func(*Backend){"all have spent theirs": limits(1, 0), "no other": nil} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			backends := []Backend{azure("a", limits(1, 0))}
+			if second != nil {
+				backends = append(backends, azure("b", second))
+			}
+			tr := balance(t, n, backends...)
+			for range 10 {
+				resp, _ := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode)
+			}
+			require.Equal(t, 10, n.sends())
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a", limits(1, 0)), azure("b", priority(2)))
+		ask(t, tr)
+		coolFor(deploymentOf(t, tr, "b"), time.Minute)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp), "the other is throttled: so says the service")
+	})
+}
