@@ -74,23 +74,25 @@ func (s *Server) answer(now time.Time, c *call, f *Fault, d *deployment) (a answ
 	no, ok := s.admit(now, d, c.demand, h)
 	if !ok {
 		a = s.problem(s.throttled(c, no), h, cut)
-		a.result = throttled
+		a.wait, a.result = d.Latency.Refusal, throttled
 		return a, false
 	}
-	return s.success(c, d, h, cut), true
+	return s.success(c, d.latency(c.prompt, s.draw).times(f), d, h, cut), true
 }
 
-// success writes the tokens asked for at the deployment's pace.
-func (s *Server) success(c *call, d *deployment, h http.Header, cut *Fault) answer {
-	l := d.latency(s.draw)
-	n := cmp.Or(c.max, d.Output, defaultOutput)
+// success writes the tokens asked for at a pace.
+func (s *Server) success(c *call, l Latency, d *deployment, h http.Header, cut *Fault) answer {
+	n := cmp.Or(c.output, c.max, d.Output, defaultOutput)
+	if c.max > 0 {
+		n = min(n, c.max)
+	}
 	var a answer
 	switch f := s.form(c); {
 	case f == nil:
 		a = s.whole(embeddings(c), 0, h, cut)
 		a.wait = l.FirstToken
 	case c.Stream:
-		a = s.stream(c, f, n, l, h, cut)
+		a = s.stream(c, f, n, l, max(1, d.Batch), h, cut)
 	default:
 		a = s.whole(f.whole(n), n, h, cut)
 		a.wait = l.FirstToken + time.Duration(n)*l.PerToken

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -27,8 +28,17 @@ type call struct {
 	deployment string // "" when the request names none
 	payload
 	demand
+	output  int      // tokens to be written; 0: as many as the deployment likes
 	problem *problem // why it cannot be served, whatever the deployment; or nil
 }
+
+// What a request may tell the simulation about itself. It is no part of the
+// service's protocol: a load test need not send 40,000 characters to be charged
+// for 10,000 tokens, nor get all of the output that it has to reserve.
+const (
+	headerPrompt = "X-Spillovertest-Prompt" // tokens, instead of those of the body
+	headerOutput = "X-Spillovertest-Output" // tokens, at most the request's maximum
+)
 
 // payload is what matters of a request's JSON.
 type payload struct {
@@ -65,6 +75,8 @@ func (s *Server) understand(r *http.Request, body []byte) *call {
 		c.deployment = cmp.Or(c.deployment, c.Model)
 		c.Stream = c.Stream && c.op != opEmbeddings
 		c.demand = c.payload.demand()
+		c.prompt = cmp.Or(tokens(r.Header, headerPrompt), c.prompt)
+		c.output = tokens(r.Header, headerOutput)
 	}
 	switch {
 	case !s.authorized(r.Header):
@@ -76,6 +88,12 @@ func (s *Server) understand(r *http.Request, body []byte) *call {
 		c.problem = badRequest(malformed)
 	}
 	return c
+}
+
+// tokens is a positive number in a header, else 0.
+func tokens(h http.Header, name string) int {
+	n, _ := strconv.Atoi(h.Get(name))
+	return max(0, n)
 }
 
 // route finds the operation in an escaped path, and in Azure's classic form

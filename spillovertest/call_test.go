@@ -98,9 +98,13 @@ func TestBadConfigPanics(t *testing.T) {
 		"no name":          {Deployments: []Deployment{{}}},
 		"there twice":      {Deployments: []Deployment{{Name: "a"}, {Name: "a"}}},
 		"Output":           {Deployments: []Deployment{{Name: "a", Output: -1}}},
+		"Batch":            {Deployments: []Deployment{{Name: "a", Batch: -1}}},
 		"Latency":          {Deployments: []Deployment{{Name: "a", Latency: Latency{PerToken: -1}}}},
+		"a Latency":        {Deployments: []Deployment{{Name: "a", Latency: Latency{Refusal: -1}}}},
 		"Jitter":           {Deployments: []Deployment{{Name: "a", Latency: Latency{Jitter: 2}}}},
 		"PAYG":             {Deployments: []Deployment{{Name: "a", Limit: PAYG{TPM: -1}}}},
+		"PAYG stale":       {Deployments: []Deployment{{Name: "a", Limit: PAYG{StaleLimits: -1}}}},
+		"unknown PAYG":     {Deployments: []Deployment{{Name: "a", Limit: PAYG{Window: 3}}}},
 		"PTU has negative": {Deployments: []Deployment{{Name: "a", Limit: PTU{Guess: -1}}}},
 	} {
 		func() {

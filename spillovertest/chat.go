@@ -56,7 +56,7 @@ func (w *chat) noUsage() string {
 	return ""
 }
 
-func (w *chat) tokens(n int) string {
+func (w *chat) bill(n int) string {
 	return fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":0}}`,
 		w.prompt, n, w.prompt+n)
 }
@@ -64,16 +64,16 @@ func (w *chat) tokens(n int) string {
 const filterResults = `[{"prompt_index":0,"content_filter_results":{}}]`
 
 func (w *chat) whole(n int) []byte {
-	choice := `"message":{"role":"assistant","content":"` + text(n) + `","refusal":null}`
+	choice := `"message":{"role":"assistant","content":"` + text(0, n) + `","refusal":null}`
 	if w.legacy {
-		choice = `"text":"` + text(n) + `"`
+		choice = `"text":"` + text(0, n) + `"`
 	}
 	filter := ""
 	if w.azure {
 		filter = `,"prompt_filter_results":` + filterResults
 	}
 	return fmt.Appendf(nil, `{%s,"choices":[{"index":0,%s,"logprobs":null,"finish_reason":"stop"}],%s%s}`,
-		w.head("chat.completion"), choice, w.tokens(n), filter)
+		w.head("chat.completion"), choice, w.bill(n), filter)
 }
 
 // preamble is Azure's first chunk, which has no choices.
@@ -84,13 +84,13 @@ func (w *chat) preamble() []byte {
 	return []byte(`data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":` + filterResults + "}\n\n")
 }
 
-func (w *chat) token(i int) []byte {
+func (w *chat) tokens(i, n int) []byte {
 	w.buf = w.buf[:0]
 	if i == 0 {
 		w.buf = append(w.buf, w.role()...)
 	}
 	w.buf = append(w.buf, w.before...)
-	w.buf = append(w.buf, word(i)...)
+	w.buf = append(w.buf, text(i, n)...)
 	w.buf = append(w.buf, w.after...)
 	return w.buf
 }
@@ -110,7 +110,7 @@ func (w *chat) closing(n int) []byte {
 	}
 	b := fmt.Appendf(w.buf[:0], `%s[{"index":0,%s,"finish_reason":"stop"}]%s}`+"\n\n", w.chunk(), finish, w.noUsage())
 	if w.usage {
-		b = fmt.Appendf(b, "%s[],%s}\n\n", w.chunk(), w.tokens(n))
+		b = fmt.Appendf(b, "%s[],%s}\n\n", w.chunk(), w.bill(n))
 	}
 	return append(b, "data: [DONE]\n\n"...)
 }

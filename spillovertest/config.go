@@ -43,17 +43,23 @@ type Deployment struct {
 	// Latency is how fast it writes. The zero value answers at once.
 	Latency Latency
 	// Output is the number of tokens written when a request names no maximum;
-	// one that does gets exactly its maximum. 0 means 16.
+	// one that does gets exactly its maximum, unless its X-Spillovertest-Output
+	// says less. 0 means 16.
 	Output int
+	// Batch is how many tokens a stream sends together after its first, as
+	// Azure's content filter lets text through in batches. 0 means 1.
+	Batch int
 }
 
 // Latency is the time an answer takes. A stream has its header after half of
-// FirstToken, its first token at FirstToken and one more every PerToken; any
-// other answer comes whole after FirstToken + PerToken for each token.
-// Errors and refusals come at once.
+// the time to the first token, then that token, and one more every PerToken; any
+// other answer comes whole after the first token and PerToken for each token.
+// Errors come at once.
 type Latency struct {
-	FirstToken time.Duration // 0: at once
-	PerToken   time.Duration // 0: all together
+	FirstToken     time.Duration // 0: at once
+	PerPromptToken time.Duration // adds to FirstToken
+	PerToken       time.Duration // 0: all together
+	Refusal        time.Duration // of a refusal by the limit. 0: at once
 	// Jitter scales all of an answer's times by one factor, uniform in
 	// [1-Jitter, 1+Jitter]. From 0 (none) to 1.
 	Jitter float64
@@ -111,7 +117,9 @@ func (d Deployment) check() error {
 		return fmt.Errorf("it has no name")
 	case d.Output < 0:
 		return fmt.Errorf("Output %d is negative", d.Output)
-	case l.FirstToken < 0 || l.PerToken < 0:
+	case d.Batch < 0:
+		return fmt.Errorf("Batch %d is negative", d.Batch)
+	case min(l.FirstToken, l.PerPromptToken, l.PerToken, l.Refusal) < 0:
 		return fmt.Errorf("a Latency is negative")
 	case !(l.Jitter >= 0 && l.Jitter <= 1):
 		return fmt.Errorf("Jitter %v is not within 0 and 1", l.Jitter)

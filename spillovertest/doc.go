@@ -38,6 +38,10 @@
 // characters each. The text written has no meaning, and as many tokens as the
 // request's maximum.
 //
+// A load test may say otherwise, request by request: the headers
+// X-Spillovertest-Prompt and X-Spillovertest-Output are the tokens of a prompt
+// that is not sent, and of an answer that ends before the maximum.
+//
 // # Faults
 //
 // [Server.Set] makes things go wrong, a script at a time:

@@ -26,7 +26,7 @@ type Fault struct {
 	Times int
 
 	// Kind is what happens. The zero value is KindAnswer, or KindSlow when
-	// there is a Delay and no Status.
+	// there is a Delay or Slower and no Status.
 	Kind Kind
 
 	// Status of a KindAnswer: 200 to 599.
@@ -39,6 +39,9 @@ type Fault struct {
 	Body string
 	// Delay is added before the header, or before whatever comes instead.
 	Delay time.Duration
+	// Slower multiplies the deployment's Latency in answers that succeed at
+	// first: those of KindSlow, KindCut, KindStall and KindError. 0 means 1.
+	Slower float64
 	// After is how many tokens a stream gets to send before KindCut, KindStall
 	// and KindError, which come when the next token is due. What precedes the
 	// first token is sent even when After is 0. Longer than the stream means
@@ -63,7 +66,7 @@ const (
 	// KindSilent accepts the request and says nothing until the client leaves
 	// or the server closes.
 	KindSilent
-	// KindSlow is only the Delay; everything else is as usual.
+	// KindSlow is only Delay and Slower; everything else is as usual.
 	KindSlow
 	// KindCut breaks the connection off: a stream After that many tokens, any
 	// other body in its middle.
@@ -82,7 +85,7 @@ func (s *Server) Set(faults ...Fault) {
 	script := make([]*scripted, 0, len(faults))
 	refusing := false
 	for _, f := range faults {
-		if f.Kind == KindAnswer && f.Status == 0 && f.Delay > 0 {
+		if f.Kind == KindAnswer && f.Status == 0 && (f.Delay > 0 || f.Slower > 0) {
 			f.Kind = KindSlow
 		}
 		if err := f.check(); err != nil {
@@ -105,7 +108,7 @@ func (f *Fault) check() error {
 		return fmt.Errorf("unknown Fault.Kind %d", f.Kind)
 	case f.Kind == KindAnswer && (f.Status < 200 || f.Status > 599):
 		return fmt.Errorf("Fault.Status %d is not within 200 and 599", f.Status)
-	case f.Times < 0 || f.Delay < 0 || f.After < 0:
+	case f.Times < 0 || f.Delay < 0 || f.After < 0 || !(f.Slower >= 0):
 		return fmt.Errorf("a Fault has a negative field")
 	}
 	return nil

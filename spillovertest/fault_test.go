@@ -54,7 +54,7 @@ func TestBadFaultPanics(t *testing.T) {
 	s := spillovertest.New(spillovertest.Config{})
 	for _, f := range []spillovertest.Fault{
 		{}, {Status: 99}, {Status: 600}, {Kind: -1}, {Kind: 99}, {Status: 500, Times: -1},
-		{Kind: spillovertest.KindSlow, Delay: -1}, {Kind: spillovertest.KindCut, After: -1},
+		{Kind: spillovertest.KindSlow, Delay: -1}, {Kind: spillovertest.KindCut, After: -1}, {Slower: -1},
 	} {
 		require.Panics(t, func() { s.Set(f) }, "%+v", f)
 	}
@@ -84,6 +84,8 @@ func TestDelay(t *testing.T) {
 	}{
 		{"slow", spillovertest.Fault{Kind: spillovertest.KindSlow, Delay: time.Second}, hello, 1550 * ms, true},
 		{"only a delay", spillovertest.Fault{Delay: time.Second}, helloSSE, 1200 * ms, true},
+		{"five times slower", spillovertest.Fault{Slower: 5}, hello, 2750 * ms, true},
+		{"slower and a delay", spillovertest.Fault{Slower: 2, Delay: time.Second}, helloSSE, 1400 * ms, true},
 		{"slow answer", spillovertest.Fault{Status: 500, Delay: time.Second}, hello, time.Second, true},
 		{"slow cut", spillovertest.Fault{Kind: spillovertest.KindCut, Delay: time.Second}, helloSSE, 1200 * ms, true},
 		{"slow reset", spillovertest.Fault{Kind: spillovertest.KindReset, Delay: time.Second}, hello, time.Second, false},

@@ -69,6 +69,39 @@ func TestLimiters(t *testing.T) {
 			{by: byTokens, wait: 4*time.Second + 1, used: 64. / 60},
 			{at: 5 * time.Second, by: byRequests, wait: 5 * time.Second, used: 59. / 60},
 		}},
+		{"the last minute", PAYG{TPM: 6000, RPM: 600, Window: Sliding}, []step{
+			{want: demand{prompt: 1000, max: 2000}, ok: true, used: .5, settle: 5, cost: 3000},
+			{at: 10 * time.Second, want: demand{prompt: 2000}, ok: true, used: 5. / 6, settle: -1},
+			{at: 20 * time.Second, want: demand{prompt: 1000}, ok: true, used: 1, settle: -1},
+			{at: 30 * time.Second, want: demand{prompt: 3000}, by: byTokens, wait: 30 * time.Second, used: 1},
+			{at: 30 * time.Second, want: demand{prompt: 3001}, by: byTokens, wait: 40 * time.Second, used: 1},
+			{at: 30 * time.Second, want: demand{prompt: 9000}, by: byTokens, wait: 50 * time.Second, used: 1},
+			{at: 60 * time.Second, want: demand{prompt: 3000}, ok: true, used: 1, settle: -1},
+			{at: 120 * time.Second, want: demand{prompt: 9000}, ok: true, used: 1.5, settle: -1}, // fits into no minute
+		}},
+		{"the last ten seconds", PAYG{RPM: 12, Window: Sliding}, []step{
+			{ok: true, settle: -1},
+			{at: 9 * time.Second, ok: true, settle: -1},
+			{at: 9 * time.Second, by: byRequests, wait: time.Second},
+			{at: 10 * time.Second, ok: true, settle: -1},
+			{at: 18 * time.Second, by: byRequests, wait: time.Second},
+		}},
+		{"the last ten seconds, refused requests count", PAYG{RPM: 12, CountRefused: true, Window: Sliding}, []step{
+			{ok: true, settle: -1}, {ok: true, settle: -1},
+			{at: 9 * time.Second, by: byRequests, wait: time.Second},
+			{at: 10 * time.Second, ok: true, settle: -1},
+			{at: 11 * time.Second, by: byRequests, wait: 8 * time.Second},
+		}},
+		{"a minute from its first request", PAYG{TPM: 6000, RPM: 600, Window: Fixed}, []step{
+			{at: 7 * time.Second, want: demand{prompt: 4000}, ok: true, used: 2. / 3, settle: -1},
+			{at: 50 * time.Second, want: demand{prompt: 2001}, by: byTokens, wait: 17 * time.Second, used: 2. / 3},
+			{at: 50 * time.Second, want: demand{prompt: 2000}, ok: true, used: 1, settle: -1},
+			{at: 67 * time.Second, want: demand{prompt: 6000}, ok: true, used: 1, settle: -1},
+			{at: 2 * time.Hour, want: demand{prompt: 9000}, ok: true, used: 1.5, settle: -1},
+			{at: 3 * time.Hour, ok: true, used: .5, settle: 3000, cost: 3000},
+			{at: 3 * time.Hour, want: demand{prompt: 3001}, by: byTokens, wait: time.Minute, used: .5},
+		}},
+
 		{"no limits at all", PAYG{}, []step{{want: demand{prompt: 1e9}, ok: true, settle: 1, cost: 1e9 + 1}}},
 
 		{"utilization above 100 % refuses", PTU{TPM: 6000}, []step{ // 2000 tokens are 100 %
@@ -109,7 +142,10 @@ func TestLimiters(t *testing.T) {
 
 // The wait of a refusal is exact: no earlier, and then surely.
 func TestRefusalsAreExact(t *testing.T) {
-	for _, limit := range []Limit{PAYG{TPM: 333_333, RPM: 1e6}, PAYG{RPM: 6}, PTU{TPM: 7777}} {
+	for _, limit := range []Limit{
+		PAYG{TPM: 333_333, RPM: 1e6}, PAYG{RPM: 6}, PTU{TPM: 7777},
+		PAYG{TPM: 333_333, RPM: 6e6, Window: Sliding}, PAYG{TPM: 333_333, RPM: 6e6, Window: Fixed},
+	} {
 		l := limit.start()
 		now := epoch
 		for range 100 {
@@ -117,7 +153,7 @@ func TestRefusalsAreExact(t *testing.T) {
 			if ok {
 				continue
 			}
-			_, early := l.admit(now.Add(no.wait-1), demand{})
+			_, early := l.admit(now.Add(no.wait-1), demand{prompt: 98_765, max: 1234})
 			require.False(t, early, "%+v", limit)
 			now = now.Add(no.wait)
 			_, ok = l.admit(now, demand{prompt: 98_765, max: 1234})
@@ -159,6 +195,34 @@ func TestLimitHeaders(t *testing.T) {
 	h = http.Header{}
 	l.header(epoch, Azure, h)
 	require.Equal(t, http.Header{"Azure-Openai-Deployment-Utilization": {"89.3%"}}, h)
+}
+
+// What is told of a window is as of the last request in it, or older.
+func TestWindowHeaders(t *testing.T) {
+	want := http.Header{
+		"X-Ratelimit-Limit-Tokens": {"6000"}, "X-Ratelimit-Remaining-Tokens": {"2000"},
+		"X-Ratelimit-Reset-Tokens": {"55"}, "X-Ratelimit-Renewalperiod-Tokens": {"60"},
+		"X-Ratelimit-Limit-Requests": {"10"}, "X-Ratelimit-Remaining-Requests": {"9"},
+		"X-Ratelimit-Reset-Requests": {"5"}, "X-Ratelimit-Renewalperiod-Requests": {"10"},
+	}
+	tell := func(l limiter, at time.Duration) http.Header {
+		h := http.Header{}
+		l.header(epoch.Add(at), Azure, h)
+		return h
+	}
+	for _, w := range []Window{Sliding, Fixed} {
+		l := PAYG{TPM: 6000, RPM: 60, Window: w}.start()
+		l.admit(epoch, demand{prompt: 4000})
+		require.Equal(t, want, tell(l, 5*time.Second))
+		require.Equal(t, []string{"0"}, tell(l, time.Hour)["X-Ratelimit-Reset-Tokens"])
+		require.Equal(t, []string{"6000"}, tell(l, time.Hour)["X-Ratelimit-Remaining-Tokens"])
+	}
+	l := PAYG{TPM: 6000, RPM: 60, Window: Sliding, StaleLimits: 10 * time.Second}.start()
+	l.admit(epoch, demand{prompt: 4000})
+	require.Equal(t, want, tell(l, 5*time.Second))
+	l.admit(epoch.Add(6*time.Second), demand{prompt: 1000})
+	require.Equal(t, want, tell(l, 15*time.Second-1))
+	require.Equal(t, []string{"1000"}, tell(l, 15*time.Second)["X-Ratelimit-Remaining-Tokens"])
 }
 
 func TestCeil(t *testing.T) {

@@ -71,6 +71,76 @@ func TestLatency(t *testing.T) {
 	})
 }
 
+func TestLatencyOfPromptsAndRefusals(t *testing.T) {
+	l := spillovertest.Latency{PerPromptToken: 10 * ms, Refusal: 5 * ms, PerToken: ms}
+	cfg := spillovertest.Config{Deployments: deployment(spillovertest.PAYG{RPM: 6}, l)}
+	virtual(t, cfg, func(t *testing.T, s *spillovertest.Server) {
+		since := stopwatch()
+		status, _, _ := get(t, s, azurePath, hello) // three tokens each way
+		require.Equal(t, 200, status)
+		require.Equal(t, 33*ms, since())
+		status, _, _ = get(t, s, azurePath, hello)
+		require.Equal(t, 429, status)
+		require.Equal(t, 38*ms, since())
+	})
+}
+
+// After the first token come batches, and the end with the last of them.
+func TestBatches(t *testing.T) {
+	cfg := spillovertest.Config{Deployments: deployment(nil, slow)}
+	cfg.Deployments[0].Batch, cfg.Deployments[0].Output = 4, 8
+	for path, text := range map[string]string{azurePath: `"delta":{"content":"`, "/openai/responses?api-version=1": `"delta":"`} {
+		virtual(t, cfg, func(t *testing.T, s *spillovertest.Server) {
+			body := `{"model":"gpt","stream":true}`
+			since := stopwatch()
+			res, err := post(t, s, path, body)
+			require.NoError(t, err)
+			at, err := contents(t, res, since)
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, []time.Duration{400 * ms, 600 * ms, 750 * ms}, at)
+			require.Equal(t, 8, s.Stats().OutputTokens)
+
+			_, _, got := get(t, s, path, body)
+			require.Contains(t, got, text+`when"`)
+			require.Contains(t, got, text+` one region is full"`)
+			require.Contains(t, got, text+` the next one"`)
+
+			// A fault within a batch cuts the batch.
+			s.Set(spillovertest.Fault{Kind: spillovertest.KindCut, After: 3})
+			res, err = post(t, s, path, body)
+			require.NoError(t, err)
+			b, err := io.ReadAll(res.Body)
+			require.Equal(t, io.ErrUnexpectedEOF, err)
+			require.Contains(t, string(b), text+` one region"`)
+			require.Equal(t, 8+8+3, s.Stats().OutputTokens)
+		})
+	}
+}
+
+// A request may say how many tokens it stands for.
+func TestTokensByHeader(t *testing.T) {
+	cfg := spillovertest.Config{Deployments: deployment(spillovertest.PTU{TPM: 60_000}, spillovertest.Latency{})}
+	for _, tt := range []struct {
+		prompt, output, body string
+		want                 string
+	}{
+		{"1000", "2", hello, `"prompt_tokens":1000,"completion_tokens":2,`},
+		{"1000", "2000", hello, `"prompt_tokens":1000,"completion_tokens":3,`}, // no more than it asks for
+		{"", "2000", `{}`, `"prompt_tokens":0,"completion_tokens":2000,`},
+		{"-5", "many", hello, `"prompt_tokens":3,"completion_tokens":3,`},
+	} {
+		s := spillovertest.New(cfg)
+		r := request(t, t.Context(), "POST", s.URL+azurePath, tt.body)
+		r.Header.Set("X-Spillovertest-Prompt", tt.prompt)
+		r.Header.Set("X-Spillovertest-Output", tt.output)
+		res, err := s.Client().Do(r)
+		require.NoError(t, err)
+		b, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(b), tt.want)
+	}
+}
+
 // A slow reader gets what is due at once, and delays nothing.
 func TestSlowReader(t *testing.T) {
 	cfg := spillovertest.Config{Deployments: deployment(nil, slow)}

@@ -2,6 +2,7 @@ package spillovertest
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -26,6 +27,8 @@ type PAYG struct {
 	// RPM is requests per minute. 0 means 6 for every 1000 TPM, Azure's usual
 	// ratio, or no limit when TPM is 0 too.
 	RPM int
+	// Window is how use is forgotten, where that is not as described above.
+	Window Window
 	// PromptOnly leaves the output out of the charge, as answers captured in
 	// 2025 and 2026 suggest.
 	PromptOnly bool
@@ -33,60 +36,64 @@ type PAYG struct {
 	CountRefused bool
 	// HideLimits leaves out the x-ratelimit-* headers.
 	HideLimits bool
+	// StaleLimits is for how long the x-ratelimit-* headers stay the same, as
+	// caches in front of the service have been seen to keep them.
+	StaleLimits time.Duration
 }
 
 // requestWindow is the time over which Azure evaluates RPM.
 const requestWindow = 10 * time.Second
 
 func (l PAYG) check() error {
-	if l.TPM < 0 || l.RPM < 0 {
+	if l.TPM < 0 || l.RPM < 0 || l.StaleLimits < 0 {
 		return fmt.Errorf("PAYG has a negative limit")
 	}
-	return nil
+	return l.Window.check()
 }
 
 func (l PAYG) start() limiter {
 	if l.RPM == 0 && l.TPM > 0 {
 		l.RPM = max(1, l.TPM*6/1000)
 	}
-	return &payg{PAYG: l, tokens: bucket{perMinute: l.TPM}, size: (l.RPM + 5) / 6}
+	p := &payg{PAYG: l, size: (l.RPM + 5) / 6}
+	p.tokens, p.requests = l.Window.windows(l.TPM, p.size)
+	return p
 }
 
 type payg struct {
 	PAYG
-	tokens bucket // what is missing from a full budget
-	size   int    // requests in a window; 0: any number
-	count  int    // requests in this window
-	ends   time.Time
+	tokens   window // nil: not limited
+	requests window // nil: not limited
+	size     int    // requests in a window
+
+	told  http.Header // the headers as they are told
+	until time.Time   // and for how long
 }
 
 func (p *payg) admit(now time.Time, d demand) (refusal, bool) {
-	if !now.Before(p.ends) {
-		p.ends, p.count = now.Add(requestWindow), 0
-	}
 	no, refused := p.refuse(now, d)
-	if !refused || p.CountRefused {
-		p.count++
+	if p.requests != nil && (!refused || p.CountRefused) {
+		p.requests.add(now, 1)
 	}
-	if !refused {
+	if p.tokens != nil && !refused {
 		p.tokens.add(now, p.charge(d))
 	}
 	return no, !refused
 }
 
 func (p *payg) refuse(now time.Time, d demand) (refusal, bool) {
-	if p.size > 0 && p.count >= p.size {
-		return refusal{
-			by: byRequests, wait: p.ends.Sub(now),
-			limit: p.RPM, used: p.RPM, requested: 1,
-		}, true
+	if p.requests != nil {
+		if wait := p.requests.wait(now, 1); wait > 0 {
+			return refusal{by: byRequests, wait: wait, limit: p.RPM, used: p.RPM, requested: 1}, true
+		}
 	}
-	if debt := p.tokens.depth(now) - time.Minute; p.TPM > 0 && debt >= 0 {
-		return refusal{
-			// Just after the debt is paid: an empty bucket admits nobody.
-			by: byTokens, wait: debt + 1,
-			limit: p.TPM, used: p.TPM - p.remaining(now), requested: p.charge(d),
-		}, true
+	if p.tokens != nil {
+		if wait := p.tokens.wait(now, p.charge(d)); wait > 0 {
+			return refusal{
+				by: byTokens, wait: wait,
+				limit: p.TPM, used: p.TPM - p.remaining(now), requested: p.charge(d),
+			}, true
+		}
 	}
 	return refusal{}, false
 }
@@ -103,12 +110,17 @@ func (p *payg) settle(now time.Time, d demand, written int) float64 {
 	if d.max > 0 || p.PromptOnly {
 		return float64(p.charge(d))
 	}
-	p.tokens.add(now, written)
+	if p.tokens != nil {
+		p.tokens.add(now, written)
+	}
 	return float64(d.prompt + written)
 }
 
 func (p *payg) utilization(now time.Time) float64 {
-	return float64(p.tokens.depth(now)) / float64(time.Minute)
+	if p.tokens == nil {
+		return 0
+	}
+	return p.tokens.used(now)
 }
 
 // remaining tokens; negative in debt.
@@ -120,10 +132,22 @@ func (p *payg) header(now time.Time, dialect Dialect, h http.Header) {
 	if p.HideLimits {
 		return
 	}
-	if p.size > 0 {
+	if p.StaleLimits == 0 {
+		p.tell(now, dialect, h)
+		return
+	}
+	if !now.Before(p.until) {
+		p.told, p.until = http.Header{}, now.Add(p.StaleLimits)
+		p.tell(now, dialect, p.told)
+	}
+	maps.Copy(h, p.told.Clone())
+}
+
+func (p *payg) tell(now time.Time, dialect Dialect, h http.Header) {
+	if p.requests != nil {
 		p.requestHeader(now, dialect, h)
 	}
-	if p.TPM > 0 {
+	if p.tokens != nil {
 		p.tokenHeader(now, dialect, h)
 	}
 }
@@ -131,7 +155,8 @@ func (p *payg) header(now time.Time, dialect Dialect, h http.Header) {
 // requestHeader reports the window. Azure's limit is the window's, with its
 // length as the renewal period (seen on a gpt-4o deployment); OpenAI's is RPM.
 func (p *payg) requestHeader(now time.Time, dialect Dialect, h http.Header) {
-	left, reset := p.size-p.count, p.ends.Sub(now)
+	left := p.size - int(math.Round(p.requests.used(now)*float64(p.size)))
+	reset := p.requests.reset(now)
 	if dialect == OpenAI {
 		h.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(p.RPM))
 		h.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(max(0, left)))
@@ -144,10 +169,10 @@ func (p *payg) requestHeader(now time.Time, dialect Dialect, h http.Header) {
 	h.Set("X-Ratelimit-Renewalperiod-Requests", seconds(requestWindow))
 }
 
-// tokenHeader reports the bucket. Its reset is the time until it is full
-// again, which in debt is more than a minute.
+// tokenHeader reports the tokens. Their reset is the time until the budget is
+// full again, which in debt is more than a minute.
 func (p *payg) tokenHeader(now time.Time, dialect Dialect, h http.Header) {
-	left, reset := p.remaining(now), p.tokens.depth(now)
+	left, reset := p.remaining(now), p.tokens.reset(now)
 	h.Set("X-Ratelimit-Limit-Tokens", strconv.Itoa(p.TPM))
 	if dialect == OpenAI {
 		h.Set("X-Ratelimit-Remaining-Tokens", strconv.Itoa(max(0, left)))

@@ -44,7 +44,7 @@ func (w *response) message(status, content string) string {
 
 // part is the message's one content part, n tokens long.
 func part(n int) string {
-	return `{"type":"output_text","annotations":[],"text":"` + text(n) + `"}`
+	return `{"type":"output_text","annotations":[],"text":"` + text(0, n) + `"}`
 }
 
 func (w *response) whole(n int) []byte { return []byte(w.completed(n)) }
@@ -62,19 +62,19 @@ func (w *response) preamble() []byte {
 	return w.buf
 }
 
-func (w *response) token(i int) []byte {
+func (w *response) tokens(i, n int) []byte {
 	w.buf = w.buf[:0]
 	if i == 0 {
 		w.event("response.output_item.added", `"output_index":0,"item":`+w.message("in_progress", ""))
 		w.event("response.content_part.added", w.place+`,"part":`+part(0))
 	}
-	w.event("response.output_text.delta", w.place+`,"delta":"`+word(i)+`"`)
+	w.event("response.output_text.delta", w.place+`,"delta":"`+text(i, n)+`"`)
 	return w.buf
 }
 
 func (w *response) closing(n int) []byte {
 	w.buf = w.buf[:0]
-	w.event("response.output_text.done", w.place+`,"text":"`+text(n)+`"`)
+	w.event("response.output_text.done", w.place+`,"text":"`+text(0, n)+`"`)
 	w.event("response.content_part.done", w.place+`,"part":`+part(n))
 	w.event("response.output_item.done", `"output_index":0,"item":`+w.message("completed", part(n)))
 	w.event("response.completed", `"response":`+w.completed(n))

@@ -13,7 +13,7 @@ const eventStream = "text/event-stream; charset=utf-8"
 type form interface {
 	whole(n int) []byte
 	preamble() []byte             // comes with the header; may be empty
-	token(i int) []byte           // a content event, and before the first what opens the content
+	tokens(i, n int) []byte       // n from the i-th on as a content event, and before the first what opens the content
 	closing(n int) []byte         // all that follows the content
 	failure(object string) []byte // an error object, and what follows it
 }
@@ -24,15 +24,16 @@ type stream struct {
 	n     int // tokens
 	i     int // tokens so far
 	pace  Latency
+	batch int    // tokens that come together, after the first
 	stop  int    // no token after this many
 	fail  string // the error object sent there; "": none
 	phase int    // 0: before the preamble, 1: in the content, 2: over
 }
 
-func (s *Server) stream(c *call, f form, n int, l Latency, h http.Header, cut *Fault) answer {
+func (s *Server) stream(c *call, f form, n int, l Latency, batch int, h http.Header, cut *Fault) answer {
 	h.Set("Content-Type", eventStream)
 	a := answer{wait: l.FirstToken / 2, status: http.StatusOK, header: h, length: -1}
-	p := &stream{form: f, n: n, pace: l, stop: -1}
+	p := &stream{form: f, n: n, pace: l, batch: batch, stop: -1}
 	if cut != nil {
 		p.stop = min(cut.After, n)
 		a.end, a.result = cut.ending(), failed
@@ -59,8 +60,9 @@ func (p *stream) next() (event, bool) {
 		return event{}, false
 	}
 	var e event
+	k := p.together()
 	if p.i < p.n {
-		e.wait = p.pace.PerToken
+		e.wait = time.Duration(k) * p.pace.PerToken
 		if p.i == 0 {
 			e.wait = p.pace.FirstToken - p.pace.FirstToken/2
 		}
@@ -73,8 +75,8 @@ func (p *stream) next() (event, bool) {
 			e.data, e.last = p.form.failure(p.fail), true
 		}
 	case p.i < p.n:
-		e.data, e.tokens = p.form.token(p.i), 1
-		p.i++
+		e.data, e.tokens = p.form.tokens(p.i, k), k
+		p.i += k
 	default:
 		p.phase++
 		e.data, e.last = p.form.closing(p.n), true
@@ -82,14 +84,40 @@ func (p *stream) next() (event, bool) {
 	return e, true
 }
 
-// latency is a deployment's, scaled by the jitter of one answer.
-func (d *deployment) latency(draw func() float64) Latency {
-	l := d.Latency
-	if l.Jitter > 0 {
-		scale := 1 + l.Jitter*(2*draw()-1)
-		l.FirstToken = time.Duration(scale * float64(l.FirstToken))
-		l.PerToken = time.Duration(scale * float64(l.PerToken))
+// together is how many tokens come next; none is lost to a fault that is due
+// within a batch.
+func (p *stream) together() int {
+	if p.i == 0 || p.i >= p.n {
+		return 1
 	}
+	k := min(p.batch, p.n-p.i)
+	if p.stop > p.i {
+		k = min(k, p.stop-p.i)
+	}
+	return k
+}
+
+// latency is a deployment's, for a prompt and with the jitter of one answer.
+func (d *deployment) latency(prompt int, draw func() float64) Latency {
+	l := d.Latency
+	l.FirstToken += time.Duration(prompt) * l.PerPromptToken
+	if l.Jitter > 0 {
+		l = l.scaled(1 + l.Jitter*(2*draw()-1))
+	}
+	return l
+}
+
+// times is the latency under a fault, or none.
+func (l Latency) times(f *Fault) Latency {
+	if f != nil && f.Slower > 0 {
+		return l.scaled(f.Slower)
+	}
+	return l
+}
+
+func (l Latency) scaled(by float64) Latency {
+	l.FirstToken = time.Duration(by * float64(l.FirstToken))
+	l.PerToken = time.Duration(by * float64(l.PerToken))
 	return l
 }
 
@@ -107,12 +135,12 @@ func word(i int) string {
 	return words[i%len(words)]
 }
 
-// text is n tokens.
-func text(n int) string {
+// text is n tokens from the i-th on.
+func text(i, n int) string {
 	var b strings.Builder
 	b.Grow(6 * n)
-	for i := range n {
-		b.WriteString(word(i))
+	for k := range n {
+		b.WriteString(word(i + k))
 	}
 	return b.String()
 }

@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"math"
+	"slices"
+)
+
+// A Trial is a cell to be run with a policy.
+type Trial struct {
+	Cell   Cell
+	Policy string
+}
+
+// trial is that of a policy; the oracle's is the same in all cells that differ
+// in nothing that it notices.
+func trial(c Cell, policy string) Trial {
+	if policy == Oracle.Name {
+		c = c.forOracle()
+	}
+	return Trial{c, policy}
+}
+
+// Results are what was measured.
+type Results struct {
+	Seeds   int
+	Figures map[Trial]Figures
+}
+
+// A measure is one figure of a run.
+type measure func(Figures) float64
+
+var (
+	tokens   measure = func(f Figures) float64 { return f.Tokens }
+	ptu      measure = func(f Figures) float64 { return f.PTU }
+	goodput  measure = func(f Figures) float64 { return f.Goodput }
+	wasted   measure = func(f Figures) float64 { return f.Wasted }
+	visible  measure = func(f Figures) float64 { return f.Visible }
+	failed   measure = func(f Figures) float64 { return f.Errors }
+	touched  measure = func(f Figures) float64 { return f.Touched }
+	uneven   measure = func(f Figures) float64 { return f.Uneven }
+	used     measure = func(f Figures) float64 { return float64(f.Used) }
+	refused  measure = func(f Figures) float64 { return float64(f.Refused) }
+	addedP50 measure = func(f Figures) float64 { return f.AddedP50.Seconds() }
+	addedP99 measure = func(f Figures) float64 { return f.AddedP99.Seconds() }
+	recovery measure = func(f Figures) float64 {
+		if f.Recovery == never {
+			return math.Inf(1)
+		}
+		return f.Recovery.Seconds()
+	}
+	duration measure = func(f Figures) float64 { return f.Time.Seconds() }
+)
+
+// value is the median over the seeds; not a number when there was no run.
+func (r *Results) value(c Cell, policy string, of measure) float64 {
+	return r.median(c, policy, func(f, _ Figures) float64 { return of(f) })
+}
+
+// share is value over the oracle's.
+func (r *Results) share(c Cell, policy string, of measure) float64 {
+	return r.median(c, policy, func(f, oracle Figures) float64 { return of(f) / of(oracle) })
+}
+
+func (r *Results) median(c Cell, policy string, of func(f, oracle Figures) float64) float64 {
+	var values []float64
+	for c.Seed = range uint64(r.Seeds + 1) {
+		f, ok := r.Figures[trial(c, policy)]
+		if ok {
+			values = append(values, of(f, r.Figures[trial(c, Oracle.Name)]))
+		}
+	}
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(values)
+	mid := len(values) / 2
+	if len(values)%2 == 0 {
+		return (values[mid-1] + values[mid]) / 2
+	}
+	return values[mid]
+}
+
+// least and most are the worst of several cells; not a number without any.
+func least(cells []Cell, of func(Cell) float64) float64 {
+	return worst(cells, of, func(a, b float64) bool { return a < b })
+}
+
+func most(cells []Cell, of func(Cell) float64) float64 {
+	return worst(cells, of, func(a, b float64) bool { return a > b })
+}
+
+func worst(cells []Cell, of func(Cell) float64, worse func(a, b float64) bool) float64 {
+	bad := math.NaN()
+	for _, c := range cells {
+		if v := of(c); math.IsNaN(bad) || worse(v, bad) {
+			bad = v
+		}
+	}
+	return bad
+}
