@@ -50,6 +50,12 @@ type Config struct {
 	// the body.
 	Session func(*http.Request) string
 
+	// CountTokens counts the tokens of the prompt in a request's JSON body, for
+	// who has a real tokenizer: the estimate decides whether a deployment is
+	// thought to have room. It must not keep the body. nil, or less than 1, means
+	// a quarter of the bytes, and 765 for a picture.
+	CountTokens func(body []byte) int
+
 	// HoldStreams is for callers who want a whole stream or none, as batch work
 	// does: a stream is held until it is complete, at most 8 MiB of it, and one
 	// that breaks off or falls silent is begun anew elsewhere. Otherwise a

@@ -18,6 +18,8 @@ type request struct {
 	scanned bool     // naming is known
 	ids     []string // of stored objects that the request is about
 	tokens  int64    // an estimate of what it costs
+
+	count func(body []byte) int // Config.CountTokens
 }
 
 // naming is where a body names its model, and what else it says of itself.
@@ -31,6 +33,9 @@ type naming struct {
 	open, more bool   // whether there is a gap, and anything behind it
 	boundary   string // of a form
 	most       int64  // tokens of output; 0 when it does not say
+	prompt     int64  // tokens of the prompt, as the caller's counter says; 0 when there is none
+	pictures   int64
+	pictured   int64  // bytes of the pictures
 	cacheKey   string // prompt_cache_key
 	background bool   // the answer is stored and made later: it is begun once
 }
@@ -42,7 +47,7 @@ func (r *request) read() error {
 	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
-	r.tokens = estimate(r.body.length, 0)
+	r.tokens = estimate(min(r.body.length, mostUnread), 0)
 	if r.dialect == "" {
 		return nil
 	}
@@ -57,7 +62,7 @@ func (r *request) read() error {
 		if err := r.scan(); err != nil {
 			return err
 		}
-		r.tokens = estimate(r.body.length, r.naming.most)
+		r.tokens = r.naming.cost(r.body.length)
 	}
 	if r.model == "" {
 		r.model = r.naming.model
@@ -86,6 +91,42 @@ func estimate(length, most int64) int64 {
 	return max(length, 0)/4 + most
 }
 
+// cost is the estimate for a body that was read: pictures in it count as such,
+// and the prompt is what the caller's own counter says if there is one.
+func (n naming) cost(length int64) int64 {
+	if n.prompt > 0 {
+		return estimate(4*n.prompt, n.most)
+	}
+	return estimate(length-n.pictured, n.most) + n.pictures*pictureTokens
+}
+
+// pictureTokens is what a picture costs, whatever its bytes (as measured on
+// OpenAI's counters).
+const pictureTokens = 765
+
+// findPictures counts the pictures that a JSON text holds as data URLs, and
+// their bytes.
+func findPictures(text []byte) (count, bytesOf int64) {
+	const mark = `data:image/`
+	for from := 0; ; {
+		i := bytes.Index(text[from:], []byte(mark))
+		if i < 0 {
+			return count, bytesOf
+		}
+		end := skipString(text, from+i+len(mark)-1)
+		if end < 0 {
+			end = len(text)
+		}
+		count++
+		bytesOf += int64(end - from - i)
+		from = end
+	}
+}
+
+// mostUnread is how many bytes of a body that is not read count: a large one is
+// mostly sound or pictures.
+const mostUnread = 16 << 10
+
 // usualOutput is the output of a request that names no maximum, or whose body
 // is not read, in tokens.
 const usualOutput = 250
@@ -108,6 +149,10 @@ func (r *request) scan() error {
 			return
 		}
 		r.naming = findNaming(text, r.target.model)
+		r.naming.pictures, r.naming.pictured = findPictures(text)
+		if r.count != nil {
+			r.naming.prompt = int64(max(0, r.count(text)))
+		}
 		if r.refers() || bytes.Contains(text, []byte(`"file_id"`)) {
 			bodyIDs(text, func(id []byte) bool {
 				r.ids = append(r.ids, string(id))
