@@ -75,6 +75,7 @@ func TestT3UsageIsNeverForced(t *testing.T) {
 
 // T2, T11: bytes are the service's own: line endings, comments and all.
 func TestT2T11BytesAreIdentical(t *testing.T) {
+	t.Parallel()
 	crlf := strings.ReplaceAll(wholeChat, "\n", "\r\n")
 	odd := ": keep-alive\n\n" + azureFirst + "id: 1\nretry: 10\n\n" + roleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
 		":\r\n\n\n" + tokenChunk("\u2028ü\\\"") + "unknown: field\n\n" + doneEvent + "what is behind"

@@ -740,6 +740,7 @@ func TestC6NeverNeither(t *testing.T) {
 }
 
 func TestC7FlappingBackends(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		var backends []Backend

@@ -497,6 +497,7 @@ func TestF12F13CredentialsDoNotTravel(t *testing.T) {
 }
 
 func TestF14IdenticalBodies(t *testing.T) {
+	t.Parallel()
 	text := []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work ", 1<<20/9) + `"}],"model":"m" }`)
 	var form bytes.Buffer
 	w := multipart.NewWriter(&form)
@@ -1285,6 +1286,7 @@ func TestBadTierAsLargeAsMaxAttempts(t *testing.T) {
 
 // The goals of policy.md: one of four deployments is bad, and nobody notices.
 func TestPersistentFault(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		answer roundTripFunc

@@ -82,6 +82,7 @@ func busiest(all []*deployment) *deployment {
 }
 
 func TestChooseProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		now := start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
@@ -145,6 +146,7 @@ func TestSelectorProperties(t *testing.T) {
 
 // When idle the candidates share by weight, however many others are closed.
 func TestShareProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		now := start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)

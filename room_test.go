@@ -244,6 +244,7 @@ func TestGaugeSpills(t *testing.T) {
 // faster one first, is not done: latency is left out, as it is the size of a
 // request and no load.)
 func TestS12Room(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		a, b     int // tokens that remain of 10000
 		inFlight int64
@@ -370,6 +371,7 @@ func TestRoomIsSeenBySize(t *testing.T) {
 // A PTU that is nearly full passes some on a little early, and has them back
 // when it has room, or has not told for a while.
 func TestEarlySpill(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := seeded(balance(t, n, azure("ptu"), azure("b", priority(2))))

@@ -317,6 +317,7 @@ func TestS11NeverComparedWithItself(t *testing.T) {
 }
 
 func TestS14Weights(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ a, b, percent int }{{80, 20, 80}, {50, 50, 50}, {1, 0, 50}, {1, 99, 1}} {
 		n := newNet()
 		tr := seeded(balance(t, n, azure("a", weight(test.a)), azure("b", weight(test.b))))

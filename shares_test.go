@@ -100,6 +100,7 @@ func TestSharesIndex(t *testing.T) {
 }
 
 func TestSharesProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var sizes []size
 		weighted := rapid.Bool().Draw(t, "weighted")
@@ -151,6 +152,7 @@ func TestSharesProperties(t *testing.T) {
 
 // S14 with the limits in the place of weights: configured, or told in answers.
 func TestS14Limits(t *testing.T) {
+	t.Parallel()
 	const requests = 1500
 	configured := func(tpm int) func(*Backend) {
 		return func(b *Backend) { b.Models = []Model{{Name: "m", TPM: tpm}} }

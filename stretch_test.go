@@ -185,6 +185,7 @@ func TestStretchOfACrowd(t *testing.T) {
 // Nothing is sent to a deployment between a refusal and the end of what it
 // asked for, whatever else is under way.
 func TestRefusedIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			var mu sync.Mutex
