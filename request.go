@@ -19,7 +19,8 @@ type request struct {
 	ids     []string // of stored objects that the request is about
 	tokens  int64    // an estimate of what it costs
 
-	count func(body []byte) int // Config.CountTokens
+	count  func(body []byte) int // Config.CountTokens
+	stores bool                  // any stored object is known
 }
 
 // naming is where a body names its model, and what else it says of itself.
@@ -105,20 +106,26 @@ func (n naming) cost(length int64) int64 {
 const pictureTokens = 765
 
 // findPictures counts the pictures that a JSON text holds as data URLs, and
-// their bytes.
+// their bytes. It looks for what is rare in other text.
 func findPictures(text []byte) (count, bytesOf int64) {
-	const mark = `data:image/`
+	const mark, kind, longestKind = ";base64,", "data:image/", 64
 	for from := 0; ; {
 		i := bytes.Index(text[from:], []byte(mark))
 		if i < 0 {
 			return count, bytesOf
 		}
-		end := skipString(text, from+i+len(mark)-1)
+		at := from + i
+		begin := at - min(longestKind, at-from)
+		from = at + len(mark)
+		if !bytes.Contains(text[begin:at], []byte(kind)) {
+			continue
+		}
+		end := skipString(text, from-1)
 		if end < 0 {
 			end = len(text)
 		}
 		count++
-		bytesOf += int64(end - from - i)
+		bytesOf += int64(end - at)
 		from = end
 	}
 }
@@ -153,7 +160,7 @@ func (r *request) scan() error {
 		if r.count != nil {
 			r.naming.prompt = int64(max(0, r.count(text)))
 		}
-		if r.refers() || bytes.Contains(text, []byte(`"file_id"`)) {
+		if r.refers() || r.stores && bytes.Contains(text, []byte(`"file_id"`)) {
 			bodyIDs(text, func(id []byte) bool {
 				r.ids = append(r.ids, string(id))
 				return len(r.ids) < maxIDs

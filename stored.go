@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,6 +49,7 @@ func hasPrefix(s []byte, prefixes []string) bool {
 
 // stored remembers which backend has which object. Its zero value is empty.
 type stored struct {
+	any    atomic.Bool // whether there was ever one
 	mu     sync.Mutex
 	byID   map[string]*list.Element
 	recent list.List // of place, the one that was seen last in front
@@ -61,6 +63,7 @@ type place struct {
 
 // put remembers that a backend has an object.
 func (s *stored) put(now time.Time, id string, b *backend) {
+	s.any.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.byID[id]; e != nil {

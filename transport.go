@@ -84,7 +84,7 @@ func ownBase() *http.Transport {
 // The error is the context's when the caller's context ends. When no
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
-	c := &call{transport: t, request: request{Request: in, body: take(in.Body), count: t.cfg.CountTokens}}
+	c := &call{transport: t, request: request{Request: in, body: take(in.Body), count: t.cfg.CountTokens, stores: t.stored.any.Load()}}
 	// A body that no attempt took is closed here.
 	defer c.body.close()
 	resp, err := c.do()
