@@ -582,6 +582,7 @@ func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 
 // HoldStreams has a bound, beyond which the stream is the caller's.
 func TestHoldStreamsHasABound(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		begins, comment := tokenChunk("a"), ": "+strings.Repeat("x", 64<<10)+"\n\n"

@@ -277,6 +277,7 @@ func TestC4(t *testing.T) {
 
 // Callers may make names up: memory must not grow with them.
 func TestManyModels(t *testing.T) {
+	t.Parallel()
 	n := newNet()
 	tr := balance(t, n, azure("a", serves("m")), azure("b", priority(2)))
 	for i := range maxRoutes + 500 {

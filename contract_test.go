@@ -702,6 +702,7 @@ func TestClosedLeavesNoConnection(t *testing.T) {
 }
 
 func TestC6NeverNeither(t *testing.T) {
+	t.Parallel()
 	fault := errors.New("fault")
 	var turn atomic.Uint64
 	answers := []roundTripFunc{

@@ -589,6 +589,7 @@ func discarding(count *atomic.Int64, answer roundTripFunc) roundTripFunc {
 }
 
 func TestF15TooLargeToKeep(t *testing.T) {
+	t.Parallel()
 	const size = maxBuffered + 1<<20
 	for name, test := range map[string]struct {
 		length int64
@@ -727,6 +728,7 @@ func TestF18StalledBodyEverywhere(t *testing.T) {
 }
 
 func TestF19EveryAnswerIsClosed(t *testing.T) {
+	t.Parallel()
 	var opened, closed atomic.Int64
 	n := newNet()
 	answers := map[string]int{"a": 429, "b": 500, "c": 401, "d": 408, "e": 503}

@@ -312,3 +312,16 @@ func TestOutcomeSpilled(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp))
 	}
 }
+
+// What a good answer says costs no memory.
+func TestGoodOutcomeAllocatesNothing(t *testing.T) {
+	h, now := http.Header{"X-Ratelimit-Limit-Tokens": {"1000"}, "X-Ratelimit-Remaining-Tokens": {"900"}}, time.Now()
+	d := newTable([]*backend{{name: "a", weight: 1}}).nameless.tiers[0].members[0]
+	c := &call{transport: &Transport{random: func() uint64 { return 0 }}}
+	a := attempt{d: d, sent: now}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		d.measure(now, now, 1, h)
+		require.Equal(t, served, judge(200, h, nil, "chat/completions", now).verdict)
+		require.NoError(t, c.learn(a, nil, nil, outcome{verdict: served}))
+	}))
+}

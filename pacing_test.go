@@ -135,6 +135,7 @@ func TestPacingEndsAfterASlowRefusal(t *testing.T) {
 }
 
 func TestPacingProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var p pacing
 		var wanted atomic.Bool

@@ -113,6 +113,7 @@ func TestChooseProperties(t *testing.T) {
 // A Selector is shown the oracle's candidates, in the order of the route, and
 // its word is taken.
 func TestSelectorProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		now := start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
@@ -178,6 +179,7 @@ func TestShareProperties(t *testing.T) {
 
 // The tiers of a route are its deployments, best first, none lost or doubled.
 func TestRouteProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r, members, _ := drawRoute(t, start, false)
 		require.Len(t, r.tiers, len(members))
@@ -199,6 +201,7 @@ func drawSpan(t *rapid.T, label string, most time.Duration) time.Duration {
 }
 
 func TestThrottleProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var h throttle
 		now := noon
@@ -225,6 +228,7 @@ func TestThrottleProperties(t *testing.T) {
 }
 
 func TestEjectionProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var e ejection
 		var claimed time.Time // until when nobody else may probe
@@ -306,6 +310,7 @@ func TestEjectionProperties(t *testing.T) {
 
 // Whatever happens, the gate says without a lock what is said under it.
 func TestGateProperties(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var h health
 		now := start.Add(drawSpan(t, "since start", time.Hour) - 30*time.Minute)

@@ -336,6 +336,7 @@ func (c capture) streamed() string {
 }
 
 func TestCorpus(t *testing.T) {
+	t.Parallel()
 	const unknown, most = 12345 * time.Second, 1000 * time.Hour
 	for _, c := range captures(t) {
 		header := http.Header{}

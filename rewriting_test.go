@@ -64,6 +64,7 @@ func posts(t testing.TB, method, target, body string) *http.Request {
 }
 
 func TestDialects(t *testing.T) {
+	t.Parallel()
 	// Each operation as each dialect spells it.
 	type spelling map[Dialect]string
 	const version = "?api-version=2024-10-21"

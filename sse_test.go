@@ -52,6 +52,7 @@ func TestCutEvent(t *testing.T) {
 
 // However a stream is split into reads, its events are the same and no byte is lost.
 func TestCutEventHoweverItArrives(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		line := rapid.SampledFrom([]string{"", "", "data: {}", "data: [DONE]", ": comment", "event: error", "data:", "\xff", "\x00"})
 		end := rapid.SampledFrom([]string{"\n", "\r\n", "\r"})

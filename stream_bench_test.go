@@ -196,7 +196,7 @@ func TestStreamAllocations(t *testing.T) {
 		for _, idle := range []time.Duration{0, time.Minute} {
 			count := func(events int) float64 {
 				tr := overEvents(t, longStream(events, also), idle)
-				return testing.AllocsPerRun(20, func() { drain(t, tr, request(), buffer) })
+				return testing.AllocsPerRun(5, func() { drain(t, tr, request(), buffer) })
 			}
 			require.InDelta(t, 0, count(1100)-count(100), poolsForget, "%s, with an IdleTimeout of %v", name, idle)
 		}
