@@ -150,6 +150,9 @@ const settled = 20
 func (t *tally) recovery() time.Duration {
 	from, to := int(t.cell.Fault.From/time.Second), int(t.cell.Fault.To/time.Second)
 	end := int((t.cell.Warm + t.cell.Measure) / time.Second)
+	if to > end {
+		return never // measured too shortly to tell
+	}
 	use := grown(t.faultUse, end)
 	rate := func(from, to int) float64 {
 		sum := 0
