@@ -216,7 +216,7 @@ func TestA13(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
 		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			n.on(d.backend.host, status(500, `"bad"`))
 			d.change(func() {
 				d.ejection = ejection{streak: 5, cause: serverFailure, since: time.Now().Add(-time.Minute), until: time.Now().Add(out[d.backend.name]), trial: true}
@@ -230,7 +230,7 @@ func TestA13(t *testing.T) {
 			require.Equal(t, i+1, n.sends())
 		}
 
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			n.on(d.backend.host, status(200, "{}"))
 		}
 		resp, _ := ask(t, tr)
@@ -315,7 +315,7 @@ func TestHopeless(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
 			tr := balance(t, n, azure("a"), azure("b"))
-			for d := range tr.table.find("m").all {
+			for d := range tr.table().find("m").all {
 				d.change(func() { d.ejection.fail(time.Now(), time.Now(), outOfQuota, "429 insufficient_quota", 0.5) })
 			}
 			resp, body := ask(t, tr)

@@ -20,7 +20,7 @@ type attempt struct {
 // limit is spent.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt, ok bool) {
 	a = attempt{d: d, sent: now}
-	if a.entry, ok = d.ledger.reserve(now, c.tokens, anyway); !ok {
+	if a.entry, ok = d.ledger.reserve(now, d.rates, c.tokens, anyway); !ok {
 		return a, false
 	}
 	if ok, a.backendProbe = d.backend.admit(now); ok {
@@ -101,7 +101,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 // send gives the request to the base and reads of the answer what it takes to
 // judge it: all of an error, the beginning of a stream.
 func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, error) {
-	resp, err := checked(c.transport.base, out)
+	resp, err := checked(c.base, out)
 	b := s.d.backend
 	if !b.connecting.isZero() {
 		b.connecting.set(time.Time{})

@@ -42,7 +42,7 @@ type query struct {
 // takes tells whether a deployment is a candidate.
 func (q *query) takes(d *deployment) bool {
 	return d.available(q.now) && !slices.Contains(q.tried, d) &&
-		(q.eager || !d.spills(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, q.tokens))
+		(q.eager || !d.spills(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
 }
 
 // choose is an available deployment that was not tried, or nil.
@@ -103,7 +103,7 @@ func (t *tier) resize() {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return min(cmp.Or(d.ledger.tpm, d.limit.Load()), mostTokens)
+		return min(cmp.Or(d.rates.tpm, d.limit.Load()), mostTokens)
 	}
 	for _, d := range t.members {
 		if n := size(d); n > 0 {

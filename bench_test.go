@@ -121,7 +121,7 @@ func BenchmarkChoose(b *testing.B) {
 	for _, n := range []int{3, 10, 50, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			t := benchTransport(b, n, Azure)
-			r, now := t.table.find("gpt-4o"), time.Now()
+			r, now := t.table().find("gpt-4o"), time.Now()
 			b.ReportAllocs()
 			for b.Loop() {
 				r.choose(&query{now: now, random: t.random})
@@ -162,7 +162,7 @@ func TestAllocations(t *testing.T) {
 	require.LessOrEqual(t, count(benchTransport(t, 10, Azure), classic)-bare, 14.0+poolsForget)
 	require.LessOrEqual(t, count(benchTransport(t, 10, AzureV1), v1)-bare, 16.0+poolsForget)
 
-	r := benchTransport(t, 10, Azure).table.find("gpt-4o")
+	r := benchTransport(t, 10, Azure).table().find("gpt-4o")
 	now := time.Now()
 	require.Zero(t, testing.AllocsPerRun(100, func() { r.choose(&query{now: now, random: func() uint64 { return 1 << 63 }}) }), "choosing")
 }

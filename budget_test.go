@@ -51,7 +51,7 @@ func TestBudgetProperties(t *testing.T) {
 	})
 }
 
-func tierOf(tr *Transport, i int) *budget { return tr.table.find("m").tiers[i].budget }
+func tierOf(tr *Transport, i int) *budget { return tr.table().find("m").tiers[i].budget }
 
 func TestBudgetOfATier(t *testing.T) {
 	for name, answer := range map[string]roundTripFunc{
@@ -126,7 +126,7 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 // The budget is that of a tier of a model: another model's trouble is not its own.
 func TestBudgetIsPerModel(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
-	other := tr.table.find("other").tiers[0].budget
+	other := tr.table().find("other").tiers[0].budget
 	for other.spend() {
 	}
 	require.True(t, tierOf(tr, 0).spend())

@@ -13,6 +13,7 @@ import (
 // A call is one RoundTrip: attempts, until one answers or none is left.
 type call struct {
 	request
+	*setup
 	transport *Transport
 	route     *route
 
@@ -71,9 +72,9 @@ func (c *call) do() (*http.Response, error) {
 		return nil, err
 	}
 	c.tried = c.space[:0]
-	c.loyal = newLoyalty(c.session(c.transport.cfg.Session), c.model)
+	c.loyal = newLoyalty(c.session(c.cfg.Session), c.model)
 	if c.direct(); c.route == nil {
-		return unknownModel(c.Request, c.model, c.transport.table.models), nil
+		return unknownModel(c.Request, c.model, c.table.models), nil
 	}
 	for {
 		if err := context.Cause(c.Context()); err != nil {
@@ -98,11 +99,10 @@ func (c *call) do() (*http.Response, error) {
 // where the request names none, or the one that has the object that the request
 // is about. It stays nil for a model that nobody serves.
 func (c *call) direct() {
-	table := c.transport.table
-	c.route = table.find(c.model)
+	c.route = c.table.find(c.model)
 	if c.route == nil && !stateless[c.op] && c.target.model == "" && !c.upgrades() {
 		// What is not about a deployment may name any model.
-		c.route, c.model = table.nameless, ""
+		c.route, c.model = c.table.nameless, ""
 	}
 	if len(c.ids) == 0 || c.route == nil {
 		return
@@ -113,7 +113,7 @@ func (c *call) direct() {
 			if r := c.route.only(home); r != nil {
 				c.route = r
 			} else {
-				c.route = table.nameless.only(home)
+				c.route = c.table.nameless.only(home)
 			}
 			return
 		}
@@ -123,10 +123,10 @@ func (c *call) direct() {
 
 // next chooses the deployment for the next attempt.
 func (c *call) next(now time.Time) (attempt, bool) {
-	if c.final || !c.body.sendable() || c.failures >= c.transport.cfg.MaxAttempts {
+	if c.final || !c.body.sendable() || c.failures >= c.cfg.MaxAttempts {
 		return attempt{}, false
 	}
-	q := query{now: now, tokens: c.tokens, loyal: c.loyal, selector: c.transport.cfg.Selector, random: c.transport.random}
+	q := query{now: now, tokens: c.tokens, loyal: c.loyal, selector: c.cfg.Selector, random: c.transport.random}
 	for {
 		q.tried = c.tried
 		d := c.route.choose(&q)
@@ -163,7 +163,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	if len(c.tried) == 0 {
 		if o := c.route.look(now, nil); !o.throttled {
 			c.tried = append(c.tried, o.soonest)
-			e, _ := o.soonest.ledger.reserve(now, c.tokens, true)
+			e, _ := o.soonest.ledger.reserve(now, o.soonest.rates, c.tokens, true)
 			return attempt{d: o.soonest, sent: now, entry: e}, true
 		}
 	}
@@ -181,14 +181,14 @@ func (c *call) affords(d *deployment) bool {
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// Where MaxAttempts ended it and some were not asked, those that were may be
 	// bad: pardoned, a tier of so many would keep callers from the next for ever.
-	if c.failures < c.transport.cfg.MaxAttempts || c.final || c.askedAll() {
+	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll() {
 		c.pardon()
 	}
 	o := c.route.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
 	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.sendable() {
-		if c.transport.cfg.MaxWait > 0 && c.wait(now, o) {
+		if c.cfg.MaxWait > 0 && c.wait(now, o) {
 			return nil, nil
 		}
 		c.discard()

@@ -26,7 +26,7 @@ var errUnfinished = errors.New("the stream ended before it was complete")
 //
 // With an error there was no stream to speak of.
 func (c *call) commit(resp *http.Response, s *sending) (held []byte, o outcome, err error) {
-	whole := c.transport.cfg.HoldStreams
+	whole := c.cfg.HoldStreams
 	limit := maxPreamble
 	held = make([]byte, 0, 4<<10)
 	judged, begun, ended := 0, false, endings(nil)

@@ -228,11 +228,11 @@ func TestDefaults(t *testing.T) {
 
 	tr := configured(t, Config{Backends: []Backend{azure("a")}})
 	defer tr.Close()
-	require.IsType(t, &http.Transport{}, tr.base)
-	require.NotSame(t, http.DefaultTransport, tr.base)
+	require.IsType(t, &http.Transport{}, tr.setup.Load().base)
+	require.NotSame(t, http.DefaultTransport, tr.setup.Load().base)
 
 	short := configured(t, Config{Backends: []Backend{{URL: "h"}}, MaxCooldown: 4 * time.Second})
-	require.Equal(t, 4*time.Second, short.cfg.DefaultCooldown)
+	require.Equal(t, 4*time.Second, short.setup.Load().cfg.DefaultCooldown)
 }
 
 // C8: a program that has put something else in the default's place keeps its own
@@ -243,9 +243,9 @@ func TestC8(t *testing.T) {
 	mine := was.(*http.Transport).Clone()
 	mine.MaxConnsPerHost = 7
 	http.DefaultTransport = mine
-	require.Equal(t, 7, configured(t, Config{Backends: []Backend{azure("a")}}).base.(*http.Transport).MaxConnsPerHost)
+	require.Equal(t, 7, configured(t, Config{Backends: []Backend{azure("a")}}).setup.Load().base.(*http.Transport).MaxConnsPerHost)
 	http.DefaultTransport = newNet()
-	require.True(t, configured(t, Config{Backends: []Backend{azure("a")}}).base.(*http.Transport).ForceAttemptHTTP2)
+	require.True(t, configured(t, Config{Backends: []Backend{azure("a")}}).setup.Load().base.(*http.Transport).ForceAttemptHTTP2)
 }
 
 func TestConfigIsCopied(t *testing.T) {
@@ -281,12 +281,12 @@ func TestManyModels(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a", serves("m")), azure("b", priority(2)))
 	for i := range maxRoutes + 500 {
-		r := tr.table.find(fmt.Sprint("made-up-", i))
-		require.Equal(t, i >= maxRoutes, r == tr.table.others)
+		r := tr.table().find(fmt.Sprint("made-up-", i))
+		require.Equal(t, i >= maxRoutes, r == tr.table().others)
 	}
-	require.Len(t, *tr.table.routes.Load(), maxRoutes+1)
-	require.Same(t, tr.table.find("made-up-7"), tr.table.find("made-up-7"))
-	require.NotSame(t, tr.table.others, tr.table.find("m"))
+	require.Len(t, *tr.table().routes.Load(), maxRoutes+1)
+	require.Same(t, tr.table().find("made-up-7"), tr.table().find("made-up-7"))
+	require.NotSame(t, tr.table().others, tr.table().find("m"))
 
 	// The latecomers are asked for under their own names, and share their state.
 	n.on(host("b"), status(429, "", "Retry-After: 7"))
@@ -310,7 +310,7 @@ func TestModelsAtFirstSight(t *testing.T) {
 	var wg sync.WaitGroup
 	for m := range models {
 		for i := range each {
-			wg.Go(func() { found[m][i] = tr.table.find(fmt.Sprint(m)) })
+			wg.Go(func() { found[m][i] = tr.table().find(fmt.Sprint(m)) })
 		}
 	}
 	wg.Wait()

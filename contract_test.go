@@ -76,7 +76,7 @@ func TestContract1RequestIsNotModified(t *testing.T) {
 			req.URL.Path, req.URL.Host, req.Host, req.Method = "/", "vandal", "vandal", "GET"
 			return resp, err
 		})
-		tr.base = vandal
+		tr.setup.Load().base = vandal
 		req := newChat(t, target)
 		req.Header["X-Two"] = []string{"1", "2"}
 		req.Header["User-Agent"] = nil // net/http's way to send none
@@ -135,14 +135,14 @@ func TestContract2BodyIsClosedOnEveryPath(t *testing.T) {
 	}{
 		{name: "success"},
 		{name: "a base that leaves the body unread", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
-			tr.base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			tr.setup.Load().base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				req.Body.Close()
 				return ok200(req)
 			})
 			return req
 		}},
 		{name: "a base that leaves a body unread that cannot be had again", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
-			tr.base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			tr.setup.Load().base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				req.Body.Close()
 				return ok200(req)
 			})
@@ -735,7 +735,7 @@ func TestC6NeverNeither(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for d := range tr.table.find("m").all {
+	for d := range tr.table().find("m").all {
 		require.Zero(t, d.inFlight.Load(), d.backend.name)
 	}
 }
@@ -789,7 +789,7 @@ func TestC7FlappingBackends(t *testing.T) {
 			})
 		}
 		all.Wait()
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			require.Zero(t, d.inFlight.Load(), d.backend.name)
 		}
 		time.Sleep(time.Minute)

@@ -35,7 +35,7 @@ func inTime(t *testing.T, f func(t *testing.T, n *fakeNet, tr *Transport)) {
 
 // outFor is how long a backend's deployment of the model m is left alone.
 func outFor(tr *Transport, backend string) time.Duration {
-	for d := range tr.table.find("m").all {
+	for d := range tr.table().find("m").all {
 		if until, _, _ := d.closed(time.Now()); d.backend.name == backend && !until.IsZero() {
 			return time.Until(until)
 		}
@@ -228,7 +228,7 @@ func TestB13(t *testing.T) {
 		}
 		require.Equal(t, 5, n.sends(host("a")))
 		require.Zero(t, outFor(tr, "a"))
-		require.False(t, tr.table.find("m").tiers[0].members[0].troubled.Load())
+		require.False(t, tr.table().find("m").tiers[0].members[0].troubled.Load())
 	})
 }
 
@@ -236,7 +236,7 @@ func TestB13(t *testing.T) {
 // are for a later issue.)
 func TestB14(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
-		d := tr.table.find("m").tiers[0].members[0]
+		d := tr.table().find("m").tiers[0].members[0]
 		n.on(host("a"), answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: {\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":-1},\"choices\":[]}\n\ndata: [DONE]\n\n"))
 		for _, end := range []func(*http.Response, context.CancelFunc){
 			func(resp *http.Response, _ context.CancelFunc) { _, _ = io.ReadAll(resp.Body) },
@@ -406,7 +406,7 @@ func TestB24(t *testing.T) {
 	n.on(host("a"), status(429, "{}"))
 	tr := balance(t, n, azure("a"))
 	ask(t, tr)
-	d := tr.table.find("m").tiers[0].members[0]
+	d := tr.table().find("m").tiers[0].members[0]
 	require.Contains(t, d.throttle.until.String(), " m=+", "a time with a reading of the monotonic clock")
 	require.Contains(t, start.String(), " m=")
 }
@@ -489,7 +489,7 @@ func TestB29(t *testing.T) {
 		backends = append(backends, azure(fmt.Sprintf("b%d", i)))
 	}
 	tr := balance(t, n, backends...)
-	for d := range tr.table.find("m").all {
+	for d := range tr.table().find("m").all {
 		if d.backend.name != "b37" {
 			d.change(func() { d.throttle.mark(time.Now(), time.Hour, "429") })
 		}
@@ -640,7 +640,7 @@ func TestB38(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
-		require.Zero(t, tr.table.find("m").tiers[0].members[0].ejection.streak)
+		require.Zero(t, tr.table().find("m").tiers[0].members[0].ejection.streak)
 	})
 }
 

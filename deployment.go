@@ -120,24 +120,41 @@ func later(a, b time.Time) time.Time {
 // A deployment is one (backend, model) pair: the unit that is chosen,
 // throttled and measured.
 type deployment struct {
+	*state
+	backend *backend
+	tier    *tier
+	share   atomic.Int64 // its size among those of its tier
+	model   string       // what callers ask for; "" for requests that name none
+	name    string       // what the backend calls it; "" where that is what the caller said
+	rates   rates        // that are configured
+}
+
+// A state is what is known of a deployment. It outlives the configuration.
+type state struct {
 	// What choosing reads comes first, within a cache line: there may be
 	// thousands.
-	backend  *backend
-	tier     *tier
 	inFlight atomic.Int64
 	ceiling  atomic.Int64 // of inFlight, while it grows after an ejection; 0 when there is none
-	share    atomic.Int64 // its size among those of its tier
 	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
-	served   atomic.Uint64
 	health
 
-	model string // what callers ask for; "" for requests that name none
-	name  string // what the backend calls it; "" where that is what the caller said
-
 	gauge
-	ledger            ledger // of the limits that are configured
-	throttled, failed atomic.Uint64
-	input, output     atomic.Int64 // tokens, as answers told
+	ledger                    ledger
+	served, throttled, failed atomic.Uint64
+	input, output             atomic.Int64 // tokens, as answers told
+}
+
+// A link is what is known of the connection to a backend, which all its
+// deployments share. It outlives the configuration.
+type link struct {
+	health
+	answered   moment // when an answer came last
+	connecting moment // when a connection that is pending has been so for too long; zero when none is
+}
+
+// stuck tells that a connection has been pending for long.
+func (l *link) stuck(now time.Time) bool {
+	return !l.connecting.isZero() && l.connecting.passed(now)
 }
 
 // pressureLasts is how long a spilled answer speaks of a full PTU.

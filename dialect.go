@@ -10,13 +10,9 @@ import (
 	"time"
 )
 
-// A backend is a configured Backend, ready for use. Its health is that of the
-// connection to it, which all its deployments share.
+// A backend is a configured Backend, ready for use.
 type backend struct {
-	health
-	answered   moment // when an answer came last
-	connecting moment // when a connection that is pending has been so for too long; zero when none is
-
+	*link
 	name          string
 	hash          uint64 // of the name
 	scheme, host  string
@@ -33,11 +29,6 @@ type backend struct {
 	idleTimeout   time.Duration
 }
 
-// stuck tells that a connection has been pending for long.
-func (b *backend) stuck(now time.Time) bool {
-	return !b.connecting.isZero() && b.connecting.passed(now)
-}
-
 // newBackend takes a Backend over that was normalized.
 func newBackend(b Backend) *backend {
 	u, err := url.Parse(b.URL)
@@ -45,6 +36,7 @@ func newBackend(b Backend) *backend {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
 	n := &backend{
+		link: new(link),
 		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,

@@ -1094,7 +1094,7 @@ func TestStateIsCreatedOnce(t *testing.T) {
 						require.Equal(t, "b", servedBy(resp))
 						return
 					}
-					d := tr.table.nameless.tiers[0].members[0]
+					d := tr.table().nameless.tiers[0].members[0]
 					require.True(t, d.available(time.Now()) || test.name == "503 with a time", "no other one answered: it is not blamed")
 				})
 			})
@@ -1123,7 +1123,7 @@ func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
-		d := tr.table.nameless.tiers[0].members[0]
+		d := tr.table().nameless.tiers[0].members[0]
 		now := time.Now()
 		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
 		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })

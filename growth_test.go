@@ -67,7 +67,7 @@ func (c *crowd) answer(f roundTripFunc) {
 // waiting is how many are at a.
 func (c *crowd) waiting() int { return int(c.at.Load()) }
 
-func (c *crowd) first() *deployment { return c.tr.table.find("m").tiers[0].members[0] }
+func (c *crowd) first() *deployment { return c.tr.table().find("m").tiers[0].members[0] }
 
 // eject takes a out.
 func (c *crowd) eject() {
@@ -165,7 +165,7 @@ func TestGrowthAboveTheCeilingsIsShared(t *testing.T) {
 		n.on(host("a"), held)
 		n.on(host("b"), held)
 		tr := balance(t, n, azure("a"), azure("b"))
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			d.ceiling.Store(2)
 		}
 		c := crowd{t: t, tr: tr}
@@ -181,7 +181,7 @@ func TestGrowthWithinTheBudget(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(500, "{}"))
 	tr := steady(balance(t, n, azure("a"), azure("b")))
-	b := tr.table.find("m").tiers[0].members[1]
+	b := tr.table().find("m").tiers[0].members[1]
 	b.ceiling.Store(2)
 	b.inFlight.Store(2)
 	resp, _ := ask(t, tr)
@@ -241,9 +241,9 @@ func TestGrowthOfABackend(t *testing.T) {
 		leave := c.start(1)
 		c.answer(broken(noConnection))
 		leave()
-		b := c.tr.table.backends[0]
+		b := c.tr.table().backends[0]
 		require.False(t, b.open(time.Now()))
-		require.False(t, c.tr.table.find("other").tiers[0].members[0].available(time.Now()))
+		require.False(t, c.tr.table().find("other").tiers[0].members[0].available(time.Now()))
 		time.Sleep(3 * time.Second)
 
 		leave = c.start(10)

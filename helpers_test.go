@@ -171,3 +171,6 @@ func read(t testing.TB, resp *http.Response) string {
 
 // served is the name of the backend that answered.
 func servedBy(resp *http.Response) string { return resp.Header.Get("X-Spillover-Backend") }
+
+// table is the one that the next request finds its route in.
+func (t *Transport) table() *table { return t.setup.Load().table }

@@ -80,9 +80,9 @@ func (c *call) leaveOut(limit int64) {
 func (c *call) coolDown(a attempt, now time.Time, o outcome) {
 	wait := o.wait
 	if wait <= 0 {
-		wait = c.transport.cfg.DefaultCooldown
+		wait = c.cfg.DefaultCooldown
 	}
-	wait = min(wait, c.transport.cfg.MaxCooldown)
+	wait = min(wait, c.cfg.MaxCooldown)
 	a.d.change(func() { a.d.throttle.refuse(now, a.sent, wait, o.reason, unit(c.transport.random())) })
 }
 

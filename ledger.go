@@ -7,16 +7,16 @@ import (
 
 // A ledger counts what is sent against limits that are configured, for a
 // service that reports nothing of them: requests and tokens in windows of a
-// minute, each opened by the first request after the last. Its zero value has
-// no limits.
+// minute, each opened by the first request after the last.
 type ledger struct {
-	rpm, tpm int64 // 0 is no limit
-
 	mu       sync.Mutex
 	opened   time.Time
 	requests int64
 	tokens   int64
 }
+
+// Rates are limits in requests and tokens a minute; 0 is none.
+type rates struct{ rpm, tpm int64 }
 
 // An entry is what one request has reserved.
 type entry struct {
@@ -28,31 +28,31 @@ const ledgerWindow = time.Minute
 
 // lacks tells whether a request of so many tokens would be over a limit. One
 // that is more than a whole limit is not, while nothing else is counted.
-func (l *ledger) lacks(now time.Time, tokens int64) bool {
-	if l.rpm == 0 && l.tpm == 0 {
+func (l *ledger) lacks(now time.Time, most rates, tokens int64) bool {
+	if most == (rates{}) {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.over(now, tokens)
+	return l.over(now, most, tokens)
 }
 
-func (l *ledger) over(now time.Time, tokens int64) bool {
+func (l *ledger) over(now time.Time, most rates, tokens int64) bool {
 	if now.Sub(l.opened) >= ledgerWindow {
 		return false
 	}
-	return l.rpm > 0 && l.requests >= l.rpm || l.tpm > 0 && l.tokens > 0 && l.tokens+tokens > l.tpm
+	return most.rpm > 0 && l.requests >= most.rpm || most.tpm > 0 && l.tokens > 0 && l.tokens+tokens > most.tpm
 }
 
 // reserve counts a request that is about to be sent, if there is room for it or
 // it is sent all the same.
-func (l *ledger) reserve(now time.Time, tokens int64, anyway bool) (e entry, ok bool) {
-	if l.rpm == 0 && l.tpm == 0 {
+func (l *ledger) reserve(now time.Time, most rates, tokens int64, anyway bool) (e entry, ok bool) {
+	if most == (rates{}) {
 		return entry{}, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !anyway && l.over(now, tokens) {
+	if !anyway && l.over(now, most, tokens) {
 		return entry{}, false
 	}
 	if now.Sub(l.opened) >= ledgerWindow {

@@ -10,9 +10,23 @@ import (
 	"pgregory.net/rapid"
 )
 
+// A limited ledger is one with the limits that it is asked about.
+type limited struct {
+	ledger
+	rates
+}
+
+func (l *limited) lacks(now time.Time, tokens int64) bool {
+	return l.ledger.lacks(now, l.rates, tokens)
+}
+
+func (l *limited) reserve(now time.Time, tokens int64, anyway bool) (entry, bool) {
+	return l.ledger.reserve(now, l.rates, tokens, anyway)
+}
+
 // filled is a ledger with what was counted since noon.
-func filled(rpm, tpm int64, tokens ...int64) *ledger {
-	l := &ledger{rpm: rpm, tpm: tpm}
+func filled(rpm, tpm int64, tokens ...int64) *limited {
+	l := &limited{rates: rates{rpm, tpm}}
 	for _, n := range tokens {
 		l.reserve(noon, n, true)
 	}
@@ -21,7 +35,7 @@ func filled(rpm, tpm int64, tokens ...int64) *ledger {
 
 func TestLedgerLacks(t *testing.T) {
 	for name, test := range map[string]struct {
-		l      *ledger
+		l      *limited
 		tokens int64
 		lacks  bool
 	}{
@@ -108,7 +122,7 @@ func TestLedgerProperties(t *testing.T) {
 			window int
 			tokens int64
 		}
-		l := &ledger{rpm: int64(rapid.IntRange(0, 8).Draw(t, "rpm")), tpm: int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}
+		l := &limited{rates: rates{int64(rapid.IntRange(0, 8).Draw(t, "rpm")), int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}}
 		if l.rpm == 0 && l.tpm == 0 {
 			l.rpm = 1
 		}

@@ -266,7 +266,7 @@ func TestOutcomesMove(t *testing.T) {
 				require.Equal(t, read(t, want), text, name)
 				require.Equal(t, want.StatusCode, resp.StatusCode, name)
 			}
-			d := tr.table.find("m").tiers[0].members[0]
+			d := tr.table().find("m").tiers[0].members[0]
 			until, reason, throttled := d.closed(time.Now())
 			if test.closed == 0 {
 				require.True(t, until.IsZero(), "%s: %s", name, reason)
@@ -290,7 +290,7 @@ func TestOutcomeSpilled(t *testing.T) {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "a", servedBy(resp), "it is an answer all the same")
 			require.Equal(t, 1, n.sends())
-			d := tr.table.find("m").tiers[0].members[0]
+			d := tr.table().find("m").tiers[0].members[0]
 			require.True(t, d.available(time.Now()))
 			time.Sleep(pressureLasts - time.Millisecond)
 			resp, _ = ask(t, tr)
@@ -316,7 +316,7 @@ func TestOutcomeSpilled(t *testing.T) {
 // What a good answer says costs no memory.
 func TestGoodOutcomeAllocatesNothing(t *testing.T) {
 	h, now := http.Header{"X-Ratelimit-Limit-Tokens": {"1000"}, "X-Ratelimit-Remaining-Tokens": {"900"}}, time.Now()
-	d := newTable([]*backend{{name: "a", weight: 1}}).nameless.tiers[0].members[0]
+	d := newTable([]*backend{{link: new(link), name: "a", weight: 1}}).nameless.tiers[0].members[0]
 	c := &call{transport: &Transport{random: func() uint64 { return 0 }}}
 	a := attempt{d: d, sent: now}
 	require.Zero(t, testing.AllocsPerRun(100, func() {

@@ -171,7 +171,7 @@ func (t *table) build(model string) *route {
 		}
 		if ok {
 			serving = append(serving, &deployment{
-				backend: b, model: model, name: m.Deployment, ledger: ledger{rpm: int64(m.RPM), tpm: int64(m.TPM)},
+				state: new(state), backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)},
 			})
 		}
 	}

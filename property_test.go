@@ -27,7 +27,8 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 	for p := range tiers {
 		var tier []member
 		for i := range rapid.IntRange(1, 5).Draw(t, "members") {
-			d := &deployment{model: "m", backend: &backend{
+			d := &deployment{state: new(state), model: "m", backend: &backend{
+				link: new(link),
 				name: fmt.Sprintf("p%d-%d", p, i), priority: 10 * (p + 1), weight: rapid.IntRange(1, 9).Draw(t, "weight"),
 			}}
 			m := member{deployment: d}

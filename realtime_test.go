@@ -54,7 +54,7 @@ func realtime(t testing.TB, backends ...Backend) *Transport {
 func TestRealtime(t *testing.T) {
 	server := newEcho(t, 0)
 	tr := realtime(t, Backend{Name: "b", URL: server.URL, Dialect: OpenAI, APIKey: "k"})
-	d := tr.table.find("gpt-realtime").tiers[0].members[0]
+	d := tr.table().find("gpt-realtime").tiers[0].members[0]
 	resp, err := tr.RoundTrip(upgrade(t, "/v1/realtime?model=gpt-realtime"))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
@@ -157,7 +157,7 @@ func TestRealtimeHandshakeRefused(t *testing.T) {
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, "Bearer l", resp.Header.Get("Key"))
 		require.NoError(t, resp.Body.Close())
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			require.Zero(t, d.inFlight.Load())
 		}
 	}

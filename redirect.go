@@ -26,7 +26,7 @@ func (c *call) follow() (*http.Response, error) {
 			delete(out.Header, name)
 		}
 	}
-	for _, b := range c.transport.table.backends {
+	for _, b := range c.table.backends {
 		if b.scheme == out.URL.Scheme && strings.EqualFold(b.host, out.URL.Host) {
 			bearer, err := b.bearer(c.Context())
 			if err != nil {
@@ -40,5 +40,5 @@ func (c *call) follow() (*http.Response, error) {
 		out.Body, c.body.own = c.body.own, nil
 	}
 	c.sends++
-	return checked(c.transport.base, out)
+	return checked(c.base, out)
 }

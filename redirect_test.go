@@ -75,7 +75,7 @@ func TestRedirectElsewhereFails(t *testing.T) {
 		tr.random = func() uint64 { return 0 }
 		require.Equal(t, code, follow(t, tr).StatusCode)
 		require.Len(t, n.seen, 2)
-		for _, d := range tr.table.find("m").tiers[0].members {
+		for _, d := range tr.table().find("m").tiers[0].members {
 			require.False(t, d.troubled.Load())
 			require.Zero(t, d.inFlight.Load())
 		}

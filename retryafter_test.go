@@ -275,7 +275,7 @@ func TestH34(t *testing.T) {
 	ask(t, tr)
 	until := at(t, tr, "a").Until
 	require.NotEqual(t, until.Round(0), until)
-	require.False(t, tr.table.find("m").tiers[0].members[0].open(time.Now()))
+	require.False(t, tr.table().find("m").tiers[0].members[0].open(time.Now()))
 }
 
 func TestH36(t *testing.T) {

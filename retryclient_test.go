@@ -151,7 +151,7 @@ func TestRetryOfAllOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"))
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			d.change(func() { d.ejection.fail(time.Now(), time.Now(), outOfQuota, "429", 0) })
 		}
 		started := time.Now()

@@ -36,7 +36,7 @@ func headerOf(lines ...string) http.Header {
 
 // gauged is a deployment of which headers were read at noon, one after the other.
 func gauged(headers ...http.Header) *deployment {
-	d := &deployment{backend: &backend{weight: 1}}
+	d := &deployment{state: new(state), backend: &backend{link: new(link), weight: 1}}
 	d.share.Store(1)
 	for _, h := range headers {
 		d.gauge.read(noon, noon, d.sent.Load(), h)

@@ -28,7 +28,7 @@ func seeded(tr *Transport) *Transport {
 
 // deploymentOf is a backend's deployment of the model m.
 func deploymentOf(t testing.TB, tr *Transport, backend string) *deployment {
-	for d := range tr.table.find("m").all {
+	for d := range tr.table().find("m").all {
 		if d.backend.name == backend {
 			return d
 		}
@@ -310,7 +310,7 @@ func TestS11NeverComparedWithItself(t *testing.T) {
 		tr := balance(t, newNet(), backends...)
 		deploymentOf(t, tr, "busy").inFlight.Store(1)
 		for range 1000 {
-			d := tr.table.find("m").choose(&query{now: time.Now(), random: tr.random})
+			d := tr.table().find("m").choose(&query{now: time.Now(), random: tr.random})
 			require.NotEqual(t, "busy", d.backend.name)
 		}
 	}

@@ -26,7 +26,7 @@ func sessionOf(t testing.TB, id string) *http.Request {
 // homeOf is the backend that has a session of the model m when nothing speaks
 // against it.
 func homeOf(tr *Transport, id string) string {
-	return mostPull(tr.table.find("m").tiers[0].members, newLoyalty(id, "m")).backend.name
+	return mostPull(tr.table().find("m").tiers[0].members, newLoyalty(id, "m")).backend.name
 }
 
 func mostPull(all []*deployment, l loyalty) (most *deployment) {
@@ -222,7 +222,7 @@ func TestN4OneIsLeft(t *testing.T) {
 // N5: there is nothing to be remembered of a session, so nothing to bound.
 func TestN5NoMemory(t *testing.T) {
 	tr := three(t, newNet())
-	r, i := tr.table.find("m"), 0
+	r, i := tr.table().find("m"), 0
 	q := &query{now: time.Now(), random: tr.random}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		i++
@@ -327,7 +327,7 @@ func TestSessionBound(t *testing.T) {
 				sum += w
 			}
 			tr := balance(t, newNet(), backends...)
-			tier := tr.table.find("m").tiers[0]
+			tier := tr.table().find("m").tiers[0]
 			var open []io.Closer
 			for n := 1; n <= 80; n++ {
 				resp, err := tr.RoundTrip(sessionOf(t, "x"))
@@ -396,7 +396,7 @@ func TestRendezvousProperties(t *testing.T) {
 		for i := range rapid.IntRange(2, 8).Draw(t, "backends") {
 			w := rapid.IntRange(1, 9).Draw(t, "weight")
 			name := fmt.Sprintf("%s-%d", rapid.StringN(0, 5, -1).Draw(t, "name"), i)
-			all = append(all, &deployment{backend: newBackend(Backend{Name: name, Weight: w})})
+			all = append(all, &deployment{state: new(state), backend: newBackend(Backend{Name: name, Weight: w})})
 			sum += w
 		}
 		last := all[len(all)-1]

@@ -24,7 +24,7 @@ func sized(sizes ...size) *tier { return sizedRoute(sizes...).tiers[0] }
 func sizedRoute(sizes ...size) *route {
 	var all []*deployment
 	for i, s := range sizes {
-		d := &deployment{backend: &backend{name: fmt.Sprint(i), priority: 1, weight: s.weight}, ledger: ledger{tpm: s.tpm}}
+		d := &deployment{state: new(state), backend: &backend{link: new(link), name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
 		d.limit.Store(s.limit)
 		all = append(all, d)
 	}

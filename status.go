@@ -44,7 +44,7 @@ type DeploymentStatus struct {
 // available, and if not until when and why.
 func (t *Transport) Status() Status {
 	now := time.Now()
-	table := t.table
+	table := t.setup.Load().table
 	byBackend := map[*backend][]DeploymentStatus{}
 	for _, r := range table.all() {
 		for d := range r.all {

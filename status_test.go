@@ -21,7 +21,7 @@ func TestC12(t *testing.T) {
 		tr := balance(t, n,
 			azure("d", priority(7), weight(9), serves("m")), azure("a", serves("idle", "m")), azure("b", priority(2), serves("m")),
 			Backend{Name: "c", URL: "http://10.0.0.1/ai", Dialect: Azure, Priority: 3, APIKey: "k", Models: []Model{{Name: "m"}}})
-		tr.cfg.MaxAttempts = 9
+		tr.setup.Load().cfg.MaxAttempts = 9
 		started := time.Now()
 		for range 3 {
 			resp, _ := ask(t, tr)

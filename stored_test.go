@@ -205,7 +205,7 @@ func TestStoredWordsAreNoIDs(t *testing.T) {
 func TestStoredHomeIsBusier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			if d.backend.name == "b" {
 				d.inFlight.Add(1000)
 			}
@@ -240,7 +240,7 @@ func TestStoredHomeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
 		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
-		for d := range tr.table.find("m").all {
+		for d := range tr.table().find("m").all {
 			now := time.Now()
 			d.change(func() { d.ejection.fail(now, now, misconfigured, "401", 0.5) }) // all are out
 		}
@@ -263,7 +263,7 @@ func TestStoredHomeFails(t *testing.T) {
 func TestStoredHomeWithoutTheModel(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
-	tr.stored.put(time.Now(), "resp_1", tr.table.backends[1])
+	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1])
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
 	require.Equal(t, "b", servedBy(resp))
 	require.Contains(t, n.seen[0].body, `"model":"m"`)
@@ -301,7 +301,7 @@ func TestStoredAskedAround(t *testing.T) {
 				require.Equal(t, 200, resp.StatusCode)
 				require.Equal(t, "f", servedBy(resp))
 				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
-				for _, r := range tr.table.all() {
+				for _, r := range tr.table().all() {
 					for d := range r.all {
 						require.Zero(t, d.tier.budget.spent.Load(), "asking around costs nothing")
 						require.True(t, d.available(time.Now()), "and harms nobody")
@@ -609,7 +609,7 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 func TestStoredFileInChat(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	tr.stored.put(time.Now(), "file-abc", tr.table.backends[1])
+	tr.stored.put(time.Now(), "file-abc", tr.table().backends[1])
 	for range 20 {
 		req := newChat(t, "/v1/chat/completions")
 		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`

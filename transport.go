@@ -17,14 +17,20 @@ import (
 // is always closed. The contract also says that a RoundTripper should not
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
-	cfg    Config
-	base   http.RoundTripper
-	own    *http.Transport // base, if it is this Transport's own
-	table  *table
+	setup  atomic.Pointer[setup]
 	stored stored
 	random func() uint64
 	closed atomic.Bool
 	done   chan struct{} // closed with it
+}
+
+// A setup is what one configuration makes. A request ends with the one that it
+// began with.
+type setup struct {
+	cfg   Config // without its backends, and so without their keys
+	base  http.RoundTripper
+	own   *http.Transport // base, if it is the Transport's own
+	table *table
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -40,19 +46,21 @@ func New(cfg Config) (*Transport, error) {
 	for _, b := range cfg.Backends {
 		backends = append(backends, newBackend(b))
 	}
-	cfg.Backends = nil // with their keys
-	t := &Transport{cfg: cfg, base: cfg.Base, table: newTable(backends), random: rand.Uint64, done: make(chan struct{})}
-	if t.base == nil {
-		t.own = ownBase()
-		t.base = t.own
+	cfg.Backends = nil
+	s := &setup{cfg: cfg, base: cfg.Base, table: newTable(backends)}
+	if s.base == nil {
+		s.own = ownBase()
+		s.base = s.own
 	}
+	t := &Transport{random: rand.Uint64, done: make(chan struct{})}
+	t.setup.Store(s)
 	return t, nil
 }
 
 // String names the backends. A Transport can be printed without its keys.
 func (t *Transport) String() string {
 	var names []string
-	for _, b := range t.table.backends {
+	for _, b := range t.setup.Load().table.backends {
 		names = append(names, b.name)
 	}
 	return "spillover.Transport(" + strings.Join(names, ", ") + ")"
@@ -84,7 +92,8 @@ func ownBase() *http.Transport {
 // The error is the context's when the caller's context ends. When no
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
-	c := &call{transport: t, request: request{Request: in, body: take(in.Body), count: t.cfg.CountTokens, stores: t.stored.any.Load()}}
+	s := t.setup.Load()
+	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
 	// A body that no attempt took is closed here.
 	defer c.body.close()
 	resp, err := c.do()
@@ -100,7 +109,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections closes the idle connections of the base.
 func (t *Transport) CloseIdleConnections() {
-	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+	if c, ok := t.setup.Load().base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
@@ -114,8 +123,8 @@ func (t *Transport) Close() error {
 		return nil
 	}
 	close(t.done)
-	if t.own != nil {
-		t.own.CloseIdleConnections()
+	if own := t.setup.Load().own; own != nil {
+		own.CloseIdleConnections()
 	}
 	return nil
 }

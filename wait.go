@@ -19,10 +19,10 @@ const wakeSpread = 200 * time.Millisecond
 // they wake is the pacing's to say. It is false when there is no use in waiting,
 // or the caller has left, or the transport is closed.
 func (c *call) wait(now time.Time, o outlook) bool {
-	if o.hopeless || c.general || c.final || c.failures >= c.transport.cfg.MaxAttempts || !c.body.sendable() {
+	if o.hopeless || c.general || c.final || c.failures >= c.cfg.MaxAttempts || !c.body.sendable() {
 		return false
 	}
-	left := c.transport.cfg.MaxWait - c.waited
+	left := c.cfg.MaxWait - c.waited
 	if deadline, limited := c.Context().Deadline(); limited {
 		left = min(left, deadline.Sub(now)-1)
 	}

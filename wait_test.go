@@ -96,7 +96,11 @@ func TestA11(t *testing.T) {
 
 // balanceOff is a Transport with what another knows, whose requests do not wait.
 func balanceOff(tr *Transport) *Transport {
-	return &Transport{cfg: withoutWait(tr.cfg), base: tr.base, table: tr.table, random: tr.random, done: tr.done}
+	s := *tr.setup.Load()
+	s.cfg = withoutWait(s.cfg)
+	other := &Transport{random: tr.random, done: tr.done}
+	other.setup.Store(&s)
+	return other
 }
 
 func withoutWait(cfg Config) Config { cfg.MaxWait = 0; return cfg }
