@@ -80,7 +80,10 @@ func better(now time.Time, a, b *deployment) bool {
 	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
 		return full
 	}
-	if more := a.roomier(&b.gauge, now); more > sameRoom || more < -sameRoom {
+	if slow := b.slower(a, now); slow != a.slower(b, now) {
+		return slow
+	}
+	if more := roomier(a, b, now); more > sameRoom || more < -sameRoom {
 		return more > 0
 	}
 	return a.inFlight.Load()*b.share.Load() < b.inFlight.Load()*a.share.Load()

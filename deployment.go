@@ -139,6 +139,7 @@ type state struct {
 	health
 
 	gauge
+	latencies
 	ledger                    ledger
 	served, throttled, failed atomic.Uint64
 	input, output             atomic.Int64 // tokens, as answers told

@@ -44,6 +44,24 @@ func (l *ledger) over(now time.Time, most rates, tokens int64) bool {
 	return most.rpm > 0 && l.requests >= most.rpm || most.tpm > 0 && l.tokens > 0 && l.tokens+tokens > most.tpm
 }
 
+// room is the share of the limits that is left.
+func (l *ledger) room(now time.Time, most rates) float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.opened) >= ledgerWindow {
+		return 1
+	}
+	return 1 - max(share(l.requests, most.rpm), share(l.tokens, most.tpm))
+}
+
+// share is how much of a limit is spent.
+func share(spent, most int64) float64 {
+	if most == 0 {
+		return 0
+	}
+	return float64(spent) / float64(most)
+}
+
 // reserve counts a request that is about to be sent, if there is room for it or
 // it is sent all the same.
 func (l *ledger) reserve(now time.Time, most rates, tokens int64, anyway bool) (e entry, ok bool) {

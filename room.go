@@ -93,12 +93,20 @@ func (g *gauge) room(now time.Time) (share, trust float64) {
 	return float64(g.left()) / float64(limit), math.Exp(-float64(age) / float64(roomTrust))
 }
 
+// room is what was reported of late, else what is left of configured limits.
+func (d *deployment) room(now time.Time) (share, trust float64) {
+	if share, trust = d.gauge.room(now); trust == 0 && d.rates != (rates{}) {
+		return d.ledger.room(now, d.rates), 1
+	}
+	return share, trust
+}
+
 // roomier is how much more room one is thought to have than another. What is
 // not known of one is thought to be as with both on average, each as far as it
 // is trusted: with less it would not be asked, and so never be known.
-func (g *gauge) roomier(other *gauge, now time.Time) float64 {
-	share, trust := g.room(now)
-	share2, trust2 := other.room(now)
+func roomier(a, b *deployment, now time.Time) float64 {
+	share, trust := a.room(now)
+	share2, trust2 := b.room(now)
 	if trust == 0 || trust2 == 0 {
 		return 0
 	}

@@ -24,6 +24,7 @@ type sending struct {
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
 	tokens int64       // sent to the deployment in all, with this request
+	took   time.Duration // until a whole answer began
 	streak int         // of the deployment's failures before this answer
 	header http.Header // of a stream
 

@@ -131,6 +131,9 @@ func (b *answerBody) watch(p []byte) {
 				d.output.Add(u.output - b.used.output)
 				b.used = u
 				b.send.cost.Store(u.input + u.output)
+				if b.send.took > 0 {
+					d.latencies[wholes].observe(time.Now(), float64(b.send.took)/float64(2000000+u.output))
+				}
 			}
 		}
 	}
