@@ -54,9 +54,10 @@ what the fetch brings later is kept for those who come then.
 While the token at hand is valid it stays in use, and the credential is asked
 again after 30 seconds, or when the token expires if that is sooner. Without
 one, everybody who waits gets the error, and so does everybody within the next
-second; then one fetch is tried again. Requests move on to other backends, and
-the backend is out in [spillover.Transport.Status] until a probe finds that the
-credential works.
+second; then one fetch is tried again. Requests move on to other backends. Where
+one of those answers, the backend without a token is out in
+[spillover.Transport.Status], with that as the reason, until a probe finds that
+its credential works.
 */
 package entra
 
