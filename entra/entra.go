@@ -101,8 +101,8 @@ var errLate = fmt.Errorf("entra: the credential gave no token within %v: %w", pa
 // and no other, so nothing needs to be closed; a credential that does not
 // return, against its context, keeps one goroutine at most.
 //
-// Its errors wrap the credential's own, and never hold the token. The error of
-// a caller whose context ended while it waited wraps the context's cause; that
+// Its errors wrap the credential's own, whose text is passed on as it is; the
+// token is not put into them. The error of a caller whose context ended while it waited wraps the context's cause; that
 // of one who waited in vain for ten seconds is a timeout ([net.Error]). A nil
 // credential and an empty scope are errors of each call, as are a panic of the
 // credential, and a token that is empty, has expired or does not say when it
