@@ -1,0 +1,66 @@
+package entra_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/entra"
+	"github.com/spillover-go/spillover/spillovertest"
+)
+
+// A fixed credential stands for azidentity.NewDefaultAzureCredential(nil).
+type fixed struct{ token string }
+
+func (c fixed) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	fmt.Println("asked for", o.Scopes[0])
+	return azcore.AccessToken{Token: c.token, ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+// Two regions and one token, with servers of this test so that it can be run here.
+func ExampleToken() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus", Keys: []string{"a token"}})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus", Keys: []string{"a token"}})
+	eastus.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}}})
+
+	token := entra.Token(fixed{"a token"})
+	lb, err := spillover.New(spillover.Config{
+		Base: spillovertest.Network(eastus, westus),
+		Backends: []spillover.Backend{
+			{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, Token: token},
+			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Token: token, Priority: 2},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lb.Close()
+	client := &http.Client{Transport: lb}
+	resp, err := client.Post("https://any.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+		"application/json", strings.NewReader(`{"messages":[{"role":"user","content":"hi"}]}`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	fmt.Println(resp.StatusCode, resp.Header.Get("X-Spillover-Backend"))
+	// Output:
+	// asked for https://cognitiveservices.azure.com/.default
+	// 200 westus
+}
+
+// Azure Government has a scope of its own.
+func ExampleToken_government() {
+	token := entra.Token(fixed{"a token"}, "https://cognitiveservices.azure.us/.default")
+	_, err := token(context.Background())
+	fmt.Println(err)
+	// Output:
+	// asked for https://cognitiveservices.azure.us/.default
+	// <nil>
+}
