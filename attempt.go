@@ -51,7 +51,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	bearer, err := d.backend.bearer(c.Context())
 	if err != nil {
 		d.ledger.settle(a.entry, 0, false)
-		return nil, c.learn(a, nil, err, outcome{verdict: failed, cause: misconfigured, own: true, reason: "no token"})
+		return nil, c.learn(a, nil, err, outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"})
 	}
 	// Each attempt has its own: a base may still hold the one of the last.
 	s := &c.first

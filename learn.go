@@ -94,8 +94,9 @@ func (c *call) blame(a attempt, now time.Time, o outcome) {
 			s := suspicion{health: h, was: h.ejection}
 			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
 			s.then = h.ejection
-			// That a backend's own account has spent everything is no request's fault.
-			if counted && (o.cause != outOfQuota || a.d.backend.anonymous()) {
+			// That a backend's own account has spent everything is no request's
+			// fault, nor that there is no token.
+			if counted && !o.unsent && (o.cause != outOfQuota || a.d.backend.anonymous()) {
 				c.suspicions = append(c.suspicions, s)
 			}
 		})

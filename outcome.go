@@ -38,6 +38,7 @@ type outcome struct {
 	lacks   bool          // the deployment: the answer says so by name
 	large   bool          // the request alone is more than the deployment's limit
 	own     bool          // the trouble is this deployment's alone: another one may take the very same request
+	unsent  bool          // the request was not sent: it is not to blame
 	reason  string        // short, for people
 }
 
