@@ -127,12 +127,14 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 			resp.Body.Close()
 			return nil, o, err
 		}
-		if o.verdict == served {
-			s.d.latencies[streams].observe(time.Now(), float64(time.Since(s.sent)))
+		if o.verdict == served && !spilled(resp.Header) {
+			s.d.stream.observe(time.Now(), float64(time.Since(s.sent)))
 		}
 		c.handOver(resp, s, held)
 	default:
-		s.took = now.Sub(s.sent)
+		if !spilled(resp.Header) {
+			s.took = now.Sub(s.sent)
+		}
 		c.handOver(resp, s, nil)
 	}
 	return resp, c.reconsider(o), nil

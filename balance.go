@@ -73,14 +73,14 @@ func (t *tier) chooseTwo(q *query) *deployment {
 	return first
 }
 
-// better compares first whether Azure said that one is full, then the room that
-// both reported, then the requests in flight by size. Of equals the one that
+// better compares first whether Azure said that one is full, then whether one is
+// slow, then the room that both reported, then the requests in flight by size. Of equals the one that
 // was drawn first is taken, so that shares follow the sizes when idle.
 func better(now time.Time, a, b *deployment) bool {
 	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
 		return full
 	}
-	if slow := b.slower(a, now); slow != a.slower(b, now) {
+	if slow := b.slow(a, now); slow != a.slow(b, now) {
 		return slow
 	}
 	if more := roomier(a, b, now); more > sameRoom || more < -sameRoom {

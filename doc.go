@@ -34,7 +34,7 @@ nothing is reported, the RPM and TPM of a [Model] are counted here.
 A throttled deployment is left alone for as long as its answer says, to the
 millisecond, at most [Config.MaxCooldown]. When that proves too short again and
 again an extra time is added that grows by half with each refusal and shrinks by
-a twentieth with each success. Afterwards requests come back one for each round
+a fifteenth with each success. Afterwards requests come back one for each round
 trip of a refusal, then more, so that those who waited do not all come at once.
 
 # Sessions

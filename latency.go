@@ -7,48 +7,49 @@ import (
 )
 
 // A latency is how long a deployment takes as a rule until its answer begins:
-// the mean of its last good answers' logarithms, so that one long answer among
-// many says little. Failures are not counted: however fast, they are no merit.
-// The zero value knows nothing.
+// a mean of the logarithms of what good answers took, so that one long answer
+// among many says little, and the newer the more they count. Failures are no
+// answers: however fast, they are no merit. Its zero value knows nothing.
 type latency struct {
-	log atomic.Uint64 // of nanoseconds, as the bits of a float64; 0 for unknown
+	log atomic.Uint64 // bits of a float64; 0 for unknown
 	at  moment        // when it was measured last
 }
 
 const (
-	latencyLeast = 1.0 / 16
-	latencySpan  = 30 * time.Second
-	latencyFresh = 20 * time.Second // what was measured before may have changed
+	latencyFolding = 30 * time.Second // e-folding of what an earlier answer counts,
+	latencyLeast   = 1.0 / 16         // and what the newest counts at least
+	latencyFresh   = 20 * time.Second // what was measured earlier may have changed
+	slowBy         = math.Ln2         // twice as long as another
+	firstToken     = 20               // tokens that are written in the time that the first takes
 )
 
 func (l *latency) observe(now time.Time, took float64) {
-	x := math.Log(took)
-	if old := math.Float64frombits(l.log.Load()); old != 0 {
-		w := max(latencyLeast, 1-math.Exp(-float64(l.at.age(now))/float64(latencySpan)))
-		x = old + w*(x-old)
+	x := math.Log(max(took, 2))
+	if old, known := l.value(); known {
+		x = old + max(latencyLeast, 1-math.Exp(-float64(l.at.age(now))/float64(latencyFolding)))*(x-old)
 	}
 	l.log.Store(math.Float64bits(x))
 	l.at.set(now)
 }
 
-// latencies are those of streams, until their first content, and of answers
-// that come whole.
-type latencies [2]latency
+func (l *latency) value() (log float64, known bool) {
+	bits := l.log.Load()
+	return math.Float64frombits(bits), bits != 0
+}
 
-const (
-	streams = iota
-	wholes
-)
+// Latencies are those of streams, until their first content, and of answers
+// that come whole, by the length of their output: the two do not compare.
+type latencies struct{ stream, whole latency }
 
-// slower tells whether one is slow beside another. Where that was measured long
-// ago it may find out anew, with one request at a time.
-func (d *deployment) slower(other *deployment, now time.Time) bool {
-	for kind := range d.latencies {
-		a, b := &d.latencies[kind], &other.latencies[kind]
-		mine, its := math.Float64frombits(a.log.Load()), math.Float64frombits(b.log.Load())
-		if mine != 0 && its != 0 && mine-its > math.Ln2 && (a.at.age(now) < latencyFresh || d.inFlight.Load() > 0) {
-			return true
-		}
-	}
-	return false
+// slow tells whether a deployment takes more than twice as long as another, in
+// nanoseconds or nanoseconds a token. Where that was measured a while ago it may
+// find out anew, with one request at a time.
+func (d *deployment) slow(other *deployment, now time.Time) bool {
+	return d.slower(&d.stream, &other.stream, now) || d.slower(&d.whole, &other.whole, now)
+}
+
+func (d *deployment) slower(own, its *latency, now time.Time) bool {
+	x, known := own.value()
+	y, comparable := its.value()
+	return known && comparable && x-y > slowBy && (own.at.age(now) < latencyFresh || d.inFlight.Load() > 0)
 }

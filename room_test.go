@@ -240,9 +240,8 @@ func TestGaugeSpills(t *testing.T) {
 	require.False(t, g.spills(noon.Add(fullFresh+1), 0), "too old")
 }
 
-// S12: with 5000 tokens left and 1000, after both were seen once. (S13, the
-// faster one first, is not done: latency is left out, as it is the size of a
-// request and no load.)
+// S12: with 5000 tokens left and 1000, after both were seen once. (The requests
+// that remain are not compared: in the laboratory that changes nothing.)
 func TestS12Room(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

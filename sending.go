@@ -23,10 +23,10 @@ type sending struct {
 	ended  atomic.Bool
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
-	tokens int64       // sent to the deployment in all, with this request
-	took   time.Duration // until a whole answer began
-	streak int         // of the deployment's failures before this answer
-	header http.Header // of a stream
+	tokens int64         // sent to the deployment in all, with this request
+	took   time.Duration // until an answer that comes whole began; 0 once that was learnt from
+	streak int           // of the deployment's failures before this answer
+	header http.Header   // of a stream
 
 	timer *time.Timer
 	cause error // of the end that the timer makes

@@ -132,7 +132,8 @@ func (b *answerBody) watch(p []byte) {
 				b.used = u
 				b.send.cost.Store(u.input + u.output)
 				if b.send.took > 0 {
-					d.latencies[wholes].observe(time.Now(), float64(b.send.took)/float64(2000000+u.output))
+					d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.output))
+					b.send.took = 0
 				}
 			}
 		}

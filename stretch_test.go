@@ -21,7 +21,7 @@ func taught(stretch time.Duration) time.Duration {
 }
 
 func calmed(stretch time.Duration) time.Duration {
-	if stretch = stretch * 19 / 20; stretch < forgetStretch {
+	if stretch -= stretch / 15; stretch < forgetStretch {
 		return 0
 	}
 	return stretch

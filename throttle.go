@@ -14,15 +14,17 @@ type throttle struct {
 
 	// stretch is an extra time on top of the next hint. The first refusal after
 	// a calm is believed to the letter; repeated ones teach that many want what
-	// becomes free: each makes it half as long again, each success a twentieth
+	// becomes free: each makes it half as long again, each success a fifteenth
 	// shorter.
 	stretch time.Duration
 	before  time.Duration // the stretch before the last refusal that taught
 	pace    pacing
 }
 
-// The bounds of stretch. What a success leaves of it below forgetStretch is none.
+// The bounds of stretch, and what part of it a success takes. What is left below
+// forgetStretch is none.
 const (
+	stretchLoss   = 15
 	leastStretch  = 100 * time.Millisecond
 	mostStretch   = time.Minute
 	forgetStretch = time.Millisecond
@@ -52,7 +54,7 @@ func (t *throttle) mark(now time.Time, d time.Duration, reason string) {
 // lift is what the success of an attempt says. One that was sent after the word
 // is newer than it.
 func (t *throttle) lift(sent time.Time) {
-	if t.stretch = t.stretch * 19 / 20; t.stretch < forgetStretch {
+	if t.stretch -= t.stretch / stretchLoss; t.stretch < forgetStretch {
 		t.stretch = 0
 	}
 	if sent.After(t.since) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -160,7 +161,40 @@ func TestU2TheLastResort(t *testing.T) {
 	})
 }
 
-// U4 is not done as a figure: of a configured limit only the end of it counts.
+// U4: what is left of configured limits, when the service reports nothing.
+func TestU4Room(t *testing.T) {
+	for name, test := range map[string]struct {
+		rates
+		tokens []int64
+		after  time.Duration
+		want   float64
+	}{
+		"nothing sent":      {rates{60, 10000}, nil, 0, 1},
+		"half of tokens":    {rates{60, 10000}, []int64{5000}, 0, 0.5},
+		"half of requests":  {rates{60, 10000}, make([]int64, 30), 0, 0.5},
+		"the lesser counts": {rates{60, 10000}, append(make([]int64, 29), 6000), 0, 0.4},
+		"requests alone":    {rates{10, 0}, []int64{1e6}, 0, 0.9},
+		"more than all":     {rates{0, 1000}, []int64{3000}, 0, -2},
+		"another minute":    {rates{60, 10000}, []int64{5000}, ledgerWindow, 1},
+	} {
+		l := filled(test.rpm, test.tpm, test.tokens...)
+		require.InDelta(t, test.want, l.room(noon.Add(test.after), test.rates), 1e-9, name)
+	}
+	tr := seeded(balance(t, newNet(), azure("a", limits(0, 100_000)), azure("b", limits(0, 50_000))))
+	for range 60 {
+		ask(t, tr)
+	}
+	left := func(name string) float64 {
+		d := deploymentOf(t, tr, name)
+		return d.ledger.room(time.Now(), d.rates)
+	}
+	require.InDelta(t, left("a"), left("b"), 0.2, "compared by what is left, not by what was sent")
+	d := deploymentOf(t, tr, "a")
+	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(10000, 9000)...))
+	share, trust := d.room(time.Now())
+	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(share*10) / 10, math.Round(trust)}, "the service's own word comes first")
+}
+
 // U5, U6, U11, U12: how many of 20 requests go to a until b takes over.
 func TestU5U6U11U12(t *testing.T) {
 	each := int(chatTokens(t))

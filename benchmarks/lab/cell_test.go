@@ -33,12 +33,12 @@ func TestCell(t *testing.T) {
 	oracle := play(t, c, Oracle)
 	fmt.Println(c)
 	fmt.Printf("%-22s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s\n", "", "goodput", "/oracle", "ptu/orac",
-		"used", "429s", "wasted", "visible", "errors", "p50 ms", "p99 ms", "uneven", "recovery", "touched", "time s")
+		"used", "429s", "wasted", "visible", "errors", "p50 ms", "p99 ms", "uneven", "touched", "time s", "recovery")
 	for _, p := range chosen(t) {
 		began := time.Now()
 		f := play(t, c, p)
-		fmt.Printf("%-22s %8.3f %8.3f %8.3f %8d %8d %8.3f %8.3f %8.4f %8.0f %8.0f %8.3f %8s %8.4f %8.2f   %v\n", p.Name, f.Goodput, f.Tokens/oracle.Tokens, f.PTU/oracle.PTU,
-			f.Used, f.Refused, f.Wasted, f.Visible, f.Errors, 1e3*f.AddedP50.Seconds(), 1e3*f.AddedP99.Seconds(), f.Uneven, text("%.0f s", recovery(f)), f.Touched, f.Time.Seconds(), time.Since(began).Round(time.Millisecond))
+		fmt.Printf("%-22s %8.3f %8.3f %8.3f %8d %8d %8.3f %8.3f %8.4f %8.0f %8.0f %8.3f %8.4f %8.2f %8s   %v\n", p.Name, f.Goodput, f.Tokens/oracle.Tokens, f.PTU/oracle.PTU,
+			f.Used, f.Refused, f.Wasted, f.Visible, f.Errors, 1e3*f.AddedP50.Seconds(), 1e3*f.AddedP99.Seconds(), f.Uneven, f.Touched, f.Time.Seconds(), text("%.0f s", recovery(f)), time.Since(began).Round(time.Millisecond))
 	}
 }
 

@@ -1,0 +1,145 @@
+package spillover
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestLatencyIsRecent(t *testing.T) {
+	var l latency
+	_, known := l.value()
+	require.False(t, known)
+	l.observe(noon, 1e9)
+	x, known := l.value()
+	require.True(t, known)
+	require.InDelta(t, math.Log(1e9), x, 1e-9, "the first is believed")
+	l.observe(noon, 100e9)
+	x, _ = l.value()
+	require.InDelta(t, math.Log(1e9)+latencyLeast*math.Log(100), x, 1e-9, "another one at once changes little")
+	l.observe(noon.Add(10*latencyFolding), 5e9)
+	x, _ = l.value()
+	require.InDelta(t, math.Log(5e9), x, 1e-3, "what is old counts for nothing")
+	for _, odd := range []float64{0, -1, 1} {
+		l.observe(noon.Add(20*latencyFolding), odd)
+		x, known = l.value()
+		require.True(t, known && !math.IsInf(x, 0) && !math.IsNaN(x), odd)
+	}
+}
+
+// Whatever is seen, what is kept is between the least and the most of it.
+func TestLatencyProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var l latency
+		now, least, most := noon, math.Inf(1), math.Inf(-1)
+		for range rapid.IntRange(1, 40).Draw(t, "answers") {
+			now = now.Add(drawSpan(t, "later", time.Minute))
+			took := rapid.Float64Range(2, 1e12).Draw(t, "took")
+			least, most = min(least, math.Log(took)), max(most, math.Log(took))
+			l.observe(now, took)
+			x, known := l.value()
+			require.True(t, known)
+			require.True(t, least-1e-9 <= x && x <= most+1e-9, "%v of %v to %v", x, least, most)
+		}
+	})
+}
+
+// takes makes a host answer after a time, with so many tokens of output.
+func takes(after func() time.Duration, output int, answer roundTripFunc) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		d := after()
+		if answer == nil {
+			answer = status(200, fmt.Sprintf(`{"usage":{"prompt_tokens":10,"completion_tokens":%d}}`, output))
+		}
+		time.Sleep(d)
+		return answer(req)
+	}
+}
+
+// S13: fast and slow. What is slow is found out by its good answers alone, is
+// asked when nobody else is left, and has its share back soon after it is well.
+func TestS13Slow(t *testing.T) {
+	t.Parallel()
+	always := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+	stream := answers("text/event-stream", wholeChat)
+	for name, test := range map[string]struct {
+		a, b       roundTripFunc
+		least, top float64 // of 200, to a
+	}{
+		"five times slower":              {takes(always(time.Second), 50, nil), takes(always(5*time.Second), 50, nil), 185, 200},
+		"streams":                        {takes(always(time.Second), 0, stream), takes(always(5*time.Second), 0, stream), 185, 200},
+		"a little slower":                {takes(always(time.Second), 50, nil), takes(always(1500*time.Millisecond), 50, nil), 60, 140},
+		"more output is not slower":      {takes(always(time.Second), 50, nil), takes(always(5*time.Second), 330, nil), 60, 140},
+		"no output is told":              {takes(always(time.Second), 50, status(200, "{}")), takes(always(5*time.Second), 50, status(200, "{}")), 60, 140},
+		"what another one made, spilled": {takes(always(time.Second), 50, nil), takes(always(5*time.Second), 50, status(200, `{"usage":{"prompt_tokens":1,"completion_tokens":50}}`, "x-ms-is-spilled-over: true")), 100, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), test.a)
+				n.on(host("b"), test.b)
+				tr := seeded(balance(t, n, azure("a"), azure("b")))
+				for range 200 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, 200, resp.StatusCode)
+				}
+				require.GreaterOrEqual(t, float64(n.sends(host("a"))), test.least)
+				require.LessOrEqual(t, float64(n.sends(host("a"))), test.top)
+			})
+		})
+	}
+}
+
+func TestSlowIsAskedWhenNobodyElseIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		took := time.Second
+		n.on(host("slow"), takes(func() time.Duration { return took }, 50, nil))
+		n.on(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
+		tr := seeded(balance(t, n, azure("slow"), azure("fast")))
+		run := func(requests int) float64 {
+			before := n.sends(host("slow"))
+			for range requests {
+				resp, _ := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode)
+			}
+			return float64(n.sends(host("slow"))-before) / float64(requests)
+		}
+		require.InDelta(t, 0.5, run(100), 0.15)
+		took = 10 * time.Second
+		require.Less(t, run(300), 0.1)
+		n.on(host("fast"), status(429, "{}", "retry-after: 10"))
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode, "slow is not closed")
+		require.Equal(t, "slow", servedBy(resp))
+		n.on(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
+		time.Sleep(20 * time.Second)
+		require.Less(t, run(100), 0.15, "still slow")
+		took = time.Second
+		run(100)
+		require.InDelta(t, 0.5, run(200), 0.15, "well again")
+	})
+}
+
+// A failure is fast, and no merit.
+func TestFailuresAreNoLatency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(500, "{}"), status(429, "{}", "retry-after-ms: 1"), status(400, "{}"), status(500, `{"usage":{"completion_tokens":1}}`))
+		tr := balance(t, n, azure("a"))
+		for range 4 {
+			ask(t, tr)
+			time.Sleep(time.Minute)
+		}
+		d := deploymentOf(t, tr, "a")
+		_, whole := d.whole.value()
+		_, stream := d.stream.value()
+		require.False(t, whole || stream)
+	})
+}
