@@ -77,14 +77,14 @@ type outlook struct {
 	hopeless    bool        // all of them are out for quota or credentials
 }
 
-// look finds when the deployments of a route can be asked again, but for the
-// unfit, who are no help to the request. One that is open comes last: it was
+// look finds when the deployments of a route can be asked again, but for those
+// that are out by hand and the unfit, who are no help to the request. One that is open comes last: it was
 // not for its sake that the request was not sent.
 func (r *route) look(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
 	for d := range r.all {
 		o.deployments++
-		if slices.Contains(unfit, d) {
+		if slices.Contains(unfit, d) || d.backend.drained.Load() {
 			continue
 		}
 		until, _, throttled := d.closed(now)
@@ -124,6 +124,18 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 		resp.Header.Set("X-Should-Retry", "false")
 	}
 	return resp
+}
+
+// allDrained answers that what could take the request is out by hand. How long
+// that lasts nobody knows.
+func allDrained(in *http.Request, model string) *http.Response {
+	of := "the request"
+	if model != "" {
+		of = brief(model)
+	}
+	return synthesize(in, http.StatusServiceUnavailable, apiError{
+		Message: fmt.Sprintf("Every backend for %s is drained.", of), Type: "server_error", Code: "drained",
+	})
 }
 
 // An attemptError is why one backend gave no answer.

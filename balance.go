@@ -124,6 +124,7 @@ func (t *tier) resize() {
 			n = mean
 		}
 		d.share.Store(n)
+		d.sized.Store(d.limit.Load())
 		total += n
 		s.bounds[i] = total
 		equal = equal && n == t.members[0].share.Load()

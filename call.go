@@ -109,13 +109,15 @@ func (c *call) direct() {
 	}
 	now := time.Now()
 	for _, id := range c.ids {
-		if home := c.transport.stored.find(now, id); home != nil {
-			if r := c.route.only(home); r != nil {
+		home := c.transport.stored.find(now, id)
+		if home == nil {
+			continue
+		}
+		for _, r := range [...]*route{c.route, c.table.nameless} {
+			if r = r.only(home); r != nil {
 				c.route = r
-			} else {
-				c.route = c.table.nameless.only(home)
+				return
 			}
-			return
 		}
 	}
 	c.seeking, c.route = true, c.route.free()
@@ -161,7 +163,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	// Only the service's own word makes the transport refuse a request. Where
 	// nothing but failures speaks against all, the one due first is asked.
 	if len(c.tried) == 0 {
-		if o := c.route.look(now, nil); !o.throttled {
+		if o := c.route.look(now, nil); !o.throttled && o.soonest != nil {
 			c.tried = append(c.tried, o.soonest)
 			e, _ := o.soonest.ledger.reserve(now, o.soonest.rates, c.tokens, true)
 			return attempt{d: o.soonest, sent: now, entry: e}, true
@@ -199,6 +201,9 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if last.Response == nil {
 		last, other = other, last
 	}
+	if last.Response == nil && len(c.errs) == 0 {
+		return allDrained(c.Request, c.model), nil
+	}
 	if last.Response == nil || c.seeking && len(c.errs) > 0 && last.StatusCode == http.StatusNotFound {
 		c.discard()
 		return nil, &noAnswerError{c.model, c.errs}
@@ -211,7 +216,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 // askedAll tells whether the request failed everywhere.
 func (c *call) askedAll() bool {
 	for d := range c.route.all {
-		if !slices.Contains(c.tried, d) {
+		if !slices.Contains(c.tried, d) && !d.backend.drained.Load() {
 			return false
 		}
 	}

@@ -124,6 +124,7 @@ type deployment struct {
 	backend *backend
 	tier    *tier
 	share   atomic.Int64 // its size among those of its tier
+	sized   atomic.Int64 // the limit that was told when that was worked out
 	model   string       // what callers ask for; "" for requests that name none
 	name    string       // what the backend calls it; "" where that is what the caller said
 	rates   rates        // that are configured
@@ -151,6 +152,7 @@ type link struct {
 	health
 	answered   moment // when an answer came last
 	connecting moment // when a connection that is pending has been so for too long; zero when none is
+	drained    atomic.Bool
 }
 
 // stuck tells that a connection has been pending for long.
@@ -168,7 +170,7 @@ func (d *deployment) available(now time.Time) bool {
 
 // accepts tells whether nothing is known against the deployment or its backend.
 func (d *deployment) accepts(now time.Time) bool {
-	return d.open(now) && d.backend.open(now) && !d.backend.stuck(now)
+	return d.open(now) && d.backend.open(now) && !d.backend.stuck(now) && !d.backend.drained.Load()
 }
 
 // below tells whether there is room under the ceiling.
@@ -179,7 +181,8 @@ func (d *deployment) below() bool {
 
 // measure reads what an answer tells of the deployment's limits, see gauge.read.
 func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
-	if d.gauge.read(now, sent, tokens, h) {
+	d.gauge.read(now, sent, tokens, h)
+	if d.limit.Load() != d.sized.Load() {
 		d.tier.resize()
 	}
 }

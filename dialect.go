@@ -36,7 +36,7 @@ func newBackend(b Backend) *backend {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
 	n := &backend{
-		link: new(link),
+		link: new(link), // unless it has one already
 		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,

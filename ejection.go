@@ -94,6 +94,13 @@ func (e *ejection) succeed(sent time.Time) {
 	}
 }
 
+// amend forgets a failure that was a matter of the configuration.
+func (e *ejection) amend() {
+	if e.cause == misconfigured || e.cause == outOfQuota {
+		*e = ejection{}
+	}
+}
+
 // claim asks to be the one request that probes. It is granted where no probe
 // is needed, too.
 func (e *ejection) claim(now time.Time) bool {

@@ -62,7 +62,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 // found remembers where the objects are that the request asked around for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
-		c.transport.stored.put(now, id, b)
+		c.transport.stored.put(now, id, b.link)
 	}
 }
 

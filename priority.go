@@ -81,9 +81,9 @@ func (r *route) free() *route {
 }
 
 // only is the route to one backend, as far as the route has it.
-func (r *route) only(b *backend) *route {
+func (r *route) only(home *link) *route {
 	for d := range r.all {
-		if d.backend == b {
+		if d.backend.link == home {
 			return &route{r.model, []*tier{d.tier.with([]*deployment{d}, new(shares), d.tier.budget)}}
 		}
 	}
@@ -102,7 +102,8 @@ func (r *route) all(yield func(*deployment) bool) {
 }
 
 // newRoute sorts deployments into tiers.
-func newRoute(model string, deployments []*deployment) *route {
+// Where an earlier route has the same tier its budget goes on.
+func newRoute(model string, deployments []*deployment, old *route) *route {
 	r := &route{model: model}
 	byPriority := func(a, b *deployment) int { return cmp.Compare(a.backend.priority, b.backend.priority) }
 	deployments = slices.SortedStableFunc(slices.Values(deployments), byPriority)
@@ -112,7 +113,7 @@ func newRoute(model string, deployments []*deployment) *route {
 		for n < len(deployments) && deployments[n].backend.priority == p {
 			n++
 		}
-		t := newTier(p, deployments[:n:n], new(budget))
+		t := newTier(p, deployments[:n:n], old.budget(p))
 		for _, d := range t.members {
 			d.tier = t
 		}
@@ -120,6 +121,31 @@ func newRoute(model string, deployments []*deployment) *route {
 		deployments = deployments[n:]
 	}
 	return r
+}
+
+// budget is that of a tier, or a new one.
+func (r *route) budget(priority int) *budget {
+	if r != nil {
+		for _, t := range r.tiers {
+			if t.priority == priority {
+				return t.budget
+			}
+		}
+	}
+	return new(budget)
+}
+
+// states are those of the deployments of a route that a backend has under the
+// same name as before.
+func (r *route) states() map[*link]*deployment {
+	if r == nil {
+		return nil
+	}
+	known := map[*link]*deployment{}
+	for d := range r.all {
+		known[d.backend.link] = d
+	}
+	return known
 }
 
 // A table finds the route of a model. Reading it takes one atomic load; it
@@ -137,8 +163,17 @@ type table struct {
 // configured, as callers may make names up. Those that come later share one.
 const maxRoutes = 1000
 
-func newTable(backends []*backend) *table {
+// otherModels is what Status calls those.
+const otherModels = "*"
+
+// newTable makes the table of backends. What an earlier one knows of the
+// deployments that stay is kept.
+func newTable(backends []*backend, old *table) *table {
 	t := &table{backends: backends}
+	known := map[string]*route{}
+	if routes := old.routes.Load(); routes != nil {
+		known = *routes
+	}
 	names := map[string]bool{}
 	for _, b := range backends {
 		for name := range b.models {
@@ -148,34 +183,56 @@ func newTable(backends []*backend) *table {
 	t.models = slices.Sorted(maps.Keys(names))
 	routes := map[string]*route{}
 	for _, name := range t.models {
-		routes[name] = t.build(name)
+		routes[name] = t.build(name, known[name])
 	}
-	t.routes.Store(&routes)
-	t.nameless = t.build("")
+	t.nameless = t.build("", old.nameless)
 	if slices.ContainsFunc(backends, func(b *backend) bool { return b.models == nil }) {
-		t.others = t.build("*")
-		for d := range t.others.all {
-			d.name = ""
+		t.others = t.build(otherModels, old.others)
+		for model, r := range known {
+			if routes[model] == nil && len(routes) < maxRoutes+len(t.models) {
+				routes[model] = t.build(model, r)
+			}
 		}
 	}
+	t.routes.Store(&routes)
 	return t
 }
 
-// build makes the route of a model, with deployments of which nothing is known.
-func (t *table) build(model string) *route {
+// same is the backend of the same name at the same place, nil if there is none.
+func (t *table) same(b *backend) *backend {
+	for _, other := range t.backends {
+		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base {
+			return other
+		}
+	}
+	return nil
+}
+
+// build makes the route of a model. What an earlier one knows of deployments
+// that a backend calls the same is kept.
+func (t *table) build(model string, old *route) *route {
 	var serving []*deployment
+	known := old.states()
 	for _, b := range t.backends {
 		m, ok := Model{Deployment: model}, b.models == nil || model == ""
 		if !ok {
 			m, ok = b.models[model]
 		}
-		if ok {
-			serving = append(serving, &deployment{
-				state: new(state), backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)},
-			})
+		if !ok {
+			continue
 		}
+		d := &deployment{backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)}}
+		if model == otherModels {
+			d.name = "" // as the caller says
+		}
+		if was := known[b.link]; was != nil && was.name == d.name {
+			d.state = was.state
+		} else {
+			d.state = new(state)
+		}
+		serving = append(serving, d)
 	}
-	return newRoute(model, serving)
+	return newRoute(model, serving, old)
 }
 
 // find is the route of a model, nil when no backend serves it.
@@ -199,7 +256,7 @@ func (t *table) find(model string) *route {
 		return t.others
 	}
 	grown := maps.Clone(routes)
-	grown[model] = t.build(model)
+	grown[model] = t.build(model, nil)
 	t.routes.Store(&grown)
 	return grown[model]
 }

@@ -54,7 +54,7 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 		}
 		members = append(members, tier)
 	}
-	return newRoute("m", rapid.Permutation(all).Draw(t, "order")), members, tried
+	return newRoute("m", rapid.Permutation(all).Draw(t, "order"), nil), members, tried
 }
 
 // candidates is the oracle: those of the first tier that has any.

@@ -35,11 +35,11 @@ const (
 // read takes the limits from the header of an answer to a request that was sent
 // at a time, when so many tokens had been sent. They are live values: under
 // pressure Azure lowers a limit for a time (Azure's quota page). Placeholders
-// (-1, 0 of 0) are no values. It reports whether the limit changed.
-func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized bool) {
+// (-1, 0 of 0) are no values.
+func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) {
 	if limit, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && limit > 0 {
 		limit = min(limit, mostTokens)
-		resized = g.limit.Swap(limit) != limit
+		g.limit.Store(limit)
 		left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64)
 		if err == nil && tokens >= g.covered.Load() {
 			g.remaining.Store(min(max(left, -mostTokens), mostTokens))
@@ -54,7 +54,6 @@ func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized 
 			g.reported.set(now)
 		}
 	}
-	return resized
 }
 
 // spend counts the tokens of a request that is sent, and tells their sum.

@@ -132,13 +132,17 @@ func TestRoomThatIsUnknown(t *testing.T) {
 	})
 }
 
-func TestGaugeTellsOfAChange(t *testing.T) {
-	g := new(gauge)
+// A limit that changes makes the tier work out its sizes anew, and only that.
+func TestMeasureResizes(t *testing.T) {
+	tier := sized(size{weight: 1})
+	d := tier.members[0]
 	for _, step := range []struct {
 		limit   any
 		changes bool
 	}{{1000, true}, {1000, false}, {-1, false}, {0, false}, {"", false}, {500, true}, {500, false}, {1000, true}} {
-		require.Equal(t, step.changes, g.read(noon, noon, g.sent.Load(), headerOf(tells(step.limit, 1)...)), step.limit)
+		before := tier.shares.Load()
+		d.measure(noon, noon, d.sent.Load(), headerOf(tells(step.limit, 1)...))
+		require.Equal(t, step.changes, before != tier.shares.Load(), step.limit)
 	}
 }
 

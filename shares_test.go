@@ -28,7 +28,7 @@ func sizedRoute(sizes ...size) *route {
 		d.limit.Store(s.limit)
 		all = append(all, d)
 	}
-	return newRoute("m", all)
+	return newRoute("m", all, nil)
 }
 
 // sharesOf is the sizes that a tier goes by.
@@ -214,7 +214,7 @@ func TestSharesOfARouteOfOneRequest(t *testing.T) {
 			tier := r.tiers[0]
 			want := sharesOf(tier)
 			for _, d := range tier.members {
-				only := r.only(d.backend)
+				only := r.only(d.backend.link)
 				require.Same(t, d, only.choose(&query{now: noon, random: rand.Uint64}))
 				require.Equal(t, want, sharesOf(tier))
 			}

@@ -19,18 +19,19 @@ type BackendStatus struct {
 	Name        string
 	URL         string // scheme, host and base path
 	Weight      int
-	Available   bool               // whether the backend as a whole can be connected to
-	Until       time.Time          // if not: when it is probed; else the zero time
-	Reason      string             // if not: why, such as "no connection"
+	Available   bool               // whether it can be connected to and is not drained
+	Drained     bool               // whether it is out by hand, see [Transport.Drain]
+	Until       time.Time          // if not available: when it is probed; else, and when drained, the zero time
+	Reason      string             // if not available: why, such as "no connection"
 	Deployments []DeploymentStatus // those of the configuration, and those that were asked for
 }
 
 // A DeploymentStatus is one deployment: a model of a backend.
 type DeploymentStatus struct {
-	Model     string    // what callers ask for; "" for requests that name none, "*" for models beyond the first thousand
+	Model     string    // what callers ask for; "" for requests that name none, "*" for those beyond the first thousand that are not configured
 	Name      string    // what the backend calls it
 	Available bool      // whether it may be chosen, its backend's state included
-	Until     time.Time // if not: when it is asked again; else the zero time
+	Until     time.Time // if not: when it is asked again; else, and when drained, the zero time
 	Reason    string    // if not: why, such as "429 rate_limit_reached"
 	InFlight  int       // requests whose answer has not ended
 	Served    uint64    // answers that went to the caller, those to its own mistakes (400) included
@@ -39,6 +40,8 @@ type DeploymentStatus struct {
 
 	InputTokens, OutputTokens int64 // as answers told in their usage
 }
+
+const drainedReason = "drained"
 
 // Status tells, for every tier, backend and deployment, whether it is
 // available, and if not until when and why.
@@ -49,8 +52,11 @@ func (t *Transport) Status() Status {
 	for _, r := range table.all() {
 		for d := range r.all {
 			until, reason, _ := d.closed(now)
+			if d.backend.drained.Load() {
+				until, reason = time.Time{}, drainedReason
+			}
 			s := DeploymentStatus{
-				Model: d.model, Name: d.name, Available: until.IsZero(), Until: until, Reason: reason,
+				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
 				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
 				InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
@@ -66,9 +72,12 @@ func (t *Transport) Status() Status {
 		for _, d := range t.members {
 			b := d.backend
 			until, reason, _ := b.closed(now)
+			if b.drained.Load() {
+				until, reason = time.Time{}, drainedReason
+			}
 			tier.Backends = append(tier.Backends, BackendStatus{
 				Name: b.name, URL: b.scheme + "://" + b.host + b.base, Weight: b.weight,
-				Available: until.IsZero(), Until: until, Reason: reason, Deployments: byBackend[b],
+				Available: reason == "", Drained: b.drained.Load(), Until: until, Reason: reason, Deployments: byBackend[b],
 			})
 		}
 		s.Tiers = append(s.Tiers, tier)

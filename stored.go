@@ -56,19 +56,19 @@ type stored struct {
 }
 
 type place struct {
-	id      string
-	backend *backend
-	until   time.Time
+	id    string
+	home  *link
+	until time.Time
 }
 
 // put remembers that a backend has an object.
-func (s *stored) put(now time.Time, id string, b *backend) {
+func (s *stored) put(now time.Time, id string, home *link) {
 	s.any.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.byID[id]; e != nil {
 		p := e.Value.(*place)
-		p.backend, p.until = b, now.Add(storedFor)
+		p.home, p.until = home, now.Add(storedFor)
 		s.recent.MoveToFront(e)
 		return
 	}
@@ -76,14 +76,14 @@ func (s *stored) put(now time.Time, id string, b *backend) {
 		s.byID = map[string]*list.Element{}
 	}
 	id = strings.Clone(id) // it may be a piece of something large
-	s.byID[id] = s.recent.PushFront(&place{id, b, now.Add(storedFor)})
+	s.byID[id] = s.recent.PushFront(&place{id, home, now.Add(storedFor)})
 	if len(s.byID) > maxStored {
 		s.drop(s.recent.Back())
 	}
 }
 
 // find is the backend that has an object, nil when that is not known.
-func (s *stored) find(now time.Time, id string) *backend {
+func (s *stored) find(now time.Time, id string) *link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.byID[id]
@@ -95,7 +95,7 @@ func (s *stored) find(now time.Time, id string) *backend {
 		s.drop(e)
 		return nil
 	}
-	return p.backend
+	return p.home
 }
 
 func (s *stored) drop(e *list.Element) {

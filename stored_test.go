@@ -263,7 +263,7 @@ func TestStoredHomeFails(t *testing.T) {
 func TestStoredHomeWithoutTheModel(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
-	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1])
+	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1].link)
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
 	require.Equal(t, "b", servedBy(resp))
 	require.Contains(t, n.seen[0].body, `"model":"m"`)
@@ -423,7 +423,7 @@ func TestStoredAskedAroundAndFailed(t *testing.T) {
 func TestStoredBounded(t *testing.T) {
 	now := time.Now()
 	var s stored
-	b := &backend{}
+	b := new(link)
 	s.put(now, "resp_a", b)
 	s.put(now, "resp_b", b)
 	s.put(now, "resp_a", b) // seen again
@@ -531,7 +531,7 @@ func TestStoredNotLearntFromErrors(t *testing.T) {
 
 func TestStoredMemory(t *testing.T) {
 	var s stored
-	b, now := &backend{}, time.Now()
+	b, now := new(link), time.Now()
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -609,7 +609,7 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 func TestStoredFileInChat(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	tr.stored.put(time.Now(), "file-abc", tr.table().backends[1])
+	tr.stored.put(time.Now(), "file-abc", tr.table().backends[1].link)
 	for range 20 {
 		req := newChat(t, "/v1/chat/completions")
 		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`

@@ -141,7 +141,7 @@ func (b *answerBody) watch(p []byte) {
 	if b.ids.key != "" {
 		for value := range b.ids.values(p) {
 			if id, ok := unquote(value); ok && isID([]byte(id)) {
-				b.send.call.transport.stored.put(time.Now(), id, d.backend)
+				b.send.call.transport.stored.put(time.Now(), id, d.backend.link)
 			}
 		}
 	}

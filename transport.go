@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,9 @@ type Transport struct {
 	random func() uint64
 	closed atomic.Bool
 	done   chan struct{} // closed with it
+
+	changing sync.Mutex      // held by what changes setup or drained
+	drained  map[string]bool // backends that are out by hand, whether configured or not
 }
 
 // A setup is what one configuration makes. A request ends with the one that it
@@ -42,19 +46,31 @@ func New(cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	t := &Transport{random: rand.Uint64, done: make(chan struct{}), drained: map[string]bool{}}
+	t.setup.Store(newSetup(cfg, &setup{table: new(table)}))
+	return t, nil
+}
+
+// newSetup takes a Config over that was normalized. What is known of deployments
+// that are in an earlier setup, too, is kept.
+func newSetup(cfg Config, old *setup) *setup {
 	var backends []*backend
 	for _, b := range cfg.Backends {
-		backends = append(backends, newBackend(b))
+		n := newBackend(b)
+		if was := old.table.same(n); was != nil {
+			n.link = was.link
+		}
+		backends = append(backends, n)
 	}
 	cfg.Backends = nil
-	s := &setup{cfg: cfg, base: cfg.Base, table: newTable(backends)}
+	s := &setup{cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
 	if s.base == nil {
-		s.own = ownBase()
+		if s.own = old.own; s.own == nil {
+			s.own = ownBase()
+		}
 		s.base = s.own
 	}
-	t := &Transport{random: rand.Uint64, done: make(chan struct{})}
-	t.setup.Store(s)
-	return t, nil
+	return s
 }
 
 // String names the backends. A Transport can be printed without its keys.
@@ -119,6 +135,8 @@ func (t *Transport) CloseIdleConnections() {
 // spared; those under way finish. A Base that was given to
 // New is left alone. Close may be called more than once; its error is nil.
 func (t *Transport) Close() error {
+	t.changing.Lock()
+	defer t.changing.Unlock()
 	if t.closed.Swap(true) {
 		return nil
 	}
