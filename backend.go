@@ -51,6 +51,16 @@ type Backend struct {
 	// own name.
 	Models []Model
 
+	// Defaults are fields of the body that this backend sets where the caller
+	// left them out, such as a max_completion_tokens or a temperature, in JSON
+	// requests that generate text: chat completions, completions and responses.
+	// Of the maximum of output tokens each has its own name (max_tokens or
+	// max_completion_tokens, and max_output_tokens): it is set only where it
+	// belongs, and not beside one of the caller's. Values are what
+	// [encoding/json] can marshal; model and stream cannot be set. Bodies beyond
+	// 32 MiB are left as they are.
+	Defaults map[string]any
+
 	// HeaderTimeout is how long an attempt may take until the header of its
 	// answer is there and, for a stream, its first content; then the request
 	// moves on. It counts from the send, the time to connect and to send the
@@ -204,6 +214,7 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 		bad("APIKey", "has a space, a line break or a character that is not ASCII")
 	}
 	b.normalizeModels(bad)
+	b.normalizeDefaults(bad)
 }
 
 // maxWeight keeps the sum of the weights of many backends within an int32.

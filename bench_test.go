@@ -131,7 +131,7 @@ func BenchmarkChoose(b *testing.B) {
 }
 
 func findModel(text []byte) (model string, at span, found bool) {
-	n := findNaming(text, "")
+	n := findNaming(text, "", nil)
 	return n.model, n.at, n.named
 }
 

@@ -145,19 +145,25 @@ type splice struct {
 	text string
 }
 
-func (s splice) none() bool { return s == splice{} }
+// Edits are what is replaced in a body, in the order of the text. Its zero
+// value, like that of a splice, changes nothing.
+type edits [2]splice
 
-// spliced is the length of the body with a splice.
-func (b *body) spliced(s splice) int64 {
+// edited is the length of the body with edits.
+func (b *body) edited(e edits) int64 {
 	if b.length < 0 {
 		return -1
 	}
-	return b.length - int64(s.at.to-s.at.from) + int64(len(s.text))
+	n := b.length
+	for _, s := range e {
+		n += int64(len(s.text) - (s.at.to - s.at.from))
+	}
+	return n
 }
 
 // open makes a the body for one more attempt.
-func (b *body) open(a *attemptBody, s splice) error {
-	a.splice, a.only = s, b.again == nil
+func (b *body) open(a *attemptBody, e edits) error {
+	a.edits, a.only = e, b.again == nil
 	if b.own != nil {
 		a.src, b.own = b.own, nil
 		return nil
@@ -179,9 +185,9 @@ type attemptBody struct {
 	closed atomic.Bool // no read begins any more
 
 	reading sync.Mutex // what follows belongs to the Read under way
-	splice  splice
-	read    int  // bytes of src that were passed or skipped, until the splice is done
-	put     int  // bytes of the splice's text that were passed
+	edits   edits
+	read    int  // bytes of src that were passed or skipped, until the edits are done
+	put     int  // bytes of the text of the edit at hand that were passed
 	used    bool // read from
 }
 
@@ -194,25 +200,26 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		return 0, errClosedBody
 	}
 	a.used = true
-	if a.splice.none() || len(p) == 0 {
-		return a.src.Read(p)
-	}
-	if before := a.splice.at.from - a.read; before > 0 {
-		n, err := a.src.Read(p[:min(len(p), before)])
-		a.read += n
-		return n, err
-	}
-	if a.put < len(a.splice.text) {
-		n := copy(p, a.splice.text[a.put:])
-		a.put += n
-		return n, nil
-	}
-	if n := a.splice.at.to - a.read; n > 0 {
-		if _, err := io.CopyN(io.Discard, a.src, int64(n)); err != nil {
-			return 0, err
+	for len(p) > 0 && a.edits != (edits{}) {
+		s := a.edits[0]
+		if before := s.at.from - a.read; before > 0 {
+			n, err := a.src.Read(p[:min(len(p), before)])
+			a.read += n
+			return n, err
 		}
+		if a.put < len(s.text) {
+			n := copy(p, s.text[a.put:])
+			a.put += n
+			return n, nil
+		}
+		if n := s.at.to - a.read; n > 0 {
+			if _, err := io.CopyN(io.Discard, a.src, int64(n)); err != nil {
+				return 0, err
+			}
+			a.read = s.at.to
+		}
+		a.edits, a.put = edits{a.edits[1]}, 0
 	}
-	a.splice = splice{}
 	return a.src.Read(p)
 }
 

@@ -121,6 +121,15 @@ func (cfg Config) normalize() (Config, error) {
 
 // clashes are the mistakes that no backend makes alone.
 func clashes(backends []Backend) (found []string) {
+	fields := map[string]bool{}
+	for _, b := range backends {
+		for name := range b.Defaults {
+			fields[name] = true
+		}
+	}
+	if len(fields) > maxPresets {
+		found = append(found, fmt.Sprintf("Backends: their Defaults have %d different fields, %d are possible", len(fields), maxPresets))
+	}
 	// An account's deployment that is listed twice would be asked twice and
 	// counted as two. Token functions cannot be compared: each is its own account.
 	type deployment struct{ url, key, name string }

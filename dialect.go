@@ -24,6 +24,7 @@ type backend struct {
 	key           string
 	bearerKey     string // the same as OpenAI wants it
 	token         TokenFunc
+	presets       []preset
 	models        map[string]Model // by what callers ask for; nil: everything
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
@@ -39,7 +40,7 @@ func newBackend(b Backend) *backend {
 		link: new(link), // unless it has one already
 		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
-		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
+		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))
@@ -59,7 +60,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	if name == "" {
 		name = r.model
 	}
-	change, err := r.rename(b, name)
+	change, err := r.edits(b, name)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	s.body = &s.space
-	out.Body, out.ContentLength, out.GetBody = s.body, r.body.spliced(change), nil
+	out.Body, out.ContentLength, out.GetBody = s.body, r.body.edited(change), nil
 	if r.body.again != nil {
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {

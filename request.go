@@ -19,6 +19,7 @@ type request struct {
 	ids     []string // of stored objects that the request is about
 	tokens  int64    // an estimate of what it costs
 
+	fields []string              // that backends set, by their bits
 	count  func(body []byte) int // Config.CountTokens
 	stores bool                  // any stored object is known
 }
@@ -39,6 +40,9 @@ type naming struct {
 	pictured   int64  // bytes of the pictures
 	cacheKey   string // prompt_cache_key
 	background bool   // the answer is stored and made later: it is begun once
+	given      uint64 // which of the fields are there that backends set
+	capped     bool   // a maximum of output tokens is, under either name
+	whole      bool   // all of the body was read
 }
 
 // read looks at the body once, for all that must be found there.
@@ -155,7 +159,8 @@ func (r *request) scan() error {
 			r.naming = findForm(contentType, text)
 			return
 		}
-		r.naming = findNaming(text, r.target.model)
+		r.naming = findNaming(text, r.target.model, r.fields)
+		r.naming.whole = len(text) < maxBuffered
 		r.naming.pictures, r.naming.pictured = findPictures(text)
 		if r.count != nil {
 			r.naming.prompt = int64(max(0, r.count(text)))
@@ -179,11 +184,17 @@ func (r *request) refers() bool {
 }
 
 // findNaming reads what a JSON body says of itself. usual is the name that the
-// model is likely to have.
-func findNaming(text []byte, usual string) naming {
+// model is likely to have, and fields those that backends may set.
+func findNaming(text []byte, usual string, fields []string) naming {
 	var n naming
 	for key, value := range members(text) {
-		switch k := key.in(text); {
+		k := key.in(text)
+		for i, field := range fields {
+			if isKey(k, field) {
+				n.given |= 1 << i
+			}
+		}
+		switch {
 		case isKey(k, "model"):
 			n.at, n.named = value, true
 			if v := value.in(text); len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
@@ -191,7 +202,8 @@ func findNaming(text []byte, usual string) naming {
 			} else {
 				n.model, _ = unquote(v)
 			}
-		case isKey(k, "max_tokens"), isKey(k, "max_completion_tokens"), isKey(k, "max_output_tokens"):
+		case isKey(k, maxTokens), isKey(k, maxCompletionTokens), isKey(k, maxOutputTokens):
+			n.capped = true
 			if most, err := strconv.ParseInt(string(value.in(text)), 10, 32); err == nil {
 				n.most = max(n.most, most)
 			}
@@ -208,6 +220,37 @@ func findNaming(text []byte, usual string) naming {
 		n.more = next < len(text) && text[next] != '}'
 	}
 	return n
+}
+
+// edits are what must change in the body for a backend: the name of the
+// deployment, and the fields that the backend sets.
+func (r *request) edits(b *backend, deployment string) (edits, error) {
+	name, err := r.rename(b, deployment)
+	if err != nil || len(b.presets) == 0 || !generates(r.op) {
+		return edits{name}, err
+	}
+	if err := r.scan(); err != nil {
+		return edits{}, err
+	}
+	n := r.naming
+	text := ""
+	if n.open && n.whole && n.boundary == "" {
+		text = r.preset(b)
+	}
+	put := splice{span{n.gap, n.gap}, text}
+	switch {
+	case text == "":
+		return edits{name}, nil
+	case name == splice{} && !n.more:
+		put.text = strings.TrimSuffix(text, ",")
+		return edits{put}, nil
+	case name == splice{}:
+		return edits{put}, nil
+	case name.at == put.at:
+		put.text += name.text
+		return edits{put}, nil
+	}
+	return edits{put, name}, nil
 }
 
 // rename is what must change in the body so that it names the deployment, if

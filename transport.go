@@ -35,6 +35,8 @@ type setup struct {
 	base  http.RoundTripper
 	own   *http.Transport // base, if it is the Transport's own
 	table *table
+
+	fields []string // that backends set in bodies, by their bits
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -63,7 +65,7 @@ func newSetup(cfg Config, old *setup) *setup {
 		backends = append(backends, n)
 	}
 	cfg.Backends = nil
-	s := &setup{cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	s := &setup{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
 	if s.base == nil {
 		if s.own = old.own; s.own == nil {
 			s.own = ownBase()
@@ -109,7 +111,7 @@ func ownBase() *http.Transport {
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
+	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
 	// A body that no attempt took is closed here.
 	defer c.body.close()
 	resp, err := c.do()

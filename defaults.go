@@ -1,0 +1,121 @@
+package spillover
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A preset is a member of a JSON body that a backend sets where the caller left
+// it out.
+type preset struct {
+	name string
+	text string // the member, as JSON
+	bit  uint64 // which of a setup's it is
+}
+
+// maxPresets is how many different names all backends together may have: one
+// scan of a body tells for each whether it is there.
+const maxPresets = 64
+
+// The names that a maximum of output tokens has. A service takes the first or
+// the second, not both.
+const (
+	maxTokens           = "max_tokens"
+	maxCompletionTokens = "max_completion_tokens"
+	maxOutputTokens     = "max_output_tokens"
+)
+
+// presetText is a field of Backend.Defaults as JSON.
+func presetText(name string, value any) (string, error) {
+	switch name {
+	case "":
+		return "", errors.New("a field has no name")
+	case "model", "stream":
+		return "", errors.New("is the request's own, and decides what the answer is")
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return "", err
+	}
+	return quote(name) + ":" + strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// normalizeDefaults tells every mistake of the fields to set.
+func (b *Backend) normalizeDefaults(bad func(field, format string, args ...any)) {
+	for _, name := range slices.Sorted(maps.Keys(b.Defaults)) {
+		if _, err := presetText(name, b.Defaults[name]); err != nil {
+			bad("Defaults", "%q: %v", name, err)
+		}
+	}
+	_, one := b.Defaults[maxTokens]
+	_, other := b.Defaults[maxCompletionTokens]
+	if one && other {
+		bad("Defaults", "%q excludes %q", maxTokens, maxCompletionTokens)
+	}
+}
+
+// presets are those of a backend whose Defaults were normalized.
+func presets(defaults map[string]any) (all []preset) {
+	for _, name := range slices.Sorted(maps.Keys(defaults)) {
+		text, err := presetText(name, defaults[name])
+		if err != nil {
+			panic("spillover: Defaults were not normalized: " + err.Error())
+		}
+		all = append(all, preset{name: name, text: text})
+	}
+	return all
+}
+
+// presetNames gives each name among the presets of backends a bit of its own.
+func presetNames(backends []*backend) (names []string) {
+	for _, b := range backends {
+		for i := range b.presets {
+			p := &b.presets[i]
+			at := slices.Index(names, p.name)
+			if at < 0 {
+				at, names = len(names), append(names, p.name)
+			}
+			p.bit = 1 << at
+		}
+	}
+	return names
+}
+
+// generates tells of the operations that generate text: only those are preset.
+func generates(op string) bool {
+	return op == "chat/completions" || op == "completions" || op == "responses"
+}
+
+// suits tells whether such an operation has a field of that name: not all call
+// the maximum alike.
+func (p preset) suits(op string) bool {
+	switch p.name {
+	case maxTokens:
+		return op != "responses"
+	case maxCompletionTokens:
+		return op == "chat/completions"
+	case maxOutputTokens:
+		return op == "responses"
+	}
+	return true
+}
+
+// preset is the members that a backend adds to the body, each with a comma
+// behind it.
+func (r *request) preset(b *backend) string {
+	var text strings.Builder
+	for _, p := range b.presets {
+		if !p.suits(r.op) || r.naming.given&p.bit != 0 || r.naming.capped && (p.name == maxTokens || p.name == maxCompletionTokens) {
+			continue
+		}
+		text.WriteString(p.text)
+		text.WriteByte(',')
+	}
+	return text.String()
+}
