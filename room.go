@@ -37,11 +37,9 @@ const (
 // pressure Azure lowers a limit for a time (Azure's quota page). Placeholders
 // (-1, 0 of 0) are no values.
 func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) {
-	if limit, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && limit > 0 {
-		limit = min(limit, mostTokens)
-		g.limit.Store(limit)
-		left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64)
-		if err == nil && tokens >= g.covered.Load() {
+	if limit, ok := tokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
+		g.limit.Store(min(limit, mostTokens))
+		if left, ok := tokenCount(h, "X-Ratelimit-Remaining-Tokens"); ok && tokens >= g.covered.Load() {
 			g.remaining.Store(min(max(left, -mostTokens), mostTokens))
 			g.covered.Store(tokens)
 			g.sampled.set(sent)
@@ -54,6 +52,15 @@ func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) {
 			g.reported.set(now)
 		}
 	}
+}
+
+func tokenCount(h http.Header, name string) (n int64, ok bool) {
+	text := field(h, name)
+	if text == "" {
+		return 0, false // without the error that parsing it would make
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
 }
 
 // spend counts the tokens of a request that is sent, and tells their sum.
