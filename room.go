@@ -37,11 +37,11 @@ const (
 // pressure Azure lowers a limit for a time (Azure's quota page). Placeholders
 // (-1, 0 of 0) are no values. It reports whether the limit changed.
 func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized bool) {
-	if limit, err := strconv.ParseInt(field(h, "X-Ratelimit-Limit-Tokens"), 10, 64); err == nil && limit > 0 {
+	if limit, ok := tokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
 		limit = min(limit, mostTokens)
 		resized = g.limit.Swap(limit) != limit
-		left, err := strconv.ParseInt(field(h, "X-Ratelimit-Remaining-Tokens"), 10, 64)
-		if err == nil && tokens >= g.covered.Load() {
+		left, ok := tokenCount(h, "X-Ratelimit-Remaining-Tokens")
+		if ok && tokens >= g.covered.Load() {
 			g.remaining.Store(min(max(left, -mostTokens), mostTokens))
 			g.covered.Store(tokens)
 			g.sampled.set(sent)
@@ -55,6 +55,17 @@ func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) (resized 
 		}
 	}
 	return resized
+}
+
+// tokenCount is a number of tokens in a header. Many answers have none: an error would
+// cost an allocation.
+func tokenCount(h http.Header, name string) (int64, bool) {
+	text := field(h, name)
+	if text == "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
 }
 
 // spend counts the tokens of a request that is sent, and tells their sum.

@@ -14,6 +14,7 @@ import (
 // requests in flight, a context of its own with a time limit, and the body.
 type sending struct {
 	attempt
+	attemptRecord
 	call   *call
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -38,7 +39,7 @@ func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
 	a.d.inFlight.Add(1)
 	s.tokens = a.d.spend(c.tokens)
-	s.ctx, s.cancel = context.WithCancelCause(c.Context())
+	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	return s.traced(s.ctx)
 }
 
@@ -89,6 +90,9 @@ func (s *sending) end() {
 		if s.connect != nil {
 			s.connect.Stop()
 		}
+		if s.parted.Swap(true) {
+			s.call.finish(s)
+		}
 	}
 }
 
@@ -133,6 +137,7 @@ func (s *sending) brokeOff() {
 	if s.ended.Load() || s.call.Context().Err() != nil {
 		return
 	}
+	s.fate.Store(endedBroken)
 	s.blame(outcome{cause: noAnswer, reason: "answer broke off"})
 }
 
@@ -144,6 +149,7 @@ func (s *sending) endedWith(event []byte) {
 	if t != failing {
 		return
 	}
+	s.fate.Store(endedBroken)
 	status, h := standsFor(s.header, problem)
 	switch o := judge(status, h, problem, s.call.op, time.Now()); {
 	case o.verdict == throttled, o.verdict == failed && o.wait > 0:
@@ -164,4 +170,5 @@ func (s *sending) blame(o outcome) {
 		}
 		d.ejection.fail(now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
 	})
+	s.call.tell(&d.health, d, now, o)
 }

@@ -98,8 +98,11 @@ func (b *answerBody) conclude(err error) error {
 	case err != io.EOF:
 		err = b.send.explain(err)
 		b.send.brokeOff()
-	case b.tail != nil:
-		b.send.endedWith(lastEvent(b.tail))
+	default:
+		b.send.fate.Store(endedWhole)
+		if b.tail != nil {
+			b.send.endedWith(lastEvent(b.tail))
+		}
 	}
 	return err
 }
@@ -131,6 +134,8 @@ func (b *answerBody) watch(p []byte) {
 				d.output.Add(u.output - b.used.output)
 				b.used = u
 				b.send.cost.Store(u.input + u.output)
+				b.send.input.Store(u.input)
+				b.send.output.Store(u.output)
 			}
 		}
 	}

@@ -19,6 +19,7 @@ import (
 type Transport struct {
 	setup  atomic.Pointer[setup]
 	stored stored
+	models models
 	random func() uint64
 	closed atomic.Bool
 	done   chan struct{} // closed with it
@@ -31,6 +32,7 @@ type setup struct {
 	base  http.RoundTripper
 	own   *http.Transport // base, if it is the Transport's own
 	table *table
+	*telemetry
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
@@ -53,7 +55,13 @@ func New(cfg Config) (*Transport, error) {
 		s.base = s.own
 	}
 	t := &Transport{random: rand.Uint64, done: make(chan struct{})}
+	if s.telemetry, err = newTelemetry(cfg, backends); err != nil {
+		return nil, err
+	}
 	t.setup.Store(s)
+	if err := s.observe(t); err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 
@@ -94,16 +102,19 @@ func ownBase() *http.Transport {
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
+	c.ctx, c.begun = in.Context(), time.Now()
 	// A body that no attempt took is closed here.
 	defer c.body.close()
 	resp, err := c.do()
 	if err != nil {
+		c.conclude(nil, err)
 		return nil, err
 	}
 	resp.Request = in
 	tellWaited(resp, c.waited)
 	c.about = [2]string{c.from, strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.about[:1:1], c.about[1:]
+	c.conclude(resp, nil)
 	return resp, nil
 }
 
@@ -123,6 +134,7 @@ func (t *Transport) Close() error {
 		return nil
 	}
 	close(t.done)
+	t.setup.Load().unobserve()
 	if own := t.setup.Load().own; own != nil {
 		own.CloseIdleConnections()
 	}
