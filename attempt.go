@@ -28,8 +28,14 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt,
 			a.release(now)
 		}
 	}
-	if !ok {
+	switch {
+	case !ok:
 		d.ledger.settle(a.entry, 0, false)
+	case a.backendProbe:
+		c.tell(&d.backend.health, d, now, outcome{})
+		fallthrough
+	case a.probe:
+		c.tell(&d.health, d, now, outcome{})
 	}
 	return a, ok
 }
@@ -48,10 +54,12 @@ func (a attempt) release(now time.Time) {
 // error the request is to move on.
 func (c *call) attempt(a attempt) (*http.Response, error) {
 	d := a.d
-	bearer, err := d.backend.bearer(c.Context())
+	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
 		d.ledger.settle(a.entry, 0, false)
-		return nil, c.learn(a, nil, err, outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"})
+		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"}
+		c.countAttempt(d, failed.String(), errorType(0, o.reason))
+		return nil, c.learn(a, nil, err, o)
 	}
 	// Each attempt has its own: a base may still hold the one of the last.
 	s := &c.first
@@ -68,6 +76,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		c.giveUp()
 		return nil, err
 	}
+	out = s.openSpan(out)
 	c.sends++
 	s.limit(d.backend.headerTimeout, errHeaderTimeout)
 	resp, o, err := c.send(s, out)
@@ -81,14 +90,18 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		o = judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
+		s.judged(o, err)
 		return nil, c.learn(a, nil, err, o)
 	}
 	if o.verdict == served {
 		s.cost.CompareAndSwap(0, c.tokens) // unless its usage was read already
+		s.log(served.String(), wellBy(resp))
+	} else {
+		s.judged(o, nil)
 	}
 	if o.verdict == served || o.verdict == answered || o.final {
 		s.body.keep()
-		c.from = d.backend.name
+		c.from, c.by = d.backend.name, s
 		return resp, c.learn(a, resp, nil, o)
 	}
 	s.body.settle(&c.body)
@@ -110,10 +123,12 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		return nil, outcome{}, s.explain(err)
 	}
 	now := time.Now()
+	s.status = resp.StatusCode
 	b.answered.set(now)
 	s.d.measure(now, s.sent, s.tokens, resp.Header)
 	if b.troubled.Load() {
 		b.change(func() { b.ejection.succeed(s.sent) })
+		c.tell(&b.health, s.d, now, wellBy(resp))
 	}
 	var o outcome
 	switch {

@@ -36,7 +36,8 @@ type call struct {
 	failure   kept    // of the last that failed otherwise
 	errs      []error // of those without an answer
 
-	from   string  // the backend that gave the answer
+	from string // the backend that gave the answer
+	callRecord
 	first  sending // here to save allocations, as are those below
 	answer answerBody
 	space  [4]*deployment
@@ -53,6 +54,8 @@ type kept struct {
 type suspicion struct {
 	health    *health
 	was, then ejection
+	d         *deployment
+	outcome   outcome
 }
 
 // do finds the answer.
@@ -66,9 +69,11 @@ func (c *call) do() (*http.Response, error) {
 		return nil, errors.New("spillover: the request's URL is opaque")
 	}
 	if c.Response != nil && c.redirected() {
+		c.openSpan()
 		return c.follow()
 	}
-	if err := c.read(); err != nil {
+	err := c.read()
+	if c.openSpan(); err != nil {
 		return nil, err
 	}
 	c.tried = c.space[:0]
@@ -185,6 +190,8 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// bad: pardoned, a tier of so many would keep callers from the next for ever.
 	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll() {
 		c.pardon()
+	} else {
+		c.confirm(now)
 	}
 	o := c.route.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
@@ -234,6 +241,15 @@ func (c *call) giveUp() {
 func (c *call) pardon() {
 	for _, s := range c.suspicions {
 		s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
+		c.tell(s.health, s.d, time.Now(), s.outcome)
+	}
+	c.suspicions = nil
+}
+
+// confirm tells what was counted against deployments, and stays.
+func (c *call) confirm(now time.Time) {
+	for _, s := range c.suspicions {
+		c.tell(s.health, s.d, now, s.outcome)
 	}
 	c.suspicions = nil
 }

@@ -4,10 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config is everything that [New] needs. Only Backends is required. It is
@@ -61,6 +65,24 @@ type Config struct {
 	// that breaks off or falls silent is begun anew elsewhere. Otherwise a
 	// stream is the caller's from its first content on.
 	HoldStreams bool
+
+	// Logger gets one record for each change of a deployment's state (cooling,
+	// out, probing, back) and, at the level of debugging, one for each attempt.
+	// docs/telemetry.md has them all. It is called while requests wait, so its
+	// handler should not be slow. nil is silent.
+	Logger *slog.Logger
+
+	// MeterProvider takes the metrics, which docs/telemetry.md has all of, from
+	// New until [Transport.Close]. nil means OpenTelemetry's global one, which
+	// may be set later.
+	MeterProvider metric.MeterProvider
+
+	// TracerProvider takes the spans: one for each request, from when it has been
+	// read to the end of its answer, and beneath it one for each attempt. The
+	// context that Base is given has the attempt's. No header is added: that is
+	// left to an instrumented Base, such as otelhttp's. nil means OpenTelemetry's
+	// global one, which may be set later.
+	TracerProvider trace.TracerProvider
 }
 
 // The values of a Config that says nothing.

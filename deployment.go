@@ -53,6 +53,7 @@ type health struct {
 	mu          sync.Mutex
 	throttle    throttle
 	ejection    ejection
+	told        notice
 }
 
 // open tells whether nothing that is known speaks against asking. It takes note
@@ -121,13 +122,14 @@ func later(a, b time.Time) time.Time {
 // throttled and measured.
 type deployment struct {
 	*state
-	backend *backend
-	tier    *tier
-	share   atomic.Int64 // its size among those of its tier
-	sized   atomic.Int64 // the limit that was told when that was worked out
-	model   string       // what callers ask for; "" for requests that name none
-	name    string       // what the backend calls it; "" where that is what the caller said
-	rates   rates        // that are configured
+	backend  *backend
+	tier     *tier
+	share    atomic.Int64 // its size among those of its tier
+	sized    atomic.Int64 // the limit that was told when that was worked out
+	model    string       // what callers ask for; "" for requests that name none
+	name     string       // what the backend calls it; "" where that is what the caller said
+	rates    rates        // that are configured
+	identity atomic.Pointer[identity]
 }
 
 // A state is what is known of a deployment. It outlives the configuration.

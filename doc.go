@@ -81,6 +81,12 @@ the path or in the body, and waits for no other: it exists nowhere else. Ids are
 learnt from the answers that pass, at most ten thousand of them, for a day. For
 an id that is not known each backend is asked in turn while they answer 404.
 
+# What is told
+
+[Config.Logger] gets a record for each change of a deployment's state, and
+OpenTelemetry metrics and spans, by default at its global providers. docs/telemetry.md
+has them all.
+
 # What is remembered
 
 One that fails while another answers the same request is taken out for a short

@@ -36,12 +36,13 @@ const forgotten = 10 * time.Minute
 // An ejection is our own judgement that something fails, out of the failures
 // in a row. It ends with one probe, a real request, whose success clears it.
 type ejection struct {
-	streak int
-	cause  failure
-	until  time.Time
-	since  time.Time // of the last failure counted
-	trial  bool      // out, until a probe succeeds
-	reason string
+	streak  int
+	cause   failure
+	until   time.Time
+	since   time.Time // of the last failure counted
+	trial   bool      // out, until a probe succeeds
+	claimed bool      // a probe is under way
+	reason  string
 }
 
 // fail counts a failure of an attempt that was sent at a time and reports
@@ -55,7 +56,7 @@ func (e *ejection) fail(now, sent time.Time, cause failure, reason string, u flo
 		e.streak = 0
 	}
 	e.streak++
-	e.cause, e.since, e.reason = cause, now, reason
+	e.cause, e.since, e.reason, e.claimed = cause, now, reason, false
 	rule := ejections[cause]
 	n := e.streak - rule.forgiven
 	if n <= 0 {
@@ -110,7 +111,7 @@ func (e *ejection) claim(now time.Time) bool {
 	if now.Before(e.until) {
 		return false
 	}
-	e.until = now.Add(probeClaim)
+	e.until, e.claimed = now.Add(probeClaim), true
 	return true
 }
 
@@ -119,4 +120,5 @@ func (e *ejection) release(now time.Time) {
 	if e.trial && e.until.After(now) {
 		e.until = now
 	}
+	e.claimed = false
 }

@@ -13,9 +13,13 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	d, now := a.d, time.Now()
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
+		troubled := d.troubled.Load()
 		d.recover(now, a.sent)
+		if troubled {
+			c.tell(&d.health, d, now, wellBy(resp))
+		}
 		d.tier.budget.earn()
-		c.suspicions = nil // another one answered: the blame stands
+		c.confirm(now) // another one answered: the blame stands
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
@@ -84,39 +88,44 @@ func (c *call) coolDown(a attempt, now time.Time, o outcome) {
 	}
 	wait = min(wait, c.cfg.MaxCooldown)
 	a.d.change(func() { a.d.throttle.refuse(now, a.sent, wait, o.reason, unit(c.transport.random())) })
+	c.tell(&a.d.health, a.d, now, o)
 }
 
 // blame counts a failure against what failed: the deployment, the backend if
 // there was no connection, or all that the account has if it is out of quota.
 func (c *call) blame(a attempt, now time.Time, o outcome) {
-	suspect := func(h *health) {
+	suspect := func(h *health, d *deployment) {
+		s, counted := suspicion{health: h, d: d, outcome: o}, false
 		h.change(func() {
-			s := suspicion{health: h, was: h.ejection}
-			counted := h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
+			s.was = h.ejection
+			counted = h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
 			s.then = h.ejection
-			// That a backend's own account has spent everything is no request's
-			// fault, nor that there is no token.
-			if counted && !o.unsent && (o.cause != outOfQuota || a.d.backend.anonymous()) {
-				c.suspicions = append(c.suspicions, s)
-			}
 		})
+		// That a backend's own account has spent everything is no request's fault,
+		// nor that there is no token.
+		switch own := o.unsent || o.cause == outOfQuota && !d.backend.anonymous(); {
+		case counted && own:
+			c.tell(h, d, now, o)
+		case counted:
+			c.suspicions = append(c.suspicions, s)
+		}
 	}
 	switch {
 	case o.wait > 0:
 		c.coolDown(a, now, o)
 	case o.connect:
-		suspect(&a.d.backend.health)
+		suspect(&a.d.backend.health, a.d)
 	case o.cause == outOfQuota:
 		for d := range c.route.all {
 			if d == a.d {
-				suspect(&d.health)
+				suspect(&d.health, d)
 			} else if d.backend.sharesAccount(a.d.backend) && !slices.Contains(c.tried, d) {
-				suspect(&d.health)
+				suspect(&d.health, d)
 				c.tried = append(c.tried, d)
 			}
 		}
 	default:
-		suspect(&a.d.health)
+		suspect(&a.d.health, a.d)
 	}
 }
 

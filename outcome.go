@@ -28,18 +28,19 @@ const (
 
 // An outcome is what happened in an attempt and what it says about the deployment.
 type outcome struct {
-	verdict verdict
-	wait    time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
-	cause   failure       // of a failed attempt
-	connect bool          // there was no connection: the backend as a whole is suspect, and nothing was received
-	status  int           // of the answer, or what an error in a stream stands for
-	free    bool          // MaxAttempts does not count it
-	final   bool          // the caller's all the same: the request may have been carried out
-	lacks   bool          // the deployment: the answer says so by name
-	large   bool          // the request alone is more than the deployment's limit
-	own     bool          // the trouble is this deployment's alone: another one may take the very same request
-	unsent  bool          // the request was not sent: it is not to blame
-	reason  string        // short, for people
+	verdict   verdict
+	wait      time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
+	cause     failure       // of a failed attempt
+	connect   bool          // there was no connection: the backend as a whole is suspect, and nothing was received
+	status    int           // of the answer, or what an error in a stream stands for
+	free      bool          // MaxAttempts does not count it
+	final     bool          // the caller's all the same: the request may have been carried out
+	lacks     bool          // the deployment: the answer says so by name
+	large     bool          // the request alone is more than the deployment's limit
+	own       bool          // the trouble is this deployment's alone: another one may take the very same request
+	unsent    bool          // the request was not sent: it is not to blame
+	reason    string        // short, for people
+	requestID string        // of the answer
 }
 
 // judge reads an answer. The body is its beginning, as far as it was read; of
@@ -49,7 +50,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		return outcome{verdict: served}
 	}
 	e := readError(body)
-	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status)}
+	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status), requestID: requestID(h)}
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}

@@ -163,8 +163,8 @@ type table struct {
 // configured, as callers may make names up. Those that come later share one.
 const maxRoutes = 1000
 
-// otherModels is what Status calls those.
-const otherModels = "*"
+// manyModels is what Status calls those.
+const manyModels = "*"
 
 // newTable makes the table of backends. What an earlier one knows of the
 // deployments that stay is kept.
@@ -187,7 +187,7 @@ func newTable(backends []*backend, old *table) *table {
 	}
 	t.nameless = t.build("", old.nameless)
 	if slices.ContainsFunc(backends, func(b *backend) bool { return b.models == nil }) {
-		t.others = t.build(otherModels, old.others)
+		t.others = t.build(manyModels, old.others)
 		for model, r := range known {
 			if routes[model] == nil && len(routes) < maxRoutes+len(t.models) {
 				routes[model] = t.build(model, r)
@@ -222,7 +222,7 @@ func (t *table) build(model string, old *route) *route {
 			continue
 		}
 		d := &deployment{backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)}}
-		if model == otherModels {
+		if model == manyModels {
 			d.name = "" // as the caller says
 		}
 		if was := known[b.link]; was != nil && was.name == d.name {

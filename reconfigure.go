@@ -27,9 +27,17 @@ func (t *Transport) Reconfigure(cfg Config) error {
 		return fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
 	}
 	old := t.setup.Load()
-	s := newSetup(cfg, old)
+	s, err := newSetup(cfg, old)
+	if err != nil {
+		return err
+	}
+	if err := s.observe(t); err != nil {
+		return err
+	}
 	t.markDrained(s)
 	t.setup.Store(s)
+	old.unobserve()
+	s.log.Info("reconfigured", "backends", len(s.table.backends))
 	for _, r := range s.table.all() {
 		for d := range r.all {
 			if was := old.table.same(d.backend); was != nil && !was.asks(d.backend) {
@@ -60,8 +68,12 @@ func (t *Transport) Drain(backend string) error {
 	if !t.has(backend) {
 		return fmt.Errorf("spillover: Drain: no backend is called %q", backend)
 	}
+	s := t.setup.Load()
+	if !t.drained[backend] {
+		s.log.Info("backend drained", "backend", backend)
+	}
 	t.drained[backend] = true
-	t.markDrained(t.setup.Load())
+	t.markDrained(s)
 	return nil
 }
 
@@ -73,8 +85,12 @@ func (t *Transport) Resume(backend string) error {
 	if !t.has(backend) && !t.drained[backend] {
 		return fmt.Errorf("spillover: Resume: no backend is called %q", backend)
 	}
+	s := t.setup.Load()
+	if t.drained[backend] {
+		s.log.Info("backend resumed", "backend", backend)
+	}
 	delete(t.drained, backend)
-	t.markDrained(t.setup.Load())
+	t.markDrained(s)
 	return nil
 }
 

@@ -19,7 +19,7 @@ func (c *call) redirected() bool {
 // the place is a backend, and then it is the backend's: an http.Client takes
 // Authorization out of what it redirects to another host, but not api-key.
 func (c *call) follow() (*http.Response, error) {
-	out := c.WithContext(c.Context())
+	out := c.WithContext(c.ctx)
 	out.Header = c.Header.Clone()
 	for name := range out.Header {
 		if strings.EqualFold(name, keyHeader) || strings.EqualFold(name, authHeader) {
@@ -28,7 +28,7 @@ func (c *call) follow() (*http.Response, error) {
 	}
 	for _, b := range c.table.backends {
 		if b.scheme == out.URL.Scheme && strings.EqualFold(b.host, out.URL.Host) {
-			bearer, err := b.bearer(c.Context())
+			bearer, err := b.bearer(c.ctx)
 			if err != nil {
 				return nil, attemptError{b.name, err}
 			}

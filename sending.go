@@ -14,6 +14,7 @@ import (
 // requests in flight, a context of its own with a time limit, and the body.
 type sending struct {
 	attempt
+	attemptRecord
 	call   *call
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -39,7 +40,7 @@ func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
 	a.d.inFlight.Add(1)
 	s.tokens = a.d.spend(c.tokens)
-	s.ctx, s.cancel = context.WithCancelCause(c.Context())
+	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	return s.traced(s.ctx)
 }
 
@@ -90,6 +91,9 @@ func (s *sending) end() {
 		if s.connect != nil {
 			s.connect.Stop()
 		}
+		if s.parted.Swap(true) {
+			s.call.finish(s)
+		}
 	}
 }
 
@@ -134,6 +138,7 @@ func (s *sending) brokeOff() {
 	if s.ended.Load() || s.call.Context().Err() != nil {
 		return
 	}
+	s.fate.Store(endedBroken)
 	s.blame(outcome{cause: noAnswer, reason: "answer broke off"})
 }
 
@@ -145,6 +150,7 @@ func (s *sending) endedWith(event []byte) {
 	if t != failing {
 		return
 	}
+	s.fate.Store(endedBroken)
 	status, h := standsFor(s.header, problem)
 	switch o := judge(status, h, problem, s.call.op, time.Now()); {
 	case o.verdict == throttled, o.verdict == failed && o.wait > 0:
@@ -165,4 +171,5 @@ func (s *sending) blame(o outcome) {
 		}
 		d.ejection.fail(now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
 	})
+	s.call.tell(&d.health, d, now, o)
 }

@@ -98,8 +98,11 @@ func (b *answerBody) conclude(err error) error {
 	case err != io.EOF:
 		err = b.send.explain(err)
 		b.send.brokeOff()
-	case b.tail != nil:
-		b.send.endedWith(lastEvent(b.tail))
+	default:
+		b.send.fate.Store(endedWhole)
+		if b.tail != nil {
+			b.send.endedWith(lastEvent(b.tail))
+		}
 	}
 	return err
 }
@@ -135,6 +138,8 @@ func (b *answerBody) watch(p []byte) {
 					d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.output))
 					b.send.took = 0
 				}
+				b.send.input.Store(u.input)
+				b.send.output.Store(u.output)
 			}
 		}
 	}

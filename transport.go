@@ -20,6 +20,7 @@ import (
 type Transport struct {
 	setup  atomic.Pointer[setup]
 	stored stored
+	models models
 	random func() uint64
 	closed atomic.Bool
 	done   chan struct{} // closed with it
@@ -35,6 +36,7 @@ type setup struct {
 	base  http.RoundTripper
 	own   *http.Transport // base, if it is the Transport's own
 	table *table
+	*telemetry
 
 	fields []string // that backends set in bodies, by their bits
 }
@@ -49,13 +51,20 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{random: rand.Uint64, done: make(chan struct{}), drained: map[string]bool{}}
-	t.setup.Store(newSetup(cfg, &setup{table: new(table)}))
+	s, err := newSetup(cfg, &setup{table: new(table)})
+	if err != nil {
+		return nil, err
+	}
+	t.setup.Store(s)
+	if err := s.observe(t); err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 
 // newSetup takes a Config over that was normalized. What is known of deployments
 // that are in an earlier setup, too, is kept.
-func newSetup(cfg Config, old *setup) *setup {
+func newSetup(cfg Config, old *setup) (s *setup, err error) {
 	var backends []*backend
 	for _, b := range cfg.Backends {
 		n := newBackend(b)
@@ -65,14 +74,15 @@ func newSetup(cfg Config, old *setup) *setup {
 		backends = append(backends, n)
 	}
 	cfg.Backends = nil
-	s := &setup{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	s = &setup{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
 	if s.base == nil {
 		if s.own = old.own; s.own == nil {
 			s.own = ownBase()
 		}
 		s.base = s.own
 	}
-	return s
+	s.telemetry, err = newTelemetry(cfg, backends)
+	return s, err
 }
 
 // String names the backends. A Transport can be printed without its keys.
@@ -112,16 +122,19 @@ func ownBase() *http.Transport {
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
+	c.ctx, c.begun = in.Context(), time.Now()
 	// A body that no attempt took is closed here.
 	defer c.body.close()
 	resp, err := c.do()
 	if err != nil {
+		c.conclude(nil, err)
 		return nil, err
 	}
 	resp.Request = in
 	tellWaited(resp, c.waited)
 	c.about = [2]string{c.from, strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.about[:1:1], c.about[1:]
+	c.conclude(resp, nil)
 	return resp, nil
 }
 
@@ -143,6 +156,7 @@ func (t *Transport) Close() error {
 		return nil
 	}
 	close(t.done)
+	t.setup.Load().unobserve()
 	if own := t.setup.Load().own; own != nil {
 		own.CloseIdleConnections()
 	}

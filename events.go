@@ -1,0 +1,153 @@
+package spillover
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// A phase is what a deployment is in, or a backend as a whole.
+type phase int
+
+const (
+	phaseWell    phase = iota
+	phaseCooling       // the service itself said to leave it alone
+	phaseOut           // it failed
+	phaseProbing       // one request finds out whether it is back
+)
+
+// The records of a change, by the phase that it leads to: one for deployments
+// and one for backends. That something is out wants a look; the others are what
+// this package is for.
+var records = [...]struct {
+	level               slog.Level
+	deployment, backend string
+}{
+	phaseWell:    {slog.LevelInfo, "deployment back", "backend back"},
+	phaseCooling: {slog.LevelInfo, "deployment cooling", ""},
+	phaseOut:     {slog.LevelWarn, "deployment out", "backend out"},
+	phaseProbing: {slog.LevelInfo, "deployment probing", "backend probing"},
+}
+
+// A notice is what was told last.
+type notice struct {
+	phase  phase
+	since  time.Time // when it was well last
+	until  time.Time
+	reason string
+}
+
+// news is what is so, if it is not what was told last. That a cool-down lasts
+// longer is none, another one after it ran out is. That one merely ran out is
+// none either: whether it is over, the next request shows.
+func (h *health) news(now time.Time) (_ notice, changed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t, e, last := &h.throttle, &h.ejection, h.told
+	n := notice{since: last.since, reason: last.reason}
+	switch {
+	case e.trial && !(t.until.After(now) && t.until.After(e.until)):
+		n.phase, n.until, n.reason = phaseOut, e.until, e.reason
+		if e.claimed {
+			n.phase = phaseProbing
+		}
+	case !t.until.IsZero():
+		n.phase, n.until, n.reason = phaseCooling, t.until, t.reason
+	}
+	if last.phase == phaseWell {
+		n.since = now
+	}
+	h.told = n
+	return n, n.phase != last.phase || n.phase == phaseCooling && !last.until.After(t.since)
+}
+
+// tell tells of a change in what is known of a deployment, or of its backend,
+// if there is any, and of the answer that made it. No lock is held meanwhile.
+func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
+	n, changed := h.news(now)
+	if !changed {
+		return
+	}
+	whole := h == &d.backend.health
+	wait := n.until.Sub(now)
+	t, record := c.telemetry, records[n.phase]
+	if closes := n.phase == phaseCooling || n.phase == phaseOut; closes && t.cooldowns.Enabled(c.ctx) {
+		id := c.identify(d)
+		if whole {
+			id = newIdentity(d, "")
+		}
+		state := map[phase]string{phaseCooling: "cooling", phaseOut: "out"}[n.phase]
+		t.cooldowns.Record(c.ctx, max(0, wait.Seconds()), id.with(keyState.String(state), errorType(o.status, o.reason)).record...)
+	}
+	if !t.log.Enabled(c.ctx, record.level) {
+		return
+	}
+	message, attributes := record.deployment, d.attrs()
+	if whole {
+		message, attributes = record.backend, d.backend.attrs()
+	}
+	switch n.phase {
+	case phaseCooling, phaseOut:
+		attributes = append(attributes, slog.Time("until", n.until), slog.Duration("wait", wait))
+	case phaseWell:
+		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.since)))
+	}
+	attributes = append(attributes, slog.String("reason", n.reason))
+	t.log.LogAttrs(c.ctx, record.level, message, append(attributes, o.attrs()...)...)
+}
+
+// log tells of an attempt, to those who look that closely.
+func (s *sending) log(outcome string, o outcome) {
+	c := s.call
+	if !c.telemetry.log.Enabled(c.ctx, slog.LevelDebug) {
+		return
+	}
+	attributes := append(s.d.attrs(), slog.Int("attempt", c.sends), slog.String("outcome", outcome), slog.Duration("took", time.Since(s.sent)))
+	if o.reason != "" {
+		attributes = append(attributes, slog.String("reason", o.reason))
+	}
+	c.telemetry.log.LogAttrs(c.ctx, slog.LevelDebug, "attempt", append(attributes, o.attrs()...)...)
+}
+
+// attrs is what a deployment is called in the log, as in Status.
+func (d *deployment) attrs() []slog.Attr {
+	attributes := d.backend.attrs()
+	if d.model != "" {
+		attributes = append(attributes, slog.String("model", tame(d.model)))
+	}
+	if d.name != "" {
+		attributes = append(attributes, slog.String("deployment", tame(d.name)))
+	}
+	return attributes
+}
+
+func (b *backend) attrs() []slog.Attr {
+	return append(make([]slog.Attr, 0, 12), slog.String("backend", b.name), slog.Int("tier", b.priority))
+}
+
+// attrs are those of the answer.
+func (o outcome) attrs() (attributes []slog.Attr) {
+	if o.status != 0 {
+		attributes = append(attributes, slog.Int("status", o.status))
+	}
+	if o.requestID != "" {
+		attributes = append(attributes, slog.String("request_id", o.requestID))
+	}
+	return attributes
+}
+
+// well is what an answer says that is no error.
+func wellBy(resp *http.Response) outcome {
+	return outcome{status: resp.StatusCode, requestID: requestID(resp.Header)}
+}
+
+// requestID is how the service knows a request (Azure has either header, OpenAI
+// the first); "" if it is nothing to be told on.
+func requestID(h http.Header) string {
+	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
+		if id := field(h, name); id != "" && len(id) <= 128 && visible(id) {
+			return id
+		}
+	}
+	return ""
+}

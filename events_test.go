@@ -1,0 +1,316 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// overheard is a Transport that a listener hears, with nothing left to chance.
+func overheard(t testing.TB, cfg Config) (*listener, *Transport) {
+	l := listen()
+	tr := configured(t, l.to(cfg))
+	tr.random = func() uint64 { return 1 << 63 }
+	return l, tr
+}
+
+// firstOf is a pool of two that serve the model m: first, and second a tier below.
+func firstOf(n http.RoundTripper, change ...func(*Backend)) Config {
+	return Config{Base: n, Backends: []Backend{azure("first", append(change, serves("m"))...), azure("second", serves("m"), priority(2))}}
+}
+
+var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+
+func TestLogOfACooldown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(429, `{"error":{"code":"rate_limit_exceeded"}}`, "Retry-After: 4", "X-Request-Id: id-1"),
+			status(429, `{}`, "Retry-After: 2", "Apim-Request-Id: id-2"), status(200, "{}", "X-Request-Id: id-3"))
+		l, tr := overheard(t, firstOf(n))
+		ask(t, tr)
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:4s,wait:4s,reason:429 rate_limit_exceeded,status:429,request_id:id-1"}, l.log())
+		for range 10 {
+			ask(t, tr) // while it cools down
+		}
+		time.Sleep(5 * time.Second)
+		require.Empty(t, l.log(), "its end by time is nothing that happens")
+
+		ask(t, tr)
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2.1s,wait:2.1s,reason:429,status:429,request_id:id-2"}, l.log(),
+			"another one")
+		time.Sleep(3 * time.Second)
+		ask(t, tr)
+		require.Equal(t, []string{"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:8s,reason:429,status:200,request_id:id-3"}, l.log())
+		ask(t, tr)
+		require.Empty(t, l.log())
+	})
+}
+
+func TestLogOfAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(500, `{}`, "X-Request-Id: id-1"), status(500, "{}", "X-Request-Id: id-2"), status(502, "{}", "X-Request-Id: id-3"), status(200, "{}"))
+		l, tr := overheard(t, firstOf(n))
+		ask(t, tr)
+		require.Empty(t, l.log(), "one is forgiven")
+		ask(t, tr)
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait:1s,reason:500,status:500,request_id:id-2"}, l.log())
+		time.Sleep(time.Second)
+		ask(t, tr)
+		require.Equal(t, []string{
+			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:500",
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:502,status:502,request_id:id-3",
+		}, l.log())
+		time.Sleep(2 * time.Second)
+		ask(t, tr)
+		require.Equal(t, []string{
+			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:502",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:3s,reason:502,status:200",
+		}, l.log())
+	})
+}
+
+// A probe that finds the deployment throttled has found no failure.
+func TestLogOfAThrottledProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(401, `{}`), status(429, "{}", "Retry-After: 7"), status(200, "{}"))
+		l, tr := overheard(t, firstOf(n))
+		ask(t, tr)
+		time.Sleep(5 * time.Second)
+		ask(t, tr)
+		time.Sleep(7 * time.Second)
+		ask(t, tr)
+		require.Equal(t, []string{
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401",
+			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:401",
+			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:7s,wait:7s,reason:429,status:429",
+			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:401",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:12s,reason:401,status:200",
+		}, l.log())
+	})
+}
+
+func TestLogOfABackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), broken(refused), status(200, "{}"))
+		l, tr := overheard(t, firstOf(n))
+		ask(t, tr)
+		time.Sleep(2 * time.Second)
+		ask(t, tr)
+		require.Equal(t, []string{
+			"WARN,backend out,backend:first,tier:1,until:2s,wait:2s,reason:no connection",
+			"INFO,backend probing,backend:first,tier:1,reason:no connection",
+			"INFO,backend back,backend:first,tier:1,lasted:2s,reason:no connection,status:200",
+		}, l.log())
+		require.Equal(t, map[string]float64{"backend=first state=out tier=1 type=no_connection": 2}, l.heard("spillover.cooldown.duration"))
+	})
+}
+
+// What failed for everybody is the request's own fault, of which the log says
+// nothing, whichever way it failed.
+func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, answer := range map[string]roundTripFunc{
+			"500": status(500, "{}"), "401": status(401, "{}"), "no connection": broken(refused), "no answer": broken(io.ErrUnexpectedEOF),
+		} {
+			n := newNet()
+			n.on(host("first"), answer)
+			n.on(host("second"), answer)
+			l, tr := overheard(t, firstOf(n))
+			for range 5 {
+				resp, err := tr.RoundTrip(newChat(t, chatPath))
+				if err == nil {
+					read(t, resp)
+				}
+			}
+			require.Empty(t, l.log(), name)
+			require.Empty(t, l.heard("spillover.cooldown.duration"), name)
+		}
+	})
+}
+
+// The request that could not ask everybody blames those that it asked.
+func TestLogAfterMaxAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(401, "{}"))
+		cfg := firstOf(n)
+		cfg.MaxAttempts = 1
+		l, tr := overheard(t, cfg)
+		ask(t, tr)
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401"}, l.log())
+	})
+}
+
+func TestLogOfAnAccountWithoutQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, `{"error":{"code":"insufficient_quota"}}`))
+		l, tr := overheard(t, Config{Base: n, Backends: []Backend{
+			azure("one", serves("m"), func(b *Backend) { b.URL, b.APIKey = "https://"+host("a"), "k" }),
+			azure("two", priority(2), func(b *Backend) {
+				b.URL, b.APIKey, b.Models = "https://"+host("a"), "k", []Model{{Name: "m", Deployment: "other"}}
+			}),
+		}})
+		ask(t, tr)
+		require.Equal(t, []string{
+			"WARN,deployment out,backend:one,tier:1,model:m,deployment:m,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
+			"WARN,deployment out,backend:two,tier:2,model:m,deployment:other,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
+		}, l.log(), "its own account it is, whoever else answers")
+	})
+}
+
+func TestLogOfABrokenAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), withBody(200, func(*http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(strings.NewReader("{"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
+		}))
+		l, tr := overheard(t, firstOf(n))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		_, err = io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:answer broke off"}, l.log())
+		require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 1}, l.heard("spillover.requests"))
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off": 1}, l.heard("spillover.attempts"))
+		require.Equal(t, "answer_broke_off", l.traced(t)[0].attributes()["error.type"])
+	})
+}
+
+// However many are refused at once, the state changes once.
+func TestLogOfAThousandRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		open := make(chan struct{})
+		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+			<-open
+			return status(429, "{}", "Retry-After: 3")(req)
+		})
+		l, tr := overheard(t, firstOf(n))
+		var all sync.WaitGroup
+		for range 1000 {
+			all.Go(func() { ask(t, tr) })
+		}
+		synctest.Wait()
+		require.Equal(t, 1000, n.sends(host("first")))
+		close(open)
+		all.Wait()
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"}, l.log())
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m state=cooling tier=1 type=429": 3}, l.heard("spillover.cooldown.duration"))
+	})
+}
+
+// Refusals that keep coming make a cool-down longer, not another one.
+func TestLogOfStragglers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+			d, err := time.ParseDuration(req.Header.Get("Take"))
+			require.NoError(t, err)
+			time.Sleep(d)
+			return status(429, "{}", "Retry-After: 3")(req)
+		})
+		l, tr := overheard(t, firstOf(n))
+		var all sync.WaitGroup
+		for _, d := range []string{"0s", "2s", "4s", "6s", "10s"} {
+			all.Go(func() {
+				req := newChat(t, chatPath)
+				req.Header.Set("Take", d)
+				send(t, tr, req)
+			})
+		}
+		all.Wait()
+		const cooling = "INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"
+		require.Equal(t, []string{cooling, cooling}, l.log(), "that of 10 s comes after the others' has run out at 9 s")
+	})
+}
+
+func TestLogOfHealthyRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, tr := overheard(t, firstOf(newNet()))
+		for range 1000 {
+			ask(t, tr)
+		}
+		require.Empty(t, l.log())
+	})
+}
+
+// levelled is a handler for records of a level and above.
+type levelled struct {
+	slog.Handler
+	level slog.Level
+}
+
+func (h levelled) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func TestLogOfAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return status(429, "{}", "Retry-After: 3", "X-Request-Id: id-1")(req)
+		})
+		n.on(host("second"), func(req *http.Request) (*http.Response, error) {
+			time.Sleep(2 * time.Second)
+			return status(200, "{}", "X-Request-Id: id-2")(req)
+		}, hung)
+		l := listen()
+		cfg := l.to(firstOf(n))
+		cfg.Logger = slog.New(levelled{cfg.Logger.Handler(), slog.LevelDebug})
+		tr := configured(t, cfg)
+		ask(t, tr)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, []string{
+			"DEBUG,attempt,backend:first,tier:1,model:m,deployment:m,attempt:1,outcome:throttled,took:1s,reason:429,status:429,request_id:id-1",
+			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429,request_id:id-1",
+			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:served,took:2s,status:200,request_id:id-2",
+			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took:1s",
+		}, l.log())
+
+		n.on(host("second"), status(200, "{}"))
+		cfg.Logger = slog.New(levelled{cfg.Logger.Handler(), slog.LevelError})
+		ask(t, configured(t, cfg))
+		require.Empty(t, l.log())
+	})
+}
+
+// A handler may ask the Transport anything: no lock is held while it is called.
+func TestLogHoldsNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tr *Transport
+		seen := 0
+		n := newNet()
+		n.on(host("first"), status(401, "{}"), status(200, "{}"))
+		cfg := firstOf(n)
+		cfg.Logger = slog.New(asking{func() { seen++; tr.Status(); ask(t, tr) }})
+		tr = configured(t, cfg)
+		ask(t, tr)
+		time.Sleep(6 * time.Second)
+		ask(t, tr)
+		require.Equal(t, 3, seen, "out, probing, back")
+	})
+}
+
+type asking struct{ ask func() }
+
+func (h asking) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (h asking) Handle(context.Context, slog.Record) error    { h.ask(); return nil }
+func (h asking) WithAttrs([]slog.Attr) slog.Handler           { return h }
+func (h asking) WithGroup(string) slog.Handler                { return h }

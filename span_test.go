@@ -1,0 +1,346 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const usageAnswer = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
+
+// eventStream answers with a stream: the first content after a time, and the
+// rest after as long again.
+func eventStream(d time.Duration, events ...string) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		pieces := events
+		body := readerFunc(func(p []byte) (int, error) {
+			if len(pieces) == 0 {
+				return 0, io.EOF
+			}
+			time.Sleep(d)
+			n := copy(p, "data: "+pieces[0]+"\n\n")
+			pieces = pieces[1:]
+			return n, nil
+		})
+		resp, err := status(200, "", "Content-Type: text/event-stream")(req)
+		resp.Header.Set("Content-Type", "text/event-stream")
+		resp.Body, resp.ContentLength = io.NopCloser(body), -1
+		return resp, err
+	}
+}
+
+const (
+	contentEvent = `{"choices":[{"delta":{"content":"hi"}}]}`
+	usageEvent   = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
+)
+
+func TestSpansOfARequestThatMovesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return status(429, "{}", "Retry-After: 9")(req)
+		})
+		n.on(host("second"), broken(refused))
+		n.on(host("third"), eventStream(2*time.Second, contentEvent, usageEvent, "[DONE]"))
+		cfg := firstOf(n)
+		cfg.Backends[0].URL += ":8443"
+		n.on(host("first")+":8443", n.hosts[host("first")].(roundTripFunc))
+		cfg.Backends = append(cfg.Backends, Backend{Name: "third", URL: "http://" + host("third"), Priority: 3, Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "deployed"}}})
+		l, tr := overheard(t, cfg)
+		began := time.Now()
+		ctx, outer := heardTracer{l: l}.Start(t.Context(), "the caller's")
+		resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+		require.NoError(t, err)
+		require.Contains(t, read(t, resp), contentEvent)
+		outer.End()
+
+		spans := l.traced(t)
+		require.Len(t, spans, 5)
+		request, attempts := spans[1], spans[2:]
+		require.Equal(t, "chat m", request.name)
+		require.Equal(t, trace.SpanKindClient, request.kind)
+		require.Equal(t, spans[0], request.parent)
+		require.Equal(t, codes.Unset, request.status)
+		require.Equal(t, 7*time.Second, request.ended[0].Sub(began), "with the answer's body")
+		require.Equal(t, map[string]any{
+			"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
+			"gen_ai.request.stream": true, "gen_ai.response.time_to_first_chunk": 3.0,
+			"gen_ai.usage.input_tokens": int64(7), "gen_ai.usage.output_tokens": int64(11),
+			"server.address": host("third"), "server.port": int64(80), "http.response.status_code": int64(200),
+			"spillover.attempts": int64(3), "spillover.backend": "third", "spillover.outcome": "served",
+		}, request.attributes())
+		for _, key := range []string{"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} {
+			require.Contains(t, (&heardSpan{l: l, first: request.first}).attributes(), key, "samplers see it")
+		}
+
+		for i, want := range []map[string]any{
+			{"server.address": host("first"), "server.port": int64(8443), "http.response.status_code": int64(429), "error.type": "429",
+				"url.full":          "https://" + host("first") + ":8443/openai/deployments/m/chat/completions",
+				"spillover.backend": "first", "spillover.tier": int64(1), "spillover.deployment": "m"},
+			{"server.address": host("second"), "server.port": int64(443), "error.type": "no_connection", "http.request.resend_count": int64(1),
+				"url.full":          "https://" + host("second") + "/openai/deployments/m/chat/completions",
+				"spillover.backend": "second", "spillover.tier": int64(2), "spillover.deployment": "m"},
+			{"server.address": host("third"), "server.port": int64(80), "http.response.status_code": int64(200), "http.request.resend_count": int64(2),
+				"url.full":          "http://" + host("third") + "/v1/chat/completions",
+				"spillover.backend": "third", "spillover.tier": int64(3), "spillover.deployment": "deployed"},
+		} {
+			s := attempts[i]
+			want["http.request.method"] = "POST"
+			require.Equal(t, "POST", s.name)
+			require.Equal(t, trace.SpanKindClient, s.kind)
+			require.Equal(t, request, s.parent)
+			require.Equal(t, want, s.attributes())
+			require.Equal(t, i < 2, s.status == codes.Error)
+		}
+		require.Equal(t, []time.Duration{time.Second, time.Second, 7 * time.Second},
+			[]time.Duration{attempts[0].ended[0].Sub(began), attempts[1].ended[0].Sub(began), attempts[2].ended[0].Sub(began)})
+	})
+}
+
+// The base, and whoever gives the token, work beneath the spans.
+func TestSpansArePassedOn(t *testing.T) {
+	var base, token trace.Span
+	l, tr := overheard(t, Config{Backends: []Backend{azure("a", serves("m"), func(b *Backend) {
+		b.APIKey = ""
+		b.Token = func(ctx context.Context) (string, error) {
+			token = trace.SpanFromContext(ctx)
+			return "token", nil
+		}
+	})}, Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		base = trace.SpanFromContext(req.Context())
+		require.Empty(t, req.Header["Traceparent"])
+		return status(200, "{}")(req)
+	})})
+	ask(t, tr)
+	spans := l.traced(t)
+	require.Equal(t, spans[0], token)
+	require.Equal(t, spans[1], base)
+}
+
+// However a request ends, all its spans do, once, and it is counted once.
+func TestEveryRequestEndsOnce(t *testing.T) {
+	served := status(200, usageAnswer)
+	cut := withBody(200, func(*http.Request) io.ReadCloser {
+		return io.NopCloser(io.MultiReader(strings.NewReader("{"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
+	})
+	large := withBody(500, func(*http.Request) io.ReadCloser {
+		return io.NopCloser(io.LimitReader(readerFunc(func(p []byte) (int, error) { clear(p); return len(p), nil }), 1<<20))
+	})
+	type ending struct {
+		answers  []roundTripFunc // of first, and of second if there are two
+		request  func(*http.Request) *http.Request
+		config   func(*Config)
+		caller   func(*testing.T, *http.Response)
+		spans    int
+		requests string
+		attempts []string
+	}
+	whole := func(t *testing.T, resp *http.Response) { read(t, resp) }
+	timeout := func(d time.Duration) func(*http.Request) *http.Request {
+		return func(req *http.Request) *http.Request {
+			ctx, cancel := context.WithTimeout(req.Context(), d)
+			time.AfterFunc(time.Hour, cancel)
+			return req.WithContext(ctx)
+		}
+	}
+	to := func(path string) func(*http.Request) *http.Request {
+		return func(req *http.Request) *http.Request {
+			req.URL.Path = path
+			return req
+		}
+	}
+	for name, e := range map[string]ending{
+		"read to the end": {answers: []roundTripFunc{served}, caller: whole, spans: 2,
+			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+		"closed unread": {answers: []roundTripFunc{served}, spans: 2,
+			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+		"closed twice": {answers: []roundTripFunc{served}, caller: func(t *testing.T, resp *http.Response) { resp.Body.Close(); resp.Body.Close() }, spans: 2,
+			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+		"forgotten, until the context ends": {answers: []roundTripFunc{served}, request: timeout(time.Second), spans: 2,
+			caller:   func(*testing.T, *http.Response) { time.Sleep(2 * time.Second) },
+			requests: "model=m outcome=canceled tier=1 type=timeout", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=timeout"}},
+		"the caller leaves": {answers: []roundTripFunc{hung}, spans: 2, request: func(req *http.Request) *http.Request {
+			ctx, cancel := context.WithCancel(req.Context())
+			time.AfterFunc(time.Second, cancel)
+			return req.WithContext(ctx)
+		}, requests: "model=m outcome=canceled type=canceled", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=canceled"}},
+		"the answer breaks off": {answers: []roundTripFunc{cut}, spans: 2,
+			caller:   func(t *testing.T, resp *http.Response) { _, err := io.ReadAll(resp.Body); require.Error(t, err) },
+			requests: "model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
+		"a stream ends with an error": {answers: []roundTripFunc{eventStream(0, contentEvent, `{"error":{"code":"server_error"}}`)}, caller: whole, spans: 2,
+			requests: "model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
+		"a stream begins with an error": {answers: []roundTripFunc{eventStream(0, `{"error":{"code":"429"}}`), served}, caller: whole, spans: 3,
+			requests: "model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=served tier=2"}},
+		"the caller's own mistake": {answers: []roundTripFunc{status(400, "{}")}, caller: whole, spans: 2,
+			requests: "model=m outcome=rejected tier=1 type=400", attempts: []string{"backend=first deployment=m model=m outcome=rejected tier=1 type=400"}},
+		"a large error that is the caller's": {answers: []roundTripFunc{large, large}, caller: whole, spans: 3,
+			requests: "model=m outcome=failed type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=second deployment=m model=m outcome=failed tier=2 type=500"}},
+		"a creation that fails": {answers: []roundTripFunc{status(500, "{}")}, request: to("/openai/files"), caller: whole, spans: 2,
+			requests: "model=m outcome=failed tier=1 type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500"}},
+		"no answer": {answers: []roundTripFunc{broken(io.ErrUnexpectedEOF), broken(refused)}, spans: 3,
+			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
+		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *Config) { cfg.Backends[0].HeaderTimeout = time.Second },
+			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
+		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 2,
+			config: func(cfg *Config) {
+				cfg.Backends[0].APIKey = ""
+				cfg.Backends[0].Token = func(context.Context) (string, error) { return "", errors.New("no") }
+			},
+			requests: "model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_token", "backend=second deployment=m model=m outcome=served tier=2"}},
+		"an unknown model": {request: to("/openai/deployments/unknown/chat/completions"), caller: whole, spans: 1, requests: "model=other outcome=synthesized type=404"},
+		"all are throttled": {answers: []roundTripFunc{status(429, "{}"), status(429, "{}")}, caller: whole, spans: 3,
+			requests: "model=m outcome=synthesized type=429", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=throttled tier=2 type=429"}},
+		"a body that cannot be read": {spans: 1, request: func(req *http.Request) *http.Request {
+			req.Body, req.GetBody = io.NopCloser(readerFunc(func([]byte) (int, error) { return 0, errors.New("no") })), nil
+			return req
+		}, requests: "model=m outcome=failed type=_OTHER"},
+		"a body that cannot be had": {spans: 1, request: func(req *http.Request) *http.Request {
+			req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
+			return req
+		}, requests: "model=m outcome=failed type=_OTHER"},
+		"an upgrade": {answers: []roundTripFunc{func(req *http.Request) (*http.Response, error) {
+			resp, err := status(101, "")(req)
+			resp.Body = &upgraded{Reader: strings.NewReader("hi")}
+			return resp, err
+		}}, request: func(req *http.Request) *http.Request {
+			req.Header.Set("Upgrade", "websocket")
+			req.URL.RawQuery = "deployment=m"
+			return req
+		}, caller: whole, spans: 2, requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+		"a redirect elsewhere": {request: func(req *http.Request) *http.Request {
+			req.Response = &http.Response{Request: &http.Request{URL: &url.URL{Host: "elsewhere.example.com"}}}
+			return req
+		}, caller: whole, spans: 1, requests: "outcome=served"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				for i, answer := range e.answers {
+					n.on(host([]string{"first", "second"}[i]), answer)
+				}
+				cfg := firstOf(n)
+				if e.config != nil {
+					e.config(&cfg)
+				}
+				l, tr := overheard(t, cfg)
+				req := newChat(t, chatPath)
+				if e.request != nil {
+					req = e.request(req)
+				}
+				if resp, err := tr.RoundTrip(req); err == nil {
+					if e.caller != nil {
+						e.caller(t, resp)
+					}
+					resp.Body.Close()
+				}
+				synctest.Wait()
+				require.Len(t, l.traced(t), e.spans)
+				require.Equal(t, map[string]float64{e.requests: 1}, l.heard("spillover.requests"))
+				attempts := map[string]float64{}
+				for _, a := range e.attempts {
+					attempts[a] = 1
+				}
+				require.Equal(t, attempts, l.heard("spillover.attempts"))
+				if root := l.spans[0].attributes(); strings.Contains(e.requests, "type=") {
+					_, class, _ := strings.Cut(e.requests, "type=")
+					require.Equal(t, class, root["error.type"])
+					require.Equal(t, codes.Error, l.spans[0].status)
+				} else {
+					require.NotContains(t, root, "error.type")
+				}
+				for _, u := range tr.Status().Tiers {
+					for _, b := range u.Backends {
+						for _, d := range b.Deployments {
+							require.Zero(t, d.InFlight)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestOperations(t *testing.T) {
+	for line, want := range map[string]string{
+		"POST chat/completions":                "chat",
+		"GET chat/completions":                 "chat_completions",
+		"GET chat/completions/chatcmpl-1":      "chat_completions",
+		"POST responses":                       "chat",
+		"GET responses/resp_1":                 "fetch_response",
+		"GET responses/resp_1/input_items":     "responses",
+		"DELETE responses/resp_1":              "responses",
+		"POST completions":                     "text_completion",
+		"POST embeddings":                      "embeddings",
+		"POST vector_stores/vs_1/search":       "retrieval",
+		"GET vector_stores/vs_1/search":        "vector_stores",
+		"POST images/generations":              "images",
+		"POST files":                           "files",
+		"GET " + strings.Repeat("x", 100):      "other",
+		"POST ":                                "other",
+		"POST <script>/chat/completions%0a%00": "other",
+	} {
+		method, op, _ := strings.Cut(line, " ")
+		require.Equal(t, want, operation(method, op), line)
+	}
+}
+
+// The dialect tells whose model it is.
+func TestProviders(t *testing.T) {
+	for d, want := range map[Dialect]string{Azure: "azure.ai.openai", AzureV1: "azure.ai.openai", OpenAI: "openai"} {
+		require.Equal(t, want, (&backend{dialect: d}).provider().Value.AsString())
+	}
+}
+
+// Methods are those that HTTP has; one made up is told as such.
+func TestSpanMethods(t *testing.T) {
+	for method, want := range map[string][2]string{
+		"": {"GET", "GET"}, "DELETE": {"DELETE", "DELETE"}, "MADE-UP": {"HTTP", "_OTHER"},
+	} {
+		l, tr := overheard(t, firstOf(newNet()))
+		req := with(t, "GET /openai/models")
+		req.Method = method
+		send(t, tr, req)
+		s := l.traced(t)[1]
+		require.Equal(t, want, [2]string{s.name, s.attributes()["http.request.method"].(string)})
+	}
+}
+
+// What a sampler drops costs no further spans.
+func TestSpansThatAreNotRecorded(t *testing.T) {
+	l := listen()
+	cfg := l.to(firstOf(newNet()))
+	dropped := droppingTracers{heardTracers{l: l}}
+	cfg.TracerProvider = dropped
+	tr := configured(t, cfg)
+	ask(t, tr)
+	require.Len(t, l.traced(t), 1)
+	require.Empty(t, l.spans[0].more)
+}
+
+type droppingTracers struct{ heardTracers }
+
+func (p droppingTracers) Tracer(string, ...trace.TracerOption) trace.Tracer {
+	return droppingTracer{heardTracer{l: p.l}}
+}
+
+type droppingTracer struct{ heardTracer }
+
+func (t droppingTracer) Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
+	_, s := t.heardTracer.Start(ctx, name, options...)
+	return trace.ContextWithSpan(ctx, droppedSpan{s.(*heardSpan)}), droppedSpan{s.(*heardSpan)}
+}
+
+type droppedSpan struct{ *heardSpan }
+
+func (droppedSpan) IsRecording() bool { return false }
