@@ -21,23 +21,32 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	s, err := t.replace(cfg)
+	if err != nil {
+		return err
+	}
+	s.log.Info("reconfigured", "backends", len(s.table.backends))
+	return nil
+}
+
+// replace takes a Config over that was normalized.
+func (t *Transport) replace(cfg Config) (*setup, error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	if t.closed.Load() {
-		return fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
 	}
 	old := t.setup.Load()
 	s, err := newSetup(cfg, old)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.observe(t); err != nil {
-		return err
+		return nil, err
 	}
 	t.markDrained(s)
 	t.setup.Store(s)
 	old.unobserve()
-	s.log.Info("reconfigured", "backends", len(s.table.backends))
 	for _, r := range s.table.all() {
 		for d := range r.all {
 			if was := old.table.same(d.backend); was != nil && !was.asks(d.backend) {
@@ -48,7 +57,7 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	if old.own != nil && s.own == nil {
 		old.own.CloseIdleConnections()
 	}
-	return nil
+	return s, nil
 }
 
 // asks tells whether another backend sends requests with the same credential,
@@ -63,35 +72,37 @@ func (b *backend) asks(other *backend) bool {
 // take is answered 503. Status tells, and Reconfigure keeps it. It is an error
 // if no backend has that name.
 func (t *Transport) Drain(backend string) error {
-	t.changing.Lock()
-	defer t.changing.Unlock()
-	if !t.has(backend) {
-		return fmt.Errorf("spillover: Drain: no backend is called %q", backend)
+	changed, err := t.setDrained(backend, true)
+	if changed {
+		t.setup.Load().log.Info("backend drained", "backend", backend)
 	}
-	s := t.setup.Load()
-	if !t.drained[backend] {
-		s.log.Info("backend drained", "backend", backend)
-	}
-	t.drained[backend] = true
-	t.markDrained(s)
-	return nil
+	return err
 }
 
 // Resume ends what [Transport.Drain] began. It is an error if no backend has
 // that name; one that was not drained stays as it is.
 func (t *Transport) Resume(backend string) error {
+	changed, err := t.setDrained(backend, false)
+	if changed {
+		t.setup.Load().log.Info("backend resumed", "backend", backend)
+	}
+	return err
+}
+
+func (t *Transport) setDrained(name string, drained bool) (changed bool, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
-	if !t.has(backend) && !t.drained[backend] {
-		return fmt.Errorf("spillover: Resume: no backend is called %q", backend)
+	if !t.has(name) && (drained || !t.drained[name]) {
+		return false, fmt.Errorf("spillover: no backend is called %q", name)
 	}
-	s := t.setup.Load()
-	if t.drained[backend] {
-		s.log.Info("backend resumed", "backend", backend)
+	changed = t.drained[name] != drained
+	if drained {
+		t.drained[name] = true
+	} else {
+		delete(t.drained, name)
 	}
-	delete(t.drained, backend)
-	t.markDrained(s)
-	return nil
+	t.markDrained(t.setup.Load())
+	return changed, nil
 }
 
 func (t *Transport) has(name string) bool {
