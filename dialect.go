@@ -65,7 +65,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, r.URL.RawQuery)}
+	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, b.withoutKey(r.URL.RawQuery))}
 	out.URL = &s.url
 	if r.upgrades() && name != "" {
 		out.URL.RawQuery = renameQuery(out.URL.RawQuery, b.dialect, name)
@@ -108,6 +108,22 @@ func field(h http.Header, name string) string {
 		return v[0]
 	}
 	return ""
+}
+
+// withoutKey is a query without the caller's key, which Azure's realtime API
+// takes there, too, for a backend that is not to be sent it.
+func (b *backend) withoutKey(raw string) string {
+	if b.anonymous() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
+		return raw
+	}
+	var query string
+	for part := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(part, "=")
+		if plain, err := url.QueryUnescape(name); err != nil || !strings.EqualFold(plain, keyHeader) {
+			query = joinQuery(query, part)
+		}
+	}
+	return query
 }
 
 // header is a copy of the caller's with the backend's credential in the place
