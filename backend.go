@@ -58,7 +58,8 @@ type Backend struct {
 	// max_completion_tokens, and max_output_tokens): it is set only where it
 	// belongs, and not beside one of the caller's. Values are what
 	// [encoding/json] can marshal; model and stream cannot be set. Bodies beyond
-	// 32 MiB are left as they are.
+	// 32 MiB are left as they are. [Load] gives numbers as [json.Number], so that
+	// they are sent as they stand in the file.
 	Defaults map[string]any
 
 	// HeaderTimeout is how long an attempt may take until the header of its
@@ -186,7 +187,7 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	}
 	b.Priority = cmp.Or(b.Priority, 1)
 	if b.Weight < 0 || b.Weight > maxWeight {
-		bad("Weight", "%d is not between 0 and %d", b.Weight, maxWeight)
+		bad("Weight", "%d is not between 0 and "+strconv.Itoa(maxWeight), b.Weight)
 	}
 	b.Weight = cmp.Or(b.Weight, 1)
 	if b.HeaderTimeout < 0 {
@@ -198,10 +199,10 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	switch b.Dialect {
 	case Azure, AzureV1, OpenAI:
 		if b.APIVersion != "" && b.Dialect != Azure {
-			bad("APIVersion", "is for dialect %q alone, this is %q", Azure, b.Dialect)
+			bad("APIVersion", fmt.Sprintf("is for dialect %q alone, this is %q", Azure, b.Dialect))
 		}
 	default:
-		bad("Dialect", "%q is none of %q, %q, %q", b.Dialect, Azure, AzureV1, OpenAI)
+		bad("Dialect", fmt.Sprintf("%%q is none of %q, %q, %q", Azure, AzureV1, OpenAI), b.Dialect)
 	}
 	if url.QueryEscape(b.APIVersion) != b.APIVersion {
 		bad("APIVersion", "%q needs escaping in a URL, so it is none", b.APIVersion)
@@ -280,7 +281,7 @@ func (b *Backend) normalizeModels(bad func(field, format string, args ...any)) {
 	for i := range b.Models {
 		m := &b.Models[i]
 		if m.Name == "" {
-			bad("Models", "model %d has no Name", i)
+			bad("Models", fmt.Sprintf("model %d has no Name", i))
 			continue
 		}
 		if seen[m.Name] {

@@ -92,48 +92,33 @@ const (
 	defaultMaxCooldown = 60 * time.Second
 )
 
+// A mistake is what is wrong with one field of a configuration.
+type mistake struct {
+	backend int    // its place, or -1 for a field of the Config
+	name    string // of the backend, if it has one
+	field   string
+	others  bool // it takes other fields to be one
+	format  string
+	args    []any // parts of the configuration and nothing else: who must not show them can hide them
+}
+
+func (m *mistake) Error() string {
+	where := ""
+	switch {
+	case m.name != "":
+		where = fmt.Sprintf("backend %q: ", m.name)
+	case m.backend >= 0:
+		where = fmt.Sprintf("backend %d: ", m.backend)
+	}
+	return "spillover: " + where + m.field + ": " + fmt.Sprintf(m.format, m.args...)
+}
+
 // normalize is the configuration with every default filled in, or all of its
 // mistakes, each naming the backend and the field.
 func (cfg Config) normalize() (Config, error) {
 	var errs []error
-	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("spillover: "+format, args...))
-	}
-	if cfg.MaxAttempts < 0 {
-		bad("MaxAttempts: %d is negative", cfg.MaxAttempts)
-	}
-	if cfg.MaxWait < 0 {
-		bad("MaxWait: %v is negative", cfg.MaxWait)
-	}
-	if cfg.DefaultCooldown < 0 {
-		bad("DefaultCooldown: %v is negative", cfg.DefaultCooldown)
-	}
-	if cfg.MaxCooldown < 0 {
-		bad("MaxCooldown: %v is negative", cfg.MaxCooldown)
-	}
-	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
-	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
-	if cfg.DefaultCooldown > cfg.MaxCooldown {
-		bad("DefaultCooldown: %v is more than MaxCooldown, %v", cfg.DefaultCooldown, cfg.MaxCooldown)
-	}
-	cfg.DefaultCooldown = cmp.Or(cfg.DefaultCooldown, min(defaultCooldown, cfg.MaxCooldown))
-
-	if len(cfg.Backends) == 0 {
-		bad("Backends: at least one is needed")
-	}
-	cfg.Backends = slices.Clone(cfg.Backends)
-	for i := range cfg.Backends {
-		b := &cfg.Backends[i]
-		where := fmt.Sprintf("backend %d", i)
-		if b.Name != "" {
-			where = fmt.Sprintf("backend %q", b.Name)
-		}
-		b.normalize(func(field, format string, args ...any) {
-			bad("%s: %s: %s", where, field, fmt.Sprintf(format, args...))
-		})
-	}
-	for _, clash := range clashes(cfg.Backends) {
-		bad("%s", clash)
+	for _, m := range cfg.mend() {
+		errs = append(errs, m)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
@@ -141,8 +126,49 @@ func (cfg Config) normalize() (Config, error) {
 	return cfg, nil
 }
 
+// mend fills in every default, and tells what it cannot mend.
+func (cfg *Config) mend() (found []*mistake) {
+	bad := func(field, format string, args ...any) {
+		found = append(found, &mistake{backend: -1, field: field, others: field == "DefaultCooldown", format: format, args: args})
+	}
+	if cfg.MaxAttempts < 0 {
+		bad("MaxAttempts", "%d is negative", cfg.MaxAttempts)
+	}
+	if cfg.MaxWait < 0 {
+		bad("MaxWait", "%v is negative", cfg.MaxWait)
+	}
+	if cfg.DefaultCooldown < 0 {
+		bad("DefaultCooldown", "%v is negative", cfg.DefaultCooldown)
+	}
+	if cfg.MaxCooldown < 0 {
+		bad("MaxCooldown", "%v is negative", cfg.MaxCooldown)
+	}
+	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
+	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
+	if cfg.MaxCooldown >= 0 && cfg.DefaultCooldown > cfg.MaxCooldown {
+		bad("DefaultCooldown", "%v is more than MaxCooldown, %v", cfg.DefaultCooldown, cfg.MaxCooldown)
+	}
+	cfg.DefaultCooldown = cmp.Or(cfg.DefaultCooldown, min(defaultCooldown, cfg.MaxCooldown))
+
+	if len(cfg.Backends) == 0 {
+		bad("Backends", "at least one is needed")
+	}
+	cfg.Backends = slices.Clone(cfg.Backends)
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		name := b.Name
+		b.normalize(func(field, format string, args ...any) {
+			found = append(found, &mistake{backend: i, name: name, field: field, others: field == "APIVersion", format: format, args: args})
+		})
+	}
+	return append(found, clashes(cfg.Backends)...)
+}
+
 // clashes are the mistakes that no backend makes alone.
-func clashes(backends []Backend) (found []string) {
+func clashes(backends []Backend) (found []*mistake) {
+	bad := func(i int, field, format string, args ...any) {
+		found = append(found, &mistake{backend: i, name: backends[i].Name, field: field, others: true, format: format, args: args})
+	}
 	fields := map[string]bool{}
 	for _, b := range backends {
 		for name := range b.Defaults {
@@ -150,24 +176,25 @@ func clashes(backends []Backend) (found []string) {
 		}
 	}
 	if len(fields) > maxPresets {
-		found = append(found, fmt.Sprintf("Backends: their Defaults have %d different fields, %d are possible", len(fields), maxPresets))
+		found = append(found, &mistake{backend: -1, field: "Backends", others: true,
+			format: fmt.Sprintf("their Defaults have %d different fields, %d are possible", len(fields), maxPresets)})
 	}
 	// An account's deployment that is listed twice would be asked twice and
 	// counted as two. Token functions cannot be compared: each is its own account.
 	type deployment struct{ url, key, name string }
 	names, deployments := map[string]int{}, map[deployment]string{}
 	dialects := map[string]string{} // form of credential → a backend that has it
-	var anonymous []string
+	var anonymous []int
 	for i, b := range backends {
 		if b.Name != "" {
 			if first, twice := names[b.Name]; twice {
-				found = append(found, fmt.Sprintf("backend %q: Name: backends %d and %d share it", b.Name, first, i))
+				bad(i, "Name", fmt.Sprintf("backends %d and %d share it", first, i))
 			} else {
 				names[b.Name] = i
 			}
 		}
 		if b.APIKey == "" && b.Token == nil {
-			anonymous = append(anonymous, b.Name)
+			anonymous = append(anonymous, i)
 		}
 		dialects[b.Dialect.credentialForm()] = b.Name
 		if b.Token != nil || b.URL == "" {
@@ -184,19 +211,19 @@ func clashes(backends []Backend) (found []string) {
 		}
 		for _, name := range served {
 			d := deployment{strings.ToLower(b.URL), b.APIKey, name}
-			if other, twice := deployments[d]; twice && other != b.Name {
-				what := fmt.Sprintf("deployment %q", name)
-				if name == "" {
-					what = "every model"
-				}
-				found = append(found, fmt.Sprintf("backend %q: URL: backend %q already has %s of it under the same credential", b.Name, other, what))
+			other, twice := deployments[d]
+			switch {
+			case twice && other != b.Name && name == "":
+				bad(i, "URL", "backend %q already has every model of it under the same credential", other)
+			case twice && other != b.Name:
+				bad(i, "URL", "backend %q already has deployment %q of it under the same credential", other, name)
 			}
 			deployments[d] = b.Name
 		}
 	}
 	if len(dialects) > 1 {
-		for _, name := range anonymous {
-			found = append(found, fmt.Sprintf("backend %q: APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only", name))
+		for _, i := range anonymous {
+			bad(i, "APIKey", "needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only")
 		}
 	}
 	return found

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -56,7 +57,7 @@ func (b *Backend) normalizeDefaults(bad func(field, format string, args ...any))
 	_, one := b.Defaults[maxTokens]
 	_, other := b.Defaults[maxCompletionTokens]
 	if one && other {
-		bad("Defaults", "%q excludes %q", maxTokens, maxCompletionTokens)
+		bad("Defaults", fmt.Sprintf("%q excludes %q", maxTokens, maxCompletionTokens))
 	}
 }
 

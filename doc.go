@@ -13,6 +13,11 @@ straight back as a 429 that says exactly how long to wait.
 	}})
 	client := &http.Client{Transport: lb}
 
+# Configuration files
+
+[Load] reads a [Config] from a file in YAML or JSON, with variables of the
+environment; [Transport.Watch] keeps a Transport to the file as it changes.
+
 # What is chosen
 
 A deployment is one model of one backend: it is the unit that is chosen,

@@ -1,0 +1,285 @@
+package spillover
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The types of a configuration file, as they are documented.
+var configTypes = []struct {
+	t        reflect.Type
+	heading  string
+	required string // fields
+}{
+	{reflect.TypeFor[Config](), "The file", " Backends "},
+	{reflect.TypeFor[Backend](), "`backends`", " URL "},
+	{reflect.TypeFor[Model](), "`backends[].models`", " Name "},
+}
+
+var docLink = regexp.MustCompile(`\[((?:[a-z]+\.)?[A-Z][A-Za-z0-9.]*)\]`)
+
+// configDocs are the doc comments of types, fields (Type.Field) and constants,
+// those of fields in the words of a file.
+func configDocs(t testing.TB) map[string]string {
+	docs := map[string]string{}
+	plain := func(c *ast.CommentGroup) string {
+		text := docLink.ReplaceAllString(strings.Join(strings.Fields(c.Text()), " "), "$1")
+		return strings.NewReplacer("Config.", "", "Backend.", "").Replace(text)
+	}
+	for _, file := range []string{"config.go", "backend.go"} {
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		require.NoError(t, err)
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				return false
+			case *ast.GenDecl:
+				if n.Tok == token.TYPE && n.Doc != nil {
+					docs[n.Specs[0].(*ast.TypeSpec).Name.Name] = plain(n.Doc)
+				}
+			case *ast.ValueSpec:
+				docs[n.Names[0].Name] = plain(n.Doc)
+			case *ast.TypeSpec:
+				s, ok := n.Type.(*ast.StructType)
+				if !ok {
+					return true
+				}
+				for _, field := range s.Fields.List {
+					text := goNames.Replace(plain(field.Doc))
+					for _, name := range field.Names {
+						docs[n.Name.Name+"."+name.Name] = text
+					}
+				}
+			}
+			return true
+		})
+	}
+	return docs
+}
+
+// inFile is the doc comment of a field by the name that it has in a file.
+func inFile(doc, name string) string {
+	if strings.HasPrefix(doc, "RPM and TPM ") {
+		return "rpm and tpm " + strings.TrimPrefix(doc, "RPM and TPM ")
+	}
+	return regexp.MustCompile(`^`+name+`\b`).ReplaceAllString(doc, snake(name))
+}
+
+// defaultValues are what New gives to each field that is not set.
+func defaultValues() map[reflect.Type]reflect.Value {
+	cfg := Config{Backends: []Backend{{URL: "h", Models: []Model{{Name: "m"}}}}}
+	cfg.mend()
+	values := map[reflect.Type]reflect.Value{}
+	for _, v := range []any{cfg, cfg.Backends[0], cfg.Backends[0].Models[0]} {
+		values[reflect.TypeOf(v)] = reflect.ValueOf(v)
+	}
+	return values
+}
+
+// usual is the default of a number, a duration or a truth value, if it has one.
+func usual(v reflect.Value) (text string, value any) {
+	switch d, isDuration := v.Interface().(time.Duration); {
+	case isDuration && d > 0:
+		text = strings.TrimSuffix(d.String(), "m0s")
+		if text != d.String() {
+			text += "m"
+		}
+		return text, text
+	case v.Kind() == reflect.Bool, v.Kind() == reflect.Int && v.Int() != 0:
+		return fmt.Sprint(v), v.Interface()
+	}
+	return "", nil
+}
+
+func TestConfigReference(t *testing.T) {
+	docs, values := configDocs(t), defaultValues()
+	var page, inCode strings.Builder
+	for _, c := range configTypes {
+		fmt.Fprintf(&page, "\n### %s\n\n| key | value | default | |\n|---|---|---|---|\n", c.heading)
+		for _, f := range reflect.VisibleFields(c.t) {
+			doc := docs[c.t.Name()+"."+f.Name]
+			require.NotEmpty(t, doc, f.Name)
+			if onlyInCode(f.Type) {
+				fmt.Fprintf(&inCode, "| `%s.%s` | %s |\n", c.t.Name(), f.Name, doc)
+				continue
+			}
+			kind := map[reflect.Kind]string{reflect.String: "text", reflect.Int: "whole number", reflect.Int64: "duration",
+				reflect.Bool: "true or false", reflect.Map: "mapping", reflect.Slice: "list"}[f.Type.Kind()]
+			if f.Type == reflect.TypeFor[Dialect]() {
+				kind = fmt.Sprintf("`%s`, `%s` or `%s`", Azure, AzureV1, OpenAI)
+			}
+			other, _ := usual(values[c.t].FieldByIndex(f.Index))
+			if strings.Contains(c.required, " "+f.Name+" ") {
+				other = "required"
+			}
+			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", snake(f.Name), kind, other, inFile(doc, f.Name))
+		}
+	}
+	fmt.Fprintf(&page, "\n### `dialect`\n\n%s\n\n", docs["Dialect"])
+	for _, name := range []struct {
+		d    Dialect
+		name string
+	}{{Azure, "Azure"}, {AzureV1, "AzureV1"}, {OpenAI, "OpenAI"}} {
+		fmt.Fprintf(&page, "- `%s`: %s\n", name.d, docs[name.name])
+	}
+	fmt.Fprintf(&page, "\n### Only in a program\n\n| field | |\n|---|---|\n%s\n", &inCode)
+
+	const file, begin, end = "docs/configuration.md", "<!-- keys: begin -->\n", "<!-- keys: end -->"
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	head, rest, ok := strings.Cut(string(text), begin)
+	require.True(t, ok, file+" has lost its marker")
+	written, tail, ok := strings.Cut(rest, end)
+	require.True(t, ok, file+" has lost its marker")
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(head+begin+page.String()+end+tail), 0o644))
+		return
+	}
+	require.Equal(t, page.String(), written, file+" tells something else: go test -run TestConfig . -update")
+}
+
+func TestConfigSchema(t *testing.T) {
+	docs, values := configDocs(t), defaultValues()
+	variable := map[string]any{"$ref": "#/$defs/variable"}
+	schema := map[string]any{
+		"$schema":     "https://json-schema.org/draft/2020-12/schema",
+		"title":       "spillover",
+		"description": "A configuration file of github.com/spillover-go/spillover.",
+		"$ref":        "#/$defs/Config",
+	}
+	defs := map[string]any{
+		"variable": map[string]any{"type": "string", "pattern": `\$\{`, "description": "With a variable of the environment: ${NAME} or ${NAME:-default}."},
+		"duration": map[string]any{"type": []string{"string", "null"}, "pattern": `^\+?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`},
+	}
+	schema["$defs"] = defs
+	for _, c := range configTypes {
+		properties := map[string]any{}
+		for _, f := range reflect.VisibleFields(c.t) {
+			if onlyInCode(f.Type) {
+				continue
+			}
+			p := map[string]any{"description": inFile(docs[c.t.Name()+"."+f.Name], f.Name)}
+			properties[snake(f.Name)] = p
+			if _, value := usual(values[c.t].FieldByIndex(f.Index)); value != nil {
+				p["default"] = value
+			}
+			required := strings.Contains(c.required, " "+f.Name+" ")
+			switch kind := f.Type.Kind(); {
+			case kind == reflect.Slice:
+				p["type"], p["items"] = []string{"array", "null"}, map[string]any{"$ref": "#/$defs/" + f.Type.Elem().Name()}
+				if required {
+					p["type"], p["minItems"] = "array", 1
+				}
+			case kind == reflect.Map:
+				p["type"] = []string{"object", "null"}
+			case f.Type == reflect.TypeFor[Dialect]():
+				p["anyOf"] = []any{map[string]any{"enum": []any{Azure, AzureV1, OpenAI, nil}}, variable}
+			case f.Type == reflect.TypeFor[time.Duration]():
+				p["anyOf"] = []any{map[string]any{"$ref": "#/$defs/duration"}, variable}
+			case kind == reflect.Int:
+				number := map[string]any{"type": []string{"integer", "null"}, "minimum": 0}
+				if f.Name == "Weight" {
+					number["maximum"] = maxWeight
+				}
+				p["anyOf"] = []any{number, variable}
+			case kind == reflect.Bool:
+				p["anyOf"] = []any{map[string]any{"type": []string{"boolean", "null"}}, variable}
+			case kind == reflect.String:
+				if p["type"] = []string{"string", "null"}; required {
+					p["type"] = "string"
+				}
+			default:
+				require.Fail(t, "the schema has no word for a "+f.Type.String())
+			}
+		}
+		def := map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
+		var required []string
+		for _, name := range strings.Fields(c.required) {
+			required = append(required, snake(name))
+		}
+		def["required"] = required
+		if c.t == reflect.TypeFor[Config]() {
+			properties["$schema"] = map[string]any{"description": "This schema, for editors."}
+		}
+		defs[c.t.Name()] = def
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	require.NoError(t, enc.Encode(schema))
+
+	const file = "docs/config.schema.json"
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(b.String()), 0o644))
+		return
+	}
+	written, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, b.String(), string(written), file+" tells something else: go test -run TestConfig . -update")
+}
+
+// What is shown in the documents can be loaded.
+func TestConfigExamples(t *testing.T) {
+	lookup := func(name string) (string, bool) { return "key-of-" + name, strings.HasSuffix(name, "_KEY") }
+	var all []Config
+	for _, file := range []string{"docs/spillover.yaml", "docs/spillover.json"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		cfg, err := parseConfig(filepath.Base(file), text, lookup)
+		require.NoError(t, err)
+		require.NoError(t, configured(t, cfg).Close())
+		all = append(all, cfg)
+	}
+	require.Equal(t, all[0], all[1])
+	require.Equal(t, 3, all[0].Backends[3].Priority)
+
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	blocks := strings.Split(string(readme), "```yaml\n")[1:]
+	require.Len(t, blocks, 1)
+	text, _, _ := strings.Cut(blocks[0], "```")
+	cfg, err := parseConfig("README.md", []byte(text), lookup)
+	require.NoError(t, err)
+	require.NoError(t, configured(t, cfg).Close())
+}
+
+// The mistakes that docs/configuration.md shows are those of such a file.
+func TestConfigMistakesInDocs(t *testing.T) {
+	page, err := os.ReadFile("docs/configuration.md")
+	require.NoError(t, err)
+	const file = `max_wait: 5s
+
+backends:
+  # What is paid for anyway goes first.
+  - name: ptu
+    url: https://ptu.openai.azure.com
+    api_key: ${PTU_KEY}
+    weight: 1
+    priority: first
+  - name: eastus
+    url: https://eastus.openai.azure.com
+    apikey: ${EASTUS_KEY}
+
+
+  - name: westus
+
+    url: https://westus.openai.azure.com
+
+    api_key: ${WESTUS_KEY}
+`
+	_, err = parseConfig("spillover.yaml", []byte(file), func(name string) (string, bool) { return "key", name == "PTU_KEY" })
+	require.Contains(t, string(page), "```\n"+err.Error()+"\n```")
+}
