@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -282,4 +283,33 @@ backends:
 `
 	_, err = parseConfig("spillover.yaml", []byte(file), func(name string) (string, bool) { return "key", name == "PTU_KEY" })
 	require.Contains(t, string(page), "```\n"+err.Error()+"\n```")
+}
+
+// Every configuration that the documents show can be loaded and used.
+func TestConfigBlocks(t *testing.T) {
+	documents, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	shown := 0
+	for _, path := range append(documents, "README.md", "CHANGELOG.md") {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, language := range []string{"yaml", "json"} {
+			for _, block := range strings.Split(string(text), "```"+language+"\n")[1:] {
+				block, _, _ := strings.Cut(block, "```")
+				if !strings.Contains(block, "backends") {
+					continue
+				}
+				shown++
+				cfg, err := parseConfig(path, []byte(block), func(name string) (string, bool) { return "key-of-" + name, true })
+				require.NoError(t, err, block)
+				for i := range cfg.Backends {
+					if b := &cfg.Backends[i]; b.APIKey == "" {
+						b.Token = func(context.Context) (string, error) { return "", nil } // the program's to set
+					}
+				}
+				configured(t, cfg)
+			}
+		}
+	}
+	require.NotZero(t, shown)
 }
