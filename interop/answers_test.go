@@ -1,0 +1,72 @@
+package interop
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/spillovertest"
+)
+
+// A trouble is what the deployments have that do not answer.
+type trouble struct {
+	name    string
+	streams bool // only a stream can have it
+	fault   spillovertest.Fault
+}
+
+var troubles = []trouble{
+	{"throttled", false, throttled("30", 1)},
+	{"error event before content", true, spillovertest.Fault{Kind: spillovertest.KindError, Times: 1}},
+	{"broken before content", true, spillovertest.Fault{Kind: spillovertest.KindCut, Times: 1}},
+}
+
+// No SDK sees anything of a deployment's trouble while another one answers: the
+// whole text, once, at once, from a request that is entirely the other's.
+func TestAnswers(t *testing.T) {
+	each(t, everywhere, func(t *testing.T, _ adapter, o operation, place place) {
+		for _, tr := range troubles {
+			if tr.streams && !o.streams {
+				continue
+			}
+			for answers := range regions {
+				p := newPool(t, place, spillovertest.Latency{}, nil)
+				for i := range answers {
+					p.set(i, tr.fault)
+				}
+				start := time.Now()
+				text, err := o.call(t.Context(), setup{client: p.client})
+				require.NoError(t, err, "%s, %s answers", tr.name, regions[answers])
+				require.Equal(t, o.text, text)
+				if place.name == inMemory.name {
+					require.Zero(t, time.Since(start), "the SDK did not wait")
+				}
+				require.Equal(t, 1, p.asked.times(), "the SDK asked once")
+				var want [3]int
+				for i := range answers + 1 {
+					want[i] = 1
+					p.requireOwn(t, i, o)
+				}
+				require.Equal(t, want, p.sends())
+				p.requireQuiet(t)
+			}
+		}
+	})
+}
+
+// A stream arrives as it is written, whatever is between.
+func TestStreamsFlow(t *testing.T) {
+	each(t, []place{inMemory}, func(t *testing.T, _ adapter, o operation, place place) {
+		if !o.streams {
+			t.Skip("no stream")
+		}
+		p := newPool(t, place, spillovertest.Latency{FirstToken: 10 * time.Second, PerToken: time.Second}, nil)
+		p.set(0, throttled("30", 1))
+		start, at := time.Now(), []time.Duration{}
+		_, err := o.call(t.Context(), setup{client: p.client, piece: func() { at = append(at, time.Since(start)) }})
+		require.NoError(t, err)
+		require.Equal(t, []time.Duration{10 * time.Second, 11 * time.Second, 12 * time.Second, 13 * time.Second, 14 * time.Second}, at)
+		p.requireQuiet(t)
+	})
+}
