@@ -11,7 +11,7 @@ import (
 )
 
 var azOpenAI = adapter{
-	name: "azopenai", module: "github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai", inject: "`ClientOptions.Transport`", set: "`ClientOptions.Retry.MaxRetries = -1`",
+	name: "azopenai", module: "github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai", inject: "`ClientOptions.Transport`", off: "`ClientOptions.Retry.MaxRetries = -1`", retries: 3, fails: "*azcore.ResponseError",
 	chat: func(ctx context.Context, s setup) (string, error) {
 		resp, err := azClient(s).GetChatCompletions(ctx, azopenai.ChatCompletionsOptions{DeploymentName: to.Ptr(chatModel), Messages: azMessages}, nil)
 		if err != nil {

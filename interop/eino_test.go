@@ -31,7 +31,7 @@ func einoAdapter(name string, azure bool) adapter {
 	}
 	messages := []*schema.Message{schema.UserMessage(prompt)}
 	return adapter{
-		name: name, module: "github.com/cloudwego/eino-ext/components/model/openai", inject: "`ChatModelConfig.HTTPClient`",
+		name: name, module: "github.com/cloudwego/eino-ext/components/model/openai", inject: "`ChatModelConfig.HTTPClient`", fails: "*openai.APIError",
 		chat: func(ctx context.Context, s setup) (string, error) {
 			m, err := model(ctx, s).Generate(ctx, messages)
 			if err != nil {

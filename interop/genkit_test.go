@@ -11,7 +11,7 @@ import (
 
 // genkit's plugin is built on openai-go v1, whose retries are of their own kind.
 var genkitOpenAI = adapter{
-	name: "genkit", module: "github.com/firebase/genkit/go", inject: "`OpenAI.Opts`: `option.WithHTTPClient`", set: "`OpenAI.Opts`: `option.WithMaxRetries(0)`",
+	name: "genkit", module: "github.com/firebase/genkit/go", inject: "`OpenAI.Opts`: `option.WithHTTPClient`", off: "`OpenAI.Opts`: `option.WithMaxRetries(0)`", retries: 2, fails: "*openai.Error of openai-go v1", sleeps: true,
 	chat: func(ctx context.Context, s setup) (string, error) {
 		return withGenkit(ctx, s, func(g *genkit.Genkit) (string, error) {
 			resp, err := genkit.Generate(ctx, g, ai.WithModelName("openai/"+chatModel), ai.WithPrompt(prompt))

@@ -23,7 +23,7 @@ func goOpenAIAdapter(name string, config func() goopenai.ClientConfig) adapter {
 	}
 	messages := []goopenai.ChatCompletionMessage{{Role: goopenai.ChatMessageRoleUser, Content: prompt}}
 	return adapter{
-		name: name, module: "github.com/sashabaranov/go-openai", inject: "`ClientConfig.HTTPClient`",
+		name: name, module: "github.com/sashabaranov/go-openai", inject: "`ClientConfig.HTTPClient`", fails: "*openai.APIError",
 		chat: func(ctx context.Context, s setup) (string, error) {
 			resp, err := client(s).CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{Model: chatModel, Messages: messages})
 			if err != nil {
@@ -64,7 +64,13 @@ func goOpenAIAdapter(name string, config func() goopenai.ClientConfig) adapter {
 				return "", err
 			}
 			defer stream.Close()
-			return goOpenAIStream(s, stream.Recv, func(e goopenai.ResponseStreamEvent) string { return e.Delta })
+			return goOpenAIStream(s, func() (goopenai.ResponseStreamEvent, error) {
+				e, err := stream.Recv()
+				if e.Type == goopenai.ResponseStreamEventError { // an event like any other
+					err = errors.New(e.Error.Message)
+				}
+				return e, err
+			}, func(e goopenai.ResponseStreamEvent) string { return e.Delta })
 		},
 		image: func(ctx context.Context, s setup) (string, error) {
 			resp, err := client(s).CreateImage(ctx, goopenai.ImageRequest{Model: imageModel, Prompt: prompt})

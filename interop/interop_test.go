@@ -32,13 +32,17 @@ type adapter struct {
 	name   string
 	module string // whose version go.mod has
 	inject string // how it takes the client
-	set    string // what makes setup.once; "": it never retries
+	off    string // what turns its retries off
 
 	// What it can do; nil is nothing of the kind.
 	chat, stream, embed, respond, respondStream, image, transcribe call
 
-	// Whether an error of it is context.Canceled after a cancellation.
-	hidesCancel bool
+	retries    int    // of its own
+	fails      string // the type of its errors; "": they are texts
+	hidesCause bool   // what an error came of cannot be found in it
+	cutsShort  bool   // a stream that was cancelled may look complete
+	deaf       bool   // a stream that ends with an error event looks complete
+	sleeps     bool   // its wait for a retry does not end with the context
 }
 
 // A call makes an SDK do one thing, and returns the text that came of it.
@@ -114,22 +118,27 @@ func vectorText[F float32 | float64](v []F) string {
 	return fmt.Sprintf("%d numbers from %.4f", len(v), v[0])
 }
 
-// each runs a test for every adapter, operation and place.
+// each runs a test for every adapter, operation and place, side by side.
 func each(t *testing.T, places []place, test func(t *testing.T, a adapter, o operation, p place)) {
 	for _, a := range adapters {
-		t.Run(a.name, func(t *testing.T) {
-			for _, o := range a.operations() {
-				t.Run(o.name, func(t *testing.T) {
-					for _, p := range places {
-						t.Run(p.name, func(t *testing.T) {
-							t.Parallel()
-							p.run(t, func(t *testing.T) { test(t, a, o, p) })
-						})
-					}
+		for _, o := range a.operations() {
+			for _, p := range places {
+				t.Run(a.name+"/"+o.name+"/"+p.name, func(t *testing.T) {
+					t.Parallel()
+					p.run(t, func(t *testing.T) { test(t, a, o, p) })
 				})
 			}
-		})
+		}
 	}
+}
+
+// eachStream is each for the operations that stream.
+func eachStream(t *testing.T, places []place, test func(t *testing.T, a adapter, o operation, p place)) {
+	each(t, places, func(t *testing.T, a adapter, o operation, p place) {
+		if o.streams {
+			test(t, a, o, p)
+		}
+	})
 }
 
 // Every operation is tested with some SDK.

@@ -24,7 +24,7 @@ func langchainAdapter(name string, mode ...openai.Option) adapter {
 		return llm
 	}
 	return adapter{
-		name: name, module: "github.com/tmc/langchaingo", inject: "`openai.WithHTTPClient`", hidesCancel: true,
+		name: name, module: "github.com/tmc/langchaingo", inject: "`openai.WithHTTPClient`", hidesCause: true, cutsShort: true, deaf: true,
 		chat: func(ctx context.Context, s setup) (string, error) {
 			return llms.GenerateFromSinglePrompt(ctx, model(s), prompt)
 		},

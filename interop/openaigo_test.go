@@ -42,7 +42,7 @@ func openaiGoAdapter(name string, mode ...option.RequestOption) adapter {
 	chat := openaigo.ChatCompletionNewParams{Model: chatModel, Messages: []openaigo.ChatCompletionMessageParamUnion{openaigo.UserMessage(prompt)}}
 	response := responses.ResponseNewParams{Model: chatModel, Input: responses.ResponseNewParamsInputUnion{OfString: openaigo.String(prompt)}}
 	return adapter{
-		name: name, module: "github.com/openai/openai-go/v3", inject: "`option.WithHTTPClient`", set: "`option.WithMaxRetries(0)`",
+		name: name, module: "github.com/openai/openai-go/v3", inject: "`option.WithHTTPClient`", off: "`option.WithMaxRetries(0)`", retries: 2, fails: "*openai.Error",
 		chat: func(ctx context.Context, s setup) (string, error) {
 			c := client(s)
 			resp, err := c.Chat.Completions.New(ctx, chat)

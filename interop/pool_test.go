@@ -232,20 +232,18 @@ func modelOf(t *testing.T, r spillovertest.Request) string {
 type tap struct {
 	next http.RoundTripper
 
-	mu    sync.Mutex
-	paths []string
+	mu   sync.Mutex
+	seen []asked
+}
+
+type asked struct {
+	path   string
+	length int64 // of the body
 }
 
 func (t *tap) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.mu.Lock()
-	t.paths = append(t.paths, req.URL.Path)
+	t.seen = append(t.seen, asked{req.URL.Path, req.ContentLength})
 	t.mu.Unlock()
 	return t.next.RoundTrip(req)
-}
-
-// times is how often it was asked.
-func (t *tap) times() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.paths)
 }
