@@ -11,9 +11,10 @@ import (
 )
 
 var azOpenAI = adapter{
-	name: "azopenai", module: "github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai", inject: "`ClientOptions.Transport`", off: "`ClientOptions.Retry.MaxRetries = -1`", retries: 3, fails: "*azcore.ResponseError",
+	name: "azopenai", module: "github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai", inject: "`ClientOptions.Transport`", off: "`ClientOptions.Retry.MaxRetries = -1`",
+	facts: facts{retries: 3, fails: "`*azcore.ResponseError`"},
 	chat: func(ctx context.Context, s setup) (string, error) {
-		resp, err := azClient(s).GetChatCompletions(ctx, azopenai.ChatCompletionsOptions{DeploymentName: to.Ptr(chatModel), Messages: azMessages}, nil)
+		resp, err := azClient(s).GetChatCompletions(ctx, azopenai.ChatCompletionsOptions{DeploymentName: to.Ptr(s.chatModel()), Messages: azMessages}, nil)
 		if err != nil {
 			return "", err
 		}

@@ -12,7 +12,7 @@ import (
 
 var (
 	eino      = einoAdapter("eino", false)
-	einoAzure = einoAdapter("eino, Azure", true)
+	einoAzure = einoAdapter("eino, Azure", true).renaming("gpt-3.5-turbo", "gpt-35-turbo").renaming("gpt-4.1", "gpt-41")
 )
 
 func einoAdapter(name string, azure bool) adapter {
@@ -22,7 +22,7 @@ func einoAdapter(name string, azure bool) adapter {
 	}
 	model := func(ctx context.Context, s setup) *einochat.ChatModel {
 		m, err := einochat.NewChatModel(ctx, &einochat.ChatModelConfig{
-			Model: chatModel, APIKey: sdkKey, ByAzure: azure, BaseURL: url, APIVersion: version, HTTPClient: s.client,
+			Model: s.chatModel(), APIKey: sdkKey, ByAzure: azure, BaseURL: url, APIVersion: version, HTTPClient: s.client,
 		})
 		if err != nil {
 			panic(err) // the arguments are constant
@@ -31,7 +31,8 @@ func einoAdapter(name string, azure bool) adapter {
 	}
 	messages := []*schema.Message{schema.UserMessage(prompt)}
 	return adapter{
-		name: name, module: "github.com/cloudwego/eino-ext/components/model/openai", inject: "`ChatModelConfig.HTTPClient`", fails: "*openai.APIError",
+		name: name, module: "github.com/cloudwego/eino-ext/components/model/openai", inject: "`ChatModelConfig.HTTPClient`",
+		facts: facts{fails: "`*openai.APIError`"},
 		chat: func(ctx context.Context, s setup) (string, error) {
 			m, err := model(ctx, s).Generate(ctx, messages)
 			if err != nil {

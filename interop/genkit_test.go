@@ -11,10 +11,11 @@ import (
 
 // genkit's plugin is built on openai-go v1, whose retries are of their own kind.
 var genkitOpenAI = adapter{
-	name: "genkit", module: "github.com/firebase/genkit/go", inject: "`OpenAI.Opts`: `option.WithHTTPClient`", off: "`OpenAI.Opts`: `option.WithMaxRetries(0)`", retries: 2, fails: "*openai.Error of openai-go v1", sleeps: true,
+	name: "genkit", module: "github.com/firebase/genkit/go", inject: "`OpenAI.Opts`: `option.WithHTTPClient`", off: "`OpenAI.Opts`: `option.WithMaxRetries(0)`",
+	facts: facts{retries: 2, fails: "`*openai.Error` of openai-go v1", sleeps: true},
 	chat: func(ctx context.Context, s setup) (string, error) {
 		return withGenkit(ctx, s, func(g *genkit.Genkit) (string, error) {
-			resp, err := genkit.Generate(ctx, g, ai.WithModelName("openai/"+chatModel), ai.WithPrompt(prompt))
+			resp, err := genkit.Generate(ctx, g, ai.WithModelName("openai/"+s.chatModel()), ai.WithPrompt(prompt))
 			if err != nil {
 				return "", err
 			}
@@ -23,7 +24,7 @@ var genkitOpenAI = adapter{
 	},
 	stream: func(ctx context.Context, s setup) (string, error) {
 		return withGenkit(ctx, s, func(g *genkit.Genkit) (text string, err error) {
-			_, err = genkit.Generate(ctx, g, ai.WithModelName("openai/"+chatModel), ai.WithPrompt(prompt),
+			_, err = genkit.Generate(ctx, g, ai.WithModelName("openai/"+s.chatModel()), ai.WithPrompt(prompt),
 				ai.WithStreaming(func(_ context.Context, chunk *ai.ModelResponseChunk) error {
 					text += chunk.Text()
 					s.got(chunk.Text())

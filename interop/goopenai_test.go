@@ -12,7 +12,8 @@ import (
 var (
 	goOpenAI = goOpenAIAdapter("go-openai", func() goopenai.ClientConfig { return goopenai.DefaultConfig(sdkKey) })
 
-	goOpenAIAzure = goOpenAIAdapter("go-openai, Azure", func() goopenai.ClientConfig { return goopenai.DefaultAzureConfig(sdkKey, anyAzure) })
+	goOpenAIAzure = goOpenAIAdapter("go-openai, Azure", func() goopenai.ClientConfig { return goopenai.DefaultAzureConfig(sdkKey, anyAzure) }).
+			renaming("gpt-3.5-turbo", "gpt-35-turbo")
 )
 
 func goOpenAIAdapter(name string, config func() goopenai.ClientConfig) adapter {
@@ -23,9 +24,10 @@ func goOpenAIAdapter(name string, config func() goopenai.ClientConfig) adapter {
 	}
 	messages := []goopenai.ChatCompletionMessage{{Role: goopenai.ChatMessageRoleUser, Content: prompt}}
 	return adapter{
-		name: name, module: "github.com/sashabaranov/go-openai", inject: "`ClientConfig.HTTPClient`", fails: "*openai.APIError",
+		name: name, module: "github.com/sashabaranov/go-openai", inject: "`ClientConfig.HTTPClient`",
+		facts: facts{fails: "`*openai.APIError`"},
 		chat: func(ctx context.Context, s setup) (string, error) {
-			resp, err := client(s).CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{Model: chatModel, Messages: messages})
+			resp, err := client(s).CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{Model: s.chatModel(), Messages: messages})
 			if err != nil {
 				return "", err
 			}

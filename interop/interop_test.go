@@ -6,8 +6,10 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/signal"
@@ -37,12 +39,28 @@ type adapter struct {
 	// What it can do; nil is nothing of the kind.
 	chat, stream, embed, respond, respondStream, image, transcribe call
 
+	facts
+	renames map[string]string // what it makes of the names of models
+}
+
+// The facts of an adapter are what the tests expect of it.
+type facts struct {
 	retries    int    // of its own
-	fails      string // the type of its errors; "": they are texts
+	fails      string // the kind of its errors, see failure
 	hidesCause bool   // what an error came of cannot be found in it
 	cutsShort  bool   // a stream that was cancelled may look complete
 	deaf       bool   // a stream that ends with an error event looks complete
 	sleeps     bool   // its wait for a retry does not end with the context
+}
+
+// renaming is the adapter with a name that it alters.
+func (a adapter) renaming(model, to string) adapter {
+	a.renames = maps.Clone(a.renames)
+	if a.renames == nil {
+		a.renames = map[string]string{}
+	}
+	a.renames[model] = to
+	return a
 }
 
 // A call makes an SDK do one thing, and returns the text that came of it.
@@ -51,9 +69,12 @@ type call func(ctx context.Context, s setup) (string, error)
 // A setup is what an SDK is given.
 type setup struct {
 	client *http.Client
+	model  string // for chat; "" means chatModel
 	once   bool   // its own retries are turned off
 	piece  func() // is called for each piece of a stream; may be nil
 }
+
+func (s setup) chatModel() string { return cmp.Or(s.model, chatModel) }
 
 // got is called for a piece of a stream.
 func (s setup) got(piece string) {

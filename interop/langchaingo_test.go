@@ -16,7 +16,7 @@ var (
 
 func langchainAdapter(name string, mode ...openai.Option) adapter {
 	model := func(s setup) *openai.LLM {
-		llm, err := openai.New(append(mode, openai.WithToken(sdkKey), openai.WithModel(chatModel),
+		llm, err := openai.New(append(mode, openai.WithToken(sdkKey), openai.WithModel(s.chatModel()),
 			openai.WithEmbeddingModel(embeddingModel), openai.WithHTTPClient(s.client))...)
 		if err != nil {
 			panic(err) // the arguments are constant
@@ -24,7 +24,8 @@ func langchainAdapter(name string, mode ...openai.Option) adapter {
 		return llm
 	}
 	return adapter{
-		name: name, module: "github.com/tmc/langchaingo", inject: "`openai.WithHTTPClient`", hidesCause: true, cutsShort: true, deaf: true,
+		name: name, module: "github.com/tmc/langchaingo", inject: "`openai.WithHTTPClient`",
+		facts: facts{fails: aText, hidesCause: true, cutsShort: true, deaf: true},
 		chat: func(ctx context.Context, s setup) (string, error) {
 			return llms.GenerateFromSinglePrompt(ctx, model(s), prompt)
 		},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -27,6 +28,21 @@ func TestBrokenStreams(t *testing.T) {
 			} else {
 				require.Error(t, err)
 			}
+			p.requireQuiet(t)
+		}
+	})
+}
+
+// With HoldStreams it is begun anew elsewhere, and nobody sees anything of it.
+func TestHeldStreams(t *testing.T) {
+	eachStream(t, []place{inMemory}, func(t *testing.T, a adapter, o operation, place place) {
+		for _, kind := range []spillovertest.Kind{spillovertest.KindCut, spillovertest.KindError} {
+			p := newPool(t, place, spillovertest.Latency{}, func(cfg *spillover.Config) { cfg.HoldStreams = true })
+			p.set(0, spillovertest.Fault{Kind: kind, After: 3})
+			text, err := o.call(t.Context(), setup{client: p.client})
+			require.NoError(t, err)
+			require.Equal(t, o.text, text)
+			require.Equal(t, [3]int{1, 1, 0}, p.sends())
 			p.requireQuiet(t)
 		}
 	})

@@ -2,7 +2,9 @@ package interop
 
 import (
 	"context"
+	"net/http"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -12,6 +14,9 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 	"github.com/openai/openai-go/v3/responses"
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/spillovertest"
 )
 
 var (
@@ -39,13 +44,16 @@ func openaiGoAdapter(name string, mode ...option.RequestOption) adapter {
 		}
 		return openaigo.NewClient(options...)
 	}
-	chat := openaigo.ChatCompletionNewParams{Model: chatModel, Messages: []openaigo.ChatCompletionMessageParamUnion{openaigo.UserMessage(prompt)}}
+	chat := func(s setup) openaigo.ChatCompletionNewParams {
+		return openaigo.ChatCompletionNewParams{Model: s.chatModel(), Messages: []openaigo.ChatCompletionMessageParamUnion{openaigo.UserMessage(prompt)}}
+	}
 	response := responses.ResponseNewParams{Model: chatModel, Input: responses.ResponseNewParamsInputUnion{OfString: openaigo.String(prompt)}}
 	return adapter{
-		name: name, module: "github.com/openai/openai-go/v3", inject: "`option.WithHTTPClient`", off: "`option.WithMaxRetries(0)`", retries: 2, fails: "*openai.Error",
+		name: name, module: "github.com/openai/openai-go/v3", inject: "`option.WithHTTPClient`", off: "`option.WithMaxRetries(0)`",
+		facts: facts{retries: 2, fails: "`*openai.Error`"},
 		chat: func(ctx context.Context, s setup) (string, error) {
 			c := client(s)
-			resp, err := c.Chat.Completions.New(ctx, chat)
+			resp, err := c.Chat.Completions.New(ctx, chat(s))
 			if err != nil {
 				return "", err
 			}
@@ -53,7 +61,7 @@ func openaiGoAdapter(name string, mode ...option.RequestOption) adapter {
 		},
 		stream: func(ctx context.Context, s setup) (string, error) {
 			c := client(s)
-			return openaiGoStream(s, c.Chat.Completions.NewStreaming(ctx, chat), func(chunk openaigo.ChatCompletionChunk) (text string) {
+			return openaiGoStream(s, c.Chat.Completions.NewStreaming(ctx, chat(s)), func(chunk openaigo.ChatCompletionChunk) (text string) {
 				for _, choice := range chunk.Choices {
 					text += choice.Delta.Content
 				}
@@ -100,6 +108,21 @@ func openaiGoAdapter(name string, mode ...option.RequestOption) adapter {
 			return resp.Text, nil
 		},
 	}
+}
+
+// WithUnsafeAllowHTTP goes around the transport: it connects by itself.
+func TestUnsafeAllowHTTP(t *testing.T) {
+	server := spillovertest.NewServer(spillovertest.Config{})
+	defer server.Close()
+	transport := &tap{next: server.Client().Transport}
+	client := openaigo.NewClient(option.WithHTTPClient(&http.Client{Transport: transport}), option.WithHeader("Connection", "close"),
+		azure.WithEndpoint(server.URL, apiVersion), azure.WithAPIKey(sdkKey), azure.WithUnsafeAllowHTTP())
+	_, err := client.Embeddings.New(t.Context(), openaigo.EmbeddingNewParams{
+		Model: embeddingModel, Input: openaigo.EmbeddingNewParamsInputUnion{OfString: openaigo.String(prompt)},
+	})
+	require.NoError(t, err)
+	require.Equal(t, 1, server.Stats().Served)
+	require.Empty(t, transport.seen)
 }
 
 // openaiGoStream reads a stream to its end.

@@ -54,7 +54,7 @@ func (w watch) requireBodies(t *testing.T, wantCount uint64, wantSum int64) {
 			}
 		}
 		return count == wantCount && sum == wantSum
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 }
 
 func attr(s sdktrace.ReadOnlySpan, key attribute.Key) attribute.Value {

@@ -171,7 +171,7 @@ func (p *pool) requireQuiet(t *testing.T) {
 		return
 	}
 	// The other side sees the end of a request a little later.
-	require.Eventually(t, func() bool { return inFlight() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return inFlight() == 0 }, 20*time.Second, time.Millisecond)
 }
 
 // requireOwn checks that what a deployment received last was spelt in its own

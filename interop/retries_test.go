@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -19,12 +20,13 @@ type retrier struct {
 	client   func(p *pool) *http.Client
 	throttle time.Duration // how long it retries in allThrottled
 	spread   time.Duration // at most, on top of each wait
+	within   string        // both, in words
 }
 
 var retriers = []retrier{
-	{"RetryClient", func(p *pool) *http.Client { return spillover.RetryClient(p.lb, 2) }, 6 * time.Second, time.Second},
+	{"RetryClient", func(p *pool) *http.Client { return spillover.RetryClient(p.lb, 2) }, 6 * time.Second, time.Second, "6 to 8 s"},
 	// It reads Retry-After alone, so it waits for whole seconds: three, then four.
-	{"go-retryablehttp", func(p *pool) *http.Client { return byHand(p.asked) }, 7 * time.Second, time.Millisecond},
+	{"go-retryablehttp", func(p *pool) *http.Client { return byHand(p.asked) }, 7 * time.Second, time.Millisecond, "7 s"},
 }
 
 // byHand is what docs/sdks.md tells to do with go-retryablehttp.
@@ -33,6 +35,12 @@ func byHand(lb http.RoundTripper) *http.Client {
 	client.HTTPClient = &http.Client{Transport: lb}
 	client.RetryMax = 2
 	client.Logger = nil
+	client.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		if resp != nil && resp.Header.Get("X-Should-Retry") == "false" {
+			return false, nil
+		}
+		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+	}
 	client.ErrorHandler = func(resp *http.Response, err error, _ int) (*http.Response, error) {
 		if resp != nil {
 			return resp, nil
@@ -73,15 +81,23 @@ func TestRetriersWait(t *testing.T) {
 	})
 }
 
-// When that is in vain the last 429 is the caller's, whole.
+// When that is in vain the last answer is the caller's, whole.
 func TestRetriersGiveUp(t *testing.T) {
 	eachSilent(t, func(t *testing.T, a adapter, o operation, r retrier) {
-		p := newPool(t, inMemory, spillovertest.Latency{}, nil)
-		out := allThrottled.befall(t, p, o, setup{client: r.client(p)})
-		require.Equal(t, [3]int{3, 1, 1}, out.sends)
-		require.GreaterOrEqual(t, out.after, r.throttle)
-		require.Less(t, out.after, r.throttle+2*r.spread+500*time.Millisecond)
-		allThrottled.requireTold(t, a, o, out.err)
+		for _, c := range calamities {
+			p := newPool(t, inMemory, spillovertest.Latency{}, nil)
+			out := c.befall(t, p, o, setup{client: r.client(p)})
+			_, sends := c.expected(2)
+			require.Equal(t, sends, out.sends, c.name)
+			switch c.name {
+			case allThrottled.name:
+				require.GreaterOrEqual(t, out.after, r.throttle)
+				require.Less(t, out.after, r.throttle+2*r.spread+500*time.Millisecond)
+			case allSpent.name:
+				require.Zero(t, out.after)
+			}
+			c.requireTold(t, a, o, out.err)
+		}
 	})
 }
 
@@ -97,18 +113,23 @@ func TestRetriesMultiply(t *testing.T) {
 	})
 }
 
-// go-retryablehttp as it comes hides what it gave up on: no SDK can tell its
-// caller.
+// go-retryablehttp as it comes hides what it gave up on, so that no SDK can tell
+// its caller, and waits where that is of no use.
 func TestRetryableHTTPHides(t *testing.T) {
 	each(t, []place{inMemory}, func(t *testing.T, a adapter, o operation, place place) {
 		if a.name != goOpenAI.name {
 			return
 		}
-		p := newPool(t, place, spillovertest.Latency{}, nil)
-		client := retryablehttp.NewClient()
-		client.HTTPClient.Transport, client.RetryMax, client.Logger = p.asked, 2, nil
-		out := allThrottled.befall(t, p, o, setup{client: client.StandardClient()})
-		require.ErrorContains(t, out.err, "giving up after 3 attempt(s)")
-		require.Empty(t, failureOf(out.err).kind)
+		for _, c := range []calamity{allThrottled, allSpent} {
+			p := newPool(t, place, spillovertest.Latency{}, nil)
+			client := retryablehttp.NewClient()
+			client.HTTPClient.Transport, client.RetryMax, client.Logger = p.asked, 2, nil
+			out := c.befall(t, p, o, setup{client: client.StandardClient()})
+			require.ErrorContains(t, out.err, "giving up after 3 attempt(s)")
+			require.Equal(t, aText, failureOf(out.err).kind)
+			if c.name == allSpent.name {
+				require.Greater(t, out.after, 3*time.Minute)
+			}
+		}
 	})
 }
