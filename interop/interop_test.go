@@ -1,218 +1,174 @@
-// Package interop holds tests of the OpenAI SDKs over a spillover.Transport.
+// Package interop holds tests of the OpenAI SDKs over a spillover.Transport:
+// every scenario with every SDK, each operation it has, in memory and over TLS.
+//
+// An SDK is an adapter, in a file of its own. What the tests measure of them is
+// told in docs/sdks.md, which they write and check.
 package interop
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	openaigo "github.com/openai/openai-go/v3"
-	"github.com/openai/openai-go/v3/azure"
-	"github.com/openai/openai-go/v3/option"
-	goopenai "github.com/sashabaranov/go-openai"
 	"github.com/stretchr/testify/require"
-
-	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/spillovertest"
+	"go.uber.org/goleak"
 )
 
-// A pool is a PTU and a pay-as-you-go deployment, in memory.
-type pool struct {
-	ptu, payg *spillovertest.Server
-	client    *http.Client
+func TestMain(m *testing.M) {
+	// genkit listens for signals; what the runtime needs for that must not be
+	// made inside a bubble of testing/synctest.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Stop(signals)
+	goleak.VerifyTestMain(m)
 }
 
-func newPool(t *testing.T) *pool {
-	p := &pool{
-		ptu:  spillovertest.New(spillovertest.Config{Name: "ptu", Keys: []string{"key-ptu"}}),
-		payg: spillovertest.New(spillovertest.Config{Name: "payg", Dialect: spillovertest.AzureV1, Keys: []string{"key-payg"}}),
+// An adapter is one SDK in one of its modes.
+type adapter struct {
+	name   string
+	module string // whose version go.mod has
+	inject string // how it takes the client
+	off    string // what turns its retries off
+
+	// What it can do; nil is nothing of the kind.
+	chat, stream, embed, respond, respondStream, image, transcribe call
+
+	facts
+	renames map[string]string // what it makes of the names of models
+}
+
+// The facts of an adapter are what the tests expect of it.
+type facts struct {
+	retries    int    // of its own
+	fails      string // the kind of its errors, see failure
+	hidesCause bool   // what an error came of cannot be found in it
+	cutsShort  bool   // a stream that was cancelled may look complete
+	deaf       bool   // a stream that ends with an error event looks complete
+	sleeps     bool   // its wait for a retry does not end with the context
+}
+
+// renaming is the adapter with a name that it alters.
+func (a adapter) renaming(model, to string) adapter {
+	a.renames = maps.Clone(a.renames)
+	if a.renames == nil {
+		a.renames = map[string]string{}
 	}
-	lb, err := spillover.New(spillover.Config{
-		Base: spillovertest.Network(p.ptu, p.payg),
-		Backends: []spillover.Backend{
-			{Name: "ptu", URL: p.ptu.URL, Dialect: spillover.Azure, APIVersion: "2024-10-21", APIKey: "key-ptu"},
-			{Name: "payg", URL: p.payg.URL, Dialect: spillover.AzureV1, APIKey: "key-payg", Priority: 2,
-				Models: []spillover.Model{{Name: "gpt-4o", Deployment: "gpt-4o-west"}}},
-		},
-	})
-	require.NoError(t, err)
-	p.client = &http.Client{Transport: lb}
-	return p
+	a.renames[model] = to
+	return a
 }
 
-// throttle makes a server refuse for a time, or until it is healed if times is 0.
-func throttle(s *spillovertest.Server, retryAfter string, times int) {
-	s.Set(spillovertest.Fault{Status: 429, Times: times, Header: http.Header{"Retry-After": {retryAfter}},
-		Body: `{"error":{"code":"429","message":"Please retry after ` + retryAfter + ` seconds."}}`})
+// A call makes an SDK do one thing, and returns the text that came of it.
+type call func(ctx context.Context, s setup) (string, error)
+
+// A setup is what an SDK is given.
+type setup struct {
+	client *http.Client
+	model  string // for chat; "" means chatModel
+	once   bool   // its own retries are turned off
+	piece  func() // is called for each piece of a stream; may be nil
 }
 
-func (p *pool) throttleAll(retryAfter string, times int) {
-	throttle(p.ptu, retryAfter, times)
-	throttle(p.payg, retryAfter, times)
+func (s setup) chatModel() string { return cmp.Or(s.model, chatModel) }
+
+// got is called for a piece of a stream.
+func (s setup) got(piece string) {
+	if s.piece != nil && piece != "" {
+		s.piece()
+	}
 }
 
-// An sdk asks for one chat completion and tells the text.
-type sdk struct {
-	name string
-	ask  func(ctx context.Context, client *http.Client) (string, error)
+// adapters are all SDKs. The name of what each connects to is nobody's: only
+// the balancer's backends are ever asked.
+var adapters = []adapter{
+	goOpenAI, goOpenAIAzure,
+	openaiGo, openaiGoAzure, openaiGoAzureV1, openaiGoEntra,
+	azOpenAI, langchain, langchainAzure, eino, einoAzure, genkitOpenAI,
 }
 
-var sdks = []sdk{
-	{"go-openai", func(ctx context.Context, client *http.Client) (string, error) {
-		config := goopenai.DefaultConfig("unused")
-		config.HTTPClient = client
-		resp, err := goopenai.NewClientWithConfig(config).CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{
-			Model: "gpt-4o", Messages: []goopenai.ChatCompletionMessage{{Role: "user", Content: "hi"}},
-		})
-		if err != nil {
-			return "", err
+// What callers ask of whom, and what comes of it.
+const (
+	chatModel       = "gpt-4o"
+	embeddingModel  = "text-embedding-3-small"
+	imageModel      = "gpt-image-1"
+	transcriber     = "whisper-1"
+	prompt          = "hi"
+	recording       = "RIFF of a voice"
+	anyAzure        = "https://any.openai.azure.com"
+	sdkKey          = "the SDK's own key"
+	chatText        = "when one region is full"
+	embeddingText   = "8 numbers from 0.1686"
+	imageText       = "cGljdHVyZQ=="
+	transcribedText = "one two three"
+)
+
+// An operation is a call of an adapter, and what the deployments see of it.
+type operation struct {
+	name    string
+	call    call
+	path    string // below the dialect's prefix
+	model   string
+	text    string // what is to come of it
+	streams bool
+}
+
+func (a adapter) operations() (all []operation) {
+	for _, o := range []operation{
+		{"chat", a.chat, "chat/completions", chatModel, chatText, false},
+		{"stream", a.stream, "chat/completions", chatModel, chatText, true},
+		{"embeddings", a.embed, "embeddings", embeddingModel, embeddingText, false},
+		{"responses", a.respond, "responses", chatModel, chatText, false},
+		{"responses stream", a.respondStream, "responses", chatModel, chatText, true},
+		{"images", a.image, "images/generations", imageModel, imageText, false},
+		{"transcription", a.transcribe, "audio/transcriptions", transcriber, transcribedText, false},
+	} {
+		if o.call != nil {
+			all = append(all, o)
 		}
-		return resp.Choices[0].Message.Content, nil
-	}},
-	{"go-openai azure", func(ctx context.Context, client *http.Client) (string, error) {
-		config := goopenai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
-		config.HTTPClient = client
-		resp, err := goopenai.NewClientWithConfig(config).CreateChatCompletion(ctx, goopenai.ChatCompletionRequest{
-			Model: "gpt-4o", Messages: []goopenai.ChatCompletionMessage{{Role: "user", Content: "hi"}},
-		})
-		if err != nil {
-			return "", err
+	}
+	return all
+}
+
+// vectorText is an embedding in short.
+func vectorText[F float32 | float64](v []F) string {
+	return fmt.Sprintf("%d numbers from %.4f", len(v), v[0])
+}
+
+// each runs a test for every adapter, operation and place, side by side.
+func each(t *testing.T, places []place, test func(t *testing.T, a adapter, o operation, p place)) {
+	for _, a := range adapters {
+		for _, o := range a.operations() {
+			for _, p := range places {
+				t.Run(a.name+"/"+o.name+"/"+p.name, func(t *testing.T) {
+					t.Parallel()
+					p.run(t, func(t *testing.T) { test(t, a, o, p) })
+				})
+			}
 		}
-		return resp.Choices[0].Message.Content, nil
-	}},
-	{"openai-go", func(ctx context.Context, client *http.Client) (string, error) {
-		return askOpenAI(ctx, openaigo.NewClient(option.WithAPIKey("unused"), option.WithHTTPClient(client)))
-	}},
-	{"openai-go azure", func(ctx context.Context, client *http.Client) (string, error) {
-		return askOpenAI(ctx, openaigo.NewClient(azure.WithEndpoint("https://any.openai.azure.com", "2024-10-21"),
-			azure.WithAPIKey("unused"), option.WithHTTPClient(client)))
-	}},
-	{"openai-go azure v1", func(ctx context.Context, client *http.Client) (string, error) {
-		return askOpenAI(ctx, openaigo.NewClient(option.WithBaseURL("https://any.openai.azure.com/openai/v1/"),
-			option.WithAPIKey("unused"), option.WithHTTPClient(client)))
-	}},
-}
-
-func askOpenAI(ctx context.Context, client openaigo.Client) (string, error) {
-	resp, err := client.Chat.Completions.New(ctx, openaigo.ChatCompletionNewParams{
-		Model: "gpt-4o", Messages: []openaigo.ChatCompletionMessageParamUnion{openaigo.UserMessage("hi")},
-	})
-	if err != nil {
-		return "", err
-	}
-	return resp.Choices[0].Message.Content, nil
-}
-
-// R13: a throttled PTU is not seen by any SDK.
-func TestSpillsOver(t *testing.T) {
-	for _, s := range sdks {
-		t.Run(s.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newPool(t)
-				throttle(p.ptu, "30", 1)
-				start := time.Now()
-				text, err := s.ask(t.Context(), p.client)
-				require.NoError(t, err)
-				require.NotEmpty(t, text)
-				require.Zero(t, time.Since(start), "the SDK did not wait")
-				require.Equal(t, 1, p.payg.Stats().Served)
-			})
-		})
 	}
 }
 
-// A5: what each SDK makes of the 429 when all are down.
-func TestAllDown(t *testing.T) {
-	const message = "All 2 deployments of gpt-4o are unavailable"
-	for _, s := range sdks {
-		t.Run(s.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newPool(t)
-				p.throttleAll("50", 0)
-				_, err := s.ask(t.Context(), p.client)
-				require.Error(t, err)
-				var goError *goopenai.APIError
-				var openaiError *openaigo.Error
-				switch {
-				case errors.As(err, &goError):
-					require.Contains(t, goError.Message, message)
-					require.Equal(t, 429, goError.HTTPStatusCode)
-					require.Equal(t, "rate_limit_exceeded", goError.Code)
-					require.Equal(t, "rate_limit_error", goError.Type)
-				case errors.As(err, &openaiError):
-					require.Contains(t, openaiError.Message, message)
-					require.Equal(t, 429, openaiError.StatusCode)
-					require.Equal(t, "rate_limit_exceeded", openaiError.Code)
-					require.NotEmpty(t, openaiError.Response.Header.Get("Retry-After"))
-				default:
-					t.Fatalf("%T is not the SDK's own error", err)
-				}
-			})
-		})
+// eachStream is each for the operations that stream.
+func eachStream(t *testing.T, places []place, test func(t *testing.T, a adapter, o operation, p place)) {
+	each(t, places, func(t *testing.T, a adapter, o operation, p place) {
+		if o.streams {
+			test(t, a, o, p)
+		}
+	})
+}
+
+// Every operation is tested with some SDK.
+func TestOperations(t *testing.T) {
+	seen := map[string]bool{}
+	for _, a := range adapters {
+		for _, o := range a.operations() {
+			seen[o.name] = true
+		}
 	}
-}
-
-// openai-go waits for exactly as long as the 429 says, and not in vain.
-func TestOpenAIGoWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t)
-		p.throttleAll("3", 1)
-		start := time.Now()
-		_, err := askOpenAI(t.Context(), openaigo.NewClient(option.WithAPIKey("unused"), option.WithHTTPClient(p.client)))
-		require.NoError(t, err)
-		require.InDelta(t, 3*time.Second, time.Since(start), float64(100*time.Millisecond))
-		require.Equal(t, 2, p.ptu.Stats().Requests)
-		require.Equal(t, 1, p.payg.Stats().Requests)
-	})
-}
-
-// azcore's retry policy reads the 429, and its error names the code.
-func TestAzcore(t *testing.T) {
-	ask := func(t *testing.T, p *pool) (*http.Response, error) {
-		pipeline := runtime.NewPipeline("interop", "v0", runtime.PipelineOptions{}, &policy.ClientOptions{Transport: p.client})
-		req, err := runtime.NewRequest(t.Context(), http.MethodPost,
-			"https://any.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21")
-		require.NoError(t, err)
-		require.NoError(t, runtime.MarshalAsJSON(req, map[string]any{"messages": []any{map[string]any{"role": "user", "content": "hi"}}}))
-		return pipeline.Do(req)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t)
-		p.throttleAll("3", 1)
-		start := time.Now()
-		resp, err := ask(t, p)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		require.Equal(t, 200, resp.StatusCode)
-		require.InDelta(t, 3*time.Second, time.Since(start), float64(100*time.Millisecond))
-	})
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t)
-		p.throttleAll("50", 0)
-		resp, err := ask(t, p)
-		require.NoError(t, err)
-		require.Equal(t, 429, resp.StatusCode)
-		var e *azcore.ResponseError
-		require.ErrorAs(t, runtime.NewResponseError(resp), &e)
-		require.Equal(t, "rate_limit_exceeded", e.ErrorCode)
-	})
-}
-
-// go-openai never retries; a RetryClient does it for it.
-func TestGoOpenAIRetryClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t)
-		p.throttleAll("3", 1)
-		client := spillover.RetryClient(p.client.Transport.(*spillover.Transport), 2)
-		start := time.Now()
-		_, err := sdks[0].ask(t.Context(), client)
-		require.NoError(t, err)
-		require.InDelta(t, 3*time.Second, time.Since(start), float64(time.Second))
-	})
+	require.Len(t, seen, 7)
 }

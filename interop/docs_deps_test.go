@@ -1,0 +1,4 @@
+package interop
+
+// Packages that the documentation uses and no test does.
+import _ "github.com/Azure/azure-sdk-for-go/sdk/azidentity"
