@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -62,24 +63,25 @@ func (h *health) news(now time.Time) (_ notice, changed bool) {
 }
 
 // tell tells of a change in what is known of a deployment, or of its backend,
-// if there is any, and of the answer that made it. No lock is held meanwhile.
-func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
+// if there is any, and of the answer that made it. Neither's lock is held
+// meanwhile.
+func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment, now time.Time, o outcome) {
 	n, changed := h.news(now)
 	if !changed {
 		return
 	}
 	whole := h == &d.backend.health
 	wait := n.until.Sub(now)
-	t, record := c.telemetry, records[n.phase]
-	if closes := n.phase == phaseCooling || n.phase == phaseOut; closes && t.cooldowns.Enabled(c.ctx) {
-		id := c.identify(d)
+	record := records[n.phase]
+	if closes := n.phase == phaseCooling || n.phase == phaseOut; closes && s.cooldowns.Enabled(ctx) {
+		id := t.identify(s.table, d)
 		if whole {
 			id = newIdentity(d, "")
 		}
 		state := map[phase]string{phaseCooling: "cooling", phaseOut: "out"}[n.phase]
-		t.cooldowns.Record(c.ctx, max(0, wait.Seconds()), id.with(keyState.String(state), errorType(o.status, o.reason)).record...)
+		s.cooldowns.Record(ctx, max(0, wait.Seconds()), id.with(keyState.String(state), errorType(o.status, o.reason)).record...)
 	}
-	if !t.log.Enabled(c.ctx, record.level) {
+	if !s.log.Enabled(ctx, record.level) {
 		return
 	}
 	message, attributes := record.deployment, d.attrs()
@@ -93,7 +95,11 @@ func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
 		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.since)))
 	}
 	attributes = append(attributes, slog.String("reason", n.reason))
-	t.log.LogAttrs(c.ctx, record.level, message, append(attributes, o.attrs()...)...)
+	s.log.LogAttrs(ctx, record.level, message, append(attributes, o.attrs()...)...)
+}
+
+func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
+	c.transport.tell(c.ctx, c.setup, h, d, now, o)
 }
 
 // log tells of an attempt, to those who look that closely.

@@ -154,6 +154,32 @@ func TestLogAfterMaxAttempts(t *testing.T) {
 	})
 }
 
+// A failure that the configuration mended is over, and the next one is told again.
+func TestLogOfAReconfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("first"), status(401, "{}"))
+		l := listen()
+		cfg := l.to(firstOf(n))
+		tr := configured(t, cfg)
+		tr.random = func() uint64 { return 1 << 63 }
+		ask(t, tr)
+		out := []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401"}
+		require.Equal(t, out, l.log())
+		cfg.Backends[0].APIKey = "another"
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.Equal(t, []string{"INFO,reconfigured,backends:2", "INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:0s,reason:401"}, l.log())
+		require.Len(t, l.callbacks, 1)
+		require.Equal(t, 1.0, l.heard("spillover.deployment.available")["backend=first deployment=m model=m tier=1"])
+		ask(t, tr)
+		require.Equal(t, out, l.log())
+		require.Equal(t, 2, l.counts["spillover.cooldown.duration{backend=first deployment=m model=m state=out tier=1 type=401}"])
+
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.Equal(t, []string{"INFO,reconfigured,backends:2"}, l.log(), "what is out stays so")
+	})
+}
+
 func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
@@ -291,26 +317,37 @@ func TestLogOfAttempts(t *testing.T) {
 	})
 }
 
-// A handler may ask the Transport anything: no lock is held while it is called.
+// A handler may ask the Transport for anything: no lock is held while it is called.
 func TestLogHoldsNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tr *Transport
-		seen := 0
+		var seen []string
 		n := newNet()
 		n.on(host("first"), status(401, "{}"), status(200, "{}"))
 		cfg := firstOf(n)
-		cfg.Logger = slog.New(asking{func() { seen++; tr.Status(); ask(t, tr) }})
+		cfg.Logger = slog.New(asking{func(message string) {
+			seen = append(seen, message)
+			tr.Status()
+			if strings.HasPrefix(message, "deployment") {
+				ask(t, tr)
+			}
+			if message == "deployment out" {
+				require.NoError(t, tr.Drain("first"))
+				require.NoError(t, tr.Resume("first"))
+				require.NoError(t, tr.Reconfigure(cfg))
+			}
+		}})
 		tr = configured(t, cfg)
 		ask(t, tr)
 		time.Sleep(6 * time.Second)
 		ask(t, tr)
-		require.Equal(t, 3, seen, "out, probing, back")
+		require.Equal(t, []string{"deployment out", "backend drained", "backend resumed", "reconfigured", "deployment probing", "deployment back"}, seen)
 	})
 }
 
-type asking struct{ ask func() }
+type asking struct{ ask func(message string) }
 
-func (h asking) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
-func (h asking) Handle(context.Context, slog.Record) error    { h.ask(); return nil }
-func (h asking) WithAttrs([]slog.Attr) slog.Handler           { return h }
-func (h asking) WithGroup(string) slog.Handler                { return h }
+func (h asking) Enabled(_ context.Context, l slog.Level) bool  { return l >= slog.LevelInfo }
+func (h asking) Handle(_ context.Context, r slog.Record) error { h.ask(r.Message); return nil }
+func (h asking) WithAttrs([]slog.Attr) slog.Handler            { return h }
+func (h asking) WithGroup(string) slog.Handler                 { return h }

@@ -1,9 +1,11 @@
 package spillover
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
+	"time"
 )
 
 // Reconfigure replaces the configuration, as a whole and at once: requests that
@@ -21,28 +23,31 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	s, err := t.replace(cfg)
+	s, amended, err := t.replace(cfg)
 	if err != nil {
 		return err
 	}
 	s.log.Info("reconfigured", "backends", len(s.table.backends))
+	for _, d := range amended {
+		t.tell(context.Background(), s, &d.health, d, time.Now(), outcome{})
+	}
 	return nil
 }
 
-// replace takes a Config over that was normalized.
-func (t *Transport) replace(cfg Config) (*setup, error) {
+// replace takes a Config over that was normalized. It tells the deployments
+// whose failures it may have mended.
+func (t *Transport) replace(cfg Config) (s *setup, amended []*deployment, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	if t.closed.Load() {
-		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+		return nil, nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
 	}
 	old := t.setup.Load()
-	s, err := newSetup(cfg, old)
-	if err != nil {
-		return nil, err
+	if s, err = newSetup(cfg, old); err != nil {
+		return nil, nil, err
 	}
 	if err := s.observe(t); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t.markDrained(s)
 	t.setup.Store(s)
@@ -51,13 +56,14 @@ func (t *Transport) replace(cfg Config) (*setup, error) {
 		for d := range r.all {
 			if was := old.table.same(d.backend); was != nil && !was.asks(d.backend) {
 				d.change(func() { d.ejection.amend() })
+				amended = append(amended, d)
 			}
 		}
 	}
 	if old.own != nil && s.own == nil {
 		old.own.CloseIdleConnections()
 	}
-	return s, nil
+	return s, amended, nil
 }
 
 // asks tells whether another backend sends requests with the same credential,

@@ -136,6 +136,23 @@ func TestAvailability(t *testing.T) {
 	})
 }
 
+// What is out by hand is not available, and what no other backend takes is
+// answered here.
+func TestMetricsOfDrainedBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, tr := overheard(t, firstOf(newNet()))
+		require.NoError(t, tr.Drain("first"))
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 1}, l.heard("spillover.deployment.available"))
+		require.NoError(t, tr.Drain("second"))
+		ask(t, tr)
+		require.Equal(t, map[string]float64{"model=m status_code=503": 1}, l.heard("spillover.synthesized_answers"))
+		require.Equal(t, map[string]float64{"model=m outcome=synthesized type=503": 1}, l.heard("spillover.requests"))
+		require.NoError(t, tr.Resume("first"))
+		require.Equal(t, []string{"INFO,backend drained,backend:first", "INFO,backend drained,backend:second", "INFO,backend resumed,backend:first"}, l.log())
+		l.traced(t)
+	})
+}
+
 // Metrics are read until Close, and of a Transport that nobody closed for as
 // long as there is one.
 func TestObservationEnds(t *testing.T) {
@@ -328,7 +345,7 @@ var advice = map[string]string{
 	"spillover.request.duration":              "Compare tiers; a tail that only one of them has is that tier's.",
 	"spillover.request.time_to_first_content": "The time that people wait for. If it grows while attempts serve as ever, the deployments are full.",
 	"spillover.request.wait_time":             "Its count is of the requests that had to wait. Much of it: there is too little quota, or `MaxWait` is too long for your callers.",
-	"spillover.synthesized_answers":           "429: all was throttled; add deployments or quota, or set `MaxWait`. 404: a caller or a configuration names a model that is not there.",
+	"spillover.synthesized_answers":           "429: all were throttled; add deployments or quota, or set `MaxWait`. 404: a caller or a configuration names a model that is not there.",
 	"spillover.attempts":                      "Attempts for each request are what moving on costs. `throttled` at the first tier is spilling at work, at the last it is a lack of quota.",
 	"spillover.tokens":                        "What is used of each quota, and of a PTU.",
 	"spillover.cooldown.duration":             "Its count is of cool-downs. `cooling` is the service's own word, `out` is a failure: look at the log.",
