@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -112,6 +114,41 @@ func ExampleRetryClient() {
 	})
 	fmt.Println(err, eastus.Stats().Requests)
 	// Output: <nil> 2
+}
+
+// A record for each change of a deployment's state, and none for a request that
+// all is well with.
+func ExampleConfig_logger() {
+	ptu := spillovertest.New(spillovertest.Config{Name: "ptu"})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
+	ptu.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}, "X-Request-Id": {"5f1b"}}})
+
+	lb, err := spillover.New(spillover.Config{
+		Base: spillovertest.Network(ptu, westus),
+		Backends: []spillover.Backend{
+			{Name: "ptu", URL: ptu.URL, Dialect: spillover.Azure},
+			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Priority: 2},
+		},
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindTime {
+				return slog.Attr{} // for this example to be the same each time
+			}
+			return a
+		}})),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lb.Close()
+	for range 3 {
+		resp, err := lb.RoundTrip(mustRequest("https://any.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	// Output:
+	// level=INFO msg="deployment cooling" backend=ptu tier=1 model=gpt-4o deployment=gpt-4o wait=30s reason=429 status=429 request_id=5f1b
 }
 
 // Status is for a page or a log: what is available, and if not until when and why.
