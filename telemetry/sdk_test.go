@@ -193,6 +193,20 @@ func TestGlobalProviders(t *testing.T) {
 	})
 }
 
+// What several Transports tell of the same deployments adds up.
+func TestTwoTransports(t *testing.T) {
+	var cfg spillover.Config
+	s := newScene(t, func(c *spillover.Config) { cfg = *c })
+	another, err := spillover.New(cfg)
+	require.NoError(t, err)
+	defer another.Close()
+	available := s.collect(t)["spillover.deployment.available"].Data.(metricdata.Sum[int64])
+	require.Len(t, available.DataPoints, 3)
+	for _, p := range available.DataPoints {
+		require.EqualValues(t, 2, p.Value)
+	}
+}
+
 // The alert rules and the dashboard are what docs/telemetry.md says there is.
 func TestFiles(t *testing.T) {
 	text, err := os.ReadFile("../docs/telemetry.md")
