@@ -137,18 +137,7 @@ func TestConfigReference(t *testing.T) {
 	}
 	fmt.Fprintf(&page, "\n### Only in a program\n\n| field | |\n|---|---|\n%s\n", &inCode)
 
-	const file, begin, end = "docs/configuration.md", "<!-- keys: begin -->\n", "<!-- keys: end -->"
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
-	head, rest, ok := strings.Cut(string(text), begin)
-	require.True(t, ok, file+" has lost its marker")
-	written, tail, ok := strings.Cut(rest, end)
-	require.True(t, ok, file+" has lost its marker")
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(head+begin+page.String()+end+tail), 0o644))
-		return
-	}
-	require.Equal(t, page.String(), written, file+" tells something else: go test -run TestConfig . -update")
+	upToDate(t, "docs/configuration.md", "keys", page.String())
 }
 
 func TestConfigSchema(t *testing.T) {

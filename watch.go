@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"time"
 )
 
@@ -21,8 +22,10 @@ const watchPeriod = 2 * time.Second
 // ConfigMap. Variables are read again with the file; a change of theirs alone is
 // not seen.
 //
-// adjust, unless it is nil, sets what a file cannot say: Token, Base and the
-// like. It is called before each Reconfigure with the new Config.
+// What a file cannot say stays as it is: Base, Logger and the like, and the
+// Token of a backend that has the same name and no api_key. adjust, unless it is
+// nil, may change that and all else before it is applied, such as to give a new
+// backend its Token.
 //
 // A file that is wrong or missing changes nothing: the configuration before it
 // stays in force. That is a warning in the log, and once only, until the file is
@@ -44,6 +47,7 @@ func (t *Transport) Watch(ctx context.Context, path string, adjust func(*Config)
 			if err != nil {
 				return err
 			}
+			t.keepCode(&cfg)
 			if adjust != nil {
 				adjust(&cfg)
 			}
@@ -54,6 +58,28 @@ func (t *Transport) Watch(ctx context.Context, path string, adjust func(*Config)
 		},
 	}
 	return w.run(ctx, t.done)
+}
+
+// keepCode sets what no file can say to what is in force.
+func (t *Transport) keepCode(cfg *Config) {
+	s := t.setup.Load()
+	was, is := reflect.ValueOf(s.cfg), reflect.ValueOf(cfg).Elem()
+	for _, f := range fileKeys[was.Type()] {
+		if onlyInCode(f.Type) {
+			is.FieldByIndex(f.Index).Set(was.FieldByIndex(f.Index))
+		}
+	}
+	tokens := map[string]TokenFunc{}
+	for _, b := range s.table.backends {
+		tokens[b.name] = b.token
+	}
+	for i := range cfg.Backends {
+		b := cfg.Backends[i]
+		b.normalize(func(string, string, ...any) {}) // for the name that it will have
+		if b.APIKey == "" {
+			cfg.Backends[i].Token = tokens[b.Name]
+		}
+	}
 }
 
 // A fileWatch acts on what it sees twice in a row, and once.

@@ -11,15 +11,8 @@ import (
 	"github.com/spillover-go/spillover"
 )
 
-// Beside whatever the program does. What a file cannot say is set each time.
+// Beside whatever the program does, until the transport is closed.
 func ExampleTransport_Watch() {
-	adjust := func(cfg *spillover.Config) {
-		for i := range cfg.Backends {
-			if cfg.Backends[i].APIKey == "" {
-				cfg.Backends[i].Token = func(context.Context) (string, error) { return "from Entra ID", nil }
-			}
-		}
-	}
 	for _, name := range []string{"PTU_KEY", "EASTUS_KEY", "WESTUS_KEY", "OPENAI_KEY"} {
 		os.Setenv(name, "key")
 	}
@@ -27,10 +20,17 @@ func ExampleTransport_Watch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	adjust(&cfg)
 	lb, err := spillover.New(cfg)
 	if err != nil {
 		log.Fatal(err)
+	}
+	// A backend that the file gets later has no Token yet.
+	adjust := func(cfg *spillover.Config) {
+		for i := range cfg.Backends {
+			if b := &cfg.Backends[i]; b.APIKey == "" && b.Token == nil {
+				b.Token = func(context.Context) (string, error) { return "from Entra ID", nil }
+			}
+		}
 	}
 	watched := make(chan error)
 	go func() { watched <- lb.Watch(context.Background(), "docs/spillover.yaml", adjust) }()

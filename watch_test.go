@@ -111,11 +111,10 @@ func TestWatch(t *testing.T) {
 		n := newNet()
 		cfg, err := Load(path)
 		require.NoError(t, err)
-		adjust := func(cfg *Config) { cfg.Base = n }
-		adjust(&cfg)
+		cfg.Base = n
 		tr := configured(t, cfg)
 		var watching error
-		go func() { watching = tr.Watch(t.Context(), path, adjust) }()
+		go func() { watching = tr.Watch(t.Context(), path, nil) }()
 		synctest.Wait()
 		served := func(after time.Duration) string {
 			time.Sleep(after)
@@ -148,14 +147,57 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// Without an adjust, and with what New refuses.
+// What New refuses changes nothing, and is told once.
 func TestWatchRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := balance(t, newNet(), azure("a"))
-		path := written(t, "c.yaml", "backends: [{name: x, url: h}, {name: y, url: h}]")
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
+		path := written(t, "c.yaml", "backends: [{name: x, url: h, api_key: literal}, {name: y, url: h, api_key: literal}]")
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
 		defer cancel()
 		require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, path, nil))
 		require.Equal(t, "spillover.Transport(a)", tr.String())
+		records := l.log()
+		require.Len(t, records, 1)
+		require.Contains(t, records[0], "WARN,configuration not loaded,path:"+path+",error:"+path+":1:64: backends[")
+		require.Contains(t, records[0], " already has every model of it under the same credential")
+		require.NotContains(t, records[0], "literal")
+		require.NoError(t, tr.Close())
+	})
+}
+
+// What no file can say stays, unless adjust has another.
+func TestWatchKeepsCode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		token := func(token string) TokenFunc {
+			return func(context.Context) (string, error) { return token, nil }
+		}
+		l, tr := overheard(t, Config{Base: n, Backends: []Backend{
+			{URL: "https://unnamed.openai.azure.com", Token: token("unnamed")}, {Name: "keyed", URL: "https://k.openai.azure.com", Token: token("lost")}}})
+		path := written(t, "c.yaml", `
+backends:
+  - url: https://unnamed.openai.azure.com/openai
+  - {name: keyed, url: https://k.openai.azure.com, api_key: key, priority: 2}
+  - {name: new, url: https://new.openai.azure.com, priority: 3}
+`)
+		go func() {
+			_ = tr.Watch(t.Context(), path, func(cfg *Config) {
+				if b := &cfg.Backends[2]; b.Token == nil {
+					b.Token = token("new")
+				}
+			})
+		}()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"INFO,reconfigured,backends:3"}, l.log())
+		var sent []string
+		for _, backend := range []string{"unnamed.openai.azure.com", "keyed", "new"} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, backend, servedBy(resp))
+			sent = append(sent, n.last().header.Get("Authorization")+n.last().header.Get("Api-Key"))
+			require.NoError(t, tr.Drain(backend))
+		}
+		require.Equal(t, []string{"Bearer unnamed", "key", "Bearer new"}, sent)
+		require.NoError(t, tr.Close())
 	})
 }
