@@ -252,7 +252,7 @@ func TestLogOfStragglers(t *testing.T) {
 		})
 		l, tr := overheard(t, firstOf(n))
 		var all sync.WaitGroup
-		for _, d := range []string{"0s", "2s", "4s", "6s", "10s"} {
+		for _, d := range []string{"1s", "2s", "4s", "6s", "10s"} {
 			all.Go(func() {
 				req := newChat(t, chatPath)
 				req.Header.Set("Take", d)

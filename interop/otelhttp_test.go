@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/spillovertest"
@@ -66,13 +67,28 @@ func attr(s sdktrace.ReadOnlySpan, key attribute.Key) attribute.Value {
 	return attribute.Value{}
 }
 
-// otelhttp outside sees the call, inside it sees each attempt, as children of
-// that: for every SDK and operation, and no stream is held up by it.
+// ended is the span of that context.
+func ended(t *testing.T, r *tracetest.SpanRecorder, of trace.SpanContext) sdktrace.ReadOnlySpan {
+	for _, s := range r.Ended() {
+		if s.SpanContext().Equal(of.WithRemote(false)) {
+			return s
+		}
+	}
+	require.FailNow(t, "no such span")
+	return nil
+}
+
+// otelhttp outside sees the call, inside it sees each attempt, and the Transport's
+// own spans are between: for every SDK and operation, and no stream is held up by
+// it.
 func TestOtelHTTP(t *testing.T) {
 	latency := spillovertest.Latency{FirstToken: 10 * time.Millisecond, PerToken: time.Millisecond}
 	each(t, []place{inMemory, overHTTP2}, func(t *testing.T, _ adapter, o operation, place place) {
-		outside, inside := newWatch(), newWatch()
-		p := newPool(t, place, latency, func(cfg *spillover.Config) { cfg.Base = inside.over(cfg.Base) })
+		outside, between, inside := newWatch(), tracetest.NewSpanRecorder(), newWatch()
+		p := newPool(t, place, latency, func(cfg *spillover.Config) {
+			cfg.Base = inside.over(cfg.Base)
+			cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(between))
+		})
 		p.set(0, throttled("30", 1))
 		start, at := time.Now(), []time.Duration{}
 		text, err := o.call(t.Context(), setup{
@@ -89,7 +105,9 @@ func TestOtelHTTP(t *testing.T) {
 		require.EqualValues(t, 200, attr(calls[0], "http.response.status_code").AsInt64())
 		for i, status := range []int64{429, 200} {
 			span := attempts[i]
-			require.Equal(t, calls[0].SpanContext().SpanID(), span.Parent().SpanID())
+			own := ended(t, between, span.Parent())
+			require.Equal(t, status, attr(own, "http.response.status_code").AsInt64())
+			require.Equal(t, calls[0].SpanContext().SpanID(), ended(t, between, own.Parent()).Parent().SpanID())
 			require.Equal(t, calls[0].SpanContext().TraceID(), span.SpanContext().TraceID())
 			require.Equal(t, status, attr(span, "http.response.status_code").AsInt64())
 			require.True(t, strings.HasPrefix(attr(span, "url.full").AsString(), p.servers[i].URL))
