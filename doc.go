@@ -27,7 +27,8 @@ only when no tier above it has an available one. Within a tier two are drawn at
 random in proportion to their sizes (weights where one is configured, else
 tokens a minute as configured or as the answers tell) and the one with more
 room is taken: what remained by the last answer, less what was sent since, then
-the requests in flight.
+the requests in flight. One whose good answers take more than twice as long as
+the other's is left alone before that is looked at.
 
 A deployment that is thought to lack the room for a request is passed over while
 another one can take it, and so, more and more, is a PTU that reports to be used

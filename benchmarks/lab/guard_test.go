@@ -14,11 +14,13 @@ func TestGuard(t *testing.T) {
 	calm, busy := guarded(0.9), guarded(1.2)
 	fault := faulty("401", true)
 	fault.Measure, fault.Fault.To = 180*time.Second, 120*time.Second
+	slow := faulty("slow", false)
+	slow.Measure, slow.Fault.To = 180*time.Second, 190*time.Second
 	told, counting := calm, calm
 	told.Utilization = true
 	counting.Short, counting.CountRefused = true, true
 	ours := Ours().Name
-	trials := []Trial{{fault, ours}, {rush(false), ours}, {told, ours}, {counting, ours}}
+	trials := []Trial{{fault, ours}, {slow, ours}, {rush(false), ours}, {told, ours}, {counting, ours}}
 	for _, c := range []Cell{busy, calm} {
 		for _, p := range Compared() {
 			trials = append(trials, trial(c, p.Name))
@@ -49,6 +51,7 @@ func TestGuard(t *testing.T) {
 	require.GreaterOrEqual(t, r.value(counting, ours, goodput), 0.65)
 	require.Zero(t, r.value(fault, ours, failed))
 	require.LessOrEqual(t, r.value(fault, ours, recovery), 20.)
+	require.LessOrEqual(t, r.value(slow, ours, touched), 0.02)
 	require.GreaterOrEqual(t, r.value(rush(false), ours, used), 480.)
 	require.LessOrEqual(t, r.value(rush(false), ours, refused), 75.)
 
