@@ -66,13 +66,17 @@ func attr(s sdktrace.ReadOnlySpan, key attribute.Key) attribute.Value {
 	return attribute.Value{}
 }
 
-// otelhttp outside sees the call, inside it sees each attempt, as children of
-// that: for every SDK and operation, and no stream is held up by it.
+// otelhttp outside sees the call and inside each attempt, with the Transport's
+// own spans between: for every SDK and operation, and no stream is held up.
 func TestOtelHTTP(t *testing.T) {
 	latency := spillovertest.Latency{FirstToken: 10 * time.Millisecond, PerToken: time.Millisecond}
 	each(t, []place{inMemory, overHTTP2}, func(t *testing.T, _ adapter, o operation, place place) {
 		outside, inside := newWatch(), newWatch()
-		p := newPool(t, place, latency, func(cfg *spillover.Config) { cfg.Base = inside.over(cfg.Base) })
+		own := tracetest.NewSpanRecorder()
+		p := newPool(t, place, latency, func(cfg *spillover.Config) {
+			cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(own))
+			cfg.Base = inside.over(cfg.Base)
+		})
 		p.set(0, throttled("30", 1))
 		start, at := time.Now(), []time.Duration{}
 		text, err := o.call(t.Context(), setup{
@@ -87,9 +91,14 @@ func TestOtelHTTP(t *testing.T) {
 		require.Len(t, calls, 1)
 		require.Len(t, attempts, 2)
 		require.EqualValues(t, 200, attr(calls[0], "http.response.status_code").AsInt64())
+		require.Len(t, own.Started(), 3) // the request, and its two attempts
+		request := own.Started()[0]
+		require.Equal(t, calls[0].SpanContext().SpanID(), request.Parent().SpanID())
 		for i, status := range []int64{429, 200} {
 			span := attempts[i]
-			require.Equal(t, calls[0].SpanContext().SpanID(), span.Parent().SpanID())
+			attempt := own.Started()[1+i]
+			require.Equal(t, request.SpanContext().SpanID(), attempt.Parent().SpanID())
+			require.Equal(t, attempt.SpanContext().SpanID(), span.Parent().SpanID())
 			require.Equal(t, calls[0].SpanContext().TraceID(), span.SpanContext().TraceID())
 			require.Equal(t, status, attr(span, "http.response.status_code").AsInt64())
 			require.True(t, strings.HasPrefix(attr(span, "url.full").AsString(), p.servers[i].URL))
