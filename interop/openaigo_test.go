@@ -26,14 +26,14 @@ var (
 
 	openaiGoAzureV1 = openaiGoAdapter("openai-go, Azure v1", option.WithBaseURL(anyAzure+"/openai/v1/"), option.WithAPIKey(sdkKey))
 
-	openaiGoEntra = openaiGoAdapter("openai-go, Azure with Entra ID", azure.WithEndpoint(anyAzure, "2025-03-01-preview"), azure.WithTokenCredential(credential{}))
+	openaiGoEntra = openaiGoAdapter("openai-go, Azure with Entra ID", azure.WithEndpoint(anyAzure, "2025-03-01-preview"), azure.WithTokenCredential(credential{sdkKey}))
 )
 
 // A credential stands for one of azidentity.
-type credential struct{}
+type credential struct{ token string }
 
-func (credential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
-	return azcore.AccessToken{Token: sdkKey, ExpiresOn: time.Now().Add(time.Hour)}, nil
+func (c credential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{Token: c.token, ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
 func openaiGoAdapter(name string, mode ...option.RequestOption) adapter {

@@ -2,7 +2,6 @@ package interop
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"mime"
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/entra"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -94,7 +94,7 @@ func newPool(t *testing.T, p place, latency spillovertest.Latency, change func(*
 		case "ptu":
 			b.APIVersion, b.APIKey = apiVersion, secrets[i]
 		case "payg":
-			b.Token = func(context.Context) (string, error) { return secrets[i], nil }
+			b.Token = entra.Token(credential{secrets[i]})
 		case "openai":
 			b.APIKey = secrets[i]
 		}
