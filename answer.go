@@ -128,13 +128,9 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 
 // allDrained answers that what could take the request is out by hand. How long
 // that lasts nobody knows.
-func allDrained(in *http.Request, model string) *http.Response {
-	of := "the request"
-	if model != "" {
-		of = brief(model)
-	}
+func allDrained(in *http.Request) *http.Response {
 	return synthesize(in, http.StatusServiceUnavailable, apiError{
-		Message: fmt.Sprintf("Every backend for %s is drained.", of), Type: "server_error", Code: "drained",
+		Message: "Every backend that could take the request is drained.", Type: "server_error", Code: "drained",
 	})
 }
 

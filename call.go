@@ -208,12 +208,15 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if last.Response == nil {
 		last, other = other, last
 	}
-	if last.Response == nil && len(c.errs) == 0 {
-		return allDrained(c.Request, c.model), nil
-	}
-	if last.Response == nil || c.seeking && len(c.errs) > 0 && last.StatusCode == http.StatusNotFound {
+	// Not found, but maybe where nobody was asked, or answered.
+	missing := c.seeking && last.Response != nil && last.StatusCode == http.StatusNotFound
+	switch {
+	case len(c.errs) > 0 && (last.Response == nil || missing):
 		c.discard()
 		return nil, &noAnswerError{c.model, c.errs}
+	case last.Response == nil, missing && c.spared():
+		c.discard()
+		return allDrained(c.Request), nil
 	}
 	other.discard()
 	c.from = last.from
@@ -228,6 +231,16 @@ func (c *call) askedAll() bool {
 		}
 	}
 	return true
+}
+
+// spared tells whether one was not asked as it is drained.
+func (c *call) spared() bool {
+	for d := range c.route.all {
+		if d.backend.drained.Load() && !slices.Contains(c.tried, d) {
+			return true
+		}
+	}
+	return false
 }
 
 // giveUp ends a call whose caller left.

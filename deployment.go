@@ -95,6 +95,15 @@ func (h *health) release(now time.Time) {
 	h.change(func() { h.ejection.release(now) })
 }
 
+// amend forgets a failure that was a matter of the configuration.
+func (h *health) amend() {
+	h.change(func() {
+		if h.ejection.cause.needsChange() {
+			h.ejection = ejection{}
+		}
+	})
+}
+
 // closed tells until when and why, and whether the service itself said so; the
 // zero time when open.
 func (h *health) closed(now time.Time) (until time.Time, reason string, throttled bool) {
@@ -155,6 +164,7 @@ type link struct {
 	answered   moment // when an answer came last
 	connecting moment // when a connection that is pending has been so for too long; zero when none is
 	drained    atomic.Bool
+	latest     atomic.Pointer[backend] // the backend as it is configured
 }
 
 // stuck tells that a connection has been pending for long.
@@ -227,8 +237,7 @@ func (d *deployment) streak() int {
 func (d *deployment) hopeless(now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := &d.ejection
-	return e.until.After(now) && (e.cause == outOfQuota || e.cause == misconfigured)
+	return d.ejection.until.After(now) && d.ejection.cause.needsChange()
 }
 
 // closed is health.closed for the deployment and its backend together.

@@ -13,6 +13,10 @@ const (
 	outOfQuota            // the account has nothing left to spend
 )
 
+// needsChange tells of a failure that waiting does not mend, but another
+// configuration may.
+func (f failure) needsChange() bool { return f == misconfigured || f == outOfQuota }
+
 // ejections says for each failure how many in a row are forgiven, how long the
 // next takes a deployment out, and where doubling that with each more ends.
 var ejections = [...]struct {
@@ -91,13 +95,6 @@ func (e *ejection) pardon(was, then ejection) {
 // succeed forgets every failure, unless the attempt is older than the last.
 func (e *ejection) succeed(sent time.Time) {
 	if !sent.Before(e.since) {
-		*e = ejection{}
-	}
-}
-
-// amend forgets a failure that was a matter of the configuration.
-func (e *ejection) amend() {
-	if e.cause == misconfigured || e.cause == outOfQuota {
 		*e = ejection{}
 	}
 }

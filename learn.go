@@ -97,6 +97,9 @@ func (c *call) blame(a attempt, now time.Time, o outcome) {
 	suspect := func(h *health, d *deployment) {
 		s, counted := suspicion{health: h, d: d, outcome: o}, false
 		h.change(func() {
+			if o.cause.needsChange() && d.backend.outdated() {
+				return
+			}
 			s.was = h.ejection
 			counted = h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
 			s.then = h.ejection

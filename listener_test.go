@@ -28,6 +28,7 @@ type listener struct {
 	measured  map[string]float64
 	counts    map[string]int
 	callbacks map[int]metric.Callback
+	ids       int
 	spans     []*heardSpan
 	records   bytes.Buffer
 	refuses   string // the instrument, or "callback", that cannot be made
@@ -195,7 +196,8 @@ func (m heardMeter) RegisterCallback(f metric.Callback, _ ...metric.Observable) 
 	if m.l.refuses == "callback" {
 		return nil, fmt.Errorf("no callback")
 	}
-	id := len(m.l.callbacks)
+	m.l.ids++
+	id := m.l.ids
 	m.l.callbacks[id] = f
 	return heardRegistration{l: m.l, id: id}, nil
 }

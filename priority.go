@@ -101,6 +101,16 @@ func (r *route) all(yield func(*deployment) bool) {
 	}
 }
 
+// asked tells whether anything was sent there.
+func (r *route) asked() bool {
+	for d := range r.all {
+		if d.asked() {
+			return true
+		}
+	}
+	return false
+}
+
 // newRoute sorts deployments into tiers.
 // Where an earlier route has the same tier its budget goes on.
 func newRoute(model string, deployments []*deployment, old *route) *route {
@@ -186,10 +196,11 @@ func newTable(backends []*backend, old *table) *table {
 		routes[name] = t.build(name, known[name])
 	}
 	t.nameless = t.build("", old.nameless)
-	if slices.ContainsFunc(backends, func(b *backend) bool { return b.models == nil }) {
-		t.others = t.build(manyModels, old.others)
+	every := slices.DeleteFunc(slices.Clone(backends), func(b *backend) bool { return b.models != nil })
+	if len(every) > 0 {
+		t.others = (&table{backends: every}).build(manyModels, old.others)
 		for model, r := range known {
-			if routes[model] == nil && len(routes) < maxRoutes+len(t.models) {
+			if routes[model] == nil && r.asked() && len(routes) < maxRoutes+len(t.models) {
 				routes[model] = t.build(model, r)
 			}
 		}
@@ -222,7 +233,7 @@ func (t *table) build(model string, old *route) *route {
 			continue
 		}
 		d := &deployment{backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)}}
-		if model == manyModels {
+		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}
 		if was := known[b.link]; was != nil && was.name == d.name {

@@ -50,20 +50,37 @@ func (t *Transport) replace(cfg Config) (s *setup, amended []*deployment, err er
 		return nil, nil, err
 	}
 	t.markDrained(s)
+	amended = s.table.amend()
 	t.setup.Store(s)
 	old.unobserve()
-	for _, r := range s.table.all() {
-		for d := range r.all {
-			if was := old.table.same(d.backend); was != nil && !was.asks(d.backend) {
-				d.change(func() { d.ejection.amend() })
-				amended = append(amended, d)
-			}
-		}
-	}
 	if old.own != nil && s.own == nil {
 		old.own.CloseIdleConnections()
 	}
 	return s, amended, nil
+}
+
+// amend forgets the failures that a backend's new credential, or form of
+// requests, may mend. Those of the old one that are still to come count no more.
+func (t *table) amend() (amended []*deployment) {
+	changed := map[*backend]bool{}
+	for _, b := range t.backends {
+		changed[b] = !b.latest.Swap(b).asks(b)
+	}
+	for _, r := range t.all() {
+		for d := range r.all {
+			if changed[d.backend] {
+				d.amend()
+				amended = append(amended, d)
+			}
+		}
+	}
+	return amended
+}
+
+// outdated tells that by now the backend is asked otherwise.
+func (b *backend) outdated() bool {
+	latest := b.latest.Load()
+	return latest != nil && !latest.asks(b)
 }
 
 // asks tells whether another backend sends requests with the same credential,

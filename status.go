@@ -60,8 +60,7 @@ func (t *Transport) Status() Status {
 				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
 				InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
-			asked := s.InFlight > 0 || s.Served+s.Throttled+s.Failed > 0
-			if asked || r != table.nameless && r != table.others {
+			if d.asked() || r != table.nameless && r != table.others {
 				byBackend[d.backend] = append(byBackend[d.backend], s)
 			}
 		}

@@ -1,0 +1,380 @@
+package spillover
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// drainedAnswer demands the answer for a request that only drained backends
+// could take.
+func drainedAnswer(t testing.TB, tr *Transport, line string) {
+	resp, body := send(t, tr, with(t, line))
+	require.Equal(t, 503, resp.StatusCode, body)
+	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+	require.Empty(t, servedBy(resp))
+	e := apiErrorIn(t, body)
+	require.Equal(t, "drained", e.Code)
+	require.Equal(t, "server_error", e.Type)
+	require.Equal(t, "Every backend that could take the request is drained.", e.Message)
+}
+
+// What others do not have may be at the one that cannot be asked: "not found"
+// would be misleading.
+func TestDrainedMayHaveTheObject(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(404, `{"error":{"message":"No such file"}}`))
+	tr := balance(t, n, azure("a"), azure("b"))
+	require.NoError(t, tr.Drain("b"))
+	drainedAnswer(t, tr, "GET /v1/files/file-abc")
+	require.Equal(t, 1, n.sends(host("a")))
+	require.Zero(t, n.sends(host("b")))
+
+	// Where one gave no answer that is told, as without Drain.
+	n.on(host("a"), broken(errReset))
+	_, err := tr.RoundTrip(with(t, "GET /v1/files/file-abc"))
+	require.ErrorIs(t, err, errReset)
+
+	require.NoError(t, tr.Resume("b"))
+	resp, _ := send(t, tr, with(t, "GET /v1/files/file-abc"))
+	require.Equal(t, "b", servedBy(resp))
+}
+
+func backendStatus(t testing.TB, tr *Transport, name string) BackendStatus {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			if b.Name == name {
+				return b
+			}
+		}
+	}
+	require.Fail(t, "not in Status", name)
+	return BackendStatus{}
+}
+
+// What was under way finishes, what comes goes elsewhere, and Status says so.
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), slow(5*time.Second, status(200, `"slow"`)), ok200)
+		tr := balance(t, n, azure("a", serves("m", "n")), azure("b", priority(2)))
+		answer := background(t, tr, newChat(t, chatPath))
+		require.NoError(t, tr.Drain("a"))
+		for range 2 {
+			s := backendStatus(t, tr, "a")
+			require.Equal(t, []any{true, false, drainedReason, time.Time{}}, []any{s.Drained, s.Available, s.Reason, s.Until})
+			require.Len(t, s.Deployments, 2)
+			for _, d := range s.Deployments {
+				require.Equal(t, []any{false, drainedReason, time.Time{}}, []any{d.Available, d.Reason, d.Until})
+				require.Equal(t, d.Model == "m", d.InFlight == 1)
+			}
+			s = backendStatus(t, tr, "b")
+			require.Equal(t, []any{false, true, ""}, []any{s.Drained, s.Available, s.Reason})
+			require.NoError(t, tr.Drain("a"), "once more")
+		}
+		for range 20 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+		}
+		resp, body := answer()
+		require.Equal(t, `"slow"`, body)
+		require.Equal(t, "a", servedBy(resp))
+		require.Zero(t, statusOf(t, tr, "a").InFlight, "it has drained")
+		require.EqualValues(t, 1, statusOf(t, tr, "a").Served)
+		require.Equal(t, 1, n.sends(host("a")))
+
+		for range 2 {
+			require.NoError(t, tr.Resume("a"))
+			require.True(t, backendStatus(t, tr, "a").Available)
+			resp, _ = ask(t, tr)
+			require.Equal(t, "a", servedBy(resp), "as if nothing had been")
+		}
+	})
+}
+
+func TestDrainOfNobody(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	for _, do := range []func(string) error{tr.Drain, tr.Resume} {
+		for _, name := range []string{"", "b", "A", "a.openai.azure.com"} {
+			require.EqualError(t, do(name), fmt.Sprintf("spillover: no backend is called %q", name))
+		}
+	}
+	require.Empty(t, tr.drained)
+	require.NoError(t, tr.Resume("a"), "it was not drained")
+}
+
+// A reload keeps it, even one without the backend, or with another in its name.
+func TestDrainOutlivesReconfigure(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"), azure("b", priority(2)))
+	require.NoError(t, tr.Drain("a"))
+	for _, pool := range [][]Backend{
+		{azure("a", keyed("new")), azure("b", priority(2))},
+		{azure("a", placed("https://elsewhere.openai.azure.com")), azure("b", priority(2))},
+		{azure("b")},
+		{azure("a"), azure("b", priority(2))},
+	} {
+		reconfigure(t, tr, nil, pool...)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, len(pool) == 2, backendStatus(t, tr, pool[0].Name).Drained)
+	}
+	reconfigure(t, tr, nil, azure("b"))
+	require.Error(t, tr.Drain("a"), "nobody is called so")
+	require.NoError(t, tr.Resume("a"), "it may come back")
+	require.Error(t, tr.Resume("a"))
+	reconfigure(t, tr, nil, azure("a"), azure("b", priority(2)))
+	resp, _ := ask(t, tr)
+	require.Equal(t, "a", servedBy(resp))
+}
+
+// What is known outlives it.
+func TestDrainKeepsWhatIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
+		tr := firstAndSecond(t, n)
+		ask(t, tr)
+		require.NoError(t, tr.Drain("a"))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, tr.Resume("a"))
+		s := statusOf(t, tr, "a")
+		require.Equal(t, 20*time.Second, time.Until(s.Until))
+		require.Equal(t, "429", s.Reason)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+	})
+}
+
+// Nothing gets around it: no session, no Selector, no stored object, no second
+// attempt, no judgement that one of all the bad must be asked.
+func TestDrainedIsNeverAsked(t *testing.T) {
+	plain := func(t *testing.T, _ *Transport) *http.Request { return newChat(t, chatPath) }
+	stored := func(line string) func(*testing.T, *Transport) *http.Request {
+		return func(t *testing.T, tr *Transport) *http.Request {
+			tr.stored.put(time.Now(), "file-1", tr.table().backends[0].link)
+			return with(t, line)
+		}
+	}
+	out := func(backends ...string) func(*testing.T, *Transport) *http.Request {
+		return func(t *testing.T, tr *Transport) *http.Request {
+			for _, backend := range backends {
+				d := deploymentOf(t, tr, backend)
+				d.change(func() { d.ejection.fail(time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+			}
+			return newChat(t, chatPath)
+		}
+	}
+	for name, test := range map[string]struct {
+		change  func(*Config)
+		request func(*testing.T, *Transport) *http.Request
+		answer  roundTripFunc // of b
+		status  int
+		by      string
+	}{
+		"a session": {request: func(t *testing.T, tr *Transport) *http.Request {
+			for i := 0; ; i++ {
+				if id := fmt.Sprint(i); homeOf(tr, id) == "a" {
+					return sessionOf(t, id)
+				}
+			}
+		}, status: 200, by: "b"},
+		"a Selector":        {change: func(c *Config) { c.Selector = &counter{} }, status: 200, by: "b"},
+		"a stored object":   {request: stored("GET /v1/files/file-1"), status: 503},
+		"one in a body":     {request: stored(`POST /v1/responses {"model":"m","input":[{"file_id":"file-1"}]}`), status: 503},
+		"no model":          {request: func(t *testing.T, _ *Transport) *http.Request { return with(t, "GET /v1/files") }, status: 200, by: "b"},
+		"others throttled":  {answer: status(429, "{}", "Retry-After: 7"), status: 429},
+		"others fail":       {answer: status(500, "{}"), status: 500, by: "b"},
+		"others time out":   {answer: status(408, "{}"), status: 408, by: "b"},
+		"others are closed": {request: out("b"), status: 200, by: "b"},
+		"all are closed":    {request: out("a", "b"), status: 200, by: "b"},
+		"above its ceiling": {request: func(t *testing.T, tr *Transport) *http.Request {
+			for _, backend := range []string{"a", "b"} {
+				d := deploymentOf(t, tr, backend)
+				d.ceiling.Store(1)
+				d.inFlight.Store(1)
+			}
+			return newChat(t, chatPath)
+		}, status: 200, by: "b"},
+		"no room elsewhere": {change: func(c *Config) { c.Backends[1].Models = []Model{{Name: "m", TPM: 1}} }, status: 200, by: "b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				if test.answer != nil {
+					n.on(host("b"), test.answer)
+				}
+				cfg := Config{Base: n, Backends: []Backend{azure("a"), azure("b")}}
+				if test.change != nil {
+					test.change(&cfg)
+				}
+				if test.request == nil {
+					test.request = plain
+				}
+				tr := steady(configured(t, cfg))
+				for range 3 {
+					req := test.request(t, tr)
+					require.NoError(t, tr.Drain("a"))
+					resp, _ := send(t, tr, req)
+					require.Equal(t, test.status, resp.StatusCode)
+					require.Equal(t, test.by, servedBy(resp))
+					require.NoError(t, tr.Resume("a"))
+				}
+				require.Zero(t, n.sends(host("a")))
+			})
+		})
+	}
+}
+
+// What could take a request is all drained: that is told at once, with and
+// without MaxWait, and nothing is sent.
+func TestAllDrained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := waiting(t, n, time.Minute, azure("a", serves("m")), azure("b", priority(2), serves("m")), azure("c", serves("n")))
+		coolFor(deploymentOf(t, tr, "b"), 5*time.Second)
+		require.NoError(t, tr.Drain("a"))
+		require.NoError(t, tr.Drain("b"))
+		begun := time.Now()
+		drainedAnswer(t, tr, `POST /v1/chat/completions {"model":"m"}`)
+		drainedAnswer(t, tr, "POST /openai/deployments/m/embeddings?api-version=1 {}")
+		resp, _ := send(t, tr, with(t, `POST /v1/chat/completions {"model":"n"}`))
+		require.Equal(t, "c", servedBy(resp))
+		require.NoError(t, tr.Drain("c"))
+		drainedAnswer(t, tr, "GET /v1/models")
+		require.Equal(t, begun, time.Now())
+		require.Equal(t, 1, n.sends())
+
+		closed := new(atomic.Int64)
+		resp, err := tr.RoundTrip(closing(newChat(t, chatPath), closed))
+		require.NoError(t, err)
+		require.EqualValues(t, 1, closed.Load(), "the body")
+		require.EqualValues(t, len(read(t, resp)), resp.ContentLength)
+		resp, _ = send(t, tr, with(t, `POST /v1/chat/completions {"model":"unknown"}`))
+		require.Equal(t, 404, resp.StatusCode, "nobody serves that, drained or not")
+	})
+}
+
+// Where some are drained the time is that of the others.
+func TestSomeDrained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := three(t, n)
+		for backend, wait := range map[string]time.Duration{"a": 2 * time.Second, "b": 9 * time.Second, "c": 5 * time.Second} {
+			coolFor(deploymentOf(t, tr, backend), wait)
+		}
+		told := func(drain, want string) {
+			require.NoError(t, tr.Drain(drain))
+			resp, body := ask(t, tr)
+			require.Equal(t, 429, resp.StatusCode)
+			require.Equal(t, want, resp.Header.Get("Retry-After"))
+			require.Empty(t, resp.Header.Get("X-Should-Retry"))
+			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
+		}
+		told("a", "5")
+		told("c", "9")
+		require.NoError(t, tr.Drain("b"))
+		drainedAnswer(t, tr, `POST /v1/chat/completions {"model":"m"}`)
+		require.NoError(t, tr.Resume("a"))
+		told("b", "2")
+		require.Zero(t, n.sends())
+	})
+}
+
+// A request that moves on does not move to what was drained meanwhile, be it for
+// the first time or again.
+func TestDrainDuringAttempts(t *testing.T) {
+	for name, answer := range map[string]roundTripFunc{
+		"throttled": status(429, "{}", "Retry-After-Ms: 1"), "failed": status(500, "{}"), "broken": broken(errReset), "no connection": broken(errRefused),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), slow(time.Second, answer))
+				n.on(host("b"), slow(time.Second, answer))
+				if name == "throttled" {
+					n.on(host("d"), slow(time.Second, answer)) // then a and b would be open again
+				}
+				tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)), azure("d", priority(4)))
+				answer := background(t, tr, newChat(t, chatPath))
+				require.NoError(t, tr.Drain("a"))
+				require.NoError(t, tr.Drain("c"))
+				time.Sleep(1500 * time.Millisecond) // b has it
+				require.Equal(t, 1, n.sends(host("b")))
+				require.NoError(t, tr.Drain("b"))
+				answer()
+				require.Equal(t, []int{1, 1, 0}, []int{n.sends(host("a")), n.sends(host("b")), n.sends(host("c"))})
+				require.NotZero(t, n.sends(host("d")))
+			})
+		})
+	}
+}
+
+// What was decided before Drain counts as under way, even if it is not sent yet.
+func TestDrainAfterTheChoice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a", func(b *Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { time.Sleep(time.Second); return "token", nil }
+		}), azure("b", priority(2)))
+		answer := background(t, tr, newChat(t, chatPath))
+		require.NoError(t, tr.Drain("a"))
+		resp, _ := answer()
+		require.Equal(t, "a", servedBy(resp))
+		require.Equal(t, 1, n.sends())
+	})
+}
+
+// A request that begins after Drain has returned, and before Resume is called,
+// never reaches the backend, whatever the others do.
+func TestDrainUnderLoad(t *testing.T) {
+	type began struct{}
+	var epoch atomic.Int64 // odd while a is drained
+	var at, late, elsewhere atomic.Int64
+	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.URL.Host != host("a") {
+			if elsewhere.Add(1)%5 == 0 {
+				return status(500, "{}")(req)
+			}
+			return status(200, "{}")(req)
+		}
+		at.Add(1)
+		if e := req.Context().Value(began{}).(int64); e%2 == 1 && epoch.Load() == e {
+			late.Add(1)
+		}
+		return status(200, "{}")(req)
+	})
+	tr := balance(t, base, azure("a"), azure("b"), azure("c", priority(2)))
+	var stop atomic.Bool
+	var wait sync.WaitGroup
+	for range 3 {
+		wait.Go(func() {
+			for !stop.Load() {
+				req := newChat(t, chatPath)
+				resp, err := tr.RoundTrip(req.WithContext(context.WithValue(req.Context(), began{}, epoch.Load())))
+				require.NoError(t, err)
+				resp.Body.Close()
+			}
+		})
+	}
+	for range 25 {
+		require.NoError(t, tr.Drain("a"))
+		epoch.Add(1)
+		goal := elsewhere.Load() + 10
+		eventually(t, "nothing goes elsewhere", func() bool { return elsewhere.Load() >= goal })
+		epoch.Add(1)
+		require.NoError(t, tr.Resume("a"))
+		goal = at.Load() + 1
+		eventually(t, "nothing comes back", func() bool { return at.Load() >= goal })
+	}
+	stop.Store(true)
+	wait.Wait()
+	require.Zero(t, late.Load())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}

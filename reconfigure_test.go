@@ -1,0 +1,636 @@
+package spillover
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// reconfigure replaces the backends, and what else change says.
+func reconfigure(t testing.TB, tr *Transport, change func(*Config), backends ...Backend) {
+	cfg := tr.setup.Load().cfg
+	cfg.Backends = backends
+	if change != nil {
+		change(&cfg)
+	}
+	require.NoError(t, tr.Reconfigure(cfg))
+}
+
+func called(name string) func(*Backend) { return func(b *Backend) { b.Name = name } }
+func placed(url string) func(*Backend)  { return func(b *Backend) { b.URL = url } }
+func keyed(key string) func(*Backend)   { return func(b *Backend) { b.APIKey = key } }
+func speaks(d Dialect) func(*Backend)   { return func(b *Backend) { b.Dialect = d } }
+func deploys(m, deployment string) func(*Backend) {
+	return func(b *Backend) { b.Models = []Model{{Name: m, Deployment: deployment}} }
+}
+
+// What is known of a deployment, and of its backend, is kept as long as both are
+// what they were, whatever else of the configuration changes.
+func TestReconfigureKeeps(t *testing.T) {
+	type kept struct{ backend, deployment bool }
+	all, whole, nothing := kept{true, true}, kept{true, false}, kept{}
+	for name, test := range map[string]struct {
+		before, after []Backend
+		kept          kept
+	}{
+		"nothing changes":      {after: []Backend{azure("a")}, kept: all},
+		"others come":          {after: []Backend{azure("b"), azure("a"), azure("c", priority(2))}, kept: all},
+		"others go":            {before: []Backend{azure("b"), azure("c"), azure("a")}, after: []Backend{azure("a")}, kept: all},
+		"another tier":         {after: []Backend{azure("a", priority(3))}, kept: all},
+		"another weight":       {after: []Backend{azure("a", weight(7))}, kept: all},
+		"another key":          {after: []Backend{azure("a", keyed("new"))}, kept: all},
+		"a token for a key":    {after: []Backend{azure("a", entra)}, kept: all},
+		"another dialect":      {after: []Backend{azure("a", speaks(AzureV1))}, kept: all},
+		"another api-version":  {after: []Backend{azure("a", apiVersion("2024-10-21"))}, kept: all},
+		"defaults":             {after: []Backend{azure("a", defaults(map[string]any{"temperature": 0}))}, kept: all},
+		"timeouts":             {after: []Backend{azure("a", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = 1, 1 })}, kept: all},
+		"limits":               {after: []Backend{azure("a", limits(5, 1000))}, kept: all},
+		"it is configured":     {after: []Backend{azure("a", serves("m"))}, kept: all},
+		"other models":         {before: []Backend{azure("a", serves("m", "n"))}, after: []Backend{azure("a", serves("o", "m"))}, kept: all},
+		"every model again":    {before: []Backend{azure("a", serves("m"))}, after: []Backend{azure("a")}, kept: all},
+		"the URL spelt anew":   {after: []Backend{azure("a", placed("a.openai.azure.com/openai/"))}, kept: all},
+		"named as by default":  {before: []Backend{azure("a", called(""))}, after: []Backend{azure("a", called(host("a")))}, kept: all},
+		"another deployment":   {after: []Backend{azure("a", deploys("m", "other"))}, kept: whole},
+		"the model of another": {before: []Backend{azure("a", deploys("m", "x"))}, after: []Backend{azure("a", deploys("n", "y"), func(b *Backend) { b.Models = append(b.Models, Model{Name: "m"}) })}, kept: whole},
+		"another name":         {after: []Backend{azure("a", called("b"))}, kept: nothing},
+		"another host":         {after: []Backend{azure("a", placed("https://b.openai.azure.com"))}, kept: nothing},
+		"another port":         {after: []Backend{azure("a", placed("https://a.openai.azure.com:8443"))}, kept: nothing},
+		"another scheme":       {after: []Backend{azure("a", placed("http://a.openai.azure.com"))}, kept: nothing},
+		"another base path":    {after: []Backend{azure("a", placed("https://a.openai.azure.com/base"))}, kept: nothing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.before == nil {
+				test.before = []Backend{azure("a")}
+			}
+			tr := balance(t, newNet(), test.before...)
+			first := func() *deployment {
+				for d := range tr.table().find("m").all {
+					if d.backend.name != "b" && d.backend.name != "c" || test.kept == nothing {
+						return d
+					}
+				}
+				return nil
+			}
+			ask(t, tr)
+			was := first()
+			reconfigure(t, tr, nil, test.after...)
+			is := first()
+			require.NotSame(t, was, is, "what is configured is of one configuration alone")
+			require.Equal(t, test.kept, kept{was.backend.link == is.backend.link, was.state == is.state})
+		})
+	}
+}
+
+// Of failures in a row a new credential mends some, another configuration none.
+func TestReconfigureMends(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Backend)
+		mends  bool
+	}{
+		"nothing":     {func(*Backend) {}, false},
+		"weight":      {weight(2), false},
+		"key":         {keyed("new"), true},
+		"token":       {entra, true},
+		"no key":      {keyed(""), true},
+		"dialect":     {speaks(AzureV1), true},
+		"api-version": {apiVersion("2024-10-21"), true},
+	} {
+		for cause := serverFailure; cause <= outOfQuota; cause++ {
+			t.Run(fmt.Sprint(name, "/", cause), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tr, now := balance(t, newNet(), azure("a"), azure("b")), time.Now()
+					ask(t, tr)
+					for _, backend := range []string{"a", "b"} {
+						d := deploymentOf(t, tr, backend)
+						d.change(func() {
+							d.ejection.fail(now, now, cause, "failed", 0.5)
+							d.ejection.fail(now, now, cause, "failed", 0.5)
+							d.throttle.refuse(now, now, 90*time.Second, "429", 0.5)
+						})
+						d.backend.change(func() { d.backend.ejection.fail(now, now, noAnswer, "no connection", 0.5) })
+					}
+					reconfigure(t, tr, nil, azure("a", test.change), azure("b"))
+					for backend, mended := range map[string]bool{"a": test.mends && cause.needsChange(), "b": false} {
+						d := deploymentOf(t, tr, backend)
+						require.Equal(t, mended, d.ejection == ejection{}, backend)
+						require.Equal(t, now.Add(90*time.Second), d.throttle.until, "a cool-down is the service's word")
+						require.Equal(t, leastStretch, d.throttle.stretch)
+						require.True(t, d.troubled.Load())
+						require.True(t, d.backend.ejection.trial, "nor does it mend the connection")
+						if s := statusOf(t, tr, backend); mended || cause != outOfQuota {
+							require.Equal(t, now.Add(90*time.Second), s.Until)
+							require.Equal(t, "429", s.Reason)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A throttled deployment is left alone for as long as it asked, through any
+// number of configurations that have it.
+func TestReconfigureInACooldown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 20"), ok200)
+		tr := firstAndSecond(t, n)
+		ask(t, tr)
+		until := time.Now().Add(20 * time.Second)
+		for i := range 10 {
+			reconfigure(t, tr, nil, azure("a", keyed(fmt.Sprint("key", i))), azure("b", priority(2+i)), azure(fmt.Sprint("c", i), priority(3+i)))
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+			require.Equal(t, until, statusOf(t, tr, "a").Until)
+			time.Sleep(1999 * time.Millisecond)
+		}
+		time.Sleep(10 * time.Millisecond)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+		require.EqualValues(t, 1, statusOf(t, tr, "a").Throttled)
+		require.EqualValues(t, 1, statusOf(t, tr, "a").Served)
+		require.EqualValues(t, 11, statusOf(t, tr, "b").Served)
+	})
+}
+
+// What was counted against configured limits counts against other ones.
+func TestReconfigureLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := balance(t, newNet(), azure("a", limits(3, 0)), azure("b", priority(2)))
+		served := func() (all string) {
+			for range 4 {
+				resp, _ := ask(t, tr)
+				all += servedBy(resp)
+			}
+			return all
+		}
+		require.Equal(t, "aaab", served())
+		reconfigure(t, tr, nil, azure("a", limits(5, 0)), azure("b", priority(2)))
+		require.Equal(t, "aabb", served(), "two more")
+		reconfigure(t, tr, nil, azure("a", limits(4, 0)), azure("b", priority(2)))
+		require.Equal(t, "bbbb", served())
+		reconfigure(t, tr, nil, azure("a", serves("m")), azure("b", priority(2)))
+		require.Equal(t, "aaaa", served(), "none")
+		tokens := int(chatTokens(t))
+		reconfigure(t, tr, nil, azure("a", limits(0, 7*tokens)), azure("b", priority(2)))
+		require.Equal(t, "aabb", served(), "five that were counted")
+		time.Sleep(ledgerWindow)
+		require.Equal(t, "aaaa", served())
+	})
+}
+
+// Sizes are as configured last, and where they are not as was told last.
+func TestReconfigureSizes(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 300"))
+	tr := balance(t, n, azure("a"))
+	ask(t, tr)
+	sizes := func() []int64 { return sharesOf(tr.table().find("m").tiers[0]) }
+	for _, test := range []struct {
+		a, b Backend
+		want []int64
+	}{
+		{azure("a"), azure("b", limits(0, 100)), []int64{300, 100}},
+		{azure("a"), azure("b"), []int64{300, 300}},
+		{azure("a", limits(0, 50)), azure("b", limits(0, 100)), []int64{50, 100}},
+		{azure("a", weight(2)), azure("b", limits(0, 100)), []int64{2, 1}},
+		{azure("a", weight(2)), azure("b", weight(5)), []int64{2, 5}},
+		{azure("a"), azure("b", limits(0, 900)), []int64{300, 900}},
+	} {
+		reconfigure(t, tr, nil, test.a, test.b)
+		require.Equal(t, test.want, sizes())
+	}
+
+	// An answer that was under way may tell another limit: the sizes follow with
+	// the next one at the latest.
+	n.on(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 600"))
+	was := tr.table().find("m").tiers[0].members[0]
+	reconfigure(t, tr, nil, azure("a"), azure("b", limits(0, 900)))
+	was.measure(time.Now(), time.Now(), 0, headerOf("X-Ratelimit-Limit-Tokens: 600"))
+	require.NoError(t, tr.Drain("b"))
+	ask(t, tr)
+	require.Equal(t, []int64{600, 900}, sizes())
+}
+
+// A backend that comes, goes or is changed moves no session but its own.
+func TestReconfigureSessions(t *testing.T) {
+	tr := three(t, newNet())
+	homes := map[string]string{}
+	for i := range 300 {
+		homes[fmt.Sprint("session", i)] = homeOf(tr, fmt.Sprint("session", i))
+	}
+	stays := func(but string) {
+		for id, home := range homes {
+			resp, _ := send(t, tr, sessionOf(t, id))
+			require.True(t, servedBy(resp) == home || home == but || servedBy(resp) == but, "%s is at %s, not %s", id, servedBy(resp), home)
+		}
+	}
+	reconfigure(t, tr, nil, azure("c", keyed("new")), azure("a", placed("https://elsewhere.openai.azure.com")), azure("b", priority(2)))
+	reconfigure(t, tr, nil, azure("b", apiVersion("1")), azure("a"), azure("c"))
+	stays("none")
+	reconfigure(t, tr, nil, azure("b"), azure("a"))
+	stays("c")
+	reconfigure(t, tr, nil, azure("b"), azure("a"), azure("c"), azure("d"))
+	stays("d")
+	reconfigure(t, tr, nil, azure("b"), azure("a"), azure("c"))
+	require.NoError(t, tr.Drain("a"))
+	stays("a")
+	require.NoError(t, tr.Resume("a"))
+	stays("none")
+}
+
+// Second attempts that were spent in a tier are not to be had again by another
+// configuration.
+func TestReconfigureBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := steady(three(t, n))
+		ask(t, tr)
+		for range 10 {
+			require.True(t, tierOf(tr, 0).spend())
+		}
+		for range 3 {
+			reconfigure(t, tr, nil, azure("c"), azure("b"), azure("a"), azure("d", priority(2)))
+			require.False(t, tierOf(tr, 0).spend())
+			require.True(t, tierOf(tr, 1).spend(), "every tier has its own")
+		}
+		require.EqualValues(t, 3*attemptCost, tierOf(tr, 1).spent.Load())
+		n.on(host("c"), status(429, "{}", "Retry-After: 9"))
+		n.on(host("a"), status(500, "{}"))
+		n.on(host("b"), status(500, "{}"))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "d", servedBy(resp), "the next tier is free")
+		require.Equal(t, "2", resp.Header.Get(headerAttempts))
+	})
+}
+
+// What is not of the backends counts from the next request on.
+func TestReconfigureTheRest(t *testing.T) {
+	failing := func(n *fakeNet) {
+		for _, name := range []string{"a", "b", "c", "d"} {
+			n.on(host(name), status(408, "{}"))
+		}
+	}
+	four := []Backend{azure("a"), azure("b"), azure("c"), azure("d")}
+	attempts := func(want string) func(testing.TB, *Transport) {
+		return func(t testing.TB, tr *Transport) {
+			resp, _ := ask(t, tr)
+			require.Equal(t, want, resp.Header.Get(headerAttempts))
+		}
+	}
+	takes := func(want time.Duration, code int) func(testing.TB, *Transport) {
+		return func(t testing.TB, tr *Transport) {
+			begun := time.Now()
+			resp, _ := ask(t, tr)
+			require.Equal(t, code, resp.StatusCode)
+			require.Equal(t, want, time.Since(begun))
+		}
+	}
+	const stretch = leastStretch / 2 // which is kept, too
+	coolsFor := func(want time.Duration) func(testing.TB, *Transport) {
+		return func(t testing.TB, tr *Transport) {
+			time.Sleep(10 * time.Minute) // and all is forgotten
+			ask(t, tr)
+			require.Equal(t, want, left(t, tr, "a"))
+		}
+	}
+	served := func(by string) func(testing.TB, *Transport) {
+		return func(t testing.TB, tr *Transport) {
+			resp, _ := ask(t, tr)
+			require.Equal(t, by, servedBy(resp))
+		}
+	}
+	throttled := func(header ...string) func(*fakeNet) {
+		return func(n *fakeNet) { n.on(host("a"), status(429, "{}", header...)) }
+	}
+	cut := func(n *fakeNet) {
+		n.on(host("a"), answers("text/event-stream", azureFirst+tokenChunk("half")))
+		n.on(host("b"), answers("text/event-stream", wholeChat))
+	}
+	for name, test := range map[string]struct {
+		net           func(*fakeNet)
+		backends      []Backend
+		change        func(*Config)
+		before, after func(testing.TB, *Transport)
+	}{
+		"MaxAttempts":     {failing, four, func(c *Config) { c.MaxAttempts = 2 }, attempts("3"), attempts("2")},
+		"MaxWait":         {throttled("Retry-After: 2"), nil, func(c *Config) { c.MaxWait = 3 * time.Second }, takes(0, 429), takes(2*time.Second, 429)},
+		"DefaultCooldown": {throttled(), nil, func(c *Config) { c.DefaultCooldown = time.Second }, coolsFor(10 * time.Second), coolsFor(time.Second + stretch)},
+		"MaxCooldown":     {throttled("Retry-After: 50"), nil, func(c *Config) { c.MaxCooldown = 20 * time.Second }, coolsFor(50 * time.Second), coolsFor(20*time.Second + stretch)},
+		"Session": {nil, four, func(c *Config) {
+			c.Session = func(*http.Request) string { return "s" }
+		}, nil, func(t testing.TB, tr *Transport) { served(homeOf(tr, "s"))(t, tr) }},
+		"Selector":    {nil, four, func(c *Config) { c.Selector = &counter{take: 2} }, served("a"), served("c")},
+		"HoldStreams": {cut, []Backend{azure("a"), azure("b", priority(2))}, holdStreams, served("a"), served("b")},
+		"Base": {nil, nil, func(c *Config) {
+			c.Base = status(200, "{}", "X-Base: new")
+		}, nil, func(t testing.TB, tr *Transport) {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "new", resp.Header.Get("X-Base"))
+		}},
+		"CountTokens": {nil, nil, func(c *Config) { c.CountTokens = func([]byte) int { return 1234 } }, nil, func(t testing.TB, tr *Transport) {
+			ask(t, tr)
+			require.Greater(t, deploymentOf(t, tr, "a").sent.Load(), int64(1234))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				if test.net != nil {
+					test.net(n)
+				}
+				if test.backends == nil {
+					test.backends = []Backend{azure("a")}
+				}
+				tr := steady(balance(t, n, test.backends...))
+				if test.before != nil {
+					test.before(t, tr)
+				}
+				reconfigure(t, tr, test.change, test.backends...)
+				test.after(t, tr)
+			})
+		})
+	}
+}
+
+// The Transport's own base stays one, with its connections, and has none left
+// when a caller's takes its place.
+func TestReconfigureTheBase(t *testing.T) {
+	closed := make(chan struct{}, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	server.Start()
+	defer server.Close()
+	a := azure("a", placed(server.URL), speaks(Azure))
+	tr := balance(t, nil, a)
+	own := tr.setup.Load().own
+	require.NotNil(t, own)
+	ask(t, tr)
+	reconfigure(t, tr, func(c *Config) { c.Base = nil }, a, azure("b", priority(2)))
+	require.Same(t, own, tr.setup.Load().own)
+	require.Same(t, own, tr.setup.Load().base)
+	ask(t, tr)
+	require.Empty(t, closed, "the connection is used again")
+
+	n := newNet()
+	reconfigure(t, tr, func(c *Config) { c.Base = n }, a)
+	<-closed
+	require.Nil(t, tr.setup.Load().own)
+	ask(t, tr)
+	require.Equal(t, 1, n.sends())
+
+	counted := &idleCloser{RoundTripper: n}
+	reconfigure(t, tr, func(c *Config) { c.Base = counted }, a)
+	reconfigure(t, tr, func(c *Config) { c.Base = nil }, a)
+	require.NotNil(t, tr.setup.Load().own)
+	ask(t, tr)
+	require.Equal(t, 1, n.sends())
+	require.NoError(t, tr.Close())
+	<-closed
+	require.Zero(t, counted.calls, "a caller's base is the caller's to close")
+}
+
+// A configuration with mistakes changes nothing, and says what New says.
+func TestReconfigureMistakes(t *testing.T) {
+	const secret = "s3cret"
+	n := newNet()
+	tr := balance(t, n, azure("a", serves("m")))
+	require.NoError(t, tr.Drain("a"))
+	was, status := tr.setup.Load(), tr.Status()
+	for _, cfg := range []Config{
+		{},
+		{Backends: []Backend{azure("a", keyed(secret+" ")), azure("a"), azure("b", placed("https://x:"+secret+"@b"))}},
+		{Backends: []Backend{azure("a", keyed(secret), entra, keyed(secret))}, MaxWait: -1},
+		{Backends: []Backend{azure("a", placed("https://a?key="+secret))}, DefaultCooldown: time.Hour},
+		{Backends: []Backend{azure("a", defaults(map[string]any{"x": func() {}}))}},
+		{Backends: []Backend{azure("a")}, MeterProvider: heardMeters{l: &listener{refuses: "spillover.requests", declared: map[string]string{}}}},
+		{Backends: []Backend{azure("b")}, MeterProvider: heardMeters{l: &listener{refuses: "callback", declared: map[string]string{}}}},
+	} {
+		_, want := New(cfg)
+		require.Error(t, want)
+		err := tr.Reconfigure(cfg)
+		require.EqualError(t, err, want.Error())
+		require.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), secret)
+		require.Same(t, was, tr.setup.Load())
+		require.Equal(t, status, tr.Status())
+	}
+	require.NoError(t, tr.Resume("a"))
+	resp, _ := ask(t, tr)
+	require.Equal(t, "a", servedBy(resp))
+	require.Equal(t, "key-a", n.seen[0].header.Get("Api-Key"))
+}
+
+// What is configured anew is told without its keys.
+func TestReconfigureTellsNoSecret(t *testing.T) {
+	const secret = "s3cret"
+	l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a", keyed(secret))}})
+	cfg := l.to(Config{Base: newNet(), Backends: []Backend{azure("b", keyed(secret)), azure("c", keyed(secret+"2"))}})
+	require.NoError(t, tr.Reconfigure(cfg))
+	require.NoError(t, tr.Drain("b"))
+	told := fmt.Sprint(tr, tr.Status(), l.log(), tr.Drain("nobody"), tr.Resume("nobody")) + fmt.Sprintf("%v %+v %#v %s %q", tr, tr, tr, tr, tr)
+	require.NotContains(t, told, secret)
+	require.Contains(t, told, "spillover.Transport(b, c)")
+	require.Contains(t, told, "INFO,reconfigured,backends:2")
+	require.Contains(t, told, "INFO,backend drained,backend:b")
+}
+
+// Nothing is to be had of the configuration that was passed.
+func TestReconfigureCopies(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	cfg := Config{Base: n, Backends: []Backend{azure("a", deploys("m", "one"))}}
+	require.NoError(t, tr.Reconfigure(cfg))
+	cfg.Backends[0].Models[0].Deployment, cfg.Backends[0].APIKey = "two", "changed"
+	ask(t, tr)
+	require.Equal(t, "/openai/deployments/one/chat/completions", n.seen[0].path)
+	require.Equal(t, "key-a", n.seen[0].header.Get("Api-Key"))
+}
+
+func TestReconfigureAfterClose(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	require.NoError(t, tr.Close())
+	was := tr.setup.Load()
+	require.ErrorIs(t, tr.Reconfigure(Config{Backends: []Backend{azure("b")}}), net.ErrClosed)
+	require.Same(t, was, tr.setup.Load())
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.NoError(t, tr.Drain("a"), "that says nothing that would be wrong")
+	require.NoError(t, tr.Close())
+}
+
+// The metrics have what is configured, once.
+func TestReconfigureMetrics(t *testing.T) {
+	l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a", serves("m")), azure("b", serves("m"))}})
+	for range 5 {
+		require.NoError(t, tr.Reconfigure(l.to(Config{Base: newNet(), Backends: []Backend{azure("b", serves("m")), azure("c", serves("m"), priority(2))}})))
+	}
+	require.NoError(t, tr.Drain("c"))
+	require.Len(t, l.callbacks, 1)
+	require.Equal(t, map[string]float64{"backend=b deployment=m model=m tier=1": 1, "backend=c deployment=m model=m tier=2": 0},
+		l.heard("spillover.deployment.available"))
+	other := listen()
+	require.NoError(t, tr.Reconfigure(other.to(Config{Base: newNet(), Backends: []Backend{azure("b")}})))
+	require.Empty(t, l.callbacks)
+	require.Len(t, other.callbacks, 1)
+	require.NoError(t, tr.Close())
+	require.Empty(t, other.callbacks)
+}
+
+// Which backend has an object outlives configurations, but not the backend.
+func TestReconfigureStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /openai/responses?api-version=1 {"model":"m","input":"hi"}`, "application/json", responseText)
+		at := func(want string) {
+			for _, use := range usesOfResponse {
+				resp, _ := send(t, tr, with(t, use))
+				require.Equal(t, want, servedBy(resp), use)
+			}
+		}
+		at("b")
+		reconfigure(t, tr, nil, azure("c"), azure("b", priority(9), keyed("new"), serves("other")), azure("a"))
+		at("b")
+		reconfigure(t, tr, nil, azure("a"), azure("b", speaks(AzureV1)))
+		at("b")
+
+		// Of one that is gone each is asked: who has it is learnt.
+		for range 2 {
+			reconfigure(t, tr, nil, azure("a"), azure("c"))
+			for _, name := range []string{"a", "b"} {
+				n.on(host(name), status(404, `{"error":{"message":"not found"}}`))
+			}
+			at("c")
+			before := n.sends()
+			at("c")
+			require.Equal(t, len(usesOfResponse), n.sends()-before, "who has it is known by now")
+			reconfigure(t, tr, nil, azure("a"), azure("b"), azure("c", placed("https://c2.openai.azure.com")))
+			at("c")
+		}
+	})
+}
+
+// Models that callers made up have their states for as long as a backend serves
+// every model, and are bounded however often that is configured anew.
+func TestReconfigureLearntModels(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("every"), azure("a", serves("m"), priority(2)))
+	asks := func(model string) *state {
+		send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions?api-version=1"))
+		return tr.table().find(model).tiers[0].members[0].state
+	}
+	first, last := asks("model0"), (*state)(nil)
+	for i := range maxRoutes + 10 {
+		last = asks(fmt.Sprint("model", i))
+	}
+	require.Same(t, tr.table().others.tiers[0].members[0].state, last)
+	for i := range 5 {
+		reconfigure(t, tr, nil, azure(fmt.Sprint("b", i), serves(fmt.Sprint("n", i))), azure("every"))
+		require.LessOrEqual(t, len(*tr.table().routes.Load()), maxRoutes+1)
+	}
+	require.Same(t, first, asks("model0"))
+	require.Same(t, last, asks(fmt.Sprint("model", maxRoutes+9)))
+
+	reconfigure(t, tr, nil, azure("every", serves("model0")))
+	require.Same(t, first, asks("model0"), "it is configured now")
+	require.Len(t, *tr.table().routes.Load(), 1)
+	require.Nil(t, tr.table().others)
+	reconfigure(t, tr, nil, azure("every"))
+	require.Same(t, first, asks("model0"))
+	require.NotSame(t, last, asks("model1"))
+}
+
+// A model may be called so: it has a deployment of its own name all the same.
+func TestAModelCalledAsterisk(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a", func(b *Backend) { b.Models = []Model{{Name: "*", Deployment: "star"}} }), azure("b", priority(2)))
+	for range 2 {
+		send(t, tr, newChat(t, "/openai/deployments/*/chat/completions?api-version=1"))
+		require.Equal(t, "/openai/deployments/star/chat/completions", n.seen[len(n.seen)-1].path)
+		reconfigure(t, tr, nil, azure("a", func(b *Backend) { b.Models = []Model{{Name: "*", Deployment: "star"}} }), azure("b", priority(2)))
+	}
+	for d := range tr.table().others.all {
+		require.Equal(t, "b", d.backend.name)
+	}
+}
+
+// What the old key is refused for says nothing of the new one, whenever it was
+// sent.
+func TestRefusalOfTheOldKey(t *testing.T) {
+	newKey := azure("a", keyed("new"))
+	for name, refusal := range map[string]roundTripFunc{"401": status(401, wrongKey), "quota": status(429, noQuota)} {
+		for when, first := range map[string]string{"sent before": "a", "sent after": "b"} {
+			t.Run(name+"/"+when, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNet()
+					n.on(host("a"), slow(2*time.Second, refusal))
+					n.on(host("b"), slow(2*time.Second, status(500, "{}")), ok200)
+					pool := func(a Backend) []Backend {
+						b := azure("b")
+						if first == "a" {
+							b.Priority = 2
+						} else {
+							a.Priority = 2
+						}
+						return []Backend{a, b, azure("c", priority(3))}
+					}
+					tr := balance(t, n, pool(azure("a"))...)
+					go ask(t, tr)
+					time.Sleep(time.Second)
+					reconfigure(t, tr, nil, pool(newKey)...)
+					time.Sleep(4 * time.Second)
+					require.Equal(t, 1, n.sends(host("a")))
+					require.True(t, statusOf(t, tr, "a").Available, statusOf(t, tr, "a").Reason)
+					require.EqualValues(t, 1, statusOf(t, tr, "a").Failed)
+
+					// The new one's counts, and so does the old one's when it is back.
+					for _, a := range []Backend{newKey, azure("a")} {
+						reconfigure(t, tr, nil, a, azure("b", priority(2)))
+						ask(t, tr)
+						require.False(t, statusOf(t, tr, "a").Available)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Models that are configured no longer and that nobody asked for are forgotten:
+// they would be in Status for ever, and in the place of those that are asked for.
+func TestModelsThatGoLeaveNothing(t *testing.T) {
+	tr := balance(t, newNet(), azure("every"))
+	ask(t, tr)
+	for i := range maxRoutes + 10 {
+		reconfigure(t, tr, nil, azure("every"), azure("a", serves(fmt.Sprint("model", i))))
+	}
+	require.Len(t, tr.Status().Tiers[0].Backends[0].Deployments, 2, "m, and the last one")
+	require.EqualValues(t, 1, statusOf(t, tr, "every").Served)
+
+	reconfigure(t, tr, nil, azure("every"))
+	require.Len(t, tr.Status().Tiers[0].Backends[0].Deployments, 1)
+	require.NotSame(t, tr.table().others, tr.table().find("new"))
+}
+
+// What was forgotten is told again when it comes again.
+func TestRefusalOfTheNewKeyIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := newNet(), listen()
+		n.on(host("a"), status(401, wrongKey))
+		tr := configured(t, l.to(Config{Base: n, Backends: []Backend{azure("a"), azure("b", priority(2))}}))
+		for _, key := range []string{"old", "new", "newer"} {
+			reconfigure(t, tr, nil, azure("a", keyed(key)), azure("b", priority(2)))
+			l.log()
+			ask(t, tr)
+			require.Contains(t, strings.Join(l.log(), "\n"), "deployment out", key)
+		}
+	})
+}
