@@ -106,9 +106,10 @@ func (t *tier) resize() {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return min(cmp.Or(d.rates.tpm, d.limit.Load()), mostTokens)
+		return min(cmp.Or(d.rates.tpm, d.sized.Load()), mostTokens)
 	}
 	for _, d := range t.members {
+		d.sized.Store(d.limit.Load()) // one told from here on is another reason to look
 		if n := size(d); n > 0 {
 			sum, known = sum+n, known+1
 		}
@@ -124,7 +125,6 @@ func (t *tier) resize() {
 			n = mean
 		}
 		d.share.Store(n)
-		d.sized.Store(d.limit.Load())
 		total += n
 		s.bounds[i] = total
 		equal = equal && n == t.members[0].share.Load()
