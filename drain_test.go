@@ -37,13 +37,30 @@ func TestDrainedMayHaveTheObject(t *testing.T) {
 	require.Equal(t, 1, n.sends(host("a")))
 	require.Zero(t, n.sends(host("b")))
 
+	// One that was asked and drained afterwards does not have it either.
+	require.NoError(t, tr.Resume("b"))
+	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		require.NoError(t, tr.Drain("a"))
+		return status(404, `{"error":{"message":"No such file"}}`)(req)
+	})
+	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+		require.NoError(t, tr.Drain("b"))
+		return status(404, `{"error":{"message":"No such file"}}`)(req)
+	})
+	steady(tr)
+	resp, _ := send(t, tr, with(t, "GET /v1/files/file-abc"))
+	require.Equal(t, 404, resp.StatusCode)
+	require.Equal(t, "2", resp.Header.Get(headerAttempts))
+	require.NoError(t, tr.Resume("a"))
+	n.on(host("b"), ok200)
+
 	// Where one gave no answer that is told, as without Drain.
 	n.on(host("a"), broken(errReset))
 	_, err := tr.RoundTrip(with(t, "GET /v1/files/file-abc"))
 	require.ErrorIs(t, err, errReset)
 
 	require.NoError(t, tr.Resume("b"))
-	resp, _ := send(t, tr, with(t, "GET /v1/files/file-abc"))
+	resp, _ = send(t, tr, with(t, "GET /v1/files/file-abc"))
 	require.Equal(t, "b", servedBy(resp))
 }
 
@@ -229,6 +246,22 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 				require.Zero(t, n.sends(host("a")))
 			})
 		})
+	}
+}
+
+// A request that fails everywhere it could be sent is itself the suspect, though
+// it was not sent to what is drained.
+func TestDrainedCannotClearARequest(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(401, wrongKey))
+	for _, drained := range []bool{true, false} {
+		tr := configured(t, Config{Base: n, MaxAttempts: 1, Backends: []Backend{azure("a"), azure("b", priority(2))}})
+		if drained {
+			require.NoError(t, tr.Drain("b"))
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 401, resp.StatusCode)
+		require.Equal(t, drained, statusOf(t, tr, "a").Available)
 	}
 }
 

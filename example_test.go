@@ -181,6 +181,84 @@ func ExampleTransport_Status() {
 	// Output: 1 eastus gpt-4o false 429 30s
 }
 
+// A new key for one region and another region beside it, without a pause: what
+// is known of the deployments that stay is kept.
+func ExampleTransport_Reconfigure() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
+	eastus.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}}})
+	cfg := spillover.Config{
+		Base:     spillovertest.Network(eastus, westus),
+		Backends: []spillover.Backend{{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, APIKey: "old-key"}},
+	}
+	lb, err := spillover.New(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ask := func() {
+		resp, err := lb.RoundTrip(mustRequest("https://any/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		fmt.Printf("%d %q\n", resp.StatusCode, resp.Header.Get("X-Spillover-Backend"))
+	}
+	ask()
+
+	cfg.Backends = []spillover.Backend{
+		{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, APIKey: "new-key"},
+		{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, APIKey: "key", Priority: 2},
+	}
+	if err := lb.Reconfigure(cfg); err != nil {
+		log.Print(err) // and all is as it was
+	}
+	ask()
+	fmt.Println(eastus.Stats().Requests, "request to eastus, which is left alone")
+	// Output:
+	// 429 ""
+	// 200 "westus"
+	// 1 request to eastus, which is left alone
+}
+
+// A region is taken out for maintenance and put back.
+func ExampleTransport_Drain() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
+	lb, err := spillover.New(spillover.Config{
+		Base: spillovertest.Network(eastus, westus),
+		Backends: []spillover.Backend{
+			{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure},
+			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Priority: 2},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ask := func() {
+		resp, err := lb.RoundTrip(mustRequest("https://any/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		fmt.Println(resp.Header.Get("X-Spillover-Backend"))
+	}
+	if err := lb.Drain("eastus"); err != nil {
+		log.Fatal(err)
+	}
+	ask()
+	for _, d := range lb.Status().Tiers[0].Backends[0].Deployments {
+		fmt.Println(d.Model, d.Reason, d.InFlight) // 0 in flight: it has drained
+	}
+	if err := lb.Resume("eastus"); err != nil {
+		log.Fatal(err)
+	}
+	ask()
+	// Output:
+	// westus
+	// gpt-4o drained 0
+	// eastus
+}
+
 // leastInFlight is a Selector that looks at every candidate.
 type leastInFlight struct{}
 

@@ -98,7 +98,11 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 				tr := balance(t, n, azure("a", limits(100, 0)), azure("b", priority(2)))
 				answer := background(t, tr, newChat(t, chatPath))
 				for i := range 3 {
-					reconfigure(t, tr, nil, azure(fmt.Sprint("c", i)), azure("b", priority(2)), azure("a", priority(2+i), limits(50, 0)))
+					key := "key-a"
+					if name != "refused" {
+						key = fmt.Sprint("key", i) // that is no matter but for refusals of the key
+					}
+					reconfigure(t, tr, nil, azure(fmt.Sprint("c", i)), azure("b", priority(2)), azure("a", keyed(key), priority(2+i), limits(50, 0)))
 					require.Equal(t, 1, statusOf(t, tr, "a").InFlight)
 				}
 				answer()
@@ -316,4 +320,37 @@ func TestReconfigureKeepsNoOldOnes(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// many is a pool of so many backends that serve three models each.
+func many(backends int) (pool []Backend) {
+	for i := range backends {
+		pool = append(pool, azure(fmt.Sprint("backend", i), priority(1+i%3), serves("m", "n", "o")))
+	}
+	return pool
+}
+
+// What it costs grows with the number of deployments, and no faster.
+func TestReconfigureCost(t *testing.T) {
+	cost := func(backends int) float64 {
+		tr := balance(t, newNet(), many(backends)...)
+		cfg := tr.setup.Load().cfg
+		cfg.Backends = many(backends)
+		return testing.AllocsPerRun(3, func() { require.NoError(t, tr.Reconfigure(cfg)) }) / float64(backends)
+	}
+	require.LessOrEqual(t, cost(300), cost(10), "for each backend")
+}
+
+func BenchmarkReconfigure(b *testing.B) {
+	for _, backends := range []int{3, 10, 100, 1000} {
+		b.Run(fmt.Sprint(backends), func(b *testing.B) {
+			tr := balance(b, nop{}, many(backends)...)
+			cfg := tr.setup.Load().cfg
+			cfg.Backends = many(backends)
+			b.ReportAllocs()
+			for b.Loop() {
+				require.NoError(b, tr.Reconfigure(cfg))
+			}
+		})
+	}
 }

@@ -91,21 +91,25 @@ func TestReconfigureKeeps(t *testing.T) {
 // Of failures in a row a new credential mends some, another configuration none.
 func TestReconfigureMends(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*Backend)
-		mends  bool
+		before, change func(*Backend)
+		mends          bool
 	}{
-		"nothing":     {func(*Backend) {}, false},
-		"weight":      {weight(2), false},
-		"key":         {keyed("new"), true},
-		"token":       {entra, true},
-		"no key":      {keyed(""), true},
-		"dialect":     {speaks(AzureV1), true},
-		"api-version": {apiVersion("2024-10-21"), true},
+		"nothing":               {keyed("key"), keyed("key"), false},
+		"weight":                {weight(1), weight(2), false},
+		"key":                   {keyed("key"), keyed("new"), true},
+		"key to token":          {keyed("key"), entra, true},
+		"key to the caller's":   {keyed("key"), keyed(""), true},
+		"the caller's to key":   {keyed(""), keyed("key"), true},
+		"the caller's to token": {keyed(""), entra, true},
+		"token to the caller's": {entra, keyed(""), true},
+		"token":                 {entra, entra, false}, // they cannot be compared
+		"dialect":               {speaks(Azure), speaks(AzureV1), true},
+		"api-version":           {apiVersion("2024-06-01"), apiVersion("2024-10-21"), true},
 	} {
 		for cause := serverFailure; cause <= outOfQuota; cause++ {
 			t.Run(fmt.Sprint(name, "/", cause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					tr, now := balance(t, newNet(), azure("a"), azure("b")), time.Now()
+					tr, now := balance(t, newNet(), azure("a", test.before), azure("b")), time.Now()
 					ask(t, tr)
 					for _, backend := range []string{"a", "b"} {
 						d := deploymentOf(t, tr, backend)
@@ -372,6 +376,13 @@ func TestReconfigureTheBase(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
+	closes := func() {
+		select {
+		case <-closed:
+		case <-time.After(5 * time.Second):
+			require.Fail(t, "a connection is left")
+		}
+	}
 	a := azure("a", placed(server.URL), speaks(Azure))
 	tr := balance(t, nil, a)
 	own := tr.setup.Load().own
@@ -385,7 +396,7 @@ func TestReconfigureTheBase(t *testing.T) {
 
 	n := newNet()
 	reconfigure(t, tr, func(c *Config) { c.Base = n }, a)
-	<-closed
+	closes()
 	require.Nil(t, tr.setup.Load().own)
 	ask(t, tr)
 	require.Equal(t, 1, n.sends())
@@ -397,7 +408,7 @@ func TestReconfigureTheBase(t *testing.T) {
 	ask(t, tr)
 	require.Equal(t, 1, n.sends())
 	require.NoError(t, tr.Close())
-	<-closed
+	closes()
 	require.Zero(t, counted.calls, "a caller's base is the caller's to close")
 }
 
@@ -522,31 +533,40 @@ func TestReconfigureStored(t *testing.T) {
 // Models that callers made up have their states for as long as a backend serves
 // every model, and are bounded however often that is configured anew.
 func TestReconfigureLearntModels(t *testing.T) {
-	n := newNet()
-	tr := balance(t, n, azure("every"), azure("a", serves("m"), priority(2)))
-	asks := func(model string) *state {
-		send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions?api-version=1"))
-		return tr.table().find(model).tiers[0].members[0].state
+	tr := balance(t, newNet(), azure("every"), azure("a", serves("m"), priority(2)))
+	learn := func(model string) *state {
+		s := tr.table().find(model).tiers[0].members[0].state
+		s.served.Add(1)
+		return s
 	}
-	first, last := asks("model0"), (*state)(nil)
+	known := func() int { return len(*tr.table().routes.Load()) }
+	first, last := learn("model0"), (*state)(nil)
 	for i := range maxRoutes + 10 {
-		last = asks(fmt.Sprint("model", i))
+		last = learn(fmt.Sprint("model", i))
 	}
 	require.Same(t, tr.table().others.tiers[0].members[0].state, last)
 	for i := range 5 {
 		reconfigure(t, tr, nil, azure(fmt.Sprint("b", i), serves(fmt.Sprint("n", i))), azure("every"))
-		require.LessOrEqual(t, len(*tr.table().routes.Load()), maxRoutes+1)
+		require.Equal(t, maxRoutes+1, known())
 	}
-	require.Same(t, first, asks("model0"))
-	require.Same(t, last, asks(fmt.Sprint("model", maxRoutes+9)))
+	require.Same(t, first, learn("model0"))
+	require.Same(t, last, learn(fmt.Sprint("model", maxRoutes+9)), "one of the rest")
 
-	reconfigure(t, tr, nil, azure("every", serves("model0")))
-	require.Same(t, first, asks("model0"), "it is configured now")
-	require.Len(t, *tr.table().routes.Load(), 1)
-	require.Nil(t, tr.table().others)
+	// Models that are configured no longer take no place beyond the bound.
+	reconfigure(t, tr, nil, azure("every"), azure("a", serves("m", "n", "o")))
+	learn("m")
+	learn("n")
 	reconfigure(t, tr, nil, azure("every"))
-	require.Same(t, first, asks("model0"))
-	require.NotSame(t, last, asks("model1"))
+	require.Equal(t, maxRoutes, known())
+
+	reconfigure(t, tr, nil, azure("every", serves("n")))
+	require.Equal(t, 1, known())
+	require.Nil(t, tr.table().others)
+	was := learn("n")
+	reconfigure(t, tr, nil, azure("every"))
+	require.Same(t, was, learn("n"), "it was configured, and is asked for")
+	require.NotSame(t, first, learn("model0"), "nobody served it meanwhile")
+	require.NotSame(t, last, tr.table().others.tiers[0].members[0].state)
 }
 
 // A model may be called so: it has a deployment of its own name all the same.
