@@ -3,6 +3,7 @@ package spillover
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -67,12 +68,15 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		s = new(sending)
 	}
 	ctx := s.begin(c, a)
+	// It may have been drained since it was chosen: from here on it is in flight.
+	if d.backend.drained.Load() {
+		s.undo()
+		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
+		return nil, nil
+	}
 	out, err := c.attemptRequest(ctx, d, bearer, s)
 	if err != nil {
-		d.ledger.settle(a.entry, 0, false)
-		s.entry = entry{}
-		s.end()
-		a.release(time.Now())
+		s.undo()
 		c.giveUp()
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -208,6 +209,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 		"no model":          {request: func(t *testing.T, _ *Transport) *http.Request { return with(t, "GET /v1/files") }, status: 200, by: "b"},
 		"others throttled":  {answer: status(429, "{}", "Retry-After: 7"), status: 429},
 		"others fail":       {answer: status(500, "{}"), status: 500, by: "b"},
+		"others lack it":    {answer: status(404, noDeployment), status: 404, by: "b"},
 		"others time out":   {answer: status(408, "{}"), status: 408, by: "b"},
 		"others are closed": {request: out("b"), status: 200, by: "b"},
 		"all are closed":    {request: out("a", "b"), status: 200, by: "b"},
@@ -349,26 +351,60 @@ func TestDrainDuringAttempts(t *testing.T) {
 	}
 }
 
-// What was decided before Drain counts as under way, even if it is not sent yet.
+// A choice that was made before Drain is made again if nothing was sent by then:
+// what has nothing in flight has drained for good.
 func TestDrainAfterTheChoice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := balance(t, n, azure("a", func(b *Backend) {
-			b.APIKey, b.Token = "", func(context.Context) (string, error) { time.Sleep(time.Second); return "token", nil }
-		}), azure("b", priority(2)))
-		answer := background(t, tr, newChat(t, chatPath))
-		require.NoError(t, tr.Drain("a"))
-		resp, _ := answer()
-		require.Equal(t, "a", servedBy(resp))
-		require.Equal(t, 1, n.sends())
-	})
+	tokenAfter := func(wait time.Duration) func(*Backend) {
+		return func(b *Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { time.Sleep(wait); return "token", nil }
+		}
+	}
+	for name, test := range map[string]struct {
+		others []Backend
+		by     string
+		status int
+	}{
+		"another tier":    {[]Backend{azure("b", priority(2))}, "b", 200},
+		"the same tier":   {[]Backend{azure("b")}, "b", 200},
+		"one that is out": {[]Backend{azure("out", priority(2))}, "out", 200},
+		"nobody":          {nil, "", 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
+				for d := range tr.table().find("m").all {
+					if d.backend.name == "out" {
+						d.change(func() { d.ejection = ejection{until: time.Now().Add(time.Minute), trial: true, reason: "500"} })
+					}
+				}
+				d := deploymentOf(t, tr, "a")
+				d.change(func() { d.ejection.fail(time.Now(), time.Now(), misconfigured, "401", 0.5) })
+				time.Sleep(5 * time.Second) // and the request is a probe
+				answer := background(t, tr, newChat(t, chatPath))
+				require.NoError(t, tr.Drain("a"))
+				require.Zero(t, statusOf(t, tr, "a").InFlight)
+				d.mu.Lock()
+				require.True(t, d.ejection.claimed)
+				d.mu.Unlock()
+				resp, _ := answer()
+				require.Equal(t, test.status, resp.StatusCode)
+				require.Equal(t, test.by, servedBy(resp))
+				require.Zero(t, n.sends(host("a")))
+				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.ledger.requests, "nor is it counted")
+				require.NoError(t, tr.Resume("a"))
+				resp, _ = ask(t, tr)
+				require.Equal(t, "a", servedBy(resp))
+			})
+		})
+	}
 }
 
-// A request that begins after Drain has returned, and before Resume is called,
-// never reaches the backend, whatever the others do.
+// Once Drain has returned and Status tells of nothing in flight there, nothing
+// arrives until Resume, whatever the others do.
 func TestDrainUnderLoad(t *testing.T) {
-	type began struct{}
-	var epoch atomic.Int64 // odd while a is drained
+	var empty atomic.Bool // a is drained
 	var at, late, elsewhere atomic.Int64
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.URL.Host != host("a") {
@@ -378,19 +414,20 @@ func TestDrainUnderLoad(t *testing.T) {
 			return status(200, "{}")(req)
 		}
 		at.Add(1)
-		if e := req.Context().Value(began{}).(int64); e%2 == 1 && epoch.Load() == e {
+		if empty.Load() {
 			late.Add(1)
 		}
 		return status(200, "{}")(req)
 	})
-	tr := balance(t, base, azure("a"), azure("b"), azure("c", priority(2)))
+	tr := balance(t, base, azure("a", serves("m"), func(b *Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { runtime.Gosched(); return "token", nil }
+	}), azure("b"), azure("c", priority(2)))
 	var stop atomic.Bool
 	var wait sync.WaitGroup
 	for range 3 {
 		wait.Go(func() {
 			for !stop.Load() {
-				req := newChat(t, chatPath)
-				resp, err := tr.RoundTrip(req.WithContext(context.WithValue(req.Context(), began{}, epoch.Load())))
+				resp, err := tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
 				resp.Body.Close()
 			}
@@ -398,10 +435,11 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	for range 25 {
 		require.NoError(t, tr.Drain("a"))
-		epoch.Add(1)
+		eventually(t, "it does not drain", func() bool { return statusOf(t, tr, "a").InFlight == 0 })
+		empty.Store(true)
 		goal := elsewhere.Load() + 10
 		eventually(t, "nothing goes elsewhere", func() bool { return elsewhere.Load() >= goal })
-		epoch.Add(1)
+		empty.Store(false)
 		require.NoError(t, tr.Resume("a"))
 		goal = at.Load() + 1
 		eventually(t, "nothing comes back", func() bool { return at.Load() >= goal })

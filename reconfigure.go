@@ -90,7 +90,8 @@ func (b *backend) asks(other *backend) bool {
 }
 
 // Drain takes a backend out by hand, until [Transport.Resume]: no request is
-// sent to it any more, while those under way there finish. Objects that it
+// sent to it any more, while those under way there finish. Once Status shows
+// none in flight there is nothing that could still arrive. Objects that it
 // stores cannot be reached meanwhile. A request that no other backend could
 // take is answered 503. Status tells, and Reconfigure keeps it. It is an error
 // if no backend has that name.
@@ -102,8 +103,9 @@ func (t *Transport) Drain(backend string) error {
 	return err
 }
 
-// Resume ends what [Transport.Drain] began. It is an error if no backend has
-// that name; one that was not drained stays as it is.
+// Resume ends what [Transport.Drain] began, of a backend that is configured no
+// longer, too. It is an error if no backend has that name; one that was not
+// drained stays as it is.
 func (t *Transport) Resume(backend string) error {
 	changed, err := t.setDrained(backend, false)
 	if changed {

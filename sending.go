@@ -97,6 +97,14 @@ func (s *sending) end() {
 	}
 }
 
+// undo ends an attempt of which nothing was sent.
+func (s *sending) undo() {
+	s.d.ledger.settle(s.entry, 0, false)
+	s.entry = entry{}
+	s.end()
+	s.release(time.Now())
+}
+
 // limit ends the attempt after a time, unless relax is called before; 0 does not.
 func (s *sending) limit(d time.Duration, cause error) {
 	if d <= 0 {

@@ -115,7 +115,8 @@ func ownBase() *http.Transport {
 // while they refuse it or fail. Its answer is that of the deployment, with
 // X-Spillover-Backend and X-Spillover-Attempts added to the header, or one of
 // its own, with X-Spillover-Synthesized: 429 with the time to wait when every
-// deployment is throttled, 404 for a model that no backend serves.
+// deployment is throttled, 503 when all that could take the request are drained,
+// 404 for a model that no backend serves.
 //
 // The error is the context's when the caller's context ends. When no
 // deployment gave any answer it wraps what each attempt failed of.
@@ -147,8 +148,8 @@ func (t *Transport) CloseIdleConnections() {
 
 // Close ends the Transport: from now on RoundTrip fails with an error that
 // wraps [net.ErrClosed]. Requests that wait get the 429 that they wait to be
-// spared; those under way finish. A Base that was given to
-// New is left alone. Close may be called more than once; its error is nil.
+// spared; those under way finish. A Base of the configuration is left alone.
+// Close may be called more than once; its error is nil.
 func (t *Transport) Close() error {
 	t.changing.Lock()
 	defer t.changing.Unlock()
