@@ -202,8 +202,8 @@ func TestReconfigureUnderAWait(t *testing.T) {
 	}
 }
 
-// With all of this going on at once every request is answered, by a backend of a
-// configuration that was in force while it was under way, with that one's key.
+// With all of this going on at once every request is answered, each attempt has
+// the key of its own backend, and no count is left.
 func TestReconfigureUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const workers, each = 16, 25
