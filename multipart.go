@@ -16,11 +16,8 @@ func findForm(contentType string, text []byte) naming {
 		return naming{}
 	}
 	dash := []byte("--" + n.boundary)
-	first := 0
-	if !bytes.HasPrefix(text, dash) || !endsBoundary(text[len(dash):]) {
-		first = nextPart(text, dash) + 2
-	}
-	if first == 1 || !endsLine(text[first+len(dash):]) {
+	first := firstPart(text, dash)
+	if first < 0 {
 		return naming{}
 	}
 	n.gap, n.open = first, true
@@ -44,6 +41,26 @@ func findForm(contentType string, text []byte) naming {
 // part: the last boundary has two more dashes.
 func endsLine(text []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(text, " \t"), []byte("\r\n"))
+}
+
+// firstPart is where the first boundary is, or -1. A line before it may begin
+// like one.
+func firstPart(text, dash []byte) int {
+	for at := 0; ; {
+		if rest, ok := bytes.CutPrefix(text[at:], dash); ok {
+			if endsLine(rest) {
+				return at
+			}
+			if last, ok := bytes.CutPrefix(rest, []byte("--")); ok && (len(last) == 0 || endsLine(last)) {
+				return -1
+			}
+		}
+		next := nextPart(text[at:], dash)
+		if next < 0 {
+			return -1
+		}
+		at += next + 2
+	}
 }
 
 // nextPart is where the line before the next boundary ends, or -1.
