@@ -107,9 +107,9 @@ func (p preset) suits(op string) bool {
 	return true
 }
 
-// preset is the members that a backend adds to the body, each with a comma
+// leftOut is the members that a backend adds to the body, each with a comma
 // behind it.
-func (r *request) preset(b *backend) string {
+func (r *request) leftOut(b *backend) string {
 	var text strings.Builder
 	for _, p := range b.presets {
 		if !p.suits(r.op) || r.naming.given&p.bit != 0 || r.naming.capped && (p.name == maxTokens || p.name == maxCompletionTokens) {

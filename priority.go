@@ -111,8 +111,8 @@ func (r *route) asked() bool {
 	return false
 }
 
-// newRoute sorts deployments into tiers.
-// Where an earlier route has the same tier its budget goes on.
+// newRoute sorts deployments into tiers. Where an earlier route has the same tier
+// its budget goes on.
 func newRoute(model string, deployments []*deployment, old *route) *route {
 	r := &route{model: model}
 	byPriority := func(a, b *deployment) int { return cmp.Compare(a.backend.priority, b.backend.priority) }
@@ -145,9 +145,9 @@ func (r *route) budget(priority int) *budget {
 	return new(budget)
 }
 
-// states are those of the deployments of a route that a backend has under the
-// same name as before.
-func (r *route) states() map[*link]*deployment {
+// byLink is the deployments of a route by the links of their backends, which
+// outlive a configuration.
+func (r *route) byLink() map[*link]*deployment {
 	if r == nil {
 		return nil
 	}
@@ -223,7 +223,7 @@ func (t *table) same(b *backend) *backend {
 // that a backend calls the same is kept.
 func (t *table) build(model string, old *route) *route {
 	var serving []*deployment
-	known := old.states()
+	known := old.byLink()
 	for _, b := range t.backends {
 		m, ok := Model{Deployment: model}, b.models == nil || model == ""
 		if !ok {

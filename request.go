@@ -235,7 +235,7 @@ func (r *request) edits(b *backend, deployment string) (edits, error) {
 	n := r.naming
 	text := ""
 	if n.open && n.whole && n.boundary == "" {
-		text = r.preset(b)
+		text = r.leftOut(b)
 	}
 	put := splice{span{n.gap, n.gap}, text}
 	switch {
