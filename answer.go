@@ -77,20 +77,21 @@ type outlook struct {
 	hopeless    bool        // all of them are out for quota or credentials
 }
 
-// look finds when the deployments of a route can be asked again, but for those
-// that are out by hand and the unfit, who are no help to the request. One that is open comes last: it was
-// not for its sake that the request was not sent.
-func (r *route) look(now time.Time, unfit []*deployment) outlook {
+// look finds when the deployments of the request's route can be asked again, but
+// for those that are drained and the unfit, who are no help to the request. One
+// that is open can be asked now.
+func (c *call) look(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
-	for d := range r.all {
+	for d := range c.route.all {
 		o.deployments++
 		if slices.Contains(unfit, d) || d.backend.drained.Load() {
 			continue
 		}
-		until, _, throttled := d.closed(now)
+		until, _, throttled := c.scope.closed(d, now)
+		until = later(until, now)
 		o.throttled = o.throttled || throttled
-		o.hopeless = o.hopeless && d.hopeless(now)
-		if o.soonest == nil || !until.IsZero() && (o.at.IsZero() || until.Before(o.at)) {
+		o.hopeless = o.hopeless && c.scope.hopeless(d, now)
+		if o.soonest == nil || until.Before(o.at) {
 			o.soonest, o.at = d, until
 		}
 	}
@@ -177,3 +178,23 @@ func (e *noAnswerError) Timeout() bool {
 
 // Temporary completes [net.Error]; nothing in net/http asks for it.
 func (e *noAnswerError) Temporary() bool { return e.Timeout() }
+
+// A silentError is that of a request whose caller's deadline ended while a
+// deployment had it. It unwraps to the context's.
+type silentError struct {
+	backend string
+	waited  time.Duration
+	err     error
+}
+
+func (e *silentError) Error() string {
+	return fmt.Sprintf("spillover: %s has not answered for %v: %v", e.backend, e.waited.Round(time.Millisecond), e.err)
+}
+
+func (e *silentError) Unwrap() error { return e.err }
+
+// Timeout reports true, as [net.Error] has it.
+func (e *silentError) Timeout() bool { return true }
+
+// Temporary completes [net.Error].
+func (e *silentError) Temporary() bool { return true }

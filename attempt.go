@@ -9,11 +9,17 @@ import (
 
 // An attempt is one send to one deployment.
 type attempt struct {
-	d                   *deployment
-	sent                time.Time
-	again               bool // it was sent there before
-	probe, backendProbe bool // it holds the place of the one request that probes
-	entry               entry
+	d      *deployment
+	sent   time.Time
+	trip   time.Duration // until the header of the answer
+	again  bool          // it was sent there before
+	resort bool          // although what was learnt from refusals closes the deployment
+	known  bool          // although the deployment is known to fail
+	entry  entry
+
+	// What the attempt has the place of the one probe of, by its number.
+	probed healths
+	probes [len(healths{})]uint64
 }
 
 // newAttempt takes the places that a deployment has for one more request; it is
@@ -24,30 +30,40 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt,
 	if a.entry, ok = d.ledger.reserve(now, d.rates, c.tokens, anyway); !ok {
 		return a, false
 	}
-	if ok, a.backendProbe = d.backend.admit(now); ok {
-		if ok, a.probe = d.admit(now); !ok {
+	all := c.scope.healths(d)
+	for i, h := range all {
+		if h == nil {
+			continue
+		}
+		if ok, a.probes[i] = h.admit(now); !ok {
 			a.release(now)
+			d.ledger.settle(a.entry, 0, false)
+			return a, false
+		}
+		if a.probes[i] != 0 {
+			a.probed[i] = h
 		}
 	}
-	switch {
-	case !ok:
-		d.ledger.settle(a.entry, 0, false)
-	case a.backendProbe:
-		c.tell(&d.backend.health, d, now, outcome{})
-		fallthrough
-	case a.probe:
-		c.tell(&d.health, d, now, outcome{})
+	for _, h := range a.probed {
+		if h != nil {
+			c.tell(h, d, now, outcome{})
+		}
 	}
-	return a, ok
+	return a, true
 }
 
+// isProbe reports whether the attempt finds out whether something has recovered.
+func (a *attempt) isProbe() bool { return a.probed != healths{} }
+
+// suspected reports whether the deployment is known to fail.
+func (a *attempt) suspected() bool { return a.known || a.isProbe() }
+
 // release gives the places for probes back when nothing was learnt.
-func (a attempt) release(now time.Time) {
-	if a.probe {
-		a.d.release(now)
-	}
-	if a.backendProbe {
-		a.d.backend.release(now)
+func (a *attempt) release(now time.Time) {
+	for i, h := range a.probed {
+		if h != nil {
+			h.release(now, a.probes[i])
+		}
 	}
 }
 
@@ -62,6 +78,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		c.countAttempt(d, failed.String(), errorType(0, o.reason))
 		return nil, c.learn(a, nil, err, o)
 	}
+	a.sent = time.Now() // a token may take its time
 	// Each attempt has its own: a base may still hold the one of the last.
 	s := &c.first
 	if s.call != nil {
@@ -88,6 +105,8 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		resp.Body.Close()
 		err = s.cause
 	}
+	a.trip = s.trip
+	s.hear(err == nil && o.verdict == served, err == nil)
 	if err != nil {
 		s.end()
 		s.body.settle(&c.body)
@@ -127,7 +146,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		return nil, outcome{}, s.explain(err)
 	}
 	now := time.Now()
-	s.status = resp.StatusCode
+	s.status, s.trip = resp.StatusCode, now.Sub(s.sent)
 	b.answered.set(now)
 	s.d.measure(now, s.sent, s.tokens, resp.Header)
 	if b.troubled.Load() {
@@ -156,15 +175,18 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		}
 		c.handOver(resp, s, nil)
 	}
-	return resp, c.reconsider(o), nil
+	return resp, c.reconsider(s.d, o), nil
 }
 
 // reconsider is what an outcome means for this request in particular.
-func (c *call) reconsider(o outcome) outcome {
+func (c *call) reconsider(d *deployment, o outcome) outcome {
 	switch {
 	case c.seeking && o.status == http.StatusNotFound && !o.lacks:
 		// What it asks for may be at another backend.
-		o.verdict, o.own, o.free = declined, true, true
+		o.verdict, o.cause, o.own, o.free = declined, noFailure, true, true
+	case o.status == http.StatusNotFound && o.cause == misconfigured && !o.lacks && c.target.dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+		// The api-version is the caller's own, and may be what is not found.
+		o.verdict, o.cause = declined, noFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():
 		o.final = true
 	}
@@ -185,7 +207,7 @@ func (c *call) handOver(resp *http.Response, s *sending, held []byte) {
 		b.tail = make([]byte, 0, maxTail)
 		s.header = resp.Header
 	}
-	s.streak = s.d.streak()
+	s.streak = c.streak(s.d)
 	b.learnFrom(resp, &c.request)
 	b.blames = resp.StatusCode != http.StatusSwitchingProtocols // a WebSocket ends as it likes
 	b.hand(c.Context(), resp, s)

@@ -28,6 +28,7 @@ type Selector interface {
 
 // A query is what a choice is made for.
 type query struct {
+	scope
 	now      time.Time
 	tried    []*deployment // to which the request was sent already
 	tokens   int64         // an estimate of what the request costs
@@ -35,13 +36,20 @@ type query struct {
 	selector Selector
 	random   func() uint64
 
+	spare int           // attempts that are left after a failure; 0 before one
+	muted []*deployment // that were found silent
+
 	luck  float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
 	eager bool    // ask also those that are thought to have no room
 }
 
 // takes tells whether a deployment is a candidate.
 func (q *query) takes(d *deployment) bool {
-	return d.available(q.now) && !slices.Contains(q.tried, d) &&
+	if d.overdue(q.now) {
+		q.muted = append(q.muted, d)
+		return false
+	}
+	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) &&
 		(q.eager || !d.spills(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
 }
 
@@ -73,10 +81,14 @@ func (t *tier) chooseTwo(q *query) *deployment {
 	return first
 }
 
-// better compares first whether Azure said that one is full, then whether one is
-// slow, then the room that both reported, then the requests in flight by size. Of equals the one that
-// was drawn first is taken, so that shares follow the sizes when idle.
+// better compares first whether one has just failed, as far as that is known yet,
+// then whether Azure said that one is full, then whether one is slow, then the
+// headroom that both reported, then the requests in flight by size. Of equals the
+// one that was drawn first is taken, so that shares follow the sizes when idle.
 func better(now time.Time, a, b *deployment) bool {
+	if doubted := b.doubts.Load() > 0; doubted != (a.doubts.Load() > 0) {
+		return doubted
+	}
 	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
 		return full
 	}

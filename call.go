@@ -16,6 +16,7 @@ type call struct {
 	*setup
 	transport *Transport
 	route     *route
+	scope     scope
 
 	sends    int           // attempts that were sent
 	failures int           // of those, the ones that MaxAttempts bounds
@@ -27,11 +28,12 @@ type call struct {
 	loyal   loyalty
 	waited  time.Duration
 
-	suspicions []suspicion // failures that were counted and that nobody's answer confirms yet
+	suspicions []suspicion // failures that no other deployment's answer confirms yet
 
 	final     bool    // nothing may be sent any more: it may have been received
 	throttled bool    // an attempt was
 	general   bool    // an attempt failed of something that may be the request's fault
+	suspected bool    // one was known to fail, and did
 	refusal   kept    // of the last attempt that was throttled
 	failure   kept    // of the last that failed otherwise
 	errs      []error // of those without an answer
@@ -50,12 +52,17 @@ type kept struct {
 	from string
 }
 
-// A suspicion is a failure that was counted, with what was known before and then.
+// A suspicion is a failure that may be the request's own fault: it counts once
+// another deployment answers the request. What is a deployment's own fault by
+// its word counts at once, and is taken back when it turns out otherwise: then
+// there is what was known before and after.
 type suspicion struct {
-	health    *health
-	was, then ejection
-	d         *deployment
-	outcome   outcome
+	health     *health
+	d          *deployment
+	outcome    outcome
+	sent, seen time.Time
+	counted    bool
+	was, then  ejection
 }
 
 // do finds the answer.
@@ -78,6 +85,10 @@ func (c *call) do() (*http.Response, error) {
 	}
 	c.tried = c.space[:0]
 	c.loyal = newLoyalty(c.session(c.cfg.Session), c.model)
+	c.scope = scope{op: operationIndex(c.op), callers: &c.transport.callers}
+	if c.table.callers {
+		c.scope.caller = callerOf(c.Request)
+	}
 	if c.direct(); c.route == nil {
 		return unknownModel(c.Request, c.model, c.table.models), nil
 	}
@@ -88,6 +99,9 @@ func (c *call) do() (*http.Response, error) {
 		}
 		now := time.Now()
 		a, ok := c.next(now)
+		if !ok {
+			a, ok = c.lastResort(now)
+		}
 		if !ok {
 			if resp, err := c.exhausted(now); resp != nil || err != nil {
 				return resp, err
@@ -128,72 +142,173 @@ func (c *call) direct() {
 	c.seeking, c.route = true, c.route.free()
 }
 
+// query is what the next deployment is chosen for.
+func (c *call) query(now time.Time) query {
+	q := query{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, loyal: c.loyal, selector: c.cfg.Selector, random: c.transport.random}
+	if c.failures > 0 {
+		q.spare = c.cfg.MaxAttempts - c.failures
+	}
+	return q
+}
+
+// may reports whether the request may be sent once more at all.
+func (c *call) may() bool {
+	return !c.final && c.body.sendable() && c.failures < c.cfg.MaxAttempts
+}
+
 // next chooses the deployment for the next attempt.
 func (c *call) next(now time.Time) (attempt, bool) {
-	if c.final || !c.body.sendable() || c.failures >= c.cfg.MaxAttempts {
+	if !c.may() {
 		return attempt{}, false
 	}
-	q := query{now: now, tokens: c.tokens, loyal: c.loyal, selector: c.cfg.Selector, random: c.transport.random}
+	q := c.query(now)
 	for {
-		q.tried = c.tried
-		d := c.route.choose(&q)
+		t, d := c.route.choose(&q)
+		c.mute(&q)
 		if d == nil {
 			break
 		}
 		if a, ok := c.newAttempt(d, now, q.eager); ok {
+			t.pay(&q, d, attemptCost)
 			c.tried = append(c.tried, d)
 			return a, true
 		}
 	}
-	// Growth after an ejection is gradual, but it refuses nobody.
-	for _, t := range c.route.tiers {
-		if d := t.leastAbove(now, c.tried); d != nil && c.affords(d) {
-			if a, ok := c.newAttempt(d, now, true); ok {
-				c.tried = append(c.tried, d)
-				return a, true
-			}
-		}
-	}
 	// One that throttled this very request may be open again by now.
 	for i, d := range c.refusers {
-		if !d.accepts(now) || !c.affords(d) {
-			continue
-		}
-		if a, ok := c.newAttempt(d, now, true); ok {
-			c.refusers = slices.Delete(c.refusers, i, i+1)
-			a.again = true
-			return a, true
-		}
-	}
-	// Only the service's own word makes the transport refuse a request. Where
-	// nothing but failures speaks against all, the one due first is asked.
-	if len(c.tried) == 0 {
-		if o := c.route.look(now, nil); !o.throttled && o.soonest != nil {
-			c.tried = append(c.tried, o.soonest)
-			e, _ := o.soonest.ledger.reserve(now, o.soonest.rates, c.tokens, true)
-			return attempt{d: o.soonest, sent: now, entry: e}, true
+		if t := c.route.tierOf(d); c.scope.accepts(d, now) && (c.seeking || t.budget.has(attemptCost)) {
+			if a, ok := c.newAttempt(d, now, true); ok {
+				if !c.seeking {
+					t.budget.spend(attemptCost)
+				}
+				c.refusers = slices.Delete(c.refusers, i, i+1)
+				a.again = true
+				return a, true
+			}
 		}
 	}
 	return attempt{}, false
 }
 
-// affords tells whether an attempt is the first of its tier, and else spends one.
-func (c *call) affords(d *deployment) bool {
-	again := slices.ContainsFunc(c.tried, func(t *deployment) bool { return t.tier == d.tier })
-	return !again || c.seeking || d.tier.budget.spend()
+// mute ejects deployments that were found silent while choosing.
+func (c *call) mute(q *query) {
+	for _, d := range q.muted {
+		if d.mute(q.now) {
+			c.tell(&d.health, d, q.now, outcome{})
+		}
+	}
+	q.muted = nil
+}
+
+// lastResort is an attempt although something speaks against each deployment, as
+// long as that is no word of the service's own: nobody is refused for our own
+// caution alone. First comes one that is open, if the request would be told to
+// wait only because others took its attempts up; then the one that only what was
+// learnt from earlier refusals closes, if its tier can afford that and the request
+// cannot wait; then any that failed, whatever it failed of if no other one is
+// throttled.
+func (c *call) lastResort(now time.Time) (attempt, bool) {
+	if c.final || !c.body.sendable() {
+		return attempt{}, false
+	}
+	q := c.query(now)
+	throttled := c.look(now, nil).throttled
+	if !c.may() {
+		if c.general || !throttled && !c.throttled {
+			return attempt{}, false
+		}
+		_, d := c.route.choose(&q)
+		c.mute(&q)
+		if d == nil {
+			return attempt{}, false
+		}
+		a, ok := c.newAttempt(d, now, q.eager)
+		if ok {
+			c.tried = append(c.tried, d)
+		}
+		return a, ok
+	}
+	if c.waited == 0 && !c.canWait(now, c.look(now, c.unfit)) {
+		for _, t := range c.route.tiers {
+			if !t.budget.has(lastResortCost) {
+				continue
+			}
+			if d := c.cautioned(t, &q); d != nil {
+				t.budget.spend(lastResortCost)
+				return c.anyway(d, now, attempt{resort: true}), true
+			}
+		}
+	}
+	if c.suspected {
+		return attempt{}, false // one is enough
+	}
+	if d := c.suspect(&q, throttled); d != nil {
+		return c.anyway(d, now, attempt{known: true}), true
+	}
+	return attempt{}, false
+}
+
+// anyway is an attempt that takes no place of those that a deployment has for
+// requests: something speaks against it.
+func (c *call) anyway(d *deployment, now time.Time, a attempt) attempt {
+	a.d, a.sent = d, now
+	a.entry, _ = d.ledger.reserve(now, d.rates, c.tokens, true)
+	c.tried = append(c.tried, d)
+	return a
+}
+
+// cautioned is the deployment of a tier whose own word has passed the longest,
+// of those that nothing but what was learnt closes.
+func (c *call) cautioned(t *tier, q *query) (best *deployment) {
+	var longest time.Time
+	for _, d := range t.members {
+		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.stuck(q.now) || c.scope.accepts(d, q.now) {
+			continue
+		}
+		passed, ok := c.scope.wordPassed(d, q.now)
+		if ok && (best == nil || passed.Before(longest)) {
+			best, longest = d, passed
+		}
+	}
+	return best
+}
+
+// suspect is one of those that only failures close, by two random choices. Where
+// others are throttled those alone count whose failures the requests may have
+// caused: it is better to be told when to come back than to wait for an answer
+// of what is known to be silent, or to be refused once more.
+func (c *call) suspect(q *query, throttled bool) *deployment {
+	var all []*deployment
+	for d := range c.route.all {
+		if slices.Contains(c.tried, d) || d.backend.drained.Load() || c.scope.accepts(d, q.now) {
+			continue
+		}
+		if cause, ok := c.scope.ejected(d, q.now); ok && cause != outOfQuota && (cause.uncertain() || !throttled) {
+			all = append(all, d)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	one, other := all[below(q.random(), uint64(len(all)))], all[below(q.random(), uint64(len(all)))]
+	if other.inFlight.Load() < one.inFlight.Load() {
+		return other
+	}
+	return one
 }
 
 // exhausted is the answer when no deployment is left to ask; none when the
 // request has waited and there may be one again.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
-	// Where MaxAttempts ended it and some were not asked, those that were may be
-	// bad: pardoned, a tier of so many would keep callers from the next for ever.
-	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll() {
-		c.pardon()
+	// Where MaxAttempts ended it and some could have been asked, those that were
+	// may be bad: if nothing counted, a tier of so many would keep callers from the
+	// next for ever.
+	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll(now) {
+		c.forget()
 	} else {
 		c.confirm(now)
 	}
-	o := c.route.look(now, c.unfit)
+	o := c.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
 	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.sendable() {
@@ -223,10 +338,11 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	return last.Response, nil
 }
 
-// askedAll tells whether the request failed everywhere.
-func (c *call) askedAll() bool {
+// askedAll tells whether the request failed everywhere, as far as anything could
+// be asked.
+func (c *call) askedAll(now time.Time) bool {
 	for d := range c.route.all {
-		if !slices.Contains(c.tried, d) && !d.backend.drained.Load() {
+		if !slices.Contains(c.tried, d) && c.scope.accepts(d, now) {
 			return false
 		}
 	}
@@ -245,23 +361,38 @@ func (c *call) spared() bool {
 
 // giveUp ends a call whose caller left.
 func (c *call) giveUp() {
-	c.pardon()
+	c.forget()
 	c.discard()
 }
 
-// pardon takes back what was counted against deployments by a request that
-// nobody answered: it is the suspect itself.
-func (c *call) pardon() {
+// forget drops what a request seemed to say against deployments that nobody
+// answered: it is taken for the cause itself.
+func (c *call) forget() {
 	for _, s := range c.suspicions {
-		s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
-		c.tell(s.health, s.d, time.Now(), s.outcome)
+		if !s.counted {
+			s.d.doubts.Add(-1)
+		} else {
+			s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
+			c.tell(s.health, s.d, time.Now(), s.outcome)
+		}
 	}
 	c.suspicions = nil
 }
 
-// confirm tells what was counted against deployments, and stays.
+// confirm counts what a request said against deployments.
 func (c *call) confirm(now time.Time) {
 	for _, s := range c.suspicions {
+		if !s.counted {
+			s.d.doubts.Add(-1)
+		}
+		switch {
+		case s.counted:
+		case s.outcome.wait > 0:
+			c.coolDown(s.health, s.d, s.seen, refusal{sent: s.sent}, s.outcome)
+			continue
+		default:
+			s.count(c, now)
+		}
 		c.tell(s.health, s.d, now, s.outcome)
 	}
 	c.suspicions = nil

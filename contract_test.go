@@ -647,7 +647,7 @@ func TestContract12ClientTimeout(t *testing.T) {
 		require.True(t, timeout.Timeout())
 		require.Len(t, text, 30)
 		require.Zero(t, d.inFlight.Load())
-		require.True(t, d.available(time.Now()))
+		require.True(t, d.accepts(time.Now()))
 		resp.Body.Close()
 
 		client.Timeout = 0

@@ -491,7 +491,7 @@ func TestB29(t *testing.T) {
 	tr := balance(t, n, backends...)
 	for d := range tr.table().find("m").all {
 		if d.backend.name != "b37" {
-			d.change(func() { d.throttle.mark(time.Now(), time.Hour, "429") })
+			d.change(func() { d.throttle.mark(time.Now(), time.Hour, 0, "429") })
 		}
 	}
 	for range 100 {

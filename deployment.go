@@ -27,6 +27,15 @@ func (m *moment) set(t time.Time) {
 // setIfZero sets a time unless there is one.
 func (m *moment) setIfZero(t time.Time) { m.ns.CompareAndSwap(0, cmp.Or(int64(t.Sub(start)), 1)) }
 
+// swap sets a time and returns the one before, at any process's clock.
+func (m *moment) swap(t time.Time) time.Time {
+	ns := m.ns.Swap(cmp.Or(int64(t.Sub(start)), 1))
+	if ns == 0 {
+		return time.Time{}
+	}
+	return start.Add(time.Duration(ns))
+}
+
 func (m *moment) isZero() bool { return m.ns.Load() == 0 }
 
 func (m *moment) passed(now time.Time) bool {
@@ -43,9 +52,9 @@ func (m *moment) age(now time.Time) time.Duration {
 	return now.Sub(start) - time.Duration(ns)
 }
 
-// A health is what is known of a deployment, or of a whole backend. Its mutex
-// guards it; the two atomics repeat its verdict so that a request that all is
-// well with takes no lock.
+// A health is what is known of a deployment, of one operation of it, or of a
+// whole backend. Its mutex guards it; the two atomics repeat its verdict so that
+// a request to something healthy takes no lock.
 type health struct {
 	closedUntil moment
 	troubled    atomic.Bool // something is held against it since the last success
@@ -54,6 +63,7 @@ type health struct {
 	throttle    throttle
 	ejection    ejection
 	told        notice
+	private     bool // it is about one caller: not told
 }
 
 // open tells whether nothing that is known speaks against asking. It takes note
@@ -68,40 +78,52 @@ func (h *health) open(now time.Time) bool {
 	return false
 }
 
-// change applies a change of what is known.
-func (h *health) change(f func()) {
+// change applies a change of what is known, and reports whether it opened
+// something that was closed.
+func (h *health) change(f func()) (opened bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	was := h.closedUntil.ns.Load()
 	f()
 	h.closedUntil.set(later(h.throttle.closedUntil(), h.ejection.until))
 	h.troubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
+	return h.closedUntil.ns.Load() < was
 }
 
 // admit takes the one place there is where a probe is due, or the next one
-// where requests are let back in one by one. probe tells that it is a probe's,
-// which must be given back if nothing is learnt.
-func (h *health) admit(now time.Time) (ok, probe bool) {
+// where requests are let back in one by one. The probe's number, if it is one,
+// must be given back if nothing is learnt.
+func (h *health) admit(now time.Time) (ok bool, probe uint64) {
 	if !h.troubled.Load() {
-		return true, false
+		return true, 0
 	}
 	h.change(func() {
-		ok = h.throttle.take(now, &h.wanted) && h.ejection.claim(now)
-		probe = ok && h.ejection.trial
+		if ok = h.throttle.take(now); ok {
+			ok, probe = h.ejection.claim(now)
+		}
 	})
 	return ok, probe
 }
 
-func (h *health) release(now time.Time) {
-	h.change(func() { h.ejection.release(now) })
+func (h *health) release(now time.Time, probe uint64) (opened bool) {
+	return h.change(func() { h.ejection.release(now, probe) })
 }
 
 // amend forgets a failure that was a matter of the configuration.
 func (h *health) amend() {
 	h.change(func() {
 		if h.ejection.cause.needsChange() {
-			h.ejection = ejection{}
+			h.ejection = ejection{probes: h.ejection.probes}
 		}
 	})
+}
+
+// wordPassed is when the service's own word passed, where nothing but what was
+// learnt closes it. It is not ok where something else does.
+func (h *health) wordPassed(now time.Time) (passed time.Time, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.throttle.word, !h.throttle.word.After(now) && !h.ejection.until.After(now)
 }
 
 // closed tells until when and why, and whether the service itself said so; the
@@ -146,9 +168,13 @@ type state struct {
 	// What choosing reads comes first, within a cache line: there may be
 	// thousands.
 	inFlight atomic.Int64
-	ceiling  atomic.Int64 // of inFlight, while it grows after an ejection; 0 when there is none
+	doubts   atomic.Int64 // failures that no other deployment's answer confirms yet
 	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
 	health
+	silence
+	rhythm rhythm
+	byOp   atomic.Pointer[operationHealth] // nil while every operation is healthy
+	done   atomic.Uint64                   // operations that it served, by their bits
 
 	gauge
 	latencies
@@ -175,22 +201,6 @@ func (l *link) stuck(now time.Time) bool {
 // pressureLasts is how long a spilled answer speaks of a full PTU.
 const pressureLasts = 10 * time.Second
 
-// available tells whether the deployment may be chosen.
-func (d *deployment) available(now time.Time) bool {
-	return d.accepts(now) && d.below()
-}
-
-// accepts tells whether nothing is known against the deployment or its backend.
-func (d *deployment) accepts(now time.Time) bool {
-	return d.open(now) && d.backend.open(now) && !d.backend.stuck(now) && !d.backend.drained.Load()
-}
-
-// below tells whether there is room under the ceiling.
-func (d *deployment) below() bool {
-	c := d.ceiling.Load()
-	return c == 0 || d.inFlight.Load() < c
-}
-
 // measure reads what an answer tells of the deployment's limits, see gauge.read.
 func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 	d.gauge.read(now, sent, tokens, h)
@@ -199,52 +209,70 @@ func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 	}
 }
 
-// recover is what a success says. After an ejection traffic returns gradually:
-// the room doubles with each success.
-func (d *deployment) recover(now, sent time.Time) {
-	const first, enough = 2, 32
-	if !d.troubled.Load() && d.ceiling.Load() == 0 {
-		return
+// closed tells until when and why a deployment is closed to everybody: as a
+// whole, or for every operation that it was asked for.
+func (d *deployment) closed(now time.Time) (until time.Time, reason string, throttled bool) {
+	for _, h := range [...]*health{&d.health, &d.backend.health} {
+		at, why, word := h.closed(now)
+		throttled = throttled || word && !at.IsZero()
+		if at.After(until) {
+			until, reason = at, why
+		}
 	}
-	back := false
-	d.change(func() {
-		out := d.ejection.trial
-		d.throttle.lift(sent)
-		d.ejection.succeed(sent)
-		back = out && !d.ejection.trial
-	})
-	switch c := d.ceiling.Load(); {
-	case back:
-		d.ceiling.Store(first)
-	case c >= enough:
-		d.ceiling.Store(0)
-	case c > 0:
-		d.ceiling.Store(2 * c)
+	if !until.IsZero() {
+		return until, reason, throttled
+	}
+	var closed uint64
+	for i, h := range d.operations {
+		if at, why, _ := h.closed(now); !at.IsZero() {
+			if closed |= 1 << i; until.IsZero() || at.Before(until) {
+				until, reason = at, why
+			}
+		}
+	}
+	if d.done.Load()&^closed != 0 {
+		return time.Time{}, "", false
+	}
+	return until, reason, false
+}
+
+// serve notes that an operation was served.
+func (s *state) serve(op int) {
+	if bit := uint64(1) << op; s.done.Load()&bit == 0 {
+		s.done.Or(bit)
 	}
 }
 
-// streak is how many failures in a row are counted.
-func (d *deployment) streak() int {
-	if !d.troubled.Load() {
+// recover is what a success says to all that may have spoken against it. It
+// reports whether it opened anything.
+func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
+	d := a.d
+	opened := false
+	for _, h := range c.scope.healths(d) {
+		if h == nil || !h.troubled.Load() {
+			continue
+		}
+		opened = h.change(func() {
+			if a.resort {
+				h.throttle.relent()
+			}
+			h.throttle.lift(a.sent)
+			h.ejection.succeed(a.sent)
+		}) || opened
+		c.tell(h, d, now, wellBy(resp))
+	}
+	if opened {
+		c.transport.opened.notify()
+	}
+}
+
+// streak is how many failures in a row count against the call's operation.
+func (c *call) streak(d *deployment) int {
+	h := d.ofOperation(c.scope.op)
+	if h == nil || !h.troubled.Load() {
 		return 0
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ejection.streak
-}
-
-// hopeless tells that waiting does not mend why the deployment is closed.
-func (d *deployment) hopeless(now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ejection.until.After(now) && d.ejection.cause.needsChange()
-}
-
-// closed is health.closed for the deployment and its backend together.
-func (d *deployment) closed(now time.Time) (until time.Time, reason string, throttled bool) {
-	until, reason, throttled = d.health.closed(now)
-	if whole, why, _ := d.backend.health.closed(now); whole.After(until) {
-		return whole, why, throttled
-	}
-	return until, reason, throttled
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ejection.streak
 }

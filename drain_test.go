@@ -184,7 +184,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 		return func(t *testing.T, tr *Transport) *http.Request {
 			for _, backend := range backends {
 				d := deploymentOf(t, tr, backend)
-				d.change(func() { d.ejection.fail(time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+				d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
 			}
 			return newChat(t, chatPath)
 		}
@@ -213,14 +213,6 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 		"others time out":   {answer: status(408, "{}"), status: 408, by: "b"},
 		"others are closed": {request: out("b"), status: 200, by: "b"},
 		"all are closed":    {request: out("a", "b"), status: 200, by: "b"},
-		"above its ceiling": {request: func(t *testing.T, tr *Transport) *http.Request {
-			for _, backend := range []string{"a", "b"} {
-				d := deploymentOf(t, tr, backend)
-				d.ceiling.Store(1)
-				d.inFlight.Store(1)
-			}
-			return newChat(t, chatPath)
-		}, status: 200, by: "b"},
 		"no room elsewhere": {change: func(c *Config) { c.Backends[1].Models = []Model{{Name: "m", TPM: 1}} }, status: 200, by: "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -379,13 +371,13 @@ func TestDrainAfterTheChoice(t *testing.T) {
 					}
 				}
 				d := deploymentOf(t, tr, "a")
-				d.change(func() { d.ejection.fail(time.Now(), time.Now(), misconfigured, "401", 0.5) })
+				d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), misconfigured, "401", 0.5) })
 				time.Sleep(5 * time.Second) // and the request is a probe
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.Zero(t, statusOf(t, tr, "a").InFlight)
 				d.mu.Lock()
-				require.True(t, d.ejection.claimed)
+				require.NotZero(t, d.ejection.probe)
 				d.mu.Unlock()
 				resp, _ := answer()
 				require.Equal(t, test.status, resp.StatusCode)

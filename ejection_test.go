@@ -24,6 +24,7 @@ type step struct {
 
 func runSteps(t *testing.T, cause failure, steps []step) {
 	var e ejection
+	var probe uint64
 	var counted [][2]ejection // before and after each failure that no pardon took back
 	for i, s := range steps {
 		now, sent := after(s.at), after(s.at)
@@ -33,11 +34,15 @@ func runSteps(t *testing.T, cause failure, steps []step) {
 		switch s.do {
 		case "fail":
 			was := e
-			require.Equal(t, s.want, e.fail(now, sent, cause, "why", 0.5), "step %d: counted", i)
+			require.Equal(t, s.want, e.fail(now, now, sent, cause, "why", 0.5), "step %d: counted", i)
 			require.Equal(t, "why", e.reason)
 			counted = append(counted, [2]ejection{was, e})
 		case "claim":
-			require.Equal(t, s.want, e.claim(now), "step %d: granted", i)
+			ok, number := e.claim(now)
+			require.Equal(t, s.want, ok, "step %d: granted", i)
+			if number != 0 {
+				probe = number
+			}
 		case "pardon":
 			last := len(counted) - 1
 			e.pardon(counted[last][0], counted[last][1])
@@ -45,7 +50,7 @@ func runSteps(t *testing.T, cause failure, steps []step) {
 		case "succeed":
 			e.succeed(sent)
 		case "release":
-			e.release(now)
+			e.release(now, probe)
 		}
 		var until time.Time
 		if s.until != 0 {
@@ -72,13 +77,33 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 17, do: "fail", want: true, streak: 6, until: 27, trial: true},
 			{at: 27, do: "fail", want: true, streak: 7, until: 37, trial: true},
 		}},
-		{"no answer: 2, 4, 8, 16, 30, 30 s", noAnswer, []step{
+		{"no answer: one is ignored, then 2, 4, 8, 16, 30, 30 s", noAnswer, []step{
+			{at: 0.5, do: "fail", want: true, streak: 1},
+			{at: 1, do: "fail", want: true, streak: 2, until: 3, trial: true},
+			{at: 3, do: "fail", want: true, streak: 3, until: 7, trial: true},
+			{at: 7, do: "fail", want: true, streak: 4, until: 15, trial: true},
+			{at: 15, do: "fail", want: true, streak: 5, until: 31, trial: true},
+			{at: 31, do: "fail", want: true, streak: 6, until: 61, trial: true},
+			{at: 61, do: "fail", want: true, streak: 7, until: 91, trial: true},
+		}},
+		{"no connection: 2, 4, 8, 16, 30, 30 s", unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 2, until: 7, trial: true},
 			{at: 7, do: "fail", want: true, streak: 3, until: 15, trial: true},
 			{at: 15, do: "fail", want: true, streak: 4, until: 31, trial: true},
 			{at: 31, do: "fail", want: true, streak: 5, until: 61, trial: true},
 			{at: 61, do: "fail", want: true, streak: 6, until: 91, trial: true},
+		}},
+		{"a firewall's word: two are ignored", blocked, []step{
+			{at: 1, do: "fail", want: true, streak: 1},
+			{at: 2, do: "fail", want: true, streak: 2},
+			{at: 3, do: "fail", want: true, streak: 3, until: 8, trial: true},
+		}},
+		{"attempts that were under way together count once, before it is ejected, too", serverFailure, []step{
+			{at: 10, sent: 1, do: "fail", want: true, streak: 1},
+			{at: 11, sent: 2, do: "fail", streak: 1},
+			{at: 12, sent: 9.9, do: "fail", streak: 1},
+			{at: 13, sent: 10.1, do: "fail", want: true, streak: 2, until: 14, trial: true},
 		}},
 		{"misconfigured: 5, 10, 20, 30 s", misconfigured, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 6, trial: true},
@@ -100,13 +125,13 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 11, sent: 9, do: "succeed", streak: 1, until: 15, trial: true},
 			{at: 12, sent: 10, do: "succeed"},
 		}},
-		{"attempts that were under way together count once", noAnswer, []step{
+		{"attempts that were under way together count once", unreachable, []step{
 			{at: 10, sent: 1, do: "fail", want: true, streak: 1, until: 12, trial: true},
 			{at: 11, sent: 2, do: "fail", streak: 1, until: 12, trial: true},
 			{at: 12, sent: 10, do: "fail", streak: 1, until: 12, trial: true},
 			{at: 13, sent: 12, do: "fail", want: true, streak: 2, until: 17, trial: true},
 		}},
-		{"one probe at a time", noAnswer, []step{
+		{"one probe at a time", unreachable, []step{
 			{at: 1, do: "claim", want: true}, // nothing to probe
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 2.9, do: "claim", streak: 1, until: 3, trial: true},
@@ -120,13 +145,13 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 15, do: "claim", want: true},
 			{at: 15, do: "release"},
 		}},
-		{"a probe that fails doubles", noAnswer, []step{
+		{"a probe that fails doubles", unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "claim", want: true, streak: 1, until: 13, trial: true},
 			{at: 4, do: "release", streak: 1, until: 4, trial: true},
 			{at: 4, sent: 3, do: "fail", want: true, streak: 2, until: 8, trial: true},
 		}},
-		{"releasing late takes nothing back", noAnswer, []step{
+		{"releasing late takes nothing back", unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 9, do: "release", streak: 1, until: 3, trial: true},
 		}},
@@ -138,11 +163,11 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 3, do: "pardon", streak: 1},
 			{at: 3, do: "pardon"},
 		}},
-		{"pardon without any forgiven", noAnswer, []step{
+		{"pardon without any forgiven", unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 1, do: "pardon"},
 		}},
-		{"what was out already stays out, and its next time is not longer", noAnswer, []step{
+		{"what was out already stays out, and its next time is not longer", unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 2, until: 7, trial: true},
 			{at: 3, do: "pardon", streak: 1, until: 7, trial: true},
@@ -157,9 +182,9 @@ func TestEjectionSteps(t *testing.T) {
 // nothing behind.
 func TestEjectionPardonOfAnotherCause(t *testing.T) {
 	var e ejection
-	e.fail(after(1), after(1), serverFailure, "500", 0.5)
+	e.fail(after(1), after(1), after(1), serverFailure, "500", 0.5)
 	was := e
-	e.fail(after(2), after(2), noAnswer, "reset", 0.5)
+	e.fail(after(2), after(2), after(2), unreachable, "refused", 0.5)
 	require.True(t, e.trial)
 	e.pardon(was, e)
 	require.Equal(t, was, e)
@@ -172,7 +197,7 @@ func TestEjectionPardonsInAnyOrder(t *testing.T) {
 		var s [2][2]ejection
 		for i := range s {
 			s[i][0] = e
-			require.True(t, e.fail(after(1+float64(i)), after(1), serverFailure, "500", 0.5))
+			require.True(t, e.fail(after(1+float64(i)), after(1+float64(i)), after(1+float64(i)), serverFailure, "500", 0.5))
 			s[i][1] = e
 		}
 		require.True(t, e.trial)
@@ -185,7 +210,7 @@ func TestEjectionPardonsInAnyOrder(t *testing.T) {
 
 	// A success meanwhile has forgotten all there is to take back.
 	var e ejection
-	e.fail(after(1), after(1), noAnswer, "", 0.5)
+	e.fail(after(1), after(1), after(1), noAnswer, "", 0.5)
 	then := e
 	e.succeed(after(2))
 	e.pardon(ejection{}, then)
@@ -199,7 +224,7 @@ func TestEjectionOfALongTrouble(t *testing.T) {
 		now := noon
 		for range 200 {
 			now = now.Add(time.Minute)
-			require.True(t, e.fail(now, now, cause, "", 0.5))
+			require.True(t, e.fail(now, now, now, cause, "", 0.5))
 			require.LessOrEqual(t, e.until.Sub(now), ejections[cause].most)
 		}
 		require.Equal(t, ejections[cause].most, e.until.Sub(now))
@@ -223,7 +248,7 @@ func TestThrottleSteps(t *testing.T) {
 		{at: 9, mark: 1, until: 10, since: 9},      // the old one is over
 	} {
 		if s.mark > 0 {
-			h.mark(after(s.at), after(s.mark).Sub(noon), "why")
+			h.mark(after(s.at), after(s.mark).Sub(noon), 0, "why")
 		} else {
 			h.lift(after(s.lift))
 		}
@@ -231,7 +256,7 @@ func TestThrottleSteps(t *testing.T) {
 			require.Equal(t, throttle{}, h, "step %d", i)
 			continue
 		}
-		require.Equal(t, throttle{until: after(s.until), since: after(s.since), reason: "why"}, h, "step %d", i)
+		require.Equal(t, throttle{until: after(s.until), word: after(s.until), since: after(s.since), reason: "why"}, h, "step %d", i)
 	}
 }
 
@@ -243,8 +268,8 @@ func TestGate(t *testing.T) {
 	require.True(t, !h.troubled.Load())
 	require.True(t, h.open(base))
 
-	h.change(func() { h.throttle.mark(base, time.Second, "429") })
-	h.change(func() { h.ejection.fail(base, base, noAnswer, "no answer", 0.5) })
+	h.change(func() { h.throttle.mark(base, time.Second, 0, "429") })
+	h.change(func() { h.ejection.fail(base, base, base, unreachable, "no answer", 0.5) })
 	for _, s := range []struct {
 		at        time.Duration
 		reason    string
@@ -264,7 +289,7 @@ func TestGate(t *testing.T) {
 	}
 	require.False(t, !h.troubled.Load(), "it is on trial")
 
-	h.change(func() { h.throttle.mark(base, time.Minute, "429") })
+	h.change(func() { h.throttle.mark(base, time.Minute, 0, "429") })
 	until, reason, _ := h.closed(base)
 	require.Equal(t, in(time.Minute), until)
 	require.Equal(t, "429", reason)

@@ -49,7 +49,7 @@ func (h *health) news(now time.Time) (_ notice, changed bool) {
 	switch {
 	case e.trial && !(t.until.After(now) && t.until.After(e.until)):
 		n.phase, n.until, n.reason = phaseOut, e.until, e.reason
-		if e.claimed {
+		if e.probe != 0 {
 			n.phase = phaseProbing
 		}
 	case !t.until.IsZero():
@@ -66,6 +66,9 @@ func (h *health) news(now time.Time) (_ notice, changed bool) {
 // if there is any, and of the answer that made it. Neither's lock is held
 // meanwhile.
 func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment, now time.Time, o outcome) {
+	if h.private {
+		return
+	}
 	n, changed := h.news(now)
 	if !changed {
 		return
@@ -87,6 +90,12 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment
 	message, attributes := record.deployment, d.attrs()
 	if whole {
 		message, attributes = record.backend, d.backend.attrs()
+	}
+	for i, one := range d.operations {
+		// Where nothing else was ever served it is as good as the whole.
+		if one == h && d.done.Load()&^(1<<i) != 0 {
+			attributes = append(attributes, slog.String("operation", operationName(i)))
+		}
 	}
 	switch n.phase {
 	case phaseCooling, phaseOut:

@@ -305,6 +305,8 @@ func TestF8HeaderTimeout(t *testing.T) {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 3*time.Second, time.Since(began))
+		require.True(t, statusOf(t, tr, "a").Available, "the first is ignored")
+		ask(t, tr)
 		s := statusOf(t, tr, "a")
 		require.Equal(t, "no answer in time", s.Reason)
 		require.LessOrEqual(t, time.Until(s.Until), 2400*time.Millisecond, "not out for long")
@@ -408,7 +410,7 @@ func TestF9CallerLeaves(t *testing.T) {
 				require.Equal(t, test.sends, n.sends())
 				for _, name := range []string{"a", "b"} {
 					d := deploymentOf(t, tr, name)
-					require.True(t, d.available(time.Now()), "nothing is held against it")
+					require.True(t, d.accepts(time.Now()), "nothing is held against it")
 					require.Zero(t, d.ejection.streak)
 					require.Zero(t, d.inFlight.Load())
 				}
@@ -827,7 +829,7 @@ func TestF22PoisonAfterAForgivenFailure(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		n.on(host(name), broken(errReset))
 		d, now := deploymentOf(t, tr, name), time.Now()
-		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
+		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
 		require.True(t, statusOf(t, tr, name).Available)
 	}
 	_, err := tr.RoundTrip(newChat(t, chatPath))
@@ -863,7 +865,7 @@ func TestF23F24Misconfigured(t *testing.T) {
 	}{
 		{"401", status(401, wrongKey)},
 		{"401 invalid_api_key", status(401, `{"error":{"code":"invalid_api_key"}}`)},
-		{"403", status(403, "<html>")},
+		{"403", status(403, `{"error":{"code":"403","message":"Access denied due to Virtual Network/Firewall rules."}}`)},
 		{"404 DeploymentNotFound", status(404, noDeployment)},
 		{"404 model_not_found", status(404, `{"error":{"code":"model_not_found"}}`)},
 	} {
@@ -978,10 +980,9 @@ func TestF25ThrottleIsNeutral(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
-		d := deploymentOf(t, tr, "a")
 		for _, streak := range []int{1, 2, 2, 3} {
 			ask(t, tr)
-			require.Equal(t, streak, d.ejection.streak)
+			require.Equal(t, streak, heldAgainst(t, tr, "a").streak)
 			time.Sleep(1200 * time.Millisecond)
 		}
 		require.Equal(t, 4, n.sends(host("a")))
@@ -1019,7 +1020,7 @@ func TestF26HalfTakenProbeIsGivenBack(t *testing.T) {
 		d := deploymentOf(t, tr, "a")
 		fail := func(h *health, cause failure) {
 			now := time.Now()
-			h.change(func() { h.ejection.fail(now, now, cause, "", 0.5) })
+			h.change(func() { h.ejection.fail(now, now, now, cause, "", 0.5) })
 		}
 		fail(&d.backend.health, noAnswer)
 		fail(&d.health, misconfigured)
@@ -1095,7 +1096,7 @@ func TestStateIsCreatedOnce(t *testing.T) {
 						return
 					}
 					d := tr.table().nameless.tiers[0].members[0]
-					require.True(t, d.available(time.Now()) || test.name == "503 with a time", "no other one answered: it is not blamed")
+					require.True(t, d.accepts(time.Now()) || test.name == "503 with a time", "no other one answered: it is not blamed")
 				})
 			})
 		}
@@ -1125,8 +1126,8 @@ func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 		tr := firstAndSecond(t, n)
 		d := tr.table().nameless.tiers[0].members[0]
 		now := time.Now()
-		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
-		d.change(func() { d.ejection.fail(now, now, serverFailure, "500", 0.5) })
+		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
+		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
 		time.Sleep(2 * time.Second)
 		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
 		require.Equal(t, 500, resp.StatusCode)
@@ -1216,7 +1217,7 @@ func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 		now := time.Now()
 		for name, cause := range map[string]failure{"a": misconfigured, "b": outOfQuota} {
 			d := deploymentOf(t, tr, name)
-			d.change(func() { d.ejection.fail(now, now, cause, "", 0.5) })
+			d.change(func() { d.ejection.fail(now, now, now, cause, "", 0.5) })
 		}
 		resp, text := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
@@ -1233,22 +1234,36 @@ func TestAllOutForFailuresAlone(t *testing.T) {
 		now := time.Now()
 		for name, u := range map[string]float64{"a": 0.9, "b": 0.5, "c": 0.1} {
 			d := deploymentOf(t, tr, name)
-			d.change(func() { d.ejection.fail(now, now, noAnswer, "no answer", u) })
+			for range 2 {
+				d.change(func() { d.ejection.fail(now, now, now, noAnswer, "no answer", u) })
+			}
 		}
-		n.on(host("c"), status(500, "c's own"))
-		resp, text := ask(t, tr)
-		require.Equal(t, "c's own", text)
-		require.Equal(t, 500, resp.StatusCode)
-		require.Equal(t, []string{host("c")}, n.order(), "the one due first, and it alone")
+		for _, name := range []string{"a", "b", "c"} {
+			n.on(host(name), status(500, name+"'s own"))
+		}
+		asked := map[string]bool{}
+		for i := range 50 {
+			resp, text := ask(t, tr)
+			require.Equal(t, servedBy(resp)+"'s own", text)
+			require.Equal(t, 500, resp.StatusCode)
+			require.Equal(t, i+1, n.sends(), "any of them, and it alone")
+			asked[servedBy(resp)] = true
+		}
+		require.Len(t, asked, 3)
 
 		n.on(host("c"), ok200)
-		resp, _ = ask(t, tr)
-		require.Equal(t, "c", servedBy(resp))
+		resp, _ := ask(t, tr)
+		for servedBy(resp) != "c" {
+			resp, _ = ask(t, tr)
+		}
+		require.Equal(t, 200, resp.StatusCode)
 		require.True(t, statusOf(t, tr, "c").Available)
 
-		// One of them throttled: now the service itself has spoken.
+		// One of them throttled: what fails is still tried, but it is the word of
+		// the service that the caller is told.
 		coolFor(deploymentOf(t, tr, "c"), time.Second)
 		resp, _ = ask(t, tr)
+		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "1", resp.Header.Get("Retry-After"))
 	})
@@ -1295,7 +1310,8 @@ func TestPersistentFault(t *testing.T) {
 		most   int
 	}{
 		{"401", status(401, wrongKey), 3},
-		{"403", status(403, "{}"), 3},
+		{"403", status(403, `{"error":{"code":"403","message":"Access denied"}}`), 3},
+		{"a firewall", status(403, "<html>"), 6},
 		{"404", status(404, noDeployment), 3},
 		{"503", status(503, "{}"), 12},
 		{"refused", broken(errRefused), 12},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -174,3 +175,12 @@ func servedBy(resp *http.Response) string { return resp.Header.Get("X-Spillover-
 
 // table is the one that the next request finds its route in.
 func (t *Transport) table() *table { return t.setup.Load().table }
+
+// chosen is choose without the tier.
+func (r *route) chosen(q *query) *deployment {
+	_, d := r.choose(q)
+	return d
+}
+
+// accepts and closed are those of a request that asks for nothing in particular.
+func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }

@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -13,13 +14,14 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	d, now := a.d, time.Now()
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
-		troubled := d.troubled.Load()
-		d.recover(now, a.sent)
-		if troubled {
-			c.tell(&d.health, d, now, wellBy(resp))
+		d.serve(c.scope.op)
+		d.rhythm.served(now, d.wanted.Load() && d.wanted.Swap(false))
+		c.recover(&a, now, resp)
+		d.tier.budget.earn(1)
+		if a.resort {
+			d.tier.budget.earn(lastResortCost)
 		}
-		d.tier.budget.earn()
-		c.confirm(now) // another one answered: the blame stands
+		c.confirm(now) // another one answered: the failures count
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
@@ -29,21 +31,18 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	a.release(now)
 	if err != nil && c.Context().Err() != nil {
 		c.giveUp()
-		return context.Cause(c.Context())
+		return c.leftBy(a, now)
 	}
 	if o.final {
 		// Nobody else can tell whether the deployment or the request is to blame.
 		d.failed.Add(1)
-		if o.wait > 0 {
-			c.coolDown(a, now, o)
-		}
 		c.giveUp()
 		return nil
 	}
 	switch o.verdict {
 	case throttled:
 		d.throttled.Add(1)
-		c.coolDown(a, now, o)
+		c.coolDown(c.throttleOf(d), d, now, refusal{sent: a.sent, trip: a.trip}, o)
 		c.throttled = true
 		if !a.again {
 			c.refusers = append(c.refusers, d)
@@ -57,10 +56,22 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	}
 	if o.verdict != throttled && o.cause != outOfQuota {
 		c.unfit = append(c.unfit, d)
-		c.general = c.general || !o.own
+		// What is known to fail says nothing of the request.
+		c.general = c.general || !o.own && !a.suspected()
+		c.suspected = c.suspected || a.known
 	}
 	c.put(d, resp, err, o.verdict == throttled)
 	return nil
+}
+
+// leftBy is the error of a call whose caller left during an attempt. After a
+// deadline it says which deployment was silent.
+func (c *call) leftBy(a attempt, now time.Time) error {
+	cause := context.Cause(c.Context())
+	if !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
+		return cause
+	}
+	return &silentError{a.d.backend.name, now.Sub(a.sent), cause}
 }
 
 // found remembers where the objects are that the request asked around for.
@@ -80,56 +91,98 @@ func (c *call) leaveOut(limit int64) {
 	}
 }
 
-// coolDown leaves a deployment alone for as long as it asked, within reason.
-func (c *call) coolDown(a attempt, now time.Time, o outcome) {
-	wait := o.wait
-	if wait <= 0 {
-		wait = c.cfg.DefaultCooldown
+// throttleOf is what a refusal for a rate limit is held against: the deployment,
+// or the caller whose own credential it was told.
+func (c *call) throttleOf(d *deployment) *health {
+	if c.scope.caller != 0 && d.backend.anonymous() {
+		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 0})
 	}
-	wait = min(wait, c.cfg.MaxCooldown)
-	a.d.change(func() { a.d.throttle.refuse(now, a.sent, wait, o.reason, unit(c.transport.random())) })
-	c.tell(&a.d.health, a.d, now, o)
+	return &d.health
 }
 
-// blame counts a failure against what failed: the deployment, the backend if
-// there was no connection, or all that the account has if it is out of quota.
-func (c *call) blame(a attempt, now time.Time, o outcome) {
-	suspect := func(h *health, d *deployment) {
-		s, counted := suspicion{health: h, d: d, outcome: o}, false
-		h.change(func() {
-			if o.cause.needsChange() && d.backend.outdated() {
-				return
-			}
-			s.was = h.ejection
-			counted = h.ejection.fail(now, a.sent, o.cause, o.reason, unit(c.transport.random()))
-			s.then = h.ejection
-		})
-		// That a backend's own account has spent everything is no request's fault,
-		// nor that there is no token.
-		switch own := o.unsent || o.cause == outOfQuota && !d.backend.anonymous(); {
-		case counted && own:
-			c.tell(h, d, now, o)
-		case counted:
-			c.suspicions = append(c.suspicions, s)
-		}
-	}
+// failureOf is what a failure is held against: the backend where there was no
+// connection, all that the account does where it is out of quota, else the one
+// operation of the deployment. What a caller's own credential is refused for is
+// no concern of the other callers.
+func (c *call) failureOf(d *deployment, o outcome) *health {
 	switch {
-	case o.wait > 0:
-		c.coolDown(a, now, o)
 	case o.connect:
-		suspect(&a.d.backend.health, a.d)
+		return &d.backend.health
 	case o.cause == outOfQuota:
-		for d := range c.route.all {
-			if d == a.d {
-				suspect(&d.health, d)
-			} else if d.backend.sharesAccount(a.d.backend) && !slices.Contains(c.tried, d) {
-				suspect(&d.health, d)
-				c.tried = append(c.tried, d)
+		return c.throttleOf(d)
+	case o.cause == misconfigured && !o.unsent && c.scope.caller != 0 && d.backend.anonymous():
+		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 1 + c.scope.op})
+	}
+	return d.holdOperation(c.scope.op)
+}
+
+// coolDown leaves a deployment alone for as long as it asked, within reason.
+func (c *call) coolDown(h *health, d *deployment, now time.Time, r refusal, o outcome) {
+	r.hint, r.every, r.reason = o.wait, d.rhythm.every(), o.reason
+	if r.hint <= 0 {
+		r.hint = c.cfg.DefaultCooldown
+	}
+	r.hint = min(r.hint, c.cfg.MaxCooldown)
+	h.change(func() { h.throttle.refuse(now, r, unit(c.transport.random())) })
+	c.tell(h, d, now, o)
+}
+
+// blame holds a failure against what failed. What the request itself may have
+// caused only counts once another deployment has answered it.
+func (c *call) blame(a attempt, now time.Time, o outcome) {
+	d := a.d
+	if o.wait > 0 {
+		c.doubt(suspicion{health: &d.health, d: d, outcome: o, sent: a.sent, seen: now})
+		return
+	}
+	h := c.failureOf(d, o)
+	if o.cause.uncertain() && !a.suspected() {
+		c.doubt(suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now})
+		return
+	}
+	c.suspectNow(h, d, a, now, o)
+	if o.cause == outOfQuota {
+		for other := range c.route.all {
+			if other != d && other.backend.sharesAccount(d.backend) && !slices.Contains(c.tried, other) {
+				c.suspectNow(&other.health, other, a, now, o)
+				c.tried = append(c.tried, other)
 			}
 		}
-	default:
-		suspect(&a.d.health, a.d)
 	}
+}
+
+// doubt keeps a failure until another deployment has answered, or none has.
+func (c *call) doubt(s suspicion) {
+	s.d.doubts.Add(1)
+	c.suspicions = append(c.suspicions, s)
+}
+
+// suspectNow counts a failure at once.
+func (c *call) suspectNow(h *health, d *deployment, a attempt, now time.Time, o outcome) {
+	s := suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now, counted: true}
+	if !s.count(c, now) {
+		return
+	}
+	// That a backend's own account has spent everything is no request's fault,
+	// nor that there is no token.
+	if o.unsent || o.cause == outOfQuota && !d.backend.anonymous() {
+		c.tell(h, d, now, o)
+		return
+	}
+	c.suspicions = append(c.suspicions, s)
+}
+
+// count counts a failure and reports whether it did.
+func (s *suspicion) count(c *call, now time.Time) (counted bool) {
+	s.health.change(func() {
+		if s.outcome.cause.needsChange() && s.d.backend.outdated() {
+			return
+		}
+		s.was = s.health.ejection
+		counted = s.health.ejection.fail(now, s.seen, s.sent, s.outcome.cause, s.outcome.reason, unit(c.transport.random()))
+		s.then = s.health.ejection
+	})
+	return counted
 }
 
 // unit maps a random number to 0 ≤ u < 1.

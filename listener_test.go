@@ -158,7 +158,7 @@ type (
 )
 
 func (p heardMeters) Meter(name string, _ ...metric.MeterOption) metric.Meter {
-	if name != scope {
+	if name != instrumentationScope {
 		panic(name)
 	}
 	return heardMeter{l: p.l}
@@ -249,7 +249,7 @@ type (
 )
 
 func (p heardTracers) Tracer(name string, _ ...trace.TracerOption) trace.Tracer {
-	if name != scope {
+	if name != instrumentationScope {
 		panic(name)
 	}
 	return heardTracer{l: p.l}

@@ -54,16 +54,20 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
-	o.lacks = status == http.StatusNotFound && e.lacksDeployment()
+	o.lacks = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.lacksDeployment()
 	switch {
-	case status == http.StatusTooManyRequests && e.outOfQuota():
+	case status == http.StatusPaymentRequired, e.outOfQuota() && refusesPayment(status):
 		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
 		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
 		o.verdict, o.free = throttled, true
-	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound && e.noDeployment(op):
+	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.empty(), o.lacks,
+		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && stateless[op] && !e.empty():
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
+	case status == http.StatusForbidden, status == http.StatusNotFound && stateless[op]:
+		// It is not the service that says so, but a firewall or a gateway before it.
+		o.verdict, o.cause, o.wait = failed, blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
 	case e.elsewhere():
@@ -100,7 +104,7 @@ func judgeError(err error) outcome {
 	case errors.Is(err, errConnectTimeout), errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
 		errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &host),
 		strings.HasSuffix(err.Error(), "TLS handshake timeout"): // net/http has no type for it
-		o.connect, o.reason = true, "no connection"
+		o.connect, o.cause, o.reason = true, unreachable, "no connection"
 	}
 	return o
 }
@@ -163,16 +167,33 @@ func (e serviceError) tooLarge() bool {
 	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
 }
 
-// noDeployment tells a 404 that is about the deployment from one that is about
-// a stored object or a path. A service that does not know an operation which
-// others answer is set up wrongly.
-func (e serviceError) noDeployment(op string) bool {
-	return stateless[op] || e.lacksDeployment()
+// refusesPayment reports whether a status may come with a code about the account:
+// 429 as a rule, but gateways and older APIs have others.
+func refusesPayment(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusTooManyRequests:
+		return true
+	}
+	return false
 }
 
+// lacksDeployment reports whether an error is about the deployment, not about a
+// stored object or a path.
 func (e serviceError) lacksDeployment() bool {
-	return e.Code == "DeploymentNotFound" || e.Code == "model_not_found"
+	switch e.Code {
+	case "DeploymentNotFound", "model_not_found", "unknown_model":
+		return true
+	}
+	return false
 }
+
+// noOperation reports whether the deployment does not have the operation, which
+// others of the same name may have.
+func (e serviceError) noOperation() bool { return e.Code == "OperationNotSupported" }
+
+// empty reports whether there is no error of the service's own form: then
+// something in front of it has answered.
+func (e serviceError) empty() bool { return e.Code == "" && e.Message == "" && e.Type == "" }
 
 // spilled tells of an answer that Azure itself took from a full PTU to a
 // standard deployment of the same resource (Azure's page on spillover).

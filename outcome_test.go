@@ -113,8 +113,16 @@ func TestOutcomes(t *testing.T) {
 
 		"400 content filter":        {status: 400, body: azureFilter, want: outcome{verdict: answered, reason: "400 content_filter"}},
 		"400 context length":        {status: 400, body: openAILength, want: outcome{verdict: answered, reason: "400 context_length_exceeded"}},
-		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: answered, reason: "400 OperationNotSupported"}},
-		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: answered, reason: "400 model_not_found"}},
+		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 OperationNotSupported"}},
+		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 model_not_found"}},
+		"400 unknown_model":         {status: 400, body: errorBody("unknown_model", ""), want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 unknown_model"}},
+		"400 DeploymentNotFound":    {status: 400, body: azureNoDeploy, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 DeploymentNotFound"}},
+		"400 billing":               {status: 400, body: errorBody("billing_hard_limit_reached", ""), want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "400 billing_hard_limit_reached"}},
+		"402":                       {status: 402, want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "402"}},
+		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "403 insufficient_quota"}},
+		"403 of a firewall":         {status: 403, body: "<html>blocked</html>", want: outcome{verdict: failed, cause: blocked, reason: "403"}},
+		"404 of a gateway":          {status: 404, body: "<html>no such page</html>", want: outcome{verdict: failed, cause: blocked, reason: "404"}},
+		"400 of a gateway":          {status: 400, body: "<html>bad request</html>", want: outcome{verdict: answered, reason: "400"}},
 		"400 with a time":           {status: 400, header: "Retry-After: 3", want: outcome{verdict: answered, wait: 3 * s, reason: "400"}},
 		"400 encrypted":             {status: 400, body: errorBody("invalid_encrypted_content", ""), want: outcome{verdict: declined, own: true, free: true, reason: "400 invalid_encrypted_content"}},
 		"400 previous":              {status: 400, body: errorBody("previous_response_not_found", ""), want: outcome{verdict: declined, own: true, free: true, reason: "400 previous_response_not_found"}},
@@ -217,7 +225,11 @@ func TestOutcomesOfErrors(t *testing.T) {
 		"of a stranger":     {errors.New("boom"), "no answer"},
 	} {
 		o := judgeError(test.err)
-		require.Equal(t, outcome{verdict: failed, cause: noAnswer, reason: test.reason, connect: test.reason == "no connection"}, essence(o), "%s: %v", name, test.err)
+		cause := noAnswer
+		if test.reason == "no connection" {
+			cause = unreachable
+		}
+		require.Equal(t, outcome{verdict: failed, cause: cause, reason: test.reason, connect: test.reason == "no connection"}, essence(o), "%s: %v", name, test.err)
 	}
 }
 
@@ -250,10 +262,13 @@ func TestOutcomesMove(t *testing.T) {
 		"403":             {status(403, azureFirewall), true, 5 * time.Second, false},
 		"404":             {status(404, azureNoDeploy), true, 5 * time.Second, false},
 		"400":             {status(400, azureFilter), false, 0, false},
-		"400 no such op":  {status(400, azureNoOp), false, 0, false},
+		"400 no such op":  {status(400, azureNoOp), true, 5 * time.Second, false},
+		"403 HTML":        {status(403, "<html>"), true, 0, false},
+		"402":             {status(402, "{}"), true, 5 * time.Minute, false},
 		"431":             {status(431, ""), false, 0, false},
 		"499":             {status(499, ""), false, 0, false},
-		"cut off":         {broken(cutOff), true, 2 * time.Second, false},
+		"cut off":         {broken(cutOff), true, 0, false},
+		"no connection":   {broken(noConnection), true, 2 * time.Second, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
@@ -291,7 +306,7 @@ func TestOutcomeSpilled(t *testing.T) {
 			require.Equal(t, "a", servedBy(resp), "it is an answer all the same")
 			require.Equal(t, 1, n.sends())
 			d := tr.table().find("m").tiers[0].members[0]
-			require.True(t, d.available(time.Now()))
+			require.True(t, d.accepts(time.Now()))
 			time.Sleep(pressureLasts - time.Millisecond)
 			resp, _ = ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))

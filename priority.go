@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // A route is the deployments that serve one model, tier by tier, best first.
@@ -41,34 +40,51 @@ func (t *tier) with(members []*deployment, s *shares, b *budget) *tier {
 
 // choose is the deployment for a request: the first tier that has an available
 // one decides. A tier is a promise, so no tier below is looked at before that,
-// unless the request had its try there and the tier can afford no second one.
+// unless the request had its try there and the tier can afford no second one, or
+// what is left of its attempts is needed for the tiers below.
 // Those that are thought to have no room are asked when nobody else is left.
-func (r *route) choose(q *query) *deployment {
+func (r *route) choose(q *query) (*tier, *deployment) {
 	if q.luck = q.loyal.luck(); q.loyal == 0 {
 		q.luck = unit(q.random())
 	}
 	for _, q.eager = range [...]bool{false, true} {
-		for _, t := range r.tiers {
-			if d := t.choose(q); d != nil && (!t.hasAny(q.tried) || t.budget.spend()) {
-				return d
+		for i, t := range r.tiers {
+			d := t.choose(q)
+			if d == nil || !t.affords(q, d, attemptCost) || q.spare > 0 && t.hasAny(q.tried) && q.spare <= r.openBelow(i+1, q) {
+				continue
 			}
+			return t, d
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// openBelow counts the tiers from one on that can take the request.
+func (r *route) openBelow(i int, q *query) (n int) {
+	for _, t := range r.tiers[i:] {
+		if t.choose(q) != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// affords reports whether the request may be sent to a deployment of the tier:
+// its first attempt there is free, and so is one to a deployment that nothing is
+// held against.
+func (t *tier) affords(q *query, d *deployment, cost int64) bool {
+	return !t.hasAny(q.tried) || !q.troubled(d) || t.budget.has(cost)
+}
+
+// pay takes what a further attempt in the tier costs out of its budget.
+func (t *tier) pay(q *query, d *deployment, cost int64) {
+	if t.hasAny(q.tried) && q.troubled(d) {
+		t.budget.spend(cost)
+	}
 }
 
 func (t *tier) hasAny(tried []*deployment) bool {
 	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier.budget == t.budget })
-}
-
-// leastAbove is the least loaded of those that are closed by their ceiling alone.
-func (t *tier) leastAbove(now time.Time, tried []*deployment) (least *deployment) {
-	for _, d := range t.members {
-		if d.accepts(now) && !d.below() && !slices.Contains(tried, d) && (least == nil || better(now, d, least)) {
-			least = d
-		}
-	}
-	return least
 }
 
 // free is the same route, with second attempts that nobody counts.
@@ -88,6 +104,16 @@ func (r *route) only(home *link) *route {
 		}
 	}
 	return nil
+}
+
+// tierOf is the route's tier that a deployment is in.
+func (r *route) tierOf(d *deployment) *tier {
+	for _, t := range r.tiers {
+		if slices.Contains(t.members, d) {
+			return t
+		}
+	}
+	return d.tier
 }
 
 // all is every deployment of the route.
@@ -164,6 +190,7 @@ type table struct {
 	backends []*backend
 	models   []string // that the configuration names, sorted
 	nameless *route   // for requests that name no model
+	callers  bool     // a backend is sent the callers' own credentials
 	others   *route   // shared by models beyond maxRoutes; nil when no backend serves every model
 	routes   atomic.Pointer[map[string]*route]
 	growing  sync.Mutex
@@ -190,6 +217,7 @@ func newTable(backends []*backend, old *table) *table {
 			names[name] = true
 		}
 	}
+	t.callers = slices.ContainsFunc(backends, (*backend).anonymous)
 	t.models = slices.Sorted(maps.Keys(names))
 	routes := map[string]*route{}
 	for _, name := range t.models {

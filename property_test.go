@@ -93,7 +93,7 @@ func TestChooseProperties(t *testing.T) {
 		avoid := busiest(want)
 		seen := map[*deployment]bool{}
 		for range 50 {
-			d := r.choose(&query{now: now, tried: tried, random: source.Uint64})
+			_, d := r.choose(&query{now: now, tried: tried, random: source.Uint64})
 			if len(want) == 0 {
 				require.Nil(t, d)
 				continue
@@ -120,7 +120,7 @@ func TestSelectorProperties(t *testing.T) {
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		s := &counter{take: rapid.IntRange(-1, 5).Draw(t, "takes")}
-		d := r.choose(&query{now: now, tried: tried, selector: s, random: rand.Uint64})
+		_, d := r.choose(&query{now: now, tried: tried, selector: s, random: rand.Uint64})
 		want := candidates(members)
 		switch {
 		case len(want) == 0:
@@ -168,7 +168,7 @@ func TestShareProperties(t *testing.T) {
 		const draws = 2000
 		got := map[*deployment]float64{}
 		for range draws {
-			got[r.choose(&query{now: now, tried: tried, random: source.Uint64})]++
+			got[r.chosen(&query{now: now, tried: tried, random: source.Uint64})]++
 		}
 		for _, d := range want {
 			share := float64(d.backend.weight) / sum
@@ -211,7 +211,7 @@ func TestThrottleProperties(t *testing.T) {
 			was := h
 			if rapid.Bool().Draw(t, "mark") {
 				d := drawSpan(t, "for", 20*time.Second)
-				h.mark(now, d, "why")
+				h.mark(now, d, 0, "why")
 				require.False(t, h.until.Before(was.until), "never shortened")
 				require.False(t, h.until.Before(now.Add(d)), "at least as long as asked")
 				require.Equal(t, later(was.until, now.Add(d)), h.until, "and no longer")
@@ -233,6 +233,7 @@ func TestEjectionProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var e ejection
 		var claimed time.Time // until when nobody else may probe
+		var probe uint64
 		now := noon
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 8*time.Second))
@@ -242,14 +243,14 @@ func TestEjectionProperties(t *testing.T) {
 				cause := failure(rapid.IntRange(int(serverFailure), int(outOfQuota)).Draw(t, "cause"))
 				sent := now.Add(-drawSpan(t, "took", 10*time.Second))
 				u := rapid.Float64Range(0, 0.999).Draw(t, "u")
-				if !e.fail(now, sent, cause, "why", u) {
-					require.True(t, was.trial && !sent.After(was.since))
+				if !e.fail(now, now, sent, cause, "why", u) {
+					require.True(t, sent.Before(was.since) || was.trial && sent.Equal(was.since))
 					require.Equal(t, was, e)
 					continue
 				}
 				require.Equal(t, was.streak+1, e.streak)
 				rule := ejections[cause]
-				if n := e.streak - rule.forgiven; n > 0 {
+				if n := e.streak - rule.ignored; n > 0 {
 					nominal := float64(rule.most)
 					if f := float64(rule.first) * math.Pow(2, float64(n-1)); f < nominal {
 						nominal = f
@@ -258,7 +259,8 @@ func TestEjectionProperties(t *testing.T) {
 					require.GreaterOrEqual(t, out, math.Floor(0.8*nominal))
 					require.LessOrEqual(t, out, math.Ceil(1.2*nominal))
 					require.True(t, e.trial)
-					require.False(t, e.claim(now), "out means out")
+					ok, _ := e.claim(now)
+					require.False(t, ok, "out means out")
 				} else {
 					require.Equal(t, was.until, e.until, "forgiven")
 					require.Equal(t, was.trial, e.trial)
@@ -273,7 +275,8 @@ func TestEjectionProperties(t *testing.T) {
 					}
 				}
 			case "claim":
-				granted := e.claim(now)
+				granted, number := e.claim(now)
+				require.Equal(t, granted && was.trial, number != 0)
 				switch {
 				case !was.trial:
 					require.True(t, granted, "nothing to probe")
@@ -281,17 +284,20 @@ func TestEjectionProperties(t *testing.T) {
 				case granted:
 					require.False(t, now.Before(was.until), "not before its time")
 					require.False(t, now.Before(claimed), "one at a time")
-					require.False(t, e.claim(now.Add(probeClaim-1)))
-					claimed = now.Add(probeClaim)
-					require.Equal(t, claimed, e.until, "and lost ones expire")
+					claimed, probe = e.until, number
+					require.GreaterOrEqual(t, e.until.Sub(now), ejections[silent].first, "and lost ones expire")
+					require.LessOrEqual(t, e.until.Sub(now), ejections[silent].most)
+					again, _ := e.claim(e.until.Add(-1))
+					require.False(t, again)
 				default:
 					require.True(t, now.Before(was.until))
 					require.Equal(t, was, e)
 				}
 			case "release":
-				e.release(now)
-				claimed = time.Time{}
-				if e.trial {
+				stale := rapid.Bool().Draw(t, "stale")
+				if e.release(now, probe+map[bool]uint64{true: 1000}[stale]); stale || was.probe != probe || probe == 0 {
+					require.Equal(t, was, e, "it has not got the place")
+				} else if claimed = (time.Time{}); e.trial && e.cause != silent {
 					require.False(t, now.Before(e.until), "the place is free")
 				}
 				require.Equal(t, was.streak, e.streak)
@@ -301,7 +307,7 @@ func TestEjectionProperties(t *testing.T) {
 				if sent.Before(was.since) {
 					require.Equal(t, was, e)
 				} else {
-					require.Equal(t, ejection{}, e)
+					require.Equal(t, ejection{probes: was.probes}, e)
 					claimed = time.Time{}
 				}
 			}
@@ -315,22 +321,25 @@ func TestGateProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h health
 		now := start.Add(drawSpan(t, "since start", time.Hour) - 30*time.Minute)
+		var probe uint64
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 5*time.Second))
 			switch rapid.IntRange(0, 4).Draw(t, "do") {
 			case 0:
-				h.change(func() { h.throttle.mark(now, drawSpan(t, "for", 9*time.Second), "429") })
+				h.change(func() { h.throttle.mark(now, drawSpan(t, "for", 9*time.Second), 0, "429") })
 			case 1:
-				h.change(func() { h.ejection.fail(now, now, noAnswer, "no answer", 0.5) })
+				h.change(func() { h.ejection.fail(now, now, now, noAnswer, "no answer", 0.5) })
 			case 2:
 				h.change(func() { h.throttle.lift(now); h.ejection.succeed(now) })
 			case 3:
 				open := h.open(now)
-				ok, probe := h.admit(now)
+				ok, number := h.admit(now)
 				require.True(t, !open || ok, "what is open admits")
-				require.True(t, ok || !probe)
+				if require.True(t, ok || number == 0); number != 0 {
+					probe = number
+				}
 			case 4:
-				h.release(now)
+				h.release(now, probe)
 			}
 			until, reason, throttled := h.closed(now)
 			require.Equal(t, until.IsZero(), h.open(now))

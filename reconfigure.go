@@ -30,7 +30,11 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	s.log.Info("reconfigured", "backends", len(s.table.backends))
 	for _, d := range amended {
 		t.tell(context.Background(), s, &d.health, d, time.Now(), outcome{})
+		for _, h := range d.operations {
+			t.tell(context.Background(), s, h, d, time.Now(), outcome{})
+		}
 	}
+	t.opened.notify()
 	return nil
 }
 
@@ -70,6 +74,9 @@ func (t *table) amend() (amended []*deployment) {
 		for d := range r.all {
 			if changed[d.backend] {
 				d.amend()
+				for _, h := range d.operations {
+					h.amend()
+				}
 				amended = append(amended, d)
 			}
 		}
@@ -127,6 +134,7 @@ func (t *Transport) setDrained(name string, drained bool) (changed bool, err err
 		delete(t.drained, name)
 	}
 	t.markDrained(t.setup.Load())
+	t.opened.notify()
 	return changed, nil
 }
 

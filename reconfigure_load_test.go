@@ -179,7 +179,7 @@ func TestReconfigureUnderAWait(t *testing.T) {
 		"all are drained": {func(t testing.TB, tr *Transport) {
 			require.NoError(t, tr.Drain("a"))
 			require.NoError(t, tr.Drain("b"))
-		}, 4 * time.Second, "", 503},
+		}, time.Second, "", 503},
 		"it is closed": {func(t testing.TB, tr *Transport) { require.NoError(t, tr.Close()) }, time.Second, "", 429},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -393,7 +393,7 @@ func (w *world) checkChoice(r *route, all []option) {
 		may[o.Backend.Name] = true
 	}
 	for range 4 {
-		d := r.choose(&query{now: time.Now(), random: rand.Uint64})
+		_, d := r.choose(&query{now: time.Now(), random: rand.Uint64})
 		if len(may) == 0 {
 			require.Nil(w, d)
 			return
@@ -453,11 +453,6 @@ func TestReconfigureProperties(t *testing.T) {
 			w.check()
 			for range rapid.IntRange(1, 40).Draw(rt, "steps") {
 				w.step()
-				for _, r := range w.tr.table().all() {
-					for d := range r.all {
-						d.ceiling.Store(0) // growth after an ejection has tests of its own
-					}
-				}
 				w.check()
 			}
 			for _, end := range w.open {
@@ -505,18 +500,18 @@ func (w *world) step() {
 	case "throttle":
 		d, o := w.any()
 		span := drawSpan(w.rapid, "for", 20*time.Second) + 1
-		d.change(func() { d.throttle.mark(now, span, "429") })
+		d.change(func() { d.throttle.mark(now, span, 0, "429") })
 		d.throttled.Add(1)
 		o.throttled, o.cool = o.throttled+1, later(o.cool, now.Add(span))
 	case "fail":
 		d, o := w.any()
 		cause := failure(rapid.IntRange(int(serverFailure), int(outOfQuota)).Draw(w.rapid, "cause"))
-		d.change(func() { d.ejection.fail(now, now, cause, "failed", 0.5) })
+		d.change(func() { d.ejection.fail(now, now, now, cause, "failed", 0.5) })
 		d.failed.Add(1)
 		o.failed, o.out, o.cause = o.failed+1, d.ejection.until, d.ejection.cause
 	case "disconnect":
 		d, o := w.any()
-		d.backend.change(func() { d.backend.ejection.fail(now, now, noAnswer, "no connection", 0.5) })
+		d.backend.change(func() { d.backend.ejection.fail(now, now, now, unreachable, "no connection", 0.5) })
 		o.whole.out = d.backend.ejection.until
 	case "told":
 		d, o := w.any()
@@ -524,7 +519,7 @@ func (w *world) step() {
 		d.measure(now, now, d.sent.Load(), http.Header{"X-Ratelimit-Limit-Tokens": {fmt.Sprint(o.limit)}})
 	case "spend":
 		d, o := w.any()
-		if d.tier.budget.spend() {
+		if d.tier.budget.spend(attemptCost) {
 			w.spent[d.model][o.Priority] += attemptCost
 		}
 	case "wait":

@@ -114,11 +114,11 @@ func TestReconfigureMends(t *testing.T) {
 					for _, backend := range []string{"a", "b"} {
 						d := deploymentOf(t, tr, backend)
 						d.change(func() {
-							d.ejection.fail(now, now, cause, "failed", 0.5)
-							d.ejection.fail(now, now, cause, "failed", 0.5)
-							d.throttle.refuse(now, now, 90*time.Second, "429", 0.5)
+							d.ejection.fail(now, now, now, cause, "failed", 0.5)
+							d.ejection.fail(now, now, now, cause, "failed", 0.5)
+							d.throttle.refuse(now, refusal{sent: now, hint: 90 * time.Second, reason: "429"}, 0.5)
 						})
-						d.backend.change(func() { d.backend.ejection.fail(now, now, noAnswer, "no connection", 0.5) })
+						d.backend.change(func() { d.backend.ejection.fail(now, now, now, unreachable, "no connection", 0.5) })
 					}
 					reconfigure(t, tr, nil, azure("a", test.change), azure("b"))
 					for backend, mended := range map[string]bool{"a": test.mends && cause.needsChange(), "b": false} {
@@ -258,12 +258,12 @@ func TestReconfigureBudget(t *testing.T) {
 		tr := steady(three(t, n))
 		ask(t, tr)
 		for range 10 {
-			require.True(t, tierOf(tr, 0).spend())
+			require.True(t, tierOf(tr, 0).spend(attemptCost))
 		}
 		for range 3 {
 			reconfigure(t, tr, nil, azure("c"), azure("b"), azure("a"), azure("d", priority(2)))
-			require.False(t, tierOf(tr, 0).spend())
-			require.True(t, tierOf(tr, 1).spend(), "every tier has its own")
+			require.False(t, tierOf(tr, 0).spend(attemptCost))
+			require.True(t, tierOf(tr, 1).spend(attemptCost), "every tier has its own")
 		}
 		require.EqualValues(t, 3*attemptCost, tierOf(tr, 1).spent.Load())
 		n.on(host("c"), status(429, "{}", "Retry-After: 9"))
@@ -271,7 +271,10 @@ func TestReconfigureBudget(t *testing.T) {
 		n.on(host("b"), status(500, "{}"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "d", servedBy(resp), "the next tier is free")
-		require.Equal(t, "2", resp.Header.Get(headerAttempts))
+		require.Equal(t, "4", resp.Header.Get(headerAttempts), "nothing was held against the others")
+		resp, _ = ask(t, tr)
+		require.Equal(t, "d", servedBy(resp))
+		require.Equal(t, "2", resp.Header.Get(headerAttempts), "now there is: no second attempt is left")
 	})
 }
 

@@ -260,10 +260,10 @@ func TestH32(t *testing.T) {
 func TestH33(t *testing.T) {
 	now := time.Now()
 	var mark throttle
-	mark.mark(now, 30*time.Second, "first")
+	mark.mark(now, 30*time.Second, 0, "first")
 	was := mark
 	for _, d := range []time.Duration{0, -time.Hour, 5 * time.Second} {
-		mark.mark(now.Add(time.Second), d, "later")
+		mark.mark(now.Add(time.Second), d, 0, "later")
 		require.Equal(t, was, mark)
 	}
 }

@@ -152,7 +152,7 @@ func TestRetryOfAllOutOfQuota(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"))
 		for d := range tr.table().find("m").all {
-			d.change(func() { d.ejection.fail(time.Now(), time.Now(), outOfQuota, "429", 0) })
+			d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), outOfQuota, "429", 0) })
 		}
 		started := time.Now()
 		resp, _ := do(t, RetryClient(tr, 5), newChat(t, chatPath))

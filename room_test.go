@@ -485,7 +485,7 @@ func TestTiersAreKeptProperties(t *testing.T) {
 			if i%2 == 0 {
 				q.loyal = loyalty(source.Uint64() | 1)
 			}
-			d := r.choose(q)
+			_, d := r.choose(q)
 			if want == nil {
 				require.Nil(t, d)
 				continue

@@ -34,11 +34,14 @@ type sending struct {
 	armed bool
 
 	connect *time.Timer // of a probe
+	waits   bool        // for an answer
 }
 
 func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
 	a.d.inFlight.Add(1)
+	a.d.await(a.sent)
+	s.waits = true
 	s.tokens = a.d.spend(c.tokens)
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	return s.traced(s.ctx)
@@ -56,7 +59,7 @@ const (
 // costs something: it is done for probes, and where no answer has come of late.
 func (s *sending) traced(ctx context.Context) context.Context {
 	b := s.d.backend
-	probe := s.probe || s.backendProbe
+	probe := s.isProbe()
 	if !probe && b.answered.age(s.sent) < pendingConnect {
 		return ctx
 	}
@@ -82,6 +85,27 @@ func (s *sending) traced(ctx context.Context) context.Context {
 	})
 }
 
+// hear ends the wait for an answer, with one or without.
+func (s *sending) hear(served, answered bool) {
+	if !s.waits {
+		return
+	}
+	s.waits = false
+	now := time.Now()
+	if !answered {
+		s.d.gaveUp(s.call.Context().Err() != nil, now.Sub(s.sent))
+		return
+	}
+	s.d.answered(now)
+	if served {
+		s.d.took(now.Sub(s.sent))
+	}
+	if s.d.unmute() {
+		s.call.tell(&s.d.health, s.d, now, outcome{status: s.status})
+		s.call.transport.opened.notify()
+	}
+}
+
 // end gives back what the attempt holds, once.
 func (s *sending) end() {
 	if s.ended.CompareAndSwap(false, true) {
@@ -101,6 +125,7 @@ func (s *sending) end() {
 func (s *sending) undo() {
 	s.d.ledger.settle(s.entry, 0, false)
 	s.entry = entry{}
+	s.hear(false, false)
 	s.end()
 	s.release(time.Now())
 }
@@ -161,8 +186,10 @@ func (s *sending) endedWith(event []byte) {
 	s.fate.Store(endedBroken)
 	status, h := standsFor(s.header, problem)
 	switch o := judge(status, h, problem, s.call.op, time.Now()); {
-	case o.verdict == throttled, o.verdict == failed && o.wait > 0:
-		s.call.coolDown(s.attempt, time.Now(), o)
+	case o.verdict == throttled:
+		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)
+	case o.verdict == failed && o.wait > 0:
+		s.call.coolDown(&s.d.health, s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)
 	case o.verdict == failed:
 		s.blame(o)
 	}
@@ -173,11 +200,12 @@ func (s *sending) endedWith(event []byte) {
 func (s *sending) blame(o outcome) {
 	d, now := s.d, time.Now()
 	d.failed.Add(1)
-	d.change(func() {
-		if d.ejection.streak < s.streak {
-			d.ejection.streak, d.ejection.since = s.streak, s.sent
+	h := s.call.failureOf(d, o)
+	h.change(func() {
+		if h.ejection.streak < s.streak {
+			h.ejection.streak, h.ejection.since = s.streak, s.sent
 		}
-		d.ejection.fail(now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
+		h.ejection.fail(now, now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
 	})
-	s.call.tell(&d.health, d, now, o)
+	s.call.tell(h, d, now, o)
 }

@@ -365,12 +365,12 @@ func TestSessionMovesForAReasonProperties(t *testing.T) {
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		for range 30 {
 			q := &query{now: now, tried: tried, loyal: loyalty(source.Uint64() | 1), random: source.Uint64}
-			d := r.choose(q)
+			_, d := r.choose(q)
 			if want == nil {
 				require.Nil(t, d)
 				continue
 			}
-			require.Same(t, d, r.choose(q), "nothing of it is chance")
+			require.Same(t, d, r.chosen(q), "nothing of it is chance")
 			var busy, weights float64
 			for _, m := range want {
 				busy, weights = busy+float64(m.inFlight.Load()), weights+float64(m.backend.weight)

@@ -215,7 +215,7 @@ func TestSharesOfARouteOfOneRequest(t *testing.T) {
 			want := sharesOf(tier)
 			for _, d := range tier.members {
 				only := r.only(d.backend.link)
-				require.Same(t, d, only.choose(&query{now: noon, random: rand.Uint64}))
+				require.Same(t, d, only.chosen(&query{now: noon, random: rand.Uint64}))
 				require.Equal(t, want, sharesOf(tier))
 			}
 			r.free()

@@ -33,12 +33,24 @@ type DeploymentStatus struct {
 	Available bool      // whether it may be chosen, its backend's state included
 	Until     time.Time // if not: when it is asked again; else, and when drained, the zero time
 	Reason    string    // if not: why, such as "429 rate_limit_reached"
-	InFlight  int       // requests whose answer has not ended
-	Served    uint64    // answers that went to the caller, those to its own mistakes (400) included
-	Throttled uint64    // attempts that were refused with a 429
-	Failed    uint64    // attempts that failed otherwise, and answers that broke off
+
+	// Operations are those that are skipped here while others are served, such as
+	// "responses" in a region without the Responses API.
+	Operations []OperationStatus
+
+	InFlight  int    // requests whose answer has not ended
+	Served    uint64 // answers that went to the caller, those to its own mistakes (400) included
+	Throttled uint64 // attempts that were refused with a 429
+	Failed    uint64 // attempts that failed otherwise, and answers that broke off
 
 	InputTokens, OutputTokens int64 // as answers told in their usage
+}
+
+// An OperationStatus is one operation of a deployment that failed there.
+type OperationStatus struct {
+	Name   string    // such as "chat/completions"; "" for one that this package does not know
+	Until  time.Time // when it is asked again
+	Reason string    // such as "404 NotFound"
 }
 
 const drainedReason = "drained"
@@ -59,6 +71,11 @@ func (t *Transport) Status() Status {
 				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
 				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
 				InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
+			}
+			for i, h := range d.operations {
+				if until, reason, _ := h.closed(now); !until.IsZero() && s.Available {
+					s.Operations = append(s.Operations, OperationStatus{operationName(i), until, reason})
+				}
 			}
 			if d.asked() || r != table.nameless && r != table.others {
 				byBackend[d.backend] = append(byBackend[d.backend], s)

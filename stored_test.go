@@ -242,7 +242,7 @@ func TestStoredHomeFails(t *testing.T) {
 		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
 		for d := range tr.table().find("m").all {
 			now := time.Now()
-			d.change(func() { d.ejection.fail(now, now, misconfigured, "401", 0.5) }) // all are out
+			d.change(func() { d.ejection.fail(now, now, now, misconfigured, "401", 0.5) }) // all are out
 		}
 		for range 5 {
 			before := n.sends(host("b"))
@@ -304,7 +304,7 @@ func TestStoredAskedAround(t *testing.T) {
 				for _, r := range tr.table().all() {
 					for d := range r.all {
 						require.Zero(t, d.tier.budget.spent.Load(), "asking around costs nothing")
-						require.True(t, d.available(time.Now()), "and harms nobody")
+						require.True(t, d.accepts(time.Now()), "and harms nobody")
 						require.Zero(t, d.inFlight.Load())
 					}
 				}

@@ -485,7 +485,7 @@ func TestOneOfFourHangs(t *testing.T) {
 				var seen traffic
 				seen.drive(t, tr)
 				require.Equal(t, 1000, seen.whole)
-				require.LessOrEqual(t, servers[0].Stats().Requests, 12)
+				require.LessOrEqual(t, servers[0].Stats().Requests, 16)
 				require.Less(t, seen.p99(), 1200*time.Millisecond)
 				t.Logf("%d reached it, p99 of the first content %v", servers[0].Stats().Requests, seen.p99())
 			})
@@ -540,12 +540,16 @@ func TestBreakingOffGrows(t *testing.T) {
 		}))
 		tr := balance(t, n, azure("a"))
 		tr.random = func() uint64 { return 1 << 63 } // no jitter
-		for _, out := range []time.Duration{2, 4, 8, 16, 30, 30} {
+		for i, out := range []time.Duration{0, 2, 4, 8, 16, 30, 30} {
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
 			_, err = io.ReadAll(resp.Body)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			until := statusOf(t, tr, "a").Until
+			if i == 0 {
+				require.Zero(t, until, "the first is ignored")
+				continue
+			}
 			require.Equal(t, out*time.Second, time.Until(until))
 			time.Sleep(time.Until(until))
 		}

@@ -17,7 +17,7 @@ import (
 // taught is a stretch after one more refusal, and calmed after one success, as
 // the policy has them.
 func taught(stretch time.Duration) time.Duration {
-	return min(max(stretch*3/2, leastStretch), mostStretch)
+	return min(max(stretch*3/2, leastStretch), longestEvery)
 }
 
 func calmed(stretch time.Duration) time.Duration {
@@ -85,7 +85,7 @@ func TestStretchSteps(t *testing.T) {
 			var h throttle
 			for i, s := range steps {
 				if s.hint > 0 {
-					h.refuse(after(s.at), after(s.sent), s.hint, "429", s.u)
+					h.refuse(after(s.at), refusal{sent: after(s.sent), hint: s.hint, reason: "429"}, s.u)
 				} else {
 					h.lift(after(s.sent))
 				}
@@ -103,17 +103,17 @@ func TestStretchBounds(t *testing.T) {
 	var h throttle
 	now := noon
 	for range 100 {
-		now = now.Add(2 * mostStretch)
-		h.refuse(now, now.Add(-time.Second), time.Second, "429", 1)
+		now = now.Add(2 * longestEvery)
+		h.refuse(now, refusal{sent: now.Add(-time.Second), hint: time.Second, reason: "429"}, 1)
 	}
-	require.Equal(t, mostStretch, h.stretch)
-	require.Equal(t, now.Add(time.Second+mostStretch*3/2), h.until)
+	require.Equal(t, longestEvery, h.stretch)
+	require.Equal(t, now.Add(time.Second+longestEvery*3/2), h.until)
 	successes := 0
 	for ; h.stretch > 0; successes++ {
 		h.lift(now.Add(time.Second))
 	}
 	require.Less(t, successes, 300, "it comes to an end")
-	h.refuse(now, now, time.Second, "429", 1)
+	h.refuse(now, refusal{sent: now, hint: time.Second, reason: "429"}, 1)
 	require.Equal(t, now.Add(time.Second), h.until, "to the letter again after a calm")
 }
 
@@ -131,7 +131,7 @@ func TestStretchProperties(t *testing.T) {
 			} else {
 				hint := drawSpan(t, "hint", 20*time.Second)
 				u := rapid.Float64Range(0, 1).Draw(t, "u")
-				h.refuse(now, sent, hint, "429", u)
+				h.refuse(now, refusal{sent: sent, hint: hint, reason: "429"}, u)
 				if sent.After(was.since) {
 					want = taught(want)
 				}
@@ -145,6 +145,7 @@ func TestStretchProperties(t *testing.T) {
 }
 
 // What callers are told is when this transport asks again: the stretch is in it.
+// Nobody is refused for the stretch alone, as long as the tier can afford that.
 func TestStretchIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
@@ -158,12 +159,22 @@ func TestStretchIsTold(t *testing.T) {
 			require.Equal(t, strconv.Itoa(int(math.Ceil(want.Seconds()*1000))), resp.Header.Get("Retry-After-Ms"))
 			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
 			require.Equal(t, want, time.Until(statusOf(t, tr, "a").Until))
-			time.Sleep(want - time.Millisecond)
+			time.Sleep(time.Second - time.Millisecond)
 			resp, _ = ask(t, tr)
-			require.Equal(t, "1", resp.Header.Get("Retry-After-Ms"))
-			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
+			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the service's own word stands")
 			time.Sleep(time.Millisecond)
 			stretch = taught(stretch)
+		}
+		for tierOf(tr, 0).spend(lastResortCost) {
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the tier can afford no more")
+		n.on(host("a"), status(200, "{}"))
+		tierOf(tr, 0).earn(lastResortCost)
+		for range 5 {
+			resp, _ = ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode, "what is served costs nothing")
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// scope is what OpenTelemetry knows this package by.
-const scope = "github.com/spillover-go/spillover"
+// instrumentationScope is what OpenTelemetry knows this package by.
+const instrumentationScope = "github.com/spillover-go/spillover"
 
 // A telemetry is whom one configuration has told what happens. What it is told
 // of a request is in record.go, of the states of deployments in events.go and
@@ -39,8 +39,8 @@ func newTelemetry(cfg Config, pool []*backend) (*telemetry, error) {
 	if tracers == nil {
 		tracers = otel.GetTracerProvider()
 	}
-	t.spans = newSpans(tracers.Tracer(scope), pool)
-	t.meter = meters.Meter(scope)
+	t.spans = newSpans(tracers.Tracer(instrumentationScope), pool)
+	t.meter = meters.Meter(instrumentationScope)
 	for _, d := range declared {
 		if err := d.make(&t.instruments); err != nil {
 			return nil, fmt.Errorf("spillover: MeterProvider: %w", err)

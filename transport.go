@@ -18,12 +18,14 @@ import (
 // is always closed. The contract also says that a RoundTripper should not
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
-	setup  atomic.Pointer[setup]
-	stored stored
-	models models
-	random func() uint64
-	closed atomic.Bool
-	done   chan struct{} // closed with it
+	setup   atomic.Pointer[setup]
+	stored  stored
+	models  models
+	callers callers
+	opened  notifier // tells those who wait that something was opened
+	random  func() uint64
+	closed  atomic.Bool
+	done    chan struct{} // closed with it
 
 	changing sync.Mutex      // held by what changes setup or drained
 	drained  map[string]bool // backends that are out by hand, whether configured or not
@@ -126,6 +128,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	c.ctx, c.begun = in.Context(), time.Now()
 	// A body that no attempt took is closed here.
 	defer c.body.close()
+	defer c.forget() // whatever a panic leaves
 	resp, err := c.do()
 	if err != nil {
 		c.conclude(nil, err)

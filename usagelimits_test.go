@@ -154,7 +154,7 @@ func TestU2TheLastResort(t *testing.T) {
 		n.on(host("a"), usage20)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		d := deploymentOf(t, tr, "a")
-		d.change(func() { d.ejection.fail(time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+		d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,22 +21,19 @@ const wakeSpread = 200 * time.Millisecond
 // they wake is the pacing's to say. It is false when there is no use in waiting,
 // or the caller has left, or the transport is closed.
 func (c *call) wait(now time.Time, o outlook) bool {
-	if o.hopeless || c.general || c.final || c.failures >= c.cfg.MaxAttempts || !c.body.sendable() {
+	if !c.canWait(now, o) {
 		return false
 	}
-	left := c.cfg.MaxWait - c.waited
-	if deadline, limited := c.Context().Deadline(); limited {
-		left = min(left, deadline.Sub(now)-1)
-	}
-	d := max(o.at.Sub(now), 0)
-	if d > left {
-		return false
-	}
-	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, left-d)))
+	opened := c.transport.opened.subscribe()
+	defer c.transport.opened.unsubscribe()
+	o = c.look(now, c.unfit) // as it is from now on
+	d := min(max(o.at.Sub(now), 0), c.patience(now))
+	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, c.patience(now)-d)))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-opened:
 	case <-c.Context().Done():
 	case <-c.transport.done:
 	}
@@ -46,6 +45,52 @@ func (c *call) wait(now time.Time, o outlook) bool {
 	c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return !slices.Contains(c.unfit, d) })
 	c.refusers, c.throttled = nil, false
 	return true
+}
+
+// canWait reports whether there is any use in waiting for the soonest.
+func (c *call) canWait(now time.Time, o outlook) bool {
+	return c.cfg.MaxWait > 0 && o.soonest != nil && !o.hopeless && !c.general && c.may() && o.at.Sub(now) <= c.patience(now)
+}
+
+// patience is how long the request may still wait.
+func (c *call) patience(now time.Time) time.Duration {
+	left := c.cfg.MaxWait - c.waited
+	if deadline, limited := c.Context().Deadline(); limited {
+		left = min(left, deadline.Sub(now)-1)
+	}
+	return left
+}
+
+// A notifier wakes those who wait whenever something becomes available. Nothing
+// is done while nobody waits.
+type notifier struct {
+	waiting atomic.Int64
+	mu      sync.Mutex
+	ch      chan struct{} // closed at the next notice; nil while nobody has asked for it
+}
+
+func (n *notifier) subscribe() <-chan struct{} {
+	n.waiting.Add(1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notifier) unsubscribe() { n.waiting.Add(-1) }
+
+func (n *notifier) notify() {
+	if n.waiting.Load() == 0 {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
 }
 
 // tellWaited puts the time that a request waited on its answer.
