@@ -37,7 +37,8 @@ type query struct {
 	random   func() uint64
 
 	spare int           // attempts that are left after a failure; 0 before one
-	muted []*deployment // that were found silent
+	quiet []*deployment // passed over as they seem silent
+	loud  bool          // pass over none for that
 
 	luck  float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
 	eager bool    // ask also those that are thought to have no room
@@ -45,12 +46,14 @@ type query struct {
 
 // takes tells whether a deployment is a candidate.
 func (q *query) takes(d *deployment) bool {
-	if d.overdue(q.now) {
-		q.muted = append(q.muted, d)
+	if !q.loud && d.overdue(q.now) {
+		if !slices.Contains(q.quiet, d) {
+			q.quiet = append(q.quiet, d)
+		}
 		return false
 	}
 	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) &&
-		(q.eager || !d.spills(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
+		(q.eager || !d.passesOn(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
 }
 
 // choose is an available deployment that was not tried, or nil.

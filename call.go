@@ -163,8 +163,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	}
 	q := c.query(now)
 	for {
-		t, d := c.route.choose(&q)
-		c.mute(&q)
+		t, d := c.choose(&q)
 		if d == nil {
 			break
 		}
@@ -190,14 +189,28 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	return attempt{}, false
 }
 
-// mute ejects deployments that were found silent while choosing.
-func (c *call) mute(q *query) {
-	for _, d := range q.muted {
-		if d.mute(q.now) {
-			c.tell(&d.health, d, q.now, outcome{})
+// choose is the route's choice. What seems silent is passed over while there is
+// another: it is ejected if another one has answered meanwhile, and this request
+// finds that out if that is not known.
+func (c *call) choose(q *query) (*tier, *deployment) {
+	t, chosen := c.route.choose(q)
+	for _, d := range q.quiet {
+		switch {
+		case d.outdone(c.route, q.now):
+			if d.mute(q.now) {
+				c.tell(&d.health, d, q.now, outcome{reason: "silent"})
+			}
+		case chosen != nil && d.compared.passed(q.now):
+			d.compared.set(q.now.Add(compareAgain))
+		default:
+			q.loud = true
 		}
 	}
-	q.muted = nil
+	if q.loud {
+		t, chosen = c.route.choose(q)
+	}
+	q.quiet = nil
+	return t, chosen
 }
 
 // lastResort is an attempt although something speaks against each deployment, as
@@ -217,8 +230,7 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 		if c.general || !throttled && !c.throttled {
 			return attempt{}, false
 		}
-		_, d := c.route.choose(&q)
-		c.mute(&q)
+		_, d := c.choose(&q)
 		if d == nil {
 			return attempt{}, false
 		}

@@ -78,16 +78,13 @@ func (h *health) open(now time.Time) bool {
 	return false
 }
 
-// change applies a change of what is known, and reports whether it opened
-// something that was closed.
-func (h *health) change(f func()) (opened bool) {
+// change applies a change of what is known.
+func (h *health) change(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	was := h.closedUntil.ns.Load()
 	f()
 	h.closedUntil.set(later(h.throttle.closedUntil(), h.ejection.until))
 	h.troubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
-	return h.closedUntil.ns.Load() < was
 }
 
 // admit takes the one place there is where a probe is due, or the next one
@@ -105,8 +102,8 @@ func (h *health) admit(now time.Time) (ok bool, probe uint64) {
 	return ok, probe
 }
 
-func (h *health) release(now time.Time, probe uint64) (opened bool) {
-	return h.change(func() { h.ejection.release(now, probe) })
+func (h *health) release(now time.Time, probe uint64) {
+	h.change(func() { h.ejection.release(now, probe) })
 }
 
 // amend forgets a failure that was a matter of the configuration.
@@ -252,13 +249,15 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 		if h == nil || !h.troubled.Load() {
 			continue
 		}
-		opened = h.change(func() {
+		closed := !h.closedUntil.passed(now)
+		h.change(func() {
 			if a.resort {
 				h.throttle.relent()
 			}
 			h.throttle.lift(a.sent)
 			h.ejection.succeed(a.sent)
-		}) || opened
+		})
+		opened = opened || closed && h.closedUntil.passed(now)
 		c.tell(h, d, now, wellBy(resp))
 	}
 	if opened {

@@ -79,6 +79,13 @@ func (g *gauge) spills(now time.Time, x float64) bool {
 	return x < float64(g.full.Load()-spillFrom)/(spillAll-spillFrom)
 }
 
+// passesOn tells whether a PTU passes a request on. One that is full passes all
+// of them on but one at a time, which finds out whether it still is: to be refused
+// costs less than to leave it idle for as long as a report is believed.
+func (d *deployment) passesOn(now time.Time, x float64) bool {
+	return d.spills(now, x) && (d.full.Load() < spillAll || d.awaiting.Load() > 0)
+}
+
 // lacks tells whether what was reported leaves no room for so many tokens.
 func (g *gauge) lacks(now time.Time, tokens int64) bool {
 	age, limit := g.sampled.age(now), g.limit.Load()

@@ -391,6 +391,7 @@ func TestEarlySpill(t *testing.T) {
 		}
 		require.Equal(t, 1000, share(spillFrom))
 		require.InDelta(t, 500, share((spillFrom+spillAll)/2), 100)
+		d.await(time.Now()) // one request finds out whether it still is
 		require.Zero(t, share(spillAll))
 		require.Zero(t, share(2*spillAll))
 
@@ -401,6 +402,7 @@ func TestEarlySpill(t *testing.T) {
 		time.Sleep(time.Second)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
+		d.gaveUp(false, 0)
 		time.Sleep(fullFresh)
 		n.on(host("ptu"), status(200, "{}", utilization(100)))
 		for range 100 {
@@ -455,6 +457,7 @@ func TestTiersAreKeptProperties(t *testing.T) {
 					full[m.deployment] = !stale
 				case 1:
 					m.gauge.read(at, at, m.sent.Load(), headerOf(utilization(spillAll)))
+					m.awaiting.Store(1) // finds out whether it still is
 					full[m.deployment] = !stale
 				case 2:
 					m.gauge.read(at, at, m.sent.Load(), headerOf(append(tells(1000, 100), utilization(spillFrom))...))

@@ -14,14 +14,19 @@ type silence struct {
 	heard    moment       // when an answer came last, or the first attempt was sent that waits for one
 	usual    atomic.Int64 // time to an answer: a mean, in nanoseconds
 	quiet    atomic.Bool  // ejected for it
+	compared moment       // until when no further request is sent elsewhere to compare
 }
 
-// A deployment is silent once no answer has come for so long, and for so many
-// times as long as usual, although at least so many attempts wait for one.
+// A deployment seems silent once no answer has come for so long, and for so many
+// times as long as usual, although at least so many attempts wait for one. It may
+// just take long, and so may all others: it is ejected once another one has served
+// a request meanwhile. If none has, one request is sent elsewhere to find out, and
+// the next not before compareAgain.
 const (
-	silentLeast = 10 * time.Second
-	silentTimes = 5
-	silentMany  = 2
+	silentLeast  = 10 * time.Second
+	silentTimes  = 5
+	silentMany   = 2
+	compareAgain = 30 * time.Second
 )
 
 // await notes that an attempt was sent.
@@ -35,6 +40,9 @@ func (s *silence) await(now time.Time) {
 func (s *silence) answered(now time.Time) {
 	s.awaiting.Add(-1)
 	s.heard.set(now)
+	if !s.compared.isZero() {
+		s.compared.set(time.Time{})
+	}
 	if s.left.Load() != 0 {
 		s.left.Store(0)
 	}
@@ -64,9 +72,21 @@ func (s *silence) patience() time.Duration {
 	return max(silentLeast, silentTimes*time.Duration(s.usual.Load()))
 }
 
-// overdue reports whether the deployment is silent and not yet ejected for it.
+// overdue reports whether the deployment seems silent and is not yet ejected.
 func (s *silence) overdue(now time.Time) bool {
 	return s.awaiting.Load()+s.left.Load() >= silentMany && !s.quiet.Load() && s.heard.age(now) > s.patience()
+}
+
+// outdone reports whether another deployment of a route has served a request since
+// this one was heard last.
+func (d *deployment) outdone(r *route, now time.Time) bool {
+	silent := d.heard.age(now)
+	for other := range r.all {
+		if other != d && other.rhythm.last.age(now) < silent {
+			return true
+		}
+	}
+	return false
 }
 
 // mute ejects a deployment that is silent. It is false if it is not, or another
