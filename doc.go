@@ -4,7 +4,7 @@ the caller's process: an [http.RoundTripper] to set as the Transport of the
 [http.Client] under any OpenAI SDK. Every request goes to the best of several
 deployments: the provisioned one (PTU) while it has room, pay-as-you-go ones
 when it has not, another region when those are throttled, and, when all are,
-straight back as a 429 that says exactly how long to wait.
+straight back as a 429 that says how long to wait.
 
 	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
 		{URL: "https://ptu.openai.azure.com", APIKey: key1, Priority: 1},
@@ -40,8 +40,9 @@ nothing is reported, the RPM and TPM of a [Model] are counted here.
 A throttled deployment is left alone for as long as its answer says, to the
 millisecond, at most [Config.MaxCooldown]. When that proves too short again and
 again an extra time is added that grows by half with each refusal and shrinks by
-a fifteenth with each success. Afterwards requests come back one for each round
-trip of a refusal, then more, so that those who waited do not all come at once.
+a fifteenth with each success, up to the mean time between two answers. Afterwards
+traffic ramps up (slow start): at first at about the rate at which the deployment
+served before, then faster, so that those who waited do not all come at once.
 
 # Sessions
 
@@ -95,11 +96,17 @@ has them all.
 
 # What is remembered
 
-One that fails while another answers the same request is taken out for a short
-time that doubles with each repetition, and comes back by way of one request
-that probes it. A request that fails everywhere is itself the suspect, and
-counts against nobody. Nothing but the service's own word, and what was learnt
-from it, makes a Transport refuse a request.
+A deployment that fails while another one answers the same requests is ejected for
+a short time that doubles with each repetition (outlier ejection), and is probed
+by one request (half-open). The first failure is ignored where the request may have
+caused it. A request that fails everywhere is taken for the cause, and ejects
+nothing. Failures are held against one operation of a deployment: one that does not
+have the Responses API keeps serving chat. A deployment that accepts requests and
+answers none is skipped once others have answered meanwhile; nothing is cancelled.
+
+Our own limits (retry budget, ramp-up, ejections) order and delay. A request is
+answered 429 by the transport only when the service itself has told every
+deployment that is left to wait.
 
 # How requests are rewritten
 
