@@ -181,9 +181,10 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 // reconsider is what an outcome means for this request in particular.
 func (c *call) reconsider(d *deployment, o outcome) outcome {
 	switch {
-	case c.seeking && o.status == http.StatusNotFound && !o.lacks:
+	case c.seeking && o.status == http.StatusNotFound && !o.lacks, o.elsewhere, c.misses(o):
 		// What it asks for may be at another backend.
-		o.verdict, o.cause, o.own, o.free = declined, noFailure, true, true
+		c.miss(o)
+		o.verdict, o.cause, o.own, o.free, o.wait = declined, noFailure, true, true, 0
 	case o.status == http.StatusNotFound && o.cause == misconfigured && !o.lacks && c.target.dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
 		// The api-version is the caller's own, and may be what is not found.
 		o.verdict, o.cause = declined, noFailure
@@ -209,6 +210,9 @@ func (c *call) handOver(resp *http.Response, s *sending, held []byte) {
 	}
 	s.streak = c.streak(s.d)
 	b.learnFrom(resp, &c.request)
+	if resp.StatusCode/100 == 2 && c.tellsIDs() {
+		headerIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), objectID{id: id}, s.d.backend.home) })
+	}
 	b.blames = resp.StatusCode != http.StatusSwitchingProtocols // a WebSocket ends as it likes
 	b.hand(c.Context(), resp, s)
 	if spilled(resp.Header) {

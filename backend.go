@@ -145,6 +145,22 @@ func (d Dialect) prefix() string {
 	return "/v1"
 }
 
+// ofAzure tells of a host that is one of Azure's resources.
+func ofAzure(host string) bool {
+	return underAzure(host, ".openai.azure", ".cognitiveservices.azure", ".services.ai.azure")
+}
+
+// ofFoundry tells of a host of Microsoft Foundry.
+func ofFoundry(host string) bool { return underAzure(host, ".services.ai.azure") }
+
+// underAzure tells whether a host is under one of the domains, in any cloud:
+// .com, .us, .cn.
+func underAzure(host string, domains ...string) bool {
+	host, _, _ = strings.Cut(strings.ToLower(host), ":")
+	dot := strings.LastIndexByte(host, '.')
+	return dot > 0 && slices.ContainsFunc(domains, func(d string) bool { return strings.HasSuffix(host[:dot], d) })
+}
+
 func (d Dialect) credentialForm() string {
 	if d == OpenAI {
 		return "openai"

@@ -131,8 +131,9 @@ func BenchmarkChoose(b *testing.B) {
 }
 
 func findModel(text []byte) (model string, at span, found bool) {
-	n := findNaming(text, "", nil)
-	return n.model, n.at, n.named
+	w := bodyWalk{tree: unknownSpec.models}
+	w.readJSON(text, "", nil)
+	return w.naming.model, w.naming.at, w.naming.named
 }
 
 func BenchmarkFindModel(b *testing.B) {

@@ -24,9 +24,14 @@ type call struct {
 	refusers []*deployment // of those, the ones that throttled and may be asked once more
 	unfit    []*deployment // of those, the ones that did not take this very request
 
-	seeking bool // it is about a stored object of which the backend is not known
-	loyal   loyalty
-	waited  time.Duration
+	seeking    bool   // it is about a stored object of which the resource is not known
+	rest       *route // where it is known: who is asked if the object is not there after all; else nil
+	missed     bool   // its home said that it is not there
+	again      bool   // and may say otherwise if it is asked again
+	askedAgain bool
+	absence    kept // what it said
+	loyal      loyalty
+	waited     time.Duration
 
 	suspicions []suspicion // failures that no other deployment's answer confirms yet
 
@@ -99,6 +104,9 @@ func (c *call) do() (*http.Response, error) {
 		}
 		now := time.Now()
 		a, ok := c.next(now)
+		if !ok && c.widen() {
+			continue
+		}
 		if !ok {
 			a, ok = c.lastResort(now)
 		}
@@ -112,34 +120,6 @@ func (c *call) do() (*http.Response, error) {
 			return resp, err
 		}
 	}
-}
-
-// direct finds the route: the deployments of the model, or of all backends
-// where the request names none, or the one that has the object that the request
-// is about. It stays nil for a model that nobody serves.
-func (c *call) direct() {
-	c.route = c.table.find(c.model)
-	if c.route == nil && !stateless[c.op] && c.target.model == "" && !c.upgrades() {
-		// What is not about a deployment may name any model.
-		c.route, c.model = c.table.nameless, ""
-	}
-	if len(c.ids) == 0 || c.route == nil {
-		return
-	}
-	now := time.Now()
-	for _, id := range c.ids {
-		home := c.transport.stored.find(now, id)
-		if home == nil {
-			continue
-		}
-		for _, r := range [...]*route{c.route, c.table.nameless} {
-			if r = r.only(home); r != nil {
-				c.route = r
-				return
-			}
-		}
-	}
-	c.seeking, c.route = true, c.route.free()
 }
 
 // query is what the next deployment is chosen for.
@@ -320,6 +300,14 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	} else {
 		c.confirm(now)
 	}
+	if c.absence.Response != nil {
+		// Nobody else has it either, so it is its home that knows.
+		resp, from := c.absence.Response, c.absence.from
+		c.absence = kept{}
+		c.discard()
+		c.from = from
+		return resp, nil
+	}
 	o := c.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
@@ -336,7 +324,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 		last, other = other, last
 	}
 	// Not found, but maybe where nobody was asked, or answered.
-	missing := c.seeking && last.Response != nil && last.StatusCode == http.StatusNotFound
+	missing := c.seeking && last.Response != nil && notFoundStatus(last.StatusCode)
 	switch {
 	case len(c.errs) > 0 && (last.Response == nil || missing):
 		c.discard()
@@ -414,6 +402,7 @@ func (c *call) confirm(now time.Time) {
 func (c *call) discard() {
 	c.failure.discard()
 	c.refusal.discard()
+	c.absence.discard()
 }
 
 func (k *kept) discard() {

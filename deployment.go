@@ -187,6 +187,7 @@ type link struct {
 	answered   moment // when an answer came last
 	connecting moment // when a connection that is pending has been so for too long; zero when none is
 	drained    atomic.Bool
+	home       *resource               // that the backend is an entry of
 	latest     atomic.Pointer[backend] // the backend as it is configured
 }
 

@@ -68,8 +68,8 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	out := r.WithContext(ctx)
 	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, b.withoutKey(r.URL.RawQuery))}
 	out.URL = &s.url
-	if r.upgrades() && name != "" {
-		out.URL.RawQuery = renameQuery(out.URL.RawQuery, b.dialect, name)
+	if r.inQuery && name != "" {
+		out.URL.RawQuery = renameQuery(out.URL.RawQuery, r.queryKey(b), name)
 	}
 	out.URL.Path, out.URL.RawPath = unescapePath(r.path(b, name))
 	out.Host = b.host

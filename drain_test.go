@@ -176,7 +176,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 	plain := func(t *testing.T, _ *Transport) *http.Request { return newChat(t, chatPath) }
 	stored := func(line string) func(*testing.T, *Transport) *http.Request {
 		return func(t *testing.T, tr *Transport) *http.Request {
-			tr.stored.put(time.Now(), "file-1", tr.table().backends[0].link)
+			tr.stored.put(time.Now(), "file-1", tr.table().backends[0].home)
 			return with(t, line)
 		}
 	}

@@ -25,6 +25,9 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
+		if o.verdict == served && c.route == c.table.others {
+			c.table.promote(c.model)
+		}
 		c.discard()
 		return nil
 	}
@@ -77,7 +80,9 @@ func (c *call) leftBy(a attempt, now time.Time) error {
 // found remembers where the objects are that the request asked around for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
-		c.transport.stored.put(now, id, b.link)
+		if !id.weak {
+			c.transport.stored.add(now, id, b.home, true)
+		}
 	}
 }
 
@@ -198,7 +203,7 @@ func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) 
 	if refusal {
 		slot = &c.refusal
 	}
-	if c.seeking && resp.StatusCode == http.StatusNotFound && slot.Response != nil && slot.StatusCode != http.StatusNotFound {
+	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {
 		// Where something failed it may well be: "not found" would be misleading.
 		resp.Body.Close()
 		return

@@ -3,38 +3,224 @@ package spillover
 import (
 	"bufio"
 	"bytes"
+	"io"
 	"mime"
 	"net/textproto"
+	"strings"
+)
+
+// How much of a form is looked at a time, and how long the header of a part and
+// a text in it may be.
+const (
+	formWindow  = 64 << 10
+	maxPartHead = 8 << 10
+	maxPartText = 1 << 20
 )
 
 // findForm finds the model in a multipart form: the text of its "model" part,
 // which may come after a file.
 func findForm(contentType string, text []byte) naming {
+	w := bodyWalk{tree: unknownSpec.models}
+	w.readForm(contentType, bytes.NewReader(text))
+	return w.naming
+}
+
+// readForm reads the parts of a form at the places of the tree. Nothing is kept
+// but the part at hand, if it is one of those.
+func (w *bodyWalk) readForm(contentType string, src io.Reader) {
 	_, params, err := mime.ParseMediaType(contentType)
-	n := naming{boundary: params["boundary"]}
-	if err != nil || n.boundary == "" {
-		return naming{}
+	boundary := params["boundary"]
+	if err != nil || boundary == "" {
+		return
 	}
-	dash := []byte("--" + n.boundary)
-	first := firstPart(text, dash)
-	if first < 0 {
-		return naming{}
+	w.naming.boundary = boundary
+	f := formReader{src: src, line: []byte("\r\n--" + boundary)}
+	if !f.first() {
+		w.naming.boundary = ""
+		return
 	}
-	n.gap, n.open = first, true
-	for at := first; endsLine(text[at+len(dash):]); {
-		head := at + len(dash)
-		end := nextPart(text[head:], dash)
-		if end < 0 {
-			return n
+	w.naming.gap, w.naming.open = f.offset+f.at, true
+	for f.begins() {
+		at := f.offset + f.at // of the boundary
+		n, text, to, ok := f.part(w.tree)
+		if n != nil && ok {
+			w.formValue(n, text, span{at, to + len("\r\n")})
+			if w.naming.place == 1 && !w.wantsMore() {
+				return
+			}
 		}
-		if from := modelPart(text[head : head+end]); from > 0 {
-			n.at, n.named = span{head + from, head + end}, true
-			n.model = string(n.at.in(text))
-			return n
+		if !ok {
+			return
 		}
-		at = head + end + 2
 	}
-	return n
+}
+
+// wantsMore tells whether there is more to look for than the model.
+func (w *bodyWalk) wantsMore() bool {
+	for _, n := range w.tree.children {
+		if n.id || n.children != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// formValue reads the content of a part, which may be JSON. whole is the part
+// with its boundary.
+func (w *bodyWalk) formValue(n *keyNode, text formText, whole span) {
+	value := text.bytes
+	if n.children != nil && len(value) > 0 && value[0] == '{' {
+		inner := bodyWalk{tree: n, text: value, most: w.most - len(w.ids)}
+		inner.object(0, n)
+		w.ids = append(w.ids, inner.ids...)
+		shift := func(s span) span { return span{s.from + text.offset, s.to + text.offset} }
+		if m := inner.naming; m.named {
+			w.addModel(m.model, shift(m.at), m.place)
+			if w.naming.at == shift(m.at) {
+				w.naming.inJSON = true
+			}
+			if s := m.second; s.place > 0 {
+				w.addModel(s.model, shift(s.at), s.place)
+			}
+		}
+		return
+	}
+	switch {
+	case n.model > 0 && !w.naming.named:
+		w.addModel(string(value), span{text.offset, text.offset + len(value)}, n.model)
+		w.naming.entire = whole
+	case n.id && isID(value) && len(w.ids) < w.most:
+		w.ids = append(w.ids, objectID{id: string(value)})
+	}
+}
+
+// A formText is the content of a part, and where it is in the form.
+type formText struct {
+	bytes  []byte
+	offset int
+}
+
+// A formReader goes through a form with a window that moves on.
+type formReader struct {
+	src    io.Reader
+	line   []byte // a line's end and the boundary
+	window []byte
+	offset int // of the window in the form
+	at     int // in the window: the boundary at hand
+	ended  bool
+}
+
+// dash is the boundary as a line begins with it.
+func (f *formReader) dash() []byte { return f.line[2:] }
+
+// more reads on. What is before at is given up.
+func (f *formReader) more() bool {
+	if f.ended {
+		return false
+	}
+	if f.at > 0 {
+		f.offset += f.at
+		f.window = f.window[:copy(f.window, f.window[f.at:])]
+		f.at = 0
+	}
+	if room := cap(f.window) - len(f.window); room < formWindow {
+		f.window = append(make([]byte, 0, 2*cap(f.window)+formWindow), f.window...)
+	}
+	n, err := f.src.Read(f.window[len(f.window):cap(f.window)])
+	f.window = f.window[:len(f.window)+n]
+	f.ended = err != nil
+	return true
+}
+
+// fill reads on until there are so many bytes behind at, if there are.
+func (f *formReader) fill(n int) {
+	for len(f.window)-f.at < n && f.more() {
+	}
+}
+
+// begins tells whether the boundary at hand begins a part: the last one has two
+// more dashes.
+func (f *formReader) begins() bool {
+	f.fill(len(f.line) + maxPartHead)
+	return endsLine(f.window[f.at+len(f.dash()):])
+}
+
+// first finds the first boundary. A line before it may begin like one.
+func (f *formReader) first() bool {
+	for f.fill(len(f.line) + maxPartHead); ; {
+		if rest, ok := bytes.CutPrefix(f.window[f.at:], f.dash()); ok {
+			if endsLine(rest) {
+				return true
+			}
+			if last, ok := bytes.CutPrefix(rest, []byte("--")); ok && (len(last) == 0 || endsLine(last)) {
+				return false
+			}
+		}
+		if !f.next() {
+			return false
+		}
+		f.fill(len(f.line) + maxPartHead)
+	}
+}
+
+// next moves on to the next boundary.
+func (f *formReader) next() bool {
+	for {
+		if end := f.nextLine(f.at); end >= 0 {
+			f.at = end + 2
+			return true
+		}
+		// The end of the window may be the beginning of one.
+		f.at = max(f.at, len(f.window)-len(f.line)-2)
+		if !f.more() {
+			return false
+		}
+	}
+}
+
+// nextLine is where the line before the next boundary ends, or -1.
+func (f *formReader) nextLine(from int) int {
+	for {
+		i := bytes.Index(f.window[from:], f.line)
+		if i < 0 {
+			return -1
+		}
+		i += from
+		from = i + len(f.line)
+		if rest := f.window[from:]; len(rest) < 2 && !f.ended {
+			return -1 // what follows tells whether it is one
+		} else if endsBoundary(rest) {
+			return i
+		}
+	}
+}
+
+// part reads the part at hand and moves on to the boundary behind it, where the
+// content ends. It has a node, and a text, only if it is one of those that are
+// looked for. It is not ok if there is no boundary any more.
+func (f *formReader) part(tree *keyNode) (n *keyNode, text formText, to int, ok bool) {
+	head := f.at + len(f.dash())
+	end := f.nextLine(head)
+	limit := len(f.window)
+	if end >= 0 {
+		limit = end
+	}
+	n, from := wantedPart(f.window[head:min(limit, head+maxPartHead)], tree)
+	if n == nil {
+		f.at = head
+		return nil, formText{}, 0, f.next()
+	}
+	for end < 0 {
+		if len(f.window)-f.at > maxPartText || !f.more() {
+			f.at = min(f.at+len(f.dash()), len(f.window))
+			return nil, formText{}, 0, f.next()
+		}
+		head = f.at + len(f.dash())
+		end = f.nextLine(head)
+	}
+	text = formText{f.window[head+from : end], f.offset + head + from}
+	f.at = end + 2
+	return n, text, f.offset + end, true
 }
 
 // endsLine tells whether what follows a boundary makes it the beginning of a
@@ -43,61 +229,53 @@ func endsLine(text []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(text, " \t"), []byte("\r\n"))
 }
 
-// firstPart is where the first boundary is, or -1. A line before it may begin
-// like one.
-func firstPart(text, dash []byte) int {
-	for at := 0; ; {
-		if rest, ok := bytes.CutPrefix(text[at:], dash); ok {
-			if endsLine(rest) {
-				return at
-			}
-			if last, ok := bytes.CutPrefix(rest, []byte("--")); ok && (len(last) == 0 || endsLine(last)) {
-				return -1
-			}
-		}
-		next := nextPart(text[at:], dash)
-		if next < 0 {
-			return -1
-		}
-		at += next + 2
-	}
-}
-
-// nextPart is where the line before the next boundary ends, or -1.
-func nextPart(text, dash []byte) int {
-	line := append([]byte("\r\n"), dash...)
-	for from := 0; ; {
-		i := bytes.Index(text[from:], line)
-		if i < 0 {
-			return -1
-		}
-		i += from
-		from = i + len(line)
-		if endsBoundary(text[from:]) {
-			return i
-		}
-	}
-}
-
 // endsBoundary tells whether a boundary ends where the text begins: a line may
 // begin like one and be content.
 func endsBoundary(text []byte) bool {
 	return len(text) == 0 || bytes.IndexByte([]byte(" \t\r\n"), text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
 }
 
-// modelPart is where the content of a part begins, if it is the model; else 0.
-// The part begins with what is left of its boundary's line.
-func modelPart(part []byte) int {
+// wantedPart is the node that a part is at, if it is a text that is looked for,
+// and where its content begins. The part begins with what is left of its
+// boundary's line.
+func wantedPart(part []byte, tree *keyNode) (n *keyNode, from int) {
+	if !mayBeWanted(part, tree) {
+		return nil, 0
+	}
 	_, rest, _ := bytes.Cut(part, []byte("\r\n"))
 	src := bytes.NewReader(rest)
 	r := bufio.NewReader(src)
 	h, err := textproto.NewReader(r).ReadMIMEHeader()
 	if err != nil || h.Get("Content-Transfer-Encoding") != "" {
-		return 0
+		return nil, 0
 	}
 	disposition, params, err := mime.ParseMediaType(h.Get("Content-Disposition"))
-	if err != nil || disposition != "form-data" || params["name"] != "model" || params["filename"] != "" {
-		return 0
+	if err != nil || disposition != "form-data" || params["filename"] != "" {
+		return nil, 0
 	}
-	return len(part) - src.Len() - r.Buffered()
+	// Parts inside of others are called video[id].
+	n = tree
+	for key := range strings.FieldsFuncSeq(params["name"], func(r rune) bool { return r == '[' || r == ']' }) {
+		if n = n.children[key]; n == nil {
+			return nil, 0
+		}
+	}
+	if n == tree {
+		return nil, 0
+	}
+	return n, len(part) - src.Len() - r.Buffered()
+}
+
+// mayBeWanted tells, at little cost, whether the header of a part has one of the
+// names that are looked for: there may be very many parts.
+func mayBeWanted(part []byte, tree *keyNode) bool {
+	if end := bytes.Index(part, []byte("\r\n\r\n")); end >= 0 {
+		part = part[:end]
+	}
+	for name := range tree.children {
+		if bytes.Contains(part, []byte(name)) {
+			return true
+		}
+	}
+	return false
 }

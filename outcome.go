@@ -36,6 +36,10 @@ type outcome struct {
 	free      bool          // MaxAttempts does not count it
 	final     bool          // the caller's all the same: the request may have been carried out
 	lacks     bool          // the deployment: the answer says so by name
+	missing   bool          // the answer says that something does not exist
+	unfound   bool          // and that it is the response that the request goes on from
+	elsewhere bool          // the request is about something that another backend made
+	message   string        // of an answer that is about something missing
 	large     bool          // the request alone is more than the deployment's limit
 	own       bool          // the trouble is this deployment's alone: another one may take the very same request
 	unsent    bool          // the request was not sent: it is not to blame
@@ -55,6 +59,9 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		o.reason += " " + string(e.Code)
 	}
 	o.lacks = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.lacksDeployment()
+	if status == http.StatusNotFound || status == http.StatusBadRequest {
+		o.missing, o.unfound, o.message = e.saysMissing(), e.Code == previousNotFound, string(e.Message)
+	}
 	switch {
 	case status == http.StatusPaymentRequired, e.outOfQuota() && refusesPayment(status):
 		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
@@ -63,15 +70,15 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	case status == http.StatusTooManyRequests:
 		o.verdict, o.free = throttled, true
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.empty(), o.lacks,
-		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && stateless[op] && !e.empty():
+		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && statelessPaths[op] && !e.empty():
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
-	case status == http.StatusForbidden, status == http.StatusNotFound && stateless[op]:
+	case status == http.StatusForbidden, status == http.StatusNotFound && statelessPaths[op]:
 		// It is not the service that says so, but a firewall or a gateway before it.
 		o.verdict, o.cause, o.wait = failed, blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
 	case e.elsewhere():
-		o.verdict, o.own, o.free, o.wait = declined, true, true, 0
+		o.verdict, o.own, o.free, o.elsewhere, o.wait = declined, true, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, serverFailure
 	default:
@@ -201,7 +208,9 @@ func spilled(h http.Header) bool {
 	return field(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(field(h, "X-Ms-Is-Spilled-Over"), "true")
 }
 
+const previousNotFound = "previous_response_not_found"
+
 // elsewhere tells of a request about something that another backend made.
 func (e serviceError) elsewhere() bool {
-	return e.Code == "invalid_encrypted_content" || e.Code == "previous_response_not_found"
+	return e.Code == "invalid_encrypted_content" || e.Code == previousNotFound
 }

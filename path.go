@@ -8,68 +8,122 @@ import (
 // A target is what a request's path asks for, apart from how its dialect
 // spells that.
 type target struct {
-	dialect Dialect // as the caller spelt it; "" where the path is none we know
-	op      string  // escaped, without a leading slash: "chat/completions"
-	model   string  // the deployment of a classic Azure path
-	segment string  // the same as it stood in the path, escaped
-	raw     string  // the whole escaped path
+	dialect Dialect   // as the caller spelt it; "" where the path is none we know
+	op      string    // escaped, without a leading slash: "chat/completions"
+	node    *pathNode // of op in the table of operations; nil when it is not there
+	model   string    // the deployment of a classic Azure path
+	segment string    // the same as it stood in the path, escaped
+	raw     string    // the whole escaped path
+	foundry bool      // an operation of Microsoft Foundry: sent as it came, to backends of that kind
+	dots    bool      // the path has a segment that would lead elsewhere, as ".." does
 }
 
 // parsePath reads an escaped URL path. What stands before the dialect's prefix
-// is the caller's base path and no concern of a backend. Segments are compared
-// as segments, so that a deployment called "chat" or "v1" is only a name.
+// is the caller's base path and no concern of a backend: of several prefixes
+// the one that is nearest to an operation counts. Segments are compared as
+// segments, so that a deployment called "chat" or "v1" is only a name.
 func parsePath(escaped string) target {
+	best := target{raw: escaped}
+	if best.dots = hasDots(escaped); best.dots {
+		return best
+	}
+	rank := 0 // of best: 1 for a prefix alone, 2 with something behind it, 3 with an operation of the table
 	for segment, rest := cutSegment(escaped); segment != ""; segment, rest = cutSegment(rest) {
+		if rank == 0 && (segment == "models" || segment == "anthropic") {
+			if op := clean(segment + rest); foundryTree.find(op).isOperation() {
+				return target{op: op, node: foundryTree.find(op), raw: escaped, foundry: true}
+			}
+		}
+		t := target{raw: escaped}
 		next, after := cutSegment(rest)
 		switch {
 		case segment == "openai" && next == "deployments":
-			name, op := cutSegment(after)
-			model, err := url.PathUnescape(name)
-			if name == "" || err != nil {
-				return target{raw: escaped}
+			var err error
+			t.segment, after = cutSegment(after)
+			if t.model, err = url.PathUnescape(t.segment); err != nil || t.segment == "" {
+				continue
 			}
-			return target{dialect: Azure, op: clean(op), model: model, segment: name, raw: escaped}
+			t.dialect, rest = Azure, after
 		case segment == "openai" && next == "v1":
-			return target{dialect: AzureV1, op: clean(after), raw: escaped}
+			t.dialect, rest = AzureV1, after
 		case segment == "openai":
-			return target{dialect: Azure, op: clean(rest), raw: escaped}
+			t.dialect = Azure
 		case segment == "v1" && next != "openai":
-			return target{dialect: OpenAI, op: clean(rest), raw: escaped}
+			t.dialect = OpenAI
+		default:
+			continue
+		}
+		t.op = clean(rest)
+		root, _ := cutSegment(t.op)
+		n := 1
+		if t.op != "" {
+			n = 2
+		}
+		if isCollection(root) {
+			n = 3
+		}
+		if n >= rank {
+			rank, best = n, t
 		}
 	}
-	// A caller whose base URL has no /v1.
-	if root, rest := cutSegment(escaped); operationRoots[root] && (root != "models" || strings.Count(clean(rest), "/") == 0) {
-		return target{dialect: OpenAI, op: clean(escaped), raw: escaped}
+	if rank == 0 {
+		// A caller whose base URL has no /v1. Below models there are only names:
+		// /models/a/b is another service's.
+		root, rest := cutSegment(escaped)
+		if !isCollection(root) || root == "models" && strings.Count(clean(rest), "/") > 0 {
+			return best
+		}
+		best.dialect, best.op = OpenAI, clean(escaped)
 	}
-	return target{raw: escaped}
+	best.node = operationTree.find(best.op)
+	return best
 }
 
-// operationRoots are the first segments of OpenAI's operations (its API
-// reference). Below models there are only names: /models/chat/completions is
-// another service's.
-var operationRoots = set("assistants", "audio", "batches", "chat", "completions", "containers", "conversations",
-	"embeddings", "evals", "files", "fine_tuning", "images", "models", "moderations", "realtime", "responses",
-	"threads", "uploads", "vector_stores", "videos")
+// isOperation tells whether the table has an operation of exactly this path.
+func (n *pathNode) isOperation() bool { return n != nil && len(n.specs) > 0 }
 
-// deploymentRouted are the operations for which a classic Azure path names the
-// deployment; the others take the model from the body (the SDKs' own tables,
-// and Azure's reference).
-var deploymentRouted = set("chat/completions", "completions", "embeddings", "audio/transcriptions",
-	"audio/translations", "audio/speech", "images/generations", "images/edits")
-
-// stateless are the operations that leave nothing behind at the service: any
-// deployment of the model can answer them, and answer them again.
-var stateless = set("chat/completions", "completions", "embeddings", "moderations", "responses",
-	"responses/input_tokens", "responses/compact", "audio/speech", "audio/transcriptions", "audio/translations",
-	"images/generations", "images/edits", "images/variations")
-
-func set(names ...string) map[string]bool {
-	m := make(map[string]bool, len(names))
-	for _, name := range names {
-		m[name] = true
+// hasDots tells whether a segment of an escaped path is "." or "..", or has one
+// in it once it is unescaped: servers and proxies resolve these. The name of a
+// deployment is a name, unless it is nothing else.
+func hasDots(escaped string) bool {
+	if !strings.Contains(escaped, ".") && !strings.Contains(escaped, "%2") {
+		return false
 	}
-	return m
+	name := false // the segment at hand is the name of a deployment
+	last := ""
+	for segment, rest := cutSegment(escaped); segment != ""; segment, rest = cutSegment(rest) {
+		plain, err := url.PathUnescape(segment)
+		if err != nil {
+			plain = segment
+		}
+		if name {
+			if plain == "." || plain == ".." {
+				return true
+			}
+		} else {
+			for part := range strings.FieldsFuncSeq(plain, func(r rune) bool { return r == '/' || r == '\\' }) {
+				if part == "." || part == ".." {
+					return true
+				}
+			}
+		}
+		name = !name && last == "openai" && segment == "deployments"
+		last = segment
+	}
+	return false
 }
+
+// spec is the row of the table for a request with this target.
+func (r *request) spec() *compiledSpec {
+	if r.op == "" {
+		return unknownSpec
+	}
+	return r.node.spec(r.Method)
+}
+
+// stateless tells whether the operation leaves nothing behind at the service:
+// any deployment of the model can answer it, and answer it again.
+func (r *request) stateless() bool { return r.spec().has(stateless) }
 
 // path is the escaped path for a backend, under the name that the backend has
 // for the model.
@@ -79,6 +133,8 @@ func (t target) path(b *backend, deployment string) string {
 		slash = ""
 	}
 	switch {
+	case t.foundry && strings.HasPrefix(b.base, "/api/projects/"):
+		return "/" + strings.TrimPrefix(t.raw, "/") // these are not below a project
 	case t.dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
 	case b.dialect != Azure || !t.namesDeployment(deployment):
@@ -91,7 +147,7 @@ func (t target) path(b *backend, deployment string) string {
 
 // namesDeployment tells whether a classic Azure path for this names the deployment.
 func (t target) namesDeployment(deployment string) bool {
-	return deployment != "" && (t.model != "" || deploymentRouted[t.op])
+	return deployment != "" && (t.model != "" || deployedPaths[t.op])
 }
 
 // query is the query for a backend, byte for byte the caller's but for

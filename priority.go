@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -96,16 +97,6 @@ func (r *route) free() *route {
 	return f
 }
 
-// only is the route to one backend, as far as the route has it.
-func (r *route) only(home *link) *route {
-	for d := range r.all {
-		if d.backend.link == home {
-			return &route{r.model, []*tier{d.tier.with([]*deployment{d}, new(shares), d.tier.budget)}}
-		}
-	}
-	return nil
-}
-
 // tierOf is the route's tier that a deployment is in.
 func (r *route) tierOf(d *deployment) *tier {
 	for _, t := range r.tiers {
@@ -194,11 +185,17 @@ type table struct {
 	others   *route   // shared by models beyond maxRoutes; nil when no backend serves every model
 	routes   atomic.Pointer[map[string]*route]
 	growing  sync.Mutex
+	vain     int // how many models found no room since one did
 }
 
 // maxRoutes bounds the models that have a state of their own without being
-// configured, as callers may make names up. Those that come later share one.
-const maxRoutes = 1000
+// configured, as callers may make names up. Those that come later share one, as
+// do those with longer names than maxModelName. Models that nothing was served
+// of give way to one that was.
+const (
+	maxRoutes    = 1000
+	maxModelName = 256
+)
 
 // manyModels is what Status calls those.
 const manyModels = "*"
@@ -285,6 +282,9 @@ func (t *table) find(model string) *route {
 	if r := (*t.routes.Load())[model]; r != nil || t.others == nil {
 		return r
 	}
+	if len(model) > maxModelName {
+		return t.others
+	}
 	t.growing.Lock()
 	defer t.growing.Unlock()
 	routes := *t.routes.Load()
@@ -294,10 +294,58 @@ func (t *table) find(model string) *route {
 	if len(routes) >= maxRoutes+len(t.models) {
 		return t.others
 	}
+	return t.grow(maps.Clone(routes), model)
+}
+
+// grow adds the route of a model to a table of routes, and puts that in use.
+func (t *table) grow(routes map[string]*route, model string) *route {
+	model = strings.Clone(model) // it may be a piece of something large
+	routes[model] = t.build(model, nil)
+	t.routes.Store(&routes)
+	return routes[model]
+}
+
+// promote gives a model a route of its own that was served by the one of the
+// others, if models that nothing was served of give way. As looking for these
+// takes long, it is done for one in a thousand in vain.
+func (t *table) promote(model string) {
+	if len(model) > maxModelName {
+		return
+	}
+	t.growing.Lock()
+	defer t.growing.Unlock()
+	routes := *t.routes.Load()
+	if routes[model] != nil {
+		return
+	}
+	full := len(routes) >= maxRoutes+len(t.models)
+	if full {
+		if t.vain++; t.vain%maxRoutes != 1 {
+			return
+		}
+	}
 	grown := maps.Clone(routes)
-	grown[model] = t.build(model, nil)
-	t.routes.Store(&grown)
-	return grown[model]
+	if full {
+		maps.DeleteFunc(grown, func(model string, r *route) bool {
+			_, configured := slices.BinarySearch(t.models, model)
+			return !configured && r.idle()
+		})
+		if len(grown) == len(routes) {
+			return
+		}
+		t.vain = 0
+	}
+	t.grow(grown, model)
+}
+
+// idle tells that nothing was served by the route, and nothing is under way.
+func (r *route) idle() bool {
+	for d := range r.all {
+		if d.served.Load() > 0 || d.inFlight.Load() > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // all is every route, by the name of its model; the shared ones first.

@@ -22,20 +22,24 @@ func queryModel(raw string) string {
 	return ""
 }
 
-// renameQuery puts a deployment in the place of the model that a query names,
-// as the dialect spells it. Everything else stays as it was.
-func renameQuery(raw string, d Dialect, deployment string) string {
-	right := "model="
-	if d == Azure {
-		right = "deployment="
+// queryKey is what a backend calls the model in the query of a request.
+func (r *request) queryKey(b *backend) string {
+	if b.dialect == Azure && r.upgrades() {
+		return "deployment"
 	}
+	return "model"
+}
+
+// renameQuery puts a deployment in the place of the model that a query names,
+// under a key. Everything else stays as it was.
+func renameQuery(raw string, key, deployment string) string {
 	var query string
 	for part := range strings.SplitSeq(raw, "&") {
 		if name, _, _ := strings.Cut(part, "="); name == "model" || name == "deployment" {
-			part, right = right+url.QueryEscape(deployment), ""
-			if part == url.QueryEscape(deployment) {
+			if key == "" {
 				continue // named twice
 			}
+			part, key = key+"="+url.QueryEscape(deployment), ""
 		}
 		query = joinQuery(query, part)
 	}

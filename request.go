@@ -2,6 +2,8 @@ package spillover
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,15 +15,15 @@ type request struct {
 	*http.Request
 	target
 	model   string // what the caller asks for; "" when it names none
+	inQuery bool   // the query names it
 	body    body
 	naming  naming
-	scanned bool     // naming is known
-	ids     []string // of stored objects that the request is about
-	tokens  int64    // an estimate of what it costs
+	scanned bool       // naming is known
+	ids     []objectID // of stored objects that the request is about
+	tokens  int64      // an estimate of what it costs
 
 	fields []string              // that backends set, by their bits
 	count  func(body []byte) int // Config.CountTokens
-	stores bool                  // any stored object is known
 }
 
 // naming is where a body names its model, and what else it says of itself.
@@ -32,17 +34,29 @@ type naming struct {
 	// Where a name can be put if there is none: behind the opening brace of an
 	// object, or before the first part of a form.
 	gap        int
-	open, more bool   // whether there is a gap, and anything behind it
-	boundary   string // of a form
-	most       int64  // tokens of output; 0 when it does not say
-	prompt     int64  // tokens of the prompt, as the caller's counter says; 0 when there is none
-	pictures   int64
-	pictured   int64  // bytes of the pictures
-	cacheKey   string // prompt_cache_key
-	background bool   // the answer is stored and made later: it is begun once
-	given      uint64 // which of the fields are there that backends set
-	capped     bool   // a maximum of output tokens is, under either name
-	whole      bool   // all of the body was read
+	open, more bool       // whether there is a gap, and anything behind it
+	boundary   string     // of a form
+	place      int        // which of the operation's places of a model that is; the first decides
+	inJSON     bool       // it is a JSON string, though in a form
+	entire     span       // the whole member of an object, or part of a form, with what separates it
+	second     namedModel // another model that the request names
+	most       int64      // tokens of output; 0 when it does not say
+	prompt     int64      // tokens of the prompt, as the caller's counter says; 0 when there is none
+	media      int64      // tokens of what is no text
+	mediaBytes int64      // of that
+	cacheKey   string     // prompt_cache_key
+	background bool       // the answer is stored and made later: it is begun once
+	keeps      bool       // chat: the answer is stored, or has sound that can be referred to
+	given      uint64     // which of the fields are there that backends set
+	capped     bool       // a maximum of output tokens is, under either name
+	whole      bool       // all of the body was read
+}
+
+// A namedModel is a model at its place in a body.
+type namedModel struct {
+	model string
+	at    span
+	place int
 }
 
 // read looks at the body once, for all that must be found there.
@@ -53,15 +67,17 @@ func (r *request) read() error {
 		return err
 	}
 	r.tokens = estimate(min(r.body.length, mostUnread), 0)
-	if r.dialect == "" {
+	if r.dialect == "" && !r.foundry {
 		return nil
+	}
+	r.ids = append(r.pathIDs(), r.queryIDs()...)
+	spec := r.spec()
+	if r.upgrades() || spec.has(modelInQuery) && r.Method == http.MethodPost {
+		r.model = cmp.Or(r.model, queryModel(r.URL.RawQuery))
+		r.inQuery = r.model != "" && r.target.model == ""
 	}
 	if r.upgrades() {
-		r.model = queryModel(r.URL.RawQuery)
 		return nil
-	}
-	if !stateless[r.op] {
-		r.ids = pathIDs(r.op)
 	}
 	if r.target.model == "" || r.worthReading() {
 		if err := r.scan(); err != nil {
@@ -69,7 +85,7 @@ func (r *request) read() error {
 		}
 		r.tokens = r.naming.cost(r.body.length)
 	}
-	if r.model == "" {
+	if r.model == "" && !spec.has(baseModel) {
 		r.model = r.naming.model
 	}
 	return nil
@@ -78,7 +94,7 @@ func (r *request) read() error {
 // worthReading tells whether the body is read although the path names the
 // model: for the session and the size of the request, unless that takes long.
 func (r *request) worthReading() bool {
-	return stateless[r.op] && r.body.again != nil && r.body.length < worthReadingLimit && !isForm(field(r.Header, "Content-Type"))
+	return r.stateless() && r.body.again != nil && r.body.length < worthReadingLimit && !isForm(field(r.Header, "Content-Type"))
 }
 
 const worthReadingLimit = 1 << 20
@@ -96,42 +112,14 @@ func estimate(length, most int64) int64 {
 	return max(length, 0)/4 + most
 }
 
-// cost is the estimate for a body that was read: pictures in it count as such,
-// and the prompt is what the caller's own counter says if there is one.
+// cost is the estimate for a body that was read: what is no text in it counts
+// by its kind, and the prompt is what the caller's own counter says if there is
+// one.
 func (n naming) cost(length int64) int64 {
 	if n.prompt > 0 {
 		return estimate(4*n.prompt, n.most)
 	}
-	return estimate(length-n.pictured, n.most) + n.pictures*pictureTokens
-}
-
-// pictureTokens is what a picture costs, whatever its bytes (as measured on
-// OpenAI's counters).
-const pictureTokens = 765
-
-// findPictures counts the pictures that a JSON text holds as data URLs, and
-// their bytes. It looks for what is rare in other text.
-func findPictures(text []byte) (count, bytesOf int64) {
-	const mark, kind, longestKind = ";base64,", "data:image/", 64
-	for from := 0; ; {
-		i := bytes.Index(text[from:], []byte(mark))
-		if i < 0 {
-			return count, bytesOf
-		}
-		at := from + i
-		begin := at - min(longestKind, at-from)
-		from = at + len(mark)
-		if !bytes.Contains(text[begin:at], []byte(kind)) {
-			continue
-		}
-		end := skipString(text, from-1)
-		if end < 0 {
-			end = len(text)
-		}
-		count++
-		bytesOf += int64(end - at)
-		from = end
-	}
+	return estimate(length-n.mediaBytes, n.most) + n.media
 }
 
 // mostUnread is how many bytes of a body that is not read count: a large one is
@@ -142,84 +130,81 @@ const mostUnread = 16 << 10
 // is not read, in tokens.
 const usualOutput = 250
 
-// scan finds the model in a body of JSON or of a form. What is neither has
-// none: the service shall answer that.
+// scan finds the model and ids in a body of JSON or of a form. What is neither
+// has none: the service shall answer that.
 func (r *request) scan() error {
 	if r.scanned || !r.body.present || field(r.Header, "Content-Encoding") != "" {
 		return nil
 	}
 	r.scanned = true
+	spec := r.spec()
 	contentType := field(r.Header, "Content-Type")
 	form := isForm(contentType)
-	if form && !stateless[r.op] {
-		return nil // an upload: of no model
+	w := bodyWalk{tree: spec.body, most: maxIDs}
+	if form {
+		if w.tree = spec.form; len(w.tree.children) == 0 {
+			return nil // an upload: of no model
+		}
 	}
-	return r.body.peek(func(text []byte) {
+	if err := r.body.peek(func(text []byte) {
 		if form {
-			r.naming = findForm(contentType, text)
+			w.readForm(contentType, bytes.NewReader(text))
 			return
 		}
-		r.naming = findNaming(text, r.target.model, r.fields)
-		r.naming.whole = len(text) < maxBuffered
-		r.naming.pictures, r.naming.pictured = findPictures(text)
+		if r.op == "chat/completions" && !bytes.Contains(text, []byte(`"file_id"`)) && !bytes.Contains(text, []byte(`"audio"`)) {
+			w.tree = spec.models // there are no ids in it
+		}
+		w.readJSON(text, r.target.model, r.fields)
+		w.naming.whole = len(text) < maxBuffered
+		w.naming.media, w.naming.mediaBytes = findMedia(text)
 		if r.count != nil {
-			r.naming.prompt = int64(max(0, r.count(text)))
+			w.naming.prompt = int64(max(0, r.count(text)))
 		}
-		if r.refers() || r.stores && bytes.Contains(text, []byte(`"file_id"`)) {
-			bodyIDs(text, func(id []byte) bool {
-				r.ids = append(r.ids, string(id))
-				return len(r.ids) < maxIDs
-			})
-		}
-	})
+	}); err != nil {
+		return err
+	}
+	if err := r.scanOn(&w, form, contentType); err != nil {
+		return err
+	}
+	r.naming, r.ids = w.naming, append(r.ids, w.ids...)
+	if spec.has(baseModel) {
+		r.naming.named, r.naming.second = false, namedModel{}
+	}
+	return nil
+}
+
+// scanOn looks for the model behind what peek shows of a large body. It keeps
+// nothing of it, so the body must be one that can be had again.
+func (r *request) scanOn(w *bodyWalk, form bool, contentType string) error {
+	if w.naming.named || r.body.again == nil || r.body.own != nil || r.body.length >= 0 && r.body.length <= maxBuffered || r.spec().has(baseModel) {
+		return nil
+	}
+	src, err := r.body.again()
+	if err != nil {
+		return fmt.Errorf("spillover: GetBody: %w", err)
+	}
+	defer src.Close()
+	whole := bodyWalk{tree: w.tree, most: maxIDs}
+	if form {
+		whole.readForm(contentType, src)
+		*w = whole
+		return nil
+	}
+	if err := whole.stream(src); err != nil {
+		return fmt.Errorf("spillover: reading the request's body: %w", err)
+	}
+	n := whole.naming
+	w.naming.at, w.naming.named, w.naming.model, w.naming.place = n.at, n.named, n.model, n.place
+	w.naming.second, w.naming.background, w.ids = n.second, w.naming.background || n.background, whole.ids
+	return nil
 }
 
 // maxIDs bounds the ids that one request is searched for.
 const maxIDs = 64
 
-// refers tells whether the body may name stored objects: all operations but
-// those that take nothing but text.
-func (r *request) refers() bool {
-	return !stateless[r.op] || strings.HasPrefix(r.op, "responses")
-}
-
-// findNaming reads what a JSON body says of itself. usual is the name that the
-// model is likely to have, and fields those that backends may set.
-func findNaming(text []byte, usual string, fields []string) naming {
-	var n naming
-	for key, value := range members(text) {
-		k := key.in(text)
-		for i, field := range fields {
-			if isKey(k, field) {
-				n.given |= 1 << i
-			}
-		}
-		switch {
-		case isKey(k, "model"):
-			n.at, n.named = value, true
-			if v := value.in(text); len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
-				n.model = usual
-			} else {
-				n.model, _ = unquote(v)
-			}
-		case isKey(k, maxTokens), isKey(k, maxCompletionTokens), isKey(k, maxOutputTokens):
-			n.capped = true
-			if most, err := strconv.ParseInt(string(value.in(text)), 10, 32); err == nil {
-				n.most = max(n.most, most)
-			}
-		case isKey(k, "prompt_cache_key"):
-			n.cacheKey, _ = unquote(value.in(text))
-		case isKey(k, "background"):
-			n.background = string(value.in(text)) == "true"
-		}
-	}
-	brace := skipSpace(text, 0)
-	if n.open = brace < len(text) && text[brace] == '{'; n.open {
-		n.gap = brace + 1
-		next := skipSpace(text, n.gap)
-		n.more = next < len(text) && text[next] != '}'
-	}
-	return n
+// tellsIDs tells whether answers to the request tell ids of stored objects.
+func (r *request) tellsIDs() bool {
+	return r.spec().has(answersIDs) || r.naming.keeps
 }
 
 // edits are what must change in the body for a backend: the name of the
@@ -227,7 +212,7 @@ func findNaming(text []byte, usual string, fields []string) naming {
 func (r *request) edits(b *backend, deployment string) (edits, error) {
 	name, err := r.rename(b, deployment)
 	if err != nil || len(b.presets) == 0 || !generates(r.op) {
-		return edits{name}, err
+		return edits{name, r.renameSecond(b)}.sorted(), err
 	}
 	if err := r.scan(); err != nil {
 		return edits{}, err
@@ -256,7 +241,9 @@ func (r *request) edits(b *backend, deployment string) (edits, error) {
 // rename is what must change in the body so that it names the deployment, if
 // the body is where the backend looks for it.
 func (r *request) rename(b *backend, deployment string) (splice, error) {
-	if r.dialect == "" || deployment == "" || b.dialect == Azure && r.namesDeployment(deployment) {
+	inPath := b.dialect == Azure && r.namesDeployment(deployment)
+	switch {
+	case r.dialect == "" || deployment == "", inPath && !r.spec().has(noModelBesidePath):
 		return splice{}, nil
 	}
 	if err := r.scan(); err != nil {
@@ -264,7 +251,9 @@ func (r *request) rename(b *backend, deployment string) (splice, error) {
 	}
 	n := r.naming
 	switch {
-	case n.named && n.model == deployment:
+	case inPath && n.named && (n.model == r.model || n.model == deployment):
+		return splice{n.entire, ""}, nil
+	case inPath, n.named && n.model == deployment:
 		return splice{}, nil
 	case n.named:
 		return splice{n.at, n.text(deployment)}, nil
@@ -274,9 +263,27 @@ func (r *request) rename(b *backend, deployment string) (splice, error) {
 	return splice{}, nil
 }
 
+// renameSecond is what must change of a second model that the request names, if
+// the backend has another name for it.
+func (r *request) renameSecond(b *backend) splice {
+	n := r.naming.second
+	if m, ok := b.models[n.model]; ok && n.place > 0 && m.Deployment != n.model && r.dialect != "" {
+		return splice{n.at, quote(m.Deployment)}
+	}
+	return splice{}
+}
+
+// sorted puts two edits in the order of the text.
+func (e edits) sorted() edits {
+	if e[1] != (splice{}) && e[1].at.from < e[0].at.from {
+		e[0], e[1] = e[1], e[0]
+	}
+	return e
+}
+
 // text is a name as the body spells it.
 func (n naming) text(name string) string {
-	if n.boundary != "" {
+	if n.boundary != "" && !n.inJSON {
 		return name
 	}
 	return quote(name)
@@ -296,7 +303,7 @@ func (n naming) member(name string) string {
 // repeatable tells whether the request may be sent again after it may have been
 // received: it creates nothing at the service.
 func (r *request) repeatable() bool {
-	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || stateless[r.op] && !r.naming.background
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.background
 }
 
 // quote is a JSON string. strconv.Quote is not: it escapes what JSON cannot.

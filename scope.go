@@ -31,11 +31,11 @@ const maxOperations = 64
 
 var operationNumbers = func() map[string]int {
 	var names []string
-	for op := range stateless {
+	for op := range statelessPaths {
 		names = append(names, op)
 	}
-	for root := range operationRoots {
-		if !stateless[root] {
+	for root := range operationTree.literal {
+		if !statelessPaths[root] {
 			names = append(names, root)
 		}
 	}

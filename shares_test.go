@@ -24,7 +24,7 @@ func sized(sizes ...size) *tier { return sizedRoute(sizes...).tiers[0] }
 func sizedRoute(sizes ...size) *route {
 	var all []*deployment
 	for i, s := range sizes {
-		d := &deployment{state: new(state), backend: &backend{link: new(link), name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
+		d := &deployment{state: new(state), backend: &backend{link: &link{home: new(resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
 		d.limit.Store(s.limit)
 		all = append(all, d)
 	}
@@ -214,7 +214,7 @@ func TestSharesOfARouteOfOneRequest(t *testing.T) {
 			tier := r.tiers[0]
 			want := sharesOf(tier)
 			for _, d := range tier.members {
-				only := r.only(d.backend.link)
+				only := r.only(d.backend.home)
 				require.Same(t, d, only.chosen(&query{now: noon, random: rand.Uint64}))
 				require.Equal(t, want, sharesOf(tier))
 			}

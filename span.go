@@ -92,7 +92,7 @@ func operation(method, op string) string {
 		return "retrieval"
 	case root == "chat":
 		return "chat_completions" // those that are stored
-	case operationRoots[root]:
+	case isCollection(root):
 		return root
 	}
 	return "other"

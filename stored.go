@@ -1,7 +1,6 @@
 package spillover
 
 import (
-	"bytes"
 	"container/list"
 	"strings"
 	"sync"
@@ -9,65 +8,70 @@ import (
 	"time"
 )
 
-// An object that a service stores exists at one backend alone. Which one is
-// learnt from the ids in answers, and forgotten after a day or when ten
-// thousand newer ones were seen; an unknown id is asked for at each backend.
+// An object that a service stores exists at one resource alone. Which one is
+// learnt from the ids in answers, and forgotten after a day or when ten thousand
+// newer ones were seen; an unknown id is asked for at each backend. Items, of
+// which each response has several, have a smaller list of their own, so that
+// they do not push the others out.
 const (
 	maxStored = 10_000
+	maxItems  = 5_000
 	storedFor = 24 * time.Hour
 )
 
-// idPrefixes are what the ids of stored objects begin with (OpenAI's API
-// reference; Azure's files may begin with assistant-). A reasoning item is among
-// them as what is encrypted in it can be read by its maker alone.
-var idPrefixes = []string{
-	"resp_", "conv_", "rs_", "file-", "file_", "assistant-", "batch_", "thread_", "run_", "step_", "asst_", "vs_", "vsfb_", "cntr_",
-	"cfile_", "upload_", "part_", "ftjob-", "ftckpt_", "eval_", "evalrun_", "video_", "skill_", "chatcmpl-",
-}
+// A resource is what stores objects: the account behind one or more backends.
+// It outlives the configuration, and holds nothing of it.
+type resource struct{ _ byte }
 
-// itemPrefixes are those of the items of a response. Callers send items back
-// with all that is in them, which binds the request to nobody; only a reference
-// to one does.
-var itemPrefixes = []string{"msg_", "fc_", "ws_", "fs_", "ci_", "ig_", "mcp_"}
-
-func isID(s []byte) bool { return hasPrefix(s, idPrefixes) || hasPrefix(s, itemPrefixes) }
-
-// hasPrefix tells whether a text is a word that begins so.
-func hasPrefix(s []byte, prefixes []string) bool {
-	if len(s) > 128 {
-		return false
-	}
-	for _, prefix := range prefixes {
-		if len(s) > len(prefix) && string(s[:len(prefix)]) == prefix {
-			return !bytes.ContainsFunc(s, func(r rune) bool {
-				return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-			})
-		}
-	}
-	return false
-}
-
-// stored remembers which backend has which object. Its zero value is empty.
+// stored remembers which resource has which object. Its zero value is empty.
 type stored struct {
-	any    atomic.Bool // whether there was ever one
-	mu     sync.Mutex
+	any atomic.Bool // whether there was ever one
+	mu  sync.Mutex
+	shelf
+	items shelf
+}
+
+// A shelf is a list of ids, the one that was seen last in front.
+type shelf struct {
 	byID   map[string]*list.Element
-	recent list.List // of place, the one that was seen last in front
+	recent list.List // of place
 }
 
 type place struct {
 	id    string
-	home  *link
+	home  *resource
 	until time.Time
 }
 
-// put remembers that a backend has an object.
-func (s *stored) put(now time.Time, id string, home *link) {
+// put remembers that a resource has an object, whatever was known before: it
+// was found there.
+func (s *stored) put(now time.Time, id string, home *resource) {
+	s.add(now, objectID{id: id}, home, true)
+}
+
+// learn remembers that an answer of a resource told of an object. What is known
+// already stays where it is: an answer may tell of what is another's.
+func (s *stored) learn(now time.Time, id objectID, home *resource) {
+	s.add(now, id, home, false)
+}
+
+func (s *stored) add(now time.Time, id objectID, home *resource, moves bool) {
 	s.any.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if id.item {
+		s.items.add(now, id.id, home, moves, maxItems)
+	} else {
+		s.shelf.add(now, id.id, home, moves, maxStored)
+	}
+}
+
+func (s *shelf) add(now time.Time, id string, home *resource, moves bool, most int) {
 	if e := s.byID[id]; e != nil {
 		p := e.Value.(*place)
+		if p.home != home && !moves && !now.After(p.until) {
+			return
+		}
 		p.home, p.until = home, now.Add(storedFor)
 		s.recent.MoveToFront(e)
 		return
@@ -77,15 +81,22 @@ func (s *stored) put(now time.Time, id string, home *link) {
 	}
 	id = strings.Clone(id) // it may be a piece of something large
 	s.byID[id] = s.recent.PushFront(&place{id, home, now.Add(storedFor)})
-	if len(s.byID) > maxStored {
+	if len(s.byID) > most {
 		s.drop(s.recent.Back())
 	}
 }
 
-// find is the backend that has an object, nil when that is not known.
-func (s *stored) find(now time.Time, id string) *link {
+// find is the resource that has an object, nil when that is not known.
+func (s *stored) find(now time.Time, id string) *resource {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if home := s.shelf.find(now, id); home != nil {
+		return home
+	}
+	return s.items.find(now, id)
+}
+
+func (s *shelf) find(now time.Time, id string) *resource {
 	e := s.byID[id]
 	if e == nil {
 		return nil
@@ -98,58 +109,34 @@ func (s *stored) find(now time.Time, id string) *link {
 	return p.home
 }
 
-func (s *stored) drop(e *list.Element) {
+func (s *shelf) drop(e *list.Element) {
 	delete(s.byID, e.Value.(*place).id)
 	s.recent.Remove(e)
 }
 
-// pathIDs are the ids in an escaped path.
-func pathIDs(op string) (ids []string) {
-	for segment, rest := cutSegment(op); segment != ""; segment, rest = cutSegment(rest) {
-		if isID([]byte(segment)) {
-			ids = append(ids, segment)
-		}
-	}
-	return ids
-}
-
-// bodyIDs calls found for each string of a JSON text that binds it to a stored
-// object, until that says stop. Such a string stands under a key that says so:
-// what a caller or a tool wrote may look like an id, and so do "file_search"
-// and the keys themselves.
-func bodyIDs(text []byte, found func(id []byte) (more bool)) {
-	references := bytes.Contains(text, []byte(`"item_reference"`))
-	names := false // the values at hand are ids
-	for i := bytes.IndexByte(text, '"'); i >= 0; {
-		end := skipString(text, i)
-		if end < 0 {
-			return
-		}
-		s := text[i+1 : end-1]
-		next := skipSpace(text, end)
-		if next < len(text) && text[next] == ':' {
-			if names = namesID(s); string(s) == "metadata" {
-				// The caller's own notes, whatever they are called.
-				if next = skipValue(text, skipSpace(text, next+1)); next < 0 {
-					return
+// house gives each backend the resource that it is of: the one that its entry
+// had in an earlier configuration, or that another entry of the same account
+// has, now or before; else a new one.
+func house(backends, before []*backend) {
+	for _, b := range backends {
+		for _, others := range [...][]*backend{backends, before} {
+			for _, other := range others {
+				if b.home == nil && other.home != nil && b.sharesResource(other) {
+					b.home = other.home
 				}
 			}
-		} else if names && (hasPrefix(s, idPrefixes) || references && hasPrefix(s, itemPrefixes)) && !found(s) {
-			return
 		}
-		n := bytes.IndexByte(text[next:], '"')
-		if n < 0 {
-			return
+		if b.home == nil {
+			b.home = new(resource)
 		}
-		i = next + n
 	}
 }
 
-// namesID tells of a key whose value, or list of them, is of ids.
-func namesID(key []byte) bool {
-	switch string(key) {
-	case "id", "ids", "conversation", "container", "training_file", "validation_file":
-		return true
-	}
-	return bytes.HasSuffix(key, []byte("_id")) || bytes.HasSuffix(key, []byte("_ids"))
+// sharesResource tells whether two backends are entries of one resource: at the
+// same place, with the same account. A host of Azure's own is one resource,
+// whichever of its two keys or tokens it is asked with; elsewhere the key tells
+// the account.
+func (b *backend) sharesResource(other *backend) bool {
+	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
+		(b.key == other.key || b.dialect != OpenAI && other.dialect != OpenAI && ofAzure(b.host))
 }

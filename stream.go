@@ -21,7 +21,7 @@ type answerBody struct {
 	unhook func() bool // from the caller's context; nil if that cannot end
 
 	usage watcher
-	ids   watcher
+	ids   *idReader     // nil when there are none to learn
 	used  usage         // as the answer said last
 	tail  []byte        // the end of a stream so far, where an error event would be
 	idle  time.Duration // the longest silence; 0 when there is no limit
@@ -53,11 +53,11 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 	if !readable(resp.Header) {
 		return
 	}
-	if stateless[r.op] {
+	if r.stateless() {
 		b.usage = watcher{key: `"usage":`, limit: 1 << 10}
 	}
-	if r.refers() {
-		b.ids = watcher{key: `id":`, limit: 130} // container_id, output_file_id, … as well
+	if r.tellsIDs() {
+		b.ids = newIDReader(r, isStream(resp.Header))
 	}
 }
 
@@ -143,12 +143,8 @@ func (b *answerBody) watch(p []byte) {
 			}
 		}
 	}
-	if b.ids.key != "" {
-		for value := range b.ids.values(p) {
-			if id, ok := unquote(value); ok && isID([]byte(id)) {
-				b.send.call.transport.stored.put(time.Now(), id, d.backend.link)
-			}
-		}
+	if b.ids != nil {
+		b.ids.read(p, func(id objectID) { b.send.call.transport.stored.learn(time.Now(), id, d.backend.home) })
 	}
 }
 

@@ -75,6 +75,7 @@ func newSetup(cfg Config, old *setup) (s *setup, err error) {
 		}
 		backends = append(backends, n)
 	}
+	house(backends, old.table.backends)
 	cfg.Backends = nil
 	s = &setup{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
 	if s.base == nil {
@@ -124,7 +125,7 @@ func ownBase() *http.Transport {
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens, stores: t.stored.any.Load()}}
+	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
 	// A body that no attempt took is closed here.
 	defer c.body.close()

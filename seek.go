@@ -1,0 +1,182 @@
+package spillover
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// direct finds the route: the deployments of the model, or of all backends
+// where the request names none, or those of the resource that has the object
+// that the request is about. It stays nil for a model that nobody serves.
+func (c *call) direct() {
+	c.route = c.table.find(c.model)
+	switch {
+	case c.dots:
+		// It may lead to another deployment than the one that is named.
+		c.route = c.table.nameless.where(func(b *backend) bool { return b.models == nil })
+		return
+	case c.foundry:
+		c.route = c.toFoundry(c.route)
+		return
+	}
+	if c.route == nil && !c.stateless() && c.target.model == "" && !c.upgrades() {
+		// What is not about a deployment may name any model.
+		c.route, c.model = c.table.nameless, ""
+	}
+	if len(c.ids) == 0 || c.route == nil {
+		return
+	}
+	now := time.Now()
+	for _, id := range c.ids {
+		home := c.transport.stored.find(now, id.id)
+		if home == nil {
+			continue
+		}
+		for _, r := range [...]*route{c.route, c.table.nameless} {
+			if only := r.only(home); only != nil {
+				c.rest, c.route = c.route, only
+				return
+			}
+		}
+	}
+	c.seek(c.route)
+}
+
+// seek lets the request be asked around on a route.
+func (c *call) seek(r *route) { c.seeking, c.route, c.rest = true, r.free(), nil }
+
+// toFoundry is the route of an operation of Microsoft Foundry: backends of that
+// kind, or at the caller's own host.
+func (c *call) toFoundry(r *route) *route {
+	suits := func(b *backend) bool { return ofFoundry(b.host) || strings.EqualFold(b.host, c.URL.Host) }
+	for _, r := range [...]*route{r, c.table.nameless} {
+		if r != nil {
+			if r = r.where(suits); r != nil {
+				return r
+			}
+		}
+	}
+	return c.table.nameless
+}
+
+// where is the route to some backends, nil if it has none of them.
+func (r *route) where(suits func(*backend) bool) *route {
+	w := &route{model: r.model}
+	for _, t := range r.tiers {
+		var members []*deployment
+		for _, d := range t.members {
+			if suits(d.backend) {
+				members = append(members, d)
+			}
+		}
+		if len(members) > 0 {
+			w.tiers = append(w.tiers, t.with(members, new(shares), t.budget))
+		}
+	}
+	if len(w.tiers) == 0 {
+		return nil
+	}
+	return w
+}
+
+// only is the route to one resource, as far as the route has it.
+func (r *route) only(home *resource) *route {
+	return r.where(func(b *backend) bool { return b.home == home })
+}
+
+// misses tells whether an answer says that something the request is about does
+// not exist there: another resource may have it.
+func (c *call) misses(o outcome) bool {
+	switch {
+	case o.lacks || o.status != http.StatusNotFound && o.status != http.StatusBadRequest:
+		return false
+	case len(c.ids) > 0 && o.status == http.StatusNotFound:
+		return true
+	case len(c.ids) > 0:
+		return o.missing && (c.namesID(o.message) || !strings.ContainsAny(o.message, "'\"`"))
+	}
+	return o.missing && o.status == http.StatusNotFound && c.namesOwn(o.message)
+}
+
+// namesID tells whether a message has one of the ids that the request is about.
+func (c *call) namesID(message string) bool {
+	return slices.ContainsFunc(c.ids, func(id objectID) bool { return strings.Contains(message, id.id) })
+}
+
+// namesOwn tells whether a message names something that stands in the body,
+// other than the model.
+func (c *call) namesOwn(message string) bool {
+	if !c.body.present || !c.body.sendable() || c.body.again == nil {
+		return false
+	}
+	var words [][]byte
+	for word := range strings.FieldsFuncSeq(message, func(r rune) bool {
+		return r != '_' && r != '-' && r != ':' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	}) {
+		word = strings.Trim(word, ":-")
+		if len(words) < maxIDs && len(word) > 3 && len(word) <= maxIDLength && strings.ContainsAny(word, "_-0123456789") && word != c.model && word != c.naming.model {
+			words = append(words, []byte(`"`+word+`"`))
+		}
+	}
+	named := false
+	if len(words) > 0 {
+		_ = c.body.peekAgain(func(text []byte) {
+			named = slices.ContainsFunc(words, func(w []byte) bool { return bytes.Contains(text, w) })
+		})
+	}
+	return named
+}
+
+// miss takes note of an answer that says that something does not exist there.
+// Where the home was known the others are asked after it; a response that its
+// maker does not find may be found a moment later.
+func (c *call) miss(o outcome) {
+	switch {
+	case c.rest != nil:
+		c.missed, c.again = true, o.unfound && !c.askedAgain
+	case !c.seeking:
+		c.seek(c.route)
+	}
+}
+
+// widen goes on with the others where the home of an object says that it has it
+// not. The answer is kept: if nobody has it, it is the one to hand over.
+func (c *call) widen() bool {
+	if !c.missed || c.final || !c.body.sendable() || c.failure.Response == nil {
+		return false
+	}
+	c.missed = false
+	if c.again {
+		c.again, c.askedAgain = false, true
+		c.failure.discard()
+		c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return slices.Contains(c.unfit, d) })
+		c.unfit = c.unfit[:0]
+		return true
+	}
+	c.absence, c.failure = c.failure, kept{}
+	c.seek(c.rest)
+	return true
+}
+
+// notFoundStatus tells of the statuses that say, of an object that is asked
+// around for, that it is not there.
+func notFoundStatus(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusBadRequest
+}
+
+// sayings are how messages say that something is not there.
+var sayings = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
+
+// saysMissing tells of an error that something does not exist.
+func (e serviceError) saysMissing() bool {
+	for _, code := range []looseString{e.Code, e.Type} {
+		if c := strings.ToLower(strings.ReplaceAll(string(code), "_", "")); strings.Contains(c, "notfound") {
+			return true
+		}
+	}
+	m := strings.ToLower(string(e.Message))
+	return slices.ContainsFunc(sayings, func(s string) bool { return strings.Contains(m, s) })
+}
