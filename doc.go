@@ -83,10 +83,12 @@ caller's to see, counts against the deployment and is never begun again. With
 # Stored objects
 
 What is about a stored object (a response, a conversation, a file, a batch, a
-thread, a vector store, …) goes to the backend that made it, whether its id is in
-the path or in the body, and waits for no other: it exists nowhere else. Ids are
-learnt from the answers that pass, at most ten thousand of them, for a day. For
-an id that is not known each backend is asked in turn while they answer 404.
+thread, a vector store, …) goes to the resource that made it, whether its id is in
+the path or in the body, and waits for no other: it exists nowhere else. Backends
+at the same place with the same account are one resource. Ids are learnt from the
+answers that pass, at most ten thousand of them, for a day. For an id that is not
+known, or not found where it should be, each backend is asked in turn while they
+answer that it does not exist. docs/operations.md lists where models and ids are.
 
 # What is told
 

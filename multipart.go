@@ -108,6 +108,7 @@ type formReader struct {
 	offset int // of the window in the form
 	at     int // in the window: the boundary at hand
 	ended  bool
+	head   *bufio.Reader // for headers; nil until there is one to read
 }
 
 // dash is the boundary as a line begins with it.
@@ -205,8 +206,12 @@ func (f *formReader) part(tree *keyNode) (n *keyNode, text formText, to int, ok 
 	if end >= 0 {
 		limit = end
 	}
-	n, from := wantedPart(f.window[head:min(limit, head+maxPartHead)], tree)
-	if n == nil {
+	n, from := f.wanted(f.window[head:min(limit, head+maxPartHead)], tree)
+	switch {
+	case n == nil && end >= 0:
+		f.at = end + 2
+		return nil, formText{}, 0, true
+	case n == nil:
 		f.at = head
 		return nil, formText{}, 0, f.next()
 	}
@@ -235,17 +240,21 @@ func endsBoundary(text []byte) bool {
 	return len(text) == 0 || bytes.IndexByte([]byte(" \t\r\n"), text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
 }
 
-// wantedPart is the node that a part is at, if it is a text that is looked for,
-// and where its content begins. The part begins with what is left of its
-// boundary's line.
-func wantedPart(part []byte, tree *keyNode) (n *keyNode, from int) {
+// wanted is the node that a part is at, if it is a text that is looked for, and
+// where its content begins. The part begins with what is left of its boundary's
+// line.
+func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
 	if !mayBeWanted(part, tree) {
 		return nil, 0
 	}
 	_, rest, _ := bytes.Cut(part, []byte("\r\n"))
 	src := bytes.NewReader(rest)
-	r := bufio.NewReader(src)
-	h, err := textproto.NewReader(r).ReadMIMEHeader()
+	if f.head == nil {
+		f.head = bufio.NewReader(src)
+	} else {
+		f.head.Reset(src)
+	}
+	h, err := textproto.NewReader(f.head).ReadMIMEHeader()
 	if err != nil || h.Get("Content-Transfer-Encoding") != "" {
 		return nil, 0
 	}
@@ -263,7 +272,7 @@ func wantedPart(part []byte, tree *keyNode) (n *keyNode, from int) {
 	if n == tree {
 		return nil, 0
 	}
-	return n, len(part) - src.Len() - r.Buffered()
+	return n, len(part) - src.Len() - f.head.Buffered()
 }
 
 // mayBeWanted tells, at little cost, whether the header of a part has one of the
@@ -271,6 +280,10 @@ func wantedPart(part []byte, tree *keyNode) (n *keyNode, from int) {
 func mayBeWanted(part []byte, tree *keyNode) bool {
 	if end := bytes.Index(part, []byte("\r\n\r\n")); end >= 0 {
 		part = part[:end]
+	}
+	const disposition = "form-data"
+	if len(part) < len(disposition) || !bytes.Contains(part, []byte(disposition)) && !bytes.Contains(bytes.ToLower(part), []byte(disposition)) {
+		return false
 	}
 	for name := range tree.children {
 		if bytes.Contains(part, []byte(name)) {

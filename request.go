@@ -146,8 +146,9 @@ func (r *request) scan() error {
 			return nil // an upload: of no model
 		}
 	}
+	seen := 0
 	if err := r.body.peek(func(text []byte) {
-		if form {
+		if seen = len(text); form {
 			w.readForm(contentType, bytes.NewReader(text))
 			return
 		}
@@ -163,8 +164,10 @@ func (r *request) scan() error {
 	}); err != nil {
 		return err
 	}
-	if err := r.scanOn(&w, form, contentType); err != nil {
-		return err
+	if seen >= maxBuffered {
+		if err := r.scanOn(&w, form, contentType); err != nil {
+			return err
+		}
 	}
 	r.naming, r.ids = w.naming, append(r.ids, w.ids...)
 	if spec.has(baseModel) {
@@ -176,7 +179,7 @@ func (r *request) scan() error {
 // scanOn looks for the model behind what peek shows of a large body. It keeps
 // nothing of it, so the body must be one that can be had again.
 func (r *request) scanOn(w *bodyWalk, form bool, contentType string) error {
-	if w.naming.named || r.body.again == nil || r.body.own != nil || r.body.length >= 0 && r.body.length <= maxBuffered || r.spec().has(baseModel) {
+	if w.naming.named || r.body.again == nil || r.spec().has(baseModel) {
 		return nil
 	}
 	src, err := r.body.again()

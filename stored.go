@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,8 +24,7 @@ type resource struct{ _ byte }
 
 // stored remembers which resource has which object. Its zero value is empty.
 type stored struct {
-	any atomic.Bool // whether there was ever one
-	mu  sync.Mutex
+	mu sync.Mutex
 	shelf
 	items shelf
 }
@@ -56,7 +54,6 @@ func (s *stored) learn(now time.Time, id objectID, home *resource) {
 }
 
 func (s *stored) add(now time.Time, id objectID, home *resource, moves bool) {
-	s.any.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id.item {
