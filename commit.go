@@ -26,7 +26,7 @@ var errUnfinished = errors.New("the stream ended before it was complete")
 //
 // With an error there was no stream to speak of.
 func (c *call) commit(resp *http.Response, s *sending) (held []byte, o outcome, err error) {
-	whole := c.cfg.HoldStreams && generates(c.op) // of others it is not known how they end
+	whole := c.cfg.HoldStreams
 	limit := maxPreamble
 	held = make([]byte, 0, 4<<10)
 	judged, begun, ended := 0, false, endings(nil)
@@ -96,5 +96,5 @@ func (c *call) judgeProblem(resp *http.Response, problem []byte) outcome {
 // knows how to read.
 func (c *call) streamed(resp *http.Response) bool {
 	return resp.StatusCode == http.StatusOK && isStream(resp.Header) && field(resp.Header, "Content-Encoding") == "" &&
-		c.spec().has(streamJudged)
+		(c.op == "chat/completions" || c.op == "completions" || c.op == "responses")
 }

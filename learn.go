@@ -25,7 +25,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
-		if o.verdict == served && c.route == c.table.others {
+		if o.verdict == served && c.route != nil && c.route.model == manyModels && c.route == c.table.others {
 			c.table.promote(c.model)
 		}
 		c.discard()

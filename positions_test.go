@@ -204,7 +204,7 @@ func TestCallersDataIsNoProtocol(t *testing.T) {
 		`POST /v1/responses {"model":"m","user":"file-1","safety_identifier":"file-1"}`,
 		`POST /v1/chat/completions {"model":"m","metadata":{"file_id":"file-1"},"messages":[{"role":"user","content":"\"file_id\":\"file-1\""}]}`,
 		`POST /v1/chat/completions {"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"file-1","function":{"arguments":"{\"file_id\":\"file-1\"}"}}]}]}`,
-		`POST /v1/vector_stores/vs_9/search {"query":"file-1","filters":{"file_id":"file-1"}}`,
+		`POST /v1/moderations {"model":"m","input":"file-1","file_id":"file-1"}`,
 		`POST /v1/vector_stores {"name":"x","metadata":{"file_ids":["file-1"]},"attributes":{"file_id":"file-1"}}`,
 		`POST /v1/embeddings {"model":"m","input":"x","file_id":"file-1"}`,
 	} {
@@ -306,7 +306,7 @@ func TestNotFoundIsAskedAround(t *testing.T) {
 			require.Empty(t, resp.Header.Get("X-Spillover-Synthesized"))
 			for _, r := range tr.table().all() {
 				for d := range r.all {
-					require.True(t, d.available(time.Now()))
+					require.True(t, d.accepts(time.Now()))
 					require.Zero(t, d.failed.Load(), "and nobody is to blame")
 				}
 			}
