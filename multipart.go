@@ -281,12 +281,13 @@ func mayBeWanted(part []byte, tree *keyNode) bool {
 	if end := bytes.Index(part, []byte("\r\n\r\n")); end >= 0 {
 		part = part[:end]
 	}
-	const disposition = "form-data"
-	if len(part) < len(disposition) || !bytes.Contains(part, []byte(disposition)) && !bytes.Contains(bytes.ToLower(part), []byte(disposition)) {
-		return false
-	}
+	named := false
 	for name := range tree.children {
-		if bytes.Contains(part, []byte(name)) {
+		named = named || bytes.Contains(part, []byte(name))
+	}
+	const disposition = "form-data"
+	for i := 0; named && i+len(disposition) <= len(part); i++ {
+		if bytes.EqualFold(part[i:i+len(disposition)], []byte(disposition)) {
 			return true
 		}
 	}
