@@ -40,6 +40,7 @@ type naming struct {
 	pictured   int64  // bytes of the pictures
 	cacheKey   string // prompt_cache_key
 	background bool   // the answer is stored and made later: it is begun once
+	streams    bool   // the answer is to be a stream of events
 	given      uint64 // which of the fields are there that backends set
 	capped     bool   // a maximum of output tokens is, under either name
 	whole      bool   // all of the body was read
@@ -211,6 +212,8 @@ func findNaming(text []byte, usual string, fields []string) naming {
 			n.cacheKey, _ = unquote(value.in(text))
 		case isKey(k, "background"):
 			n.background = string(value.in(text)) == "true"
+		case isKey(k, "stream"):
+			n.streams = string(value.in(text)) == "true"
 		}
 	}
 	brace := skipSpace(text, 0)
