@@ -124,7 +124,7 @@ func readEvent(event []byte) (name, data []byte) {
 	for len(event) > 0 {
 		line := event
 		if i := lineEnd(event); i >= 0 {
-			line, event = event[:i], event[i+1:]
+			line, event = event[:i], event[i+1:] // of CR LF a blank line is left
 		} else {
 			event = nil
 		}
@@ -181,9 +181,9 @@ func judgeEvent(name, data []byte) (t tone, problem []byte) {
 		return ending, nil
 	case choices != nil && choices[0] != '[' && string(choices) != "null":
 		return content, nil
-	case choices != nil && !carriesChoice(choices):
+	case choices != nil && !carries(choices, true):
 		return preamble, nil
-	case choices == nil && object && !carries(data, bytes.HasSuffix(kind, []byte(`.done"`)), 0):
+	case choices == nil && object && !carries(data, bytes.HasSuffix(kind, []byte(`.done"`))):
 		return preamble, nil
 	}
 	return content, nil
@@ -208,70 +208,55 @@ func endsStream(kind []byte) bool {
 	return false
 }
 
-// carriesChoice tells whether a chunk of a completion has anything in it: Azure
-// begins with one about the prompt, and both services with one for the role.
-func carriesChoice(choices []byte) bool {
-	for choice := range elements(choices) {
-		for key, value := range members(choice) {
-			v := value.in(choice)
-			switch string(key.in(choice)) {
-			case `"text"`, `"delta"`, `"message"`:
-				if carries(v, true, 0) {
-					return true
-				}
-			case `"finish_reason"`:
-				if isReason(v) {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
 // isReason tells whether a choice ends: some services send "" or "null" where
 // the others have null.
 func isReason(value []byte) bool {
-	return len(value) > 2 && value[0] == '"' && string(value) != `"null"`
+	return len(value) > 2 && value[0] == '"' && value[1] != '"' && !bytes.HasPrefix(value, []byte(`"null"`))
 }
 
-// carries tells whether a JSON value of an event has anything in it that a
-// caller waits for: text, arguments, audio, a picture, all of which are strings
-// that are not empty. Numbers, and what is under the keys that only keep the
-// books, announce or repeat. What is encrypted can be read by nobody: it counts
-// where it is final.
-func carries(value []byte, final bool, depth int) bool {
-	const deepest = 16 // what is further down is not understood
-	switch {
-	case len(value) == 0:
-		return false
-	case value[0] == '"':
-		return len(value) > 2
-	case depth == deepest:
-		return value[0] == '{' || value[0] == '['
-	case value[0] == '[':
-		for v := range elements(value) {
-			if carries(v, final, depth+1) {
+// carries tells whether the JSON of an event has anything in it that a caller
+// waits for: text, arguments, audio, a picture, all of which are strings that
+// are not empty, or the reason why a choice ends. Numbers are not, nor what is
+// under the keys that only keep the books, announce or repeat. What is
+// encrypted nobody can read: it counts where it is final.
+func carries(text []byte, final bool) bool {
+	books := false // the values at hand are under such a key
+	for i := bytes.IndexByte(text, '"'); i >= 0; {
+		end := skipString(text, i)
+		if end < 0 {
+			return false
+		}
+		s := text[i+1 : end-1]
+		next := skipSpace(text, end)
+		if next < len(text) && text[next] == ':' {
+			if next = skipSpace(text, next+1); next == len(text) {
+				return false
+			}
+			value := text[next:]
+			if string(s) == "finish_reason" && isReason(value) {
 				return true
 			}
-		}
-	case value[0] == '{':
-		for key, at := range members(value) {
-			k, v := key.in(value), at.in(value)
-			if k = k[1 : len(k)-1]; keepsBooks(k, v) || !final && string(k) == "encrypted_content" {
-				continue
+			books = keepsBooks(s, value[0]) || !final && string(s) == "encrypted_content"
+			if books && (value[0] == '{' || value[0] == '[') {
+				if next = skipValue(text, next); next < 0 {
+					return false
+				}
 			}
-			if carries(v, final, depth+1) {
-				return true
-			}
+		} else if !books && len(s) > 0 {
+			return true
 		}
+		n := bytes.IndexByte(text[next:], '"')
+		if n < 0 {
+			return false
+		}
+		i = next + n
 	}
 	return false
 }
 
 // keepsBooks tells of a member that is about the event, the item or the request
 // and nothing of the answer itself, by its key.
-func keepsBooks(key, value []byte) bool {
+func keepsBooks(key []byte, value byte) bool {
 	switch string(key) {
 	case "type", "object", "status", "state", "role", "model", "phase", "id", "ids", "index", "event", "channel", "provider", "reason",
 		"created", "timestamp", "time", "ts", "seq", "sequence", "version", "obfuscation", "padding",
@@ -279,9 +264,9 @@ func keepsBooks(key, value []byte) bool {
 		"usage", "logprobs", "metadata", "headers", "prompt_annotations":
 		return true
 	case "response": // an echo of the request
-		return value[0] == '{'
+		return value == '{'
 	case "message": // to people, where it is no object with content of its own
-		return value[0] == '"'
+		return value == '"'
 	}
 	if i := bytes.LastIndexByte(key, '_'); i >= 0 {
 		switch string(key[i+1:]) {

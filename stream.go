@@ -181,8 +181,12 @@ func (b *answerBody) learn(p []byte) bool {
 	suspect := b.watcher.suspect
 	b.watcher.suspect = false
 	for event, split := range b.events.events(p) {
-		if suspect || split || b.idle > 0 && !b.spoke {
+		switch {
+		case suspect, split:
 			b.judge(event)
+		case b.idle > 0 && !b.spoke:
+			_, data := readEvent(event)
+			b.spoke = len(data) > 0 && (data[0] != '{' || carries(data, true))
 		}
 	}
 	return true

@@ -88,6 +88,9 @@ func (w *watcher) keep(p []byte) {
 
 // partial is how long an end of p is that a key begins with.
 func (w *watcher) partial(p []byte) (longest int) {
+	if len(p) == 0 || p[len(p)-1] == '\n' {
+		return 0 // as events end
+	}
 	for _, key := range w.keys {
 		for n := min(len(p), len(key.name)-1); n > longest; n-- {
 			if string(p[len(p)-n:]) == key.name[:n] {
@@ -101,46 +104,40 @@ func (w *watcher) partial(p []byte) (longest int) {
 // find is the first key that is there, and where it ends, or -1. There are
 // fewer colons than anything else that a key has.
 func (w *watcher) find(p []byte) (key, end int) {
-	for from := 0; ; from = end {
-		i := bytes.IndexByte(p[from:], ':')
+	for end = 2; end < len(p); end++ {
+		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
-			return 0, -1
+			break
 		}
-		if end = from + i + 1; end < 2 {
-			continue
-		}
-		if p[end-2] == '"' {
+		end += i
+		last, quote := p[end-2], p[end-1]
+		if quote == '"' {
 			for key := range w.keys {
-				if hasSuffix(p[:end], w.keys[key].name) {
-					return key, end
+				if name := w.keys[key].name; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
+					return key, end + 1
 				}
 			}
 		}
-		if w.failures && !w.suspect {
-			w.suspect = mayFail(p, end)
+		// "error", "type" and event.
+		if w.failures && (quote == '"' && (last == 'r' || last == 'e') || quote == 't' || quote == ' ') {
+			w.suspect = w.suspect || mayFail(p, end)
 		}
 	}
+	return 0, -1
 }
 
 func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
 
-// mayFail tells whether the key or the field that ends at a colon is one by
-// which an event fails, as far as that can be told at a glance.
-func mayFail(p []byte, end int) bool {
-	name := p[:end-1]
-	switch c := name[len(name)-1]; c {
-	case ' ', '\t', '\n', '\r':
-		name = bytes.TrimRight(name, " \t\r\n")
-	case '"', 't':
-	default:
-		return false
-	}
-	value := bytes.TrimLeft(p[end:min(end+24, len(p))], " \t\r\n")
+// mayFail tells whether the key or the field before a colon is one by which an
+// event fails, as far as that can be told at a glance.
+func mayFail(p []byte, colon int) bool {
+	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
+	value := p[from:min(from+len(`"response.failed"`), len(p))]
 	switch {
 	case hasSuffix(name, `"error"`):
 		return !bytes.HasPrefix(value, []byte("null"))
 	case hasSuffix(name, `"type"`):
-		return bytes.HasPrefix(value, []byte(`"error"`)) || bytes.HasPrefix(value, []byte(`"response.failed"`))
+		return bytes.HasPrefix(value, []byte(`"error"`)) || string(value) == `"response.failed"`
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
 	}
