@@ -258,14 +258,14 @@ func carries(text []byte, final bool) bool {
 // and nothing of the answer itself, by its key.
 func keepsBooks(key []byte, value byte) bool {
 	switch string(key) {
-	case "type", "object", "status", "state", "role", "model", "phase", "id", "ids", "index", "event", "channel", "provider", "reason",
+	case "type", "object", "status", "state", "role", "model", "phase", "execution", "id", "ids", "index", "event", "channel", "provider", "reason",
 		"created", "timestamp", "time", "ts", "seq", "sequence", "version", "obfuscation", "padding",
 		"size", "quality", "background", "format", "speaker",
 		"usage", "logprobs", "metadata", "headers", "prompt_annotations":
 		return true
 	case "response": // an echo of the request
 		return value == '{'
-	case "message": // to people, where it is no object with content of its own
+	case "message", "action": // to people, and what is about to be done, where it is no object with more in it
 		return value == '"'
 	}
 	if i := bytes.LastIndexByte(key, '_'); i >= 0 {

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -185,11 +186,19 @@ func (b *answerBody) learn(p []byte) bool {
 		case suspect, split:
 			b.judge(event)
 		case b.idle > 0 && !b.spoke:
-			_, data := readEvent(event)
-			b.spoke = len(data) > 0 && (data[0] != '{' || carries(data, true))
+			b.spoke = speaks(event)
 		}
 	}
 	return true
+}
+
+// speaks tells whether an event that is not suspect has content.
+func speaks(event []byte) bool {
+	if i := bytes.IndexByte(event, '{'); i >= 0 && event[0] != ':' {
+		return carries(event[i:], true)
+	}
+	t, _ := judgeEvent(readEvent(event))
+	return t != preamble
 }
 
 // judge reads an event of a stream that is the caller's.
