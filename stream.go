@@ -186,14 +186,14 @@ func (b *answerBody) learn(p []byte) bool {
 		case suspect, split:
 			b.judge(event)
 		case b.idle > 0 && !b.spoke:
-			b.spoke = speaks(event)
+			b.spoke = hasContent(event)
 		}
 	}
 	return true
 }
 
-// speaks tells whether an event that is not suspect has content.
-func speaks(event []byte) bool {
+// hasContent tells whether an event that is not suspect has content.
+func hasContent(event []byte) bool {
 	if i := bytes.IndexByte(event, '{'); i >= 0 && event[0] != ':' {
 		return carries(event[i:], true)
 	}
