@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -103,7 +104,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	resp, o, err := c.send(s, out)
 	if !s.relax() && err == nil {
 		resp.Body.Close()
-		err = s.cause
+		err = s.limits.cause
 	}
 	a.trip = s.trip
 	s.hear(err == nil && o.verdict == served, err == nil)
@@ -154,27 +155,44 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		c.tell(&b.health, s.d, now, wellBy(resp))
 	}
 	var o outcome
+	var held []byte
 	switch {
 	case resp.StatusCode >= 400:
-		s.relax()
-		text := detach(c.Context(), resp, s)
-		o = judge(resp.StatusCode, resp.Header, text, c.op, time.Now())
+		text, known := c.detach(resp, s)
+		o = judge(resp.StatusCode, resp.Header, inflated(resp.Header, text), c.op, time.Now())
+		if o.verdict == answered && !known && c.repeatable() {
+			// What it refuses the request for is not known, and may be this
+			// deployment's alone.
+			o.verdict = declined
+		}
+		return resp, c.reconsider(s.d, o), nil
 	case c.streamed(resp):
-		var held []byte
-		if held, o, err = c.commit(resp, s); err != nil {
+		h, err := c.commit(resp, s)
+		if err != nil {
 			resp.Body.Close()
-			return nil, o, err
+			return nil, h.judged, err
 		}
-		if o.verdict == served && !spilled(resp.Header) {
-			s.d.stream.observe(time.Now(), float64(time.Since(s.sent)))
+		if !h.plain {
+			if o = h.judged; o.verdict == served && h.begun && !spilled(resp.Header) {
+				s.d.stream.observe(time.Now(), float64(time.Since(s.sent)))
+			}
+			c.handOver(resp, s, h)
+			return resp, c.reconsider(s.d, o), nil
 		}
-		c.handOver(resp, s, held)
-	default:
-		if !spilled(resp.Header) {
-			s.took = now.Sub(s.sent)
+		held = h.held
+	case b.headerTimeout > 0 && c.stateless() && resp.StatusCode < 300 && resp.Body != http.NoBody:
+		// The answer has not begun before its body has.
+		held = make([]byte, 512)
+		n, err := io.ReadAtLeast(resp.Body, held, 1)
+		if held = held[:n]; err != nil && err != io.EOF {
+			resp.Body.Close()
+			return nil, outcome{}, s.explain(err)
 		}
-		c.handOver(resp, s, nil)
 	}
+	if !spilled(resp.Header) {
+		s.took = now.Sub(s.sent)
+	}
+	c.handOver(resp, s, &hold{held: held, plain: true, begun: true})
 	return resp, c.reconsider(s.d, o), nil
 }
 
@@ -195,29 +213,37 @@ func (c *call) reconsider(d *deployment, o outcome) outcome {
 }
 
 // handOver makes an answer one that is learnt from while the caller reads it.
-func (c *call) handOver(resp *http.Response, s *sending, held []byte) {
+func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
+	if spilled(resp.Header) {
+		s.d.pressed.set(time.Now().Add(pressureLasts))
+	}
+	if resp.Body == http.NoBody {
+		// There is nothing to read, and so nothing that its caller must close.
+		s.fate.Store(endedWhole)
+		s.cost.Store(c.tokens)
+		s.end()
+		return
+	}
 	b := &c.answer
 	if b.send != nil {
 		b = new(answerBody) // an earlier attempt's has it
 	}
-	b.held = held
-	if isStream(resp.Header) {
-		b.idle = s.d.backend.idleTimeout
+	b.held = h.held
+	b.begun = h.begun || c.repeatable()
+	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket is silent, and ends, as it likes
+		b.idle, b.silent = s.d.backend.idleTimeout, errIdleTimeout
+		b.blames = h.judged.verdict == served // and once
 	}
-	if c.streamed(resp) {
-		b.tail = make([]byte, 0, maxTail)
+	if !h.plain {
 		s.header = resp.Header
+		b.events = new(eventReader)
 	}
 	s.streak = c.streak(s.d)
 	b.learnFrom(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
 		headerIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), objectID{id: id}, s.d.backend.home) })
 	}
-	b.blames = resp.StatusCode != http.StatusSwitchingProtocols // a WebSocket ends as it likes
 	b.hand(c.Context(), resp, s)
-	if spilled(resp.Header) {
-		s.d.pressed.set(time.Now().Add(pressureLasts))
-	}
 }
 
 // checked holds a base to the contract: an answer or an error, and an answer

@@ -62,17 +62,19 @@ type Backend struct {
 	// they are sent as they stand in the file.
 	Defaults map[string]any
 
-	// HeaderTimeout is how long an attempt may take until the header of its
-	// answer is there and, for a stream, its first content; then the request
-	// moves on. It counts from the send, the time to connect and to send the
-	// body included. JSON answers come with their header at the end: allow for
-	// the longest. 0 means no limit.
+	// HeaderTimeout is how long an attempt may take until its answer begins:
+	// with the first byte of its body or, for a stream, with its first content,
+	// which keep-alive events are not. Then the request fails over. It counts
+	// from the send, the time to connect and to send the body included. JSON
+	// answers usually come as a whole at their end: allow for the longest. For
+	// operations that store something it ends with the header. 0 means no limit.
 	HeaderTimeout time.Duration
 
-	// IdleTimeout is the longest silence inside a stream after its first
-	// content. Then the caller's read fails with an error whose Timeout method
-	// reports true; with [Config.HoldStreams] the request moves on. 0 means no
-	// limit.
+	// IdleTimeout is the longest silence inside an answer after it has begun.
+	// In a stream only content ends a silence: events and comments that keep
+	// the connection alive do not. Then the caller's read fails with an error
+	// whose Timeout method reports true; with [Config.HoldStreams] the request
+	// fails over. 0 means no limit.
 	IdleTimeout time.Duration
 }
 

@@ -1,11 +1,13 @@
 package spillover
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,67 +21,139 @@ const (
 // errUnfinished is what a stream ended with before it was complete.
 var errUnfinished = errors.New("the stream ended before it was complete")
 
-// commit reads an event stream up to where it belongs to the caller: its first
-// event with content, or with HoldStreams its end. An error until then is
-// judged as the status it stands for, and so moves the request on. What was
-// read is held, and is the beginning of what the caller reads.
-//
-// With an error there was no stream to speak of.
-func (c *call) commit(resp *http.Response, s *sending) (held []byte, o outcome, err error) {
-	whole := c.cfg.HoldStreams
-	limit := maxPreamble
-	held = make([]byte, 0, 4<<10)
-	judged, begun, ended := 0, false, endings(nil)
-	for {
-		// What ends the stream without a blank line is its last event all the same.
-		for rest := held[judged:]; len(rest) > 0; rest = held[judged:] {
-			n := cutEvent(rest)
-			last := n == 0
-			if last && err != io.EOF {
-				break
-			}
-			if last {
-				n = len(rest)
-			}
-			judged += n
-			name, data := readEvent(rest[:n])
-			switch t, problem := judgeEvent(name, data); {
-			case t == failing:
-				return held, c.judgeProblem(resp, problem), nil
-			case last && t == content && !json.Valid(data):
-				// A part of an event is no content: nothing of it can be used.
-			case t == ending, t == content && !whole:
-				return held, outcome{}, nil
-			case t == content:
-				if !begun {
-					s.relax()
-					begun, limit, ended = true, maxHeld, endings{}
-				}
-				ended.note(data)
-			}
-		}
-		switch {
-		case err == io.EOF && ended.all():
-			return held, outcome{}, nil
-		case err == io.EOF:
-			// A refusal that is nothing but a header (wire: a 200 stream has
-			// Retry-After only when it is one).
-			if o := c.judgeProblem(resp, nil); o.wait > 0 && !begun {
-				return held, o, nil
-			}
-			return held, outcome{}, errUnfinished
-		case err != nil:
-			return held, outcome{}, s.explain(err)
-		case len(held) > limit:
-			return held, outcome{}, nil
-		}
-		if begun {
-			s.limit(s.d.backend.idleTimeout, errIdleTimeout)
-		}
-		held = slices.Grow(held, 4<<10)
+// A hold is a stream that is read up to where it belongs to the caller: its
+// first event with content, or with HoldStreams its end. An error until then is
+// judged as the status it stands for, and so fails over. What was read is the
+// beginning of what the caller reads.
+type hold struct {
+	call   *call
+	send   *sending
+	resp   *http.Response
+	held   []byte
+	events eventReader
+	ends   endState
+	begun  bool    // there was content
+	over   bool    // it need not be held any longer
+	judged outcome // of an error
+	sniff  []byte  // the beginning of what may be no stream; nil once that is known
+	plain  bool    // it is none
+
+	inflater *inflater // of a compressed stream
+}
+
+// commit holds an event stream until it is the caller's. With an error there
+// was no stream to speak of.
+func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
+	h = &hold{call: c, send: s, resp: resp, held: make([]byte, 0, 4<<10)}
+	if !isStream(resp.Header) {
+		h.sniff = []byte{}
+	}
+	if encoding := encodingOf(resp.Header); encoding != "" {
+		h.inflater = newInflater(encoding, h.feed)
+		defer h.inflater.close()
+	}
+	for err == nil {
+		h.held = slices.Grow(h.held, 4<<10)
 		var n int
-		n, err = resp.Body.Read(held[len(held):cap(held)])
-		held = held[:len(held)+n]
+		n, err = resp.Body.Read(h.held[len(h.held):cap(h.held)])
+		p := h.held[len(h.held) : len(h.held)+n]
+		h.held = h.held[:len(h.held)+n]
+		switch {
+		case h.inflater == nil:
+			h.feed(p)
+		case !h.inflater.feed(p):
+			return h, nil // it cannot be read: it is the caller's
+		}
+		if h.over || err == nil && (len(h.held) > maxHeld || !h.begun && len(h.held) > maxPreamble) {
+			return h, nil
+		}
+	}
+	if err != io.EOF {
+		return h, s.explain(err)
+	}
+	// What ends the stream without a blank line is its last event all the same.
+	if h.sniff != nil && !h.looksLikeEvents(true) {
+		return h, nil
+	}
+	if len(h.events.part) > 0 {
+		h.event(h.events.part, true)
+	}
+	switch {
+	case h.over, h.begun && h.ends.whole():
+		return h, nil
+	case !h.begun:
+		// A refusal may be nothing but a header: a stream has Retry-After only
+		// when it is one.
+		if o := c.judgeProblem(resp, nil); o.wait > 0 {
+			h.judged = o
+			return h, nil
+		}
+	}
+	return h, errUnfinished
+}
+
+// feed reads a further piece of the stream. It is false when nothing more
+// needs to be read.
+func (h *hold) feed(p []byte) bool {
+	if h.sniff != nil {
+		if h.sniff = append(h.sniff, p...); !h.looksLikeEvents(false) {
+			return !h.over
+		}
+		p, h.sniff = h.sniff, nil
+	}
+	for event := range h.events.events(p) {
+		if h.event(event, false); h.over {
+			return false
+		}
+	}
+	return true
+}
+
+// looksLikeEvents tells whether what has no Content-Type of a stream is one, or
+// the JSON object of an error in the place of one. What is neither is the
+// caller's at once.
+func (h *hold) looksLikeEvents(all bool) bool {
+	text := bytes.TrimLeft(bytes.TrimPrefix(h.sniff, []byte("\ufeff")), " \t\r\n")
+	for _, start := range [...]string{"data:", "event:", "id:", "retry:", ":", "{"} {
+		switch {
+		case bytes.HasPrefix(text, []byte(start)):
+			return true
+		case !all && len(h.sniff) < 1<<10 && strings.HasPrefix(start, string(text)):
+			return false // that is not known yet
+		}
+	}
+	if all && len(text) == 0 && h.call.naming.streams {
+		return true // it broke off before it began
+	}
+	h.over, h.plain = true, true
+	return false
+}
+
+// event judges an event. cut tells of the last one, which has no blank line
+// behind it.
+func (h *hold) event(event []byte, cut bool) {
+	name, data := readEvent(event)
+	t, problem := judgeEvent(name, data)
+	whole := h.call.cfg.HoldStreams && h.call.repeatable()
+	switch {
+	case t == failing:
+		h.over, h.judged = true, h.call.judgeProblem(h.resp, problem)
+	case t == ending:
+		h.over = true
+	case cut && t == content && !json.Valid(data):
+		// A part of an event is no content: nothing of it can be used.
+	case t == content && !whole:
+		h.over, h.begun = true, true
+	case t == content:
+		// Only content ends a silence.
+		h.send.relax()
+		h.send.limit(h.send.d.backend.idleTimeout, errIdleTimeout)
+		h.begun = true
+		h.ends.note(data)
+	case len(data) > 0 && !h.call.repeatable():
+		// It cannot be sent again: there is nothing to hold it for, and its
+		// caller may need the id of what was begun.
+		h.over = true
 	}
 }
 
@@ -92,9 +166,19 @@ func (c *call) judgeProblem(resp *http.Response, problem []byte) outcome {
 	return judge(status, h, problem, c.op, time.Now())
 }
 
-// streamed tells whether an answer is a stream of events that this package
-// knows how to read.
+// streamed tells whether an answer is, or may be, a stream of events that is
+// judged: those of all operations that leave nothing behind at the service.
+// Some gateways leave out what type it is.
 func (c *call) streamed(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusOK && isStream(resp.Header) && field(resp.Header, "Content-Encoding") == "" &&
-		(c.op == "chat/completions" || c.op == "completions" || c.op == "responses")
+	if resp.StatusCode != http.StatusOK || !c.stateless() || !decodable(resp.Header) {
+		return false
+	}
+	switch t := mediaType(resp.Header); t {
+	case "text/event-stream":
+		return true
+	case "", "text/plain", "application/octet-stream":
+		// It is looked at only where a stream was asked for, as far as that is known.
+		return resp.Body != http.NoBody && (c.naming.streams || !c.naming.whole)
+	}
+	return false
 }

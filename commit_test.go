@@ -21,8 +21,8 @@ func TestT1EventsAreNotDelayed(t *testing.T) {
 	for op, events := range map[string][]string{
 		chatPath:        {azureFirst + roleChunk, tokenChunk("a"), tokenChunk("b"), lastChunk + doneEvent},
 		completionsPath: {azureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", doneEvent},
-		responsesPath: {responseCreated(9) + responseEvent("response.in_progress", ""), responseEvent("response.output_item.added", ""),
-			responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.completed", "")},
+		responsesPath: {responseCreated(9) + responseEvent("response.in_progress", "") + responseEvent("response.output_item.added", ""),
+			responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.output_text.delta", `,"delta":"b"`), responseEvent("response.completed", "")},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			const gap = 100 * time.Millisecond

@@ -2,43 +2,117 @@ package spillover
 
 import (
 	"bytes"
-	"context"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
-// How much of an error answer is read into memory, and how long a deployment
-// that is to be left may take to send it.
+// How much of an error answer is read into memory, how long it is waited for
+// before another deployment is asked, and how long it may be silent in the
+// hands of the caller where there is no IdleTimeout.
 const (
-	errorBodyLimit = 64 << 10
-	errorBodyWait  = time.Second
+	errorBodyLimit   = 64 << 10
+	errorBodyWait    = time.Second
+	errorBodySilence = time.Minute
 )
 
 // detach reads an error answer into memory, which gives its connection back at
-// once: several SDKs never close an error answer. It returns the beginning. If
-// there is more, that stays behind the response's body.
-func detach(ctx context.Context, resp *http.Response, s *sending) []byte {
-	if leaves(resp.StatusCode) {
-		s.limit(errorBodyWait, errSlowBody)
-	}
-	var read bytes.Buffer
-	_, err := read.ReadFrom(io.LimitReader(resp.Body, errorBodyLimit+1))
+// once: several SDKs never close an error answer. It returns the beginning, and
+// whether that is all it takes to judge it. If there is more, that stays behind
+// the response's body: also where it comes too late to be waited for.
+func (c *call) detach(resp *http.Response, s *sending) (text []byte, known bool) {
 	s.relax()
-	text, rest := read.Bytes(), resp.Body
-	if err == nil && len(text) <= errorBodyLimit {
-		rest.Close()
+	body := readAhead(resp.Body)
+	late := time.NewTimer(errorBodyWait)
+	defer late.Stop()
+	select {
+	case <-body.done:
+	case <-late.C:
+	case <-s.ctx.Done():
+	}
+	text, whole, err := body.soFar()
+	if whole && err == io.EOF {
+		body.Close()
 		s.end()
 		resp.Body = io.NopCloser(bytes.NewReader(text))
-		return text
+		return text, true
 	}
-	if err != nil {
-		rest = brokenBody{rest, err}
+	resp.Body = body
+	b := &answerBody{idle: cmp.Or(s.d.backend.idleTimeout, errorBodySilence), silent: errSlowBody, begun: true}
+	b.hand(c.Context(), resp, s)
+	return text, whole && err == nil || json.Valid(inflated(resp.Header, text))
+}
+
+var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
+
+// An aheadBody is a body whose beginning is read before anybody asks for it.
+type aheadBody struct {
+	io.ReadCloser
+	done chan struct{} // closed when the beginning has been read
+
+	mu    sync.Mutex
+	more  sync.Cond
+	text  []byte
+	taken int   // of it, by Read
+	err   error // that ended it
+	whole bool  // the beginning is there
+}
+
+func readAhead(body io.ReadCloser) *aheadBody {
+	b := &aheadBody{ReadCloser: body, done: make(chan struct{})}
+	b.more.L = &b.mu
+	go func() {
+		defer close(b.done)
+		p := make([]byte, 4<<10)
+		for left := errorBodyLimit + 1; ; {
+			n, err := body.Read(p[:min(len(p), left)])
+			if left -= n; b.append(p[:n], err) {
+				return
+			}
+		}
+	}()
+	return b
+}
+
+// append is true when no more is to be read ahead.
+func (b *aheadBody) append(p []byte, err error) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text, b.err = append(b.text, p...), err
+	b.whole = err != nil || len(b.text) > errorBodyLimit
+	b.more.Broadcast()
+	return b.whole
+}
+
+// soFar is what has come, whether that is the beginning, and the error that
+// ended it.
+func (b *aheadBody) soFar() (text []byte, whole bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text[:len(b.text):len(b.text)], b.whole, b.err
+}
+
+// Read waits for what has not come.
+func (b *aheadBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	for !b.whole && b.taken == len(b.text) {
+		b.more.Wait()
 	}
-	resp.Body = prefixed(bytes.NewReader(text), rest)
-	new(answerBody).hand(ctx, resp, s)
-	return text
+	n := copy(p, b.text[b.taken:])
+	b.taken += n
+	end, err := b.taken == len(b.text), b.err
+	b.mu.Unlock()
+	switch {
+	case n > 0 || len(p) == 0:
+		return n, nil
+	case end && err != nil:
+		return 0, err
+	}
+	return b.ReadCloser.Read(p)
 }
 
 // leaves tells of the statuses for which a request moves on, whatever the body.
@@ -46,13 +120,3 @@ func leaves(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
 		status == http.StatusTooManyRequests || status >= 500
 }
-
-var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
-
-// A brokenBody fails as the body failed that it stands for.
-type brokenBody struct {
-	io.Closer
-	err error
-}
-
-func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }

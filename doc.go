@@ -72,13 +72,22 @@ one, at most ten are kept. Moving on to the next tier is free.
 
 # Streams
 
-An event stream of completions or responses is the caller's from its first
-content on. What comes before (the first chunk of Azure, the role,
-response.created, comments) is held, at most 256 KiB of it, and an error event or
-a broken connection there moves the request on like the status it stands for.
-Afterwards every byte is passed as it comes; a stream that breaks off is the
-caller's to see, counts against the deployment and is never begun again. With
-[Config.HoldStreams] the hold lasts until the stream is complete.
+An event stream of an operation that stores nothing (completions, responses,
+images, speech, transcriptions) is the caller's from its first content on:
+text, reasoning, arguments, audio, a picture or a finished item. What comes
+before (the first chunk of Azure, the role, response.created, keep-alive events,
+items that are only announced, comments) is held, at most 256 KiB of it, and an
+error event or a broken connection there fails over like the status it stands
+for. An error code that is not known is the request's own, unless it names the
+server, its load, a rate, a quota or a capacity. Afterwards every byte is passed
+on as it comes; a stream that breaks off, or ends with an error, is the caller's
+to see, counts against the deployment and is never started again. With
+[Config.HoldStreams] the hold lasts until the stream is complete. A background
+response cannot be sent again: its stream is handed over at its first event.
+
+A stream without a Content-Type is recognized by its beginning if the request
+asked for one. Answers compressed with gzip or deflate are read like others and
+passed on unchanged; other encodings are judged by status and header alone.
 
 # Stored objects
 

@@ -101,6 +101,14 @@ func status(code int, body string, header ...string) roundTripFunc {
 	}
 }
 
+// A brokenBody fails at once.
+type brokenBody struct {
+	io.Closer
+	err error
+}
+
+func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }
+
 // broken answers with an error.
 func broken(err error) roundTripFunc {
 	return func(*http.Request) (*http.Response, error) { return nil, err }

@@ -209,6 +209,8 @@ func (w *bodyWalk) note(key, value []byte) {
 		n.cacheKey, _ = unquote(value)
 	case isKey(key, "background"):
 		n.background = string(value) == "true"
+	case isKey(key, "stream"):
+		n.streams = string(value) == "true"
 	case isKey(key, "store") && string(value) == "true", isKey(key, "audio") && len(value) > 0 && value[0] == '{':
 		n.keeps = true
 	}

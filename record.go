@@ -61,6 +61,9 @@ func (c *call) conclude(resp *http.Response, err error) {
 	}
 	c.outcome, c.problem = c.result(resp, err)
 	s := behind(resp)
+	if s == nil && resp != nil && resp.Body == http.NoBody {
+		s = c.by // which has ended with it
+	}
 	if c.told {
 		c.took = time.Since(c.begun)
 		c.streams = s != nil && isStream(resp.Header)

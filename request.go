@@ -46,6 +46,7 @@ type naming struct {
 	mediaBytes int64      // of that
 	cacheKey   string     // prompt_cache_key
 	background bool       // the answer is stored and made later: it is begun once
+	streams    bool       // the answer is to be a stream of events
 	keeps      bool       // chat: the answer is stored, or has sound that can be referred to
 	given      uint64     // which of the fields are there that backends set
 	capped     bool       // a maximum of output tokens is, under either name

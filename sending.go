@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -29,9 +30,7 @@ type sending struct {
 	streak int           // of the deployment's failures before this answer
 	header http.Header   // of a stream
 
-	timer *time.Timer
-	cause error // of the end that the timer makes
-	armed bool
+	limits timeLimit
 
 	connect *time.Timer // of a probe
 	waits   bool        // for an answer
@@ -115,6 +114,7 @@ func (s *sending) end() {
 		if s.connect != nil {
 			s.connect.Stop()
 		}
+		s.limits.stop()
 		if s.parted.Swap(true) {
 			s.call.finish(s)
 		}
@@ -130,30 +130,71 @@ func (s *sending) undo() {
 	s.release(time.Now())
 }
 
+// A timeLimit ends an attempt that takes too long. It is set and lifted with
+// each read of a stream: so its timer is left to run, and looks when it fires
+// whether there is still a limit.
+type timeLimit struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	fires time.Time // when the timer does; zero when it does not
+	until time.Time // zero: there is no limit
+	cause error     // of the end that it makes
+	over  bool      // it made that end
+}
+
 // limit ends the attempt after a time, unless relax is called before; 0 does not.
-func (s *sending) limit(d time.Duration, cause error) {
+func (s *sending) limit(d time.Duration, cause error) (now time.Time) {
 	if d <= 0 {
+		return time.Time{}
+	}
+	l := &s.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now = time.Now()
+	l.until, l.cause = now.Add(d), cause
+	switch {
+	case l.timer == nil:
+		l.timer = time.AfterFunc(d, s.expire)
+	case l.fires.IsZero() || l.fires.After(l.until):
+		l.timer.Reset(d)
+	default:
+		return now // it fires before, and looks
+	}
+	l.fires = l.until
+	return now
+}
+
+// stop spares a timer whose attempt has ended its turn.
+func (l *timeLimit) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}
+
+func (s *sending) expire() {
+	l := &s.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fires = (time.Time{}); l.until.IsZero() || s.ended.Load() {
 		return
 	}
-	if s.armed {
-		s.relax()
-	}
-	s.armed = true
-	if s.timer != nil && s.cause == cause {
-		s.timer.Reset(d)
+	if left := time.Until(l.until); left > 0 {
+		l.timer.Reset(left)
+		l.fires = l.until
 		return
 	}
-	s.cause = cause
-	s.timer = time.AfterFunc(d, func() { s.cancel(cause) })
+	l.over = true
+	s.cancel(l.cause)
 }
 
 // relax ends a limit. It is false when that was too late.
 func (s *sending) relax() bool {
-	if !s.armed {
-		return true
-	}
-	s.armed = false
-	return s.timer.Stop()
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	s.limits.until = time.Time{}
+	return !s.limits.over
 }
 
 // explain is why the attempt ended, if it was the attempt's own doing.
@@ -175,15 +216,9 @@ func (s *sending) brokeOff() {
 	s.blame(outcome{cause: noAnswer, reason: "answer broke off"})
 }
 
-// endedWith is what a stream says of its deployment that ended with an error
-// event: to the caller it has been passed, as everything else.
-func (s *sending) endedWith(event []byte) {
-	name, data := readEvent(event)
-	t, problem := judgeEvent(name, data)
-	if t != failing {
-		return
-	}
-	s.fate.Store(endedBroken)
+// failedWith is what an error says of the deployment that came in a stream which
+// is already the caller's: it has been passed, as everything else.
+func (s *sending) failedWith(problem []byte) {
 	status, h := standsFor(s.header, problem)
 	switch o := judge(status, h, problem, s.call.op, time.Now()); {
 	case o.verdict == throttled:

@@ -12,6 +12,16 @@ import (
 	"pgregory.net/rapid"
 )
 
+// cutEvent is how long the first whole event of a text is, 0 if there is none.
+func cutEvent(text []byte) int {
+	var c cutter
+	n, whole := c.end(text)
+	if !whole {
+		return 0
+	}
+	return n
+}
+
 // cutAll is the whole events of a text, and what is left.
 func cutAll(text string) (events []string, rest string) {
 	for {
@@ -95,7 +105,7 @@ func TestReadEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			event := []byte(test.event)
 			name, data := readEvent(event)
-			require.Equal(t, []string{test.name, test.data}, []string{name, string(data)})
+			require.Equal(t, []string{test.name, test.data}, []string{string(name), string(data)})
 			require.Equal(t, test.event, string(event), "what was read is not changed")
 		})
 	}
@@ -140,12 +150,12 @@ func TestJudgeEvent(t *testing.T) {
 		"response.created":     {"response.created", `{"type":"response.created","response":{"id":"resp_1","error":null}}`, preamble, ""},
 		"response.in_progress": {"response.in_progress", `{"type":"response.in_progress","response":{}}`, preamble, ""},
 		"response.queued":      {"response.queued", `{"type":"response.queued","response":{}}`, preamble, ""},
-		"output_item.added":    {"response.output_item.added", `{"type":"response.output_item.added","item":{}}`, content, ""},
+		"output_item.added":    {"response.output_item.added", `{"type":"response.output_item.added","item":{}}`, preamble, ""},
 		"a delta":              {"response.output_text.delta", `{"type":"response.output_text.delta","delta":"a"}`, content, ""},
 		"response.completed":   {"response.completed", `{"type":"response.completed","response":{"error":null}}`, ending, ""},
 		"response.incomplete":  {"response.incomplete", `{"type":"response.incomplete","response":{}}`, ending, ""},
 		"one without a name":   {"", `{"type":"response.created"}`, preamble, ""},
-		"one yet unknown":      {"response.new", `{"type":"response.new"}`, content, ""},
+		"one yet unknown":      {"response.new", `{"type":"response.new"}`, preamble, ""},
 
 		"chat's error":        {"", `{"error":{"code":"429"}}`, failing, `{"code":"429"}`},
 		"error, spaced":       {"", `{ "error" : {"code":"429"} }`, failing, `{"code":"429"}`},
@@ -172,7 +182,7 @@ func TestJudgeEvent(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, problem := judgeEvent(test.name, []byte(test.data))
+			got, problem := judgeEvent([]byte(test.name), []byte(test.data))
 			require.Equal(t, test.want, got)
 			require.Equal(t, test.problem, string(problem))
 		})
@@ -223,7 +233,7 @@ func TestStandsFor(t *testing.T) {
 		`{"status":"529"}`:                     529,
 		`{"status_code":504}`:                  504,
 		`{"status":200,"code":"401"}`:          401,
-		`{"status":"failed","code":"no_such"}`: 500,
+		`{"status":"failed","code":"no_such"}`: 400,
 		// What says nothing is the service's own trouble.
 		`{}`: 500, `null`: 500, `"text"`: 500, `text`: 500, ``: 500, `{"code":{}}`: 500,
 	} {
@@ -310,9 +320,9 @@ func FuzzUsage(f *testing.F) {
 	const key, limit = `"usage":`, 24
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
 		collect := func(size int) (found []string) {
-			w := watcher{key: key, limit: limit}
+			w := watcher{keys: []watched{{key, limit}}}
 			for piece := range slices.Chunk([]byte(text), max(size, 1)) {
-				for value := range w.values(piece) {
+				for _, value := range w.values(piece) {
 					found = append(found, string(value))
 					_, _ = readUsage(value)
 				}

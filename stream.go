@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -20,11 +21,20 @@ type answerBody struct {
 	send   *sending
 	unhook func() bool // from the caller's context; nil if that cannot end
 
-	usage watcher
-	ids   *idReader     // nil when there are none to learn
-	used  usage         // as the answer said last
-	tail  []byte        // the end of a stream so far, where an error event would be
-	idle  time.Duration // the longest silence; 0 when there is no limit
+	watcher  watcher
+	events   *eventReader // of a stream that is judged
+	ids      *idReader    // nil when there are none to learn
+	inflater *inflater    // of a compressed answer
+	used     usage        // as the answer said last
+
+	idle   time.Duration // the longest silence; 0 when there is no limit
+	silent error         // what it ends with then
+	quiet  time.Duration // how long it has been silent so far
+	begun  bool          // there was content: before, a silence has no end
+	spoke  bool          // what was read last has content
+
+	failed bool  // an error event has passed
+	err    error // that the answer ended with
 
 	blames bool        // the deployment, when the answer breaks off
 	closed atomic.Bool // by the caller, whose doing an error is then
@@ -40,7 +50,7 @@ type upgradedBody struct {
 func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) {
 	b.ReadCloser, b.send = resp.Body, s
 	if ctx.Done() != nil {
-		b.unhook = context.AfterFunc(ctx, s.end)
+		b.unhook = context.AfterFunc(ctx, b.end)
 	}
 	resp.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok && resp.StatusCode == http.StatusSwitchingProtocols {
@@ -48,27 +58,41 @@ func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) 
 	}
 }
 
-// learnFrom makes the body tell its usage, and the ids of what it stores.
+// learnFrom makes the body tell its usage, the ids of what it stores, and the
+// errors in a stream.
 func (b *answerBody) learnFrom(resp *http.Response, r *request) {
-	if !readable(resp.Header) {
+	if !decodable(resp.Header) || b.events == nil && mediaType(resp.Header) != "application/json" && !isStream(resp.Header) {
 		return
 	}
+	b.watcher.failures = b.events != nil
 	if r.stateless() {
-		b.usage = watcher{key: `"usage":`, limit: 1 << 10}
+		b.watcher.keys = watchUsage
 	}
 	if r.tellsIDs() {
 		b.ids = newIDReader(r, isStream(resp.Header))
 	}
+	if encoding := encodingOf(resp.Header); encoding != "" && (b.watcher.keys != nil || b.ids != nil || b.events != nil) {
+		b.inflater = newInflater(encoding, b.learn)
+	}
 }
 
-// readable tells whether a body is JSON, or events of it, and not compressed.
-func readable(h http.Header) bool {
-	return field(h, "Content-Encoding") == "" && (strings.HasPrefix(get(h, "Content-Type"), "application/json") || isStream(h))
+// What is looked for in answers.
+const (
+	usageKey  = `"usage":`
+	idKey     = `id":` // container_id, output_file_id, … as well
+	mostUsage = 1 << 10
+	mostID    = 130
+)
+
+var watchUsage = []watched{{usageKey, mostUsage}}
+
+// mediaType is the type of a body, without its parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(get(h, "Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(t))
 }
 
-func isStream(h http.Header) bool {
-	return strings.HasPrefix(get(h, "Content-Type"), "text/event-stream")
-}
+func isStream(h http.Header) bool { return mediaType(h) == "text/event-stream" }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	if len(b.held) > 0 {
@@ -79,11 +103,24 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		b.watch(p[:n])
 		return n, nil
 	}
+	if b.err != nil {
+		return 0, b.err
+	}
 	// A caller who does not read is no silence.
-	b.send.limit(b.idle, errIdleTimeout)
+	var from time.Time
+	if b.idle > 0 && b.begun {
+		from = b.send.limit(max(b.idle-b.quiet, 1), b.silent)
+	}
 	n, err := b.ReadCloser.Read(p)
-	b.send.relax()
 	b.watch(p[:n])
+	if !from.IsZero() {
+		b.send.relax()
+		if b.spoke {
+			b.quiet = 0
+		} else {
+			b.quiet += time.Since(from)
+		}
+	}
 	if err != nil {
 		err = b.conclude(err)
 		b.finish()
@@ -93,59 +130,102 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // conclude is what the end of an answer says of its deployment.
 func (b *answerBody) conclude(err error) error {
-	switch {
-	case !b.blames || b.closed.Load():
-	case err != io.EOF:
-		err = b.send.explain(err)
-		b.send.brokeOff()
-	default:
-		b.send.fate.Store(endedWhole)
-		if b.tail != nil {
-			b.send.endedWith(lastEvent(b.tail))
-		}
+	if b.events != nil && len(b.events.part) > 0 {
+		b.judge(b.events.part)
 	}
+	switch {
+	case b.closed.Load():
+	case err != io.EOF:
+		if err = b.send.explain(err); b.blames && !b.failed {
+			b.send.brokeOff()
+		}
+	case b.blames && !b.failed:
+		b.send.fate.Store(endedWhole)
+	}
+	b.err = err
 	return err
 }
 
-// maxTail is how much of the end of a stream is kept: an error event is short.
-const maxTail = 2 << 10
-
-// keepTail adds to the tail what has passed.
-func (b *answerBody) keepTail(p []byte) {
-	if len(p) >= maxTail {
-		b.tail = append(b.tail[:0], p[len(p)-maxTail:]...)
-		return
+// watch learns from what passes.
+func (b *answerBody) watch(p []byte) {
+	b.spoke = false
+	switch {
+	case len(p) == 0:
+	case b.inflater == nil:
+		b.learn(p)
+	case !b.inflater.feed(p):
+		b.spoke = true // whatever it says
 	}
-	if over := len(b.tail) + len(p) - maxTail; over > 0 {
-		b.tail = b.tail[:copy(b.tail, b.tail[over:])]
-	}
-	b.tail = append(b.tail, p...)
+	b.begun = b.begun || b.spoke
 }
 
-func (b *answerBody) watch(p []byte) {
-	d := b.send.d
-	if b.tail != nil {
-		b.keepTail(p)
-	}
-	if b.usage.key != "" {
-		for value := range b.usage.values(p) {
-			if u, ok := readUsage(value); ok {
-				d.input.Add(u.input - b.used.input)
-				d.output.Add(u.output - b.used.output)
-				b.used = u
-				b.send.cost.Store(u.input + u.output)
-				if b.send.took > 0 {
-					d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.output))
-					b.send.took = 0
-				}
-				b.send.input.Store(u.input)
-				b.send.output.Store(u.output)
-			}
+// learn reads a piece of the text of the answer. It is true: there may be more.
+func (b *answerBody) learn(p []byte) bool {
+	if b.watcher.keys != nil || b.watcher.failures {
+		for _, value := range b.watcher.values(p) {
+			b.learnUsage(value)
 		}
 	}
 	if b.ids != nil {
-		b.ids.read(p, func(id objectID) { b.send.call.transport.stored.learn(time.Now(), id, d.backend.home) })
+		b.ids.read(p, func(id objectID) { b.send.call.transport.stored.learn(time.Now(), id, b.send.d.backend.home) })
 	}
+	if b.events == nil {
+		b.spoke = true
+		return true
+	}
+	suspect := b.watcher.suspect
+	b.watcher.suspect = false
+	for event, split := range b.events.events(p) {
+		switch {
+		case suspect, split:
+			b.judge(event)
+		case b.idle > 0 && !b.spoke:
+			b.spoke = hasContent(event)
+		}
+	}
+	return true
+}
+
+// hasContent tells whether an event that is not suspect has content.
+func hasContent(event []byte) bool {
+	if i := bytes.IndexByte(event, '{'); i >= 0 && event[0] != ':' {
+		return carries(event[i:], true)
+	}
+	t, _ := judgeEvent(readEvent(event))
+	return t != preamble
+}
+
+// judge reads an event of a stream that is the caller's.
+func (b *answerBody) judge(event []byte) {
+	t, problem := judgeEvent(readEvent(event))
+	b.spoke = b.spoke || t != preamble
+	if t != failing || b.failed {
+		return
+	}
+	// What the caller may leave behind it does not matter: it has ended so.
+	b.failed = true
+	b.send.fate.Store(endedBroken)
+	if b.blames {
+		b.send.failedWith(problem)
+	}
+}
+
+func (b *answerBody) learnUsage(value []byte) {
+	u, ok := readUsage(value)
+	if !ok {
+		return
+	}
+	d := b.send.d
+	d.input.Add(u.input - b.used.input)
+	d.output.Add(u.output - b.used.output)
+	b.used = u
+	b.send.cost.Store(u.input + u.output)
+	if b.send.took > 0 {
+		d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.output))
+		b.send.took = 0
+	}
+	b.send.input.Store(u.input)
+	b.send.output.Store(u.output)
 }
 
 func (b *answerBody) Close() error {
@@ -159,11 +239,18 @@ func (b *answerBody) finish() {
 	if b.unhook != nil {
 		b.unhook()
 	}
+	b.end()
+}
+
+func (b *answerBody) end() {
+	if b.inflater != nil {
+		b.inflater.close()
+	}
 	b.send.end()
 }
 
-// errIdleTimeout is what a stream ends with that was silent for IdleTimeout.
-var errIdleTimeout net.Error = timeoutError("spillover: the stream was silent for IdleTimeout")
+// errIdleTimeout is what an answer ends with that was silent for IdleTimeout.
+var errIdleTimeout net.Error = timeoutError("spillover: the answer was silent for IdleTimeout")
 
 type timeoutError string
 

@@ -27,44 +27,52 @@ func readUsage(text []byte) (usage, bool) {
 		return usage{}, false
 	}
 	// One without a number is a property of that name, of a schema that is echoed.
-	told := usage{max(u.Prompt, u.Input, 0), max(u.Completion, u.Output, 0)}
+	told := usage{min(max(u.Prompt, u.Input, 0), mostTokens), min(max(u.Completion, u.Output, 0), mostTokens)}
 	return told, told != usage{}
 }
 
-// A watcher looks for the values of one key in JSON that passes in pieces,
+// A watcher looks for the values of some keys in JSON that passes in pieces,
 // be it an answer or the events of a stream, and keeps nothing but what may be
 // the beginning of one. Inside a JSON string the key's quotes are escaped, so
 // that a model that writes JSON is not mistaken for the service.
 type watcher struct {
-	key   string // quoted, with its colon; "" watches nothing
-	limit int    // a longer value is not one of those looked for
-	rest  []byte
+	keys     []watched
+	rest     []byte
+	failures bool // look for what an event that fails has, too
+	suspect  bool // there was such a thing
 }
 
-// values are those that a further piece completes.
-func (w *watcher) values(p []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
+// A watched key is one of those, or all that end alike.
+type watched struct {
+	name  string // the key's end, with its quote and colon
+	limit int    // a longer value is not one of those looked for
+}
+
+// values are those that a further piece completes, each with its key's place
+// among the keys.
+func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
 		if len(w.rest) > 0 {
 			p = append(w.rest, p...)
 			w.rest = nil
 		}
 		for {
-			i := w.find(p)
+			key, i := w.find(p)
 			if i < 0 {
-				w.keep(p[len(p)-partial(p, w.key):])
+				w.keep(p[len(p)-w.partial(p):])
 				return
 			}
-			text := p[i+len(w.key):]
+			text, limit := p[i:], w.keys[key].limit
 			from := skipSpace(text, 0)
 			to := skipValue(text, from)
 			switch {
-			case to >= 0 && to <= w.limit:
-				if !yield(text[from:to]) {
+			case to >= 0 && to <= limit:
+				if !yield(key, text[from:to]) {
 					return
 				}
 				text = text[to:]
-			case to < 0 && len(text) <= w.limit:
-				w.keep(p[i:])
+			case to < 0 && len(text) <= limit:
+				w.keep(p[i-len(w.keys[key].name):])
 				return
 			}
 			p = text
@@ -79,27 +87,59 @@ func (w *watcher) keep(p []byte) {
 }
 
 // partial is how long an end of p is that a key begins with.
-func partial(p []byte, key string) int {
-	for n := min(len(p), len(key)-1); n > 0; n-- {
-		if string(p[len(p)-n:]) == key[:n] {
-			return n
+func (w *watcher) partial(p []byte) (longest int) {
+	if len(p) == 0 || p[len(p)-1] == '\n' {
+		return 0 // as events end
+	}
+	for _, key := range w.keys {
+		for n := min(len(p), len(key.name)-1); n > longest; n-- {
+			if string(p[len(p)-n:]) == key.name[:n] {
+				longest = n
+			}
 		}
 	}
-	return 0
+	return longest
 }
 
-// find is where the key is, or -1. JSON is full of quotes: what is behind the
-// key's first is much rarer, and so found faster.
-func (w *watcher) find(p []byte) int {
-	for from := 1; from < len(p); {
-		i := bytes.Index(p[from:], []byte(w.key[1:]))
+// find is the first key that is there, and where it ends, or -1. There are
+// fewer colons than anything else that a key has.
+func (w *watcher) find(p []byte) (key, end int) {
+	for end = 2; end < len(p); end++ {
+		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
-			return -1
+			break
 		}
-		if i += from; p[i-1] == w.key[0] {
-			return i - 1
+		end += i
+		last, quote := p[end-2], p[end-1]
+		if quote == '"' {
+			for key := range w.keys {
+				if name := w.keys[key].name; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
+					return key, end + 1
+				}
+			}
 		}
-		from = i + 1
+		// "error", "type" and event.
+		if w.failures && (quote == '"' && (last == 'r' || last == 'e') || quote == 't' || quote == ' ') {
+			w.suspect = w.suspect || mayFail(p, end)
+		}
 	}
-	return -1
+	return 0, -1
+}
+
+func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
+
+// mayFail tells whether the key or the field before a colon is one by which an
+// event fails, as far as that can be told at a glance.
+func mayFail(p []byte, colon int) bool {
+	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
+	value := p[from:min(from+len(`"response.failed"`), len(p))]
+	switch {
+	case hasSuffix(name, `"error"`):
+		return !bytes.HasPrefix(value, []byte("null"))
+	case hasSuffix(name, `"type"`):
+		return bytes.HasPrefix(value, []byte(`"error"`)) || string(value) == `"response.failed"`
+	case hasSuffix(name, "event"):
+		return bytes.HasPrefix(value, []byte("error"))
+	}
+	return false
 }

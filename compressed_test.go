@@ -1,0 +1,287 @@
+package spillover
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"io"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// compressed is each piece as a server sends it that flushes after each.
+func compressed(t testing.TB, encoding string, pieces ...string) (sent []string) {
+	var to bytes.Buffer
+	var w interface {
+		io.WriteCloser
+		Flush() error
+	}
+	switch encoding {
+	case "gzip", "x-gzip":
+		w = gzip.NewWriter(&to)
+	case "deflate":
+		w = zlib.NewWriter(&to)
+	default:
+		w, _ = flate.NewWriter(&to, flate.DefaultCompression)
+	}
+	for i, piece := range pieces {
+		_, err := io.WriteString(w, piece)
+		require.NoError(t, err)
+		require.NoError(t, w.Flush())
+		if i == len(pieces)-1 {
+			require.NoError(t, w.Close())
+		}
+		sent = append(sent, to.String())
+		to.Reset()
+	}
+	return sent
+}
+
+// encodings are how answers are compressed, by what their header says.
+var encodings = map[string]string{"gzip": "gzip", "x-gzip": "x-gzip", "deflate": "deflate", "Deflate": "without zlib's header"}
+
+// A compressed stream is judged as any other, and passed as it came.
+func TestCompressedStreamsAreJudged(t *testing.T) {
+	for header, encoding := range encodings {
+		t.Run(encoding, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				encoded := http.Header{"Content-Encoding": {header}}
+				refusal := chatError(`{"code":"429","message":"Please retry after 6 seconds."}`)
+
+				// An error before content fails over.
+				n := newNet()
+				p := compressed(t, encoding, azureFirst, roleChunk, refusal)
+				n.on(host("one"), plays(t, encoded, p[0], time.Second, p[1][:3], p[1][3:], p[2]))
+				n.on(host("two"), plays(t, wholeChat))
+				tr := streamPair(t, n)
+				resp, _ := ask(t, tr)
+				require.Equal(t, "two", servedBy(resp))
+				require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+
+				// Content is not held, and usage and an error behind it are read.
+				for _, size := range []int{1, 7, 1 << 20} {
+					n = newNet()
+					p = compressed(t, encoding, azureFirst+roleChunk, tokenChunk("hi"), usageChunk+refusal)
+					pieces := []any{encoded, p[0], time.Second}
+					for _, text := range p[1:] {
+						for piece := range slices.Chunk([]byte(text), size) {
+							pieces = append(pieces, string(piece))
+						}
+						pieces = append(pieces, time.Second)
+					}
+					n.on(host("one"), plays(t, pieces...))
+					tr = streamPair(t, n)
+					begun := time.Now()
+					resp, err := tr.RoundTrip(newChat(t, chatPath))
+					require.NoError(t, err)
+					require.Equal(t, time.Second, time.Since(begun), "with its first content")
+					require.Equal(t, header, resp.Header.Get("Content-Encoding"))
+					body, err := readAll(t, resp)
+					require.NoError(t, err)
+					require.Equal(t, strings.Join(p, ""), body)
+					one := streamState(t, tr, "one")
+					require.Equal(t, []int64{11, 7}, []int64{one.InputTokens, one.OutputTokens})
+					require.Equal(t, "429", one.Reason)
+					require.Zero(t, one.InFlight)
+				}
+			})
+		})
+	}
+}
+
+// HoldStreams knows the end of a compressed stream, and heartbeats in one are a silence.
+func TestCompressedStreamsAreHeldAndTimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		encoded := http.Header{"Content-Encoding": {"gzip"}}
+		p := compressed(t, "gzip", tokenChunk("a"), ": hi\n\n", ": hi\n\n", ": hi\n\n", ": hi\n\n")
+		n := newNet()
+		n.on(host("one"), plays(t, encoded, p[0], 400*time.Millisecond, p[1], 400*time.Millisecond, p[2], 400*time.Millisecond, p[3], forever{}))
+		n.on(host("two"), plays(t, wholeChat))
+		for _, change := range []func(*Config){holdStreams, func(*Config) {}} {
+			tr := streamPair(t, n, streamTimeouts(0, time.Second), change)
+			begun := time.Now()
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			body, err := readAll(t, resp)
+			require.Equal(t, time.Second, time.Since(begun))
+			if tr.setup.Load().cfg.HoldStreams {
+				require.NoError(t, err)
+				require.Equal(t, wholeChat, body)
+			} else {
+				require.ErrorIs(t, err, errIdleTimeout)
+			}
+		}
+	})
+}
+
+// Errors and whole answers are read as well: times, quota, codes, usage, ids.
+func TestCompressedAnswersAreRead(t *testing.T) {
+	for header, encoding := range encodings {
+		synctest.Test(t, func(t *testing.T) {
+			answer := func(code int, text string) roundTripFunc {
+				return status(code, strings.Join(compressed(t, encoding, text), ""), "Content-Encoding: "+header)
+			}
+			n := newNet()
+			n.on(host("one"),
+				answer(429, `{"error":{"code":"429","message":"Please retry after 6 seconds."}}`),
+				answer(429, `{"error":{"code":"insufficient_quota"}}`),
+			)
+			second := answer(200, `{"id":"resp_zipped","usage":{"input_tokens":11,"output_tokens":7}}`)
+			n.on(host("two"), second)
+			tr := streamPair(t, n)
+			req := func() *http.Request { return newChat(t, responsesPath) }
+			_, body := send(t, tr, req())
+			want, err := second(req())
+			require.NoError(t, err)
+			require.Equal(t, read(t, want), body, "as it came")
+			require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+			two := streamState(t, tr, "two")
+			require.Equal(t, []int64{11, 7}, []int64{two.InputTokens, two.OutputTokens})
+			require.NotNil(t, tr.stored.find(time.Now(), "resp_zipped"))
+
+			time.Sleep(6 * time.Second)
+			send(t, tr, req())
+			require.Equal(t, 5*time.Minute, streamState(t, tr, "one").out())
+		})
+	}
+}
+
+// What cannot be decoded is passed as it is, and judged by its status and header.
+func TestUnknownEncodingsPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, encoding := range []string{"br", "zstd", "gzip, br"} {
+			n := newNet()
+			n.on(host("one"), plays(t, http.Header{"Content-Encoding": {encoding}}, time.Minute, "\x1b\x03"))
+			begun := time.Now()
+			resp, err := streamPair(t, n, holdStreams).RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			require.Zero(t, time.Since(begun))
+			require.Equal(t, "\x1b\x03", read(t, resp))
+
+			n = newNet()
+			n.on(host("one"), status(429, "\x1b\x03", "Content-Encoding: "+encoding, "Retry-After: 7"))
+			n.on(host("two"), ok200)
+			tr := streamPair(t, n)
+			ask(t, tr)
+			require.Equal(t, 7*time.Second, streamState(t, tr, "one").out())
+		}
+	})
+}
+
+// What is not what its header says is the caller's.
+func TestBrokenCompressionPasses(t *testing.T) {
+	for _, text := range []string{wholeChat, "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xffgarbage and more of it", "\x1f\x8b\x08\x1f"} {
+		for _, code := range []int{200, 400} {
+			n := newNet()
+			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+				resp, err := status(code, text, "Content-Encoding: gzip")(req)
+				resp.Header.Set("Content-Type", "text/event-stream")
+				return resp, err
+			})
+			n.on(host("two"), status(200, text))
+			_, body := ask(t, streamPair(t, n))
+			require.Equal(t, text, body)
+		}
+	}
+}
+
+// bomb is a few KiB that are many MiB.
+func bomb(t testing.TB, begins string) string {
+	var to bytes.Buffer
+	w := gzip.NewWriter(&to)
+	_, err := io.WriteString(w, begins)
+	require.NoError(t, err)
+	zeros := make([]byte, 1<<20)
+	for range 64 {
+		_, err = w.Write(zeros)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return to.String()
+}
+
+func TestCompressedBombsAreNotInflated(t *testing.T) {
+	for name, begins := range map[string]string{"a comment": ": ", "data": "data: ", "content": tokenChunk("a"), "JSON": `{"error":{"message":"`} {
+		text := bomb(t, begins)
+		for _, code := range []int{200, 429, 500} {
+			n := newNet()
+			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+				resp, err := status(code, text, "Content-Encoding: gzip")(req)
+				resp.Header.Set("Content-Type", "text/event-stream")
+				return resp, err
+			})
+			n.on(host("two"), status(200, text))
+			tr := streamPair(t, n)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, body := ask(t, tr)
+			runtime.ReadMemStats(&after)
+			require.True(t, body == text, name)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8<<20), "%s, %d", name, code)
+		}
+	}
+	var most int64
+	d := newInflater("gzip", func(p []byte) bool { most += int64(len(p)); return true })
+	defer d.close()
+	text := bomb(t, "")
+	require.False(t, d.feed([]byte(text)))
+	require.LessOrEqual(t, most, inflatedFree+inflatedTimes*int64(len(text))+4<<10)
+	require.LessOrEqual(t, len(inflated(http.Header{"Content-Encoding": {"gzip"}}, []byte(text))), errorBodyLimit)
+}
+
+// Whatever comes compressed, and in whatever pieces, is passed as it came; what
+// can be decoded is decoded the same way as all at once.
+func FuzzCompressed(f *testing.F) {
+	for _, encoding := range []string{"gzip", "deflate", ""} {
+		f.Add([]byte(strings.Join(compressed(f, encoding, azureFirst, chatError(serverError), wholeChat), "")), uint8(3), encoding == "gzip", 200)
+		f.Add([]byte(strings.Join(compressed(f, encoding, `{"error":{"code":"429"}}`), "")), uint8(200), encoding == "gzip", 429)
+	}
+	f.Add([]byte("\x1f\x8b"), uint8(1), true, 500)
+	f.Fuzz(func(t *testing.T, text []byte, size uint8, zipped bool, code int) {
+		encoding := "deflate"
+		if zipped {
+			encoding = "gzip"
+		}
+		decode := func(size int) (plain []byte) {
+			d := newInflater(encoding, func(p []byte) bool { plain = append(plain, p...); return true })
+			defer d.close()
+			for piece := range slices.Chunk(text, size) {
+				if !d.feed(piece) {
+					break
+				}
+			}
+			return plain
+		}
+		whole, pieces := decode(max(len(text), 1)), decode(max(int(size), 1))
+		require.True(t, bytes.HasPrefix(whole, pieces) || bytes.HasPrefix(pieces, whole))
+
+		if code != 200 {
+			code = 400 + int(uint(code)%200)
+		}
+		n := newNet()
+		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			resp, err := status(code, string(text), "Content-Encoding: "+encoding)(req)
+			resp.Header.Set("Content-Type", "text/event-stream")
+			return resp, err
+		})
+		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}})
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		if err == nil {
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			if resp.Header.Get("X-Spillover-Synthesized") == "" {
+				require.Equal(t, string(text), string(body))
+			}
+		}
+		require.Zero(t, streamsInFlight(tr))
+	})
+}

@@ -1,0 +1,552 @@
+package spillover
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// sayingAlso is a request whose body says more than that of newChat.
+func sayingAlso(t testing.TB, path, members string) *http.Request {
+	text := `{"model":"m","input":"hi"` + members + `}`
+	req := newChat(t, path)
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+	return req
+}
+
+const (
+	imagesPath        = "/openai/v1/images/generations"
+	speechPath        = "/openai/v1/audio/speech"
+	transcriptionPath = "/openai/v1/audio/transcriptions"
+)
+
+func dataEvent(data string) string { return "data: " + data + "\n\n" }
+
+// What only announces, repeats or keeps a connection is held: an error behind
+// it still fails over.
+func TestWhatCarriesNothingIsNotContent(t *testing.T) {
+	refusal := responseEvent("error", `,"error":`+azureThrottle)
+	for name, events := range map[string]string{
+		"keepalive":              responseEvent("keepalive", ""),
+		"ping":                   "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+		"ping, bare":             "event: ping\ndata: ping\n\n",
+		"ping, empty":            "event: ping\ndata: {}\n\n",
+		"heartbeat":              responseEvent("response.heartbeat", `,"timestamp":"2026-11-20T10:00:00Z"`),
+		"heartbeat, for people":  `data: {"type":"status","message":"still working"}` + "\n\n",
+		"heartbeat that echoes":  responseEvent("response.in_progress", `,"response":{"id":"resp_1","instructions":"x","output":[],"text":{"format":{"type":"text"}}}`),
+		"comment":                ": OPENROUTER PROCESSING\n\n",
+		"item, no summary":       responseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
+		"item, encrypted so far": responseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`),
+		"item, no content":       responseEvent("response.output_item.added", `,"item":{"id":"msg_1","type":"message","status":"in_progress","role":"assistant","phase":"commentary","content":[]}`),
+		"item, no code":          responseEvent("response.output_item.added", `,"item":{"id":"ci_1","type":"code_interpreter_call","status":"in_progress","code":"","container_id":"cntr_1","outputs":null}`),
+		"item, no picture":       responseEvent("response.output_item.added", `,"item":{"id":"ig_1","type":"image_generation_call","status":"in_progress","result":null}`),
+		"item, no tools":         responseEvent("response.output_item.added", `,"item":{"id":"mcpl_1","type":"mcp_list_tools","server_label":"docs","tools":[]}`),
+		"item, done and empty":   responseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
+		"part":                   responseEvent("response.content_part.added", `,"item_id":"msg_1","part":{"type":"output_text","text":"","annotations":[],"logprobs":[]}`),
+		"summary part":           responseEvent("response.reasoning_summary_part.added", `,"item_id":"rs_1","summary_index":0,"part":{"type":"summary_text","text":""}`),
+		"delta":                  responseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":"","logprobs":[{"token":"x"}],"obfuscation":"Wq3"`),
+		"compacting":             responseEvent("compaction.compacting", `,"item_id":"cmp_1"`),
+		"searching":              responseEvent("response.web_search_call.searching", `,"item_id":"ws_1","output_index":0`),
+		"listing":                responseEvent("response.mcp_list_tools.in_progress", `,"item_id":"mcpl_1"`),
+		"limits":                 `data: {"type":"codex.rate_limits","plan_type":"pro","rate_limits":{"primary":{"name":"5h"}}}` + "\n\n",
+		"not yet known":          responseEvent("response.hologram.started", `,"item_id":"holo_1","status":"queued"`),
+		"role":                   roleChunk,
+		"no choices":             azureFirst,
+		"usage":                  usageChunk,
+		"reason, empty":          dataEvent(`{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":""}]}`),
+		"reason, null in quotes": dataEvent(`{"choices":[{"index":0,"delta":{"content":null},"finish_reason":"null"}]}`),
+		"call without a name":    dataEvent(`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function"}]}}]}`),
+		"audio announced":        dataEvent(`{"choices":[{"delta":{"audio":{"id":"audio_1","transcript":""}}}]}`),
+		"filter":                 dataEvent(`{"choices":[{"index":0,"delta":{},"content_filter_results":{"hate":{"severity":"safe"}}}]}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("one"), plays(t, http.Header{"Retry-After": {"4"}}, responseCreated(9), time.Second, events, time.Second, refusal))
+				n.on(host("two"), plays(t, wholeChat))
+				tr := streamPair(t, n)
+				resp, body := send(t, tr, newChat(t, responsesPath))
+				require.Equal(t, "two", servedBy(resp))
+				require.Equal(t, wholeChat, body)
+				require.Equal(t, 4*time.Second, streamState(t, tr, "one").out())
+			})
+		})
+	}
+}
+
+// What carries something is the caller's the moment it comes.
+func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
+	for name, test := range map[string]struct{ path, event string }{
+		"text":               {responsesPath, responseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":" ","obfuscation":"x"`)},
+		"refusal":            {responsesPath, responseEvent("response.refusal.delta", `,"delta":"No"`)},
+		"reasoning":          {responsesPath, responseEvent("response.reasoning_summary_text.delta", `,"delta":"Hm"`)},
+		"arguments":          {responsesPath, responseEvent("response.function_call_arguments.delta", `,"delta":"{"`)},
+		"call":               {responsesPath, responseEvent("response.output_item.added", `,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}`)},
+		"code":               {responsesPath, responseEvent("response.code_interpreter_call_code.delta", `,"delta":"import"`)},
+		"MCP":                {responsesPath, responseEvent("response.mcp_call_arguments.done", `,"arguments":"{}"`)},
+		"part":               {responsesPath, responseEvent("response.content_part.done", `,"part":{"type":"output_text","text":"hi"}`)},
+		"picture":            {responsesPath, responseEvent("response.image_generation_call.partial_image", `,"partial_image_b64":"iVBO"`)},
+		"search, done":       {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"ws_1","type":"web_search_call","action":{"type":"search","query":"q"}}`)},
+		"reasoning, done":    {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`)},
+		"shell":              {responsesPath, responseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x","stderr":""}`)},
+		"not yet known":      {responsesPath, responseEvent("response.hologram.delta", `,"hologram":"x"`)},
+		"no JSON":            {responsesPath, "event: new\ndata: hello\n\n"},
+		"broken JSON":        {responsesPath, dataEvent(`{"type":"response.created"`)},
+		"chat":               {chatPath, tokenChunk("a")},
+		"the second choice":  {chatPath, dataEvent(`{"choices":[{"index":0,"delta":{"content":""}},{"index":1,"delta":{"content":"a"}}]}`)},
+		"call of a function": {chatPath, dataEvent(`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}]}`)},
+		"chat's reasoning":   {chatPath, dataEvent(`{"choices":[{"delta":{"role":"assistant","content":"","reasoning_content":"Hm"}}]}`)},
+		"chat's audio":       {chatPath, dataEvent(`{"choices":[{"delta":{"audio":{"id":"audio_1","data":"UklG"}}}]}`)},
+		"reason":             {chatPath, lastChunk},
+		"whole message":      {chatPath, dataEvent(`{"choices":[{"message":{"role":"assistant","content":"a"},"finish_reason":null}]}`)},
+		"completion":         {completionsPath, dataEvent(`{"choices":[{"text":"a","finish_reason":null}]}`)},
+		"partial image":      {imagesPath, dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO","size":"1024x1024"}`)},
+		"speech":             {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`)},
+		"transcript":         {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("one"), plays(t, test.event, time.Hour, "rest"))
+				begun := time.Now()
+				resp, err := streamPair(t, n).RoundTrip(newChat(t, test.path))
+				require.NoError(t, err)
+				require.Zero(t, time.Since(begun))
+				require.Equal(t, test.event+"rest", read(t, resp))
+			})
+		})
+	}
+}
+
+// Whatever ids, numbers and states an event has, they do not make it content;
+// one text in it does.
+func TestPayloadAloneMakesContent(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		books := rapid.SliceOf(rapid.SampledFrom([]string{
+			`"id":"x_1"`, `"item_id":"x"`, `"output_index":3`, `"sequence_number":7`, `"status":"queued"`, `"created_at":"now"`, `"obfuscation":"abc"`,
+			`"item":{"id":"x","type":"message","role":"assistant","content":[]}`, `"part":{"type":"text","text":""}`, `"done":false`, `"nothing":null`,
+			`"usage":{"note":"x"}`, `"logprobs":[{"token":"x"}]`, `"response":{"instructions":"x","output":[{"text":"x"}]}`, `"service_tier":"auto"`,
+		})).Draw(t, "books")
+		payload := rapid.SampledFrom([]string{
+			`"delta":"x"`, `"text":"x"`, `"item":{"content":[{"type":"output_text","text":"x"}]}`, `"audio":"x"`, `"b64_json":"x"`, `"later":[[{"a":"\"" }]]`,
+		}).Draw(t, "payload")
+		event := func(members []string) []byte {
+			return []byte(`{"type":"response.x",` + strings.Join(append(members, `"n":1`), ",") + `}`)
+		}
+		tone, _ := judgeEvent(nil, event(books))
+		require.Equal(t, preamble, tone)
+		at := rapid.IntRange(0, len(books)).Draw(t, "at")
+		with := append(append(append([]string{}, books[:at]...), payload), books[at:]...)
+		tone, _ = judgeEvent(nil, event(with))
+		require.Equal(t, content, tone)
+	})
+}
+
+// HeaderTimeout runs until the first content, however lively what comes before.
+func TestHeartbeatsDoNotExtendHeaderTimeout(t *testing.T) {
+	for name, beat := range map[string]string{"keepalive": responseEvent("keepalive", ""), "comment": ": hi\n\n", "role": roleChunk} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				pieces := []any{responseCreated(9)}
+				for range 100 {
+					pieces = append(pieces, time.Second, beat)
+				}
+				n := newNet()
+				n.on(host("one"), plays(t, pieces...))
+				n.on(host("two"), plays(t, wholeChat))
+				tr := streamPair(t, n, streamTimeouts(20*time.Second, 0))
+				begun := time.Now()
+				resp, _ := send(t, tr, newChat(t, responsesPath))
+				require.Equal(t, "two", servedBy(resp))
+				require.Equal(t, 20*time.Second, time.Since(begun))
+				require.EqualValues(t, 1, streamState(t, tr, "one").Failed)
+			})
+		})
+	}
+}
+
+// IdleTimeout is about content, too: heartbeats behind it do not extend it, with
+// HoldStreams neither.
+func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
+	for name, test := range map[string]struct {
+		path, first, beat string
+	}{
+		"keepalive":   {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("keepalive", "")},
+		"comment":     {chatPath, tokenChunk("a"), ": hi\n\n"},
+		"empty delta": {chatPath, tokenChunk("a"), dataEvent(`{"choices":[{"index":0,"delta":{}}]}`)},
+	} {
+		for _, hold := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, hold), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					pieces := []any{test.first, 900 * time.Millisecond, test.first}
+					for range 100 {
+						pieces = append(pieces, 300*time.Millisecond, test.beat)
+					}
+					n := newNet()
+					n.on(host("one"), plays(t, pieces...))
+					n.on(host("two"), plays(t, wholeChat))
+					tr := streamPair(t, n, streamTimeouts(0, time.Second), func(cfg *Config) { cfg.HoldStreams = hold })
+					begun := time.Now()
+					resp, err := tr.RoundTrip(newChat(t, test.path))
+					require.NoError(t, err)
+					body, err := readAll(t, resp)
+					require.Equal(t, 1900*time.Millisecond, time.Since(begun))
+					require.EqualValues(t, 1, streamState(t, tr, "one").Failed)
+					if hold {
+						require.NoError(t, err)
+						require.Equal(t, wholeChat, body)
+						return
+					}
+					require.ErrorIs(t, err, errIdleTimeout)
+					require.Equal(t, 1, n.sends())
+				})
+			})
+		}
+	}
+}
+
+// A caller who reads slowly does not make heartbeats a silence.
+func TestSlowReadersOfHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		text := tokenChunk("a") + strings.Repeat(": hi\n\n", 20) + tokenChunk("b") + doneEvent
+		pieces := []any{}
+		for line := range strings.SplitAfterSeq(text, "\n\n") {
+			pieces = append(pieces, line)
+		}
+		n.on(host("one"), plays(t, pieces...))
+		tr := streamPair(t, n, streamTimeouts(time.Second, time.Second))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		got, p := "", make([]byte, 64)
+		for err == nil {
+			time.Sleep(time.Minute)
+			var k int
+			k, err = resp.Body.Read(p)
+			got += string(p[:k])
+		}
+		require.Equal(t, io.EOF, err)
+		require.Equal(t, text, got)
+	})
+}
+
+// HoldStreams: a reason that is none does not complete an answer.
+func TestHoldStreamsNeedsARealFinishReason(t *testing.T) {
+	for _, reason := range []string{`""`, `"null"`, `null`} {
+		n := newNet()
+		half := dataEvent(`{"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":` + reason + `}]}`)
+		n.on(host("one"), plays(t, half))
+		n.on(host("two"), plays(t, wholeChat))
+		_, body := ask(t, streamPair(t, n, holdStreams))
+		require.Equal(t, wholeChat, body, reason)
+	}
+}
+
+// HoldStreams holds streams of every kind until they are whole, and hands over
+// whole what ends in a way that nobody knows.
+func TestHoldStreamsOfOtherOperations(t *testing.T) {
+	picture := dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`)
+	partial := dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`)
+	speech := dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`)
+	for name, test := range map[string]struct {
+		path, text string
+		whole      bool
+	}{
+		"pictures":        {imagesPath, partial + picture + partial + picture, true},
+		"half a picture":  {imagesPath, partial, false},
+		"one of two":      {imagesPath, partial + picture + partial, false},
+		"speech":          {speechPath, speech + dataEvent(`{"type":"speech.audio.done","usage":{"input_tokens":1}}`), true},
+		"half a speech":   {speechPath, speech, false},
+		"transcript":      {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"a"}`) + dataEvent(`{"type":"transcript.text.done","text":"a"}`), true},
+		"half transcript": {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"a"}`), false},
+		"of a new kind":   {speechPath, dataEvent(`{"type":"sound","wave":"UklG"}`), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"), plays(t, test.text))
+			n.on(host("two"), plays(t, "data: two\n\n"))
+			resp, body := send(t, streamPair(t, n, holdStreams), newChat(t, test.path))
+			if test.whole {
+				require.Equal(t, test.text, body)
+				return
+			}
+			require.Equal(t, "two", servedBy(resp))
+		})
+	}
+}
+
+// The streams of all operations that leave nothing behind fail over alike.
+func TestStreamsOfEveryStatelessOperationAreJudged(t *testing.T) {
+	for path, first := range map[string]string{
+		imagesPath:                "",
+		"/openai/v1/images/edits": dataEvent(`{"type":"image_edit.partial_image","b64_json":"iVBO"}`),
+		speechPath:                dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`),
+		transcriptionPath:         dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`),
+	} {
+		refusal := chatError(`{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}`)
+		for name, end := range map[string]any{"error": refusal, "break": io.ErrUnexpectedEOF, "end": ""} {
+			t.Run(path+" "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNet()
+					n.on(host("one"), plays(t, dataEvent(`{"type":"keepalive"}`), time.Second, end))
+					n.on(host("two"), plays(t, "data: two\n\n"))
+					tr := streamPair(t, n)
+					resp, _ := send(t, tr, newChat(t, path))
+					require.Equal(t, "two", servedBy(resp), "before content it fails over")
+					one := streamState(t, tr, "one")
+					require.EqualValues(t, 1, one.Failed+one.Throttled)
+					if first == "" || end != refusal {
+						return
+					}
+					n.on(host("one"), plays(t, first, refusal))
+					tr = streamPair(t, n)
+					_, body := send(t, tr, newChat(t, path))
+					require.Equal(t, first+refusal, body, "after content it is passed")
+					require.Equal(t, 7*time.Second, streamState(t, tr, "one").out(), "and cools the deployment down")
+				})
+			})
+		}
+	}
+}
+
+// Audio that is not in events is no stream.
+func TestPlainAudioIsNotJudged(t *testing.T) {
+	for _, contentType := range []string{"audio/mpeg", "application/octet-stream", ""} {
+		n := newNet()
+		audio := "ID3\x04" + strings.Repeat("\x00\xffdata: {\"error\":{}}\n\n", 100)
+		n.on(host("one"), status(200, audio, "Content-Type: "+contentType))
+		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			resp, err := status(200, audio)(req)
+			resp.Header = http.Header{"Content-Type": {contentType}}
+			return resp, err
+		})
+		_, body := send(t, streamPair(t, n, holdStreams), sayingAlso(t, speechPath, ""))
+		require.Equal(t, audio, body)
+		require.Equal(t, 1, n.sends())
+	}
+}
+
+// Gateways leave out what type a stream is, or answer with a plain error.
+func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
+	refusal := `{"error":{"code":"429","message":"Please retry after 6 seconds."}}`
+	for name, test := range map[string]struct {
+		contentType string
+		pieces      []any
+	}{
+		"none":                    {"", []any{azureFirst + roleChunk, dataEvent(refusal)}},
+		"text":                    {"text/plain; charset=utf-8", []any{dataEvent(refusal)}},
+		"byte by byte":            {"", []any{"d", "a", "ta: ", refusal, "\n", "\n"}},
+		"named":                   {"application/octet-stream", []any{"event: error\n" + dataEvent(refusal)}},
+		"comment first":           {"", []any{": hi\n\n", dataEvent(refusal)}},
+		"plain JSON":              {"", []any{refusal}},
+		"plain JSON, as a stream": {"text/event-stream", []any{refusal}},
+		"the same, in two reads":  {"Text/Event-Stream;charset=utf-8", []any{refusal[:20], refusal[20:] + "\n"}},
+		"a mark first":            {"text/event-stream", []any{"\ufeff" + dataEvent(refusal)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("one"), plays(t, append([]any{http.Header{"Content-Type": {test.contentType}}}, test.pieces...)...))
+				n.on(host("two"), plays(t, wholeChat))
+				tr := streamPair(t, n)
+				resp, _ := send(t, tr, sayingAlso(t, chatPath, `,"stream":true`))
+				require.Equal(t, "two", servedBy(resp))
+				require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+			})
+		})
+	}
+	// What is well is passed as it comes, and JSON whole.
+	for _, text := range []string{wholeChat, `{"choices":[{"message":{"content":"a"}}]}`, `{"data":[]}`, "d", "", "plain words"} {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Type": {""}}, text))
+		n.on(host("two"), status(200, "two"))
+		_, body := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":false`))
+		require.Equal(t, text, body)
+	}
+}
+
+// A request that can be sent once only is not held: its caller needs the id.
+func TestBackgroundStreamsAreHandedOverAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		created := strings.Replace(responseCreated(9), "resp_1", "resp_background", 1)
+		n.on(host("one"), plays(t, created, 45*time.Second, responseEvent("response.queued", ""), 45*time.Second, io.ErrUnexpectedEOF))
+		tr := streamPair(t, n, holdStreams, streamTimeouts(20*time.Second, 10*time.Second))
+		begun := time.Now()
+		resp, err := tr.RoundTrip(sayingAlso(t, responsesPath, `,"background":true,"stream":true`))
+		require.NoError(t, err)
+		require.Zero(t, time.Since(begun))
+		body, err := readAll(t, resp)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a queue is no silence")
+		require.Equal(t, created+responseEvent("response.queued", ""), body)
+		require.Equal(t, 1, n.sends())
+
+		get, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://foo.openai.azure.com/openai/v1/responses/resp_background", nil)
+		require.NoError(t, err)
+		n.on(host("one"), status(200, `{}`))
+		n.on(host("two"), status(404, `{}`))
+		time.Sleep(time.Minute)
+		resp, _ = send(t, tr, get)
+		require.Equal(t, "one", servedBy(resp), "the id is remembered")
+	})
+}
+
+// What refuses one before anything was made of it still fails over.
+func TestBackgroundStreamRefusedAtOnce(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, responseEvent("error", `,"error":`+azureThrottle)))
+	n.on(host("two"), plays(t, wholeChat))
+	resp, _ := send(t, streamPair(t, n), sayingAlso(t, responsesPath, `,"background":true,"stream":true`))
+	require.Equal(t, "two", servedBy(resp))
+}
+
+// Errors with a code that nobody knows are about the request, which was accepted.
+func TestStreamErrorsAboutTheRequest(t *testing.T) {
+	for _, code := range []string{"cyber_policy", "moderation_blocked", "content_policy_violation", "unsupported_parameter", "string_above_max_length",
+		"invalid_function_parameters", "too_many_images", "generation_rejected", "unsupported_sample_rate"} {
+		for form, event := range map[string]string{
+			"failed": responseEvent("response.failed", `,"response":{"error":{"code":"`+code+`","message":"m"}}`),
+			"flat":   "event: error\n" + dataEvent(`{"type":"error","code":"`+code+`","message":"m","param":null}`),
+		} {
+			n := newNet()
+			n.on(host("one"), plays(t, responseCreated(9), event))
+			tr := streamPair(t, n)
+			_, body := send(t, tr, newChat(t, responsesPath))
+			require.Equal(t, responseCreated(9)+event, body, code+form)
+			require.Equal(t, 1, n.sends())
+			one := streamState(t, tr, "one")
+			require.True(t, one.Available)
+			require.Zero(t, one.Failed)
+		}
+	}
+}
+
+// Those that say that it is the service's trouble are the service's.
+func TestStreamErrorsOfTheService(t *testing.T) {
+	for code, want := range map[string]int{
+		"InternalServerError": 500, "server_error": 500, "upstream_error": 500, "model_overloaded": 503, "ServiceUnavailable": 503, "GatewayTimeout": 408,
+		"rate_exceeded": 429, "TooManyRequests": 429, "RateLimitReached": 429, "insufficient_capacity": 429, "quota_exceeded": 429, "unauthorized": 401,
+		"13": 500, "error": 500,
+	} {
+		got, _ := standsFor(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
+		require.Equal(t, want, got, code)
+	}
+}
+
+// An error after content counts, however long what echoes the request behind it.
+func TestErrorAfterContentIsCountedHoweverLongTheEcho(t *testing.T) {
+	echo := `"instructions":"` + strings.Repeat("x", 40<<10) + `"`
+	first := responseEvent("response.output_text.delta", `,"delta":"a"`)
+	refused := responseEvent("error", `,"error":`+azureThrottle)
+	failedFirst := responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},`+echo+`}`)
+	failedLast := responseEvent("response.failed", `,"response":{`+echo+`,"error":{"code":"rate_limit_exceeded"}}`)
+	for name, events := range map[string]string{"both": refused + failedLast, "error before": failedFirst, "error behind": failedLast, "spaced": strings.ReplaceAll(failedFirst, `":`, `" : `)} {
+		for _, size := range []int{64, 4 << 10, 1 << 20} {
+			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newNet()
+					pieces := []any{http.Header{"Retry-After": {"4"}}, first}
+					for rest := events; rest != ""; {
+						k := min(size, len(rest))
+						pieces, rest = append(pieces, rest[:k]), rest[k:]
+					}
+					n.on(host("one"), plays(t, pieces...))
+					tr := streamPair(t, n)
+					resp, err := tr.RoundTrip(newChat(t, responsesPath))
+					require.NoError(t, err)
+					body, err := io.ReadAll(resp.Body)
+					require.NoError(t, err)
+					require.True(t, first+events == string(body))
+					one := streamState(t, tr, "one")
+					require.Equal(t, 4*time.Second, one.out())
+					for range 3 {
+						_, err = resp.Body.Read(make([]byte, 1))
+						require.Equal(t, io.EOF, err)
+					}
+					require.NoError(t, resp.Body.Close())
+					require.Equal(t, one, streamState(t, tr, "one"), "reading on counts nothing again")
+				})
+			})
+		}
+	}
+}
+
+// SDKs close a stream as soon as they have read its error.
+func TestErrorAfterContentCountsOnceAlthoughTheCallerCloses(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, tokenChunk("a"), chatError(serverError), forever{}))
+	tr := streamPair(t, n)
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	_, err = io.ReadFull(resp.Body, make([]byte, len(tokenChunk("a")+chatError(serverError))))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	_, err = resp.Body.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.EqualValues(t, 1, streamState(t, tr, "one").Failed)
+}
+
+// The end of an event is searched for once, however the event arrives.
+func TestLongEventsAreReadInLinearTime(t *testing.T) {
+	t.Parallel()
+	took := func(length, size int) time.Duration {
+		text := dataEvent(`{"type":"image_generation.completed","b64_json":"` + strings.Repeat("A", length) + `"}`)
+		least := time.Hour
+		for range 3 {
+			n := newNet()
+			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+				resp, err := status(200, "")(req)
+				resp.Header.Set("Content-Type", "text/event-stream")
+				r := strings.NewReader(text)
+				resp.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) { return r.Read(p[:min(len(p), size)]) }))
+				return resp, err
+			})
+			begun := time.Now()
+			_, body := send(t, streamPair(t, n, holdStreams), newChat(t, imagesPath))
+			least = min(least, time.Since(begun))
+			require.True(t, body == text)
+		}
+		return least
+	}
+	// Quadratic it would be 50 times as long for each byte.
+	require.Less(t, took(7<<20, 4<<10), 10*56*took(128<<10, 4<<10))
+	require.Less(t, took(240<<10, 64), 10*16*took(15<<10, 64))
+}
+
+// An answer without a body has ended when it is handed over.
+func TestAnswerWithoutABodyIsNotInFlight(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		resp, err := status(204, "")(req)
+		resp.Body = http.NoBody
+		return resp, err
+	})
+	tr := streamPair(t, n)
+	resp, err := tr.RoundTrip(newChat(t, chatPath))
+	require.NoError(t, err)
+	require.Equal(t, http.NoBody, resp.Body)
+	require.Zero(t, streamsInFlight(tr))
+	require.EqualValues(t, 1, streamState(t, tr, "one").Served)
+}
+
+// What a service claims to have counted stays within reason.
+func TestUsageBeyondReason(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), status(200, `{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807}}`))
+	tr := streamPair(t, n)
+	for range 20 {
+		ask(t, tr)
+	}
+	one := streamState(t, tr, "one")
+	require.EqualValues(t, 20*mostTokens, one.InputTokens)
+	require.EqualValues(t, 20*mostTokens, one.OutputTokens)
+}

@@ -1,0 +1,152 @@
+package spillover
+
+import (
+	"bufio"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"io"
+	"iter"
+	"net/http"
+	"strings"
+	"sync"
+)
+
+// An inflater decodes a compressed answer while it passes, to read in it what
+// is read in others. The caller is handed the answer as it came.
+//
+// The packages that decode pull their input. Here it is pushed, so the decoding
+// runs in a coroutine, which close ends.
+type inflater struct {
+	mu       sync.Mutex
+	in       []byte            // fed, and not yet decoded
+	out      func([]byte) bool // takes what was decoded; false ends the decoding
+	next     func() (struct{}, bool)
+	stop     func()
+	encoding string
+	fed      int64
+	closed   bool // it has ended
+	broken   bool // it is not what it claims to be
+}
+
+// What is decoded may be so many times as long as what came, beyond a first
+// MiB: text never is, but what is made to exhaust its readers.
+const (
+	inflatedFree  = 1 << 20
+	inflatedTimes = 128
+)
+
+func newInflater(encoding string, out func([]byte) bool) *inflater {
+	d := &inflater{encoding: encoding, out: out}
+	d.next, d.stop = iter.Pull(d.run)
+	return d
+}
+
+// feed decodes a further piece. It is false when that is not possible.
+func (d *inflater) feed(p []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.in = p; !d.closed && len(p) > 0 {
+		d.fed += int64(len(p))
+		if _, more := d.next(); !more {
+			d.closed = true
+		}
+	}
+	d.in = nil
+	return !d.broken
+}
+
+func (d *inflater) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
+		d.stop()
+	}
+}
+
+// run decodes, and yields when it needs more to do so.
+func (d *inflater) run(yield func(struct{}) bool) {
+	source := bufio.NewReader(pullReader(func(p []byte) (int, error) {
+		for len(d.in) == 0 {
+			if !yield(struct{}{}) {
+				return 0, io.EOF
+			}
+		}
+		n := copy(p, d.in)
+		d.in = d.in[n:]
+		return n, nil
+	}))
+	r, err := decoder(d.encoding, source)
+	p := make([]byte, 4<<10)
+	for made := int64(0); err == nil; {
+		var n int
+		n, err = r.Read(p)
+		if d.closed || n > 0 && !d.out(p[:n]) {
+			return
+		}
+		if made += int64(n); made > inflatedFree+inflatedTimes*d.fed {
+			d.broken = true
+			return
+		}
+	}
+	d.broken = !d.closed && err != io.EOF
+}
+
+type pullReader func(p []byte) (int, error)
+
+func (f pullReader) Read(p []byte) (int, error) { return f(p) }
+
+// decoder decodes a source. What HTTP calls deflate is zlib's format, but some
+// send it without its header.
+func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
+	if encoding == "gzip" {
+		return gzip.NewReader(source)
+	}
+	head, err := source.Peek(2)
+	if err != nil {
+		return nil, err
+	}
+	if head[0]&0x0f == 8 && (int(head[0])<<8|int(head[1]))%31 == 0 {
+		return zlib.NewReader(source)
+	}
+	return flate.NewReader(source), nil
+}
+
+// encodingOf is how an answer is compressed: "gzip", "deflate", another that
+// cannot be read here, or "" if it is not.
+func encodingOf(h http.Header) string {
+	switch e := strings.ToLower(strings.TrimSpace(get(h, "Content-Encoding"))); e {
+	case "x-gzip":
+		return "gzip"
+	case "identity":
+		return ""
+	default:
+		return e
+	}
+}
+
+func decodable(h http.Header) bool {
+	switch encodingOf(h) {
+	case "", "gzip", "deflate":
+		return true
+	}
+	return false
+}
+
+// inflated is the text of an error, decoded as far as it can be and no further
+// than errorBodyLimit.
+func inflated(h http.Header, text []byte) []byte {
+	encoding := encodingOf(h)
+	if encoding == "" || !decodable(h) {
+		return text
+	}
+	var plain []byte
+	d := newInflater(encoding, func(p []byte) bool {
+		plain = append(plain, p[:min(len(p), errorBodyLimit-len(plain))]...)
+		return len(plain) < errorBodyLimit
+	})
+	d.feed(text)
+	d.close()
+	return plain
+}
