@@ -259,6 +259,7 @@ func TestPendingConnectionIsPassedOver(t *testing.T) {
 		require.Equal(t, "b", servedBy(resp))
 		require.Zero(t, time.Since(started))
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		takes = 0
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp), "it connected")
