@@ -19,6 +19,7 @@ const (
 	headerBackend     = "X-Spillover-Backend"
 	headerAttempts    = "X-Spillover-Attempts"
 	headerSynthesized = "X-Spillover-Synthesized"
+	headerPrefix      = "X-Spillover-" // of them all
 )
 
 // An apiError is the body of a synthesized answer, as OpenAI's reference has it.
@@ -59,13 +60,14 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	})
 }
 
-// brief is a caller's text within bounds.
+// brief is a caller's text within bounds, and without what could forge a line of
+// a log.
 func brief(s string) string {
 	const most = 100
 	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+		return tame(s[:most]) + "…"
 	}
-	return s
+	return tame(s)
 }
 
 // An outlook is when the deployments of a model can be asked again.

@@ -1,10 +1,12 @@
 package spillover
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -45,11 +47,6 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt,
 			a.probed[i] = h
 		}
 	}
-	for _, h := range a.probed {
-		if h != nil {
-			c.tell(h, d, now, outcome{})
-		}
-	}
 	return a, true
 }
 
@@ -72,19 +69,26 @@ func (a *attempt) release(now time.Time) {
 // error the request is to move on.
 func (c *call) attempt(a attempt) (*http.Response, error) {
 	d := a.d
-	bearer, err := d.backend.bearer(c.ctx)
-	if err != nil {
-		d.ledger.settle(a.entry, 0, false)
-		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"}
-		c.countAttempt(d, failed.String(), errorType(0, o.reason))
-		return nil, c.learn(a, nil, err, o)
-	}
-	a.sent = time.Now() // a token may take its time
 	// Each attempt has its own: a base may still hold the one of the last.
 	s := &c.first
 	if s.call != nil {
 		s = new(sending)
 	}
+	s.call, s.attempt, c.latest = c, a, s
+	for _, h := range a.probed {
+		if h != nil {
+			c.tell(h, d, a.sent, outcome{})
+		}
+	}
+	bearer, err := d.backend.bearer(c.ctx)
+	if err != nil {
+		d.ledger.settle(a.entry, 0, false)
+		s.entry = entry{}
+		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"}
+		c.countAttempt(d, failed.String(), errorType(0, o.reason))
+		return nil, c.learn(a, nil, err, o)
+	}
+	a.sent = time.Now() // a token may take its time
 	ctx := s.begin(c, a)
 	// It may have been drained since it was chosen: from here on it is in flight.
 	if d.backend.drained.Load() {
@@ -95,6 +99,10 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	out, err := c.attemptRequest(ctx, d, bearer, s)
 	if err != nil {
 		s.undo()
+		if errors.Is(err, errOtherBody) {
+			c.put(d, nil, err, false)
+			return nil, nil
+		}
 		c.giveUp()
 		return nil, err
 	}
@@ -111,7 +119,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	if err != nil {
 		s.end()
 		s.body.settle(&c.body)
-		o = judgeError(err)
+		o = s.judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
 		s.judged(o, err)
@@ -147,6 +155,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		return nil, outcome{}, s.explain(err)
 	}
 	now := time.Now()
+	s.resp = resp
 	s.status, s.trip = resp.StatusCode, now.Sub(s.sent)
 	b.answered.set(now)
 	s.d.measure(now, s.sent, s.tokens, resp.Header)
@@ -264,6 +273,12 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 	}
 	if resp.Header == nil {
 		resp.Header = http.Header{}
+	}
+	// What this package says of an answer no service can say.
+	for name := range resp.Header {
+		if len(name) >= len(headerPrefix) && strings.EqualFold(name[:len(headerPrefix)], headerPrefix) {
+			delete(resp.Header, name)
+		}
 	}
 	return resp, nil
 }

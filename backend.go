@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -40,12 +42,22 @@ type Backend struct {
 	// dialect, which has none.
 	APIVersion string
 
-	// APIKey is the backend's key. Without it and without Token the backend
-	// is sent the caller's own credential, if that has the dialect's form.
+	// APIKey is the backend's key. Without it, without Token and without a key
+	// in Headers the backend is sent the caller's own credential, if that has the
+	// dialect's form.
 	APIKey string
 
 	// Token gives a bearer token, such as one of Entra ID. It excludes APIKey.
 	Token TokenFunc
+
+	// Headers are set on each request to this backend, in the place of the
+	// caller's of the same name: such as an Ocp-Apim-Subscription-Key of API
+	// Management, or an OpenAI-Organization. Their values are never printed. One
+	// with a key (Ocp-Apim-Subscription-Key, X-Api-Key, X-Functions-Key or
+	// X-Goog-Api-Key) is a credential of the backend's own, as APIKey and Token
+	// are. Authorization and api-key are left to those; headers of the connection
+	// (Host, Content-…, Transfer-Encoding and the like) cannot be set.
+	Headers map[string]string
 
 	// Models are what the backend serves. Empty: every model, each under its
 	// own name.
@@ -232,8 +244,56 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	if !visible(b.APIKey) || strings.Contains(b.APIKey, " ") {
 		bad("APIKey", "has a space, a line break or a character that is not ASCII")
 	}
+	b.normalizeHeaders(bad)
 	b.normalizeModels(bad)
 	b.normalizeDefaults(bad)
+}
+
+// hasCredential tells whether the backend has one of its own.
+func (b *Backend) hasCredential() bool {
+	return b.APIKey != "" || b.Token != nil ||
+		slices.ContainsFunc(gatewayKeys, func(name string) bool { return b.Headers[name] != "" })
+}
+
+// connectionHeaders are for net/http to set, and concern one connection alone.
+var connectionHeaders = []string{
+	"Host", "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
+}
+
+// normalizeHeaders leaves Headers with canonical names. No value of theirs may
+// appear in an error.
+func (b *Backend) normalizeHeaders(bad func(field, format string, args ...any)) {
+	if len(b.Headers) == 0 {
+		b.Headers = nil
+		return
+	}
+	named := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(b.Headers)) {
+		value, canonical := b.Headers[name], http.CanonicalHeaderKey(name)
+		_, twice := named[canonical]
+		named[canonical] = value
+		switch name := shorten(name); {
+		case !isToken(canonical):
+			bad("Headers", "%q is not the name of a header", name)
+		case twice:
+			bad("Headers", "%q is there twice, in upper and lower case", name)
+		case canonical == keyHeader || canonical == authHeader:
+			bad("Headers", "%q belongs in APIKey or Token", name)
+		case isOneOf(canonical, connectionHeaders) || strings.HasPrefix(canonical, "Content-") || strings.HasPrefix(canonical, headerPrefix):
+			bad("Headers", "%q cannot be set", name)
+		case value == "":
+			bad("Headers", "%q is empty", name)
+		case !visible(value) || strings.TrimSpace(value) != value:
+			bad("Headers", "the value of %q has a space at an end, a line break or a character that is not ASCII", name)
+		}
+	}
+	b.Headers = named
+}
+
+// isToken tells whether a text can be the name of a header (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	return s != "" && visible(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
 }
 
 // maxWeight keeps the sum of the weights of many backends within an int32.

@@ -33,6 +33,8 @@ type call struct {
 	loyal      loyalty
 	waited     time.Duration
 
+	unheedCancel context.CancelCauseFunc // of heedCancel; nil when there is nothing to heed
+
 	suspicions []suspicion // failures that no other deployment's answer confirms yet
 
 	final     bool    // nothing may be sent any more: it may have been received
@@ -45,7 +47,8 @@ type call struct {
 
 	from string // the backend that gave the answer
 	callRecord
-	first  sending // here to save allocations, as are those below
+	latest *sending // the last attempt
+	first  sending  // here to save allocations, as are those below
 	answer answerBody
 	space  [4]*deployment
 	about  [2]string
@@ -84,6 +87,7 @@ func (c *call) do() (*http.Response, error) {
 		c.openSpan()
 		return c.follow()
 	}
+	c.heedCancel()
 	err := c.read()
 	if c.openSpan(); err != nil {
 		return nil, err
@@ -98,7 +102,7 @@ func (c *call) do() (*http.Response, error) {
 		return unknownModel(c.Request, c.model, c.table.models), nil
 	}
 	for {
-		if err := context.Cause(c.Context()); err != nil {
+		if err := c.leftErr(); err != nil {
 			c.giveUp()
 			return nil, err
 		}

@@ -36,7 +36,7 @@ type Config struct {
 	DefaultCooldown time.Duration
 
 	// MaxCooldown is the longest time that an answer is believed to ask for:
-	// Azure has been seen asking for 86400 s. 0 means 60 s.
+	// Azure has been seen asking for 86400 s. 0 means 60 s; at most 90 days.
 	MaxCooldown time.Duration
 
 	// Base sends the attempts. nil means a clone of [http.DefaultTransport]
@@ -46,7 +46,9 @@ type Config struct {
 	Base http.RoundTripper
 
 	// Selector chooses among the available deployments of a tier. nil means
-	// two random ones in proportion to weight, of which the less loaded.
+	// two random ones in proportion to weight, of which the less loaded. A
+	// request of a session is not asked of it while the session's deployment can
+	// take the request; and a prompt_cache_key in the body makes one, see Session.
 	Selector Selector
 
 	// Session tells the session of a request, see [WithSession], which goes
@@ -91,6 +93,9 @@ const (
 	defaultCooldown    = 10 * time.Second
 	defaultMaxCooldown = 60 * time.Second
 )
+
+// mostCooldown is the most that MaxCooldown may be: 90 days.
+const mostCooldown = 90 * 24 * time.Hour
 
 // A mistake is what is wrong with one field of a configuration.
 type mistake struct {
@@ -140,8 +145,11 @@ func (cfg *Config) mend() (found []*mistake) {
 	if cfg.DefaultCooldown < 0 {
 		bad("DefaultCooldown", "%v is negative", cfg.DefaultCooldown)
 	}
-	if cfg.MaxCooldown < 0 {
+	switch {
+	case cfg.MaxCooldown < 0:
 		bad("MaxCooldown", "%v is negative", cfg.MaxCooldown)
+	case cfg.MaxCooldown > mostCooldown:
+		bad("MaxCooldown", fmt.Sprintf("%%v is more than %v", mostCooldown), cfg.MaxCooldown)
 	}
 	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
 	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
@@ -181,7 +189,7 @@ func clashes(backends []Backend) (found []*mistake) {
 	}
 	// An account's deployment that is listed twice would be asked twice and
 	// counted as two. Token functions cannot be compared: each is its own account.
-	type deployment struct{ url, key, name string }
+	type deployment struct{ url, key, headers, name string }
 	names, deployments := map[string]int{}, map[deployment]string{}
 	dialects := map[string]string{} // form of credential → a backend that has it
 	var anonymous []int
@@ -193,7 +201,7 @@ func clashes(backends []Backend) (found []*mistake) {
 				names[b.Name] = i
 			}
 		}
-		if b.APIKey == "" && b.Token == nil {
+		if !b.hasCredential() {
 			anonymous = append(anonymous, i)
 		}
 		dialects[b.Dialect.credentialForm()] = b.Name
@@ -210,7 +218,7 @@ func clashes(backends []Backend) (found []*mistake) {
 			served = slices.Compact(served)
 		}
 		for _, name := range served {
-			d := deployment{strings.ToLower(b.URL), b.APIKey, name}
+			d := deployment{strings.ToLower(b.URL), b.APIKey, fmt.Sprintf("%q", b.Headers), name} // which are printed sorted
 			other, twice := deployments[d]
 			switch {
 			case twice && other != b.Name && name == "":

@@ -174,6 +174,9 @@ func TestConfigSchema(t *testing.T) {
 				}
 			case kind == reflect.Map:
 				p["type"] = []string{"object", "null"}
+				if f.Type.Elem().Kind() == reflect.String {
+					p["additionalProperties"] = map[string]any{"type": []string{"string", "null"}}
+				}
 			case f.Type == reflect.TypeFor[Dialect]():
 				p["anyOf"] = []any{map[string]any{"enum": []any{Azure, AzureV1, OpenAI, nil}}, variable}
 			case f.Type == reflect.TypeFor[time.Duration]():

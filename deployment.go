@@ -184,8 +184,9 @@ type state struct {
 // deployments share. It outlives the configuration.
 type link struct {
 	health
-	answered   moment // when an answer came last
-	connecting moment // when a connection that is pending has been so for too long; zero when none is
+	answered   moment       // when an answer came last
+	connecting moment       // when a connection that is pending has been so for too long; zero when none is
+	lostProbes atomic.Int32 // in a row, to the time that they have to connect
 	drained    atomic.Bool
 	home       *resource               // that the backend is an entry of
 	latest     atomic.Pointer[backend] // the backend as it is configured

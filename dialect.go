@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +26,8 @@ type backend struct {
 	key           string
 	bearerKey     string // the same as OpenAI wants it
 	token         TokenFunc
+	headers       map[string]string // by their canonical names
+	own           bool              // it has a credential of its own: the callers' are not for it
 	presets       []preset
 	models        map[string]Model // by what callers ask for; nil: everything
 	headerTimeout time.Duration
@@ -42,6 +46,7 @@ func newBackend(b Backend) *backend {
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
+	n.headers, n.own = b.Headers, b.hasCredential()
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))
@@ -60,6 +65,9 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	name := d.name
 	if name == "" {
 		name = r.model
+	}
+	if err := r.body.idle(ctx); err != nil {
+		return nil, err
 	}
 	change, err := r.edits(b, name)
 	if err != nil {
@@ -86,6 +94,9 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {
 			s.body.settle(&r.body)
+			if err := r.body.idle(ctx); err != nil {
+				return nil, err
+			}
 			next := new(attemptBody)
 			if err := r.body.open(next, change); err != nil {
 				return nil, err
@@ -97,11 +108,66 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	return out, nil
 }
 
-// The headers that carry a credential.
+// The headers that carry a credential of Azure and of OpenAI.
 const (
 	keyHeader  = "Api-Key"
 	authHeader = "Authorization"
 )
+
+// gatewayKeys are headers with a key of API Management and of other gateways.
+var gatewayKeys = []string{"Ocp-Apim-Subscription-Key", "X-Api-Key", "X-Functions-Key", "X-Goog-Api-Key"}
+
+// credentialHeaders are all that belongs to a caller's credential: the account
+// that a key is used for as well, and what is meant for another host.
+var credentialHeaders = slices.Concat([]string{keyHeader, authHeader}, gatewayKeys,
+	[]string{"Openai-Organization", "Openai-Project", "Proxy-Authorization", "Cookie"})
+
+// credentialQuery are the parameters of a query that do.
+var credentialQuery = []string{"api-key", "subscription-key", "key"}
+
+// isCredential tells whether a header is one of a credential. Its case is of no
+// matter: a map made by hand is not canonical.
+func isCredential(name string) bool { return isOneOf(name, credentialHeaders) }
+
+func isOneOf(name string, names []string) bool {
+	for _, n := range names {
+		if len(n) == len(name) && strings.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutCredentials is a copy of a caller's header.
+func withoutCredentials(caller http.Header) http.Header {
+	h := caller.Clone()
+	for name := range h {
+		if isCredential(name) {
+			delete(h, name)
+		}
+	}
+	return h
+}
+
+// protocols are those of a WebSocket that a caller proposes, without the
+// credential that OpenAI's realtime API takes there from browsers.
+func protocols(proposed []string) (kept []string) {
+	for _, line := range proposed {
+		var names []string
+		for name := range strings.SplitSeq(line, ",") {
+			plain := strings.ToLower(strings.TrimSpace(name))
+			if !slices.ContainsFunc([]string{"openai-insecure-api-key.", "openai-organization.", "openai-project."}, func(p string) bool {
+				return strings.HasPrefix(plain, p)
+			}) {
+				names = append(names, name)
+			}
+		}
+		if len(names) > 0 {
+			kept = append(kept, strings.TrimSpace(strings.Join(names, ",")))
+		}
+	}
+	return kept
+}
 
 // field is a header that net/http has made canonical.
 func field(h http.Header, name string) string {
@@ -111,16 +177,20 @@ func field(h http.Header, name string) string {
 	return ""
 }
 
-// withoutKey is a query without the caller's key, which Azure's realtime API
-// takes there, too, for a backend that is not to be sent it.
+// withoutKey is a query without the caller's key, which Azure's realtime API and
+// gateways take there, too, for a backend that is not to be sent it.
 func (b *backend) withoutKey(raw string) string {
+	names := credentialQuery
+	if b.anonymous() {
+		names = names[:1] // which is a credential of Azure's
+	}
 	if b.anonymous() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
 		return raw
 	}
 	var query string
 	for part := range strings.SplitSeq(raw, "&") {
 		name, _, _ := strings.Cut(part, "=")
-		if plain, err := url.QueryUnescape(name); err != nil || !strings.EqualFold(plain, keyHeader) {
+		if plain, err := url.QueryUnescape(name); err != nil || !isOneOf(plain, names) {
 			query = joinQuery(query, part)
 		}
 	}
@@ -129,18 +199,22 @@ func (b *backend) withoutKey(raw string) string {
 
 // header is a copy of the caller's with the backend's credential in the place
 // of the caller's. A backend without one is sent the caller's, but only in its
-// own form.
+// own form. The headers that a backend has replace the caller's.
 func (b *backend) header(caller http.Header, bearer string) http.Header {
 	var key, authorization string
-	h := make(http.Header, len(caller)+1)
-	values := make([]string, 0, len(caller)+2)
+	h := make(http.Header, len(caller)+1+len(b.headers))
+	values := make([]string, 0, len(caller)+2+len(b.headers))
 	for name, v := range caller {
 		switch {
-		// Whatever the case: a map made by hand is not canonical.
+		case b.own && isCredential(name), b.replaces(name):
 		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
 			key = field(caller, name)
 		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
 			authorization = field(caller, name)
+		case b.own && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
+			if v = protocols(v); len(v) > 0 {
+				h[name] = v
+			}
 		default:
 			from := len(values)
 			values = append(values, v...)
@@ -163,7 +237,23 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	case authorization != "":
 		set(authHeader, authorization)
 	}
+	for name, value := range b.headers {
+		set(name, value)
+	}
 	return h
+}
+
+// protocolHeader is what a WebSocket's client proposes.
+const protocolHeader = "Sec-WebSocket-Protocol"
+
+// replaces tells whether the backend has such a header of its own.
+func (b *backend) replaces(name string) bool {
+	for own := range b.headers {
+		if len(own) == len(name) && strings.EqualFold(own, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // bearer asks for the backend's token; "" when it has another credential.
@@ -185,8 +275,8 @@ func (b *backend) bearer(ctx context.Context) (string, error) {
 
 // sharesAccount tells whether what one has spent the other has spent too.
 func (b *backend) sharesAccount(other *backend) bool {
-	return b.key != "" && b.key == other.key && b.host == other.host
+	return b.key != "" && b.key == other.key && b.host == other.host && maps.Equal(b.headers, other.headers)
 }
 
 // anonymous tells that the backend is sent the callers' own credentials.
-func (b *backend) anonymous() bool { return b.key == "" && b.token == nil }
+func (b *backend) anonymous() bool { return !b.own }

@@ -127,9 +127,9 @@ attempt. JSON is never encoded again: another name for the model is spliced
 into the body, and every other byte is the caller's. What is no request this
 package knows is passed on untouched.
 
-A body with GetBody, which every SDK sets, is not copied. Another one is kept in
-memory up to 32 MiB; a larger one is streamed to the first deployment and
-cannot move on after that.
+A body with GetBody, which every SDK sets, is not kept once it has been sent,
+unless it is small (16 KiB). Another one is kept in memory up to 32 MiB; a larger
+one is streamed to the first deployment and cannot move on after that.
 
 # Timeouts
 

@@ -234,7 +234,7 @@ func TestF7NoConnection(t *testing.T) {
 		"DNS":           errDNS,
 		"refused":       errRefused,
 		"no TLS":        tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"},
-		"TLS alert":     &net.OpError{Op: "remote error", Err: tls.AlertError(40)},
+		"TLS alert":     &net.OpError{Op: "remote error", Err: errors.New("tls: handshake failure")},
 		"authority":     &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
 		"host name":     x509.HostnameError{Certificate: &x509.Certificate{}, Host: "a"},
 		"TLS handshake": errors.New("net/http: TLS handshake timeout"),

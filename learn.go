@@ -32,9 +32,9 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		return nil
 	}
 	a.release(now)
-	if err != nil && c.Context().Err() != nil {
+	if left := c.leftErr(); err != nil && left != nil {
 		c.giveUp()
-		return c.leftBy(a, now)
+		return c.leftBy(a, now, left)
 	}
 	if o.final {
 		// Nobody else can tell whether the deployment or the request is to blame.
@@ -69,8 +69,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 
 // leftBy is the error of a call whose caller left during an attempt. After a
 // deadline it says which deployment was silent.
-func (c *call) leftBy(a attempt, now time.Time) error {
-	cause := context.Cause(c.Context())
+func (c *call) leftBy(a attempt, now time.Time, cause error) error {
 	if !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
 		return cause
 	}

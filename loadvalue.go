@@ -115,6 +115,8 @@ func (l *loader) value(s spot, into reflect.Value) {
 		l.fields(s, into)
 	case kind == reflect.Slice && tag == listTag:
 		l.list(s, into)
+	case into.Type() == reflect.TypeFor[map[string]string]() && tag == mapTag:
+		into.Set(reflect.ValueOf(l.texts(s)))
 	case kind == reflect.Map && tag == mapTag:
 		into.Set(reflect.ValueOf(l.object(s)))
 	case kind == reflect.Struct || kind == reflect.Map:
@@ -244,6 +246,21 @@ func (l *loader) scalar(s spot, into reflect.Value) {
 		}
 		into.SetString(text)
 	}
+}
+
+// texts reads a mapping of text. A key without a value is not set.
+func (l *loader) texts(s spot) map[string]string {
+	m := map[string]string{}
+	for _, p := range l.pairs(s) {
+		at := s.to(p.value, join(s.path, shorten(p.key.Value)))
+		if tagOf(at.node) == nullTag {
+			continue
+		}
+		var text string
+		l.value(at, reflect.ValueOf(&text).Elem())
+		m[p.key.Value] = text
+	}
+	return m
 }
 
 // object reads a mapping of whatever JSON has.

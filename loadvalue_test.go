@@ -34,6 +34,8 @@ func TestLoadKnowsEveryField(t *testing.T) {
 			fill(v.Index(0), name)
 		case v.Type() == reflect.TypeFor[map[string]any]():
 			v.Set(reflect.ValueOf(map[string]any{"a": true}))
+		case v.Type() == reflect.TypeFor[map[string]string]():
+			v.Set(reflect.ValueOf(map[string]string{"X-A": "b"}))
 		case v.Type() == reflect.TypeFor[time.Duration]():
 			v.Set(reflect.ValueOf(7 * time.Second))
 		case v.Type() == reflect.TypeFor[Dialect]():

@@ -91,29 +91,50 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 var errHeaderTimeout net.Error = timeoutError("no header of an answer, or no content of a stream, within HeaderTimeout")
 
 // errConnectTimeout is the cause of a probe's end that could not connect.
-var errConnectTimeout net.Error = timeoutError("no connection for a probe within a second")
+var errConnectTimeout net.Error = timeoutError("no connection for a probe within the time that it has")
 
 // judgeError reads why there was no answer.
 func judgeError(err error) outcome {
 	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer"}
-	var dial *net.OpError
-	var dns *net.DNSError
-	var record tls.RecordHeaderError
-	var alert tls.AlertError
-	var certificate *tls.CertificateVerificationError
-	var authority x509.UnknownAuthorityError
-	var host x509.HostnameError
 	switch {
 	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
 		o.reason = "no answer in time"
 	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
 		o.reason = "answer broke off"
-	case errors.Is(err, errConnectTimeout), errors.As(err, &dial) && dial.Op == "dial", errors.As(err, &dns), errors.As(err, &record), errors.As(err, &alert),
-		errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &host),
-		strings.HasSuffix(err.Error(), "TLS handshake timeout"): // net/http has no type for it
+	case unconnected(err), refusedHandshake(err):
 		o.connect, o.cause, o.reason = true, unreachable, "no connection"
 	}
 	return o
+}
+
+// unconnected tells of the errors that nothing but connecting makes.
+func unconnected(err error) bool {
+	var dns *net.DNSError
+	op := opOf(err)
+	return errors.Is(err, errConnectTimeout) || errors.As(err, &dns) || op == "dial" || op == "proxyconnect"
+}
+
+// refusedHandshake tells of the errors of a TLS handshake. Unless a base tells
+// that it had a connection, see [sending.judgeError], they are taken for that.
+func refusedHandshake(err error) bool {
+	var record tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	// As a Config.VerifyConnection returns them; crypto/tls itself wraps them.
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	op := opOf(err) // of an alert that came, or that was sent
+	return op == "remote error" || op == "local error" || errors.As(err, &record) ||
+		errors.As(err, &certificate) || errors.As(err, &authority) || errors.As(err, &host) ||
+		strings.HasSuffix(err.Error(), "TLS handshake timeout") // net/http has no type for it
+}
+
+// opOf is what a network connection was doing when it failed; "" for another error.
+func opOf(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op
+	}
+	return ""
 }
 
 // A serviceError is the error object of Azure and OpenAI. Gateways leave out

@@ -3,6 +3,7 @@ package spillover
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ import (
 // A backend stays if its Name and URL do, and a deployment if its backend does
 // and calls it the same. What is known of those that stay is kept: cool-downs,
 // failures, limits that were told, counts, stored objects, and being drained.
-// Only failures that a new credential, Dialect or APIVersion may mend are
+// Only failures that a new credential, Dialect, APIVersion or Headers may mend are
 // forgotten with the old one.
 func (t *Transport) Reconfigure(cfg Config) error {
 	cfg, err := cfg.normalize()
@@ -93,7 +94,8 @@ func (b *backend) outdated() bool {
 // asks tells whether another backend sends requests with the same credential,
 // in the same form. Token functions cannot be compared.
 func (b *backend) asks(other *backend) bool {
-	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion
+	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
+		maps.Equal(b.headers, other.headers)
 }
 
 // Drain takes a backend out by hand, until [Transport.Resume]: no request is

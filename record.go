@@ -57,6 +57,7 @@ func (v verdict) String() string {
 // to be read ends with that.
 func (c *call) conclude(resp *http.Response, err error) {
 	if c.span == nil {
+		c.unheed()
 		return // it was none
 	}
 	c.outcome, c.problem = c.result(resp, err)
@@ -94,7 +95,7 @@ func (c *call) countAnswer(resp *http.Response, s *sending) {
 // result is how RoundTrip ended.
 func (c *call) result(resp *http.Response, err error) (outcome string, problem attribute.KeyValue) {
 	switch {
-	case err != nil && c.Context().Err() != nil:
+	case err != nil && c.leftErr() != nil:
 		return outcomeCanceled, c.leaving()
 	case err != nil:
 		if _, ok := err.(*noAnswerError); ok {
@@ -111,9 +112,12 @@ func (c *call) result(resp *http.Response, err error) (outcome string, problem a
 	return answered.String(), errorType(resp.StatusCode, "")
 }
 
-// leaving is why the caller's context ended.
+// leaving is why the caller left.
 func (c *call) leaving() attribute.KeyValue {
-	if errors.Is(c.Context().Err(), context.DeadlineExceeded) {
+	// An http.Client with a Timeout closes Request.Cancel and ends the context, in
+	// either order.
+	deadline, limited := c.Context().Deadline()
+	if limited && !time.Now().Before(deadline) || errors.Is(c.Context().Err(), context.DeadlineExceeded) {
 		return errorType(0, "timeout")
 	}
 	return errorType(0, "canceled")
@@ -135,12 +139,13 @@ func behind(resp *http.Response) *sending {
 
 // finish records a request that has ended with its answer.
 func (c *call) finish(s *sending) {
+	defer c.unheed()
 	outcome, problem := c.outcome, c.problem
 	if s != nil && outcome == served.String() {
 		switch fate := s.fate.Load(); {
 		case fate == endedBroken:
 			outcome, problem = outcomeBroken, errorType(0, "answer broke off")
-		case fate != endedWhole && c.Context().Err() != nil:
+		case fate != endedWhole && c.leftErr() != nil:
 			outcome, problem = outcomeCanceled, c.leaving()
 		}
 		s.record(outcome, problem)
@@ -173,7 +178,7 @@ func (c *call) count(outcome string, problem attribute.KeyValue) {
 
 // judged records an attempt that did not serve the request.
 func (s *sending) judged(o outcome, err error) {
-	if err != nil && s.call.Context().Err() != nil {
+	if err != nil && s.call.leftErr() != nil {
 		s.record(outcomeCanceled, s.call.leaving())
 		s.log(outcomeCanceled, outcome{})
 		return

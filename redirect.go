@@ -1,8 +1,12 @@
 package spillover
 
 import (
+	"context"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 )
 
 // redirected tells of a request that an http.Client made of a redirect to
@@ -15,30 +19,92 @@ func (c *call) redirected() bool {
 	return first.URL != nil && !strings.EqualFold(first.URL.Host, c.URL.Host)
 }
 
-// follow sends such a request where it says. A credential goes along only if
-// the place is a backend, and then it is the backend's: an http.Client takes
-// Authorization out of what it redirects to another host, but not api-key.
+// follow sends such a request where it says. No credential goes along, except a
+// backend's own where it is that backend which redirects to itself: others have
+// no say in what is asked in its name. An http.Client takes Authorization out of
+// what it redirects to another host, but not api-key.
+//
+// A backend is never sent anything while it is drained, and what it is sent is in
+// flight there.
 func (c *call) follow() (*http.Response, error) {
-	out := c.WithContext(c.ctx)
-	out.Header = c.Header.Clone()
-	for name := range out.Header {
-		if strings.EqualFold(name, keyHeader) || strings.EqualFold(name, authHeader) {
-			delete(out.Header, name)
+	b, itself := c.destination()
+	header := withoutCredentials(c.Header)
+	if b == nil {
+		c.sends++
+		return checked(c.base, c.forward(c.ctx, header))
+	}
+	if itself {
+		bearer, err := b.bearer(c.ctx)
+		if err != nil {
+			return nil, attemptError{b.name, err}
+		}
+		header = b.header(header, bearer)
+	}
+	var d *deployment
+	for each := range c.table.nameless.all {
+		if each.backend == b {
+			d = each
 		}
 	}
-	for _, b := range c.table.backends {
-		if b.scheme == out.URL.Scheme && strings.EqualFold(b.host, out.URL.Host) {
-			bearer, err := b.bearer(c.ctx)
-			if err != nil {
-				return nil, attemptError{b.name, err}
-			}
-			out.Header, c.from = b.header(out.Header, bearer), b.name
-			break
-		}
+	s := &c.first
+	c.latest, c.by, c.from = s, s, b.name
+	ctx := s.begin(c, attempt{d: d, sent: time.Now()})
+	if b.drained.Load() {
+		s.undo()
+		c.by, c.from = nil, ""
+		return allDrained(c.Request), nil
 	}
+	s.url = *c.URL
+	out := s.openSpan(c.forward(ctx, header))
+	c.sends++
+	resp, err := checked(c.base, out)
+	b.connecting.set(time.Time{})
+	s.hear(false, err == nil)
+	if err != nil {
+		s.end()
+		d.failed.Add(1)
+		s.judged(judgeError(err), err)
+		return nil, err
+	}
+	d.served.Add(1)
+	s.resp, s.status = resp, resp.StatusCode
+	c.answer.hand(c.Context(), resp, s)
+	return resp, nil
+}
+
+// forward is the request as its caller made it, with another header.
+func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
+	out := c.WithContext(ctx)
+	out.Header = h
 	if c.body.present {
 		out.Body, c.body.own = c.body.own, nil
 	}
-	c.sends++
-	return checked(c.base, out)
+	return out
+}
+
+// destination is the backend that such a request goes to, if it is one, and
+// whether that redirected to itself. Of backends at one place it is the one that
+// did, else one that is not drained.
+func (c *call) destination() (b *backend, itself bool) {
+	from := field(c.Response.Header, headerBackend) // which is ours to set
+	for _, other := range c.table.backends {
+		if other.scheme != c.URL.Scheme || !strings.EqualFold(withPort(other.scheme, other.host), withPort(c.URL.Scheme, c.URL.Host)) {
+			continue
+		}
+		if other.name == from {
+			return other, true
+		}
+		if b == nil || b.drained.Load() {
+			b = other
+		}
+	}
+	return b, false
+}
+
+// withPort is a host with its port.
+func withPort(scheme, host string) string {
+	if u := (&url.URL{Host: host}); u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[scheme])
+	}
+	return host
 }

@@ -87,49 +87,131 @@ func TestRedirectElsewhereFails(t *testing.T) {
 	require.ErrorIs(t, err, cutOff.Err)
 }
 
-func TestRedirectToABackend(t *testing.T) {
-	for _, location := range []string{"https://b.openai.azure.com/elsewhere", "https://B.OpenAI.azure.com/elsewhere"} {
+// Another backend has no say in what is asked in a backend's name: its key does
+// not go along.
+func TestRedirectToAnotherBackend(t *testing.T) {
+	for _, location := range []string{
+		"https://b.openai.azure.com/elsewhere", "https://B.OpenAI.azure.com/elsewhere", "https://b.openai.azure.com:443/elsewhere",
+		"http://b.openai.azure.com/elsewhere",
+	} {
 		n := newNet()
 		n.on(host("a"), redirect(307, location))
 		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
+		require.Len(t, n.seen, 2)
 		there := n.seen[1]
 		require.Equal(t, "/elsewhere", there.path)
-		require.Equal(t, []string{"key-b"}, there.header["Api-Key"])
-		onlySecret(t, there, "key-b")
-		require.Equal(t, "b", servedBy(resp))
+		onlySecret(t, there)
+		if strings.HasPrefix(location, "https:") {
+			require.Equal(t, "b", servedBy(resp))
+		} else {
+			require.Empty(t, servedBy(resp), "without TLS it is not that backend")
+		}
 	}
-
-	// In the backend's own form, and never without TLS where that is configured.
+	// Nor by way of a host that is no backend.
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://api.openai.com/v1/x"), status(200, "{}"))
-	n.on("api.openai.com", redirect(307, "http://a.openai.azure.com/x"))
-	follow(t, balance(t, n, azure("a"), Backend{URL: "https://api.openai.com/v1", APIKey: "key-b", Priority: 2}))
-	require.Equal(t, []string{"Bearer key-b"}, n.seen[1].header["Authorization"])
-	onlySecret(t, n.seen[1], "Bearer key-b")
+	n.on(host("a"), redirect(307, "https://evil.example/"), status(200, "{}"))
+	n.on("evil.example", status(307, "", "Location: https://a.openai.azure.com/x", "X-Spillover-Backend: a"))
+	follow(t, balance(t, n, azure("a")))
+	require.Len(t, n.seen, 3)
 	onlySecret(t, n.seen[2])
-
-	n = newNet()
-	n.on(host("a"), redirect(307, "http://b.openai.azure.com/x"))
-	follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
-	onlySecret(t, n.seen[1])
 }
 
-func TestRedirectToABackendWithToken(t *testing.T) {
+// A backend that redirects to itself is asked with its own key, in its own form.
+func TestRedirectToItself(t *testing.T) {
+	for _, location := range []string{"https://a.openai.azure.com/elsewhere", "https://A.openai.azure.com:443/elsewhere"} {
+		n := newNet()
+		n.on(host("a"), redirect(307, location), status(200, "{}"))
+		req := newChat(t, chatPath)
+		req.Header.Set("Authorization", "Bearer the caller's")
+		// Of two with one host it is the one that was asked.
+		tr := balance(t, n, azure("first", func(b *Backend) { b.URL = "https://a.openai.azure.com"; b.Priority = 2 }), azure("a"))
+		resp, err := (&http.Client{Transport: tr}).Do(req)
+		require.NoError(t, err)
+		read(t, resp)
+		require.Equal(t, []string{"key-a"}, n.seen[1].header["Api-Key"])
+		onlySecret(t, n.seen[1], "key-a")
+		require.Equal(t, "a", servedBy(resp))
+	}
+	n := newNet()
+	n.on("api.openai.com", redirect(307, "https://api.openai.com/v1/x"), redirect(307, "http://api.openai.com/v1/x"), status(200, "{}"))
+	follow(t, balance(t, n, Backend{URL: "https://api.openai.com/v1", APIKey: "key-b"}))
+	require.Len(t, n.seen, 3)
+	require.Equal(t, []string{"Bearer key-b"}, n.seen[1].header["Authorization"])
+	onlySecret(t, n.seen[1], "Bearer key-b")
+	onlySecret(t, n.seen[2]) // never without TLS where that is configured
+}
+
+func TestRedirectToItselfWithToken(t *testing.T) {
 	token, failure := "a token", error(nil)
 	entra := func(b *Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return token, failure }
 	}
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
-	tr := balance(t, n, azure("a"), azure("b", entra, priority(2)))
+	n.on(host("b"), redirect(307, "https://b.openai.azure.com/x"), status(200, "{}"), func(req *http.Request) (*http.Response, error) {
+		failure = errors.New("no token today")
+		return redirect(307, "https://b.openai.azure.com/x")(req)
+	})
+	tr := balance(t, n, azure("b", entra))
 	follow(t, tr)
 	onlySecret(t, n.seen[1], "Bearer a token")
 	require.Equal(t, []string{"Bearer a token"}, n.seen[1].header["Authorization"])
 
-	failure = errors.New("no token today")
 	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
 	require.ErrorIs(t, err, failure)
 	require.Len(t, n.seen, 3, "it is not sent without")
+}
+
+func TestRedirectToADrainedBackend(t *testing.T) {
+	for _, location := range []string{"https://b.openai.azure.com/x", "https://b.openai.azure.com:443/x", "https://a.openai.azure.com/x"} {
+		n := newNet()
+		var tr *Transport
+		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			require.NoError(t, tr.Drain("a"))
+			require.NoError(t, tr.Drain("b"))
+			return redirect(307, location)(req)
+		})
+		tr = balance(t, n, azure("a"), azure("b", priority(2)))
+		resp := follow(t, tr)
+		require.Equal(t, 503, resp.StatusCode)
+		require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+		require.Empty(t, servedBy(resp))
+		require.Len(t, n.seen, 1, "nothing is sent there")
+		for _, b := range tr.table().nameless.tiers {
+			for _, d := range b.members {
+				require.Zero(t, d.inFlight.Load())
+			}
+		}
+	}
+}
+
+// What is sent to a backend by way of a redirect is in flight there and counted,
+// so that a drain can wait for it.
+func TestRedirectToABackendIsInFlight(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
+	nameless := func() DeploymentStatus {
+		for _, d := range tr.Status().Tiers[1].Backends[0].Deployments {
+			if d.Model == "" {
+				return d
+			}
+		}
+		return DeploymentStatus{}
+	}
+	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+		require.Equal(t, 1, nameless().InFlight)
+		return status(200, "{}")(req)
+	}, status(500, "{}"), broken(errors.New("lost")))
+	resp, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
+	require.NoError(t, err)
+	require.Equal(t, 1, nameless().InFlight, "until its answer has ended")
+	read(t, resp)
+	require.Equal(t, DeploymentStatus{Available: true, Served: 1}, nameless())
+
+	follow(t, tr)
+	_, err = (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
+	require.ErrorContains(t, err, "lost")
+	require.Equal(t, DeploymentStatus{Available: true, Served: 2, Failed: 1}, nameless())
 }
 
 // The caller's own host stands for the pool.
@@ -164,7 +246,11 @@ func TestRedirectChains(t *testing.T) {
 	var hosts []string
 	for _, s := range n.seen {
 		hosts = append(hosts, strings.TrimSuffix(s.host, ".openai.azure.com")+strings.TrimPrefix(s.path, "/openai/deployments/m/chat"))
-		onlySecret(t, s, map[string]string{host("a"): "key-a", host("b"): "key-b"}[s.host])
+		if s.path != "/4" { // to which evil.example redirects
+			onlySecret(t, s, map[string]string{host("a"): "key-a", host("b"): "key-b"}[s.host])
+		} else {
+			onlySecret(t, s)
+		}
 	}
 	require.Equal(t, []string{
 		"a/completions", "evil.example/1", "evil.example/2", "worse.example/3", "evil.example/again", "b/4", "a/completions", "b/completions",

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -43,12 +44,12 @@ type retrier struct {
 func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
 
 func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
-	// Both the transport and go-retryablehttp need a body that can be had again.
-	b := take(in.Body)
-	defer b.close()
-	if err := b.prepare(in.GetBody, in.ContentLength); err != nil {
+	w := waiter{request: request{Request: in, target: parsePath(in.URL.EscapedPath()), body: take(in.Body)}}
+	defer w.request.body.close()
+	if err := w.read(); err != nil {
 		return nil, err
 	}
+	b := &w.request.body
 	out := in.WithContext(in.Context())
 	if b.present && b.again == nil {
 		out.Body, b.own = b.own, nil
@@ -56,12 +57,14 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	again := &retryablehttp.Request{Request: out}
 	if b.present {
-		if err := again.SetBody(retryablehttp.ReaderFunc(func() (io.Reader, error) { return b.again() })); err != nil {
+		// SetBody asks for a body only to see how long it is: that is known.
+		body := func() (io.Reader, error) { return http.NoBody, nil }
+		if err := again.SetBody(retryablehttp.ReaderFunc(func() (io.Reader, error) { return body() })); err != nil {
 			return nil, err
 		}
-		out.ContentLength, out.GetBody = b.length, b.again
+		body = func() (io.Reader, error) { return b.next(in.Context()) }
+		out.ContentLength, out.GetBody = b.length, func() (io.ReadCloser, error) { return b.next(in.Context()) }
 	}
-	w := waiter{request: &request{Request: in, target: parsePath(in.URL.EscapedPath())}}
 	client := retryablehttp.Client{
 		HTTPClient: &http.Client{
 			// Only RoundTrip is passed on: go-retryablehttp closes all idle
@@ -71,7 +74,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 		},
 		RetryMax:   r.maxRetries,
 		CheckRetry: w.check,
-		Backoff:    func(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return w.wait },
+		Backoff:    w.sleep,
 		ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) {
 			if resp != nil {
 				return resp, nil // not both, as the package's own handler does
@@ -89,22 +92,55 @@ func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // the caller's client wraps it again
 		}
-		if resp != nil {
-			resp.Request = in
+		if err != nil {
+			return nil, err // go-retryablehttp returns an answer as well when a body cannot be had again
 		}
-		return resp, err
+		resp.Request = in
+		return resp, nil
 	}
 }
 
 // A waiter decides for one request whether to wait, and how long.
 type waiter struct {
-	request *request
+	request request
 	retries int
 	wait    time.Duration
 }
 
+// read looks at the request as far as it must be known whether it may be sent
+// again: the answer to one of the Responses API may be made in the background.
+func (w *waiter) read() error {
+	r := &w.request
+	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil || !w.responses() {
+		return err
+	}
+	return r.scan()
+}
+
+func (w *waiter) responses() bool { return strings.HasPrefix(w.request.op, "responses") }
+
+// repeatable tells whether the request may be sent again although it may have
+// been carried out.
+func (w *waiter) repeatable() bool {
+	r := &w.request
+	return r.repeatable() && (!w.responses() || !r.scanned || r.naming.whole)
+}
+
+// sleep waits before the next retry. The wait ends early if the caller leaves;
+// go-retryablehttp, which is left no time to wait, knows of the context alone.
+func (w *waiter) sleep(time.Duration, time.Duration, int, *http.Response) time.Duration {
+	timer := time.NewTimer(w.wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.request.Context().Done():
+	case <-w.request.Cancel:
+	}
+	return 0
+}
+
 func (w *waiter) check(ctx context.Context, resp *http.Response, err error) (bool, error) {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || canceled(w.request.Request) {
 		return false, err
 	}
 	var ok bool
@@ -125,13 +161,13 @@ func (w *waiter) after(resp *http.Response, err error) (time.Duration, bool) {
 	backoff := min(firstRetryWait<<min(w.retries, 10), mostRetryWait)
 	if err != nil {
 		var unanswered *noAnswerError
-		return backoff, errors.As(err, &unanswered) && w.request.repeatable()
+		return backoff, errors.As(err, &unanswered) && w.repeatable()
 	}
 	if resp.Header.Get("X-Should-Retry") == "false" {
 		return 0, false
 	}
 	status := resp.StatusCode
-	if status != http.StatusTooManyRequests && !(w.request.repeatable() && (status == http.StatusRequestTimeout || status >= 500)) {
+	if status != http.StatusTooManyRequests && !(w.repeatable() && (status == http.StatusRequestTimeout || status >= 500)) {
 		return 0, false
 	}
 	if wait := retryAfter(status, resp.Header, nil, time.Now()); wait > 0 {

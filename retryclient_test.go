@@ -240,14 +240,18 @@ func TestRetryOfNoAnswer(t *testing.T) {
 			require.Equal(t, sends, n.sends())
 		})
 	}
-	// What no retry mends is no reason to wait.
-	retrying(t, 9, []roundTripFunc{broken(lost)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-		req := newChat(t, chatPath)
-		req.GetBody = func() (io.ReadCloser, error) { return nil, lost }
-		_, err := client.Do(req)
-		require.ErrorIs(t, err, lost)
-		require.Zero(t, time.Since(base.start))
-	})
+	// A body that cannot be had again is not waited for once more.
+	for _, answer := range []roundTripFunc{broken(errors.New("another")), status(503, "{}")} {
+		retrying(t, 9, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
+			req := newChat(t, chatPath)
+			req.GetBody = func() (io.ReadCloser, error) { return nil, lost }
+			resp, err := client.Do(req)
+			require.ErrorIs(t, err, lost)
+			require.Nil(t, resp)
+			require.Equal(t, 1, n.sends())
+			soonAfter(t, firstRetryWait, time.Since(base.start))
+		})
+	}
 }
 
 // The caller's request is read, closed and never changed.

@@ -410,11 +410,12 @@ func TestR4OpaqueBodies(t *testing.T) {
 func TestR4GetBodyFails(t *testing.T) {
 	gone := errors.New("gone")
 	n := newNet()
+	n.on(host("a"), status(429, "{}"))
 	req := newChat(t, "/v1/chat/completions")
 	req.GetBody = func() (io.ReadCloser, error) { return nil, gone }
-	_, err := balance(t, n, azure("a")).RoundTrip(req)
+	_, err := balance(t, n, azure("a"), azure("b", priority(2))).RoundTrip(req)
 	require.ErrorIs(t, err, gone)
-	require.Zero(t, n.sends())
+	require.Equal(t, 1, n.sends())
 }
 
 func TestR5(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +33,18 @@ type sending struct {
 
 	limits timeLimit
 
-	connect *time.Timer // of a probe
-	waits   bool        // for an answer
+	connect *time.Timer  // of a probe
+	waits   bool         // for an answer
+	conn    atomic.Int32 // how far a base got that tells when it connects
+	resp    *http.Response
 }
+
+// How far a base got with an attempt. With one that does not tell, or is not
+// asked to, that is not known.
+const (
+	connWanted int32 = iota + 1 // it has asked for a connection and has none yet
+	connMade                    // it had one, so that something may have been sent
+)
 
 func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
@@ -47,38 +57,53 @@ func (s *sending) begin(c *call, a attempt) context.Context {
 }
 
 // How long a probe may take to connect: an ordinary request has the base's own
-// time for that, but a probe's caller waits for what is likely dead. And how
-// long a connection may be pending before others are spared it.
+// time for that, but a probe's caller waits for what is likely dead. Each probe
+// that is lost to it doubles the time of the next, up to about the half minute
+// that net/http gives itself; from then on it is the base's own. And how long a
+// connection may be pending before others are spared it.
 const (
 	probeConnect   = time.Second
+	probeDoublings = 4
 	pendingConnect = 500 * time.Millisecond
 )
 
 // traced watches the attempt connect, with a base that tells when it does. That
-// costs something: it is done for probes, and where no answer has come of late.
+// costs something: it is done for probes, where no answer has come of late, and
+// for what may be sent again only if nothing was sent.
 func (s *sending) traced(ctx context.Context) context.Context {
 	b := s.d.backend
 	probe := s.isProbe()
-	if !probe && b.answered.age(s.sent) < pendingConnect {
+	if !probe && b.answered.age(s.sent) < pendingConnect && s.call.repeatable() {
 		return ctx
 	}
-	var bound *time.Timer
-	if probe {
-		bound = time.AfterFunc(time.Hour, func() { s.cancel(errConnectTimeout) })
-		bound.Stop()
-		s.connect = bound
+	limit := time.Duration(0)
+	if lost := b.lostProbes.Load(); probe && lost <= probeDoublings {
+		limit = probeConnect << lost
+		s.connect = time.AfterFunc(time.Hour, func() {
+			b.lostProbes.CompareAndSwap(lost, lost+1)
+			s.cancel(errConnectTimeout)
+		})
+		s.connect.Stop()
 	}
+	var wanted moment
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
-			b.connecting.setIfZero(time.Now().Add(pendingConnect))
-			if bound != nil {
-				bound.Reset(probeConnect)
+			now := time.Now()
+			b.connecting.setIfZero(now.Add(pendingConnect))
+			s.conn.CompareAndSwap(0, connWanted)
+			wanted.set(now)
+			if s.connect != nil {
+				s.connect.Reset(limit)
 			}
 		},
-		GotConn: func(httptrace.GotConnInfo) {
+		GotConn: func(info httptrace.GotConnInfo) {
 			b.connecting.set(time.Time{})
-			if bound != nil {
-				bound.Stop()
+			s.conn.Store(connMade)
+			if s.connect != nil {
+				s.connect.Stop()
+			}
+			if !info.Reused && wanted.age(time.Now()) <= probeConnect {
+				b.lostProbes.Store(0)
 			}
 		},
 	})
@@ -92,7 +117,7 @@ func (s *sending) hear(served, answered bool) {
 	s.waits = false
 	now := time.Now()
 	if !answered {
-		s.d.gaveUp(s.call.Context().Err() != nil, now.Sub(s.sent))
+		s.d.gaveUp(s.call.leftErr() != nil, now.Sub(s.sent))
 		return
 	}
 	s.d.answered(now)
@@ -103,6 +128,29 @@ func (s *sending) hear(served, answered bool) {
 		s.call.tell(&s.d.health, s.d, now, outcome{status: s.status})
 		s.call.transport.opened.notify()
 	}
+}
+
+// judgeError reads why there was no answer, with what the base told of its
+// connection: a proxy's refusal, say, is an error like any other.
+func (s *sending) judgeError(err error) outcome {
+	if s.body != nil && s.body.failed.Load() {
+		return outcome{verdict: declined, reason: "request body"} // which is the caller's
+	}
+	o := judgeError(err)
+	switch {
+	case s.conn.Load() == connWanted && s.status == 0:
+		o.connect, o.cause, o.reason = true, unreachable, "no connection"
+	case s.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), s.status != 0 && o.connect:
+		o.connect, o.cause, o.reason = false, noAnswer, "no answer"
+	}
+	return o
+}
+
+// refusedCertificate tells of an alert with which a server ends the handshake
+// after the client has: in TLS 1.3 it reads the client's certificate then. It has
+// read no request.
+func refusedCertificate(err error) bool {
+	return opOf(err) == "remote error" && strings.Contains(err.Error(), "certificate")
 }
 
 // end gives back what the attempt holds, once.
@@ -127,6 +175,27 @@ func (s *sending) undo() {
 	s.entry = entry{}
 	s.hear(false, false)
 	s.end()
+	s.release(time.Now())
+}
+
+// abandon ends an attempt that a panic has cut short, and which a server may
+// recover from: of Base, Token or another function that the program supplies.
+func (s *sending) abandon() {
+	if s.cancel == nil {
+		s.d.ledger.settle(s.entry, 0, false) // it had not begun
+	} else {
+		if s.resp != nil {
+			s.resp.Body.Close()
+		}
+		if s.body != nil {
+			s.body.Close()
+			s.body.keep() // by nobody
+		}
+		s.d.backend.connecting.set(time.Time{})
+		s.end()
+		s.closeSpan(errorType(0, "panic"))
+	}
+	s.hear(false, false)
 	s.release(time.Now())
 }
 
@@ -209,7 +278,7 @@ func (s *sending) explain(err error) error {
 // brokeOff counts an answer that the caller saw break off. It is the caller's
 // own doing after its context has ended, or the body is closed.
 func (s *sending) brokeOff() {
-	if s.ended.Load() || s.call.Context().Err() != nil {
+	if s.ended.Load() || s.call.leftErr() != nil {
 		return
 	}
 	s.fate.Store(endedBroken)

@@ -76,15 +76,10 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 	}
 }
 
-// What is looked for in answers.
-const (
-	usageKey  = `"usage":`
-	idKey     = `id":` // container_id, output_file_id, … as well
-	mostUsage = 1 << 10
-	mostID    = 130
-)
+// mostUsage bounds a usage object, in bytes.
+const mostUsage = 1 << 10
 
-var watchUsage = []watched{{usageKey, mostUsage}}
+var watchUsage = []watched{{`"usage":`, mostUsage}}
 
 // mediaType is the type of a body, without its parameters.
 func mediaType(h http.Header) string {

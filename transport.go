@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -100,11 +101,16 @@ func (t *Transport) String() string {
 // GoString is String.
 func (t *Transport) GoString() string { return t.String() }
 
-// ownBase is a clone of http.DefaultTransport, or of what it was made of if a
-// program has put something else there. A pool sends all it has to a few hosts,
+// ownBase is a clone of http.DefaultTransport, or one like net/http's own if a
+// program has put something else there, as instrumentation does. A pool sends all it has to a few hosts,
 // so as many connections may stay open to one as to all.
 func ownBase() *http.Transport {
-	base := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConns: 100, TLSHandshakeTimeout: 10 * time.Second}
+	// What net/http's own has.
+	base := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2: true, MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second,
+		TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: time.Second,
+	}
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		base = t.Clone()
 	}
@@ -127,12 +133,18 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
-	// A body that no attempt took is closed here.
-	defer c.body.close()
 	defer c.forget() // whatever a panic leaves
+	returns := false
+	defer func() {
+		c.body.close() // which no attempt took
+		if !returns {
+			c.abandon()
+		}
+	}()
 	resp, err := c.do()
 	if err != nil {
 		c.conclude(nil, err)
+		returns = true
 		return nil, err
 	}
 	resp.Request = in
@@ -140,6 +152,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	c.about = [2]string{c.from, strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.about[:1:1], c.about[1:]
 	c.conclude(resp, nil)
+	returns = true
 	return resp, nil
 }
 

@@ -124,7 +124,9 @@ func TestU2NotSent(t *testing.T) {
 		require.Equal(t, [2]int64{0, 0}, counted(t, tr, "a"))
 	})
 	t.Run("no body", func(t *testing.T) {
-		tr := balance(t, newNet(), azure("a", limits(100, 100000)))
+		n := newNet()
+		n.on(host("b"), status(429, "{}"))
+		tr := balance(t, n, azure("a", limits(100, 100000), priority(2)), azure("b"))
 		req := newChat(t, chatPath)
 		bodies := 0
 		req.Body.Close()

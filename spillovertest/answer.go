@@ -82,7 +82,7 @@ func (s *Server) answer(now time.Time, c *call, f *Fault, d *deployment) (a answ
 
 // success writes the tokens asked for at a pace.
 func (s *Server) success(c *call, l Latency, d *deployment, h http.Header, cut *Fault) answer {
-	n := cmp.Or(c.output, c.max, d.Output, defaultOutput)
+	n := min(cmp.Or(c.output, c.max, d.Output, defaultOutput), mostOutput)
 	if c.max > 0 {
 		n = min(n, c.max)
 	}

@@ -44,7 +44,7 @@ type Deployment struct {
 	Latency Latency
 	// Output is the number of tokens written when a request names no maximum;
 	// one that does gets exactly its maximum, unless its X-Spillovertest-Output
-	// says less. 0 means 16.
+	// says less. An answer has at most 131,072. 0 means 16.
 	Output int
 	// Batch is how many tokens a stream sends together after its first, as
 	// Azure's content filter lets text through in batches. 0 means 1.
@@ -66,6 +66,10 @@ type Latency struct {
 }
 
 const defaultOutput = 16
+
+// mostOutput is how many tokens an answer has at most, whatever a request asks
+// for: more than any model writes at once.
+const mostOutput = 1 << 17
 
 var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 

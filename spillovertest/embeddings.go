@@ -12,10 +12,13 @@ import (
 
 const defaultDimensions = 8
 
+// mostDimensions is more than any model has.
+const mostDimensions = 8192
+
 // embeddings answers with one vector for each input. Equal inputs get equal
 // vectors.
 func embeddings(c *call) []byte {
-	n := c.Dimensions
+	n := min(c.Dimensions, mostDimensions)
 	if n <= 0 {
 		n = defaultDimensions
 	}

@@ -1,0 +1,73 @@
+package spillover
+
+import (
+	"context"
+	"errors"
+	"net/http"
+)
+
+// errRequestCanceled is what net/http says of a request whose Cancel is closed.
+var errRequestCanceled = errors.New("net/http: request canceled")
+
+// canceled tells whether a request's Cancel is closed.
+func canceled(req *http.Request) bool {
+	select {
+	case <-req.Cancel:
+		return true
+	default:
+		return false
+	}
+}
+
+// leftErr is why the caller has left: its context has ended or it has closed
+// Request.Cancel, as an http.Client does after its Timeout. What a base returns
+// then says nothing of a deployment. It is nil while the caller waits.
+func (c *call) leftErr() error {
+	if err := context.Cause(c.Context()); err != nil {
+		return err
+	}
+	if canceled(c.Request) {
+		return errRequestCanceled
+	}
+	return nil
+}
+
+// heedCancel makes the request's context end when Request.Cancel is closed, until
+// unheed, so that what heeds the one heeds the other. A base that heeds Cancel may
+// still be sooner.
+func (c *call) heedCancel() {
+	if c.Cancel == nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(c.Context())
+	c.unheedCancel = cancel
+	c.Request = c.WithContext(ctx)
+	go func(closed <-chan struct{}) {
+		select {
+		case <-closed:
+			cancel(errRequestCanceled)
+		case <-ctx.Done():
+		}
+	}(c.Cancel)
+}
+
+// abandon gives back what a panic, from which a server may recover, has left
+// behind.
+func (c *call) abandon() {
+	if c.latest != nil {
+		c.latest.abandon()
+	}
+	c.discard()
+	c.unheed()
+	if c.span != nil {
+		c.outcome, c.problem = failed.String(), errorType(0, "panic")
+		c.finish(nil)
+	}
+}
+
+// unheed ends heedCancel.
+func (c *call) unheed() {
+	if c.unheedCancel != nil {
+		c.unheedCancel(nil)
+	}
+}
