@@ -61,6 +61,7 @@ func New(cfg Config) (*Transport, error) {
 	if err := s.observe(t); err != nil {
 		return nil, err
 	}
+	s.warnOfCallersCredentials(nil)
 	return t, nil
 }
 
