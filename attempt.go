@@ -74,7 +74,8 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
 		d.ledger.settle(a.entry, 0, false)
-		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"}
+		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token", detail: err.Error()}
+		o = c.note(d, o)
 		c.countAttempt(d, failed.String(), errorType(0, o.reason))
 		return nil, c.learn(a, nil, err, o)
 	}
@@ -85,6 +86,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		s = new(sending)
 	}
 	ctx := s.begin(c, a)
+	s.bearer = bearer
 	// It may have been drained since it was chosen: from here on it is in flight.
 	if d.backend.drained.Load() {
 		s.undo()
@@ -113,14 +115,14 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		o = judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
-		s.judged(o, err)
+		o = s.judged(o, err)
 		return nil, c.learn(a, nil, err, o)
 	}
 	if o.verdict == served {
 		s.cost.CompareAndSwap(0, c.tokens) // unless its usage was read already
 		s.log(served.String(), wellBy(resp))
 	} else {
-		s.judged(o, nil)
+		o = s.judged(o, nil)
 	}
 	if o.verdict == served || o.verdict == answered || o.final {
 		s.body.keep()

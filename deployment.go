@@ -177,7 +177,8 @@ type state struct {
 	latencies
 	ledger                    ledger
 	served, throttled, failed atomic.Uint64
-	input, output             atomic.Int64 // tokens, as answers told
+	input, output             atomic.Int64            // tokens, as answers told
+	failure                   atomic.Pointer[Failure] // the last one
 }
 
 // A link is what is known of the connection to a backend, which all its
@@ -187,6 +188,7 @@ type link struct {
 	answered   moment // when an answer came last
 	connecting moment // when a connection that is pending has been so for too long; zero when none is
 	drained    atomic.Bool
+	failure    atomic.Pointer[Failure] // the last one of any of its deployments
 	latest     atomic.Pointer[backend] // the backend as it is configured
 }
 

@@ -105,6 +105,9 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment
 		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.since)))
 	}
 	attributes = append(attributes, slog.String("reason", n.reason))
+	if n.phase == phaseOut && o.detail != "" {
+		attributes = append(attributes, slog.String("error", o.detail))
+	}
 	s.log.LogAttrs(ctx, record.level, message, append(attributes, o.attrs()...)...)
 }
 
@@ -141,6 +144,9 @@ func (s *sending) log(outcome string, o outcome) {
 	attributes := append(s.d.attrs(), slog.Int("attempt", c.sends), slog.String("outcome", outcome), slog.Duration("took", time.Since(s.sent)))
 	if o.reason != "" {
 		attributes = append(attributes, slog.String("reason", o.reason))
+	}
+	if o.detail != "" && o.verdict != answered {
+		attributes = append(attributes, slog.String("error", o.detail))
 	}
 	c.telemetry.log.LogAttrs(c.ctx, slog.LevelDebug, "attempt", append(attributes, o.attrs()...)...)
 }
