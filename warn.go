@@ -231,6 +231,7 @@ var (
 	words      = regexp.MustCompile(`[A-Za-z0-9~._+/=*%-]+`)
 
 	keyPrefix = regexp.MustCompile(`(?i)^(sk|pk|rk|sess|ek|gh[pousr]|eyj)[-_a-z0-9]`)
+	selfNamed = regexp.MustCompile(`(?i)^(secret|password)[-_].`)
 	longRun   = regexp.MustCompile(`[A-Za-z0-9+=]{20,}`)
 	hostName  = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)+\.?$`)
 )
@@ -250,7 +251,7 @@ func looksSecret(word string) bool {
 		return true
 	case len(word) < 8 || hostName.MatchString(word):
 		return false
-	case keyPrefix.MatchString(word) && (digits || strings.HasPrefix(word, "sk-")):
+	case keyPrefix.MatchString(word) && (digits || strings.HasPrefix(word, "sk-")), selfNamed.MatchString(word):
 		return true
 	case path:
 		// A path, of which each part is a word.

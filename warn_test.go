@@ -210,6 +210,7 @@ func TestPresentable(t *testing.T) {
 		"key 0123456789abcdef0123456789abcdef is wrong":                                 "key *** is wrong",
 		"api-key=short&x=1":                            "api-key=***&x=1",
 		`{"client_secret": "a b", "access_token":"x"}`: `{"client_secret": "*** b", "access_token":"***"}`,
+		"it was secret-answer":                         "it was ***",
 		"Authorization: Bearer abc":                    "Authorization: Bearer ***",
 		"secret abc8Q~dEfGh.IjKlMnOp_QrStUvWxYz12":     "secret ***",
 		"ghp_16C7e42F292c6912E7710c838347Ae178B4a":     "***",
