@@ -124,7 +124,7 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 	resp.Header.Set("Retry-After", strconv.FormatInt(seconds, 10))
 	resp.Header.Set("Retry-After-Ms", strconv.FormatInt(int64((wait+time.Millisecond-1)/time.Millisecond), 10))
 	if o.hopeless {
-		resp.Header.Set("X-Should-Retry", "false")
+		resp.Header.Set(headerShouldRetry, "false")
 	}
 	return resp
 }
@@ -143,7 +143,7 @@ type attemptError struct {
 	err     error
 }
 
-func (e attemptError) Error() string { return e.backend + ": " + e.err.Error() }
+func (e attemptError) Error() string { return e.backend + ": " + presentable(e.err.Error()) }
 func (e attemptError) Unwrap() error { return e.err }
 
 // A noAnswerError is that of a request that no backend answered. It unwraps to

@@ -84,12 +84,14 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	if err != nil {
 		d.ledger.settle(a.entry, 0, false)
 		s.entry = entry{}
-		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token"}
+		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token", detail: err.Error()}
+		o = c.note(d, o)
 		c.countAttempt(d, failed.String(), errorType(0, o.reason))
 		return nil, c.learn(a, nil, err, o)
 	}
 	a.sent = time.Now() // a token may take its time
 	ctx := s.begin(c, a)
+	s.bearer = bearer
 	// It may have been drained since it was chosen: from here on it is in flight.
 	if d.backend.drained.Load() {
 		s.undo()
@@ -122,14 +124,14 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		o = s.judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
-		s.judged(o, err)
+		o = s.judged(o, err)
 		return nil, c.learn(a, nil, err, o)
 	}
 	if o.verdict == served {
 		s.cost.CompareAndSwap(0, c.tokens) // unless its usage was read already
 		s.log(served.String(), wellBy(resp))
 	} else {
-		s.judged(o, nil)
+		o = s.judged(o, nil)
 	}
 	if o.verdict == served || o.verdict == answered || o.final {
 		s.body.keep()

@@ -22,8 +22,11 @@ type Backend struct {
 
 	// URL is https://host[:port][/base/path], or http; a bare host means
 	// https. A path that ends as the dialect's own paths begin (/openai,
-	// /openai/v1, /v1) may be given or left out. User info, query and
-	// fragment are mistakes.
+	// /openai/v1, /v1) may be given or left out. A gateway whose paths have no
+	// /openai is written with what they do have: /base/path/deployments for
+	// [Azure], /base/path/v1 for [AzureV1]. User info, query and fragment are
+	// mistakes, and so is the URL of one operation or deployment, as a portal
+	// shows it: the error says what to write.
 	URL string
 
 	// Priority is the tier: 1 is used first, 2 when no backend of 1 can take
@@ -37,14 +40,17 @@ type Backend struct {
 	// Default: read from the URL, see [Dialect].
 	Dialect Dialect
 
-	// APIVersion replaces the api-version of requests, for [Azure] alone.
-	// Default: the request's own, so it is needed where callers speak another
-	// dialect, which has none.
+	// APIVersion replaces the api-version of requests, for [Azure] and
+	// [AzureV1]. Default: the request's own. A request to Azure that has none, as
+	// callers of other dialects send it, gets 2024-10-21, the latest stable one,
+	// or 2025-04-01-preview for the operations that lacks: responses and realtime.
+	// AzureV1 needs none.
 	APIVersion string
 
 	// APIKey is the backend's key. Without it, without Token and without a key
 	// in Headers the backend is sent the caller's own credential, if that has the
-	// dialect's form.
+	// dialect's form. Where other backends have a credential, [Config.Logger] gets
+	// a warning of that.
 	APIKey string
 
 	// Token gives a bearer token, such as one of Entra ID. It excludes APIKey.
@@ -130,10 +136,11 @@ type TokenFunc func(context.Context) (string, error)
 // A Dialect is how a backend spells URLs, model names and credentials.
 //
 // Unless it is given it is read from the backend's URL: a path that ends in
-// /openai/v1 is [AzureV1] and one that ends in /v1 is [OpenAI]; else a host
-// under services.ai.azure.com is AzureV1, another of Azure's
-// (openai.azure.com, cognitiveservices.azure.com, azure-api.net and their
-// sovereign clouds) is [Azure], and every other host is OpenAI.
+// /openai/v1 is [AzureV1], one that ends in /v1 is [OpenAI], and one that ends in
+// /deployments is [Azure]; else a host under services.ai.azure.com is AzureV1,
+// another of Azure's (openai.azure.com, cognitiveservices.azure.com,
+// api.cognitive.microsoft.com, azure-api.net and their sovereign clouds) is
+// Azure, and every other host is OpenAI.
 type Dialect string
 
 const (
@@ -182,27 +189,6 @@ func (d Dialect) credentialForm() string {
 	return "azure"
 }
 
-func inferDialect(host, path string) Dialect {
-	switch {
-	case strings.HasSuffix(path, "/openai/v1"):
-		return AzureV1
-	case strings.HasSuffix(path, "/v1"):
-		return OpenAI
-	}
-	for domain, d := range map[string]Dialect{
-		".services.ai.azure":       AzureV1,
-		".openai.azure":            Azure,
-		".cognitiveservices.azure": Azure,
-		".azure-api":               Azure,
-	} {
-		// .com, .us, .cn, .net: the cloud is the last label.
-		if dot := strings.LastIndexByte(host, '.'); dot > 0 && strings.HasSuffix(strings.ToLower(host[:dot]), domain) {
-			return d
-		}
-	}
-	return OpenAI
-}
-
 // normalize fills in the defaults and tells every mistake.
 func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	u := b.normalizeURL(bad)
@@ -228,8 +214,8 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	}
 	switch b.Dialect {
 	case Azure, AzureV1, OpenAI:
-		if b.APIVersion != "" && b.Dialect != Azure {
-			bad("APIVersion", fmt.Sprintf("is for dialect %q alone, this is %q", Azure, b.Dialect))
+		if b.APIVersion != "" && b.Dialect == OpenAI {
+			bad("APIVersion", fmt.Sprintf("is for the dialects %q and %q, this is %q", Azure, AzureV1, b.Dialect))
 		}
 	default:
 		bad("Dialect", fmt.Sprintf("%%q is none of %q, %q, %q", Azure, AzureV1, OpenAI), b.Dialect)
@@ -239,6 +225,9 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	}
 	if b.APIKey != "" && b.Token != nil {
 		bad("APIKey", "excludes Token")
+	}
+	if variable := asVariable(b.APIKey); variable != "" {
+		bad("APIKey", "is the name of a variable, not a key: in a file write %s; a program reads it with os.Getenv", variable)
 	}
 	// The key itself must not appear in the error.
 	if !visible(b.APIKey) || strings.Contains(b.APIKey, " ") {
@@ -329,25 +318,31 @@ func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url
 			bad("URL", "port %q is not between 1 and 65535", port)
 		}
 	}
+	path := clean(u.EscapedPath())
+	if path != "" {
+		path = "/" + path
+	}
+	operation, isOperation := parseOperationURL(u.Hostname(), path, b.Dialect)
 	if u.User != nil {
 		bad("URL", "has user info: the credential belongs into APIKey or Token")
 	}
-	if u.RawQuery != "" || u.ForceQuery {
+	if (u.RawQuery != "" || u.ForceQuery) && !(isOperation && onlyVersion(u)) {
 		bad("URL", "has a query: an api-version belongs into APIVersion, a credential into APIKey")
 	}
 	if u.Fragment != "" {
 		bad("URL", "has a fragment")
 	}
-	path := clean(u.EscapedPath())
-	if path != "" {
-		path = "/" + path
+	if isOperation {
+		badOperationURL(u, operation, bad)
+		path, b.Dialect = operation.path, cmp.Or(b.Dialect, operation.dialect)
 	}
 	if b.Dialect == "" {
 		b.Dialect = inferDialect(u.Hostname(), path)
 	}
-	path = strings.TrimSuffix(path, "/deployments")
-	path = strings.TrimSuffix(path, b.Dialect.prefix())
-	u.Path, u.RawPath = unescapePath(path)
+	if b.Dialect == Azure && strings.HasSuffix(path, "/openai/v1") {
+		bad("URL", fmt.Sprintf("ends in /openai/v1, which is dialect %q, this is %q", AzureV1, Azure))
+	}
+	u.Path, u.RawPath = unescapePath(b.Dialect.plainPath(path))
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	b.URL = u.String()
 	return u

@@ -69,7 +69,8 @@ type Config struct {
 	HoldStreams bool
 
 	// Logger gets one record for each change of a deployment's state (cooling,
-	// out, probing, back) and, at the level of debugging, one for each attempt.
+	// out, probing, back), a warning once a minute for each cause that requests
+	// fail of everywhere and, at the level of debugging, one for each attempt.
 	// docs/telemetry.md has them all. It is called while requests wait, so its
 	// handler should not be slow. nil is silent.
 	Logger *slog.Logger

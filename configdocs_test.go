@@ -190,7 +190,7 @@ func TestConfigSchema(t *testing.T) {
 			case kind == reflect.Bool:
 				p["anyOf"] = []any{map[string]any{"type": []string{"boolean", "null"}}, variable}
 			case kind == reflect.String:
-				if p["type"] = []string{"string", "null"}; required {
+				if p["type"] = []string{"string", "null"}; required || f.Name == "APIKey" {
 					p["type"] = "string"
 				}
 			default:

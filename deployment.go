@@ -177,7 +177,8 @@ type state struct {
 	latencies
 	ledger                    ledger
 	served, throttled, failed atomic.Uint64
-	input, output             atomic.Int64 // tokens, as answers told
+	input, output             atomic.Int64            // tokens, as answers told
+	failure                   atomic.Pointer[Failure] // the last one
 }
 
 // A link is what is known of the connection to a backend, which all its
@@ -189,6 +190,7 @@ type link struct {
 	lostProbes atomic.Int32 // in a row, to the time that they have to connect
 	drained    atomic.Bool
 	home       *resource               // that the backend is an entry of
+	failure    atomic.Pointer[Failure] // the last one of any of its deployments
 	latest     atomic.Pointer[backend] // the backend as it is configured
 }
 

@@ -19,6 +19,7 @@ type backend struct {
 	hash          uint64 // of the name
 	scheme, host  string
 	base          string // escaped base path, without a slash at its end
+	bare          bool   // the dialect's paths begin with it alone
 	priority      int
 	weight        int
 	dialect       Dialect
@@ -40,9 +41,10 @@ func newBackend(b Backend) *backend {
 	if err != nil {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
+	base, bare := b.Dialect.basePath(u.EscapedPath())
 	n := &backend{
 		link: new(link), // unless it has one already
-		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: u.EscapedPath(),
+		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bare: bare,
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
@@ -55,6 +57,14 @@ func newBackend(b Backend) *backend {
 		}
 	}
 	return n
+}
+
+// prefix is what the backend's paths begin with, escaped.
+func (b *backend) prefix() string {
+	if b.bare {
+		return b.base
+	}
+	return b.base + b.dialect.prefix()
 }
 
 // attemptRequest is the request as it is sent to a deployment: a clone of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -104,7 +105,30 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment
 		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.since)))
 	}
 	attributes = append(attributes, slog.String("reason", n.reason))
+	if n.phase == phaseOut && o.detail != "" {
+		attributes = append(attributes, slog.String("error", o.detail))
+	}
 	s.log.LogAttrs(ctx, record.level, message, append(attributes, o.attrs()...)...)
+}
+
+// warnOfCallersCredentials tells which backends are sent the callers' own
+// credentials while others have one: that is easily meant otherwise, such as
+// where a variable is not set. What was so before is not told again.
+func (s *setup) warnOfCallersCredentials(before []*backend) {
+	known := map[string]bool{}
+	for _, b := range before {
+		known[b.name] = b.anonymous()
+	}
+	all := s.table.backends
+	if !slices.ContainsFunc(all, func(b *backend) bool { return !b.anonymous() }) {
+		return
+	}
+	for _, b := range all {
+		if b.anonymous() && !known[b.name] {
+			s.log.LogAttrs(context.Background(), slog.LevelWarn, "callers' credentials are sent",
+				append(b.attrs(), slog.String("remedy", "set APIKey (api_key) or Token, unless callers are to bring their own"))...)
+		}
+	}
 }
 
 func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
@@ -120,6 +144,9 @@ func (s *sending) log(outcome string, o outcome) {
 	attributes := append(s.d.attrs(), slog.Int("attempt", c.sends), slog.String("outcome", outcome), slog.Duration("took", time.Since(s.sent)))
 	if o.reason != "" {
 		attributes = append(attributes, slog.String("reason", o.reason))
+	}
+	if o.detail != "" && o.verdict != answered {
+		attributes = append(attributes, slog.String("error", o.detail))
 	}
 	c.telemetry.log.LogAttrs(c.ctx, slog.LevelDebug, "attempt", append(attributes, o.attrs()...)...)
 }

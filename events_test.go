@@ -112,7 +112,7 @@ func TestLogOfABackend(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
-			"WARN,backend out,backend:first,tier:1,until:2s,wait:2s,reason:no connection",
+			"WARN,backend out,backend:first,tier:1,until:2s,wait:2s,reason:no connection,error:dial tcp: connection refused",
 			"INFO,backend probing,backend:first,tier:1,reason:no connection",
 			"INFO,backend back,backend:first,tier:1,lasted:2s,reason:no connection,status:200",
 		}, l.log())
@@ -120,8 +120,8 @@ func TestLogOfABackend(t *testing.T) {
 	})
 }
 
-// What failed for everybody is the request's own fault, of which the log says
-// nothing, whichever way it failed.
+// What failed for everybody is the request's own fault: nothing is said against a
+// deployment, whichever way it failed, but once that requests fail.
 func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, answer := range map[string]roundTripFunc{
@@ -137,7 +137,9 @@ func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
 					read(t, resp)
 				}
 			}
-			require.Empty(t, l.log(), name)
+			records := l.log()
+			require.Len(t, records, 1, name)
+			require.Contains(t, records[0], "WARN,requests fail,backends:[first,second],model:m,reason:", name)
 			require.Empty(t, l.heard("spillover.cooldown.duration"), name)
 		}
 	})
@@ -152,7 +154,10 @@ func TestLogAfterMaxAttempts(t *testing.T) {
 		cfg.MaxAttempts = 1
 		l, tr := overheard(t, cfg)
 		ask(t, tr)
-		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401"}, l.log())
+		require.Equal(t, []string{
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401",
+			"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1",
+		}, l.log())
 	})
 }
 
@@ -196,6 +201,7 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 		require.Equal(t, []string{
 			"WARN,deployment out,backend:one,tier:1,model:m,deployment:m,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
 			"WARN,deployment out,backend:two,tier:2,model:m,deployment:other,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
+			"WARN,requests fail,backends:[one],model:m,reason:429 insufficient_quota,status:429,code:insufficient_quota,requests:1",
 		}, l.log(), "its own account it is, whoever else answers")
 	})
 }

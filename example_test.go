@@ -67,13 +67,13 @@ func Example_spillOver() {
 func ExampleNew_mistakes() {
 	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
 		{Name: "eastus", URL: "ftp://eastus.openai.azure.com"},
-		{Name: "eastus", URL: "https://eastus.openai.azure.com?key=secret", APIVersion: "2024-10-21", Dialect: spillover.AzureV1},
+		{Name: "eastus", URL: "https://eastus.openai.azure.com?key=secret", APIVersion: "latest stable"},
 	}})
 	fmt.Println(err)
 	// Output:
 	// spillover: backend "eastus": URL: scheme "ftp" is neither https nor http
 	// spillover: backend "eastus": URL: has a query: an api-version belongs into APIVersion, a credential into APIKey
-	// spillover: backend "eastus": APIVersion: is for dialect "azure" alone, this is "azure-v1"
+	// spillover: backend "eastus": APIVersion: "latest stable" needs escaping in a URL, so it is none
 	// spillover: backend "eastus": Name: backends 0 and 1 share it
 }
 

@@ -14,7 +14,7 @@ import (
 // Load reads a Config from a file in YAML or JSON. Its keys are the names of
 // the fields of [Config], [Backend] and [Model] in snake_case, such as api_key;
 // durations are written as 30s, 1m30s or 250ms. A key without a value is not
-// set. Functions and interfaces, such as Token and Base, are for the program to
+// set, but for api_key, where that is an error. Functions and interfaces, such as Token and Base, are for the program to
 // set afterwards. docs/configuration.md lists the keys, and
 // docs/config.schema.json is a JSON Schema for editors; a key $schema may point
 // to it.

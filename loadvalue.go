@@ -153,7 +153,7 @@ func (l *loader) fields(s spot, into reflect.Value) {
 			if hasVariable(at.node.Value) {
 				l.secrets = append(l.secrets, strings.ToLower(fmt.Sprint(v)))
 			}
-			if key == "api_key" && v.IsZero() && tagOf(at.node) != nullTag && len(l.errs) == before {
+			if key == "api_key" && v.IsZero() && len(l.errs) == before {
 				l.bad(at, "is empty: leave it out where callers bring their own")
 			}
 		}

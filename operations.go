@@ -25,13 +25,12 @@ type trait uint
 
 const (
 	// The operation leaves nothing behind at the service: any deployment of the
-	// model can answer it, and answer it again.
+	// model can answer it, and answer it again. So its stream is read until its
+	// first content before it is handed over.
 	stateless trait = 1 << iota
 	// On classic Azure the path names the deployment (the SDKs' own tables, and
 	// Azure's reference).
 	deploymentInPath
-	// Its stream is read until its first content before it is handed over.
-	streamJudged
 	// The model is in the query of a POST, as ?model=.
 	modelInQuery
 	// The model of the body is a base model, which every resource calls alike.
@@ -62,18 +61,18 @@ const (
 // 2026. What is not among them is taken for one that creates state, and is
 // pinned by the ids in its path.
 var operations = []operationSpec{
-	{"POST", "chat/completions", deployed | streamJudged, "model", "messages.content.file.file_id messages.audio.id audio.voice.id"},
+	{"POST", "chat/completions", deployed, "model", "messages.content.file.file_id messages.audio.id audio.voice.id"},
 	{"GET", "chat/completions", answersIDs, "", ""},
 	{"GET POST DELETE", "chat/completions/{completion_id}", answersIDs, "", ""},
 	{"GET", "chat/completions/{completion_id}/messages", answersIDs | ofItems, "", ""},
-	{"POST", "completions", deployed | streamJudged, "model", ""},
+	{"POST", "completions", deployed, "model", ""},
 	{"POST", "embeddings", deployed, "model", ""},
 	{"POST", "moderations", stateless, "model", ""},
 	{"POST", "decisions", stateless, "model", ""},
 
-	{"POST", "responses", responding | streamJudged, "model", responseIDs},
+	{"POST", "responses", responding, "model", responseIDs},
 	{"POST", "responses/input_tokens", responding, "model", responseIDs},
-	{"POST", "responses/compact", responding | streamJudged, "model", responseIDs},
+	{"POST", "responses/compact", responding, "model", responseIDs},
 	{"GET DELETE", "responses/{response_id}", answersIDs, "", ""},
 	{"POST", "responses/{response_id}/cancel", answersIDs, "", ""},
 	{"GET", "responses/{response_id}/input_items", answersIDs | ofItems, "", ""},
@@ -82,15 +81,15 @@ var operations = []operationSpec{
 	{"GET POST", "conversations/{conversation_id}/items", answersIDs | ofItems, "", "items.id* items.content.file_id"},
 	{"GET DELETE", "conversations/{conversation_id}/items/{item_id}", answersIDs | ofItems, "", ""},
 
-	{"POST", "audio/speech", deployed | streamJudged, "model", "voice.id"},
-	{"POST", "audio/transcriptions", deployed | streamJudged, "model", ""},
+	{"POST", "audio/speech", deployed, "model", "voice.id"},
+	{"POST", "audio/transcriptions", deployed, "model", ""},
 	{"POST", "audio/translations", deployed, "model", ""},
 	{"GET POST", "audio/voices", answersIDs, "", "consent"},
 	{"GET DELETE", "audio/voices/{voice_id}", answersIDs, "", ""},
 	{"GET POST", "audio/voice_consents", answersIDs, "", ""},
 	{"GET POST DELETE", "audio/voice_consents/{consent_id}", answersIDs, "", ""},
-	{"POST", "images/generations", deployed | streamJudged | noModelBesidePath, "model", ""},
-	{"POST", "images/edits", deployed | streamJudged | noModelBesidePath, "model", "images.file_id mask.file_id"},
+	{"POST", "images/generations", deployed | noModelBesidePath, "model", ""},
+	{"POST", "images/edits", deployed | noModelBesidePath, "model", "images.file_id mask.file_id"},
 	{"POST", "images/variations", stateless, "model", ""},
 	{"POST", "content_provenance_checks", answersIDs, "", ""},
 
@@ -230,7 +229,7 @@ var operations = []operationSpec{
 // foundryOperations are those that Microsoft Foundry has outside of OpenAI's
 // API. They are sent as they came, to backends that are of that kind.
 var foundryOperations = []operationSpec{
-	{"POST", "models/chat/completions", stateless | streamJudged, "model", ""},
+	{"POST", "models/chat/completions", stateless, "model", ""},
 	{"POST", "models/embeddings", stateless, "model", ""},
 	{"POST", "models/images/embeddings", stateless, "model", ""},
 	{"GET", "models/info", 0, "", ""},

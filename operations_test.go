@@ -38,7 +38,7 @@ func TestOperationsInDocs(t *testing.T) {
 				model += ", `?model=`"
 			}
 			fmt.Fprintf(&page, "| %s `/%s` | %s | %s | %s | %s | %s |\n", strings.ReplaceAll(s.methods, " ", ", "), s.path,
-				yes(s.has(stateless), "yes"), model, places(s.ids), yes(s.has(deploymentInPath), "yes")+yes(s.has(noModelBesidePath), ", and then none in the body"), yes(s.has(streamJudged), "yes"))
+				yes(s.has(stateless), "yes"), model, places(s.ids), yes(s.has(deploymentInPath), "yes")+yes(s.has(noModelBesidePath), ", and then none in the body"), yes(s.has(stateless), "yes"))
 		}
 	}
 	page.WriteString("\n")

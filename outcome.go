@@ -44,6 +44,7 @@ type outcome struct {
 	own       bool          // the trouble is this deployment's alone: another one may take the very same request
 	unsent    bool          // the request was not sent: it is not to blame
 	reason    string        // short, for people
+	detail    string        // the service's message, or the error; as it came, until call.note
 	requestID string        // of the answer
 }
 
@@ -54,7 +55,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		return outcome{verdict: served}
 	}
 	e := readError(body)
-	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status), requestID: requestID(h)}
+	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status), detail: string(e.Message), requestID: requestID(h)}
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
@@ -95,7 +96,7 @@ var errConnectTimeout net.Error = timeoutError("no connection for a probe within
 
 // judgeError reads why there was no answer.
 func judgeError(err error) outcome {
-	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer"}
+	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer", detail: err.Error()}
 	switch {
 	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
 		o.reason = "no answer in time"

@@ -138,11 +138,11 @@ func (t target) path(b *backend, deployment string) string {
 	case t.dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
 	case b.dialect != Azure || !t.namesDeployment(deployment):
-		return b.base + b.dialect.prefix() + slash + t.op
+		return b.prefix() + slash + t.op
 	case deployment == t.model:
-		return b.base + "/openai/deployments/" + t.segment + slash + t.op // escaped as it came
+		return b.prefix() + "/deployments/" + t.segment + slash + t.op // escaped as it came
 	}
-	return b.base + "/openai/deployments/" + url.PathEscape(deployment) + slash + t.op
+	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.op
 }
 
 // namesDeployment tells whether a classic Azure path for this names the deployment.
@@ -154,13 +154,16 @@ func (t target) namesDeployment(deployment string) bool {
 // api-version: a backend's own replaces it, and one that was meant for a
 // classic path goes no further than that.
 func (t target) query(b *backend, raw string) string {
-	keep := b.dialect == Azure && b.apiVersion == "" || b.dialect == AzureV1 && t.dialect != Azure || t.dialect == ""
-	if keep || raw == "" && b.apiVersion == "" {
+	version := b.apiVersion
+	if version == "" && b.dialect == Azure && t.dialect != Azure && (t.dialect == AzureV1 || !hasVersion(raw)) {
+		version = t.defaultVersion()
+	}
+	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.dialect != Azure) || t.dialect == ""
+	if keep || raw == "" && version == "" {
 		return raw
 	}
-	version := ""
-	if b.apiVersion != "" {
-		version = "api-version=" + b.apiVersion
+	if version != "" {
+		version = "api-version=" + version
 	}
 	if !strings.Contains(strings.ToLower(raw), "api-version") {
 		return joinQuery(raw, version)
@@ -175,6 +178,25 @@ func (t target) query(b *backend, raw string) string {
 		query, version = joinQuery(query, version), ""
 	}
 	return joinQuery(query, version)
+}
+
+func hasVersion(raw string) bool {
+	for part := range strings.SplitSeq(raw, "&") {
+		if name, value, _ := strings.Cut(part, "="); value != "" && strings.EqualFold(name, "api-version") {
+			return true
+		}
+	}
+	return false
+}
+
+// defaultVersion is the api-version of a request to classic Azure that has none:
+// the latest stable one, or the latest preview for what that lacks.
+func (t target) defaultVersion() string {
+	switch root, _ := cutSegment(t.op); root {
+	case "responses", "realtime":
+		return "2025-04-01-preview"
+	}
+	return "2024-10-21"
 }
 
 func joinQuery(query, part string) string {

@@ -237,7 +237,7 @@ func newTable(backends []*backend, old *table) *table {
 // same is the backend of the same name at the same place, nil if there is none.
 func (t *table) same(b *backend) *backend {
 	for _, other := range t.backends {
-		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base {
+		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base && other.bare == b.bare {
 			return other
 		}
 	}

@@ -102,16 +102,16 @@ func TestRealtimeDialects(t *testing.T) {
 			Azure: "/openai/realtime?api-version=2024-10-01-preview&deployment=n%26o", AzureV1: "/openai/v1/realtime?model=n%26o", OpenAI: "/v1/realtime?model=n%26o",
 		},
 		"/openai/v1/realtime?x=%20a+b&model=m&&y": {
-			Azure: "/openai/realtime?x=%20a+b&deployment=n%26o&y", AzureV1: "/openai/v1/realtime?x=%20a+b&model=n%26o&y", OpenAI: "/v1/realtime?x=%20a+b&model=n%26o&y",
+			Azure: "/openai/realtime?x=%20a+b&deployment=n%26o&y&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?x=%20a+b&model=n%26o&y", OpenAI: "/v1/realtime?x=%20a+b&model=n%26o&y",
 		},
 		"/v1/realtime?model=%6d&intent=transcription": {
-			Azure: "/openai/realtime?deployment=n%26o&intent=transcription", AzureV1: "/openai/v1/realtime?model=n%26o&intent=transcription", OpenAI: "/v1/realtime?model=n%26o&intent=transcription",
+			Azure: "/openai/realtime?deployment=n%26o&intent=transcription&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?model=n%26o&intent=transcription", OpenAI: "/v1/realtime?model=n%26o&intent=transcription",
 		},
 		"/v1/realtime?model=m&deployment=m": {
-			Azure: "/openai/realtime?deployment=n%26o", AzureV1: "/openai/v1/realtime?model=n%26o", OpenAI: "/v1/realtime?model=n%26o",
+			Azure: "/openai/realtime?deployment=n%26o&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?model=n%26o", OpenAI: "/v1/realtime?model=n%26o",
 		},
 		"/v1/realtime?intent=transcription": {
-			Azure: "/openai/realtime?intent=transcription", AzureV1: "/openai/v1/realtime?intent=transcription", OpenAI: "/v1/realtime?intent=transcription",
+			Azure: "/openai/realtime?intent=transcription&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?intent=transcription", OpenAI: "/v1/realtime?intent=transcription",
 		},
 	} {
 		for d, want := range to {

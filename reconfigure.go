@@ -24,10 +24,12 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	old := t.setup.Load()
 	s, amended, err := t.replace(cfg)
 	if err != nil {
 		return err
 	}
+	s.warnOfCallersCredentials(old.table.backends)
 	s.log.Info("reconfigured", "backends", len(s.table.backends))
 	for _, d := range amended {
 		t.tell(context.Background(), s, &d.health, d, time.Now(), outcome{})

@@ -24,6 +24,7 @@ type callRecord struct {
 	problem attribute.KeyValue // the class of an error; else not valid
 	took    time.Duration
 	streams bool
+	lapses  []lapse // attempts that failed
 }
 
 // An attemptRecord is what is recorded of an attempt.
@@ -61,6 +62,7 @@ func (c *call) conclude(resp *http.Response, err error) {
 		return // it was none
 	}
 	c.outcome, c.problem = c.result(resp, err)
+	c.warn(resp)
 	s := behind(resp)
 	if s == nil && resp != nil && resp.Body == http.NoBody {
 		s = c.by // which has ended with it
@@ -176,15 +178,18 @@ func (c *call) count(outcome string, problem attribute.KeyValue) {
 	t.requests.Add(c.ctx, 1, newLabels(attributes...).add...)
 }
 
-// judged records an attempt that did not serve the request.
-func (s *sending) judged(o outcome, err error) {
+// judged records an attempt that did not serve the request. The outcome that it
+// gives back can be shown.
+func (s *sending) judged(o outcome, err error) outcome {
 	if err != nil && s.call.leftErr() != nil {
 		s.record(outcomeCanceled, s.call.leaving())
 		s.log(outcomeCanceled, outcome{})
-		return
+		return o
 	}
+	o = s.call.note(s.d, o, s.bearer)
 	s.record(o.verdict.String(), errorType(o.status, o.reason))
 	s.log(o.verdict.String(), o)
+	return o
 }
 
 // record records an attempt, once.

@@ -23,6 +23,7 @@ type sending struct {
 	url    url.URL
 	body   *attemptBody // the latest; nil when there is none
 	space  attemptBody  // of the first
+	bearer string       // the token that it is sent with; "" for another credential
 	ended  atomic.Bool
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
@@ -282,14 +283,15 @@ func (s *sending) brokeOff() {
 		return
 	}
 	s.fate.Store(endedBroken)
-	s.blame(outcome{cause: noAnswer, reason: "answer broke off"})
+	s.blame(s.call.note(s.d, outcome{verdict: failed, cause: noAnswer, reason: "answer broke off"}))
 }
 
 // failedWith is what an error says of the deployment that came in a stream which
 // is already the caller's: it has been passed, as everything else.
 func (s *sending) failedWith(problem []byte) {
 	status, h := standsFor(s.header, problem)
-	switch o := judge(status, h, problem, s.call.op, time.Now()); {
+	o := s.call.note(s.d, judge(status, h, problem, s.call.op, time.Now()), s.bearer)
+	switch {
 	case o.verdict == throttled:
 		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)
 	case o.verdict == failed && o.wait > 0:

@@ -23,6 +23,7 @@ type BackendStatus struct {
 	Drained     bool               // whether it is out by hand, see [Transport.Drain]
 	Until       time.Time          // if not available: when it is probed; else, and when drained, the zero time
 	Reason      string             // if not available: why, such as "no connection"
+	LastFailure Failure            // of any of its deployments, even if all is well since
 	Deployments []DeploymentStatus // those of the configuration, and those that were asked for
 }
 
@@ -42,6 +43,8 @@ type DeploymentStatus struct {
 	Served    uint64 // answers that went to the caller, those to its own mistakes (400) included
 	Throttled uint64 // attempts that were refused with a 429
 	Failed    uint64 // attempts that failed otherwise, and answers that broke off
+
+	LastFailure Failure // of an attempt, refusals included, even if all is well since
 
 	InputTokens, OutputTokens int64 // as answers told in their usage
 }
@@ -70,7 +73,7 @@ func (t *Transport) Status() Status {
 			s := DeploymentStatus{
 				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
 				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
-				InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
+				LastFailure: lastFailure(d.failure.Load()), InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
 			for i, h := range d.operations {
 				if until, reason, _ := h.closed(now); !until.IsZero() && s.Available {
@@ -93,7 +96,7 @@ func (t *Transport) Status() Status {
 			}
 			tier.Backends = append(tier.Backends, BackendStatus{
 				Name: b.name, URL: b.scheme + "://" + b.host + b.base, Weight: b.weight,
-				Available: reason == "", Drained: b.drained.Load(), Until: until, Reason: reason, Deployments: byBackend[b],
+				Available: reason == "", Drained: b.drained.Load(), Until: until, Reason: reason, LastFailure: lastFailure(b.failure.Load()), Deployments: byBackend[b],
 			})
 		}
 		s.Tiers = append(s.Tiers, tier)

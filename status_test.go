@@ -40,6 +40,13 @@ func TestC12(t *testing.T) {
 			require.True(t, until.After(started))
 			*until = time.Time{}
 		}
+		for i, want := range []Failure{{started, 429, "429 rate_limit_reached", ""}, {started, 500, "500", ""}, {started, 0, "no connection", "dial: refused"}} {
+			b := backend(i)
+			m := &b.Deployments[len(b.Deployments)-1]
+			require.Equal(t, want, b.LastFailure)
+			require.Equal(t, want, m.LastFailure)
+			b.LastFailure, m.LastFailure = Failure{}, Failure{}
+		}
 		require.Equal(t, Status{Tiers: []TierStatus{
 			{Priority: 1, Backends: []BackendStatus{{Name: "a", URL: "https://a.openai.azure.com", Weight: 1, Available: true, Deployments: []DeploymentStatus{
 				d("idle", func(*DeploymentStatus) {}),

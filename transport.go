@@ -19,14 +19,15 @@ import (
 // is always closed. The contract also says that a RoundTripper should not
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
-	setup   atomic.Pointer[setup]
-	stored  stored
-	models  models
-	callers callers
-	opened  notifier // tells those who wait that something was opened
-	random  func() uint64
-	closed  atomic.Bool
-	done    chan struct{} // closed with it
+	setup    atomic.Pointer[setup]
+	stored   stored
+	models   models
+	callers  callers
+	warnings warnings
+	opened   notifier // tells those who wait that something was opened
+	random   func() uint64
+	closed   atomic.Bool
+	done     chan struct{} // closed with it
 
 	changing sync.Mutex      // held by what changes setup or drained
 	drained  map[string]bool // backends that are out by hand, whether configured or not
@@ -62,6 +63,7 @@ func New(cfg Config) (*Transport, error) {
 	if err := s.observe(t); err != nil {
 		return nil, err
 	}
+	s.warnOfCallersCredentials(nil)
 	return t, nil
 }
 

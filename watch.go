@@ -3,6 +3,7 @@ package spillover
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -29,7 +30,9 @@ const watchPeriod = 2 * time.Second
 //
 // A file that is wrong or missing changes nothing: the configuration before it
 // stays in force. That is a warning in the log, and once only, until the file is
-// another.
+// another. So it is with a file that would have a backend sent the callers' own
+// credentials by mistake: one that had a credential and has none now, or that is
+// new (renamed, perhaps) and has none while others have a Token.
 //
 // Watch returns when ctx ends, with its error, or after [Transport.Close], with
 // an error that wraps [net.ErrClosed]. It never returns nil.
@@ -50,6 +53,9 @@ func (t *Transport) Watch(ctx context.Context, path string, adjust func(*Config)
 			t.keepCode(&cfg)
 			if adjust != nil {
 				adjust(&cfg)
+			}
+			if err := t.losesCredentials(path, cfg); err != nil {
+				return err
 			}
 			return t.Reconfigure(cfg)
 		},
@@ -80,6 +86,29 @@ func (t *Transport) keepCode(cfg *Config) {
 			cfg.Backends[i].Token = tokens[b.Name]
 		}
 	}
+}
+
+// losesCredentials tells of the backends that would be sent the callers' own
+// credentials only because the file, or adjust, does not know of a Token.
+func (t *Transport) losesCredentials(path string, cfg Config) error {
+	before := map[string]*backend{}
+	tokens := false
+	for _, b := range t.setup.Load().table.backends {
+		before[b.name] = b
+		tokens = tokens || b.token != nil
+	}
+	var errs []error
+	for i, b := range cfg.Backends {
+		if b.normalize(func(string, string, ...any) {}); b.APIKey != "" || b.Token != nil {
+			continue
+		}
+		was := before[b.Name]
+		if was == nil && tokens || was != nil && !was.anonymous() {
+			errs = append(errs, &LoadError{File: path, Path: fmt.Sprintf("backends[%d].api_key", i), Err: fmt.Errorf(
+				"is missing, and backend %q has no Token: callers' own credentials would be sent to it; write api_key, keep the name that has the Token, or set the Token in the function that Watch is given", shorten(b.Name))})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // A fileWatch acts on what it sees twice in a row, and once.

@@ -2,11 +2,9 @@ module github.com/spillover-go/spillover/entra
 
 go 1.26.0
 
-replace github.com/spillover-go/spillover => ../
-
 require (
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0
-	github.com/spillover-go/spillover v0.0.0-00010101000000-000000000000
+	github.com/spillover-go/spillover v0.1.0
 	github.com/stretchr/testify v1.12.1
 	pgregory.net/rapid v1.3.0
 )

@@ -2,11 +2,6 @@ module github.com/spillover-go/spillover/interop
 
 go 1.26.0
 
-replace (
-	github.com/spillover-go/spillover => ../
-	github.com/spillover-go/spillover/entra => ../entra
-)
-
 require (
 	github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai v0.7.2
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.24.0
@@ -21,8 +16,8 @@ require (
 	github.com/openai/openai-go/v3 v3.94.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/sashabaranov/go-openai v1.43.0
-	github.com/spillover-go/spillover v0.0.0-00010101000000-000000000000
-	github.com/spillover-go/spillover/entra v0.0.0-00010101000000-000000000000
+	github.com/spillover-go/spillover v0.1.0
+	github.com/spillover-go/spillover/entra v0.1.0
 	github.com/stretchr/testify v1.12.1
 	github.com/tmc/langchaingo v0.1.14
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.72.0

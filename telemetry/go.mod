@@ -2,13 +2,11 @@ module github.com/spillover-go/spillover/telemetry
 
 go 1.26.0
 
-replace github.com/spillover-go/spillover => ../
-
 require (
 	github.com/prometheus/client_golang v1.24.1
 	github.com/prometheus/common v0.72.0
 	github.com/prometheus/prometheus v0.315.0
-	github.com/spillover-go/spillover v0.0.0-00010101000000-000000000000
+	github.com/spillover-go/spillover v0.1.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0

@@ -3,7 +3,7 @@ module github.com/spillover-go/spillover/benchmarks/lab
 go 1.26.0
 
 require (
-	github.com/spillover-go/spillover v0.0.0
+	github.com/spillover-go/spillover v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 
@@ -20,5 +20,3 @@ require (
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 )
-
-replace github.com/spillover-go/spillover => ../..
