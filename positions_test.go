@@ -59,7 +59,8 @@ func TestModelInTheQueryOfAPost(t *testing.T) {
 		req := with(t, "POST /v1/realtime/calls?x=%20&model=m v=0", "Content-Type: application/sdp")
 		resp, _ := send(t, tr, req)
 		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, "x=%20&model=m-east", n.last().query)
+		query, _, _ := strings.Cut(n.last().query, "&api-version=") // classic Azure has one of its own
+		require.Equal(t, "x=%20&model=m-east", query)
 		require.Equal(t, "v=0", n.last().body)
 	}
 	// In a list it is a filter.

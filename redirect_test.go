@@ -193,6 +193,7 @@ func TestRedirectToABackendIsInFlight(t *testing.T) {
 	nameless := func() DeploymentStatus {
 		for _, d := range tr.Status().Tiers[1].Backends[0].Deployments {
 			if d.Model == "" {
+				d.LastFailure = Failure{}
 				return d
 			}
 		}

@@ -38,7 +38,9 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 		var mu sync.Mutex
 		by := map[string]int{}
 		load := func(span time.Duration) {
+			mu.Lock()
 			clear(by)
+			mu.Unlock()
 			for begun := time.Now(); time.Since(begun) < span; time.Sleep(500 * time.Millisecond) {
 				all.Go(func() {
 					resp, err := tr.RoundTrip(newChat(t, chatPath))
