@@ -153,6 +153,9 @@ func (s *Server) faulty(f *Fault, d *deployment) answer {
 		return answer{wait: f.Delay, end: f.ending(), result: failed}
 	}
 	h := s.header(d)
+	if f.Limits && d != nil {
+		s.limits(d, h)
+	}
 	f.decorate(h)
 	a := s.whole([]byte(f.Body), 0, h, nil)
 	a.wait, a.status = f.Delay, f.Status

@@ -37,6 +37,9 @@ type Fault struct {
 	// Body of a KindAnswer is sent byte for byte, also when it is empty. For
 	// KindError it is the JSON of the error object; "" is the service's own.
 	Body string
+	// Limits adds what the deployment's Limit says of itself in its headers to a
+	// KindAnswer, as a real refusal has it. Header comes after that.
+	Limits bool
 	// Delay is added before the header, or before whatever comes instead.
 	Delay time.Duration
 	// Slower multiplies the deployment's Latency in answers that succeed at

@@ -50,6 +50,23 @@ func TestFaultsComeFirst(t *testing.T) {
 	require.Zero(t, s.Stats().PromptTokens)
 }
 
+// A refusal that the limit did not make tells of the limit all the same, if it is
+// to be like one, and its own header has the last word.
+func TestFaultTellsLimits(t *testing.T) {
+	s := spillovertest.New(spillovertest.Config{Deployments: deployment(spillovertest.PAYG{TPM: 1000}, spillovertest.Latency{})})
+	fault := spillovertest.Fault{Status: 429, Header: http.Header{"X-Ratelimit-Reset-Tokens": {"7"}}}
+	for _, tells := range []bool{false, true} {
+		fault.Limits = tells
+		s.Set(fault)
+		_, h, _ := get(t, s, azurePath, hello)
+		require.Equal(t, tells, h.Get("X-Ratelimit-Remaining-Tokens") == "1000")
+		require.Equal(t, tells, h.Get("X-Ratelimit-Limit-Requests") != "")
+		require.Equal(t, "7", h.Get("X-Ratelimit-Reset-Tokens"))
+		_, h, _ = get(t, s, strings.Replace(azurePath, "gpt", "other", 1), hello) // that nobody has deployed
+		require.Empty(t, h.Get("X-Ratelimit-Remaining-Tokens"))
+	}
+}
+
 func TestBadFaultPanics(t *testing.T) {
 	s := spillovertest.New(spillovertest.Config{})
 	for _, f := range []spillovertest.Fault{

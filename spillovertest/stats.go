@@ -128,6 +128,13 @@ func (s *Server) admit(now time.Time, d *deployment, want demand, h http.Header)
 	return no, ok
 }
 
+// limits tells the client about a deployment's limit.
+func (s *Server) limits(d *deployment, h http.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.limiter.header(time.Now(), s.dialect, h)
+}
+
 // answered remembers the status sent.
 func (s *Server) answered(r *Request, status int) {
 	s.mu.Lock()

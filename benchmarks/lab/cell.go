@@ -22,7 +22,9 @@ type Cell struct {
 	Limits
 	Short    bool          // short prompts, so that requests bind and not tokens
 	Patience time.Duration // for how long a throttled caller waits and asks again
+	Leave    time.Duration // after which callers leave, 0: never
 	Fault    Fault
+	Odd
 
 	Trace string  // path of the arrivals, instead of drawn ones
 	Speed float64 // of the trace
@@ -38,13 +40,46 @@ type Limits struct {
 	Utilization  bool          // the PTU tells its own
 	Silent       bool          // no x-ratelimit-* headers
 	Stale        time.Duration // for how long these stay the same
-	Spurious     float64       // share of requests refused for no reason
+	Refusal      time.Duration // that a refusal takes, instead of the usual
+	Chance       Chance
+	Neighbour    Neighbour
+	PTUSize      float64 // the PTU's capacity over the offered load; 0: the usual share of the pool
+	Slower       float64 // answers take so many times the usual; 0: once
 }
 
-// A Fault is what one deployment does for a while.
+// A Chance is refusals that have nothing to do with the load. What the
+// deployments report is as always: they have room.
+type Chance struct {
+	Share float64       // of the attempts; 0: none
+	Hint  time.Duration // retry-after-ms
+	After time.Duration // that a refusal takes, instead of the usual
+	PTU   bool          // the PTU alone
+	// NoCapacity words it as the service does when the region is short. Otherwise
+	// the text is the one of a refusal by the limit, so that only the figures can
+	// tell the two apart.
+	NoCapacity bool
+}
+
+// A Neighbour is somebody else with the same quotas, at each deployment some 60
+// s of two minutes.
+type Neighbour struct {
+	Share  float64 // of each quota; 0: none
+	Greedy bool    // refused, he waits as long as he is told and asks again, up to 20 times
+}
+
+// Odd are the requests that go wrong wherever they are sent, which do not count,
+// and the connections that break by themselves.
+type Odd struct {
+	Poison float64 // share of the requests that are reset after 100 ms
+	Late   float64 // share of the requests that take 30 s more than a HeaderTimeout of 60 s
+	Resets bool    // one request a minute to the PTU is reset after a second
+}
+
+// A Fault is what one deployment, or all of them, do for a while.
 type Fault struct {
-	Kind     string // "500", "401", "black hole", "slow"; "": none
+	Kind     string // "500", "401", "black hole", "slow", "silent", "reset"; "": none
 	PTU      bool   // or else a PAYG of middle size
+	All      bool   // or else one
 	From, To time.Duration
 }
 
@@ -66,8 +101,81 @@ func usual(b, m int, rho float64) Cell {
 func faulty(kind string, ptu bool) Cell {
 	c := usual(10, 8, 0.6)
 	c.Warm, c.Measure = 30*time.Second, 480*time.Second
-	c.Fault = Fault{kind, ptu, 90 * time.Second, 390 * time.Second}
+	c.Fault = Fault{Kind: kind, PTU: ptu, From: 90 * time.Second, To: 390 * time.Second}
 	return c
+}
+
+// strange is a cell of those in which refusals and failures are not of the load's
+// making: few deployments, which sustain more than is offered.
+func strange(m int, rho float64, change func(*Cell)) Cell {
+	c := usual(6, m, rho)
+	change(&c)
+	return c
+}
+
+// chance is a cell of refusals that come by chance, from all deployments.
+func chance(m int, share float64, hint time.Duration) Cell {
+	return strange(m, 0.4, func(c *Cell) { c.Chance = Chance{Share: share, Hint: hint} })
+}
+
+// unlucky is such a cell in which only the PTU refuses, which could serve all.
+func unlucky(share float64) Cell {
+	c := chance(1, share, 20*time.Millisecond)
+	c.PTUSize, c.Chance.PTU = 1, true
+	return c
+}
+
+// noCapacity is a cell of a region that is short, which a refusal takes its time to say.
+func noCapacity(share float64, after time.Duration) Cell {
+	c := chance(1, share, 6*time.Second)
+	c.Chance.After, c.Chance.NoCapacity = after, true
+	return c
+}
+
+// slowly is a cell of limits that take their time to refuse.
+func slowly(m int, takes time.Duration) Cell {
+	return strange(m, 0.9, func(c *Cell) { c.Refusal = takes })
+}
+
+// shared is a cell with a neighbour, who is greedy where he wants everything: then
+// the two together want a little more than there is.
+func shared(m int, share float64) Cell {
+	return strange(m, 0.53, func(c *Cell) { c.Neighbour = Neighbour{Share: share, Greedy: share == 1} })
+}
+
+// sized is a cell whose PTU has a size by the load.
+func sized(m int, size float64) Cell {
+	return strange(m, 0.5, func(c *Cell) { c.PTUSize = size })
+}
+
+// odd is a cell with requests or connections that go wrong by themselves.
+func odd(m int, odd Odd) Cell {
+	return strange(m, 0.5, func(c *Cell) { c.Odd = odd })
+}
+
+// resetting is a cell in which a connection breaks now and then, and answers take
+// some multiple of the usual three seconds.
+func resetting(slower float64) Cell {
+	c := odd(1, Odd{Resets: true})
+	c.Slower = slower
+	return c
+}
+
+// silent is a cell with a deployment that accepts requests and says nothing, for
+// as long as callers wait; nobody has configured a timeout.
+func silent(m int, ptu bool) Cell {
+	return strange(m, 0.5, func(c *Cell) {
+		c.Warm, c.Measure, c.Leave = 30*time.Second, 270*time.Second, 120*time.Second
+		c.Fault = Fault{Kind: "silent", PTU: ptu, From: 60 * time.Second, To: 180 * time.Second}
+	})
+}
+
+// outage is a cell in which nothing works for 20 s.
+func outage(kind string) Cell {
+	return strange(1, 0.5, func(c *Cell) {
+		c.Warm, c.Measure = 30*time.Second, 180*time.Second
+		c.Fault = Fault{Kind: kind, All: true, From: 90 * time.Second, To: 110 * time.Second}
+	})
 }
 
 // replay is a cell that plays a trace from its first request to its last.
@@ -102,10 +210,23 @@ func (c Cell) String() string {
 	add(c.Utilization, "utilization")
 	add(c.Silent, "no headers")
 	add(c.Stale > 0, "headers %v old", c.Stale)
-	add(c.Spurious > 0, "%g %% spurious", 100*c.Spurious)
+	add(c.Refusal > 0, "refusals take %v", c.Refusal)
+	add(c.Chance.Share > 0 && !c.Chance.NoCapacity, "chance %g %% hint %v", 100*c.Chance.Share, c.Chance.Hint)
+	add(c.Chance.Share > 0 && c.Chance.NoCapacity, "no_capacity %g %% hint %v", 100*c.Chance.Share, c.Chance.Hint)
+	add(c.Chance.After > 0, "after %v", c.Chance.After)
+	add(c.Chance.PTU, "PTU alone")
+	add(c.Neighbour.Share > 0 && !c.Neighbour.Greedy, "neighbour %g %%", 100*c.Neighbour.Share)
+	add(c.Neighbour.Share > 0 && c.Neighbour.Greedy, "greedy neighbour %g %%", 100*c.Neighbour.Share)
+	add(c.PTUSize > 0, "PTU %g of load", c.PTUSize)
+	add(c.Poison > 0, "poison %g %%", 100*c.Poison)
+	add(c.Late > 0, "late %g %%", 100*c.Late)
+	add(c.Resets, "reset/min")
+	add(c.Slower > 0, "answers ×%g", c.Slower)
 	add(c.Patience > 0, "waiting %v", c.Patience)
-	add(c.Fault.Kind != "" && c.Fault.PTU, "%s on the PTU", c.Fault.Kind)
-	add(c.Fault.Kind != "" && !c.Fault.PTU, "%s on a PAYG", c.Fault.Kind)
+	add(c.Fault.All, "all %s for %v", c.Fault.Kind, c.Fault.To-c.Fault.From)
+	add(c.Fault.Kind != "" && !c.Fault.All && c.Fault.PTU, "%s on the PTU", c.Fault.Kind)
+	add(c.Fault.Kind != "" && !c.Fault.All && !c.Fault.PTU, "%s on a PAYG", c.Fault.Kind)
+	add(c.Leave > 0, "callers leave after %v", c.Leave)
 	return strings.Join(append(name, fmt.Sprintf("seed %d", c.Seed)), " ")
 }
 
@@ -125,6 +246,11 @@ func (c Cell) load() ([]job, error) {
 	rng := rand.New(rand.NewPCG(c.Seed, 2))
 	for i := range jobs {
 		jobs[i].client = rng.IntN(c.M)
+	}
+	rng = rand.New(rand.NewPCG(c.Seed, 4))
+	for i := range jobs {
+		jobs[i].poison = rng.Float64() < c.Poison
+		jobs[i].late = rng.Float64() < c.Late
 	}
 	return jobs, err
 }

@@ -27,7 +27,7 @@ type series struct {
 // colors tell the policies apart, ours in front.
 var colors = map[string]string{
 	"spillover": "#0b57d0", "spillover + utilization": "#6ea8fe", "random": "#d9480f", "ring": "#e8a100",
-	"counted": "#2b8a3e", "shuffle": "#9c36b5", "fallback": "#868e96", "oracle": "#212529",
+	"counted": "#2b8a3e", "shuffle": "#9c36b5", "fallback": "#868e96", "walk": "#0b7285", "oracle": "#212529",
 }
 
 const (

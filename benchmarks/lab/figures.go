@@ -8,7 +8,7 @@ import (
 
 // Figures are what a run is judged by. Those about a fault are of the time that
 // it lasts, all others of the measured time. Requests belong to the time at
-// which they came.
+// which they came; those that are odd do not count.
 type Figures struct {
 	Requests int
 	Tokens   float64 // prompt and output of the requests served
@@ -17,6 +17,7 @@ type Figures struct {
 	Used     int     // requests that the PTU served
 	Refused  int     // 429s at deployments
 	Wasted   float64 // these per request served
+	Served   float64 // share of requests, or under a fault of those in it
 	Visible  float64 // share of requests whose caller got a 429
 	Errors   float64 // share of requests whose caller got another error, or under a fault of those in it
 	AddedP50 time.Duration
@@ -40,7 +41,7 @@ func (t *tally) figures(pool []*site) Figures {
 	var served, failed int
 	var added []time.Duration
 	for _, trip := range t.trips {
-		if !t.cell.measured(trip.job.at) {
+		if trip.odd() || !t.cell.measured(trip.job.at) {
 			continue
 		}
 		f.Requests++
@@ -63,12 +64,15 @@ func (t *tally) figures(pool []*site) Figures {
 	n := float64(max(1, f.Requests))
 	f.Visible /= n
 	f.Errors = float64(failed) / n
+	f.Served = float64(served) / n
 	f.Wasted = float64(f.Refused) / float64(max(1, served))
 	f.Goodput = f.Tokens / max(1, offered) * max(1, t.cell.Rho)
 	slices.Sort(added)
 	f.AddedP50, f.AddedP99 = quantile(added, 0.5), quantile(added, 0.99)
 	f.Uneven = t.uneven(pool)
-	f.PTU = t.drained()
+	if f.PTU = t.drained(); t.cell.Neighbour.Share > 0 {
+		f.PTU = t.ours()
+	}
 	if t.cell.Fault.Kind != "" {
 		t.fault(&f)
 	}
@@ -114,7 +118,7 @@ func deviation(of []float64) float64 {
 // fault judges the time of the fault, and what came after.
 func (t *tally) fault(f *Figures) {
 	fault := t.cell.Fault
-	var during, errors, touched int
+	var during, served, errors, touched int
 	var took time.Duration
 	for _, trip := range t.trips {
 		second := int(trip.job.at / time.Second)
@@ -132,11 +136,15 @@ func (t *tally) fault(f *Figures) {
 		if failed {
 			errors++
 		}
+		if trip.status == 200 {
+			served++
+		}
 		if trip.touched {
 			touched++
 		}
 	}
 	f.Errors = float64(errors) / float64(max(1, during))
+	f.Served = float64(served) / float64(max(1, during))
 	f.Touched = float64(touched) / float64(max(1, during))
 	f.Time = took / time.Duration(max(1, during))
 	f.Recovery = t.recovery()

@@ -20,7 +20,13 @@ func TestGuard(t *testing.T) {
 	told.Utilization = true
 	counting.Short, counting.CountRefused = true, true
 	ours := Ours().Name
+	lucky, poison := chance(1, 0.2, 20*time.Millisecond), odd(1, Odd{Poison: 0.01})
 	trials := []Trial{{fault, ours}, {slow, ours}, {rush(false), ours}, {told, ours}, {counting, ours}}
+	for _, c := range []Cell{lucky, unlucky(0.2), poison} {
+		for _, p := range []Policy{Ours(), Walk, Oracle} {
+			trials = append(trials, trial(c, p.Name))
+		}
+	}
 	for _, c := range []Cell{busy, calm} {
 		for _, p := range Compared() {
 			trials = append(trials, trial(c, p.Name))
@@ -37,6 +43,11 @@ func TestGuard(t *testing.T) {
 			t.Logf("ρ=%g %-10s goodput %.3f  PTU %.3f  wasted %.3f  p99 %.3f s", c.Rho, p.Name,
 				r.share(c, p.Name, tokens), r.share(c, p.Name, ptu), r.value(c, p.Name, wasted), r.value(c, p.Name, addedP99))
 		}
+	}
+
+	for _, p := range []string{ours, "walk"} {
+		t.Logf("%-10s chance: served %.3f  PTU %.2f; by the PTU alone %.2f  poison: PTU %.3f", p,
+			r.value(lucky, p, served), r.share(lucky, p, ptu), r.share(unlucky(0.2), p, ptu), r.share(poison, p, ptu))
 	}
 
 	// Ours.
@@ -62,6 +73,10 @@ func TestGuard(t *testing.T) {
 	require.InDelta(t, 0.08, r.value(calm, "counted", wasted), 0.08)
 	require.Less(t, r.share(calm, "counted", ptu), 0.97)
 	require.Greater(t, r.value(busy, "ring", wasted), 0.8)
+	require.GreaterOrEqual(t, r.value(lucky, "walk", served), 0.99)
+	require.InDelta(t, 1, r.share(lucky, "walk", ptu), 0.1)
+	require.InDelta(t, 0.78, r.share(unlucky(0.2), "walk", ptu), 0.08)
+	require.InDelta(t, 1, r.share(poison, "walk", ptu), 0.02)
 }
 
 func guarded(rho float64) Cell {

@@ -17,6 +17,7 @@ var (
 	out    = flag.String("out", "REPORT.md", "TestReport: where to write, the charts beside it")
 	seeds  = flag.Int("seeds", 3, "TestReport: seeds per cell")
 	trace  = flag.String("arrivals", "../../../shared/data/AzureLLMInferenceTrace_conv.csv", "arrivals to replay, if the file is there")
+	goals  = flag.String("goals", "", "TestGoals: which ones, a regular expression")
 	cell   = flag.String("cell", "", "TestCell: B,M,rho")
 	with   = flag.String("with", "", "TestCell: what else is different, separated by commas: "+strings.Join(differenceNames(), " "))
 	policy = flag.String("policy", "spillover", "TestCell: policies, separated by commas, or all")

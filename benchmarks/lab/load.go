@@ -14,7 +14,13 @@ type job struct {
 	most   int // its max_tokens
 	output int // what the model will write, at most that
 	stream bool
+	poison bool // whoever gets it breaks the connection
+	late   bool // it takes very long wherever it is sent
 }
+
+// odd tells of a request that does not count, as it fails or lasts wherever it is
+// sent: what counts is what it does to the others.
+func (j job) odd() bool { return j.poison || j.late }
 
 // A shape is how large requests are: prompts and outputs are lognormal.
 type shape struct {

@@ -33,7 +33,8 @@ func variant(name, about string, change func(*spillover.Backend, Backend)) Polic
 		for _, b := range s.Pool {
 			to := spillover.Backend{
 				Name: b.Name, URL: b.URL, Priority: b.Tier, Weight: b.Weight, Dialect: spillover.Azure,
-				Models: []spillover.Model{{Name: model}},
+				HeaderTimeout: s.HeaderTimeout,
+				Models:        []spillover.Model{{Name: model}},
 			}
 			change(&to, b)
 			cfg.Backends = append(cfg.Backends, to)

@@ -97,7 +97,7 @@ func sensitive() []Cell {
 		func(c *Cell) { c.CountRefused = true },
 		func(c *Cell) { c.Stale = 10 * time.Second },
 		func(c *Cell) { c.Silent = true },
-		func(c *Cell) { c.Spurious = 0.05 },
+		func(c *Cell) { c.Chance = Chance{Share: 0.05, Hint: time.Second} },
 		func(c *Cell) { c.Short = true },
 	} {
 		c := at(10, 8, 0.9)
@@ -106,6 +106,35 @@ func sensitive() []Cell {
 	}
 	return cells
 }
+
+// stranges are the cells in which refusals and failures are not of the load's
+// making.
+func stranges() []Cell {
+	const ms, s = time.Millisecond, time.Second
+	var cells []Cell
+	add := func(c ...Cell) { cells = append(cells, c...) }
+	for _, hint := range []time.Duration{20 * ms, s, 6 * s} {
+		for _, share := range []float64{0.05, 0.1, 0.2, 0.3} {
+			add(chance(1, share, hint))
+		}
+	}
+	add(chance(8, 0.2, 20*ms), chance(8, 0.2, s), unlucky(0.1), unlucky(0.2), noCapacity(0.2, 5*s), noCapacity(0.05, 20*s))
+	for _, m := range []int{1, 8} {
+		add(slowly(m, 2*s), slowly(m, 30*s), shared(m, 0.5), shared(m, 1), sized(m, 0.5), sized(m, 0.75), sized(m, 1))
+		add(odd(m, Odd{Poison: 0.001}), odd(m, Odd{Poison: 0.01}), odd(m, Odd{Late: 0.005}))
+	}
+	add(resetting(0.3), resetting(3), resetting(15))
+	return cells
+}
+
+// faults of which all or none can know.
+func outages() []Cell {
+	return []Cell{silent(1, true), silent(8, false), outage("500"), outage("reset")}
+}
+
+// careful are the policies that are compared in those: the others have no tiers,
+// or no memory.
+func careful() []Policy { return []Policy{Ours(), Walk, Random, Shuffle, Oracle} }
 
 // Plan is all that the report needs, the longest first. Most cells are run with
 // every policy and several seeds; the largest have one seed.
@@ -142,6 +171,7 @@ func Plan(seeds int, tracePath string) []Trial {
 	add(patient(), seeds, all)
 	add(append(broken(), faulty("slow", false), faulty("slow", true)), seeds, all)
 	add(sensitive(), 1, all)
+	add(append(stranges(), outages()...), seeds, careful())
 	add([]Cell{rush(false), rush(true)}, seeds, all)
 	if tracePath != "" {
 		for _, speed := range speeds {

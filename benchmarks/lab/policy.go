@@ -23,6 +23,8 @@ type Setup struct {
 	Seed uint64
 	// Patience is for how long a request may wait.
 	Patience time.Duration
+	// HeaderTimeout is for how long an answer may not begin; 0: for ever.
+	HeaderTimeout time.Duration
 
 	sites []*site // for the oracle alone
 }
@@ -35,7 +37,7 @@ func Policies() []Policy {
 
 // Others are plain statements of what others do.
 func Others() []Policy {
-	return []Policy{Random, Ring, Counted, Shuffle, Fallback}
+	return []Policy{Walk, Random, Ring, Counted, Shuffle, Fallback}
 }
 
 // Find is a policy by name.

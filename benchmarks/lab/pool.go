@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +33,9 @@ type site struct {
 	server *spillovertest.Server
 	down   atomic.Bool // it serves nothing, which the oracle knows
 	dark   atomic.Bool // nothing reaches it
-	bad    bool        // it is the one that the cell's fault is for
+	bad    bool        // it is one that the cell's fault is for
+
+	usual []spillovertest.Fault // while the cell's fault does not last
 }
 
 // unit is a PAYG deployment of size 1, in tokens per minute, and sizes are in
@@ -98,7 +103,11 @@ func (c Cell) limits(jobs []job) (ptu int, payg []int) {
 		}
 		return int(0.4 * each.ptu * perMinute), payg
 	}
-	return int(ptuShare * c.capacity() * 60 * c.shape().mean.ptu), payg
+	rate := ptuShare * c.capacity()
+	if c.PTUSize > 0 {
+		rate = c.PTUSize * c.Rho * c.capacity()
+	}
+	return int(rate * 60 * c.shape().mean.ptu), payg
 }
 
 // newPool makes the deployments, of which the first is the PTU.
@@ -115,18 +124,15 @@ func newPool(c Cell, jobs []job) []*site {
 		b := Backend{Name: "payg" + string(rune('a'+i%26)) + string(rune('a'+i/26)), Tier: 2, Weight: sizes[i%len(sizes)], TPM: tpm, RPM: l.RPM}
 		pool = append(pool, newSite(c, b, l, rng))
 	}
-	if bad := 2; c.Fault.Kind != "" {
-		if c.Fault.PTU {
-			bad = 0
-		}
-		pool[bad].bad = true
+	for i, s := range pool {
+		s.bad = c.Fault.Kind != "" && (c.Fault.All || i == 0 && c.Fault.PTU || i == 2 && !c.Fault.PTU)
 	}
 	return pool
 }
 
 // newSite makes a deployment that is a little faster or slower than others.
 func newSite(c Cell, b Backend, l spillovertest.Limit, rng *rand.Rand) *site {
-	factor := 0.8 + 0.5*rng.Float64()
+	factor := (0.8 + 0.5*rng.Float64()) * cmp.Or(c.Slower, 1)
 	scaled := func(d time.Duration) time.Duration { return time.Duration(factor * float64(d)) }
 	s := &site{Backend: b, server: spillovertest.New(spillovertest.Config{
 		Name: b.Name, Seed: rng.Uint64(),
@@ -144,9 +150,8 @@ func newSite(c Cell, b Backend, l spillovertest.Limit, rng *rand.Rand) *site {
 		panic(err)
 	}
 	s.host = u.Host
-	if c.Spurious > 0 {
-		s.server.Set(spurious(c.Spurious))
-	}
+	s.usual = c.Chance.faults(s)
+	s.server.Set(s.usual...)
 	return s
 }
 
@@ -157,15 +162,39 @@ func (c Cell) refusal() time.Duration {
 	if c.free {
 		return 0
 	}
-	return refusalTime
+	return cmp.Or(c.Refusal, refusalTime)
 }
 
-// spurious refuses a share of requests that the limit would admit.
-func spurious(share float64) spillovertest.Fault {
-	return spillovertest.Fault{
-		Match:  func(*http.Request) bool { return rand.Float64() < share },
-		Status: http.StatusTooManyRequests, Delay: refusalTime,
-		Header: http.Header{"Retry-After": {"1"}},
-		Body:   `{"error":{"code":"429","message":"Too many requests. Please retry after 1 seconds."}}`,
+// sustains is the requests a second that a deployment sustains: of a PAYG six for
+// a thousand tokens, if that is less.
+func (b Backend) sustains(s shape) float64 {
+	if b.Tier == 1 {
+		return float64(b.TPM) / 60 / s.mean.ptu
 	}
+	return min(float64(b.TPM)/s.mean.payg, float64(b.RPM)) / 60
+}
+
+// faults refuse a share of a deployment's attempts, whatever its limit says.
+func (c Chance) faults(s *site) []spillovertest.Fault {
+	if c.Share == 0 || c.PTU && s.Tier != 1 {
+		return nil
+	}
+	seconds := int((c.Hint + time.Second - 1) / time.Second)
+	return []spillovertest.Fault{{
+		Match:  func(*http.Request) bool { return rand.Float64() < c.Share },
+		Status: http.StatusTooManyRequests, Delay: cmp.Or(c.After, refusalTime), Limits: true,
+		Header: http.Header{"Retry-After-Ms": {strconv.Itoa(int(c.Hint.Milliseconds()))}, "Retry-After": {strconv.Itoa(seconds)}},
+		Body:   c.body(s.Tier, seconds),
+	}}
+}
+
+// body is the service's words: for a region that is short, or a full PTU or PAYG.
+func (c Chance) body(tier, seconds int) string {
+	switch {
+	case c.NoCapacity:
+		return fmt.Sprintf(`{"error":{"message":"The system is currently experiencing high demand and cannot process your request. Your request exceeds the maximum usage size allowed during peak load. Please retry after %d seconds.","type":"too_many_requests","param":null,"code":"no_capacity"}}`, seconds)
+	case tier == 1:
+		return `{"error":{"message":"Requests have exceeded the throughput limit on your Provisioned-Managed deployment. If you continue to exceed your limit, consider increasing the number of provisioned throughput units deployed.","type":"too_many_requests","param":null,"code":"rate_limit_reached"}}`
+	}
+	return fmt.Sprintf(`{"error":{"code":"429","message":"Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded call rate limit of your current OpenAI S0 pricing tier. Please retry after %d seconds."}}`, seconds)
 }

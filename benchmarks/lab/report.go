@@ -32,7 +32,9 @@ func (r *Results) Markdown(about About) string {
 	w.line("# What the laboratory measured\n")
 	w.line("Made by `%s`, in %v. README.md says what the laboratory is.\n", about.Command, about.Took.Round(time.Second))
 	r.setting(w, about)
+	w.line("## Goals\n")
 	r.goals(w)
+	r.strangeGoals(w)
 	w.line("## Charts\n")
 	for _, name := range []string{"waste-rho.svg", "waste-m.svg", "ptu.svg", "rejects.svg", "fault.svg", "trace.svg"} {
 		if c, ok := r.charts(about.Trace)[name]; ok {
@@ -60,28 +62,39 @@ func (r *Results) setting(w *writer, about About) {
 }
 
 func (r *Results) goals(w *writer) {
-	w.line("## Goals\n")
+	w.line("### Refusals of the load's making\n")
 	w.line("B = 10 unless it says all cells. Values that meet the goal are bold. Wasted attempts are 429s at the deployments per request served.")
 	w.line("Ring, counted and shuffle have no tiers: they waste little below capacity because they leave the PTU half idle, so read their waste together with their use of the PTU.\n")
+	r.met(w, Goals(), Compared()[1:])
+}
+
+func (r *Results) strangeGoals(w *writer) {
+	w.line("### Refusals and failures of another making\n")
+	w.line("B = 6, M = 1. Requests that go wrong wherever they are sent do not count; the oracle has none, and no refusals by chance. The last rows are single events: how many of so many requests are served, the least of %d times.\n", eventTimes)
+	r.met(w, StrangeGoals(), careful()[1:])
+}
+
+// met is a table of goals: ours, whether they are met, and others.
+func (r *Results) met(w *writer, goals []Goal, others []Policy) {
 	header := []string{"figure", "goal", Ours().Name, "met"}
-	for _, p := range Compared()[1:] {
+	for _, p := range others {
 		header = append(header, p.Name)
 	}
 	w.header(header, 1)
 	met := 0
-	for _, g := range Goals() {
+	for _, g := range goals {
 		ours := g.Of(r, Ours().Name)
 		row := []string{g.Figure, g.Want.text(g.Format), g.cellText(ours), "no"}
 		if g.Want.met(ours) {
 			row[3] = "yes"
 			met++
 		}
-		for _, p := range Compared()[1:] {
+		for _, p := range others {
 			row = append(row, g.cellText(g.Of(r, p.Name)))
 		}
 		w.row(row)
 	}
-	w.line("\n%d of %d met.\n", met, len(Goals()))
+	w.line("\n%d of %d met.\n", met, len(goals))
 }
 
 // details are the figures behind the goals.
@@ -105,6 +118,14 @@ func (r *Results) details(w *writer, about About) {
 		}
 	}
 	r.table(w, "Wasted attempts with the utilization header", tell, unusual, "%.3f", r.of(wasted))
+	strange := func(title, format string, of func(Cell, string) float64) {
+		w.table(title, careful(), stranges(), unusual, format, of)
+	}
+	strange("Of another making: requests served", "%.3f", r.of(served))
+	strange("Of another making: PTU used over the oracle's", "%.2f", r.over(ptu))
+	strange("Of another making: wasted attempts", "%.2f", r.of(wasted))
+	w.table("Silent, or all out: requests served during the fault", careful(), outages(), unusual, "%.3f", r.of(served))
+	w.table("Silent, or all out: back in use after, s", careful(), outages(), unusual, "%.0f", r.of(recovery))
 	r.ablation(w, "Variants of ours: wasted attempts", "%.3f", r.of(wasted))
 	r.ablation(w, "Variants of ours: goodput", "%.3f", r.of(goodput))
 	r.table(w, "Other limits: wasted attempts", sensitive(), unusual, "%.3f", r.of(wasted))

@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,11 +25,29 @@ func TestReport(t *testing.T) {
 		about.Trace = ""
 	}
 	trials := Plan(*seeds, about.Trace)
-	r := &Results{Seeds: *seeds, Figures: playAll(t, trials)}
+	r := &Results{Seeds: *seeds, Figures: playAll(t, trials), Events: playEvents(t, careful()[:len(careful())-1])}
 	require.False(t, t.Failed())
 	about.Took = time.Since(began)
 	require.NoError(t, r.Write(*out, about))
 	t.Logf("%d runs in %v", len(trials), about.Took)
+}
+
+// TestGoals runs what the goals need with the policies of -policy, and prints them.
+func TestGoals(t *testing.T) {
+	if *goals == "" {
+		t.Skip("only with -goals REGEXP")
+	}
+	wanted, policies := regexp.MustCompile(*goals), chosen(t)
+	all := slices.DeleteFunc(append(Goals(), StrangeGoals()...), func(g Goal) bool { return !wanted.MatchString(g.Figure) })
+	r := &Results{Seeds: *seeds, Figures: playAll(t, needs(all, policies, *seeds)), Events: playEvents(t, policies)}
+	for _, g := range all {
+		row := fmt.Sprintf("%-75s %9s", g.Figure, g.Want.text(g.Format))
+		for _, p := range policies {
+			v := g.Of(r, p.Name)
+			row += fmt.Sprintf("  %9s %-3s", text(g.Format, v), map[bool]string{false: "no"}[g.Want.met(v)])
+		}
+		fmt.Println(row)
+	}
 }
 
 // A report can be written of whatever there is.
@@ -70,7 +91,11 @@ func TestPlan(t *testing.T) {
 	for _, trial := range trials {
 		r.Figures[trial] = Figures{Tokens: 1, PTU: 1}
 	}
-	for _, g := range Goals() {
+	r.Events = map[EventTrial]int{}
+	for _, e := range Events() {
+		r.Events[EventTrial{e.Name, "spillover"}] = 1
+	}
+	for _, g := range append(Goals(), StrangeGoals()...) {
 		require.False(t, math.IsNaN(g.Of(r, "spillover")), g.Figure)
 	}
 }

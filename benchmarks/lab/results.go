@@ -24,6 +24,20 @@ func trial(c Cell, policy string) Trial {
 type Results struct {
 	Seeds   int
 	Figures map[Trial]Figures
+	Events  map[EventTrial]int // requests served
+
+	missing []Trial // those that a figure was asked for
+}
+
+// An EventTrial is a single event that is played with a policy.
+type EventTrial struct{ Event, Policy string }
+
+// event is how many requests were served; not a number when there was no run.
+func (r *Results) event(e Event, policy string) float64 {
+	if n, ok := r.Events[EventTrial{e.Name, policy}]; ok {
+		return float64(n)
+	}
+	return math.NaN()
 }
 
 // A measure is one figure of a run.
@@ -34,6 +48,7 @@ var (
 	ptu      measure = func(f Figures) float64 { return f.PTU }
 	goodput  measure = func(f Figures) float64 { return f.Goodput }
 	wasted   measure = func(f Figures) float64 { return f.Wasted }
+	served   measure = func(f Figures) float64 { return f.Served }
 	visible  measure = func(f Figures) float64 { return f.Visible }
 	failed   measure = func(f Figures) float64 { return f.Errors }
 	touched  measure = func(f Figures) float64 { return f.Touched }
@@ -63,9 +78,11 @@ func (r *Results) share(c Cell, policy string, of measure) float64 {
 
 func (r *Results) median(c Cell, policy string, of func(f, oracle Figures) float64) float64 {
 	var values []float64
-	for c.Seed = range uint64(r.Seeds + 1) {
+	for c.Seed = 1; c.Seed <= uint64(r.Seeds); c.Seed++ {
 		f, ok := r.Figures[trial(c, policy)]
-		if ok {
+		if !ok {
+			r.missing = append(r.missing, trial(c, policy), trial(c, Oracle.Name))
+		} else {
 			values = append(values, of(f, r.Figures[trial(c, Oracle.Name)]))
 		}
 	}
@@ -97,4 +114,20 @@ func worst(cells []Cell, of func(Cell) float64, worse func(a, b float64) bool) f
 		}
 	}
 	return bad
+}
+
+// needs are the trials that goals are about, each once.
+func needs(goals []Goal, policies []Policy, seeds int) []Trial {
+	r := &Results{Seeds: seeds}
+	for _, g := range goals {
+		for _, p := range policies {
+			g.Of(r, p.Name)
+		}
+	}
+	seen := map[Trial]bool{}
+	return slices.DeleteFunc(r.missing, func(t Trial) bool {
+		again := seen[t]
+		seen[t] = true
+		return again
+	})
 }

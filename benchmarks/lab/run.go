@@ -31,6 +31,14 @@ func Run(c Cell, p Policy) (Figures, error) {
 	if c.Fault.Kind != "" {
 		all.Go(func() { c.Fault.play(pool, tally) })
 	}
+	for i, s := range pool {
+		if c.Resets && s.Tier == 1 {
+			all.Go(func() { c.reset(s, tally.start) })
+		}
+		if c.Neighbour.Share > 0 {
+			all.Go(func() { c.neighbour(s, rand.New(rand.NewPCG(c.Seed, 100+uint64(i))), tally.start) })
+		}
+	}
 	all.Go(func() { tally.watch(pool[0]) })
 	for _, j := range jobs {
 		time.Sleep(time.Until(tally.start.Add(j.at)))
@@ -47,15 +55,20 @@ func Run(c Cell, p Policy) (Figures, error) {
 
 // forOracle is the cell in a world where asking is free, which is as good as
 // knowing the answer: one client, no network, refusals that count nowhere. What
-// the deployments tell makes no difference to who knows.
+// the deployments tell makes no difference to who knows. Refusals by chance and
+// what goes wrong by itself are no part of what could be reached.
 func (c Cell) forOracle() Cell {
 	c.M, c.free = 1, true
 	c.CountRefused, c.Utilization, c.Silent, c.Stale = false, false, false, 0
+	c.Refusal, c.Chance, c.Odd = 0, Chance{}, Odd{}
 	return c
 }
 
 func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
 	setup := Setup{Patience: c.Patience}
+	if c.Late > 0 {
+		setup.HeaderTimeout = lateTimeout
+	}
 	for _, s := range pool {
 		setup.Pool = append(setup.Pool, s.Backend)
 	}
@@ -77,36 +90,106 @@ func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
 
 // play makes the fault happen.
 func (f Fault) play(pool []*site, t *tally) {
-	var bad *site
+	time.Sleep(time.Until(t.start.Add(f.From)))
 	for _, s := range pool {
 		if s.bad {
-			bad = s
+			f.begin(s)
 		}
 	}
-	time.Sleep(time.Until(t.start.Add(f.From)))
-	bad.down.Store(f.Kind != "slow")
+	time.Sleep(time.Until(t.start.Add(f.To)))
+	for _, s := range pool {
+		if s.bad {
+			s.server.Set(s.usual...)
+			s.dark.Store(false)
+			s.down.Store(false)
+		}
+	}
+}
+
+func (f Fault) begin(s *site) {
+	s.down.Store(f.Kind != "slow")
 	switch f.Kind {
 	case "500":
-		bad.server.Set(spillovertest.Fault{Status: 500, Delay: refusalTime, Body: `{"error":{"code":"InternalServerError","message":"Internal server error"}}`})
+		s.server.Set(spillovertest.Fault{Status: 500, Delay: refusalTime, Body: `{"error":{"code":"InternalServerError","message":"Internal server error"}}`})
 	case "401":
-		bad.server.Set(spillovertest.Fault{Status: 401, Delay: refusalTime, Body: `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}`})
+		s.server.Set(spillovertest.Fault{Status: 401, Delay: refusalTime, Body: `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}`})
 	case "slow":
-		bad.server.Set(spillovertest.Fault{Slower: 5})
+		s.server.Set(spillovertest.Fault{Slower: 5})
+	case "silent":
+		s.server.Set(spillovertest.Fault{Kind: spillovertest.KindSilent})
+	case "reset":
+		s.server.Set(spillovertest.Fault{Kind: spillovertest.KindReset, Delay: resetAfter})
 	case "black hole":
-		bad.dark.Store(true)
+		s.dark.Store(true)
 	default:
 		panic(fmt.Sprintf("lab: no fault %q", f.Kind))
 	}
-	time.Sleep(time.Until(t.start.Add(f.To)))
-	bad.server.Heal()
-	bad.dark.Store(false)
-	bad.down.Store(false)
 }
+
+// end is when the measured time ends, since the start.
+func (c Cell) end() time.Duration { return c.Warm + c.Measure }
+
+// reset breaks the connection of one request a minute.
+func (c Cell) reset(s *site, start time.Time) {
+	for time.Since(start) < c.end() {
+		time.Sleep(time.Minute)
+		s.server.Set(append([]spillovertest.Fault{{Kind: spillovertest.KindReset, Delay: time.Second, Times: 1}}, s.usual...)...)
+	}
+}
+
+// neighbour is somebody else at a deployment, whose requests are like ours.
+func (c Cell) neighbour(s *site, rng *rand.Rand, start time.Time) {
+	rate := c.Neighbour.Share * s.sustains(c.shape())
+	var all sync.WaitGroup
+	defer all.Wait()
+	some := func() time.Duration { return time.Duration((0.8 + 0.4*rng.Float64()) * float64(time.Minute)) }
+	for at := -time.Duration(rng.Float64() * float64(2*time.Minute)); at < c.end(); at += some() {
+		for end := at + some(); at < min(end, c.end()); at += time.Duration(rng.ExpFloat64() / rate * float64(time.Second)) {
+			if j := c.shape().draw(rng); at >= 0 {
+				time.Sleep(time.Until(start.Add(at)))
+				all.Go(func() { c.visit(s, j, start) })
+			}
+		}
+	}
+}
+
+// visit is a request of a neighbour, which is not seen by the tally.
+func (c Cell) visit(s *site, j job, start time.Time) {
+	r, err := http.NewRequest("POST", callerURL, nil)
+	if err != nil {
+		panic(err)
+	}
+	for range 1 + neighbourRetries {
+		resp, err := s.server.RoundTrip((&trip{job: j}).short(r))
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusTooManyRequests || !c.Neighbour.Greedy || time.Since(start) > c.end() {
+			return
+		}
+		time.Sleep(retryAfter(resp.Header))
+	}
+}
+
+const (
+	resetAfter       = 100 * time.Millisecond
+	neighbourRetries = 20
+	// What is late takes longer than the timeout that is configured.
+	lateTimeout = 60 * time.Second
+	lateBy      = lateTimeout + 30*time.Second
+)
 
 // call is a caller with one request, who may be patient.
 func call(c Cell, p Policy, client http.RoundTripper, j job, t *tally) {
 	trip := &trip{job: j, began: time.Now()}
 	ctx := withTrip(context.Background(), trip)
+	if c.Leave > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.Leave)
+		defer cancel()
+	}
 	for {
 		status, wait := ask(ctx, client, j)
 		if status == 429 && !p.Waits && c.Patience > 0 {

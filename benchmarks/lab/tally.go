@@ -113,6 +113,16 @@ func (t *tally) drained() float64 {
 		t.reserved(t.cell.Warm+t.cell.Measure) - t.reserved(t.cell.Warm)
 }
 
+// ours is the cost of our own requests that the PTU served, where it has others.
+func (t *tally) ours() (sum float64) {
+	for _, trip := range t.trips {
+		if trip.status == 200 && trip.at.Tier == 1 && t.cell.measured(trip.job.at) {
+			sum += trip.cost().ptu
+		}
+	}
+	return sum
+}
+
 // reserved is what the requests under way at the PTU at a time have reserved.
 func (t *tally) reserved(at time.Duration) float64 {
 	delay := oneWay

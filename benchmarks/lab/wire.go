@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -59,6 +60,9 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := w.travel(ctx); err != nil {
 		return nil, err
 	}
+	if err := t.misfortune(ctx, w.delay == 0); err != nil {
+		return nil, err
+	}
 	resp, err := s.server.RoundTrip(t.short(r))
 	if err != nil {
 		return nil, err
@@ -70,6 +74,21 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.tally.answered(t, s, resp.StatusCode)
 	resp.Request = r
 	return resp, nil
+}
+
+// misfortune is what happens to a request wherever it is sent.
+func (t *trip) misfortune(ctx context.Context, free bool) error {
+	switch {
+	case free:
+	case t.late:
+		return sleep(ctx, lateBy)
+	case t.poison:
+		if err := sleep(ctx, resetAfter); err != nil {
+			return err
+		}
+		return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	}
+	return nil
 }
 
 // dial waits for a connection that does not come.
