@@ -16,6 +16,7 @@ type attempt struct {
 	sent   time.Time
 	trip   time.Duration // until the header of the answer
 	again  bool          // it was sent there before
+	cost   int64         // in the budget of its tier, which gets it back if it is served
 	resort bool          // although what was learnt from refusals closes the deployment
 	known  bool          // although the deployment is known to fail
 	entry  entry

@@ -152,7 +152,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 			break
 		}
 		if a, ok := c.newAttempt(d, now, q.eager); ok {
-			t.pay(&q, d, attemptCost)
+			a.cost = t.pay(&q, d, attemptCost)
 			c.tried = append(c.tried, d)
 			return a, true
 		}
@@ -231,7 +231,7 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 			}
 			if d := c.cautioned(t, &q); d != nil {
 				t.budget.spend(lastResortCost)
-				return c.anyway(d, now, attempt{resort: true}), true
+				return c.anyway(d, now, attempt{resort: true, cost: lastResortCost}), true
 			}
 		}
 	}

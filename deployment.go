@@ -169,9 +169,8 @@ type state struct {
 	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
 	health
 	silence
-	rhythm rhythm
-	byOp   atomic.Pointer[operationHealth] // nil while every operation is healthy
-	done   atomic.Uint64                   // operations that it served, by their bits
+	byOp atomic.Pointer[operationHealth] // nil while every operation is healthy
+	done atomic.Uint64                   // operations that it served, by their bits
 
 	gauge
 	latencies

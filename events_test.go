@@ -48,7 +48,7 @@ func TestLogOfACooldown(t *testing.T) {
 		require.Empty(t, l.log(), "its end by time is nothing that happens")
 
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2.1s,wait:2.1s,reason:429,status:429,request_id:id-2"}, l.log(),
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:429,status:429,request_id:id-2"}, l.log(),
 			"another one")
 		time.Sleep(3 * time.Second)
 		ask(t, tr)

@@ -15,12 +15,8 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
 		d.serve(c.scope.op)
-		d.rhythm.served(now, d.wanted.Load() && d.wanted.Swap(false))
 		c.recover(&a, now, resp)
-		d.tier.budget.earn(1)
-		if a.resort {
-			d.tier.budget.earn(lastResortCost)
-		}
+		d.tier.budget.earn(1 + a.cost)
 		c.confirm(now) // another one answered: the failures count
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
@@ -122,7 +118,8 @@ func (c *call) failureOf(d *deployment, o outcome) *health {
 
 // coolDown leaves a deployment alone for as long as it asked, within reason.
 func (c *call) coolDown(h *health, d *deployment, now time.Time, r refusal, o outcome) {
-	r.hint, r.every, r.reason = o.wait, d.rhythm.every(), o.reason
+	r.hint, r.reason = o.wait, o.reason
+	r.chance = o.chance || d.hasRoom(now)
 	if r.hint <= 0 {
 		r.hint = c.cfg.DefaultCooldown
 	}

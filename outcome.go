@@ -40,6 +40,7 @@ type outcome struct {
 	unfound   bool          // and that it is the response that the request goes on from
 	elsewhere bool          // the request is about something that another backend made
 	message   string        // of an answer that is about something missing
+	chance    bool          // a refusal that the load of this deployment did not cause
 	large     bool          // the request alone is more than the deployment's limit
 	own       bool          // the trouble is this deployment's alone: another one may take the very same request
 	unsent    bool          // the request was not sent: it is not to blame
@@ -69,7 +70,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
 		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
-		o.verdict, o.free = throttled, true
+		o.verdict, o.free, o.chance = throttled, true, e.scarce()
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.empty(), o.lacks,
 		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && statelessPaths[op] && !e.empty():
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
@@ -202,6 +203,20 @@ func refusesPayment(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusTooManyRequests:
 		return true
+	}
+	return false
+}
+
+// scarce reports whether a refusal is about what the service as a whole has left,
+// not about the deployment's own limit.
+func (e serviceError) scarce() bool {
+	for _, text := range [...]looseString{e.Code, e.Type, e.Message} {
+		text := strings.ToLower(string(text))
+		for _, word := range [...]string{"no_capacity", "overloaded", "high demand", "engine"} {
+			if strings.Contains(text, word) {
+				return true
+			}
+		}
 	}
 	return false
 }

@@ -1,46 +1,79 @@
 package spillover
 
 import (
-	"sync/atomic"
+	"math"
 	"time"
 )
 
-// A pacing lets requests back in after a throttle (slow start): at first at about
-// the rate at which the deployment served before, then faster and faster. Without
+// A pacing lets requests back in after a throttle one by one (slow start). Without
 // it all who waited for the end of a cool-down would come at once, only to be
 // refused at once.
+//
+// The gap between two requests grows with each refusal and shrinks with each
+// request that is let in: slowly at first, and ever faster the longer there is no
+// refusal. So it settles where one request of so many is refused, if they are
+// refused because they come too fast; where they are refused by chance, at
+// whatever distance they come, long runs without a refusal bring it down again.
 type pacing struct {
-	gap  time.Duration // between two requests, at first; 0 when nothing is paced
-	trip time.Duration // a refusal's round trip, as of late
-	n    int           // requests let in since the last refusal
+	gap  time.Duration // between two requests, right after the last refusal; 0 when nothing is paced
+	n    int           // requests let in since then
+	last time.Time     // when the last one was
 	next time.Time     // before that, no other one
+
+	demand time.Duration // from when a request may be sent until there is one, on average
+	trip   time.Duration // a refusal's round trip, on average
+	hint   time.Duration // what a refusal asks for, on average
 }
 
-// The first requests come a little slower than the mean time between two
-// successes. How many come before the pace doubles: so many, and at least as
-// many as so many round trips take. The longest that a round trip counts, as a
-// service may hold a refusal back. A pacing ends when the gap is below paceOver.
 const (
-	paceShare = 0.85
-	paceLeast = 6.0
-	paceTrips = 15.0
-	paceTrip  = time.Second
-	paceOver  = time.Millisecond
+	// A refusal lengthens the gap by a factor of e^paceStep, and paceUsual requests
+	// without one undo that: of as many about one may be refused by chance before
+	// the gap grows without end.
+	paceStep  = 0.2
+	paceUsual = 4.8
+	// It takes more requests where they are so many that a refusal is known only
+	// some requests later, or that several come while the service wants none, which
+	// is when a hint is longer than the time between them: then refusals are hardly
+	// a matter of chance.
+	paceTrips = 5
+	paceHints = 2
+	// The gap begins at this share of the round trip or of the mean time between
+	// two requests that would be sent, and ends at so many times the latter.
+	paceShareOfTrip   = 0.5
+	paceShareOfDemand = 0.3
+	paceMostOfDemand  = 16
+	paceMostAtLeast   = 2 * time.Second
+	paceLongestTrip   = 100 * time.Millisecond
+	paceLeast         = time.Millisecond // a shorter gap is none
+	paceMost          = 30 * time.Second
 )
 
 func (p *pacing) active() bool { return p.gap > 0 }
 
-// refused begins anew: the next request may come at a time.
-func (p *pacing) refused(until time.Time, trip, every time.Duration) {
-	trip = min(trip, paceTrip)
-	if p.trip > 0 {
-		trip = (7*p.trip + trip) / 8
+// usual is after how many requests the gap is as long as it was before the last
+// refusal.
+func (p *pacing) usual() float64 {
+	apart := float64(p.gap + p.demand)
+	return paceUsual * max(1, paceTrips*float64(p.trip)/apart, min(1+2*float64(max(0, p.hint-p.trip))/apart, paceHints))
+}
+
+// current is the gap as it is now.
+func (p *pacing) current() time.Duration {
+	if !p.active() {
+		return 0
 	}
-	gap := time.Duration(paceShare * float64(every))
-	if every == 0 {
-		gap = trip
-	}
-	*p = pacing{gap: max(gap, paceOver), trip: trip, next: until}
+	n := float64(p.n) / p.usual()
+	return time.Duration(float64(p.gap) * math.Exp(-paceStep*n*n*n))
+}
+
+// refused lengthens the gap. The next request may come at a time. What a service
+// takes to refuse tells little about the way there, so it counts within bounds.
+func (p *pacing) refused(until time.Time, trip, hint time.Duration) {
+	gap := time.Duration(math.Exp(paceStep) * float64(p.current()))
+	p.trip, p.hint = mean(p.trip, min(trip, paceLongestTrip)), mean(p.hint, hint)
+	least := max(part(paceShareOfTrip, p.trip), part(paceShareOfDemand, p.demand), paceLeast)
+	p.gap = min(max(gap, least), max(paceMostAtLeast, paceMostOfDemand*p.demand), paceMost)
+	p.n, p.next = 0, until
 }
 
 // take asks for the place of the next request.
@@ -51,57 +84,25 @@ func (p *pacing) take(now time.Time) bool {
 	if now.Before(p.next) {
 		return false
 	}
+	idle := now.Sub(later(p.last, p.next))
+	p.demand = mean(p.demand, min(idle, max(time.Second, 4*p.demand))) // an idle hour is no measure
+	p.last = now
 	p.n++
-	many := max(paceLeast, paceTrips*float64(p.trip)/float64(p.gap))
-	n := float64(p.n) / many
-	g := time.Duration(float64(p.gap) / (1 + n*n))
-	if p.n == 1 {
-		g = max(g, p.trip*13/10) // its own word is there before the next is sent
-	}
-	if g < paceOver || n > 10 {
-		*p = pacing{trip: p.trip}
+	gap := p.current()
+	if gap < paceLeast {
+		p.gap, p.next = 0, time.Time{}
 		return true
 	}
-	// Two may come together: arrivals are not even, and a pace without credit
-	// would lose what it gives to those who come late.
-	p.next = later(p.next, now.Add(-2*g)).Add(g)
+	p.next = later(p.next, now).Add(gap)
 	return true
 }
 
-// A rhythm is how often a deployment serves a request. Its zero value knows
-// nothing.
-type rhythm struct {
-	last moment       // when it served one last
-	mean atomic.Int64 // time between two, in nanoseconds
+// mean is a moving average; its first value is the mean at first.
+func mean(before, value time.Duration) time.Duration {
+	if before == 0 {
+		return value
+	}
+	return before + (value-before)/8
 }
 
-// longestEvery bounds the time between two successes, and is taken where it is
-// not known.
-const longestEvery = 30 * time.Second
-
-func mostEvery(every time.Duration) time.Duration {
-	if every == 0 {
-		return longestEvery
-	}
-	return every
-}
-
-// served notes a success. A time in which nobody was turned away says little of
-// how often it could have served: it may just have had nothing to do.
-func (r *rhythm) served(now time.Time, turnedAway bool) {
-	was := r.last.swap(now)
-	if was.IsZero() {
-		return
-	}
-	dt, mean := max(now.Sub(was), 1), time.Duration(r.mean.Load())
-	if mean == 0 {
-		r.mean.Store(int64(min(dt, longestEvery)))
-		return
-	}
-	if !turnedAway {
-		dt = min(dt, 2*mean)
-	}
-	r.mean.Store(int64(max(1, mean+(min(dt, longestEvery)-mean)/8)))
-}
-
-func (r *rhythm) every() time.Duration { return time.Duration(r.mean.Load()) }
+func part(share float64, d time.Duration) time.Duration { return time.Duration(share * float64(d)) }

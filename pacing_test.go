@@ -14,10 +14,10 @@ import (
 // trip is the round trip of the refusals here.
 const trip = 100 * time.Millisecond
 
-// pacedBy is a pacing that has just begun, of a deployment that serves every so often.
-func pacedBy(every time.Duration) *pacing {
+// refusedOnce is a pacing after the first refusal, which was told to wait until noon.
+func refusedOnce() *pacing {
 	p := new(pacing)
-	p.refused(noon, trip, every)
+	p.refused(noon, trip, 0)
 	return p
 }
 
@@ -34,27 +34,67 @@ func taken(p *pacing, from, to time.Time) (at []time.Time) {
 	return at
 }
 
-func TestPacingBeginsAtTheRateOfBefore(t *testing.T) {
-	const every = time.Second
-	at := taken(pacedBy(every), noon, noon.Add(time.Hour))
+func TestPacingShrinksFasterAndFasterAndEnds(t *testing.T) {
+	at := taken(refusedOnce(), noon, noon.Add(time.Hour))
 	require.Equal(t, noon, at[0], "the first at once")
-	require.InDelta(t, paceShare*every.Seconds(), at[2].Sub(at[1]).Seconds(), 0.1)
+	require.InDelta(t, paceShareOfTrip*trip.Seconds(), at[1].Sub(at[0]).Seconds(), 0.001)
 	for i := range at[2:] {
 		require.LessOrEqual(t, at[i+2].Sub(at[i+1]), at[i+1].Sub(at[i])+1, "faster and faster")
 	}
-	require.Less(t, len(at), 100, "and then no more")
+	require.Less(t, len(at), 1000, "and then no more")
 }
 
-func TestPacingWaitsForTheFirstWord(t *testing.T) {
-	p := pacedBy(10 * time.Millisecond) // served often: the round trip is longer
-	require.True(t, p.take(noon))
-	require.False(t, p.take(noon.Add(trip)))
-	require.True(t, p.take(noon.Add(trip*13/10)))
+// As many requests as usual undo what a refusal did, fewer do not, more do more.
+func TestPacingSettlesWhereSoManyAreRefused(t *testing.T) {
+	for every, want := range map[int]func(t require.TestingT, e1, e2 any, msgAndArgs ...any){
+		3: require.Greater, 8: require.Less,
+	} {
+		p := pacing{gap: 10 * time.Second, demand: 10 * time.Second}
+		for range 6 {
+			now := later(p.next, noon)
+			for range every {
+				require.True(t, p.take(now))
+				now = p.next.Add(p.demand)
+			}
+			p.refused(now, 0, 0)
+		}
+		want(t, p.gap, 10*time.Second, "one in %d", every)
+	}
 }
 
-func TestPacingOfADeploymentThatNeverServed(t *testing.T) {
-	at := taken(pacedBy(0), noon, noon.Add(time.Hour))
-	require.LessOrEqual(t, at[1].Sub(at[0]), trip*13/10, "by the round trip")
+// Half of all requests would be sent without the gap, so it is no shorter than a
+// share of the time between them, and no longer than a multiple.
+func TestPacingIsBoundedByTheDemand(t *testing.T) {
+	p := refusedOnce()
+	now := noon
+	for range 100 {
+		now = later(now, p.next).Add(time.Second)
+		require.True(t, p.take(now))
+		p.refused(now, trip, 0)
+	}
+	require.InDelta(t, 1, p.demand.Seconds(), 0.01)
+	require.InDelta(t, paceMostOfDemand, p.gap.Seconds(), 0.2)
+	p.gap = 0
+	p.refused(now, trip, 0)
+	require.InDelta(t, paceShareOfDemand, p.gap.Seconds(), 0.01)
+
+	now = now.Add(time.Hour)
+	require.True(t, p.take(now))
+	require.Less(t, p.demand, 2*time.Second, "an idle hour is no measure")
+}
+
+// Where a refusal is known only some requests later, or the service wants none
+// most of the time, it takes more of them.
+func TestPacingTakesMoreRequestsWhereTheyAreClose(t *testing.T) {
+	usual := func(trip, hint time.Duration) float64 {
+		return (&pacing{gap: time.Second, demand: time.Second, trip: trip, hint: hint}).usual()
+	}
+	require.Equal(t, paceUsual, usual(0, 0))
+	require.InDelta(t, paceUsual, usual(trip, 10*time.Millisecond), 0.1)
+	require.InDelta(t, 1.5*paceUsual, usual(0, time.Second/2), 1e-9)
+	require.InDelta(t, paceUsual, usual(trip, trip), 1e-9, "a hint within the round trip says nothing")
+	require.InDelta(t, paceHints*paceUsual, usual(0, time.Hour), 1e-9)
+	require.InDelta(t, paceTrips*paceUsual, usual(2*time.Second, time.Hour), 1e-9)
 }
 
 // A refusal that took half a minute to come says nothing of how long the next one
@@ -62,30 +102,9 @@ func TestPacingOfADeploymentThatNeverServed(t *testing.T) {
 func TestPacingBoundsTheRoundTrip(t *testing.T) {
 	p := new(pacing)
 	p.refused(noon, 30*time.Second, 0)
-	require.LessOrEqual(t, p.trip, time.Second)
+	require.Equal(t, paceLongestTrip, p.trip)
 	require.True(t, p.take(noon))
-	require.True(t, p.take(noon.Add(1300*time.Millisecond)))
-}
-
-func TestPacingRoundTripIsAMean(t *testing.T) {
-	p := pacedBy(time.Second)
-	require.Equal(t, trip, p.trip)
-	p.refused(noon, 9*trip, time.Second)
-	require.Equal(t, 2*trip, p.trip)
-	for range 100 {
-		p.refused(noon, trip, time.Second)
-	}
-	require.InDelta(t, trip, p.trip, float64(time.Microsecond))
-}
-
-func TestPacingHasCreditForTwoAfterAPause(t *testing.T) {
-	p := pacedBy(time.Second)
-	require.True(t, p.take(noon))
-	now := noon.Add(time.Minute)
-	for range 3 {
-		require.True(t, p.take(now))
-	}
-	require.False(t, p.take(now))
+	require.True(t, p.take(noon.Add(paceLongestTrip)))
 }
 
 func TestPacingProperties(t *testing.T) {
@@ -93,51 +112,28 @@ func TestPacingProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var p pacing
 		now := noon
-		let := 0
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 2*time.Second))
 			if rapid.IntRange(0, 30).Draw(t, "refused") == 0 {
 				until := now.Add(drawSpan(t, "mark", time.Second))
-				p.refused(until, drawSpan(t, "took", 40*time.Second), drawSpan(t, "every", 30*time.Second))
+				p.refused(until, drawSpan(t, "took", 40*time.Second), drawSpan(t, "hint", 40*time.Second))
 				require.Equal(t, until, p.next)
-				let = 0
+				require.True(t, p.active())
 			}
 			was := p
 			ok := p.take(now)
 			require.Equal(t, !was.active() || !now.Before(was.next), ok)
-			if !ok {
+			switch {
+			case !ok:
 				require.Equal(t, was, p)
-				continue
-			}
-			if let++; !p.active() {
+			case !p.active():
 				require.Zero(t, p.next, "nothing is paced any more")
-				continue
+			default:
+				require.GreaterOrEqual(t, p.demand, time.Duration(0))
+				require.LessOrEqual(t, p.next.Sub(now), paceMost)
 			}
-			require.Less(t, p.next.Sub(now), longestEvery, "never longer than a deployment takes to serve one")
-			require.LessOrEqual(t, let, 1000, "it comes to an end")
 		}
 	})
-}
-
-func TestRhythmIsTheMeanTimeBetweenSuccesses(t *testing.T) {
-	var r rhythm
-	now := noon
-	require.Zero(t, r.every())
-	r.served(now, false)
-	require.Zero(t, r.every())
-	for range 100 {
-		now = now.Add(time.Second)
-		r.served(now, false)
-	}
-	require.Equal(t, time.Second, r.every())
-
-	now = now.Add(time.Hour)
-	r.served(now, false)
-	require.LessOrEqual(t, r.every(), 1125*time.Millisecond, "an idle hour says nothing")
-	now = now.Add(time.Hour)
-	r.served(now, true)
-	require.Greater(t, r.every(), 4*time.Second, "an hour in which others were turned away does")
-	require.LessOrEqual(t, r.every(), longestEvery)
 }
 
 // A thousand that come at the end of a cool-down are let in one by one; the
@@ -181,7 +177,6 @@ func TestHerdIsLetInOneByOne(t *testing.T) {
 		all.Wait()
 		require.Less(t, len(at), 20)
 		require.Greater(t, len(at), 3)
-		require.GreaterOrEqual(t, at[1].Sub(at[0]), trip, "the word of the first is there before the second is sent")
 
 		// It served all of them: before long nothing is held against it.
 		for range 400 {

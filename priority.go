@@ -78,10 +78,11 @@ func (t *tier) affords(q *query, d *deployment, cost int64) bool {
 }
 
 // pay takes what a further attempt in the tier costs out of its budget.
-func (t *tier) pay(q *query, d *deployment, cost int64) {
-	if t.hasAny(q.tried) && q.troubled(d) {
-		t.budget.spend(cost)
+func (t *tier) pay(q *query, d *deployment, cost int64) int64 {
+	if t.hasAny(q.tried) && q.troubled(d) && t.budget.spend(cost) {
+		return cost
 	}
+	return 0
 }
 
 func (t *tier) hasAny(tried []*deployment) bool {

@@ -125,7 +125,7 @@ func TestReconfigureMends(t *testing.T) {
 						d := deploymentOf(t, tr, backend)
 						require.Equal(t, mended, d.ejection == ejection{}, backend)
 						require.Equal(t, now.Add(90*time.Second), d.throttle.until, "a cool-down is the service's word")
-						require.Equal(t, leastStretch, d.throttle.stretch)
+						require.True(t, d.throttle.pace.active())
 						require.True(t, d.troubled.Load())
 						require.True(t, d.backend.ejection.trial, "nor does it mend the connection")
 						if s := statusOf(t, tr, backend); mended || cause != outOfQuota {
@@ -300,12 +300,11 @@ func TestReconfigureTheRest(t *testing.T) {
 			require.Equal(t, want, time.Since(begun))
 		}
 	}
-	const stretch = leastStretch / 2 // which is kept, too
 	coolsFor := func(want time.Duration) func(testing.TB, *Transport) {
 		return func(t testing.TB, tr *Transport) {
 			time.Sleep(10 * time.Minute) // and all is forgotten
 			ask(t, tr)
-			require.Equal(t, want, left(t, tr, "a"))
+			require.InDelta(t, want, left(t, tr, "a"), float64(time.Millisecond), "but for what the first refusal taught")
 		}
 	}
 	served := func(by string) func(testing.TB, *Transport) {
@@ -329,8 +328,8 @@ func TestReconfigureTheRest(t *testing.T) {
 	}{
 		"MaxAttempts":     {failing, four, func(c *Config) { c.MaxAttempts = 2 }, attempts("3"), attempts("2")},
 		"MaxWait":         {throttled("Retry-After: 2"), nil, func(c *Config) { c.MaxWait = 3 * time.Second }, takes(0, 429), takes(2*time.Second, 429)},
-		"DefaultCooldown": {throttled(), nil, func(c *Config) { c.DefaultCooldown = time.Second }, coolsFor(10 * time.Second), coolsFor(time.Second + stretch)},
-		"MaxCooldown":     {throttled("Retry-After: 50"), nil, func(c *Config) { c.MaxCooldown = 20 * time.Second }, coolsFor(50 * time.Second), coolsFor(20*time.Second + stretch)},
+		"DefaultCooldown": {throttled(), nil, func(c *Config) { c.DefaultCooldown = time.Second }, coolsFor(10 * time.Second), coolsFor(time.Second)},
+		"MaxCooldown":     {throttled("Retry-After: 50"), nil, func(c *Config) { c.MaxCooldown = 20 * time.Second }, coolsFor(50 * time.Second), coolsFor(20 * time.Second)},
 		"Session": {nil, four, func(c *Config) {
 			c.Session = func(*http.Request) string { return "s" }
 		}, nil, func(t testing.TB, tr *Transport) { served(homeOf(tr, "s"))(t, tr) }},

@@ -183,7 +183,7 @@ func TestH26H27(t *testing.T) {
 				ask(t, tr)
 				time.Sleep(3 * time.Second)
 				<-done
-				require.InDelta(t, c.want, left(t, tr, "a"), float64(2*leastStretch), "but for what two refusals teach")
+				require.InDelta(t, c.want, left(t, tr, "a"), float64(paceLongestTrip), "but for what two refusals teach")
 			})
 		})
 	}

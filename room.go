@@ -69,6 +69,11 @@ func (g *gauge) spend(tokens int64) int64 { return g.sent.Add(tokens) }
 // left is what remains of the limit, less what was sent since that was told.
 func (g *gauge) left() int64 { return g.remaining.Load() - (g.sent.Load() - g.covered.Load()) }
 
+// hasRoom reports whether a PTU has said of late that it is far from full.
+func (g *gauge) hasRoom(now time.Time) bool {
+	return g.reported.age(now) <= fullFresh && g.full.Load() < spillFrom
+}
+
 // spills tells whether a PTU that reported to be nearly full passes a request
 // on, a little before it would refuse it. x is between 0 and 1, drawn once for
 // the request.

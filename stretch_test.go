@@ -14,78 +14,78 @@ import (
 	"pgregory.net/rapid"
 )
 
-// taught is a stretch after one more refusal, and calmed after one success, as
-// the policy has them.
-func taught(stretch time.Duration) time.Duration {
-	return min(max(stretch*3/2, leastStretch), longestEvery)
-}
-
-func calmed(stretch time.Duration) time.Duration {
-	if stretch -= stretch / 15; stretch < forgetStretch {
-		return 0
-	}
-	return stretch
-}
-
 // A saying is what a throttle is told at a moment, and what it is then.
 type saying struct {
 	at, sent float64       // seconds
 	hint     time.Duration // of a refusal; 0 is a success
 	u        float64
+	chance   bool
 	until    time.Duration // after noon; 0 when open
-	stretch  time.Duration
+	taught   int           // refusals that taught something
 }
 
-func TestStretchSteps(t *testing.T) {
-	const (
-		second = time.Second
-		least  = leastStretch
-	)
+// The trips here are so long that the first gap is half of the longest.
+const firstGap = paceLongestTrip / 2
+
+// spaced is the gap after so many refusals in a row.
+func spaced(refusals int) time.Duration {
+	p := new(pacing)
+	for range refusals {
+		p.refused(noon, time.Minute, 0)
+	}
+	return p.gap
+}
+
+func TestRefusalSteps(t *testing.T) {
+	const second = time.Second
 	for name, steps := range map[string][]saying{
 		"the first refusal is believed to the letter": {
-			{at: 1, sent: 0.9, hint: 20 * time.Millisecond, u: 0.9, until: 1020 * time.Millisecond, stretch: least},
+			{at: 1, sent: 0.5, hint: 20 * time.Millisecond, u: 0.9, until: 1020 * time.Millisecond, taught: 1},
 		},
 		"repeated ones teach": {
-			{at: 1, sent: 0.9, hint: second, u: 0.5, until: 2 * second, stretch: least},
-			{at: 3, sent: 2.9, hint: second, u: 0.5, until: 4*second + least, stretch: taught(least)},
-			{at: 6, sent: 5.9, hint: second, u: 0.5, until: 7*second + taught(least), stretch: taught(taught(least))},
+			{at: 1, sent: 0.9, hint: second, u: 0.5, until: 2 * second, taught: 1},
+			{at: 3, sent: 2.9, hint: second, u: 0.5, until: 4*second + spaced(1)/2, taught: 2},
+			{at: 6, sent: 5.9, hint: second, u: 0.5, until: 7*second + spaced(2)/2, taught: 3},
 		},
-		"half less": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, stretch: least},
-			{at: 3, sent: 2.9, hint: second, u: 0, until: 4*second + least/2, stretch: taught(least)},
+		"nothing more": {
+			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
+			{at: 3, sent: 2.9, hint: second, u: 0, until: 4 * second, taught: 2},
 		},
-		"half more": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, stretch: least},
-			{at: 3, sent: 2.9, hint: second, u: 1, until: 4*second + least*3/2, stretch: taught(least)},
+		"all of the gap more": {
+			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
+			{at: 3, sent: 2.9, hint: second, u: 1, until: 4*second + spaced(1), taught: 2},
 		},
 		"those under way together teach once": {
-			{at: 1, sent: 0.5, hint: 5 * second, until: 6 * second, stretch: least},
-			{at: 1.1, sent: 0.6, hint: second, until: 6 * second, stretch: least},
-			{at: 1.2, sent: 1, hint: second, until: 6 * second, stretch: least},
+			{at: 1, sent: 0.5, hint: 5 * second, until: 6 * second, taught: 1},
+			{at: 1.1, sent: 0.6, hint: second, until: 6 * second, taught: 1},
+			{at: 1.2, sent: 1, hint: second, until: 6 * second, taught: 1},
 		},
 		"and are believed to the letter, too": {
-			{at: 1, sent: 0.5, hint: second, u: 0.5, until: 2 * second, stretch: least},
-			{at: 1.1, sent: 0.6, hint: second, u: 0.5, until: 2100 * time.Millisecond, stretch: least},
+			{at: 1, sent: 0.5, hint: second, u: 0.5, until: 2 * second, taught: 1},
+			{at: 1.1, sent: 0.6, hint: second, u: 0.5, until: 2100 * time.Millisecond, taught: 1},
+		},
+		"a refusal that the load has not caused teaches nothing": {
+			{at: 1, sent: 0.9, hint: second, u: 0.5, chance: true, until: 2 * second},
+			{at: 3, sent: 2.9, hint: second, u: 0.5, chance: true, until: 4 * second},
 		},
 		"a shorter word shortens nothing, and teaches": {
-			{at: 1, sent: 0.9, hint: 9 * second, until: 10 * second, stretch: least},
-			{at: 2, sent: 1.5, hint: second, u: 0.5, until: 10 * second, stretch: taught(least)},
+			{at: 1, sent: 0.9, hint: 9 * second, until: 10 * second, taught: 1},
+			{at: 2, sent: 1.5, hint: second, u: 0.5, until: 10 * second, taught: 2},
 		},
 		"a success lifts what it is newer than": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, stretch: least},
-			{at: 3, sent: 2.5, stretch: calmed(least)},
+			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
+			{at: 3, sent: 2.5, taught: 1},
 		},
-		"an older one only calms": {
-			{at: 1, sent: 0.9, hint: 5 * second, until: 6 * second, stretch: least},
-			{at: 2, sent: 0.5, until: 6 * second, stretch: calmed(least)},
-			{at: 3, sent: 0.5, until: 6 * second, stretch: calmed(calmed(least))},
+		"an older one lifts nothing": {
+			{at: 1, sent: 0.9, hint: 5 * second, until: 6 * second, taught: 1},
+			{at: 2, sent: 0.5, until: 6 * second, taught: 1},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var h throttle
 			for i, s := range steps {
 				if s.hint > 0 {
-					h.refuse(after(s.at), refusal{sent: after(s.sent), hint: s.hint, reason: "429"}, s.u)
+					h.refuse(after(s.at), refusal{sent: after(s.sent), trip: time.Minute, hint: s.hint, chance: s.chance, reason: "429"}, s.u)
 				} else {
 					h.lift(after(s.sent))
 				}
@@ -93,77 +93,66 @@ func TestStretchSteps(t *testing.T) {
 				if !h.until.IsZero() {
 					until = h.until.Sub(noon)
 				}
-				require.Equal(t, [2]time.Duration{s.until, s.stretch}, [2]time.Duration{until, h.stretch}, "step %d: until, stretch", i)
+				require.InDelta(t, s.until, until, 1, "step %d", i)
+				require.Equal(t, spaced(s.taught), h.pace.gap, "step %d", i)
 			}
 		})
 	}
 }
 
-func TestStretchBounds(t *testing.T) {
+// A success that was sent although only what was learnt spoke against it takes
+// half of that back.
+func TestThrottleRelents(t *testing.T) {
 	var h throttle
-	now := noon
-	for range 100 {
-		now = now.Add(2 * longestEvery)
-		h.refuse(now, refusal{sent: now.Add(-time.Second), hint: time.Second, reason: "429"}, 1)
-	}
-	require.Equal(t, longestEvery, h.stretch)
-	require.Equal(t, now.Add(time.Second+longestEvery*3/2), h.until)
-	successes := 0
-	for ; h.stretch > 0; successes++ {
-		h.lift(now.Add(time.Second))
-	}
-	require.Less(t, successes, 300, "it comes to an end")
-	h.refuse(now, refusal{sent: now, hint: time.Second, reason: "429"}, 1)
-	require.Equal(t, now.Add(time.Second), h.until, "to the letter again after a calm")
+	h.refuse(after(1), refusal{sent: after(0.5), trip: time.Minute, hint: time.Second, reason: "429"}, 0)
+	h.relent()
+	require.Equal(t, firstGap/2, h.pace.gap)
 }
 
-func TestStretchProperties(t *testing.T) {
+func TestRefusalProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var h throttle
-		now, want := noon, time.Duration(0)
+		now := noon
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 3*time.Second))
 			sent := now.Add(-drawSpan(t, "took", 5*time.Second))
-			was := h
+			was, gap := h, h.pace.current()
 			if rapid.IntRange(0, 2).Draw(t, "success") == 0 {
 				h.lift(sent)
-				want = calmed(want)
-			} else {
-				hint := drawSpan(t, "hint", 20*time.Second)
-				u := rapid.Float64Range(0, 1).Draw(t, "u")
-				h.refuse(now, refusal{sent: sent, hint: hint, reason: "429"}, u)
-				if sent.After(was.since) {
-					want = taught(want)
-				}
-				require.False(t, h.until.Before(was.until), "never shortened")
-				require.False(t, h.until.Before(now.Add(hint)), "at least as long as asked")
-				require.False(t, h.until.After(later(was.until, now.Add(hint+max(was.stretch*3/2, 0)))), "and no more than the stretch longer")
+				h.take(now)
+				continue
 			}
-			require.Equal(t, want, h.stretch)
+			hint := drawSpan(t, "hint", 20*time.Second)
+			u := rapid.Float64Range(0, 1).Draw(t, "u")
+			h.refuse(now, refusal{sent: sent, trip: now.Sub(sent), hint: hint, reason: "429"}, u)
+			require.False(t, h.until.Before(was.until), "never shortened")
+			require.False(t, h.until.Before(now.Add(hint)), "at least as long as asked")
+			require.False(t, h.until.After(later(was.until, now.Add(hint+gap))), "and no more than a gap longer")
+			require.Equal(t, later(was.word, now.Add(hint)), h.word)
 		}
 	})
 }
 
-// What callers are told is when this transport asks again: the stretch is in it.
-// Nobody is refused for the stretch alone, as long as the tier can afford that.
-func TestStretchIsTold(t *testing.T) {
+// What callers are told is when this transport asks again: what is added to the
+// hint is in it. Nobody is refused for that alone, as long as the tier can afford
+// it.
+func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 1000"))
-		tr := steady(balance(t, n, azure("a"))) // draws 0: half of the stretch
-		stretch := time.Duration(0)
-		for range 5 {
-			want := time.Second + stretch/2
+		n.on(host("a"), slow(100*time.Millisecond, status(429, "{}", "retry-after-ms: 1000")))
+		tr := balance(t, n, azure("a"))
+		tr.random = func() uint64 { return math.MaxUint64 } // draws 1: all of the gap
+		for i := range 5 {
+			want := time.Second + spaced(i)
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
-			require.Equal(t, strconv.Itoa(int(math.Ceil(want.Seconds()*1000))), resp.Header.Get("Retry-After-Ms"))
+			require.InDelta(t, want.Milliseconds(), intOf(t, resp.Header.Get("Retry-After-Ms")), 1)
 			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-			require.Equal(t, want, time.Until(statusOf(t, tr, "a").Until))
+			require.InDelta(t, want, time.Until(statusOf(t, tr, "a").Until), float64(time.Millisecond))
 			time.Sleep(time.Second - time.Millisecond)
 			resp, _ = ask(t, tr)
 			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the service's own word stands")
 			time.Sleep(time.Millisecond)
-			stretch = taught(stretch)
 		}
 		for tierOf(tr, 0).spend(lastResortCost) {
 		}
@@ -179,16 +168,22 @@ func TestStretchIsTold(t *testing.T) {
 	})
 }
 
+func intOf(t *testing.T, s string) int {
+	n, err := strconv.Atoi(s)
+	require.NoError(t, err)
+	return n
+}
+
 // A crowd that is refused together is one refusal: a PTU that is full for 20 ms
 // is asked again after 20 ms.
-func TestStretchOfACrowd(t *testing.T) {
+func TestACrowdIsRefusedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), slow(50*time.Millisecond, status(429, "{}", "retry-after-ms: 20")))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		inTurn(t, tr, 100, 0)
 		d := deploymentOf(t, tr, "a")
-		require.Equal(t, leastStretch, d.throttle.stretch)
+		require.Equal(t, 25*time.Millisecond, d.throttle.pace.gap, "half of the round trip")
 		require.Equal(t, time.Now().Add(20*time.Millisecond), d.throttle.until)
 	})
 }

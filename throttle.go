@@ -9,48 +9,30 @@ type throttle struct {
 	word   time.Time // the service's word alone
 	since  time.Time // when it was said
 	reason string
-
-	// stretch is an extra time on top of the next hint. The first refusal after
-	// a calm is believed to the letter; repeated ones teach that many want what
-	// becomes free: each makes it half as long again, each success a fifteenth
-	// shorter.
-	stretch time.Duration
-	before  time.Duration // the stretch before the last refusal that taught
-	pace    pacing
+	pace   pacing
 }
-
-// The least stretch, and what part of it a success takes. What is left below
-// forgetStretch is none. The most is the mean time between two successes: to
-// wait much longer than it takes to be served once teaches nothing, and lets
-// chance refusals close a deployment.
-const (
-	stretchLoss   = 15
-	leastStretch  = 100 * time.Millisecond
-	forgetStretch = time.Millisecond
-)
 
 // A refusal is what an attempt was told by a throttled deployment.
 type refusal struct {
 	sent   time.Time
 	trip   time.Duration // from then to the header
 	hint   time.Duration
-	every  time.Duration // mean time between two successes of the deployment; 0 when unknown
+	chance bool // the load is not the reason: nothing is to be learnt
 	reason string
 }
 
-// refuse takes a refusal in: its hint, and a stretch that varies with u, from 0
-// to 1, by half either way. Attempts that were under way together are told one
-// thing only: they teach once.
+// refuse takes a refusal in: its hint and, where requests are let in one by one,
+// a share u, from 0 to 1, of the time between two: others have been told to come
+// at the same moment. Attempts that were under way together teach once.
 func (t *throttle) refuse(now time.Time, r refusal, u float64) {
-	teaches := r.sent.After(t.since)
-	if teaches {
-		t.before, t.stretch = t.stretch, min(max(t.stretch*3/2, leastStretch), mostEvery(r.every))
-		t.since = now
+	if !r.sent.After(t.since) || r.chance {
+		t.mark(now, r.hint, 0, r.reason)
+		return
 	}
-	t.mark(now, r.hint, time.Duration(float64(min(t.before, t.stretch))*(0.5+u)), r.reason)
-	if teaches {
-		t.pace.refused(t.until, r.trip, r.every)
-	}
+	extra := part(u, t.pace.current())
+	t.mark(now, r.hint, extra, r.reason)
+	t.since = now
+	t.pace.refused(t.until, r.trip, r.hint)
 }
 
 // mark leaves the deployment alone for as long as the service says, and an extra
@@ -65,9 +47,6 @@ func (t *throttle) mark(now time.Time, hint, extra time.Duration, reason string)
 // lift is what the success of an attempt says. One that was sent after the word
 // is newer than it.
 func (t *throttle) lift(sent time.Time) {
-	if t.stretch -= t.stretch / stretchLoss; t.stretch < forgetStretch {
-		t.stretch = 0
-	}
 	if sent.After(t.since) {
 		t.until, t.word, t.since, t.reason = time.Time{}, time.Time{}, time.Time{}, ""
 	}
@@ -75,10 +54,7 @@ func (t *throttle) lift(sent time.Time) {
 
 // relent is what it says that an attempt was served that was sent although only
 // what was learnt spoke against it.
-func (t *throttle) relent() {
-	t.stretch /= 2
-	t.pace.gap /= 2
-}
+func (t *throttle) relent() { t.pace.gap /= 2 }
 
 // take asks for the place of the next request.
 func (t *throttle) take(now time.Time) bool { return !now.Before(t.until) && t.pace.take(now) }
@@ -87,4 +63,4 @@ func (t *throttle) take(now time.Time) bool { return !now.Before(t.until) && t.p
 func (t *throttle) closedUntil() time.Time { return later(t.until, t.pace.next) }
 
 // calm reports whether nothing is left of it.
-func (t *throttle) calm() bool { return t.until.IsZero() && t.stretch == 0 && !t.pace.active() }
+func (t *throttle) calm() bool { return t.until.IsZero() && !t.pace.active() }
