@@ -27,15 +27,6 @@ func (m *moment) set(t time.Time) {
 // setIfZero sets a time unless there is one.
 func (m *moment) setIfZero(t time.Time) { m.ns.CompareAndSwap(0, cmp.Or(int64(t.Sub(start)), 1)) }
 
-// swap sets a time and returns the one before, at any process's clock.
-func (m *moment) swap(t time.Time) time.Time {
-	ns := m.ns.Swap(cmp.Or(int64(t.Sub(start)), 1))
-	if ns == 0 {
-		return time.Time{}
-	}
-	return start.Add(time.Duration(ns))
-}
-
 func (m *moment) isZero() bool { return m.ns.Load() == 0 }
 
 func (m *moment) passed(now time.Time) bool {
@@ -58,7 +49,6 @@ func (m *moment) age(now time.Time) time.Duration {
 type health struct {
 	closedUntil moment
 	troubled    atomic.Bool // something is held against it since the last success
-	wanted      atomic.Bool // a request was turned away
 	mu          sync.Mutex
 	throttle    throttle
 	ejection    ejection
@@ -66,17 +56,8 @@ type health struct {
 	private     bool // it is about one caller: not told
 }
 
-// open tells whether nothing that is known speaks against asking. It takes note
-// of being asked in vain.
-func (h *health) open(now time.Time) bool {
-	if h.closedUntil.passed(now) {
-		return true
-	}
-	if !h.wanted.Load() {
-		h.wanted.Store(true)
-	}
-	return false
-}
+// open tells whether nothing that is known speaks against asking.
+func (h *health) open(now time.Time) bool { return h.closedUntil.passed(now) }
 
 // change applies a change of what is known.
 func (h *health) change(f func()) {
@@ -169,8 +150,9 @@ type state struct {
 	pressed  moment       // until when it counts as full, as Azure spilled one of its requests
 	health
 	silence
-	byOp atomic.Pointer[operationHealth] // nil while every operation is healthy
-	done atomic.Uint64                   // operations that it served, by their bits
+	lastServed moment                          // when it served a request last
+	byOp       atomic.Pointer[operationHealth] // nil while every operation is healthy
+	done       atomic.Uint64                   // operations that it served, by their bits
 
 	gauge
 	latencies

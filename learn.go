@@ -15,6 +15,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
 		d.serve(c.scope.op)
+		d.lastServed.set(now)
 		c.recover(&a, now, resp)
 		d.tier.budget.earn(1 + a.cost)
 		c.confirm(now) // another one answered: the failures count

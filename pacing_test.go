@@ -189,3 +189,39 @@ func TestHerdIsLetInOneByOne(t *testing.T) {
 		require.Len(t, at, 100)
 	})
 }
+
+// A refusal that says that the region is short, or that comes while a PTU reports
+// to be far from full, is believed to the letter and teaches nothing; others do.
+func TestRefusalsThatTeachNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		body, utilization string
+		teaches           bool
+	}{
+		"no_capacity":           {`{"error":{"code":"no_capacity","message":"The system is currently experiencing high demand."}}`, "", false},
+		"overloaded":            {`{"error":{"type":"server_is_overloaded","message":"Try again."}}`, "", false},
+		"the limit":             {`{"error":{"code":"429","message":"Requests have exceeded token rate limit."}}`, "", true},
+		"half full":             {`{"error":{"code":"429","message":"Requests have exceeded token rate limit."}}`, "50.0%", false},
+		"no longer far from it": {`{"error":{"code":"429","message":"Requests have exceeded token rate limit."}}`, "85.0%", true},
+		"no body":               {``, "", true},
+		"no error in the body":  {`high demand`, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				header := []string{"Retry-After: 6"}
+				if c.utilization != "" {
+					header = append(header, "azure-openai-deployment-utilization: "+c.utilization)
+				}
+				n.on(host("a"), slow(trip, status(429, c.body, header...)))
+				tr := balance(t, n, azure("a"), azure("b", priority(2)))
+				for range 2 {
+					ask(t, tr)
+					require.InDelta(t, 6*time.Second, left(t, tr, "a"), float64(trip))
+					time.Sleep(7 * time.Second)
+				}
+				require.Equal(t, 2, n.sends(host("a")))
+				require.Equal(t, c.teaches, deploymentOf(t, tr, "a").throttle.pace.active())
+			})
+		})
+	}
+}

@@ -82,7 +82,7 @@ func (s *silence) overdue(now time.Time) bool {
 func (d *deployment) outdone(r *route, now time.Time) bool {
 	silent := d.heard.age(now)
 	for other := range r.all {
-		if other != d && other.rhythm.last.age(now) < silent {
+		if other != d && other.lastServed.age(now) < silent {
 			return true
 		}
 	}
