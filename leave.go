@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 )
 
 // errRequestCanceled is what net/http says of a request whose Cancel is closed.
@@ -23,13 +24,15 @@ func canceled(req *http.Request) bool {
 // Request.Cancel, as an http.Client does after its Timeout. What a base returns
 // then says nothing of a deployment. It is nil while the caller waits.
 func (c *call) leftErr() error {
-	if err := context.Cause(c.Context()); err != nil {
-		return err
+	err := context.Cause(c.Context())
+	if err == nil && canceled(c.Request) {
+		err = errRequestCanceled
 	}
-	if canceled(c.Request) {
-		return errRequestCanceled
+	// An http.Client's Timeout is a deadline, whichever it ends first.
+	if deadline, limited := c.Context().Deadline(); err == errRequestCanceled && limited && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
 	}
-	return nil
+	return err
 }
 
 // heedCancel makes the request's context end when Request.Cancel is closed, until

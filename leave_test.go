@@ -236,3 +236,30 @@ func TestRequestCancelEndsAnAnswer(t *testing.T) {
 		}
 	})
 }
+
+// After an http.Client's Timeout the error names who was silent, whichever of the
+// two ways in which the client leaves comes first.
+func TestClientTimeoutNamesTheSilentDeployment(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("ptu"), slowly(time.Hour))
+			client := &http.Client{Transport: balance(t, n, azure("ptu")), Timeout: 5 * time.Second}
+			_, err := client.Do(newChat(t, chatPath))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, "ptu has not answered for 5s")
+		})
+	}
+	// Who closes Cancel before any deadline has left, and no more.
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), slowly(time.Hour))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		req, left := newChat(t, chatPath).WithContext(ctx), make(chan struct{})
+		req.Cancel = left
+		time.AfterFunc(time.Second, func() { close(left) })
+		_, err := balance(t, n, azure("ptu")).RoundTrip(req)
+		require.Equal(t, errRequestCanceled, err)
+	})
+}
