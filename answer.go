@@ -80,8 +80,9 @@ type outlook struct {
 }
 
 // look finds when the deployments of the request's route can be asked again, but
-// for those that are drained and the unfit, who are no help to the request. One
-// that is open can be asked now.
+// for those that are drained and the unfit, who are no help to the request, and
+// those that may or may not connect, which nobody knows. One that is open can be
+// asked now.
 func (c *call) look(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
 	for d := range c.route.all {
@@ -90,6 +91,9 @@ func (c *call) look(now time.Time, unfit []*deployment) outlook {
 			continue
 		}
 		until, _, throttled := c.scope.closed(d, now)
+		if until.IsZero() && d.backend.stuck(now) {
+			continue
+		}
 		until = later(until, now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && c.scope.hopeless(d, now)

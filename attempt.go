@@ -40,7 +40,7 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt,
 			continue
 		}
 		if ok, a.probes[i] = h.admit(now); !ok {
-			a.release(now)
+			c.release(&a, now)
 			d.ledger.settle(a.entry, 0, false)
 			return a, false
 		}
@@ -58,11 +58,15 @@ func (a *attempt) isProbe() bool { return a.probed != healths{} }
 func (a *attempt) suspected() bool { return a.known || a.isProbe() }
 
 // release gives the places for probes back when nothing was learnt.
-func (a *attempt) release(now time.Time) {
+func (c *call) release(a *attempt, now time.Time) {
+	opened := false
 	for i, h := range a.probed {
 		if h != nil {
-			h.release(now, a.probes[i])
+			opened = h.release(now, a.probes[i]) || opened
 		}
+	}
+	if opened {
+		c.transport.opened.notify()
 	}
 }
 
@@ -151,9 +155,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, error) {
 	resp, err := checked(c.base, out)
 	b := s.d.backend
-	if !b.connecting.isZero() {
-		b.connecting.set(time.Time{})
-	}
+	c.connected(b)
 	if err != nil {
 		return nil, outcome{}, s.explain(err)
 	}
@@ -231,7 +233,7 @@ func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 	}
 	if resp.Body == http.NoBody {
 		// There is nothing to read, and so nothing that its caller must close.
-		s.fate.Store(endedWhole)
+		s.readWhole()
 		s.cost.Store(c.tokens)
 		s.end()
 		return
@@ -250,7 +252,7 @@ func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 		s.header = resp.Header
 		b.events = new(eventReader)
 	}
-	s.streak = c.streak(s.d)
+	s.before = c.record(s.d)
 	b.learnFrom(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
 		headerIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), objectID{id: id}, s.d.backend.home) })

@@ -42,6 +42,8 @@ type query struct {
 
 	luck  float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
 	eager bool    // ask also those that are thought to have no room
+
+	untroubled bool // ask only those that nothing is held against
 }
 
 // takes tells whether a deployment is a candidate.
@@ -52,12 +54,13 @@ func (q *query) takes(d *deployment) bool {
 		}
 		return false
 	}
-	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) &&
+	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.untroubled && q.troubled(d)) &&
 		(q.eager || !d.passesOn(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
 }
 
 // choose is an available deployment that was not tried, or nil.
 func (t *tier) choose(q *query) *deployment {
+	q.untroubled = t.broke(q)
 	if q.loyal != 0 && len(t.members) > 1 {
 		if d := t.chooseLoyal(q); d != nil {
 			return d

@@ -152,7 +152,7 @@ func (c *call) next(now time.Time) (attempt, bool) {
 			break
 		}
 		if a, ok := c.newAttempt(d, now, q.eager); ok {
-			a.cost = t.pay(&q, d, attemptCost)
+			a.cost = t.pay(&q, d)
 			c.tried = append(c.tried, d)
 			return a, true
 		}
@@ -200,10 +200,10 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 // lastResort is an attempt although something speaks against each deployment, as
 // long as that is no word of the service's own: nobody is refused for our own
 // caution alone. First comes one that is open, if the request would be told to
-// wait only because others took its attempts up; then the one that only what was
-// learnt from earlier refusals closes, if its tier can afford that and the request
-// cannot wait; then any that failed, whatever it failed of if no other one is
-// throttled.
+// wait only because others took its attempts up, and just one; then the one that
+// only what was learnt from earlier refusals closes, if its tier can afford that,
+// or one that has a connection pending, if the request cannot wait; then any that
+// failed, whatever it failed of if no other one is throttled.
 func (c *call) lastResort(now time.Time) (attempt, bool) {
 	if c.final || !c.body.sendable() {
 		return attempt{}, false
@@ -211,7 +211,7 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 	q := c.query(now)
 	throttled := c.look(now, nil).throttled
 	if !c.may() {
-		if c.general || !throttled && !c.throttled {
+		if c.general || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
 			return attempt{}, false
 		}
 		_, d := c.choose(&q)
@@ -224,14 +224,23 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 		}
 		return a, ok
 	}
-	if c.waited == 0 && !c.canWait(now, c.look(now, c.unfit)) {
+	if !c.canWait(now, c.look(now, c.unfit)) {
 		for _, t := range c.route.tiers {
-			if !t.budget.has(lastResortCost) {
+			if c.waited > 0 || !t.budget.has(lastResortCost) {
 				continue
 			}
 			if d := c.cautioned(t, &q); d != nil {
 				t.budget.spend(lastResortCost)
 				return c.anyway(d, now, attempt{resort: true, cost: lastResortCost}), true
+			}
+		}
+		for d := range c.route.all {
+			if slices.Contains(c.tried, d) || !c.scope.connecting(d, now) {
+				continue
+			}
+			if a, ok := c.newAttempt(d, now, true); ok {
+				c.tried = append(c.tried, d)
+				return a, true
 			}
 		}
 	}
@@ -302,7 +311,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll(now) {
 		c.forget()
 	} else {
-		c.confirm(now)
+		c.confirm(now, false)
 	}
 	if c.absence.Response != nil {
 		// Nobody else has it either, so it is its home that knows.
@@ -372,34 +381,48 @@ func (c *call) giveUp() {
 // forget drops what a request seemed to say against deployments that nobody
 // answered: it is taken for the cause itself.
 func (c *call) forget() {
-	for _, s := range c.suspicions {
-		if !s.counted {
-			s.d.doubts.Add(-1)
-		} else {
-			s.health.change(func() { s.health.ejection.pardon(s.was, s.then) })
-			c.tell(s.health, s.d, time.Now(), s.outcome)
+	opened := false
+	for s := range c.resolved {
+		if s.counted {
+			now := time.Now()
+			opened = s.health.opens(now, func() { s.health.ejection.pardon(s.was, s.then) }) || opened
+			c.tell(s.health, s.d, now, s.outcome)
 		}
 	}
-	c.suspicions = nil
+	if opened {
+		c.transport.opened.notify()
+	}
 }
 
-// confirm counts what a request said against deployments.
-func (c *call) confirm(now time.Time) {
-	for _, s := range c.suspicions {
-		if !s.counted {
-			s.d.doubts.Add(-1)
-		}
+// confirm counts what a request said against deployments. Where no other one has
+// answered it the request may be the cause after all: then the time that a failure
+// came with is not obeyed.
+func (c *call) confirm(now time.Time, answered bool) {
+	for s := range c.resolved {
 		switch {
 		case s.counted:
-		case s.outcome.wait > 0:
-			c.coolDown(s.health, s.d, s.seen, refusal{sent: s.sent}, s.outcome)
+		case s.outcome.wait > 0 && answered:
+			c.coolDown(&s.d.health, s.d, s.seen, refusal{sent: s.sent}, s.outcome)
 			continue
 		default:
 			s.count(c, now)
 		}
 		c.tell(s.health, s.d, now, s.outcome)
 	}
-	c.suspicions = nil
+}
+
+// resolved is every suspicion, which is none any more: what is told of it may
+// panic.
+func (c *call) resolved(yield func(suspicion) bool) {
+	for len(c.suspicions) > 0 {
+		s := c.suspicions[0]
+		if c.suspicions = c.suspicions[1:]; !s.counted {
+			s.d.doubts.Add(-1)
+		}
+		if !yield(s) {
+			return
+		}
+	}
 }
 
 // discard closes the answers that are not handed over.

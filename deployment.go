@@ -48,7 +48,8 @@ func (m *moment) age(now time.Time) time.Duration {
 // a request to something healthy takes no lock.
 type health struct {
 	closedUntil moment
-	troubled    atomic.Bool // something is held against it since the last success
+	troubled    atomic.Bool   // something is held against it since the last success
+	ended       atomic.Uint64 // answers that were read to their end
 	mu          sync.Mutex
 	throttle    throttle
 	ejection    ejection
@@ -83,8 +84,16 @@ func (h *health) admit(now time.Time) (ok bool, probe uint64) {
 	return ok, probe
 }
 
-func (h *health) release(now time.Time, probe uint64) {
-	h.change(func() { h.ejection.release(now, probe) })
+// release gives the place of a probe back, and reports whether that opened it.
+func (h *health) release(now time.Time, probe uint64) bool {
+	return h.opens(now, func() { h.ejection.release(now, probe) })
+}
+
+// opens applies a change and reports whether it opened what was closed.
+func (h *health) opens(now time.Time, f func()) bool {
+	closed := !h.closedUntil.passed(now)
+	h.change(f)
+	return closed && h.closedUntil.passed(now)
 }
 
 // amend forgets a failure that was a matter of the configuration.
@@ -234,15 +243,13 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 		if h == nil || !h.troubled.Load() {
 			continue
 		}
-		closed := !h.closedUntil.passed(now)
-		h.change(func() {
+		opened = h.opens(now, func() {
 			if a.resort {
 				h.throttle.relent()
 			}
 			h.throttle.lift(a.sent)
 			h.ejection.succeed(a.sent)
-		})
-		opened = opened || closed && h.closedUntil.passed(now)
+		}) || opened
 		c.tell(h, d, now, wellBy(resp))
 	}
 	if opened {
@@ -250,13 +257,29 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 	}
 }
 
-// streak is how many failures in a row count against the call's operation.
-func (c *call) streak(d *deployment) int {
-	h := d.ofOperation(c.scope.op)
-	if h == nil || !h.troubled.Load() {
-		return 0
+// A record of an operation is how many failures in a row count against it, and
+// how many answers were read to their end.
+type record struct {
+	streak int
+	ended  uint64
+}
+
+func (c *call) record(d *deployment) (r record) {
+	if h := d.ofOperation(c.scope.op); h != nil {
+		r.ended = h.ended.Load()
+		if h.troubled.Load() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			r.streak = h.ejection.streak
+		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ejection.streak
+	return r
+}
+
+// readWhole notes that an answer was read to its end.
+func (s *sending) readWhole() {
+	s.fate.Store(endedWhole)
+	if h := s.d.ofOperation(s.call.scope.op); h != nil {
+		h.ended.Add(1)
+	}
 }

@@ -18,7 +18,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		d.lastServed.set(now)
 		c.recover(&a, now, resp)
 		d.tier.budget.earn(1 + a.cost)
-		c.confirm(now) // another one answered: the failures count
+		c.confirm(now, true) // another one answered: the failures count
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
@@ -28,7 +28,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		c.discard()
 		return nil
 	}
-	a.release(now)
+	c.release(&a, now)
 	if left := c.leftErr(); err != nil && left != nil {
 		c.giveUp()
 		return c.leftBy(a, now, left)
@@ -67,7 +67,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 // leftBy is the error of a call whose caller left during an attempt. After a
 // deadline it says which deployment was silent.
 func (c *call) leftBy(a attempt, now time.Time, cause error) error {
-	if !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
+	if !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
 		return cause
 	}
 	return &silentError{a.d.backend.name, now.Sub(a.sent), cause}
@@ -95,7 +95,7 @@ func (c *call) leaveOut(limit int64) {
 // throttleOf is what a refusal for a rate limit is held against: the deployment,
 // or the caller whose own credential it was told.
 func (c *call) throttleOf(d *deployment) *health {
-	if c.scope.caller != 0 && d.backend.anonymous() {
+	if c.scope.caller != noCredential && d.backend.anonymous() {
 		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 0})
 	}
 	return &d.health
@@ -109,9 +109,11 @@ func (c *call) failureOf(d *deployment, o outcome) *health {
 	switch {
 	case o.connect:
 		return &d.backend.health
+	case o.cause == outOfQuota && d.backend.anonymous():
+		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 0})
 	case o.cause == outOfQuota:
-		return c.throttleOf(d)
-	case o.cause == misconfigured && !o.unsent && c.scope.caller != 0 && d.backend.anonymous():
+		return &d.health
+	case o.cause == misconfigured && !o.unsent && d.backend.anonymous():
 		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 1 + c.scope.op})
 	}
 	return d.holdOperation(c.scope.op)
@@ -133,12 +135,8 @@ func (c *call) coolDown(h *health, d *deployment, now time.Time, r refusal, o ou
 // caused only counts once another deployment has answered it.
 func (c *call) blame(a attempt, now time.Time, o outcome) {
 	d := a.d
-	if o.wait > 0 {
-		c.doubt(suspicion{health: &d.health, d: d, outcome: o, sent: a.sent, seen: now})
-		return
-	}
 	h := c.failureOf(d, o)
-	if o.cause.uncertain() && !a.suspected() {
+	if o.wait > 0 || o.cause.uncertain() && !a.suspected() {
 		c.doubt(suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now})
 		return
 	}

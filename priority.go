@@ -51,7 +51,7 @@ func (r *route) choose(q *query) (*tier, *deployment) {
 	for _, q.eager = range [...]bool{false, true} {
 		for i, t := range r.tiers {
 			d := t.choose(q)
-			if d == nil || !t.affords(q, d, attemptCost) || q.spare > 0 && t.hasAny(q.tried) && q.spare <= r.openBelow(i+1, q) {
+			if d == nil || q.spare > 0 && t.hasAny(q.tried) && q.spare <= r.openBelow(i+1, q) {
 				continue
 			}
 			return t, d
@@ -70,17 +70,15 @@ func (r *route) openBelow(i int, q *query) (n int) {
 	return n
 }
 
-// affords reports whether the request may be sent to a deployment of the tier:
-// its first attempt there is free, and so is one to a deployment that nothing is
-// held against.
-func (t *tier) affords(q *query, d *deployment, cost int64) bool {
-	return !t.hasAny(q.tried) || !q.troubled(d) || t.budget.has(cost)
-}
+// broke reports whether the tier can afford no second attempt of the request. Its
+// first one there is free, and so is one to a deployment that nothing is held
+// against.
+func (t *tier) broke(q *query) bool { return t.hasAny(q.tried) && !t.budget.has(attemptCost) }
 
 // pay takes what a further attempt in the tier costs out of its budget.
-func (t *tier) pay(q *query, d *deployment, cost int64) int64 {
-	if t.hasAny(q.tried) && q.troubled(d) && t.budget.spend(cost) {
-		return cost
+func (t *tier) pay(q *query, d *deployment) int64 {
+	if t.hasAny(q.tried) && q.troubled(d) && t.budget.spend(attemptCost) {
+		return attemptCost
 	}
 	return 0
 }

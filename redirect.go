@@ -58,7 +58,7 @@ func (c *call) follow() (*http.Response, error) {
 	out := s.openSpan(c.forward(ctx, header))
 	c.sends++
 	resp, err := checked(c.base, out)
-	b.connecting.set(time.Time{})
+	c.connected(b)
 	s.hear(false, err == nil)
 	if err != nil {
 		s.end()

@@ -15,8 +15,8 @@ import (
 // deployment as a whole: the operation that it asks for, and, at a backend
 // without a credential of its own, what its own credential is good for.
 type scope struct {
-	op      int // see operationIndex
-	caller  uint64
+	op      int    // see operationIndex
+	caller  uint64 // 0 where no backend is sent the callers' own credentials
 	callers *callers
 }
 
@@ -132,6 +132,13 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// connecting tells whether nothing speaks against a deployment but a connection
+// that has been pending for long.
+func (s *scope) connecting(d *deployment, now time.Time) bool {
+	until, _, _ := s.closed(d, now)
+	return until.IsZero() && d.backend.stuck(now) && !d.backend.drained.Load()
 }
 
 // troubled tells whether anything is held against a deployment, even if that
@@ -275,8 +282,10 @@ func (c *callers) hold(key callerKey) *health {
 
 var callerSeed = maphash.MakeSeed()
 
-// callerOf tells callers apart by their credentials, which it does not keep. It
-// is 0 for one without.
+// noCredential is the caller of those without a credential.
+const noCredential = 1
+
+// callerOf tells callers apart by their credentials, which it does not keep.
 func callerOf(r *http.Request) uint64 {
 	var h maphash.Hash
 	any := false
@@ -299,7 +308,7 @@ func callerOf(r *http.Request) uint64 {
 		}
 	}
 	if !any {
-		return 0
+		return noCredential
 	}
-	return max(1, h.Sum64())
+	return max(noCredential+1, h.Sum64())
 }

@@ -29,7 +29,7 @@ type sending struct {
 
 	tokens int64         // sent to the deployment in all, with this request
 	took   time.Duration // until an answer that comes whole began; 0 once that was learnt from
-	streak int           // of the deployment's failures before this answer
+	before record        // of the operation, before this answer
 	header http.Header   // of a stream
 
 	limits timeLimit
@@ -98,7 +98,7 @@ func (s *sending) traced(ctx context.Context) context.Context {
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			b.connecting.set(time.Time{})
+			s.call.connected(b)
 			s.conn.Store(connMade)
 			if s.connect != nil {
 				s.connect.Stop()
@@ -108,6 +108,17 @@ func (s *sending) traced(ctx context.Context) context.Context {
 			}
 		},
 	})
+}
+
+// connected ends what speaks against a backend with a connection pending.
+func (c *call) connected(b *backend) {
+	if b.connecting.isZero() {
+		return
+	}
+	stuck := b.stuck(time.Now())
+	if b.connecting.set(time.Time{}); stuck {
+		c.transport.opened.notify()
+	}
 }
 
 // hear ends the wait for an answer, with one or without.
@@ -176,7 +187,7 @@ func (s *sending) undo() {
 	s.entry = entry{}
 	s.hear(false, false)
 	s.end()
-	s.release(time.Now())
+	s.call.release(&s.attempt, time.Now())
 }
 
 // abandon ends an attempt that a panic has cut short, and which a server may
@@ -192,12 +203,12 @@ func (s *sending) abandon() {
 			s.body.Close()
 			s.body.keep() // by nobody
 		}
-		s.d.backend.connecting.set(time.Time{})
+		s.call.connected(s.d.backend)
 		s.end()
 		s.closeSpan(errorType(0, "panic"))
 	}
 	s.hear(false, false)
-	s.release(time.Now())
+	s.call.release(&s.attempt, time.Now())
 }
 
 // A timeLimit ends an attempt that takes too long. It is set and lifted with
@@ -302,14 +313,15 @@ func (s *sending) failedWith(problem []byte) {
 }
 
 // blame counts a failure after the answer was the caller's. Those before it
-// count on: that the answer began well was no success.
+// count on, unless another answer ended well meanwhile: that this one began well
+// was no success.
 func (s *sending) blame(o outcome) {
 	d, now := s.d, time.Now()
 	d.failed.Add(1)
 	h := s.call.failureOf(d, o)
 	h.change(func() {
-		if h.ejection.streak < s.streak {
-			h.ejection.streak, h.ejection.since = s.streak, s.sent
+		if h.ejection.streak < s.before.streak && h.ended.Load() == s.before.ended {
+			h.ejection.streak, h.ejection.since = s.before.streak, s.sent
 		}
 		h.ejection.fail(now, now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
 	})

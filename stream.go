@@ -135,7 +135,7 @@ func (b *answerBody) conclude(err error) error {
 			b.send.brokeOff()
 		}
 	case b.blames && !b.failed:
-		b.send.fate.Store(endedWhole)
+		b.send.readWhole()
 	}
 	b.err = err
 	return err
