@@ -101,7 +101,7 @@ func (e *ejection) pardon(was, then ejection) {
 	case e.streak > 0:
 		// Others were counted since.
 		if e.streak--; e.streak <= ejections[e.cause].ignored {
-			e.until, e.trial = time.Time{}, false
+			e.until, e.trial, e.probe = time.Time{}, false, 0
 		}
 	}
 }

@@ -15,6 +15,10 @@ const headerWaited = "X-Spillover-Waited-Ms"
 // wakeSpread is over what time those wake up who wait for the same moment.
 const wakeSpread = 200 * time.Millisecond
 
+// leastWait is what is worth waiting for. A request that waits until its tiers
+// can afford another attempt would else ask ever sooner towards the end.
+const leastWait = time.Millisecond
+
 // wait lets the request wait until the soonest deployment may be asked, if that
 // is within MaxWait and the caller's own deadline. Waiting is no queue: first
 // come, first served would only build a standing one. How many are let in when
@@ -49,7 +53,8 @@ func (c *call) wait(now time.Time, o outlook) bool {
 
 // canWait reports whether there is any use in waiting for the soonest.
 func (c *call) canWait(now time.Time, o outlook) bool {
-	return c.cfg.MaxWait > 0 && o.soonest != nil && !o.hopeless && !c.general && c.may() && o.at.Sub(now) <= c.patience(now)
+	patience := c.patience(now)
+	return patience >= leastWait && o.soonest != nil && !o.hopeless && !c.general && c.may() && o.at.Sub(now) <= patience
 }
 
 // patience is how long the request may still wait.
