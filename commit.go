@@ -37,6 +37,7 @@ type hold struct {
 	judged outcome // of an error
 	sniff  []byte  // the beginning of what may be no stream; nil once that is known
 	plain  bool    // it is none
+	bare   bool    // it is a JSON object: an answer that is no stream, unless it is an error
 
 	inflater *inflater // of a compressed stream
 }
@@ -52,6 +53,7 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 		h.inflater = newInflater(encoding, h.feed)
 		defer h.inflater.close()
 	}
+	defer func() { h.plain = h.plain || h.bare && h.judged.status == 0 }()
 	for err == nil {
 		h.held = slices.Grow(h.held, 4<<10)
 		var n int
@@ -80,6 +82,9 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	}
 	switch {
 	case h.over, h.begun && h.ends.whole():
+		return h, nil
+	case h.bare && json.Valid(h.events.part), !isStream(resp.Header) && !c.naming.streams:
+		h.plain = true // and all of it is there
 		return h, nil
 	case !h.begun:
 		// A refusal may be nothing but a header: a stream has Retry-After only
@@ -117,6 +122,7 @@ func (h *hold) looksLikeEvents(all bool) bool {
 	for _, start := range [...]string{"data:", "event:", "id:", "retry:", ":", "{"} {
 		switch {
 		case bytes.HasPrefix(text, []byte(start)):
+			h.bare = start == "{"
 			return true
 		case !all && len(h.sniff) < 1<<10 && strings.HasPrefix(start, string(text)):
 			return false // that is not known yet
@@ -179,6 +185,8 @@ func (c *call) streamed(resp *http.Response) bool {
 	case "", "text/plain", "application/octet-stream":
 		// It is looked at only where a stream was asked for, as far as that is known.
 		return resp.Body != http.NoBody && (c.naming.streams || !c.naming.whole)
+	case "application/json":
+		return resp.Body != http.NoBody && c.naming.streams // an error in the place of the stream
 	}
 	return false
 }

@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"iter"
 	"net/http"
@@ -134,11 +135,14 @@ func readEvent(event []byte) (name, data []byte) {
 		case "event":
 			name = value
 		case "data":
-			if lines++; lines == 1 {
+			switch lines++; lines {
+			case 1:
 				data = value
-			} else {
-				data = append(append(bytes.Clone(data), '\n'), value...)
+				continue
+			case 2:
+				data = bytes.Clone(data)
 			}
+			data = append(append(data, '\n'), value...)
 		}
 	}
 	return name, data
@@ -155,27 +159,39 @@ func judgeEvent(name, data []byte) (t tone, problem []byte) {
 		return ending, nil
 	}
 	var kind, choices, failure, response []byte
+	var flat flatError
 	end := 1
 	for key, value := range members(data) {
 		end = value.to
-		switch v := value.in(data); {
-		case isKey(key.in(data), "type"):
+		switch k, v := key.in(data), value.in(data); {
+		case isKey(k, "type"):
 			kind = v
-		case isKey(key.in(data), "error") && string(v) != "null":
-			failure = v
-		case isKey(key.in(data), "choices"):
+		case isKey(k, "error"):
+			if !isEmpty(v) {
+				failure = v
+			}
+		case isKey(k, "choices"):
 			choices = v
-		case isKey(key.in(data), "response"):
+		case isKey(k, "response"):
 			response = v
+		default:
+			flat.note(k, v)
 		}
 	}
 	object := data[0] == '{' && skipSpace(data, end) == len(data)-1 && data[len(data)-1] == '}'
 	switch {
 	case isKey(kind, "response.failed"):
-		return failing, responseError(response)
-	case failure != nil:
-		return failing, failure
-	case isKey(kind, "error") || string(name) == "error":
+		if response == nil {
+			response = cutResponse(data[end:])
+		}
+		switch e := responseError(response); {
+		case e != nil:
+			return failing, e
+		case failure != nil:
+			return failing, data
+		}
+		return failing, []byte("{}")
+	case failure != nil, isKey(kind, "error") || string(name) == "error":
 		return failing, data
 	case endsStream(kind):
 		return ending, nil
@@ -183,19 +199,81 @@ func judgeEvent(name, data []byte) (t tone, problem []byte) {
 		return content, nil
 	case choices != nil && !carries(choices, true):
 		return preamble, nil
-	case choices == nil && object && !carries(data, bytes.HasSuffix(kind, []byte(`.done"`))):
+	case choices == nil && response == nil && object && flat.fails(kind):
+		return failing, data
+	case choices == nil && (object || data[0] != '{' && json.Valid(data)) && !carries(data, bytes.HasSuffix(kind, []byte(`.done"`))):
 		return preamble, nil
 	}
 	return content, nil
 }
 
+// isEmpty tells of the values with which some services say that there is no error.
+func isEmpty(value []byte) bool {
+	switch string(value) {
+	case "null", `""`, "false", "{}", "[]", "0":
+		return true
+	}
+	return false
+}
+
+// A flatError is what an event has of an error that is not put into an object
+// of that name: gateways have them so, and other services that speak the protocol.
+type flatError struct {
+	object, message bool // it says that it is an error; it has a text for people
+	status, code    bool // it has a status of an error; it has a code
+	more            bool // it has something that errors do not have
+}
+
+func (f *flatError) note(key, value []byte) {
+	switch name, _ := unquote(key); name {
+	case "object":
+		f.object = isKey(value, "error")
+	case "message":
+		f.message = value[0] == '"'
+	case "status", "statusCode", "status_code", "code":
+		text, _ := strings.CutPrefix(strings.TrimSuffix(string(value), `"`), `"`)
+		switch n, err := strconv.Atoi(text); {
+		case err == nil:
+			f.status = f.status || n >= 400 && n < 600
+		case name == "code":
+			f.code = value[0] == '"' && text != "" && text != "null"
+		}
+	case "param", "innererror", "inner_error", "details", "target", "headers", "request_id", "requestId", "activityId", "event_id", "sequence_number":
+	default:
+		f.more = true
+	}
+}
+
+// fails tells whether that is an error, of an event of a kind.
+func (f flatError) fails(kind []byte) bool {
+	return f.object || f.status && (f.message || !f.more) || f.code && !f.more || saysError(kind) && (f.message || f.code || f.status)
+}
+
+// saysError tells of a type, quoted, that ends in that word, such as
+// "rate_limit_error" and "BadRequestError".
+func saysError(kind []byte) bool {
+	return hasSuffix(kind, `error"`) || hasSuffix(kind, `Error"`)
+}
+
+// cutResponse is the response that the rest of an event has, which breaks off in it.
+func cutResponse(rest []byte) []byte {
+	_, after, _ := bytes.Cut(rest, []byte(`"response"`))
+	if i := skipSpace(after, 0); i < len(after) && after[i] == ':' {
+		return after[i+1:]
+	}
+	return nil
+}
+
+// responseError is the error of a response; nil if it does not say of what it failed.
 func responseError(response []byte) []byte {
 	for key, value := range members(response) {
 		if isKey(key.in(response), "error") {
-			return value.in(response)
+			if v := value.in(response); !isEmpty(v) {
+				return v
+			}
 		}
 	}
-	return []byte("{}") // it failed, and does not say of what
+	return nil
 }
 
 // endsStream tells of the type of an event, quoted, behind which no more comes.
@@ -355,31 +433,51 @@ func (e *endState) whole() bool {
 	return !e.open
 }
 
-// A streamError is an error that came in a stream, where it may carry the
-// headers that its status would have had.
+// A streamError is what an error that came in a stream has beside what errors
+// have: the status and the headers that its answer would have had.
 type streamError struct {
 	Status     looseString            `json:"status"`
-	StatusCode looseString            `json:"status_code"`
+	StatusCode looseString            `json:"statusCode"`
+	Snake      looseString            `json:"status_code"`
 	Headers    map[string]looseString `json:"headers"`
+	Inner      struct {
+		Code looseString `json:"code"`
+	} `json:"innererror"`
+	Older struct {
+		Code looseString `json:"code"`
+	} `json:"inner_error"`
 }
 
 // standsFor is the status that an error in a stream stands for, and the
-// answer's header with what the error has of its own put before it.
+// answer's header with what the error has of its own put before it. The problem
+// is an error object, or what has one.
 func standsFor(h http.Header, problem []byte) (int, http.Header) {
-	e, extra := readError(problem), streamError{}
-	_ = json.Unmarshal(problem, &extra)
-	if len(extra.Headers) > 0 {
-		h = h.Clone()
-		for name, value := range extra.Headers {
+	e := readError(problem)
+	var outer struct {
+		streamError
+		Error json.RawMessage `json:"error"`
+	}
+	var inner streamError
+	_ = json.Unmarshal(problem, &outer)
+	_ = json.Unmarshal(outer.Error, &inner)
+	for _, headers := range []map[string]looseString{outer.Headers, inner.Headers} {
+		if len(headers) > 0 {
+			h = h.Clone()
+		}
+		for name, value := range headers {
 			if value != "" {
 				h.Set(name, string(value))
 			}
 		}
 	}
-	for _, s := range []looseString{extra.Status, extra.StatusCode, e.Code} {
+	for _, s := range []looseString{inner.Status, inner.StatusCode, inner.Snake, outer.Status, outer.StatusCode, outer.Snake, e.Code} {
 		if n, err := strconv.Atoi(string(s)); err == nil && n >= 400 && n < 600 {
 			return n, h
 		}
+	}
+	if e.Code == "" {
+		// Azure's word for what it is about, where it has no other.
+		e.Code = cmp.Or(inner.Inner.Code, inner.Older.Code, outer.Inner.Code, outer.Older.Code)
 	}
 	word := strings.ToLower(string(e.Code) + " " + string(e.Type))
 	for _, w := range streamErrors {
@@ -440,7 +538,7 @@ var streamErrors = []struct {
 	{"rate_limit", http.StatusTooManyRequests}, {"ratelimit", http.StatusTooManyRequests},
 	{"too_many_requests", http.StatusTooManyRequests}, {"toomanyrequests", http.StatusTooManyRequests}, {"no_capacity", http.StatusTooManyRequests},
 	{"slow_down", http.StatusTooManyRequests}, {"quota", http.StatusTooManyRequests},
-	{"credit_balance", http.StatusTooManyRequests}, {"_limit_exceeded", http.StatusTooManyRequests},
+	{"credit_balance", http.StatusTooManyRequests}, {"spend_limit", http.StatusTooManyRequests}, {"usage_limit", http.StatusTooManyRequests},
 	{"billing", http.StatusTooManyRequests},
 	{"deploymentnotfound", http.StatusNotFound}, {"model_not_found", http.StatusNotFound},
 	{"invalid_api_key", http.StatusUnauthorized}, {"authentication", http.StatusUnauthorized},

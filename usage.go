@@ -63,8 +63,9 @@ func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
 				return
 			}
 			text, limit := p[i:], w.keys[key].limit
-			from := skipSpace(text, 0)
-			to := skipValue(text, from)
+			near := text[:min(len(text), limit+1)] // what is longer is not looked for
+			from := skipSpace(near, 0)
+			to := skipValue(near, from)
 			switch {
 			case to >= 0 && to <= limit:
 				if !yield(key, text[from:to]) {
@@ -118,8 +119,8 @@ func (w *watcher) find(p []byte) (key, end int) {
 				}
 			}
 		}
-		// "error", "type" and event.
-		if w.failures && (quote == '"' && (last == 'r' || last == 'e') || quote == 't' || quote == ' ') {
+		// "error", "type", "code", "object" and event.
+		if w.failures && (quote == '"' && (last == 'r' || last == 'e' || last == 't') || quote == 't' || quote == ' ') {
 			w.suspect = w.suspect || mayFail(p, end)
 		}
 	}
@@ -132,12 +133,22 @@ func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[le
 // event fails, as far as that can be told at a glance.
 func mayFail(p []byte, colon int) bool {
 	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
-	value := p[from:min(from+len(`"response.failed"`), len(p))]
+	const longest = 64
+	value := p[from:min(from+longest, len(p))]
 	switch {
 	case hasSuffix(name, `"error"`):
 		return !bytes.HasPrefix(value, []byte("null"))
 	case hasSuffix(name, `"type"`):
-		return bytes.HasPrefix(value, []byte(`"error"`)) || string(value) == `"response.failed"`
+		if len(value) > 0 {
+			if i := bytes.IndexByte(value[1:], '"'); i >= 0 {
+				value = value[:i+2]
+			}
+		}
+		return saysError(value) || string(value) == `"response.failed"`
+	case hasSuffix(name, `"object"`):
+		return bytes.HasPrefix(value, []byte(`"error"`))
+	case hasSuffix(name, `"code"`), hasSuffix(name, `"statusCode"`), hasSuffix(name, `"status_code"`):
+		return !bytes.HasPrefix(value, []byte("null"))
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
 	}
