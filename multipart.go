@@ -69,9 +69,9 @@ func (w *bodyWalk) wantsMore() bool {
 // with its boundary.
 func (w *bodyWalk) formValue(n *keyNode, text formText, whole span) {
 	value := text.bytes
-	if n.children != nil && len(value) > 0 && value[0] == '{' {
+	if brace := skipSpace(value, 0); n.children != nil && brace < len(value) && value[brace] == '{' {
 		inner := bodyWalk{tree: n, text: value, most: w.most - len(w.ids)}
-		inner.object(0, n)
+		inner.object(brace, n)
 		w.ids = append(w.ids, inner.ids...)
 		shift := func(s span) span { return span{s.from + text.offset, s.to + text.offset} }
 		if m := inner.naming; m.named {
@@ -259,7 +259,7 @@ func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
 		return nil, 0
 	}
 	disposition, params, err := mime.ParseMediaType(h.Get("Content-Disposition"))
-	if err != nil || disposition != "form-data" || params["filename"] != "" {
+	if err != nil || disposition != "form-data" {
 		return nil, 0
 	}
 	// Parts inside of others are called video[id].
@@ -269,7 +269,8 @@ func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
 			return nil, 0
 		}
 	}
-	if n == tree {
+	// A file is none of the texts, but browsers call a part of JSON one.
+	if n == tree || params["filename"] != "" && !(n.children != nil && strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/json")) {
 		return nil, 0
 	}
 	return n, len(part) - src.Len() - f.head.Buffered()

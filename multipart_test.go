@@ -307,3 +307,36 @@ func TestFormBoundaries(t *testing.T) {
 		require.Equal(t, strings.Replace(b.String(), "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.body, boundary)
 	}
 }
+
+// A part of JSON may be called a file, as browsers do with a Blob, and may
+// begin with spaces.
+func TestJSONInAForm(t *testing.T) {
+	for head, want := range map[string]string{
+		"Content-Disposition: form-data; name=\"session\"\r\n":                                                             "m-east",
+		"Content-Disposition: form-data; name=\"session\"; filename=\"blob\"\r\nContent-Type: application/json\r\n":        "m-east",
+		"content-type: Application/JSON; charset=utf-8\r\ncontent-disposition: form-data; filename=blob; name=session\r\n": "m-east",
+		"Content-Disposition: form-data; name=\"session\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n":             "",
+	} {
+		for _, space := range []string{"", "\n ", "\r\n\t"} {
+			body := "--b\r\nContent-Disposition: form-data; name=\"sdp\"\r\n\r\nv=0\r\n--b\r\n" + head + "\r\n" + space + `{"type":"realtime","model":"m"}` + "\r\n--b--\r\n"
+			n := newNet()
+			req := posts(t, http.MethodPost, "https://foo.example/v1/realtime/calls", body)
+			req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+			send(t, callsMEast(t, n, OpenAI), req)
+			if want == "" {
+				require.Equal(t, body, n.last().body)
+				continue
+			}
+			require.Equal(t, "b", n.last().host)
+			require.Equal(t, strings.Replace(body, `"m"`, `"m-east"`, 1), n.last().body)
+		}
+	}
+	// A file that has the name of the model's part is a file.
+	body := "--b\r\nContent-Disposition: form-data; name=\"model\"; filename=\"x.json\"\r\nContent-Type: application/json\r\n\r\nother\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--\r\n"
+	n := newNet()
+	req := posts(t, http.MethodPost, "https://foo.example/v1/audio/transcriptions", body)
+	req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+	send(t, callsMEast(t, n, OpenAI), req)
+	require.Equal(t, strings.Replace(body, "\r\nm\r\n", "\r\nm-east\r\n", 1), n.last().body)
+}
