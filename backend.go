@@ -43,7 +43,8 @@ type Backend struct {
 	// APIVersion replaces the api-version of requests, for [Azure] and
 	// [AzureV1]. Default: the request's own. A request to Azure that has none, as
 	// callers of other dialects send it, gets 2024-10-21, the latest stable one,
-	// or 2025-04-01-preview for the operations that lacks: responses and realtime.
+	// or 2025-04-01-preview for what that lacks: responses, realtime, images,
+	// speech, assistants, threads, vector stores and all that is not known.
 	// AzureV1 needs none.
 	APIVersion string
 

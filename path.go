@@ -190,14 +190,25 @@ func hasVersion(raw string) bool {
 }
 
 // defaultVersion is the api-version of a request to classic Azure that has none:
-// the latest stable one, or the latest preview for what that lacks.
+// the latest stable one for what that has, else the latest preview (Azure's
+// specifications of its data plane). Of the models that make pictures the stable
+// one knows DALL-E alone.
 func (t target) defaultVersion() string {
 	switch root, _ := cutSegment(t.op); root {
-	case "responses", "realtime":
-		return "2025-04-01-preview"
+	case "chat", "completions", "embeddings", "files", "uploads", "batches", "fine_tuning", "models", "":
+		return stableVersion
+	case "audio":
+		if t.op != "audio/speech" {
+			return stableVersion
+		}
 	}
-	return "2024-10-21"
+	return previewVersion
 }
+
+const (
+	stableVersion  = "2024-10-21"
+	previewVersion = "2025-04-01-preview"
+)
 
 func joinQuery(query, part string) string {
 	if query == "" || part == "" {
