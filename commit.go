@@ -66,6 +66,9 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 		case !h.inflater.feed(p):
 			return h, nil // it cannot be read: it is the caller's
 		}
+		if h.bare {
+			s.limit(s.d.backend.idleTimeout, errIdleTimeout) // it has begun
+		}
 		if h.over || err == nil && (len(h.held) > maxHeld || !h.begun && len(h.held) > maxPreamble) {
 			return h, nil
 		}

@@ -27,7 +27,7 @@ func parsePath(escaped string) target {
 	if best.dots = hasDots(escaped); best.dots {
 		return best
 	}
-	rank := 0 // of best: 1 for a prefix alone, 2 with something behind it, 3 with an operation of the table
+	rank := 0 // of best: 1 for a prefix alone, 2 with something behind it, 3 with a collection of the table, 4 with an operation of it
 	for segment, rest := cutSegment(escaped); segment != ""; segment, rest = cutSegment(rest) {
 		if rank == 0 && (segment == "models" || segment == "anthropic") {
 			if op := clean(segment + rest); foundryTree.find(op).isOperation() {
@@ -61,8 +61,12 @@ func parsePath(escaped string) target {
 		}
 		if isCollection(root) {
 			n = 3
+			if operationTree.find(t.op).isOperation() {
+				n = 4
+			}
 		}
-		if n >= rank {
+		// What looks like a prefix inside of a whole operation is an id.
+		if n > rank || n == rank && n < 4 {
 			rank, best = n, t
 		}
 	}

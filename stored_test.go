@@ -516,6 +516,23 @@ func TestStoredIDInPieces(t *testing.T) {
 	}
 }
 
+// An id may be spelt as what paths begin with.
+func TestIDsThatLookLikeAPrefix(t *testing.T) {
+	for path, want := range map[string]string{
+		"/v1/vector_stores/v1/files":                           "/v1/vector_stores/v1/files",
+		"/v1/vector_stores/openai/files":                       "/v1/vector_stores/openai/files",
+		"/openai/containers/openai/files/v1/content":           "/v1/containers/openai/files/v1/content",
+		"/gw/openai/v1/threads/v1/messages":                    "/v1/threads/v1/messages",
+		"/v1/openai/v1/vector_stores/v1/file_batches/v1/files": "/v1/vector_stores/v1/file_batches/v1/files",
+		"/v1/v1/files":              "/v1/files",
+		"/openai/v1/v1/files/v1":    "/v1/files/v1",
+		"/files/v1/responses/resp1": "/v1/responses/resp1",
+		"/v1/telepathy/v1/files":    "/v1/files",
+	} {
+		require.Equal(t, want, arrives(t, to("https://h", OpenAI, ""), http.MethodGet, "https://foo.example"+path, "").path, path)
+	}
+}
+
 // An answer may tell of more than one object, by other names than id.
 func TestStoredInsideAnswers(t *testing.T) {
 	for answer, use := range map[string]string{

@@ -226,3 +226,18 @@ func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 		})
 	}
 }
+
+// JSON that has begun is not waited for longer than IdleTimeout, as any answer.
+func TestJSONInThePlaceOfAStreamFallsSilent(t *testing.T) {
+	for _, begun := range []string{`{"id":"x","choices":[{"message":{"content":"a"`, `{"error":{"message":"m`} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"), plays(t, http.Header{"Content-Type": {"application/json"}}, time.Second, begun, time.Second, " ", time.Hour, "}"))
+			n.on(host("two"), plays(t, wholeChat))
+			from := time.Now()
+			_, body := send(t, streamPair(t, n, streamTimeouts(20*time.Second, 2*time.Second)), sayingAlso(t, chatPath, `,"stream":true`))
+			require.Equal(t, wholeChat, body)
+			require.Equal(t, 4*time.Second, time.Since(from))
+		})
+	}
+}
