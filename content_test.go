@@ -95,6 +95,8 @@ func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 		"part":               {responsesPath, responseEvent("response.content_part.done", `,"part":{"type":"output_text","text":"hi"}`)},
 		"picture":            {responsesPath, responseEvent("response.image_generation_call.partial_image", `,"partial_image_b64":"iVBO"`)},
 		"search, done":       {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"ws_1","type":"web_search_call","action":{"type":"search","query":"q"}}`)},
+		"click, done":        {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","action":{"type":"click","x":1,"y":2}}`)},
+		"wait, done":         {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","actions":[{"type":"wait"}]}`)},
 		"reasoning, done":    {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`)},
 		"shell":              {responsesPath, responseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x","stderr":""}`)},
 		"not yet known":      {responsesPath, responseEvent("response.hologram.delta", `,"hologram":"x"`)},

@@ -311,7 +311,7 @@ func carries(text []byte, final bool) bool {
 				return false
 			}
 			value := text[next:]
-			if string(s) == "finish_reason" && isReason(value) {
+			if string(s) == "finish_reason" && isReason(value) || final && isAction(s, value) {
 				return true
 			}
 			books = keepsBooks(s, value[0]) || !final && string(s) == "encrypted_content"
@@ -328,6 +328,18 @@ func carries(text []byte, final bool) bool {
 			return false
 		}
 		i = next + n
+	}
+	return false
+}
+
+// isAction tells of what a finished item wants done, such as a click: there need
+// be no text in it.
+func isAction(key, value []byte) bool {
+	switch string(key) {
+	case "action":
+		return bytes.HasPrefix(value, []byte("{")) && !bytes.HasPrefix(value, []byte("{}"))
+	case "actions":
+		return bytes.HasPrefix(value, []byte("[")) && !bytes.HasPrefix(value, []byte("[]"))
 	}
 	return false
 }
