@@ -64,7 +64,7 @@ func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
 			}
 			text, limit := p[i:], w.keys[key].limit
 			from := skipSpace(text, 0)
-			to := skipValue(text, from)
+			to := skipValue(text[:min(len(text), limit+1)], from)
 			switch {
 			case to >= 0 && to <= limit:
 				if !yield(key, text[from:to]) {
