@@ -37,6 +37,7 @@ type hold struct {
 	judged outcome // of an error
 	sniff  []byte  // the beginning of what may be no stream; nil once that is known
 	plain  bool    // it is none
+	guess  bool    // nothing says that it is one, but that it begins so
 
 	inflater *inflater // of a compressed stream
 }
@@ -46,7 +47,7 @@ type hold struct {
 func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	h = &hold{call: c, send: s, resp: resp, held: make([]byte, 0, 4<<10)}
 	if !isStream(resp.Header) {
-		h.sniff = []byte{}
+		h.sniff, h.guess = []byte{}, !c.naming.streams
 	}
 	if encoding := encodingOf(resp.Header); encoding != "" {
 		h.inflater = newInflater(encoding, h.feed)
@@ -80,6 +81,9 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	}
 	switch {
 	case h.over, h.begun && h.ends.whole():
+		return h, nil
+	case h.guess:
+		h.plain = true
 		return h, nil
 	case !h.begun:
 		// A refusal may be nothing but a header: a stream has Retry-After only
