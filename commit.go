@@ -38,6 +38,7 @@ type hold struct {
 	sniff  []byte  // the beginning of what may be no stream; nil once that is known
 	plain  bool    // it is none
 	bare   bool    // it is a JSON object: an answer that is no stream, unless it is an error
+	guess  bool    // nothing says that it is one, but that it begins so
 
 	inflater *inflater // of a compressed stream
 }
@@ -47,7 +48,7 @@ type hold struct {
 func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	h = &hold{call: c, send: s, resp: resp, held: make([]byte, 0, 4<<10)}
 	if !isStream(resp.Header) {
-		h.sniff = []byte{}
+		h.sniff, h.guess = []byte{}, !c.naming.streams
 	}
 	if encoding := encodingOf(resp.Header); encoding != "" {
 		h.inflater = newInflater(encoding, h.feed)
@@ -86,7 +87,7 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	switch {
 	case h.over, h.begun && h.ends.whole():
 		return h, nil
-	case h.bare && json.Valid(h.events.part), !isStream(resp.Header) && !c.naming.streams:
+	case h.bare && json.Valid(h.events.part), h.guess:
 		h.plain = true // and all of it is there
 		return h, nil
 	case !h.begun:

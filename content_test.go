@@ -376,6 +376,39 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 	}
 }
 
+// Where nothing says that an answer is a stream, what only begins like one is
+// the caller's whole: a text is no protocol.
+func TestTextThatBeginsLikeEvents(t *testing.T) {
+	contentType, form := writeForm(t, hostileFile, modelField)
+	for _, text := range []string{"Hello there.", "", "\n", ":) said the speaker", "id: 7", "data:", "event: party\n\nretry: never\n\n", "{laughs} well", "{}", `{"text":""}`, "da", "\ufeffid"} {
+		for _, header := range []http.Header{{"Content-Type": {"text/plain; charset=utf-8"}}, {"Content-Type": {""}}, {"Content-Type": {""}, "Retry-After": {"3"}}} {
+			n := newNet()
+			n.on(host("one"), plays(t, header, text))
+			n.on(host("two"), status(200, "two"))
+			tr := streamPair(t, n)
+			resp, body := send(t, tr, formRequest(t, transcriptionPath, contentType, form))
+			require.Equal(t, "one", servedBy(resp), text)
+			require.Equal(t, text, body)
+			harmlessAt(t, tr, "one")
+		}
+	}
+	// What was asked for as a stream and has none of it did break off.
+	for _, text := range []string{"", "\r\n", ": hi\n\n", "id: 7\n\n"} {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Type": {""}}, text))
+		n.on(host("two"), plays(t, wholeChat))
+		resp, _ := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
+		require.Equal(t, "two", servedBy(resp), text)
+	}
+	// What is neither is the caller's.
+	for _, text := range []string{"plain words", "dat", "<html>"} {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Type": {"text/plain"}}, text))
+		_, body := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
+		require.Equal(t, text, body)
+	}
+}
+
 // A request that can be sent once only is not held: its caller needs the id.
 func TestBackgroundStreamsAreHandedOverAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -411,6 +444,21 @@ func TestBackgroundStreamRefusedAtOnce(t *testing.T) {
 	require.Equal(t, "two", servedBy(resp))
 }
 
+// JSON that breaks off, or is none, is the caller's to see.
+func TestBrokenEventsAreContent(t *testing.T) {
+	for _, data := range []string{`{"a`, `{"type"`, `{"type"}`, `{"type":`, `{"type":"x"`, `{"error`, `{"choices":[{"delta":{"content":"`, `{"x" "y"}`, `[1`, `nul`, `"`, `{"choices":[`, `{"choices":{}}`} {
+		kind, problem := judgeEvent(nil, []byte(data))
+		require.Equal(t, content, kind, data)
+		require.Nil(t, problem)
+		n := newNet()
+		n.on(host("one"), plays(t, azureFirst, dataEvent(data)))
+		n.on(host("two"), plays(t, wholeChat))
+		resp, body := send(t, streamPair(t, n), newChat(t, chatPath))
+		require.Equal(t, "one", servedBy(resp), data)
+		require.Equal(t, azureFirst+dataEvent(data), body)
+	}
+}
+
 // Errors with a code that nobody knows are about the request, which was accepted.
 func TestStreamErrorsAboutTheRequest(t *testing.T) {
 	for _, code := range []string{"cyber_policy", "moderation_blocked", "content_policy_violation", "unsupported_parameter", "string_above_max_length",
@@ -437,10 +485,15 @@ func TestStreamErrorsOfTheService(t *testing.T) {
 	for code, want := range map[string]int{
 		"InternalServerError": 500, "server_error": 500, "upstream_error": 500, "model_overloaded": 503, "ServiceUnavailable": 503, "GatewayTimeout": 408,
 		"rate_exceeded": 429, "TooManyRequests": 429, "RateLimitReached": 429, "insufficient_capacity": 429, "quota_exceeded": 429, "unauthorized": 401,
-		"13": 500, "error": 500,
+		"13": 500, "error": 500, "BackendError": 500, "RateExceeded": 429, "notTheServer": 500, "Observers": 400,
 	} {
 		got, _ := standsFor(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
 		require.Equal(t, want, got, code)
+	}
+	// Without a code the type says what has run out.
+	for problem, want := range map[string]int{`{"type":"tokens"}`: 429, `{"type":"requests","code":null}`: 429, `{"type":"tokens","code":"string_above_max_length"}`: 400, `{"type":"requested"}`: 400} {
+		got, _ := standsFor(http.Header{}, []byte(problem))
+		require.Equal(t, want, got, problem)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -176,7 +177,7 @@ func TestJudgeEvent(t *testing.T) {
 		"no JSON":         {"", "hello", content, ""},
 		"malformed":       {"", `{"choices":[{"delta":{"content":"a"`, content, ""},
 		"malformed later": {"", `{"choices":7`, content, ""},
-		"a number":        {"", "7", content, ""},
+		"a number":        {"", "7", preamble, ""},
 		"strange choices": {"", `{"choices":"none"}`, content, ""},
 		"strange delta":   {"", chunk(`{"delta":"a"}`), content, ""},
 	}
@@ -184,7 +185,8 @@ func TestJudgeEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, problem := judgeEvent([]byte(test.name), []byte(test.data))
 			require.Equal(t, test.want, got)
-			require.Equal(t, test.problem, string(problem))
+			require.Equal(t, test.problem == "", problem == nil)
+			require.Equal(t, readError([]byte(test.problem)), readError(problem), "whatever is around the error")
 		})
 	}
 }
@@ -336,4 +338,17 @@ func FuzzUsage(f *testing.F) {
 			require.Equal(t, naiveValues(text, key, limit), whole)
 		}
 	})
+}
+
+// However values are nested that are looked for, each is looked at once.
+func TestNestedUsageIsReadInLinearTime(t *testing.T) {
+	for _, piece := range []string{`"usage":{`, `"usage":[`, `{"usage":{"x":"y",`} {
+		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
+		w := watcher{keys: []watched{{`"usage":`, 24}}}
+		began := time.Now()
+		for range w.values(text) {
+			require.Fail(t, "there is no value")
+		}
+		require.Less(t, time.Since(began), 2*time.Second, piece)
+	}
 }
