@@ -167,3 +167,26 @@ func TestWaitersWakeWhenAConnectionIsMade(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), 3*time.Second+wakeSpread, "the pending one's second, and its own two")
 	})
 }
+
+// A request that waits until its tier can afford another attempt waits for as long
+// as it may, and not ever shorter.
+func TestWaitForABudgetEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("bad"), status(401, wrongKey))
+		tr := configured(t, Config{MaxWait: 5 * time.Second, Base: n, Backends: []Backend{azure("bad", weight(1000)), azure("open"), azure("throttled")}})
+		coolFor(deploymentOf(t, tr, "throttled"), time.Minute)
+		d := deploymentOf(t, tr, "open")
+		d.change(func() { d.throttle.pace.gap = time.Second })
+		for d.tier.budget.spend(attemptCost) {
+		}
+		for n.sends(host("bad")) == 0 {
+			began := time.Now()
+			resp, _ := ask(t, tr)
+			require.LessOrEqual(t, time.Since(began), 5*time.Second)
+			if n.sends(host("bad")) > 0 && resp.StatusCode == 429 {
+				require.Greater(t, time.Since(began), 4*time.Second)
+			}
+		}
+	})
+}
