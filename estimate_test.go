@@ -4,6 +4,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -65,4 +66,15 @@ func TestCountTokens(t *testing.T) {
 	resp, _ := ask(t, tr)
 	require.Equal(t, "b", servedBy(resp))
 	require.Equal(t, []string{`{"messages":[{"role":"user","content":"hi"}],"model":"m"}`}, seen)
+}
+
+// However sound and files are nested in a body, its estimate takes a time in
+// proportion to its length.
+func TestEstimateTakesLinearTime(t *testing.T) {
+	for _, piece := range []string{`"input_audio":{"x":`, `"input_audio":{"x":[`, `"input_audio":{"data":{"input_audio":`, `"input_audio":{"x":"y","x":"y",`, `"file_data":"`, `;base64,data:`} {
+		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
+		began := time.Now()
+		findMedia(text)
+		require.Less(t, time.Since(began), 2*time.Second, piece)
+	}
 }

@@ -83,31 +83,35 @@ func mediaTokens(kind string, size int64) int64 {
 	return pageTokens * (1 + size/pageBytes)
 }
 
-// memberOf is where the value of a member begins, of an object that begins at i,
-// or -1.
+// memberOf is where the value of a member begins, of an object of strings that
+// begins at i, or -1. What has other values in it is no sound; to pass over them
+// at every level of an object would take long.
 func memberOf(text []byte, i int, quoted string) int {
 	if i >= len(text) || text[i] != '{' {
 		return -1
 	}
-	for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; {
-		to := skipString(text, i)
-		if to < 0 {
-			return -1
-		}
-		key := text[i:to]
+	for sep := byte('{'); i < len(text) && text[i] == sep; sep = ',' {
+		from := skipSpace(text, i+1)
+		to := endOfString(text, from)
 		if i = skipSpace(text, to); i >= len(text) || text[i] != ':' {
-			return -1
-		}
-		if i = skipSpace(text, i+1); string(key) == quoted {
-			return i
-		}
-		if i = skipValue(text, i); i < 0 {
-			return -1
-		}
-		if i = skipSpace(text, i); i >= len(text) || text[i] != ',' {
-			return -1
+			break
 		}
 		i = skipSpace(text, i+1)
+		if string(text[from:to]) == quoted {
+			return i
+		}
+		i = skipSpace(text, endOfString(text, i))
 	}
 	return -1
+}
+
+// endOfString is the index behind the string that begins at i, or the end of the
+// text if none does.
+func endOfString(text []byte, i int) int {
+	if i < len(text) && text[i] == '"' {
+		if end := skipString(text, i); end >= 0 {
+			return end
+		}
+	}
+	return len(text)
 }
