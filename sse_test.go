@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -336,4 +337,17 @@ func FuzzUsage(f *testing.F) {
 			require.Equal(t, naiveValues(text, key, limit), whole)
 		}
 	})
+}
+
+// However values are nested that are looked for, each is looked at once.
+func TestNestedUsageIsReadInLinearTime(t *testing.T) {
+	for _, piece := range []string{`"usage":{`, `"usage":[`, `{"usage":{"x":"y",`} {
+		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
+		w := watcher{keys: watchUsage}
+		began := time.Now()
+		for range w.values(text) {
+			require.Fail(t, "there is no value")
+		}
+		require.Less(t, time.Since(began), 2*time.Second, piece)
+	}
 }
