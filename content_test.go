@@ -376,6 +376,39 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 	}
 }
 
+// Where nothing says that an answer is a stream, what only begins like one is
+// the caller's whole: a text is no protocol.
+func TestTextThatBeginsLikeEvents(t *testing.T) {
+	contentType, form := writeForm(t, hostileFile, modelField)
+	for _, text := range []string{"Hello there.", "", "\n", ":) said the speaker", "id: 7", "data:", "event: party\n\nretry: never\n\n", "{laughs} well", "{}", `{"text":""}`, "da", "\ufeffid"} {
+		for _, header := range []http.Header{{"Content-Type": {"text/plain; charset=utf-8"}}, {"Content-Type": {""}}, {"Content-Type": {""}, "Retry-After": {"3"}}} {
+			n := newNet()
+			n.on(host("one"), plays(t, header, text))
+			n.on(host("two"), status(200, "two"))
+			tr := streamPair(t, n)
+			resp, body := send(t, tr, formRequest(t, transcriptionPath, contentType, form))
+			require.Equal(t, "one", servedBy(resp), text)
+			require.Equal(t, text, body)
+			harmlessAt(t, tr, "one")
+		}
+	}
+	// What was asked for as a stream and has none of it did break off.
+	for _, text := range []string{"", "\r\n", ": hi\n\n", "id: 7\n\n"} {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Type": {""}}, text))
+		n.on(host("two"), plays(t, wholeChat))
+		resp, _ := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
+		require.Equal(t, "two", servedBy(resp), text)
+	}
+	// What is neither is the caller's.
+	for _, text := range []string{"plain words", "dat", "<html>"} {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Content-Type": {"text/plain"}}, text))
+		_, body := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
+		require.Equal(t, text, body)
+	}
+}
+
 // A request that can be sent once only is not held: its caller needs the id.
 func TestBackgroundStreamsAreHandedOverAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
