@@ -148,10 +148,6 @@ func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 // peek shows the beginning of the body, at most maxBuffered, to f, which must
 // not keep it.
 func (b *body) peek(f func([]byte)) error {
-	if b.own == &b.read {
-		f(b.read.text)
-		return nil
-	}
 	if b.begun != nil || b.own == nil {
 		return b.peekAgain(f)
 	}
@@ -357,9 +353,6 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		if before := s.at.from - a.read; before > 0 {
 			n, err := a.pull(p[:min(len(p), before)])
 			a.read += n
-			if n > 0 && err == io.EOF {
-				err = nil // the edit is still to come
-			}
 			return n, err
 		}
 		if a.put < len(s.text) {

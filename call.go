@@ -159,10 +159,10 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	}
 	// One that throttled this very request may be open again by now.
 	for i, d := range c.refusers {
-		if t := c.route.tierOf(d); c.scope.accepts(d, now) && (c.seeking || t.budget.has(attemptCost)) {
+		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.has(attemptCost)) {
 			if a, ok := c.newAttempt(d, now, true); ok {
 				if !c.seeking {
-					t.budget.spend(attemptCost)
+					d.tier.budget.spend(attemptCost)
 				}
 				c.refusers = slices.Delete(c.refusers, i, i+1)
 				a.again = true

@@ -154,6 +154,39 @@ func TestCompressedAnswersAreRead(t *testing.T) {
 	}
 }
 
+// Of an error that was cut what is left of it is read; of one that is not
+// compressed, whatever it says, all.
+func TestCompressedErrorsThatAreCut(t *testing.T) {
+	const refusal = `{"error":{"code":"429","message":"Please retry after 6 seconds."}}`
+	for name, c := range map[string]struct {
+		encoding, text string
+		wait           time.Duration
+	}{
+		"gzip without its sum":      {"gzip", strings.Join(compressed(t, "gzip", refusal), ""), 6 * time.Second},
+		"deflate without its sum":   {"deflate", strings.Join(compressed(t, "deflate", refusal), ""), 6 * time.Second},
+		"identity":                  {"identity", refusal + "        ", 6 * time.Second},
+		"Identity":                  {" Identity ", refusal + "        ", 6 * time.Second},
+		"nothing":                   {"gzip", "", 10 * time.Second},
+		"the first byte alone":      {"deflate", "x", 10 * time.Second},
+		"the first of many bytes":   {"gzip", "\x1f", 10 * time.Second},
+		"something else altogether": {"gzip", "<html>", 10 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			text := c.text
+			if len(text) > 8 {
+				text = text[:len(text)-3]
+			}
+			n := newNet()
+			n.on(host("one"), status(429, text, "Content-Encoding: "+c.encoding))
+			n.on(host("two"), status(429, text, "Content-Encoding: "+c.encoding, "Retry-After: 60"))
+			tr := configured(t, Config{Base: n, Backends: []Backend{azure("one"), azure("two", priority(2))}, DefaultCooldown: 10 * time.Second})
+			resp, _ := ask(t, tr)
+			require.Equal(t, 429, resp.StatusCode, name)
+			require.Equal(t, c.wait, streamState(t, tr, "one").out(), name)
+		})
+	}
+}
+
 // What cannot be decoded is passed as it is, and judged by its status and header.
 func TestUnknownEncodingsPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

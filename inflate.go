@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"bufio"
+	"bytes"
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
@@ -141,12 +142,10 @@ func inflated(h http.Header, text []byte) []byte {
 	if encoding == "" || !decodable(h) {
 		return text
 	}
-	var plain []byte
-	d := newInflater(encoding, func(p []byte) bool {
-		plain = append(plain, p[:min(len(p), errorBodyLimit-len(plain))]...)
-		return len(plain) < errorBodyLimit
-	})
-	d.feed(text)
-	d.close()
+	r, err := decoder(encoding, bufio.NewReader(bytes.NewReader(text)))
+	if err != nil {
+		return nil
+	}
+	plain, _ := io.ReadAll(io.LimitReader(r, errorBodyLimit))
 	return plain
 }

@@ -242,9 +242,6 @@ func clean(path string) string {
 
 // unescapePath is an escaped path as the two fields of a URL.
 func unescapePath(escaped string) (path, rawPath string) {
-	path, err := url.PathUnescape(escaped)
-	if err != nil {
-		return escaped, ""
-	}
-	return path, escaped // always both: Path alone is escaped in a way of its own
+	path, _ = url.PathUnescape(escaped) // which it can be
+	return path, escaped                // always both: Path alone is escaped in a way of its own
 }

@@ -96,16 +96,6 @@ func (r *route) free() *route {
 	return f
 }
 
-// tierOf is the route's tier that a deployment is in.
-func (r *route) tierOf(d *deployment) *tier {
-	for _, t := range r.tiers {
-		if slices.Contains(t.members, d) {
-			return t
-		}
-	}
-	return d.tier
-}
-
 // all is every deployment of the route.
 func (r *route) all(yield func(*deployment) bool) {
 	for _, t := range r.tiers {
@@ -287,13 +277,15 @@ func (t *table) find(model string) *route {
 	t.growing.Lock()
 	defer t.growing.Unlock()
 	routes := *t.routes.Load()
-	if r := routes[model]; r != nil {
-		return r
+	r := routes[model]
+	switch {
+	case r != nil: // somebody else asked for it meanwhile
+	case len(routes) >= maxRoutes+len(t.models):
+		r = t.others
+	default:
+		r = t.grow(maps.Clone(routes), model)
 	}
-	if len(routes) >= maxRoutes+len(t.models) {
-		return t.others
-	}
-	return t.grow(maps.Clone(routes), model)
+	return r
 }
 
 // grow adds the route of a model to a table of routes, and puts that in use.

@@ -248,6 +248,11 @@ type callerHealth struct {
 func (c *callers) find(key callerKey) *health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.look(key)
+}
+
+// look is find with the lock held.
+func (c *callers) look(key callerKey) *health {
 	e := c.byKey[key]
 	if e == nil {
 		return nil
@@ -258,15 +263,12 @@ func (c *callers) find(key callerKey) *health {
 
 // hold is find for what is to be changed.
 func (c *callers) hold(key callerKey) *health {
-	if h := c.find(key); h != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.look(key); h != nil {
 		return h
 	}
 	c.any.Store(true)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.byKey[key]; e != nil {
-		return e.Value.(callerHealth).health
-	}
 	if c.byKey == nil {
 		c.byKey = map[callerKey]*list.Element{}
 	}

@@ -117,10 +117,7 @@ func parseOperationURL(host, path string, given Dialect) (o operationURL, ok boo
 	}
 	// In the path the deployment comes after what it is in.
 	deployment := func(i int) operationURL { // i is where "deployments" is
-		name, err := url.PathUnescape(at(i + 1))
-		if err != nil {
-			name = ""
-		}
+		name, _ := url.PathUnescape(at(i + 1))
 		o := operationURL{upTo(i + 1), Azure, name}
 		if at(i-1) == "openai" {
 			o.path = upTo(i - 1)
