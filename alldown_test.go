@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -368,6 +369,10 @@ func TestNoAnswerAtAll(t *testing.T) {
 	require.ErrorIs(t, err, reset)
 	require.ErrorIs(t, err, eof)
 	require.EqualError(t, err, "spillover: no answer for m: a: reset by peer; b: unexpected EOF")
+	var final net.Error
+	require.ErrorAs(t, err, &final)
+	require.False(t, final.Timeout())
+	require.False(t, final.Temporary())
 }
 
 func TestUnknownModel(t *testing.T) {

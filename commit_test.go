@@ -556,13 +556,15 @@ func TestHoldStreams(t *testing.T) {
 // HoldStreams: what is complete is handed over when it is, and without [DONE] too.
 func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 	tests := map[string][]any{
-		"[DONE]":            {wholeChat[:300], time.Second, wholeChat[300:]},
-		"no [DONE]":         {tokenChunk("a"), time.Second, lastChunk},
-		"no [DONE], usage":  {tokenChunk("a"), time.Second, lastChunk + usageChunk},
-		"cut after [DONE]":  {tokenChunk("a"), time.Second, lastChunk + doneEvent},
-		"completed":         {responseCreated(9), time.Second, responseEvent("response.completed", "")},
-		"incomplete":        {responseCreated(9), time.Second, responseEvent("response.incomplete", "")},
-		"content, filtered": {azureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
+		"[DONE]":                  {wholeChat[:300], time.Second, wholeChat[300:]},
+		"no [DONE]":               {tokenChunk("a"), time.Second, lastChunk},
+		"no [DONE], usage":        {tokenChunk("a"), time.Second, lastChunk + usageChunk},
+		"cut after [DONE]":        {tokenChunk("a"), time.Second, lastChunk + doneEvent},
+		"completed":               {responseCreated(9), time.Second, responseEvent("response.completed", "")},
+		"incomplete":              {responseCreated(9), time.Second, responseEvent("response.incomplete", "")},
+		"content, filtered":       {azureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
+		"choices of another form": {`data: {"choices":"a","text":"b"}` + "\n\n", time.Second, lastChunk},
+		"no choices, but text":    {`data: {"text":"b"}` + "\n\n", time.Second, lastChunk},
 		"two choices": {`data: {"choices":[{"index":0,"text":"a"},{"index":1,"text":"b"}]}` + "\n\n", time.Second,
 			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"},{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
 		"two choices, apart": {`data: {"choices":[{"index":0,"text":"a"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"b"}]}` + "\n\n", time.Second,

@@ -54,6 +54,7 @@ var wrong = []struct {
 	{func(b *Backend) { b.Weight = -1 }, "Weight: -1 is not between 0 and 1000000"},
 	{func(b *Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
 	{func(b *Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
+	{func(b *Backend) { b.IdleTimeout = -time.Second }, "IdleTimeout: -1s is negative"},
 	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: "Azure" is none of "azure", "azure-v1", "openai"`},
 	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is for the dialects "azure" and "azure-v1", this is "openai"`},
 	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" needs escaping in a URL, so it is none`},

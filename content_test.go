@@ -470,10 +470,15 @@ func TestStreamErrorsOfTheService(t *testing.T) {
 	for code, want := range map[string]int{
 		"InternalServerError": 500, "server_error": 500, "upstream_error": 500, "model_overloaded": 503, "ServiceUnavailable": 503, "GatewayTimeout": 408,
 		"rate_exceeded": 429, "TooManyRequests": 429, "RateLimitReached": 429, "insufficient_capacity": 429, "quota_exceeded": 429, "unauthorized": 401,
-		"13": 500, "error": 500,
+		"13": 500, "error": 500, "BackendError": 500, "RateExceeded": 429, "notTheServer": 500, "Observers": 400,
 	} {
 		got, _ := standsFor(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
 		require.Equal(t, want, got, code)
+	}
+	// Without a code the type says what has run out.
+	for problem, want := range map[string]int{`{"type":"tokens"}`: 429, `{"type":"requests","code":null}`: 429, `{"type":"tokens","code":"string_above_max_length"}`: 400, `{"type":"requested"}`: 400} {
+		got, _ := standsFor(http.Header{}, []byte(problem))
+		require.Equal(t, want, got, problem)
 	}
 }
 

@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -239,13 +240,16 @@ func TestStuckRepeatCanBeLeft(t *testing.T) {
 	req.Cancel = leave
 	req.Body, req.ContentLength = upload, 64<<20
 	req.GetBody = func() (io.ReadCloser, error) { return upload, nil }
-	ended := make(chan error, 1)
-	tr := balance(t, base, azure("a"), azure("b", priority(2)))
+	ended, second := make(chan error, 1), make(chan struct{})
+	tr := balance(t, base, azure("a"), Backend{Name: "b", URL: "https://b", Dialect: AzureV1, Priority: 2, Token: func(context.Context) (string, error) {
+		close(second) // it is about to be sent again
+		return "t", nil
+	}})
 	go func() {
 		_, err := tr.RoundTrip(req)
 		ended <- err
 	}()
-	<-reading
+	<-second
 	close(leave)
 	select {
 	case err := <-ended:

@@ -3,6 +3,7 @@ package spillover
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -44,6 +45,36 @@ func TestHeaderTimeoutRunsUntilTheBodyBegins(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An answer that comes when its time is over, from a base that does not heed its
+// context, is not used, and is closed.
+func TestAnswerAfterItsTimeIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		closed := 0
+		n := newNet()
+		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			resp, err := status(200, "too late")(req)
+			resp.Body = &closeOnce{resp.Body, func() { closed++ }}
+			return resp, err
+		})
+		n.on(host("two"), status(200, "in time"))
+		tr := streamPair(t, n, streamTimeouts(5*time.Second, 0))
+		resp, body := ask(t, tr)
+		require.Equal(t, "two", servedBy(resp))
+		require.Equal(t, "in time", body)
+		require.Equal(t, 1, closed)
+		require.Equal(t, "no answer in time", streamState(t, tr, "one").LastFailure.Reason)
+		require.Zero(t, streamsInFlight(tr))
+
+		_, err := balance(t, n, azure("one", func(b *Backend) { b.HeaderTimeout = 5 * time.Second })).RoundTrip(newChat(t, chatPath))
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
+		require.True(t, timeout.Temporary())
+		require.Equal(t, 2, closed)
+	})
 }
 
 // IdleTimeout bounds a silence inside any answer.

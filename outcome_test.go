@@ -167,6 +167,11 @@ func TestOutcomesOfQuota(t *testing.T) {
 	}
 	o := judge(429, nil, []byte(`{"error":{"type":"insufficient_quota","code":null}}`), "responses", time.Now())
 	require.Equal(t, outOfQuota, o.cause)
+	// Only some statuses can mean that.
+	for status, want := range map[int]failure{400: outOfQuota, 402: outOfQuota, 403: outOfQuota, 429: outOfQuota, 401: misconfigured, 404: misconfigured, 500: serverFailure} {
+		o := judge(status, nil, []byte(errorBody("insufficient_quota", "")), "responses", time.Now())
+		require.Equal(t, want, o.cause, status)
+	}
 }
 
 // A reason is told to people and printed.

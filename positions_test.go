@@ -169,13 +169,14 @@ func TestIDsByPlace(t *testing.T) {
 
 // A call is known by the Location of what was made, and by a parameter.
 func TestIDsOfHeadersAndQueries(t *testing.T) {
-	for _, header := range []string{"Location: /v1/realtime/calls/rtc_1", "Location: https://b.openai.azure.com/openai/v1/realtime/calls/rtc_1?x=y", "Openai-Call-Id: rtc_1", "X-Openai-Call-Id: rtc_1"} {
+	for _, header := range []string{"Location: /v1/realtime/calls/rtc_1", "Location: https://b.openai.azure.com/openai/v1/realtime/calls/rtc_1?x=y", "Openai-Call-Id: rtc_1", "X-Openai-Call-Id: rtc_1",
+		"Location: %zz://\x7f|Openai-Call-Id: rtc_1"} {
 		for _, code := range []int{200, 201} {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
 				n.on(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
-				n.on(host("b"), status(code, "v=0", header), status(200, "{}"))
+				n.on(host("b"), status(code, "v=0", strings.Split(header, "|")...), status(200, "{}"))
 				resp, _ := send(t, tr, with(t, "POST /v1/realtime/calls?model=m v=0", "Content-Type: application/sdp"))
 				require.Equal(t, "b", servedBy(resp))
 				time.Sleep(time.Second)
@@ -596,8 +597,16 @@ func TestFoundryOperationsAreSentAsTheyCame(t *testing.T) {
 			}
 		}
 	}
-	// At the caller's own host, whatever that is called.
+	// They are beside the projects of a resource, not below one.
 	n := newNet()
+	project := foundry("one", 1)
+	project.URL += "/api/projects/p"
+	for _, line := range []string{`POST /models/chat/completions?api-version=1 {"model":"m"}`, `POST /anthropic/v1/messages {"model":"claude"}`, `POST /v1/responses {"model":"m"}`} {
+		send(t, balance(t, n, project), with(t, line))
+	}
+	require.Equal(t, []string{"/models/chat/completions", "/anthropic/v1/messages", "/api/projects/p/openai/v1/responses"}, []string{n.seen[0].path, n.seen[1].path, n.seen[2].path})
+	// At the caller's own host, whatever that is called.
+	n = newNet()
 	tr := steady(balance(t, n, azure("classic"), Backend{Name: "own", URL: "https://foo.openai.azure.com", APIKey: "k", Priority: 2}))
 	resp, _ := send(t, tr, with(t, `POST /models/chat/completions?api-version=1 {"model":"m"}`))
 	require.Equal(t, "own", servedBy(resp))

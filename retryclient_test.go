@@ -299,6 +299,35 @@ func TestRetryLeavesTheRequestAlone(t *testing.T) {
 	}
 }
 
+// Under it the transport fails over as ever, with the whole body, and redirects
+// are the caller's client's to follow.
+func TestRetryOverFailoverAndRedirects(t *testing.T) {
+	for _, size := range []int{10, maxKept, maxReused} {
+		text := long("y", size)
+		n := newNet()
+		n.on(host("a"), status(500, "{}"), status(429, "{}", "Retry-After: 1"))
+		n.on(host("b"), status(307, "", "Location: https://b.openai.azure.com/elsewhere"), status(200, "done"))
+		for _, getBody := range []bool{true, false} {
+			n.seen = nil
+			req := newChat(t, "/openai/deployments/m/chat/completions?api-version=1")
+			req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+			req.GetBody = nil
+			if getBody {
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+			}
+			client := RetryClient(balance(t, n, azure("a"), azure("b", priority(2))), 2)
+			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			resp, _ := do(t, client, req)
+			require.Equal(t, map[bool]int{true: 307, false: 200}[getBody], resp.StatusCode)
+			require.Len(t, n.seen, 2)
+			for _, s := range n.seen {
+				require.True(t, s.body == text)
+				require.EqualValues(t, len(text), s.length)
+			}
+		}
+	}
+}
+
 // What is too large to be kept is sent once, as it comes.
 func TestRetryOfTooLargeBody(t *testing.T) {
 	const length = maxBuffered + 1

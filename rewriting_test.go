@@ -708,9 +708,11 @@ func TestR12String(t *testing.T) {
 	b := azure("a", func(b *Backend) { b.APIKey = "SECRET" })
 	withUser := b
 	withUser.URL = "https://me:SECRET@h/?code=SECRET"
+	noURL := b
+	noURL.URL = "https://me:SECRET@h:port/"
 	tr := balance(t, newNet(), b)
 	client := http.Client{Transport: tr}
-	for _, v := range []any{tr, b, &b, withUser, Config{Backends: []Backend{b, withUser}}, []Backend{b}, tr.Status(), client, &client, RetryClient(tr, 1)} {
+	for _, v := range []any{tr, b, &b, withUser, noURL, Config{Backends: []Backend{b, withUser}}, []Backend{b}, tr.Status(), client, &client, RetryClient(tr, 1)} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 			require.NotContains(t, fmt.Sprintf(verb, v), "SECRET", "%T %s", v, verb)
 		}

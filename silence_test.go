@@ -187,6 +187,7 @@ func TestDeadlineNamesTheSilentDeployment(t *testing.T) {
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout())
+		require.True(t, timeout.Temporary())
 		unharmed(t, tr, "ptu")
 
 		gone := errors.New("gone")

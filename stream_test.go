@@ -543,6 +543,8 @@ func TestT6ErrorEventAfterContent(t *testing.T) {
 	}{
 		{"throttle", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}` + "\n\n", "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
 		{"quota", `data: {"error":{"code":"insufficient_quota"}}` + "\n\n", "429 insufficient_quota", 4 * time.Minute, 6 * time.Minute},
+		{"a fault with a time", `data: {"error":{"code":"server_error","headers":{"retry-after":"9"}}}` + "\n\n", "500 server_error", 9 * time.Second, 9 * time.Second},
+		{"a fault with a time and a status", `data: {"error":{"status":503,"headers":{"Retry-After-Ms":"1500"}}}` + "\n\n", "503", 1500 * time.Millisecond, 1500 * time.Millisecond},
 		{"a mistake of the caller", `data: {"error":{"code":"content_filter"}}` + "\n\n", "", 0, 0},
 		{"[DONE] behind it", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}` + "\n\ndata: [DONE]\n\n", "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},
 		{"no blank line", `data: {"error":{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}}`, "429 rate_limit_exceeded", 7 * time.Second, 7 * time.Second},

@@ -39,6 +39,24 @@ func TestOperationURLIsRefused(t *testing.T) {
 	}
 }
 
+// A dialect that is given is kept where it can be what was meant.
+func TestOperationURLKeepsItsDialect(t *testing.T) {
+	for _, c := range []struct {
+		given   string
+		dialect Dialect
+		want    string
+	}{
+		{"https://gw.example/ai/v1/embeddings", AzureV1, `"https://gw.example/ai/v1" with dialect "azure-v1"`},
+		{"https://gw.example/ai/v1/embeddings", OpenAI, `"https://gw.example/ai/v1" with dialect "openai"`},
+		{"https://gw.example/ai/v1/embeddings", Azure, `"https://gw.example/ai/v1" with dialect "openai"`},
+		{"https://gw.example/openai/v1/responses", OpenAI, `"https://gw.example/openai/v1" with dialect "openai"`},
+		{"https://gw.example/chat/completions", AzureV1, `"https://gw.example" with dialect "azure-v1"`},
+	} {
+		require.Equal(t, []string{`backend "b": URL: is the URL of one operation or deployment; write ` + c.want},
+			mistakes(Config{Backends: []Backend{{Name: "b", URL: c.given, Dialect: c.dialect, APIKey: "k"}}}), c.given)
+	}
+}
+
 // What is written as the error says is accepted, and arrives where the URL said.
 func TestCorrectedOperationURL(t *testing.T) {
 	for given, c := range map[string]struct {

@@ -96,6 +96,21 @@ func TestWarningOfAPoolThatIsOut(t *testing.T) {
 	})
 }
 
+// A record of many backends names some of them, and says how many more there are.
+func TestWarningOfManyBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		var backends []Backend
+		for i := range mostNames + 4 {
+			backends = append(backends, azure(fmt.Sprint("b", i), serves("m"), priority(i+1)))
+			n.on(host(fmt.Sprint("b", i)), status(401, `{"error":{"code":"401","message":"no"}}`))
+		}
+		l, tr := overheard(t, Config{Base: n, Backends: backends, MaxAttempts: len(backends)})
+		ask(t, tr)
+		require.Equal(t, []string{"backends:[b0,b1,b2,b3,b4,b5,b6,b7,b8,b9,b10,b11,b12,b13,b14,b15],more_backends:4,model:m,reason:401,status:401,error:no,requests:1"}, l.warned())
+	})
+}
+
 // A service that makes codes up fills neither memory nor the log.
 func TestWarningsAreBounded(t *testing.T) {
 	var w warnings
