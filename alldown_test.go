@@ -359,6 +359,28 @@ func TestAllRefuseTheCredential(t *testing.T) {
 	})
 }
 
+// MaxAttempts bounds failures: it is no reason to be told to wait for what is
+// throttled while another deployment would answer.
+func TestDeadBackendsDoNotUseUpTheAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, open := range []bool{true, false} {
+			n := newNet()
+			n.on(host("a"), broken(refused))
+			n.on(host("b"), broken(refused))
+			n.on(host("c"), status(429, "{}", "Retry-After: 9"))
+			n.on(host("d"), status(429, "{}", "Retry-After: 7"))
+			if open {
+				n.on(host("d"), ok200)
+			}
+			tr := configured(t, Config{Base: n, MaxAttempts: 2, Backends: []Backend{azure("c"), azure("a", priority(2)), azure("b", priority(3)), azure("d", priority(4))}})
+			resp, _ := ask(t, tr)
+			require.Equal(t, map[bool]int{true: 200, false: 429}[open], resp.StatusCode)
+			require.Equal(t, map[bool]string{true: "d", false: ""}[open], servedBy(resp))
+			require.Equal(t, 4, n.sends())
+		}
+	})
+}
+
 func TestNoAnswerAtAll(t *testing.T) {
 	n := newNet()
 	reset, eof := errors.New("reset by peer"), io.ErrUnexpectedEOF

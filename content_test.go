@@ -444,6 +444,21 @@ func TestBackgroundStreamRefusedAtOnce(t *testing.T) {
 	require.Equal(t, "two", servedBy(resp))
 }
 
+// JSON that breaks off, or is none, is the caller's to see.
+func TestBrokenEventsAreContent(t *testing.T) {
+	for _, data := range []string{`{"a`, `{"type"`, `{"type"}`, `{"type":`, `{"type":"x"`, `{"error`, `{"choices":[{"delta":{"content":"`, `{"x" "y"}`, `[1`, `nul`, `"`, `{"choices":[`, `{"choices":{}}`} {
+		kind, problem := judgeEvent(nil, []byte(data))
+		require.Equal(t, content, kind, data)
+		require.Nil(t, problem)
+		n := newNet()
+		n.on(host("one"), plays(t, azureFirst, dataEvent(data)))
+		n.on(host("two"), plays(t, wholeChat))
+		resp, body := send(t, streamPair(t, n), newChat(t, chatPath))
+		require.Equal(t, "one", servedBy(resp), data)
+		require.Equal(t, azureFirst+dataEvent(data), body)
+	}
+}
+
 // Errors with a code that nobody knows are about the request, which was accepted.
 func TestStreamErrorsAboutTheRequest(t *testing.T) {
 	for _, code := range []string{"cyber_policy", "moderation_blocked", "content_policy_violation", "unsupported_parameter", "string_above_max_length",

@@ -321,6 +321,13 @@ func TestLogOfAttempts(t *testing.T) {
 			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took:1s",
 		}, l.log())
 
+		n.on(host("second"), status(500, `{"error":{"message":"I am sorry"}}`))
+		ask(t, tr)
+		require.Contains(t, l.log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took:0s,reason:500,error:I am sorry,status:500")
+		n.on(host("second"), status(400, `{"error":{"message":"what a caller wrote"}}`))
+		ask(t, tr)
+		require.Contains(t, l.log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took:0s,reason:400,status:400", "no text of a caller's own mistake")
+
 		n.on(host("second"), status(200, "{}"))
 		cfg.Logger = slog.New(levelled{cfg.Logger.Handler(), slog.LevelError})
 		ask(t, configured(t, cfg))

@@ -56,8 +56,8 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	}
 	if o.verdict != throttled && o.cause != outOfQuota {
 		c.unfit = append(c.unfit, d)
-		// What is known to fail says nothing of the request.
-		c.general = c.general || !o.own && !a.suspected()
+		// What is known to fail says nothing of the request, nor what never got it.
+		c.general = c.general || !o.own && !o.connect && !a.suspected()
 		c.suspected = c.suspected || a.known
 	}
 	c.put(d, resp, err, o.verdict == throttled)

@@ -492,6 +492,36 @@ func TestServedModelGetsARouteOfItsOwn(t *testing.T) {
 	require.Len(t, *tr.table().routes.Load(), 1)
 }
 
+// Models that were served keep their routes. Whoever comes then shares one, and
+// is looked after again now and then.
+func TestServedModelsKeepTheirRoutes(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	asksFor := func(model string) {
+		resp, _ := send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions?api-version=1"))
+		require.Equal(t, 200, resp.StatusCode)
+	}
+	own := func(model string) bool { return tr.table().find(model) != tr.table().others }
+	for i := range maxRoutes {
+		asksFor(fmt.Sprint("m-", i))
+	}
+	for i := range 10 {
+		asksFor(fmt.Sprint("n-", i))
+		require.False(t, own(fmt.Sprint("n-", i)))
+		require.True(t, own(fmt.Sprint("m-", i)))
+	}
+	asksFor(strings.Repeat("x", maxModelName+1))
+	require.Len(t, *tr.table().routes.Load(), maxRoutes)
+	require.Equal(t, uint64(11), tr.table().others.tiers[0].members[0].served.Load())
+	var shared uint64
+	for _, d := range tr.Status().Tiers[0].Backends[0].Deployments {
+		if d.Model == manyModels {
+			shared = d.Served
+		}
+	}
+	require.EqualValues(t, 11, shared)
+}
+
 // The model is found behind any amount of other text, and nothing of that is kept.
 func TestModelBehind32MiB(t *testing.T) {
 	const size = maxBuffered + 3<<20

@@ -108,6 +108,36 @@ func TestRefusedOperationIsInStatusAndComesBack(t *testing.T) {
 	})
 }
 
+// The log says which operation it is, as long as there are others.
+func TestRefusedOperationIsInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses), "/holograms": status(401, wrongKey)}))
+		l, tr := overheard(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
+		responses := func() *http.Request { return asks(t, "v1/responses", `{"model":"m","input":"x"}`, "") }
+		send(t, tr, responses())
+		out := l.log()
+		require.Len(t, out, 1)
+		require.NotContains(t, out[0], "operation:", "nothing else was ever served: it is as good as the whole")
+		time.Sleep(time.Minute)
+		ask(t, tr)
+		l.log()
+		send(t, tr, responses())
+		out = l.log()
+		require.Len(t, out, 2)
+		for _, record := range out {
+			require.Contains(t, record, ",operation:responses,")
+		}
+		// One that is not known shares a place with its like, and has no name.
+		send(t, tr, asks(t, "v1/holograms", `{"model":"m"}`, ""))
+		names := []string{}
+		for _, o := range statusOf(t, tr, "ptu").Operations {
+			names = append(names, o.Name)
+		}
+		require.ElementsMatch(t, []string{"", "responses"}, names)
+	})
+}
+
 // A wrong key is wrong for every operation: each finds that out.
 func TestWrongKeyMakesADeploymentUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

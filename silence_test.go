@@ -123,6 +123,32 @@ func TestSilenceIsNoticedOneCallerAtATime(t *testing.T) {
 	})
 }
 
+// One answer is enough: those who gave up before it count no more.
+func TestAnswerEndsASilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), hangs(nil), ok200, hangs(nil))
+		n.on(host("payg"), ok200)
+		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
+		try := func() (by string) {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+			if err != nil {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				return ""
+			}
+			read(t, resp)
+			return servedBy(resp)
+		}
+		require.Equal(t, "", try())
+		require.Equal(t, "ptu", try())
+		require.Equal(t, "", try(), "the first after an answer")
+		require.Equal(t, "", try(), "as before it: one alone may just take long")
+		require.Equal(t, "payg", try(), "two of them are a silence")
+	})
+}
+
 // What is slow as a rule is not silent, nor is what has little to do.
 func TestSlowDeploymentIsNotSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

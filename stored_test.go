@@ -331,6 +331,23 @@ func TestStoredNowhere(t *testing.T) {
 }
 
 // One that lacks the deployment is set up wrongly, whoever asks.
+// What is not about a deployment may name a model that nobody is configured for:
+// the service knows whether it has it.
+func TestStoredOfAnUnknownModel(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a", serves("m")))
+	for _, line := range []string{`POST /v1/assistants {"model":"x"}`, `POST /v1/assistants/asst_1 {"model":"x"}`, `POST /v1/things {"model":"x"}`} {
+		resp, _ := send(t, tr, with(t, line))
+		require.Equal(t, "a", servedBy(resp), line)
+		require.Contains(t, n.last().body, `{"model":"x"}`)
+	}
+	for _, line := range []string{`POST /v1/responses {"model":"x"}`, `POST /openai/deployments/x/things {"model":"x"}`} {
+		resp, _ := send(t, tr, with(t, line))
+		require.Equal(t, 404, resp.StatusCode, line)
+	}
+	require.Equal(t, 3, n.sends())
+}
+
 func TestStoredAskedAroundWithoutDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
