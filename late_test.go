@@ -95,6 +95,9 @@ func TestIdleTimeoutInsideAWholeAnswer(t *testing.T) {
 			body, err := readAll(t, resp)
 			require.Equal(t, `{"half":"of `, body)
 			require.ErrorIs(t, err, errIdleTimeout)
+			var timeout net.Error
+			require.ErrorAs(t, err, &timeout)
+			require.True(t, timeout.Timeout() && timeout.Temporary())
 			require.Equal(t, 3900*time.Millisecond, time.Since(begun))
 			require.Zero(t, streamsInFlight(tr))
 		})

@@ -216,12 +216,13 @@ func (f *formReader) part(tree *keyNode) (n *keyNode, text formText, to int, ok 
 		return nil, formText{}, 0, f.next()
 	}
 	for end < 0 {
-		if len(f.window)-f.at > maxPartText || !f.more() {
+		seen := len(f.window) - f.at // no boundary ends in that
+		if seen > maxPartText || !f.more() {
 			f.at = min(f.at+len(f.dash()), len(f.window))
 			return nil, formText{}, 0, f.next()
 		}
 		head = f.at + len(f.dash())
-		end = f.nextLine(head)
+		end = f.nextLine(max(head, f.at+seen-len(f.line)-1))
 	}
 	text = formText{f.window[head+from : end], f.offset + head + from}
 	f.at = end + 2
