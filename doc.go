@@ -38,11 +38,11 @@ nothing is reported, the RPM and TPM of a [Model] are counted here.
 # What is learnt from refusals
 
 A throttled deployment is left alone for as long as its answer says, to the
-millisecond, at most [Config.MaxCooldown]. When that proves too short again and
-again an extra time is added that grows by half with each refusal and shrinks by
-a fifteenth with each success, up to the mean time between two answers. Afterwards
-traffic ramps up (slow start): at first at about the rate at which the deployment
-served before, then faster, so that those who waited do not all come at once.
+millisecond, at most [Config.MaxCooldown]. Afterwards requests are let in one by
+one (slow start), so that those who waited do not all come at once: the further
+apart the more often they are refused, and ever closer while they are not. A
+refusal that the deployment's own load did not cause, as where a region is short
+of capacity, teaches nothing.
 
 # Sessions
 
