@@ -605,3 +605,18 @@ func TestUsageBeyondReason(t *testing.T) {
 	require.EqualValues(t, 20*mostTokens, one.InputTokens)
 	require.EqualValues(t, 20*mostTokens, one.OutputTokens)
 }
+
+// The quick look at an event that comes after the first content agrees with the
+// thorough one.
+func TestQuickLookAtContent(t *testing.T) {
+	for _, event := range []string{
+		tokenChunk("a"), tokenChunk(""), tokenChunk(`"`), roleChunk, lastChunk, usageChunk, azureFirst, ": \"delta\":\"x\"\n\n",
+		responseEvent("response.output_text.delta", `,"delta":"x"`), responseEvent("response.output_text.delta", `,"delta":""`),
+		responseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x"}`), responseEvent("keepalive", ""),
+		responseEvent("x", `,"sum_delta":3,"note":""`), dataEvent(`{"choices":[{"delta":{"content":null}}]}`), dataEvent(`{"choices":[{"delta": {"content": "a"}}]}`),
+		dataEvent(`{"choices":[{"delta":{"content":"","reasoning_content":"a"}}]}`), dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`), dataEvent("null"), "data: hello\n\n",
+	} {
+		tone, _ := judgeEvent(readEvent([]byte(event)))
+		require.Equal(t, tone == content, hasContent([]byte(event)), event)
+	}
+}

@@ -183,6 +183,13 @@ func (b *answerBody) learn(p []byte) bool {
 
 // hasContent tells whether an event that is not suspect has content.
 func hasContent(event []byte) bool {
+	// Most events have one of these. Inside of a string the quotes would be escaped.
+	if i := bytes.Index(event, []byte(`delta":`)); i > 0 && event[i-1] == '"' && event[0] != ':' {
+		text := bytes.TrimPrefix(event[i+len(`delta":`):], []byte(`{"content":`))
+		if len(text) > 1 && text[0] == '"' && text[1] != '"' {
+			return true
+		}
+	}
 	if i := bytes.IndexByte(event, '{'); i >= 0 && event[0] != ':' {
 		return carries(event[i:], true)
 	}

@@ -119,13 +119,16 @@ func (w *watcher) find(p []byte) (key, end int) {
 				}
 			}
 		}
-		// "error", "type", "code", "object" and event.
-		if w.failures && (quote == '"' && (last == 'r' || last == 'e' || last == 't') || quote == 't' || quote == ' ') {
+		// "error", "type", "code", event and, before "error", "object".
+		if w.failures && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !isWordBut(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
 			w.suspect = w.suspect || mayFail(p, end)
 		}
 	}
 	return 0, -1
 }
+
+// isWordBut tells whether a string begins there, with another letter.
+func isWordBut(p []byte, first byte) bool { return len(p) > 1 && p[0] == '"' && p[1] != first }
 
 func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
 
