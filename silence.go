@@ -31,7 +31,14 @@ const (
 
 // await notes that an attempt was sent.
 func (s *silence) await(now time.Time) {
-	if s.awaiting.Add(1) == 1 && !s.quiet.Load() {
+	if s.quiet.Load() {
+		s.awaiting.Add(1)
+		return
+	}
+	if s.awaiting.Load() == 0 {
+		s.heard.set(now) // before it counts, as others look without a lock
+	}
+	if s.awaiting.Add(1) == 1 {
 		s.heard.set(now)
 	}
 }

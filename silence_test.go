@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,4 +223,26 @@ func TestDeadlineNamesTheSilentDeployment(t *testing.T) {
 		_, err = tr.RoundTrip(newChat(t, chatPath).WithContext(stopped))
 		require.Equal(t, gone, err, "a caller who leaves gets what it left with")
 	})
+}
+
+// Requests that come together after an idle hour do not take it for silence.
+func TestBurstAfterAnIdleHourIsNoSilence(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for range 20000 {
+		var s silence
+		var all sync.WaitGroup
+		var early atomic.Bool
+		s.heard.set(now.Add(-time.Hour))
+		for range 3 {
+			all.Go(func() {
+				s.await(now)
+				if s.overdue(now) {
+					early.Store(true)
+				}
+			})
+		}
+		all.Wait()
+		require.False(t, early.Load())
+	}
 }
