@@ -71,8 +71,8 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
 		o.verdict, o.free, o.chance = throttled, true, e.scarce()
-	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.empty(), o.lacks,
-		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && statelessPaths[op] && !e.empty():
+	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.foreign(), o.lacks,
+		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && statelessPaths[op] && !e.foreign():
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
 	case status == http.StatusForbidden, status == http.StatusNotFound && statelessPaths[op]:
 		// It is not the service that says so, but a firewall or a gateway before it.
@@ -145,6 +145,7 @@ type serviceError struct {
 	Code    looseString `json:"code"`
 	Type    looseString `json:"type"`
 	Message looseString `json:"message"`
+	framed  bool        // it is within an object of that name
 }
 
 // A looseString is a string, or a number as one; anything else is "".
@@ -169,7 +170,7 @@ func readError(body []byte) serviceError {
 	if json.Unmarshal(body, &wrapped) != nil {
 		return e
 	}
-	if len(wrapped.Error) == 0 || json.Unmarshal(wrapped.Error, &e) != nil {
+	if e.framed = len(wrapped.Error) > 0 && json.Unmarshal(wrapped.Error, &e) == nil; !e.framed {
 		_ = json.Unmarshal(body, &e)
 	}
 	// A code is told to people: one made of anything but a word is none.
@@ -235,9 +236,10 @@ func (e serviceError) lacksDeployment() bool {
 // others of the same name may have.
 func (e serviceError) noOperation() bool { return e.Code == "OperationNotSupported" }
 
-// empty reports whether there is no error of the service's own form: then
-// something in front of it has answered.
-func (e serviceError) empty() bool { return e.Code == "" && e.Message == "" && e.Type == "" }
+// foreign reports whether an error has not the form of the service's own, an
+// object of that name or at least a code: then a firewall or gateway in front of
+// it has answered.
+func (e serviceError) foreign() bool { return !e.framed && e.Code == "" && e.Type == "" }
 
 // spilled tells of an answer that Azure itself took from a full PTU to a
 // standard deployment of the same resource (Azure's page on spillover).

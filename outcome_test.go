@@ -121,6 +121,8 @@ func TestOutcomes(t *testing.T) {
 		"402":                       {status: 402, want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "402"}},
 		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "403 insufficient_quota"}},
 		"403 of a firewall":         {status: 403, body: "<html>blocked</html>", want: outcome{verdict: failed, cause: blocked, reason: "403"}},
+		"403 of API Management":     {status: 403, body: `{"statusCode":403,"message":"Request failed content safety check."}`, want: outcome{verdict: failed, cause: blocked, reason: "403"}},
+		"403, flat":                 {status: 403, body: `{"code":"PermissionDenied","message":"no"}`, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "403 PermissionDenied"}},
 		"404 of a gateway":          {status: 404, body: "<html>no such page</html>", want: outcome{verdict: failed, cause: blocked, reason: "404"}},
 		"400 of a gateway":          {status: 400, body: "<html>bad request</html>", want: outcome{verdict: answered, reason: "400"}},
 		"400 with a time":           {status: 400, header: "Retry-After: 3", want: outcome{verdict: answered, wait: 3 * s, reason: "400"}},

@@ -236,13 +236,24 @@ func (w *world) ask(model string, keep bool) {
 			throttled = throttled || o.cool.After(now) || out && o.cause == outOfQuota
 			hopeless = hopeless && out && (o.cause == misconfigured || o.cause == outOfQuota)
 			if soonest.IsZero() || o.closed.Before(soonest) {
-				soonest, may = o.closed, nil
+				soonest = o.closed
 			}
-			if o.closed.Equal(soonest) {
+		}
+		// What only failed may be asked all the same: if another one is throttled,
+		// only where the requests may have been the cause.
+		for _, o := range undrained {
+			cause := noFailure
+			if o.out.After(now) {
+				cause = o.cause
+			}
+			if o.whole.out.After(now) {
+				cause = max(cause, unreachable)
+			}
+			if !o.cool.After(now) && cause != outOfQuota && (cause.uncertain() || !throttled) {
 				may = append(may, o)
 			}
 		}
-		if len(undrained) == 0 || throttled {
+		if len(may) == 0 {
 			resp, text := send(w, w.tr, req)
 			require.Equal(w, "true", resp.Header.Get(headerSynthesized))
 			require.Equal(w, "0", resp.Header.Get(headerAttempts))
