@@ -25,8 +25,8 @@ type retrier struct {
 
 var retriers = []retrier{
 	{"RetryClient", func(p *pool) *http.Client { return spillover.RetryClient(p.lb, 2) }, 6 * time.Second, time.Second, "6 to 8 s"},
-	// It reads Retry-After alone, so it waits for whole seconds: three, then four.
-	{"go-retryablehttp", func(p *pool) *http.Client { return byHand(p.asked) }, 7 * time.Second, time.Millisecond, "7 s"},
+	// It reads Retry-After alone, so it waits for whole seconds: three, twice.
+	{"go-retryablehttp", func(p *pool) *http.Client { return byHand(p.asked) }, 6 * time.Second, time.Millisecond, "6 s"},
 }
 
 // byHand is what docs/sdks.md tells to do with go-retryablehttp.
