@@ -116,8 +116,9 @@ have the Responses API keeps serving chat. A deployment that accepts requests an
 answers none is skipped once others have answered meanwhile; nothing is cancelled.
 
 Our own limits (retry budget, ramp-up, ejections) order and delay. A request is
-answered 429 by the transport only when the service itself has told every
-deployment that is left to wait.
+answered 429 by the transport only when the service itself has refused requests at
+every deployment that is left: they are cooling down, or have refused so many of
+late that the retry budget of the tier is spent.
 
 # How requests are rewritten
 
