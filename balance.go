@@ -48,7 +48,7 @@ type query struct {
 
 // takes tells whether a deployment is a candidate.
 func (q *query) takes(d *deployment) bool {
-	if !q.loud && d.overdue(q.now) {
+	if !q.loud && d.doubtful(q.now) {
 		if !slices.Contains(q.quiet, d) {
 			q.quiet = append(q.quiet, d)
 		}

@@ -180,11 +180,11 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 	t, chosen := c.route.choose(q)
 	for _, d := range q.quiet {
 		switch {
-		case d.outdone(c.route, q.now):
+		case d.overdue(q.now) && d.outdone(c.route, q.now):
 			if d.mute(q.now) {
 				c.tell(&d.health, d, q.now, outcome{reason: "silent"})
 			}
-		case chosen != nil && d.compared.passed(q.now):
+		case chosen != nil && d.compared.passed(q.now) && !d.outdone(c.route, q.now):
 			d.compared.set(q.now.Add(compareAgain))
 		default:
 			q.loud = true

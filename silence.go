@@ -20,11 +20,11 @@ type silence struct {
 // A deployment seems silent once no answer has come for so long, and for so many
 // times as long as usual, although at least so many attempts wait for one. It may
 // just take long, and so may all others: it is ejected once another one has served
-// a request meanwhile. If none has, one request is sent elsewhere to find out, and
-// the next not before compareAgain.
+// a request meanwhile. One request is sent elsewhere to find out, after half of that
+// time, and the next not before compareAgain.
 const (
 	silentLeast  = 10 * time.Second
-	silentTimes  = 5
+	silentTimes  = 4
 	silentMany   = 2
 	compareAgain = 30 * time.Second
 )
@@ -80,8 +80,13 @@ func (s *silence) patience() time.Duration {
 }
 
 // overdue reports whether the deployment seems silent and is not yet ejected.
-func (s *silence) overdue(now time.Time) bool {
-	return s.awaiting.Load()+s.left.Load() >= silentMany && !s.quiet.Load() && s.heard.age(now) > s.patience()
+func (s *silence) overdue(now time.Time) bool { return s.silentFor(now, s.patience()) }
+
+// doubtful reports whether it may be so before long: then it is time to compare.
+func (s *silence) doubtful(now time.Time) bool { return s.silentFor(now, s.patience()/2) }
+
+func (s *silence) silentFor(now time.Time, d time.Duration) bool {
+	return s.awaiting.Load()+s.left.Load() >= silentMany && !s.quiet.Load() && s.heard.age(now) > d
 }
 
 // outdone reports whether another deployment of a route has served a request since
