@@ -3,6 +3,7 @@ package spillover
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -210,7 +211,7 @@ func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			took := func(size int) time.Duration {
 				var times []time.Duration
-				for range 3 {
+				for range 5 {
 					n := newNet()
 					n.on(host("one"), plays(t, text(size)))
 					n.on(host("two"), plays(t, wholeChat))
@@ -219,7 +220,7 @@ func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 					drain(t, streamPair(t, n), newChat(t, chatPath), buffer)
 					times = append(times, time.Since(begun))
 				}
-				return median(times)
+				return slices.Min(times) // what else runs makes it longer, and nothing shorter
 			}
 			small, large := took(32<<10), took(maxEvent)
 			require.Less(t, large, 8*4*(small+time.Millisecond), fmt.Sprint(small, large))
