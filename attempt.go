@@ -173,7 +173,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 	switch {
 	case resp.StatusCode >= 400:
 		text, known := c.detach(resp, s)
-		o = judge(resp.StatusCode, resp.Header, inflated(resp.Header, text), c.op, time.Now())
+		o = judge(resp.StatusCode, resp.Header, inflated(resp.Header, text, errorBodyLimit), c.op, time.Now())
 		if o.verdict == answered && !known && c.repeatable() {
 			// What it refuses the request for is not known, and may be this
 			// deployment's alone.
@@ -278,6 +278,9 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 	}
 	if resp.Header == nil {
 		resp.Header = http.Header{}
+	}
+	if _, ok := base.(*http.Transport); !ok { // which has them so
+		canonicalize(resp.Header)
 	}
 	// What this package says of an answer no service can say.
 	for name := range resp.Header {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A Backend is one endpoint: a URL, its credential, its place among the others
@@ -142,30 +144,19 @@ type TokenFunc func(context.Context) (string, error)
 // another of Azure's (openai.azure.com, cognitiveservices.azure.com,
 // api.cognitive.microsoft.com, azure-api.net and their sovereign clouds) is
 // Azure, and every other host is OpenAI.
-type Dialect string
+type Dialect = wire.Dialect
 
 const (
 	// Azure is /openai/deployments/{deployment}/…?api-version=…, with the
 	// credential in api-key, or in Authorization where it is a token.
-	Azure Dialect = "azure"
+	Azure = wire.Azure
 	// AzureV1 is /openai/v1/… with the deployment as the model of the body,
 	// and credentials as for Azure.
-	AzureV1 Dialect = "azure-v1"
+	AzureV1 = wire.AzureV1
 	// OpenAI is /v1/… with the model in the body and the credential in
 	// Authorization.
-	OpenAI Dialect = "openai"
+	OpenAI = wire.OpenAI
 )
-
-// prefix is what a dialect's paths begin with, as path segments.
-func (d Dialect) prefix() string {
-	switch d {
-	case Azure:
-		return "/openai"
-	case AzureV1:
-		return "/openai/v1"
-	}
-	return "/v1"
-}
 
 // ofAzure tells of a host that is one of Azure's resources.
 func ofAzure(host string) bool {
@@ -183,7 +174,7 @@ func underAzure(host string, domains ...string) bool {
 	return dot > 0 && slices.ContainsFunc(domains, func(d string) bool { return strings.HasSuffix(host[:dot], d) })
 }
 
-func (d Dialect) credentialForm() string {
+func credentialForm(d Dialect) string {
 	if d == OpenAI {
 		return "openai"
 	}
@@ -343,7 +334,7 @@ func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url
 	if b.Dialect == Azure && strings.HasSuffix(path, "/openai/v1") {
 		bad("URL", fmt.Sprintf("ends in /openai/v1, which is dialect %q, this is %q", AzureV1, Azure))
 	}
-	u.Path, u.RawPath = unescapePath(b.Dialect.plainPath(path))
+	u.Path, u.RawPath = unescapePath(plainPath(b.Dialect, path))
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	b.URL = u.String()
 	return u
@@ -370,14 +361,4 @@ func (b *Backend) normalizeModels(bad func(field, format string, args ...any)) {
 			bad("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)
 		}
 	}
-}
-
-// visible tells whether a text is printable ASCII, and so safe in a header.
-func visible(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

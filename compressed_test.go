@@ -267,7 +267,7 @@ func TestCompressedBombsAreNotInflated(t *testing.T) {
 	text := bomb(t, "")
 	require.False(t, d.feed([]byte(text)))
 	require.LessOrEqual(t, most, inflatedFree+inflatedTimes*int64(len(text))+4<<10)
-	require.LessOrEqual(t, len(inflated(http.Header{"Content-Encoding": {"gzip"}}, []byte(text))), errorBodyLimit)
+	require.LessOrEqual(t, len(inflated(http.Header{"Content-Encoding": {"gzip"}}, []byte(text), errorBodyLimit)), errorBodyLimit)
 }
 
 // Whatever comes compressed, and in whatever pieces, is passed as it came; what

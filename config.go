@@ -205,7 +205,7 @@ func clashes(backends []Backend) (found []*mistake) {
 		if !b.hasCredential() {
 			anonymous = append(anonymous, i)
 		}
-		dialects[b.Dialect.credentialForm()] = b.Name
+		dialects[credentialForm(b.Dialect)] = b.Name
 		if b.Token != nil || b.URL == "" {
 			continue
 		}

@@ -22,14 +22,6 @@ type preset struct {
 // scan of a body tells for each whether it is there.
 const maxPresets = 64
 
-// The names that a maximum of output tokens has. A service takes the first or
-// the second, not both.
-const (
-	maxTokens           = "max_tokens"
-	maxCompletionTokens = "max_completion_tokens"
-	maxOutputTokens     = "max_output_tokens"
-)
-
 // presetText is a field of Backend.Defaults as JSON.
 func presetText(name string, value any) (string, error) {
 	switch name {

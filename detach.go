@@ -44,7 +44,7 @@ func (c *call) detach(resp *http.Response, s *sending) (text []byte, known bool)
 	resp.Body = body
 	b := &answerBody{idle: cmp.Or(s.d.backend.idleTimeout, errorBodySilence), silent: errSlowBody, begun: true}
 	b.hand(c.Context(), resp, s)
-	return text, whole && err == nil || json.Valid(inflated(resp.Header, text))
+	return text, whole && err == nil || json.Valid(inflated(resp.Header, text, errorBodyLimit))
 }
 
 var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")

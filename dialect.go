@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A backend is a configured Backend, ready for use.
@@ -41,7 +43,7 @@ func newBackend(b Backend) *backend {
 	if err != nil {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
-	base, bare := b.Dialect.basePath(u.EscapedPath())
+	base, bare := basePath(b.Dialect, u.EscapedPath())
 	n := &backend{
 		link: new(link), // unless it has one already
 		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bare: bare,
@@ -64,7 +66,7 @@ func (b *backend) prefix() string {
 	if b.bare {
 		return b.base
 	}
-	return b.base + b.dialect.prefix()
+	return b.base + wire.Prefix(b.dialect)
 }
 
 // attemptRequest is the request as it is sent to a deployment: a clone of the
@@ -84,12 +86,12 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: r.query(b, b.withoutKey(r.URL.RawQuery))}
+	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.target, b.withoutKey(r.URL.RawQuery))}
 	out.URL = &s.url
 	if r.inQuery && name != "" {
 		out.URL.RawQuery = renameQuery(out.URL.RawQuery, r.queryKey(b), name)
 	}
-	out.URL.Path, out.URL.RawPath = unescapePath(r.path(b, name))
+	out.URL.Path, out.URL.RawPath = unescapePath(b.path(r.target, name))
 	out.Host = b.host
 	out.Header = b.header(r.Header, bearer)
 	if !r.body.present {
@@ -177,14 +179,6 @@ func protocols(proposed []string) (kept []string) {
 		}
 	}
 	return kept
-}
-
-// field is a header that net/http has made canonical.
-func field(h http.Header, name string) string {
-	if v := h[name]; len(v) > 0 {
-		return v[0]
-	}
-	return ""
 }
 
 // withoutKey is a query without the caller's key, which Azure's realtime API and
@@ -290,3 +284,53 @@ func (b *backend) sharesAccount(other *backend) bool {
 
 // anonymous tells that the backend is sent the callers' own credentials.
 func (b *backend) anonymous() bool { return !b.own }
+
+// path is the escaped path for a backend, under the name that the backend has
+// for the model.
+func (b *backend) path(t target, deployment string) string {
+	slash := "/"
+	if t.op == "" {
+		slash = ""
+	}
+	switch {
+	case t.foundry && strings.HasPrefix(b.base, "/api/projects/"):
+		return "/" + strings.TrimPrefix(t.raw, "/") // these are not below a project
+	case t.dialect == "":
+		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
+	case b.dialect != Azure || !t.namesDeployment(deployment):
+		return b.prefix() + slash + t.op
+	case deployment == t.model:
+		return b.prefix() + "/deployments/" + t.segment + slash + t.op // escaped as it came
+	}
+	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.op
+}
+
+// query is the query for a backend, byte for byte the caller's but for
+// api-version: a backend's own replaces it, and one that was meant for a
+// classic path goes no further than that.
+func (b *backend) query(t target, raw string) string {
+	version := b.apiVersion
+	if version == "" && b.dialect == Azure && t.dialect != Azure && (t.dialect == AzureV1 || !hasVersion(raw)) {
+		version = t.defaultVersion()
+	}
+	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.dialect != Azure) || t.dialect == ""
+	if keep || raw == "" && version == "" {
+		return raw
+	}
+	if version != "" {
+		version = "api-version=" + version
+	}
+	if !strings.Contains(strings.ToLower(raw), "api-version") {
+		return joinQuery(raw, version)
+	}
+	var query string
+	for part := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(part, "=")
+		if !strings.EqualFold(name, "api-version") {
+			query = joinQuery(query, part)
+			continue
+		}
+		query, version = joinQuery(query, version), ""
+	}
+	return joinQuery(query, version)
+}

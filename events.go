@@ -182,14 +182,3 @@ func (o outcome) attrs() (attributes []slog.Attr) {
 func wellBy(resp *http.Response) outcome {
 	return outcome{status: resp.StatusCode, requestID: requestID(resp.Header)}
 }
-
-// requestID is how the service knows a request (Azure has either header, OpenAI
-// the first); "" if it is nothing to be told on.
-func requestID(h http.Header) string {
-	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
-		if id := field(h, name); id != "" && len(id) <= 128 && visible(id) {
-			return id
-		}
-	}
-	return ""
-}

@@ -146,7 +146,7 @@ func FuzzPath(f *testing.F) {
 				if d == Azure {
 					b.apiVersion = url.QueryEscape(version)
 				}
-				path := in.path(b, name)
+				path := b.path(in, name)
 				require.True(t, strings.HasPrefix(path, base+"/"), path)
 				plain, raw := unescapePath(path)
 				sent := url.URL{Scheme: "https", Host: "h", Path: plain, RawPath: raw}
@@ -161,9 +161,9 @@ func FuzzPath(f *testing.F) {
 					require.Equal(t, name, model)
 					require.Equal(t, name, parsePath(path).model, "and it is read again as what it was")
 				}
-				require.Equal(t, others(u.RawQuery), others(in.query(b, u.RawQuery)))
+				require.Equal(t, others(u.RawQuery), others(b.query(in, u.RawQuery)))
 				if b.apiVersion != "" && in.dialect != "" {
-					require.Equal(t, []string{b.apiVersion}, versions(in.query(b, u.RawQuery)))
+					require.Equal(t, []string{b.apiVersion}, versions(b.query(in, u.RawQuery)))
 				}
 			}
 		}

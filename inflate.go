@@ -117,7 +117,7 @@ func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
 // encodingOf is how an answer is compressed: "gzip", "deflate", another that
 // cannot be read here, or "" if it is not.
 func encodingOf(h http.Header) string {
-	switch e := strings.ToLower(strings.TrimSpace(get(h, "Content-Encoding"))); e {
+	switch e := strings.ToLower(strings.TrimSpace(field(h, "Content-Encoding"))); e {
 	case "x-gzip":
 		return "gzip"
 	case "identity":
@@ -136,8 +136,8 @@ func decodable(h http.Header) bool {
 }
 
 // inflated is the text of an error, decoded as far as it can be and no further
-// than errorBodyLimit.
-func inflated(h http.Header, text []byte) []byte {
+// than a limit.
+func inflated(h http.Header, text []byte, most int64) []byte {
 	encoding := encodingOf(h)
 	if encoding == "" || !decodable(h) {
 		return text
@@ -146,6 +146,6 @@ func inflated(h http.Header, text []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	plain, _ := io.ReadAll(io.LimitReader(r, errorBodyLimit))
+	plain, _ := io.ReadAll(io.LimitReader(r, most))
 	return plain
 }

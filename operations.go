@@ -434,3 +434,45 @@ func (n *keyNode) child(quoted []byte) *keyNode {
 	}
 	return nil
 }
+
+// maxOperations bounds the operations that are told apart. They are known ones;
+// all others share one place.
+const maxOperations = 64
+
+var operationNumbers = func() map[string]int {
+	var names []string
+	for op := range statelessPaths {
+		names = append(names, op)
+	}
+	for root := range operationTree.literal {
+		if !statelessPaths[root] {
+			names = append(names, root)
+		}
+	}
+	slices.Sort(names)
+	numbers := map[string]int{}
+	for i, name := range names[:min(len(names), maxOperations-1)] {
+		numbers[name] = i + 1
+	}
+	return numbers
+}()
+
+// operationIndex is the place of an operation, or of the collection that it is
+// about; 0 for one that is not known.
+func operationIndex(op string) int {
+	if n := operationNumbers[op]; n > 0 {
+		return n
+	}
+	root, _ := cutSegment(op)
+	return operationNumbers[root]
+}
+
+// operationName is what a place is called.
+func operationName(index int) string {
+	for name, i := range operationNumbers {
+		if i == index {
+			return name
+		}
+	}
+	return ""
+}

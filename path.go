@@ -117,71 +117,9 @@ func hasDots(escaped string) bool {
 	return false
 }
 
-// spec is the row of the table for a request with this target.
-func (r *request) spec() *compiledSpec {
-	if r.op == "" {
-		return unknownSpec
-	}
-	return r.node.spec(r.Method)
-}
-
-// stateless tells whether the operation leaves nothing behind at the service:
-// any deployment of the model can answer it, and answer it again.
-func (r *request) stateless() bool { return r.spec().has(stateless) }
-
-// path is the escaped path for a backend, under the name that the backend has
-// for the model.
-func (t target) path(b *backend, deployment string) string {
-	slash := "/"
-	if t.op == "" {
-		slash = ""
-	}
-	switch {
-	case t.foundry && strings.HasPrefix(b.base, "/api/projects/"):
-		return "/" + strings.TrimPrefix(t.raw, "/") // these are not below a project
-	case t.dialect == "":
-		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
-	case b.dialect != Azure || !t.namesDeployment(deployment):
-		return b.prefix() + slash + t.op
-	case deployment == t.model:
-		return b.prefix() + "/deployments/" + t.segment + slash + t.op // escaped as it came
-	}
-	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.op
-}
-
 // namesDeployment tells whether a classic Azure path for this names the deployment.
 func (t target) namesDeployment(deployment string) bool {
 	return deployment != "" && (t.model != "" || deployedPaths[t.op])
-}
-
-// query is the query for a backend, byte for byte the caller's but for
-// api-version: a backend's own replaces it, and one that was meant for a
-// classic path goes no further than that.
-func (t target) query(b *backend, raw string) string {
-	version := b.apiVersion
-	if version == "" && b.dialect == Azure && t.dialect != Azure && (t.dialect == AzureV1 || !hasVersion(raw)) {
-		version = t.defaultVersion()
-	}
-	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.dialect != Azure) || t.dialect == ""
-	if keep || raw == "" && version == "" {
-		return raw
-	}
-	if version != "" {
-		version = "api-version=" + version
-	}
-	if !strings.Contains(strings.ToLower(raw), "api-version") {
-		return joinQuery(raw, version)
-	}
-	var query string
-	for part := range strings.SplitSeq(raw, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if !strings.EqualFold(name, "api-version") {
-			query = joinQuery(query, part)
-			continue
-		}
-		query, version = joinQuery(query, version), ""
-	}
-	return joinQuery(query, version)
 }
 
 func hasVersion(raw string) bool {
@@ -244,4 +182,39 @@ func clean(path string) string {
 func unescapePath(escaped string) (path, rawPath string) {
 	path, _ = url.PathUnescape(escaped) // which it can be
 	return path, escaped                // always both: Path alone is escaped in a way of its own
+}
+
+func queryModel(raw string) string {
+	for part := range strings.SplitSeq(raw, "&") {
+		if name, value, _ := strings.Cut(part, "="); name == "model" || name == "deployment" {
+			if model, err := url.QueryUnescape(value); err == nil && model != "" {
+				return model
+			}
+		}
+	}
+	return ""
+}
+
+// renameQuery puts a deployment in the place of the model that a query names,
+// under a key. Everything else stays as it was.
+func renameQuery(raw string, key, deployment string) string {
+	var query string
+	for part := range strings.SplitSeq(raw, "&") {
+		if name, _, _ := strings.Cut(part, "="); name == "model" || name == "deployment" {
+			if key == "" {
+				continue // named twice
+			}
+			part, key = key+"="+url.QueryEscape(deployment), ""
+		}
+		query = joinQuery(query, part)
+	}
+	return query
+}
+
+// spec is the row of the table for a request with this target.
+func (t target) spec(method string) *compiledSpec {
+	if t.op == "" {
+		return unknownSpec
+	}
+	return t.node.spec(method)
 }

@@ -182,8 +182,7 @@ type table struct {
 // do those with longer names than maxModelName. Models that nothing was served
 // of give way to one that was.
 const (
-	maxRoutes    = 1000
-	maxModelName = 256
+	maxRoutes = 1000
 )
 
 // manyModels is what Status calls those.

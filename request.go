@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 )
 
@@ -26,40 +25,6 @@ type request struct {
 	count  func(body []byte) int // Config.CountTokens
 }
 
-// naming is where a body names its model, and what else it says of itself.
-type naming struct {
-	model string // "" when it is no string
-	at    span   // of the value, quotes included
-	named bool   // there is a value
-	// Where a name can be put if there is none: behind the opening brace of an
-	// object, or before the first part of a form.
-	gap        int
-	open, more bool       // whether there is a gap, and anything behind it
-	boundary   string     // of a form
-	place      int        // which of the operation's places of a model that is; the first decides
-	inJSON     bool       // it is a JSON string, though in a form
-	entire     span       // the whole member of an object, or part of a form, with what separates it
-	second     namedModel // another model that the request names
-	most       int64      // tokens of output; 0 when it does not say
-	prompt     int64      // tokens of the prompt, as the caller's counter says; 0 when there is none
-	media      int64      // tokens of what is no text
-	mediaBytes int64      // of that
-	cacheKey   string     // prompt_cache_key
-	background bool       // the answer is stored and made later: it is begun once
-	streams    bool       // the answer is to be a stream of events
-	keeps      bool       // chat: the answer is stored, or has sound that can be referred to
-	given      uint64     // which of the fields are there that backends set
-	capped     bool       // a maximum of output tokens is, under either name
-	whole      bool       // all of the body was read
-}
-
-// A namedModel is a model at its place in a body.
-type namedModel struct {
-	model string
-	at    span
-	place int
-}
-
 // read looks at the body once, for all that must be found there.
 func (r *request) read() error {
 	r.target = parsePath(r.URL.EscapedPath())
@@ -71,7 +36,7 @@ func (r *request) read() error {
 	if r.dialect == "" && !r.foundry {
 		return nil
 	}
-	r.ids = append(r.pathIDs(), r.queryIDs()...)
+	r.ids = append(r.target.ids(r.Method), r.queryIDs(r.Method, r.URL.RawQuery)...)
 	spec := r.spec()
 	if r.upgrades() || spec.has(modelInQuery) && r.Method == http.MethodPost {
 		r.model = cmp.Or(r.model, queryModel(r.URL.RawQuery))
@@ -99,37 +64,6 @@ func (r *request) worthReading() bool {
 }
 
 const worthReadingLimit = 1 << 20
-
-func isForm(contentType string) bool {
-	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
-}
-
-// estimate is what a request costs, in tokens, as Azure reckons it: a quarter
-// of the text, and the output it may have (Azure's quota page).
-func estimate(length, most int64) int64 {
-	if most <= 0 {
-		most = usualOutput
-	}
-	return max(length, 0)/4 + most
-}
-
-// cost is the estimate for a body that was read: what is no text in it counts
-// by its kind, and the prompt is what the caller's own counter says if there is
-// one.
-func (n naming) cost(length int64) int64 {
-	if n.prompt > 0 {
-		return estimate(4*n.prompt, n.most)
-	}
-	return estimate(length-n.mediaBytes, n.most) + n.media
-}
-
-// mostUnread is how many bytes of a body that is not read count: a large one is
-// mostly sound or pictures.
-const mostUnread = 16 << 10
-
-// usualOutput is the output of a request that names no maximum, or whose body
-// is not read, in tokens.
-const usualOutput = 250
 
 // scan finds the model and ids in a body of JSON or of a form. What is neither
 // has none: the service shall answer that.
@@ -202,9 +136,6 @@ func (r *request) scanOn(w *bodyWalk, form bool, contentType string) error {
 	w.naming.second, w.naming.background, w.ids = n.second, w.naming.background || n.background, whole.ids
 	return nil
 }
-
-// maxIDs bounds the ids that one request is searched for.
-const maxIDs = 64
 
 // tellsIDs tells whether answers to the request tell ids of stored objects.
 func (r *request) tellsIDs() bool {
@@ -285,50 +216,29 @@ func (e edits) sorted() edits {
 	return e
 }
 
-// text is a name as the body spells it.
-func (n naming) text(name string) string {
-	if n.boundary != "" && !n.inJSON {
-		return name
-	}
-	return quote(name)
-}
-
-// member is a name with all that a body without one needs.
-func (n naming) member(name string) string {
-	switch {
-	case n.boundary != "":
-		return "--" + n.boundary + "\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n" + name + "\r\n"
-	case n.more:
-		return `"model":` + quote(name) + ","
-	}
-	return `"model":` + quote(name)
-}
-
 // repeatable tells whether the request may be sent again after it may have been
 // received: it creates nothing at the service.
 func (r *request) repeatable() bool {
 	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.background
 }
 
-// quote is a JSON string. strconv.Quote is not: it escapes what JSON cannot.
-func quote(s string) string {
-	if plain([]byte(s)) && !strings.ContainsRune(s, '"') {
-		return `"` + s + `"`
+// spec is the row of the table for a request with this target.
+func (r *request) spec() *compiledSpec { return r.target.spec(r.Method) }
+
+// stateless tells whether the operation leaves nothing behind at the service:
+// any deployment of the model can answer it, and answer it again.
+func (r *request) stateless() bool { return r.spec().has(stateless) }
+
+// upgrades tells of a WebSocket, as the realtime API has it. It names its model
+// in the query: deployment on classic Azure, model elsewhere.
+func (r *request) upgrades() bool {
+	return strings.EqualFold(field(r.Header, "Upgrade"), "websocket")
+}
+
+// queryKey is what a backend calls the model in the query of a request.
+func (r *request) queryKey(b *backend) string {
+	if b.dialect == Azure && r.upgrades() {
+		return "deployment"
 	}
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r < ' ':
-			b.WriteString(`\u00`)
-			b.WriteString(strconv.FormatInt(int64(r)>>4, 16) + strconv.FormatInt(int64(r)&15, 16))
-		default:
-			b.WriteRune(r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
+	return "model"
 }

@@ -28,7 +28,7 @@ func retryAfter(status int, h http.Header, body []byte, now time.Time) time.Dura
 		}
 	}
 	// A date is measured against the sender's own clock where it tells it.
-	if date, err := http.ParseTime(get(h, "Date")); err == nil {
+	if date, err := http.ParseTime(field(h, "Date")); err == nil {
 		now = date
 	}
 	d := longest(h, "Retry-After", func(s string) time.Duration {
@@ -65,13 +65,13 @@ func reset(h http.Header) time.Duration {
 			continue
 		}
 		// -1 is a placeholder that Azure's Responses API puts for "unknown".
-		if limit, err := strconv.Atoi(get(h, "x-ratelimit-limit"+dimension)); err == nil && limit < 0 {
+		if limit, err := strconv.Atoi(h.Get("x-ratelimit-limit" + dimension)); err == nil && limit < 0 {
 			continue
 		}
-		if remaining, err := strconv.Atoi(get(h, "x-ratelimit-remaining"+dimension)); err == nil && remaining > 0 {
+		if remaining, err := strconv.Atoi(h.Get("x-ratelimit-remaining" + dimension)); err == nil && remaining > 0 {
 			continue
 		}
-		ceiling := number(get(h, "x-ratelimit-renewalperiod"+dimension), time.Second)
+		ceiling := number(h.Get("x-ratelimit-renewalperiod"+dimension), time.Second)
 		if ceiling <= 0 {
 			ceiling = renewal
 		}
@@ -135,7 +135,7 @@ func saturate(ns float64) time.Duration {
 // tried first.
 func longest(h http.Header, name string, parse func(string) time.Duration) time.Duration {
 	var d time.Duration
-	for _, value := range values(h, name) {
+	for _, value := range h[name] {
 		if whole := parse(strings.TrimSpace(value)); whole > 0 {
 			d = max(d, whole)
 			continue
@@ -145,25 +145,4 @@ func longest(h http.Header, name string, parse func(string) time.Duration) time.
 		}
 	}
 	return d
-}
-
-// values reads a header whatever the case its name was stored in: a Base other
-// than net/http's may not make names canonical.
-func values(h http.Header, name string) []string {
-	if v := h[http.CanonicalHeaderKey(name)]; len(v) > 0 {
-		return v
-	}
-	for k, v := range h {
-		if strings.EqualFold(k, name) {
-			return v
-		}
-	}
-	return nil
-}
-
-func get(h http.Header, name string) string {
-	if v := values(h, name); len(v) > 0 {
-		return v[0]
-	}
-	return ""
 }

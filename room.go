@@ -23,13 +23,12 @@ type gauge struct {
 }
 
 const (
-	roomTrust  = 10 * time.Second // e-folding of the trust in remaining
-	roomFresh  = 20 * time.Second // a lack of room older than this is none
-	fullFresh  = 10 * time.Second
-	spillFrom  = 850 // thousandths: from here on requests are passed on, the more the fuller,
-	spillAll   = 1000
-	sameRoom   = 0.05    // a smaller difference is none: comparing it herds
-	mostTokens = 1 << 40 // what is told beyond is no limit; sums stay within an int64
+	roomTrust = 10 * time.Second // e-folding of the trust in remaining
+	roomFresh = 20 * time.Second // a lack of room older than this is none
+	fullFresh = 10 * time.Second
+	spillFrom = 850 // thousandths: from here on requests are passed on, the more the fuller,
+	spillAll  = 1000
+	sameRoom  = 0.05 // a smaller difference is none: comparing it herds
 )
 
 // read takes the limits from the header of an answer to a request that was sent
@@ -52,15 +51,6 @@ func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) {
 			g.reported.set(now)
 		}
 	}
-}
-
-func tokenCount(h http.Header, name string) (n int64, ok bool) {
-	text := field(h, name)
-	if text == "" {
-		return 0, false // without the error that parsing it would make
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil
 }
 
 // spend counts the tokens of a request that is sent, and tells their sum.

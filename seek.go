@@ -166,17 +166,3 @@ func (c *call) widen() bool {
 func notFoundStatus(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusBadRequest
 }
-
-// sayings are how messages say that something is not there.
-var sayings = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
-
-// saysMissing tells of an error that something does not exist.
-func (e serviceError) saysMissing() bool {
-	for _, code := range []looseString{e.Code, e.Type} {
-		if c := strings.ToLower(strings.ReplaceAll(string(code), "_", "")); strings.Contains(c, "notfound") {
-			return true
-		}
-	}
-	m := strings.ToLower(string(e.Message))
-	return slices.ContainsFunc(sayings, func(s string) bool { return strings.Contains(m, s) })
-}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -69,7 +68,7 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 		b.watcher.keys = watchUsage
 	}
 	if r.tellsIDs() {
-		b.ids = newIDReader(r, isStream(resp.Header))
+		b.ids = newIDReader(r.spec().has(ofItems), isStream(resp.Header))
 	}
 	if encoding := encodingOf(resp.Header); encoding != "" && (b.watcher.keys != nil || b.ids != nil || b.events != nil) {
 		b.inflater = newInflater(encoding, b.learn)
@@ -80,14 +79,6 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 const mostUsage = 1 << 10
 
 var watchUsage = []watched{{`"usage":`, mostUsage}}
-
-// mediaType is the type of a body, without its parameters.
-func mediaType(h http.Header) string {
-	t, _, _ := strings.Cut(get(h, "Content-Type"), ";")
-	return strings.ToLower(strings.TrimSpace(t))
-}
-
-func isStream(h http.Header) bool { return mediaType(h) == "text/event-stream" }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	if len(b.held) > 0 {

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // azureDomains are the hosts of Azure without the last label, which is the cloud
@@ -57,13 +59,13 @@ func inferDialect(host, path string) Dialect {
 // dialect's paths begin with its prefix there, unless it is bare: a path that
 // ends as they do is taken at its word, so that /ai/v1 of an AzureV1 backend is
 // not /ai/openai/v1, nor /ai/deployments of an Azure one /ai/openai/deployments.
-func (d Dialect) basePath(path string) (base string, bare bool) {
+func basePath(d Dialect, path string) (base string, bare bool) {
 	path = strings.TrimSuffix(path, "/")
 	base, within := path, false
 	if d == Azure {
 		base, within = strings.CutSuffix(path, "/deployments")
 	}
-	if base, usual := strings.CutSuffix(base, d.prefix()); usual {
+	if base, usual := strings.CutSuffix(base, wire.Prefix(d)); usual {
 		return base, false
 	}
 	switch {
@@ -77,14 +79,14 @@ func (d Dialect) basePath(path string) (base string, bare bool) {
 
 // plainPath is a path without what goes without saying. basePath reads it as it
 // reads the path itself.
-func (d Dialect) plainPath(path string) string {
-	base, bare := d.basePath(path)
-	again, _ := d.basePath(base)
+func plainPath(d Dialect, path string) string {
+	base, bare := basePath(d, path)
+	again, _ := basePath(d, base)
 	switch {
 	case bare && d == Azure:
 		return base + "/deployments"
 	case !bare && again != base:
-		return base + d.prefix()
+		return base + wire.Prefix(d)
 	}
 	return base
 }

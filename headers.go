@@ -1,0 +1,74 @@
+package spillover
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// spilled tells of an answer that Azure itself took from a full PTU to a
+// standard deployment of the same resource (Azure's page on spillover).
+func spilled(h http.Header) bool {
+	return field(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(field(h, "X-Ms-Is-Spilled-Over"), "true")
+}
+
+// requestID is how the service knows a request (Azure has either header, OpenAI
+// the first); "" if it is nothing to be told on.
+func requestID(h http.Header) string {
+	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
+		if id := field(h, name); id != "" && len(id) <= 128 && visible(id) {
+			return id
+		}
+	}
+	return ""
+}
+
+// mediaType is the type of a body, without its parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(field(h, "Content-Type"), ";")
+	return strings.ToLower(strings.TrimSpace(t))
+}
+
+func isStream(h http.Header) bool { return mediaType(h) == "text/event-stream" }
+
+// field is a header that net/http has made canonical.
+func field(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+func tokenCount(h http.Header, name string) (n int64, ok bool) {
+	text := field(h, name)
+	if text == "" {
+		return 0, false // without the error that parsing it would make
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+// canonicalize makes the names in an answer's header canonical, as net/http has
+// them: a base may store others.
+func canonicalize(h http.Header) {
+	for name, values := range h {
+		if canonical := http.CanonicalHeaderKey(name); canonical != name {
+			delete(h, name)
+			h[canonical] = append(h[canonical], values...)
+		}
+	}
+}
+
+// visible tells whether a text is printable ASCII, and so safe in a header.
+func visible(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// mostTokens bounds every number of tokens that an answer reports, so that sums
+// stay within an int64.
+const mostTokens = 1 << 40
