@@ -33,7 +33,7 @@ func apiErrorIn(t testing.TB, body string) (e struct{ Message, Type, Param, Code
 	return e
 }
 
-func TestA1(t *testing.T) {
+func TestRequestIsRefusedUnsentWhileAllAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := throttling(t, n, "44000", "4000", "7000")
@@ -56,7 +56,7 @@ func TestA1(t *testing.T) {
 	})
 }
 
-func TestA2A6(t *testing.T) {
+func TestRetryAfterIsRoundedUpToWholeSeconds(t *testing.T) {
 	for hint, want := range map[string][2]string{
 		"1200":   {"2", "1200"},
 		"1000":   {"1", "1000"},
@@ -79,7 +79,7 @@ func TestA2A6(t *testing.T) {
 	}
 }
 
-func TestA3(t *testing.T) {
+func TestDeploymentWhoseThrottleEndedIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, `"recovered"`))
@@ -94,7 +94,7 @@ func TestA3(t *testing.T) {
 	})
 }
 
-func TestA4A8(t *testing.T) {
+func TestRetryAfterCountsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := throttling(t, newNet(), "44000", "4000", "7000")
 		ask(t, tr)
@@ -110,7 +110,7 @@ func TestA4A8(t *testing.T) {
 	})
 }
 
-func TestA5A7(t *testing.T) {
+func TestSynthesizedAnswerIsAWellFormedResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := throttling(t, newNet(), "5000", "5000", "5000")
 		ask(t, tr)
@@ -148,7 +148,7 @@ type closeCounter struct {
 func (c *closeCounter) Close() error { c.n++; return nil }
 
 // The last answer that says more than "not now" is the caller's.
-func TestA9(t *testing.T) {
+func TestServerErrorIsReturnedRatherThanThrottle(t *testing.T) {
 	const text = `{"error":{"message":"boom","code":"internal"}}`
 	for _, order := range [][2]roundTripFunc{
 		{status(429, "", "Retry-After: 30"), status(503, text, "X-Mine: yes")},
@@ -171,7 +171,7 @@ func TestA9(t *testing.T) {
 // Deployments that would refuse this very request again, or that do not take
 // our credential, are not what the caller should be sent back to in a moment:
 // either they answer, or the time is that of the one that is throttled.
-func TestA9MixedWithTroubleOfItsOwn(t *testing.T) {
+func TestRetryAfterIgnoresDeploymentsThatWouldRefuseAgain(t *testing.T) {
 	for name, other := range map[string]roundTripFunc{
 		"too large": status(429, `{"error":{"message":"Request too large for m: Limit 1, Requested 2.","code":"rate_limit_exceeded"}}`),
 		"key":       status(401, `{"error":{"message":"Access denied","code":"401"}}`),
@@ -199,7 +199,7 @@ func TestA9MixedWithTroubleOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestA10(t *testing.T) {
+func TestRetryAfterIsTheSoonestOfAllDeployments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		resp, body := ask(t, throttling(t, n, "9000", "8000", "2500"))
@@ -212,7 +212,7 @@ func TestA10(t *testing.T) {
 }
 
 // Our own judgement never shuts a pool: the one that is due first is asked.
-func TestA13(t *testing.T) {
+func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
@@ -240,7 +240,7 @@ func TestA13(t *testing.T) {
 }
 
 // With one of them throttled it is the service's own word that shuts the pool.
-func TestA13WithOneThrottled(t *testing.T) {
+func TestRequestIsRefusedWhenSomeAreEjectedAndTheRestThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(401, ""))
@@ -257,7 +257,7 @@ func TestA13WithOneThrottled(t *testing.T) {
 	})
 }
 
-func TestA14(t *testing.T) {
+func TestThrottleOfOneModelLeavesOthersOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "", "Retry-After: 30"), status(429, "", "Retry-After: 2"))

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// T1: each event is the caller's at the moment it was sent.
-func TestT1EventsAreNotDelayed(t *testing.T) {
+// Each event is the caller's at the moment it was sent.
+func TestEventsAreNotDelayed(t *testing.T) {
 	for op, events := range map[string][]string{
 		chatPath:        {azureFirst + roleChunk, tokenChunk("a"), tokenChunk("b"), lastChunk + doneEvent},
 		completionsPath: {azureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", doneEvent},
@@ -45,7 +45,7 @@ func TestT1EventsAreNotDelayed(t *testing.T) {
 }
 
 // Content that came together with the preamble, or in the middle of a read.
-func TestT1ContentWithinARead(t *testing.T) {
+func TestContentWithinAReadIsNotDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")[:20]
 		n := newNet()
@@ -62,8 +62,8 @@ func TestT1ContentWithinARead(t *testing.T) {
 	})
 }
 
-// T3: what a caller did not ask for is not asked for.
-func TestT3UsageIsNeverForced(t *testing.T) {
+// What a caller did not ask for is not asked for.
+func TestUsageIsNotRequestedUnlessTheCallerAsks(t *testing.T) {
 	n := newNet()
 	n.on(host("one"), plays(t, wholeChat))
 	const text = `{"stream":true,"messages":[]}`
@@ -74,8 +74,8 @@ func TestT3UsageIsNeverForced(t *testing.T) {
 	require.Equal(t, text, n.seen[0].body)
 }
 
-// T2, T11: bytes are the service's own: line endings, comments and all.
-func TestT2T11BytesAreIdentical(t *testing.T) {
+// Bytes are the service's own: line endings, comments and all.
+func TestStreamBytesAreIdentical(t *testing.T) {
 	t.Parallel()
 	crlf := strings.ReplaceAll(wholeChat, "\n", "\r\n")
 	odd := ": keep-alive\n\n" + azureFirst + "id: 1\nretry: 10\n\n" + roleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
@@ -107,9 +107,9 @@ func TestT2T11BytesAreIdentical(t *testing.T) {
 	}
 }
 
-// T4, T5: what breaks after its first content is the caller's to see, is blamed,
+// What breaks after its first content is the caller's to see, is blamed,
 // and is never begun again.
-func TestT4T5BrokenAfterContent(t *testing.T) {
+func TestStreamBrokenAfterContentIsNotRestarted(t *testing.T) {
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
 	for name, cause := range map[string]error{"cut": io.ErrUnexpectedEOF, "reset": reset} {
 		t.Run(name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestT4T5BrokenAfterContent(t *testing.T) {
 
 // An event of which only a part came is no content: nothing of it can be used,
 // and another deployment has the whole of it.
-func TestT5BrokenWithinTheFirstEvents(t *testing.T) {
+func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 	for name, pieces := range map[string][]any{
 		"within the first":            {azureFirst[:30], io.ErrUnexpectedEOF},
 		"within the role":             {azureFirst + roleChunk[:40], io.ErrUnexpectedEOF},
@@ -190,10 +190,10 @@ const (
 	serverError   = `{"message":"The server had an error while processing your request.","type":"server_error","param":null,"code":null}`
 )
 
-// T6, T7: an error event before content moves the request on, and says of the
+// An error event before content moves the request on, and says of the
 // deployment what its status would have said. With HoldStreams that is so after
 // content too.
-func TestT6ErrorEventsStandForTheirStatus(t *testing.T) {
+func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 	header := func(line string) http.Header {
 		name, value, _ := strings.Cut(line, ": ")
 		return http.Header{name: {value}}
@@ -270,7 +270,7 @@ func TestT6ErrorEventsStandForTheirStatus(t *testing.T) {
 }
 
 // What is the caller's own mistake is handed over as it came.
-func TestT6MistakesInAStreamAreTheCallers(t *testing.T) {
+func TestClientErrorInAStreamIsReturned(t *testing.T) {
 	for name, events := range map[string]string{
 		"content filter": azureFirst + chatError(`{"code":"content_filter","param":"prompt","type":null,"status":400,"message":"m"}`),
 		"context length": chatError(`{"type":"invalid_request_error","code":"context_length_exceeded","message":"m"}`),
@@ -294,8 +294,8 @@ func TestT6MistakesInAStreamAreTheCallers(t *testing.T) {
 	}
 }
 
-// T7: what is held has a bound, beyond which the stream is the caller's.
-func TestT7ThePreambleHasABound(t *testing.T) {
+// What is held has a bound, beyond which the stream is the caller's.
+func TestPreambleIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		created, failure := responseCreated(maxPreamble), responseEvent("error", `,"error":`+azureThrottle)
@@ -316,8 +316,8 @@ func TestT7ThePreambleHasABound(t *testing.T) {
 	})
 }
 
-// T8, T10: a caller who closes early, or leaves, says nothing of the deployment.
-func TestT8T10CallersWhoLeaveAreNeutral(t *testing.T) {
+// A caller who closes early, or leaves, says nothing of the deployment.
+func TestStreamClosedByTheCallerIsNeutral(t *testing.T) {
 	leaves := map[string]func(resp *http.Response, leave context.CancelFunc){
 		"closes":               func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close() },
 		"closes twice":         func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close(); resp.Body.Close() },
@@ -350,8 +350,8 @@ func TestT8T10CallersWhoLeaveAreNeutral(t *testing.T) {
 	}
 }
 
-// T10: before the commit too, and a probe's place is free again.
-func TestT10LeavingBeforeTheCommit(t *testing.T) {
+// The same before content has come, and the place of a probe is free again.
+func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
@@ -379,8 +379,8 @@ func TestT10LeavingBeforeTheCommit(t *testing.T) {
 	}
 }
 
-// T9: what counts is the status.
-func TestT9StreamsOfAnErrorStatus(t *testing.T) {
+// What counts is the status.
+func TestStreamOfAnErrorStatusIsJudgedByItsStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		answer := plays(t, chatError(`{"code":"429","message":"Please retry after 6 seconds."}`))
@@ -669,9 +669,9 @@ func TestBrokenStreamsEverywhere(t *testing.T) {
 	require.Zero(t, streamsInFlight(tr))
 }
 
-// T13: the count that is told is the one that stands, from the stream that was
+// The count that is told is the one that stands, from the stream that was
 // handed over and no other.
-func TestT13UsageOfTheStreamThatWasRead(t *testing.T) {
+func TestUsageIsCountedOnlyForTheReturnedStream(t *testing.T) {
 	n := newNet()
 	n.on(host("one"), plays(t, tokenChunk("a"), usageChunk, chatError(serverError)))
 	n.on(host("two"), plays(t, wholeChat))

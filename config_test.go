@@ -29,7 +29,7 @@ func mistakes(cfg Config) []string {
 	return lines
 }
 
-func TestC1(t *testing.T) {
+func TestConfigWithoutBackendsIsRefused(t *testing.T) {
 	require.Equal(t, []string{"Backends: at least one is needed"}, mistakes(Config{}))
 }
 
@@ -69,7 +69,7 @@ var wrong = []struct {
 	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models: model "m": Deployment "." would change the path of a URL`},
 }
 
-func TestC3(t *testing.T) {
+func TestEachConfigMistakeIsReported(t *testing.T) {
 	for _, c := range wrong {
 		require.Equal(t, []string{`backend "a": ` + c.said}, mistakes(Config{Backends: []Backend{azure("a", c.change)}}))
 	}
@@ -107,14 +107,14 @@ func TestCooldowns(t *testing.T) {
 	require.Equal(t, []string{"DefaultCooldown: 5s is more than MaxCooldown, 4s"}, mistakes(Config{Backends: one, DefaultCooldown: 5 * time.Second, MaxCooldown: 4 * time.Second}))
 }
 
-func TestC2(t *testing.T) {
+func TestDuplicateBackendNamesAreRefused(t *testing.T) {
 	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 share it`},
 		mistakes(Config{Backends: []Backend{azure("a"), azure("b"), azure("a", func(b *Backend) { b.URL = "https://elsewhere" })}}))
 	require.Equal(t, []string{`backend "h": Name: backends 0 and 1 share it`},
 		mistakes(Config{Backends: []Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
 }
 
-func TestC3Duplicates(t *testing.T) {
+func TestDuplicateDeploymentsAreRefused(t *testing.T) {
 	twin := func(name string, change ...func(*Backend)) Backend {
 		b := Backend{Name: name, URL: "https://a.openai.azure.com", APIKey: "k"}
 		for _, f := range change {
@@ -236,9 +236,9 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 4*time.Second, short.setup.Load().cfg.DefaultCooldown)
 }
 
-// C8: a program that has put something else in the default's place keeps its own
+// A program that has put something else in the default's place keeps its own
 // out of our sends, and what it set there is honoured.
-func TestC8(t *testing.T) {
+func TestDefaultTransportIsClonedOrReplaced(t *testing.T) {
 	was := http.DefaultTransport
 	defer func() { http.DefaultTransport = was }()
 	mine := was.(*http.Transport).Clone()
@@ -263,7 +263,7 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Equal(t, "Bearer k", n.last().header.Get("Authorization"))
 }
 
-func TestC4(t *testing.T) {
+func TestModelServedByNobodyIsNotFound(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a", serves("x")))
 	for _, path := range []string{"/openai/deployments/y/files", "/openai/v1/responses", "/v1/embeddings"} {
@@ -330,7 +330,7 @@ type flushed struct {
 
 func (c *flushed) CloseIdleConnections() { c.n.Add(1) }
 
-func TestC5(t *testing.T) {
+func TestCloseLeavesAGivenBaseAlone(t *testing.T) {
 	base := &flushed{RoundTripper: newNet()}
 	tr := balance(t, base, azure("a"))
 	(&http.Client{Transport: tr}).CloseIdleConnections()
@@ -348,7 +348,7 @@ func TestC5(t *testing.T) {
 	require.Equal(t, 1, closed.n)
 }
 
-func TestC6C7(t *testing.T) {
+func TestConcurrentRequestsReturnEitherAnswerOrError(t *testing.T) {
 	answers := []roundTripFunc{status(429, "", "retry-after-ms: 1"), status(500, ""), status(200, "{}"), broken(errors.New("reset")), status(200, "{}")}
 	var turn atomic.Int64
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {

@@ -60,7 +60,7 @@ func failingOver(t testing.TB) (*fakeNet, *Transport) {
 	return n, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
 }
 
-func TestContract1RequestIsNotModified(t *testing.T) {
+func TestRequestIsNotModified(t *testing.T) {
 	for _, target := range []string{"https://foo.openai.azure.com" + chatPath, v1URL, "https://x/openai/deployments/my%2Fdep/chat/completions?a=%20b"} {
 		n, tr := failingOver(t)
 		// A base does as it likes with what it is given.
@@ -108,7 +108,7 @@ func TestContract1RequestIsNotModified(t *testing.T) {
 	}
 }
 
-func TestContract1OddHeaders(t *testing.T) {
+func TestHeadersWithoutValuesAreAccepted(t *testing.T) {
 	for _, name := range []string{"Api-Key", "api-key", "Authorization", "X-Other"} {
 		for _, values := range [][]string{nil, {}} {
 			req := newChat(t, chatPath)
@@ -123,7 +123,7 @@ func TestContract1OddHeaders(t *testing.T) {
 	require.Equal(t, 200, resp.StatusCode)
 }
 
-func TestContract2BodyIsClosedOnEveryPath(t *testing.T) {
+func TestBodyIsClosedOnEveryPath(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	fault := errors.New("fault")
@@ -229,7 +229,7 @@ type rewound struct {
 func (r *rewound) Read(p []byte) (int, error) { r.reads.Add(1); return r.Reader.Read(p) }
 func (r *rewound) Close() error               { return nil }
 
-func TestContract3AbandonedAttemptTouchesNothing(t *testing.T) {
+func TestAbandonedAttemptDoesNotDisturbTheNext(t *testing.T) {
 	text := `{"model":"m","input":"` + strings.Repeat("x", 1<<16) + `"}`
 	for _, target := range []string{"https://x" + chatPath, v1URL} {
 		shared := &rewound{Reader: strings.NewReader(text)}
@@ -268,7 +268,7 @@ func TestContract3AbandonedAttemptTouchesNothing(t *testing.T) {
 	}
 }
 
-func TestContract3ReadersAreIndependent(t *testing.T) {
+func TestReadersOfABodyAreIndependent(t *testing.T) {
 	for _, getBody := range []bool{true, false} {
 		base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			first := req.Body
@@ -294,7 +294,7 @@ func TestContract3ReadersAreIndependent(t *testing.T) {
 
 // A body whose Read waits is let go by closing it, as with net/http: else a
 // caller could not leave while its upload is stuck.
-func TestContract3StuckUpload(t *testing.T) {
+func TestStuckUploadCanBeCancelled(t *testing.T) {
 	// As net/http does it: one goroutine sends, and the end of the context closes the body.
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		go io.Copy(io.Discard, req.Body)
@@ -324,7 +324,7 @@ func TestContract3StuckUpload(t *testing.T) {
 	}
 }
 
-func TestContract4LengthAndGetBody(t *testing.T) {
+func TestContentLengthAndGetBodyMatchTheBody(t *testing.T) {
 	for _, d := range []Dialect{Azure, AzureV1} {
 		for _, getBody := range []bool{true, false} {
 			t.Run(fmt.Sprint(d, " ", getBody), func(t *testing.T) {
@@ -361,7 +361,7 @@ func TestContract4LengthAndGetBody(t *testing.T) {
 }
 
 // GetBody of the base's request fails as the caller's does.
-func TestContract4GetBodyFails(t *testing.T) {
+func TestGetBodyErrorReachesTheBase(t *testing.T) {
 	fault := errors.New("gone")
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		_, err := req.GetBody()
@@ -373,7 +373,7 @@ func TestContract4GetBodyFails(t *testing.T) {
 	require.ErrorIs(t, err, fault)
 }
 
-func TestContract4NoBody(t *testing.T) {
+func TestRequestWithoutBodyStaysWithout(t *testing.T) {
 	for _, body := range []io.ReadCloser{nil, http.NoBody} {
 		for _, answer := range []roundTripFunc{ok200, status(429, "{}"), status(500, "{}"), broken(errReset), broken(errRefused)} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://x/openai/models?api-version=1", body)
@@ -391,7 +391,7 @@ func TestContract4NoBody(t *testing.T) {
 	}
 }
 
-func TestContract5ResponseXorError(t *testing.T) {
+func TestRoundTripReturnsEitherResponseOrError(t *testing.T) {
 	fault := errors.New("fault")
 	var closed atomic.Int64
 	both := func(req *http.Request) (*http.Response, error) {
@@ -428,7 +428,7 @@ func TestContract5ResponseXorError(t *testing.T) {
 	require.Equal(t, "a", servedBy(resp), "a header was made")
 }
 
-func TestContract6SynthesizedAnswers(t *testing.T) {
+func TestSynthesizedAnswersHaveAllFieldsOfAResponse(t *testing.T) {
 	tr := balance(t, newNet(), azure("a", serves("m")))
 	coolFor(deploymentOf(t, tr, "a"), time.Hour)
 	for target, code := range map[string]string{
@@ -447,7 +447,7 @@ func TestContract6SynthesizedAnswers(t *testing.T) {
 	}
 }
 
-func TestContract7EndsOnce(t *testing.T) {
+func TestAttemptEndsOnceHoweverTheBodyEnds(t *testing.T) {
 	fault := errors.New("cut")
 	for name, end := range map[string]func(*testing.T, *http.Response, context.CancelFunc){
 		"EOF": func(t *testing.T, resp *http.Response, _ context.CancelFunc) {
@@ -506,7 +506,7 @@ func TestContract7EndsOnce(t *testing.T) {
 }
 
 // A context that cannot end needs no watch.
-func TestContract7Background(t *testing.T) {
+func TestBackgroundContextNeedsNoWatch(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"))
 	resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(context.Background()))
 	require.NoError(t, err)
@@ -523,7 +523,7 @@ type upgraded struct {
 func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
 func (u *upgraded) Close() error               { return nil }
 
-func TestContract7Upgrade(t *testing.T) {
+func TestUpgradedBodyIsWritable(t *testing.T) {
 	u := &upgraded{Reader: strings.NewReader("frames")}
 	for code, writes := range map[int]bool{101: true, 200: false} {
 		tr := balance(t, withBody(code, func(*http.Request) io.ReadCloser { return u }), azure("a"))
@@ -541,7 +541,7 @@ func TestContract7Upgrade(t *testing.T) {
 	}
 }
 
-func TestContract8DrainIsCapped(t *testing.T) {
+func TestDrainOfErrorBodiesIsCapped(t *testing.T) {
 	for _, size := range []int{0, 100, errorBodyLimit, errorBodyLimit + 2, errorBodyLimit * 10} {
 		text := strings.Repeat("x", size)
 		source := strings.NewReader(text)
@@ -562,7 +562,7 @@ func TestContract8DrainIsCapped(t *testing.T) {
 	}
 }
 
-func TestContract9ContextBetweenAttempts(t *testing.T) {
+func TestContextIsCheckedBetweenAttempts(t *testing.T) {
 	ctx, leave := context.WithCancelCause(t.Context())
 	reason := errors.New("the user went away")
 	n := newNet()
@@ -584,7 +584,7 @@ type idleCloser struct {
 
 func (c *idleCloser) CloseIdleConnections() { c.calls++ }
 
-func TestContract10CloseIdleConnections(t *testing.T) {
+func TestCloseIdleConnectionsReachesTheBase(t *testing.T) {
 	base := &idleCloser{RoundTripper: newNet()}
 	tr := balance(t, base, azure("a"))
 	(&http.Client{Transport: tr}).CloseIdleConnections()
@@ -596,7 +596,7 @@ func TestContract10CloseIdleConnections(t *testing.T) {
 
 // A transport interprets errors, and nothing else: what is none is handed over
 // before its body is looked at.
-func TestContract11AnswersAreNotInterpreted(t *testing.T) {
+func TestSuccessfulAnswersAreNotInterpreted(t *testing.T) {
 	for _, code := range []int{200, 201, 204, 299, 302, 304, 399} {
 		var read atomic.Int64
 		tr := balance(t, func() http.RoundTripper {
@@ -619,7 +619,7 @@ func TestContract11AnswersAreNotInterpreted(t *testing.T) {
 	}
 }
 
-func TestContract12ClientTimeout(t *testing.T) {
+func TestClientTimeoutCoversTheWholeStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// A stream of 200 s, one byte each second.
 		tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
@@ -673,7 +673,7 @@ func TestClosed(t *testing.T) {
 	require.NotPanics(t, func() { tr.Status(); tr.CloseIdleConnections() })
 }
 
-// C5: with a base of its own a closed transport leaves no connection behind.
+// With a base of its own a closed transport leaves no connection behind.
 func TestClosedLeavesNoConnection(t *testing.T) {
 	var open atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
@@ -701,7 +701,7 @@ func TestClosedLeavesNoConnection(t *testing.T) {
 	<-gone
 }
 
-func TestC6NeverNeither(t *testing.T) {
+func TestConcurrentFailuresReturnEitherAnswerOrError(t *testing.T) {
 	t.Parallel()
 	fault := errors.New("fault")
 	var turn atomic.Uint64
@@ -740,7 +740,7 @@ func TestC6NeverNeither(t *testing.T) {
 	}
 }
 
-func TestC7FlappingBackends(t *testing.T) {
+func TestFlappingBackendsUnderLoad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

@@ -22,7 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The defects of other balancers (behaviours.md, section 4), one by one.
+// Defects of other load balancers. The comment on each test names the defect
+// that it rules out.
 
 // inTime runs a test in virtual time over a pool of a, b and c, where a comes
 // first.
@@ -44,7 +45,7 @@ func outFor(tr *Transport, backend string) time.Duration {
 }
 
 // Headers are ignored; flat 10 s.
-func TestB1(t *testing.T) {
+func TestThrottleLastsAsLongAsTheHeaderSays(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(429, "{}", "retry-after-ms: 20"))
 		ask(t, tr)
@@ -53,7 +54,7 @@ func TestB1(t *testing.T) {
 }
 
 // Header text crashes, or is silently missed.
-func TestB2(t *testing.T) {
+func TestUnusableRetryAfterFallsBackToTheDefault(t *testing.T) {
 	for value, want := range map[string]time.Duration{
 		"soon": 10, "1e400": 60, "NaN": 10, "0x10": 10, "-3": 10, "2.5": 2500, "99999999999999999999": 60, "": 10, "1h": 10, "3, 4": 4,
 	} {
@@ -70,7 +71,7 @@ func TestB2(t *testing.T) {
 }
 
 // The reset of the wrong dimension is read.
-func TestB3(t *testing.T) {
+func TestResetOfTheExhaustedDimensionIsUsed(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(429, "{}", "x-ratelimit-remaining-requests: 9", "x-ratelimit-reset-requests: 1s",
 			"x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 7s"))
@@ -80,7 +81,7 @@ func TestB3(t *testing.T) {
 }
 
 // There is no upper bound: Azure has said 86400.
-func TestB4(t *testing.T) {
+func TestLongRetryAfterIsCapped(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(429, "{}", "Retry-After: 86400"))
 		ask(t, tr)
@@ -89,7 +90,7 @@ func TestB4(t *testing.T) {
 }
 
 // The request is changed in place: prefixes accumulate, keys leak.
-func TestB5(t *testing.T) {
+func TestFailoverStartsFromTheUnchangedRequest(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
 	n.on(host("b"), status(500, "{}"))
@@ -109,7 +110,7 @@ func TestB5(t *testing.T) {
 }
 
 // Both credentials are forwarded.
-func TestB6(t *testing.T) {
+func TestOnlyOneCredentialIsSent(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
 	tr := balance(t, n, azure("a"), Backend{URL: "https://api.openai.com/v1", APIKey: "sk", Priority: 2})
@@ -123,7 +124,7 @@ func TestB6(t *testing.T) {
 }
 
 // Retry-After is negative or zero.
-func TestB7(t *testing.T) {
+func TestSynthesizedRetryAfterIsAlwaysPositive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "{}", "retry-after-ms: 10"), status(200, "{}"))
@@ -141,7 +142,7 @@ func TestB7(t *testing.T) {
 }
 
 // Retry-After is constant, or as long as at first.
-func TestB8(t *testing.T) {
+func TestSynthesizedRetryAfterShrinksWithTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "{}", "Retry-After: 10"))
@@ -155,7 +156,7 @@ func TestB8(t *testing.T) {
 }
 
 // A 5xx is masked as 429, and the innocent are refused after a poisoned request.
-func TestB9(t *testing.T) {
+func TestServerErrorOfAFailingRequestIsReturnedAndHarmsNobody(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		for _, name := range []string{"a", "b", "c"} {
 			n.on(host(name), status(500, "poison"), status(200, "{}"))
@@ -171,7 +172,7 @@ func TestB9(t *testing.T) {
 }
 
 // A network error bubbles up.
-func TestB10(t *testing.T) {
+func TestNetworkErrorsFailOver(t *testing.T) {
 	for _, err := range []error{noConnection, cutOff, io.EOF, io.ErrUnexpectedEOF, errors.New("boom")} {
 		inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 			n.on(host("a"), broken(err))
@@ -182,7 +183,7 @@ func TestB10(t *testing.T) {
 }
 
 // Timeouts cool the pool, or are retried at the same backend.
-func TestB11(t *testing.T) {
+func TestTimeoutFailsOverToAnotherBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
@@ -200,7 +201,7 @@ func TestB11(t *testing.T) {
 }
 
 // A 400 is sent twice, and counted as a failure.
-func TestB12(t *testing.T) {
+func TestBadRequestIsSentOnceAndNotCounted(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(400, azureFilter))
 		for i := range 5 {
@@ -214,7 +215,7 @@ func TestB12(t *testing.T) {
 }
 
 // A caller who leaves is counted as a failure.
-func TestB13(t *testing.T) {
+func TestCallersTimeoutIsNotCountedAgainstTheDeployment(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
 			<-req.Context().Done()
@@ -232,9 +233,8 @@ func TestB13(t *testing.T) {
 	})
 }
 
-// What was reserved is never given back, or twice. (Limits of the configuration
-// are for a later issue.)
-func TestB14(t *testing.T) {
+// What was reserved is never given back, or twice.
+func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		d := tr.table().find("m").tiers[0].members[0]
 		n.on(host("a"), answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: {\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":-1},\"choices\":[]}\n\ndata: [DONE]\n\n"))
@@ -263,7 +263,7 @@ func TestB14(t *testing.T) {
 }
 
 // The one that just failed is asked again.
-func TestB15(t *testing.T) {
+func TestFailedDeploymentIsNotAskedAgainByTheSameRequest(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		for _, name := range []string{"a", "b", "c"} {
 			n.on(host(name), status(500, "{}"))
@@ -275,9 +275,8 @@ func TestB15(t *testing.T) {
 	})
 }
 
-// Retries of SDKs are nested inside: they are told when that is of no use. (The
-// rest is documentation.)
-func TestB16(t *testing.T) {
+// Retries of SDKs are nested, and repeat requests that cannot succeed.
+func TestSpentQuotaSetsShouldRetryFalse(t *testing.T) {
 	n := newNet()
 	for _, name := range []string{"a", "b"} {
 		n.on(host(name), status(429, errorBody("insufficient_quota", "")))
@@ -289,7 +288,7 @@ func TestB16(t *testing.T) {
 }
 
 // A whole stream is buffered.
-func TestB17(t *testing.T) {
+func TestStreamIsNotBuffered(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		r, w := io.Pipe()
 		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
@@ -310,7 +309,7 @@ func TestB17(t *testing.T) {
 }
 
 // A stream that broke off is begun anew: its content comes twice.
-func TestB18(t *testing.T) {
+func TestBrokenStreamIsNotRestarted(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		const first = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"
 		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
@@ -328,7 +327,7 @@ func TestB18(t *testing.T) {
 }
 
 // A 429 inside a stream is not noticed.
-func TestB19(t *testing.T) {
+func TestThrottleInsideAStreamFailsOver(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), answers("text/event-stream", "event: response.created\ndata: {\"type\":\"response.created\"}\n\n"+
 			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"too_many_requests\",\"code\":\"rate_limit_exceeded\",\"message\":\"Please try again in 4s.\"}}\n\n"))
@@ -339,7 +338,7 @@ func TestB19(t *testing.T) {
 }
 
 // Shared state is not synchronised: for -race to find.
-func TestB20(t *testing.T) {
+func TestConcurrentUseIsRaceFree(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, responseText))
 	tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
@@ -357,7 +356,7 @@ func TestB20(t *testing.T) {
 }
 
 // Neither an answer nor an error.
-func TestB21(t *testing.T) {
+func TestRandomFailuresReturnEitherAnswerOrError(t *testing.T) {
 	n := newNet()
 	kinds := []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(cutOff), status(404, "{}"), broken(nil), status(200, "{}"), status(408, "")}
 	for _, name := range []string{"a", "b"} {
@@ -371,7 +370,7 @@ func TestB21(t *testing.T) {
 }
 
 // A host is throttled where a deployment is.
-func TestB22(t *testing.T) {
+func TestThrottleClosesADeploymentAndNotItsHost(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(429, "{}"), status(200, "{}"))
 		ask(t, tr)
@@ -383,7 +382,7 @@ func TestB22(t *testing.T) {
 }
 
 // A later, shorter word overwrites.
-func TestB23(t *testing.T) {
+func TestShorterThrottleDoesNotReplaceALongerOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		waits := []string{"30", "2"}
@@ -401,7 +400,7 @@ func TestB23(t *testing.T) {
 }
 
 // The wall clock is read: a step of it would shorten or stretch every wait.
-func TestB24(t *testing.T) {
+func TestThrottleKeepsTheMonotonicClockReading(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
 	tr := balance(t, n, azure("a"))
@@ -412,7 +411,7 @@ func TestB24(t *testing.T) {
 }
 
 // A name is replaced wherever the path has it.
-func TestB25(t *testing.T) {
+func TestOnlyTheDeploymentSegmentOfAPathIsReplaced(t *testing.T) {
 	for _, name := range []string{"openai", "deployments", "chat", "completions", "a%2Fb", "v1"} {
 		n := newNet()
 		tr := balance(t, n, azure("a", func(b *Backend) {
@@ -425,7 +424,7 @@ func TestB25(t *testing.T) {
 }
 
 // The body of a failed answer is not closed, or drained without a bound.
-func TestB26(t *testing.T) {
+func TestFailedAnswerIsDrainedUpToALimitAndClosed(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		var read, closed atomic.Int64
 		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
@@ -446,7 +445,7 @@ func (b endlessBody) Read(p []byte) (int, error) { b.read.Add(int64(len(p))); re
 func (b endlessBody) Close() error               { b.closed.Add(1); return nil }
 
 // Keys appear in logs.
-func TestB27(t *testing.T) {
+func TestKeysAreNeverPrinted(t *testing.T) {
 	var logged bytes.Buffer
 	log.SetOutput(&logged)
 	defer log.SetOutput(os.Stderr)
@@ -464,7 +463,7 @@ func TestB27(t *testing.T) {
 }
 
 // One that was refused its key never comes back.
-func TestB28(t *testing.T) {
+func TestDeploymentComesBackAfterItsKeyIsAccepted(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(401, azureKey), status(401, azureKey), status(200, "{}"))
 		for range 5 {
@@ -482,7 +481,7 @@ func TestB28(t *testing.T) {
 }
 
 // There is a candidate, yet "no capacity".
-func TestB29(t *testing.T) {
+func TestOnlyOpenDeploymentOfManyIsFound(t *testing.T) {
 	n := newNet()
 	var backends []Backend
 	for i := range 50 {
@@ -501,8 +500,7 @@ func TestB29(t *testing.T) {
 }
 
 // Figures are declared and never recorded; health is wrong when all are down.
-// (Metrics are for a later issue: Status is what there is.)
-func TestB30(t *testing.T) {
+func TestStatusReportsEveryThrottledDeployment(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		for _, name := range []string{"a", "b", "c"} {
 			n.on(host(name), status(429, "{}"))
@@ -517,9 +515,9 @@ func TestB30(t *testing.T) {
 	})
 }
 
-// An Entra token is fetched once for ever. Here it is asked for in each attempt.
-// (Keeping it until it expires is the TokenFunc's own part.)
-func TestB31(t *testing.T) {
+// An Entra token is fetched once for ever. (Caching it until it expires is left
+// to the TokenFunc.)
+func TestTokenIsRequestedInEachAttempt(t *testing.T) {
 	n := newNet()
 	asked := 0
 	tr := balance(t, n, azure("a", func(b *Backend) {
@@ -532,7 +530,7 @@ func TestB31(t *testing.T) {
 }
 
 // The body is held back though nothing else comes.
-func TestB32(t *testing.T) {
+func TestLastErrorBodyIsReturnedWhole(t *testing.T) {
 	for _, answer := range []roundTripFunc{status(500, azureServer), status(401, azureServer), status(408, azureServer), status(404, azureServer), status(400, azureServer)} {
 		inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 			for _, name := range []string{"a", "b", "c"} {
@@ -545,9 +543,8 @@ func TestB32(t *testing.T) {
 	}
 }
 
-// The README's examples do not run. (That they compile is for CI, which builds
-// example/ as well: here they are Go at least.)
-func TestB33(t *testing.T) {
+// The README's examples do not parse. (interop compiles them.)
+func TestREADMEExamplesParse(t *testing.T) {
 	text, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	blocks := strings.Split(string(text), "```go\n")[1:]
@@ -563,7 +560,7 @@ func TestB33(t *testing.T) {
 }
 
 // Budgets are off by one.
-func TestB34(t *testing.T) {
+func TestMaxAttemptsIsExact(t *testing.T) {
 	for attempts := 1; attempts <= 4; attempts++ {
 		n := newNet()
 		var backends []Backend
@@ -578,7 +575,7 @@ func TestB34(t *testing.T) {
 }
 
 // The work of a request grows with the number of deployments.
-func TestB35(t *testing.T) {
+func TestRandomDrawsDoNotGrowWithDeployments(t *testing.T) {
 	var draws [2]int
 	for i, size := range []int{10, 1000} {
 		var backends []Backend
@@ -595,8 +592,8 @@ func TestB35(t *testing.T) {
 	require.LessOrEqual(t, draws[1], 100*4, "one for its luck, two draws, and now and then another")
 }
 
-// The main strategy is untested: here it is once, from a full PTU and back.
-func TestB36(t *testing.T) {
+// The main strategy is untested: spilling over from a full PTU and back.
+func TestFullPTUSpillsOverAndTrafficReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("ptu"), status(200, "{}"), status(429, azurePTU, "retry-after-ms: 40"), status(200, "{}"))
@@ -613,8 +610,7 @@ func TestB36(t *testing.T) {
 }
 
 // What keeps a caller at one place is not scoped, never ends, and never returns.
-// (Sessions are for a later issue: these are stored objects.)
-func TestB37(t *testing.T) {
+func TestStoredObjectRoutingIsScopedAndExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
 		n.on(host("b"), status(429, "{}", "retry-after-ms: 1000"), status(200, "{}"))
@@ -632,7 +628,7 @@ func TestB37(t *testing.T) {
 }
 
 // A breaker counts a 429 as a failure.
-func TestB38(t *testing.T) {
+func TestThrottlesDoNotEjectADeployment(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *Transport) {
 		n.on(host("a"), status(429, "{}", "retry-after-ms: 1"))
 		for range 20 {
@@ -645,7 +641,7 @@ func TestB38(t *testing.T) {
 }
 
 // Attempts are as many as there are backends.
-func TestB39(t *testing.T) {
+func TestAttemptsAreCappedByDefault(t *testing.T) {
 	n := newNet()
 	var backends []Backend
 	for i := range 30 {
@@ -657,7 +653,7 @@ func TestB39(t *testing.T) {
 }
 
 // Redirects, proxies and connection limits cannot be set.
-func TestB40(t *testing.T) {
+func TestRedirectPolicyStaysWithTheClient(t *testing.T) {
 	asked := 0
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		asked++

@@ -99,7 +99,7 @@ func withBody(code int, body func(*http.Request) io.ReadCloser) roundTripFunc {
 	}
 }
 
-func TestF1Throttled(t *testing.T) {
+func TestThrottledRequestFailsOver(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, `{"error":{"code":"429"}}`, "Retry-After: 7"))
 	n.on(host("b"), ok200)
@@ -111,7 +111,7 @@ func TestF1Throttled(t *testing.T) {
 	require.Empty(t, resp.Header.Get("Retry-After"))
 }
 
-func TestF2ServerErrors(t *testing.T) {
+func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 	for _, code := range []int{500, 502, 503, 504, 529} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestF2ServerErrors(t *testing.T) {
 	}
 }
 
-func TestF2ServerErrorWithATime(t *testing.T) {
+func TestServerErrorWithRetryAfterClosesADeploymentUntilThen(t *testing.T) {
 	for _, code := range []int{503, 529} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
@@ -157,7 +157,7 @@ func TestF2ServerErrorWithATime(t *testing.T) {
 	}
 }
 
-func TestF3CallersMistake(t *testing.T) {
+func TestClientErrorIsReturnedWithoutFailover(t *testing.T) {
 	for _, code := range []int{400, 413, 415, 422, 501 - 63} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			const text = `{"error":{"code":"content_filter",` + "\r\n\t" + `"message":"é   \u00e9"}} `
@@ -176,7 +176,7 @@ func TestF3CallersMistake(t *testing.T) {
 	}
 }
 
-func TestF3RequestTooLargeForThisLimit(t *testing.T) {
+func TestRequestTooLargeForOneLimitFailsOver(t *testing.T) {
 	for _, code := range []int{413, 429} {
 		n := newNet()
 		n.on(host("a"), status(code, `{"error":{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 90000."}}`))
@@ -187,7 +187,7 @@ func TestF3RequestTooLargeForThisLimit(t *testing.T) {
 	}
 }
 
-func TestF4OneSend(t *testing.T) {
+func TestClientErrorOfASingleBackendIsSentOnce(t *testing.T) {
 	n := newNet()
 	n.on(host("only"), status(400, "{}"))
 	resp, _ := ask(t, balance(t, n, azure("only")))
@@ -195,7 +195,7 @@ func TestF4OneSend(t *testing.T) {
 	require.Equal(t, 1, n.sends())
 }
 
-func TestF5ThroughTwoFailures(t *testing.T) {
+func TestFailoverPassesTwoFailures(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(500, "{}"))
 	n.on(host("b"), status(404, noDeployment))
@@ -208,7 +208,7 @@ func TestF5ThroughTwoFailures(t *testing.T) {
 	require.Equal(t, "404 DeploymentNotFound", statusOf(t, tr, "b").Reason)
 }
 
-func TestF6TimeoutAndConflict(t *testing.T) {
+func TestRequestTimeoutAndConflictWithRetryAfterFailOver(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		answer roundTripFunc
@@ -229,7 +229,7 @@ func TestF6TimeoutAndConflict(t *testing.T) {
 	}
 }
 
-func TestF7NoConnection(t *testing.T) {
+func TestConnectionErrorClosesTheWholeBackend(t *testing.T) {
 	for name, err := range map[string]error{
 		"DNS":           errDNS,
 		"refused":       errRefused,
@@ -256,7 +256,7 @@ func TestF7NoConnection(t *testing.T) {
 	}
 }
 
-func TestF7NoAnswerAtAll(t *testing.T) {
+func TestErrorJoinsTheErrorsOfAllBackends(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), broken(errRefused))
 	n.on(host("b"), broken(fmt.Errorf("lookup: %w", errDNS)))
@@ -278,7 +278,7 @@ func TestF7NoAnswerAtAll(t *testing.T) {
 	}
 }
 
-func TestF7ErrorIsATimeoutIfAllAre(t *testing.T) {
+func TestErrorIsATimeoutOnlyIfAllAttemptsTimedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
@@ -296,7 +296,7 @@ func TestF7ErrorIsATimeoutIfAllAre(t *testing.T) {
 	})
 }
 
-func TestF8HeaderTimeout(t *testing.T) {
+func TestHeaderTimeoutFailsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
@@ -321,7 +321,7 @@ func TestF8HeaderTimeout(t *testing.T) {
 
 // HeaderTimeout ends with the first byte of the body: what is late behind that
 // is not its concern.
-func TestF8HeaderTimeoutLeavesTheBodyAlone(t *testing.T) {
+func TestHeaderTimeoutEndsWithTheFirstByteOfTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), withBody(200, func(req *http.Request) io.ReadCloser {
@@ -338,7 +338,7 @@ func TestF8HeaderTimeoutLeavesTheBodyAlone(t *testing.T) {
 
 // An answer that comes at the very moment of the timeout is handed over whole
 // or not at all.
-func TestF8HeaderTimeoutAtTheLastMoment(t *testing.T) {
+func TestAnswerAtTheHeaderTimeoutIsWholeOrAbsent(t *testing.T) {
 	for range 200 {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
@@ -374,7 +374,7 @@ func stoppable(ctx context.Context, text string) io.Reader {
 	})
 }
 
-func TestF9CallerLeaves(t *testing.T) {
+func TestCancelledRequestIsNeutral(t *testing.T) {
 	var closed atomic.Int64
 	stalling := func(code int) roundTripFunc {
 		return withBody(code, func(req *http.Request) io.ReadCloser { return stalledBody{req.Context(), &closed} })
@@ -421,7 +421,7 @@ func TestF9CallerLeaves(t *testing.T) {
 	}
 }
 
-func TestF9Deadline(t *testing.T) {
+func TestExpiredDeadlineIsNeutral(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
@@ -435,7 +435,7 @@ func TestF9Deadline(t *testing.T) {
 	})
 }
 
-func TestF10AttemptCap(t *testing.T) {
+func TestMaxAttemptsCapsAttemptsButNotThrottles(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		answer roundTripFunc
@@ -462,7 +462,7 @@ func TestF10AttemptCap(t *testing.T) {
 	}
 }
 
-func TestF11BasePaths(t *testing.T) {
+func TestFailoverUsesTheBasePathOfEachBackend(t *testing.T) {
 	n := newNet()
 	n.on("a.example.com", status(429, "{}"))
 	n.on("b.example.com", status(429, "{}"))
@@ -478,15 +478,15 @@ func TestF11BasePaths(t *testing.T) {
 	require.Equal(t, []string{"/ai" + path, "/ai" + path, path}, paths)
 }
 
-func TestF12F13CredentialsDoNotTravel(t *testing.T) {
+func TestCredentialsDoNotTravelBetweenBackends(t *testing.T) {
 	keyless := func(b *Backend) { b.APIKey = "" }
 	for _, test := range []struct {
 		name     string
 		backends []Backend
 		keys     []string
 	}{
-		{"F12: a key, then none", []Backend{azure("a"), azure("b", priority(2), keyless)}, []string{"key-a", "example API key"}},
-		{"F13: none, then a key", []Backend{azure("a", keyless), azure("b", priority(2))}, []string{"example API key", "key-b"}},
+		{"a key, then none", []Backend{azure("a"), azure("b", priority(2), keyless)}, []string{"key-a", "example API key"}},
+		{"none, then a key", []Backend{azure("a", keyless), azure("b", priority(2))}, []string{"example API key", "key-b"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
@@ -500,7 +500,7 @@ func TestF12F13CredentialsDoNotTravel(t *testing.T) {
 	}
 }
 
-func TestF14IdenticalBodies(t *testing.T) {
+func TestBodyIsIdenticalInEveryAttempt(t *testing.T) {
 	t.Parallel()
 	text := []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work ", 1<<20/9) + `"}],"model":"m" }`)
 	var form bytes.Buffer
@@ -543,7 +543,7 @@ func TestF14IdenticalBodies(t *testing.T) {
 	}
 }
 
-func TestF14RenamedBody(t *testing.T) {
+func TestModelIsReplacedInTheOriginalBodyOfEachAttempt(t *testing.T) {
 	text := `{"messages":[{"content":"` + strings.Repeat("model ", 1<<10) + `"}], "model" : "m" ,"n":1}`
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
@@ -563,7 +563,7 @@ func TestF14RenamedBody(t *testing.T) {
 	}
 }
 
-func TestF15Buffered(t *testing.T) {
+func TestBodyWithoutGetBodyIsReplayed(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		n := newNet()
 		n.on(host("a"), status(429, "{}"))
@@ -592,7 +592,7 @@ func discarding(count *atomic.Int64, answer roundTripFunc) roundTripFunc {
 	}
 }
 
-func TestF15TooLargeToKeep(t *testing.T) {
+func TestBodyTooLargeToBufferIsSentOnce(t *testing.T) {
 	t.Parallel()
 	const size = maxBuffered + 1<<20
 	for name, test := range map[string]struct {
@@ -619,7 +619,7 @@ func TestF15TooLargeToKeep(t *testing.T) {
 }
 
 // An attempt that does not touch the body leaves it for the next.
-func TestF15TooLargeToKeepButUnread(t *testing.T) {
+func TestLargeBodyThatWasNotReadFailsOver(t *testing.T) {
 	const size = maxBuffered + 1
 	var count, read, closed atomic.Int64
 	tr := firstAndSecond(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -640,7 +640,7 @@ func TestF15TooLargeToKeepButUnread(t *testing.T) {
 
 // The beginning of a large body is held once, also where the model is to be
 // found in it.
-func TestF15NeverHeldTwice(t *testing.T) {
+func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
 	const size = maxBuffered + 1<<20
 	for _, target := range []string{"https://x" + chatPath, v1URL} {
 		var count, read, closed atomic.Int64
@@ -662,7 +662,7 @@ func TestF15NeverHeldTwice(t *testing.T) {
 	}
 }
 
-func TestF16NoFailoverAfterTheAnswerBegan(t *testing.T) {
+func TestNoFailoverAfterTheAnswerBegan(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
 		return io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenBody{err: io.ErrUnexpectedEOF}))
@@ -677,7 +677,7 @@ func TestF16NoFailoverAfterTheAnswerBegan(t *testing.T) {
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-func TestF17EndlessBody(t *testing.T) {
+func TestEndlessErrorBodyIsNotReadToItsEnd(t *testing.T) {
 	var read, closed atomic.Int64
 	n := newNet()
 	n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser {
@@ -691,7 +691,7 @@ func TestF17EndlessBody(t *testing.T) {
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-func TestF18StalledBody(t *testing.T) {
+func TestStalledErrorBodyFailsOverAfterASecond(t *testing.T) {
 	for _, code := range []int{400, 401, 404, 408, 409, 413, 422, 429, 500, 503} {
 		synctest.Test(t, func(t *testing.T) {
 			var closed atomic.Int64
@@ -709,7 +709,7 @@ func TestF18StalledBody(t *testing.T) {
 }
 
 // The caller still sees what came of the last answer, and that it was cut.
-func TestF18StalledBodyEverywhere(t *testing.T) {
+func TestStalledErrorBodyOfTheLastAnswerIsReturnedCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var closed atomic.Int64
 		n := newNet()
@@ -731,7 +731,7 @@ func TestF18StalledBodyEverywhere(t *testing.T) {
 	})
 }
 
-func TestF19EveryAnswerIsClosed(t *testing.T) {
+func TestEveryAnswerIsClosed(t *testing.T) {
 	t.Parallel()
 	var opened, closed atomic.Int64
 	n := newNet()
@@ -763,7 +763,7 @@ func TestF19EveryAnswerIsClosed(t *testing.T) {
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-func TestF20ErrorThenSuccess(t *testing.T) {
+func TestConnectionResetFailsOver(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), broken(errReset))
 	resp, _ := ask(t, firstAndSecond(t, n))
@@ -771,7 +771,7 @@ func TestF20ErrorThenSuccess(t *testing.T) {
 	require.Equal(t, 2, n.sends())
 }
 
-func TestF21ThrottledOneIsAskedAgain(t *testing.T) {
+func TestThrottledDeploymentIsAskedAgainWithinARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
@@ -782,7 +782,7 @@ func TestF21ThrottledOneIsAskedAgain(t *testing.T) {
 	})
 }
 
-func TestF21OnceMoreAndNotForEver(t *testing.T) {
+func TestThrottledDeploymentIsAskedAgainOnlyOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b"} {
@@ -794,7 +794,7 @@ func TestF21OnceMoreAndNotForEver(t *testing.T) {
 	})
 }
 
-func TestF22PoisonedRequest(t *testing.T) {
+func TestPoisonedRequestEjectsNobody(t *testing.T) {
 	for name, answer := range map[string]roundTripFunc{"500": status(500, `{"error":{"message":"poison"}}`), "reset": broken(errReset)} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
@@ -825,7 +825,7 @@ func TestF22PoisonedRequest(t *testing.T) {
 }
 
 // One forgiven 500 before does not make the poison stick.
-func TestF22PoisonAfterAForgivenFailure(t *testing.T) {
+func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 	for _, name := range []string{"a", "b", "c"} {
@@ -841,7 +841,7 @@ func TestF22PoisonAfterAForgivenFailure(t *testing.T) {
 	}
 }
 
-func TestF22MixedExhaustion(t *testing.T) {
+func TestServerErrorOutranksThrottleWhenAllFail(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(503, "real"))
 	n.on(host("b"), status(429, "{}", "Retry-After: 9"))
@@ -859,8 +859,8 @@ func TestF22MixedExhaustion(t *testing.T) {
 	require.Equal(t, "9", resp.Header.Get("Retry-After"))
 }
 
-// F23 and F24, with the 403 and 404 that are like them: out, and back by itself.
-func TestF23F24Misconfigured(t *testing.T) {
+// After a 401, and a 403 or 404 like it, a deployment is ejected until a probe succeeds.
+func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 	for _, test := range []struct {
 		reason string
 		answer roundTripFunc
@@ -901,7 +901,7 @@ func TestF23F24Misconfigured(t *testing.T) {
 	}
 }
 
-func TestF23MisconfiguredEverywhere(t *testing.T) {
+func TestLastAnswerIsReturnedWhenAllAreMisconfigured(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(401, wrongKey))
 	n.on(host("b"), status(404, noDeployment))
@@ -914,7 +914,7 @@ func TestF23MisconfiguredEverywhere(t *testing.T) {
 	require.Equal(t, 6, n.sends())
 }
 
-func TestF23OneProbeAtATime(t *testing.T) {
+func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(401, wrongKey))
@@ -955,7 +955,7 @@ func TestF23OneProbeAtATime(t *testing.T) {
 }
 
 // Many at the same moment, and not one after the other.
-func TestF23OneProbeUnderConcurrency(t *testing.T) {
+func TestConcurrentRequestsSendOneProbe(t *testing.T) {
 	for name, fault := range map[string]roundTripFunc{"deployment": status(401, wrongKey), "backend": broken(errRefused)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -977,7 +977,7 @@ func TestF23OneProbeUnderConcurrency(t *testing.T) {
 	}
 }
 
-func TestF25ThrottleIsNeutral(t *testing.T) {
+func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
@@ -992,7 +992,7 @@ func TestF25ThrottleIsNeutral(t *testing.T) {
 	})
 }
 
-func TestF26ProbeIsGivenBack(t *testing.T) {
+func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 	for name, fault := range map[string]roundTripFunc{"deployment": status(401, wrongKey), "backend": broken(errRefused)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -1015,7 +1015,7 @@ func TestF26ProbeIsGivenBack(t *testing.T) {
 }
 
 // The backend may be probed, the deployment not: the place at the backend is free again.
-func TestF26HalfTakenProbeIsGivenBack(t *testing.T) {
+func TestBackendProbeIsGivenBackWhenTheDeploymentIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := firstAndSecond(t, n)
@@ -1038,7 +1038,7 @@ func TestF26HalfTakenProbeIsGivenBack(t *testing.T) {
 	})
 }
 
-func TestF27SendsAreTheTransportsOwn(t *testing.T) {
+func TestAttemptsHeaderEqualsRequestsSent(t *testing.T) {
 	n := newNet()
 	for i, answer := range []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(errReset), status(408, "{}")} {
 		n.on(host(fmt.Sprint("b", i)), answer)
@@ -1052,7 +1052,7 @@ func TestF27SendsAreTheTransportsOwn(t *testing.T) {
 	require.Equal(t, "5", resp.Header.Get("X-Spillover-Attempts"))
 }
 
-func TestF28BackendWithoutTheModel(t *testing.T) {
+func TestBackendWithoutTheModelIsSkipped(t *testing.T) {
 	n := newNet()
 	resp, _ := ask(t, balance(t, n, azure("a", serves("other")), azure("b", priority(2), serves("m"))))
 	require.Equal(t, "b", servedBy(resp))
@@ -1303,7 +1303,7 @@ func TestBadTierAsLargeAsMaxAttempts(t *testing.T) {
 	}
 }
 
-// The goals of policy.md: one of four deployments is bad, and nobody notices.
+// One of four deployments is bad, and callers do not notice.
 func TestPersistentFault(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

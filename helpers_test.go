@@ -148,7 +148,7 @@ func configured(t testing.TB, cfg Config) *Transport {
 
 const chatPath = "/openai/deployments/m/chat/completions?api-version=2024-08-01-preview"
 
-// newChat is the request of behaviours.md, section 3.
+// newChat is a chat completion as an Azure SDK sends it.
 func newChat(t testing.TB, target string) *http.Request {
 	if strings.HasPrefix(target, "/") {
 		target = "https://foo.openai.azure.com" + target

@@ -62,9 +62,9 @@ func takes(after func() time.Duration, output int, answer roundTripFunc) roundTr
 	}
 }
 
-// S13: fast and slow. What is slow is found out by its good answers alone, is
+// One is fast and one slow. What is slow is found out by its good answers alone, is
 // asked when nobody else is left, and has its share back soon after it is well.
-func TestS13Slow(t *testing.T) {
+func TestSlowDeploymentIsFoundByItsLatency(t *testing.T) {
 	t.Parallel()
 	always := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 	stream := answers("text/event-stream", wholeChat)

@@ -39,17 +39,17 @@ func TestLedgerLacks(t *testing.T) {
 		tokens int64
 		lacks  bool
 	}{
-		"U5: twice the limit is used":       {filled(0, 1000, 2000), 1, true},
-		"U5: half of it":                    {filled(0, 1000, 500), 500, false},
-		"U5: too little is left":            {filled(0, 1000, 500), 501, true},
-		"U5: 10 requests of 6":              {filled(6, 0, make([]int64, 10)...), 1, true},
-		"U5: 5 of 6":                        {filled(6, 0, make([]int64, 5)...), 1, false},
-		"U11: 6 of 6":                       {filled(6, 0, make([]int64, 6)...), 1, true},
-		"U5: either is enough":              {filled(2, 1000, 1, 1), 1, true},
-		"U6: no limit":                      {filled(0, 0, 1e12), 1e12, false},
-		"U6: no limit of requests":          {filled(0, 1e6, make([]int64, 1000)...), 1, false},
-		"U12: 99.5 % are used":              {filled(0, 1000, 995), 5, false},
-		"U12: 199 of 200 requests":          {filled(200, 0, make([]int64, 199)...), 1, false},
+		"twice the limit is used":           {filled(0, 1000, 2000), 1, true},
+		"half of it":                        {filled(0, 1000, 500), 500, false},
+		"too little is left":                {filled(0, 1000, 500), 501, true},
+		"10 requests of 6":                  {filled(6, 0, make([]int64, 10)...), 1, true},
+		"5 of 6":                            {filled(6, 0, make([]int64, 5)...), 1, false},
+		"6 of 6":                            {filled(6, 0, make([]int64, 6)...), 1, true},
+		"either is enough":                  {filled(2, 1000, 1, 1), 1, true},
+		"no limit":                          {filled(0, 0, 1e12), 1e12, false},
+		"no limit of requests":              {filled(0, 1e6, make([]int64, 1000)...), 1, false},
+		"99.5 % are used":                   {filled(0, 1000, 995), 5, false},
+		"199 of 200 requests":               {filled(200, 0, make([]int64, 199)...), 1, false},
 		"more than the whole limit":         {filled(0, 1000), 5000, false},
 		"more than that, and others":        {filled(0, 1000, 1), 5000, true},
 		"more than that, and all was given": {filled(0, 1000, 0), 5000, false},
@@ -60,7 +60,7 @@ func TestLedgerLacks(t *testing.T) {
 	}
 }
 
-func TestU9LedgerWindow(t *testing.T) {
+func TestLedgerWindowBeginsWithItsFirstRequest(t *testing.T) {
 	l := filled(1, 1000)
 	begun := noon.Add(7 * time.Second) // by the first request, not by the clock
 	e, ok := l.reserve(begun, 1000, false)
@@ -96,7 +96,7 @@ func TestLedgerGivesBack(t *testing.T) {
 	require.True(t, ok, "all the same")
 }
 
-func TestU11Concurrently(t *testing.T) {
+func TestConcurrentReservationsFillTheLimitExactly(t *testing.T) {
 	l := filled(100, 0)
 	var all sync.WaitGroup
 	got := make([]bool, 1000)
@@ -179,8 +179,8 @@ func TestLedgerProperties(t *testing.T) {
 	})
 }
 
-// U13: a large max_tokens counts before the answer.
-func TestU13Estimate(t *testing.T) {
+// A large max_tokens counts before the answer.
+func TestEstimateIncludesMaxTokens(t *testing.T) {
 	for _, test := range []struct{ length, most, want int64 }{
 		{4000, 500, 1500}, {4000, 0, 1000 + usualOutput}, {0, 7, 7}, {-1, 100, 100}, {-1, 0, usualOutput}, {3, -5, usualOutput},
 		{math.MaxInt64, math.MaxInt32, math.MaxInt64/4 + math.MaxInt32},

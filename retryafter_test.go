@@ -66,7 +66,7 @@ func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *Transport {
 	})
 }
 
-func TestH(t *testing.T) {
+func TestRetryAfterIsReadFromHeadersAndMessage(t *testing.T) {
 	message := func(text string) string { return `{"error":{"message":"` + text + `","code":"429"}}` }
 	const digits = "9999999999999999999999999"
 	// A bubble's clock begins here.
@@ -74,67 +74,67 @@ func TestH(t *testing.T) {
 		return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).Add(d).Format(http.TimeFormat)
 	}
 	for _, c := range []struct {
-		id     string
+		name   string
 		header []string
 		body   string
 		want   time.Duration
 	}{
-		{"H1", nil, "", defaultWait},
-		{"H2", []string{"retry-after-ms: 1500"}, "", 1500 * time.Millisecond},
-		{"H3", []string{"retry-after-ms: 2000", "Retry-After: 30"}, "", 2 * time.Second},
-		{"H4", []string{"Retry-After: 5"}, "", 5 * time.Second},
-		{"H5", []string{"Retry-After: 1.5"}, "", 1500 * time.Millisecond},
-		{"H6", []string{"Retry-After: garbage"}, "", defaultWait},
-		{"H7", []string{"retry-after-ms: 999999999"}, "", longestWait},
-		{"H8 ms", []string{"retry-after-ms: -100"}, "", defaultWait},
-		{"H8 s", []string{"Retry-After: -5"}, "", defaultWait},
-		{"H9", []string{"retry-after-ms: 0"}, "", defaultWait}, // a zero falls through
-		{"H9 in another unit", []string{"retry-after-ms: 0.0", "Retry-After: 4"}, "", 4 * time.Second},
-		{"H10", []string{"Retry-After: 9999999999"}, "", longestWait},
-		{"H10 int64", []string{"Retry-After: 9223372036854775807"}, "", longestWait},
-		{"H10 25 digits", []string{"Retry-After: " + digits}, "", longestWait},
-		{"H10 400 digits", []string{"Retry-After: " + strings.Repeat("9", 400)}, "", longestWait},
-		{"H11", []string{"retry-after-ms: 9999999999999999"}, "", longestWait},
-		{"H11 25 digits", []string{"retry-after-ms: " + digits}, "", longestWait},
-		{"H12 s", []string{"Retry-After: -" + digits}, "", defaultWait},
-		{"H12 ms", []string{"retry-after-ms: -" + digits}, "", defaultWait},
-		{"H12 words", []string{"retry-after-ms: NaN", "Retry-After: Inf", "x-ms-retry-after-ms: 0x10"}, "", defaultWait},
-		{"H13", []string{"Retry-After: 60"}, "", longestWait},
-		{"H13 more", []string{"Retry-After: 61"}, "", longestWait},
-		{"H14 past", []string{"Retry-After: " + date(-24*time.Hour)}, "", defaultWait},
-		{"H14 soon", []string{"Retry-After: " + date(10*time.Second)}, "", 10 * time.Second},
-		{"H14 far", []string{"Retry-After: " + date(24*time.Hour)}, "", longestWait},
-		{"H14 by its sender's clock", []string{"Retry-After: " + date(90*time.Second), "Date: " + date(60*time.Second)}, "", 30 * time.Second},
-		{"H14 RFC 850", []string{"Retry-After: Saturday, 01-Jan-00 00:00:20 GMT"}, "", 20 * time.Second},
-		{"H14 asctime", []string{"Retry-After: Sat Jan  1 00:00:20 2000"}, "", 20 * time.Second},
-		{"H15", []string{"Retry-After: 86400"}, "", longestWait},
-		{"H16", []string{"x-ratelimit-reset-requests: 1s"}, "", time.Second},
-		{"H17", []string{"x-ratelimit-reset-tokens: 6m0s"}, "", longestWait},
-		{"H18", []string{"x-ratelimit-reset-requests: 12ms"}, "", 12 * time.Millisecond},
-		{"H19", []string{"x-ratelimit-reset-tokens: 33"}, "", 33 * time.Second},
-		{"H19 beyond its renewal", []string{"x-ratelimit-reset-tokens: 33", "x-ratelimit-renewalperiod-tokens: 10"}, "", 10 * time.Second},
-		{"H20", []string{"x-ratelimit-reset-requests: 7", "x-ratelimit-reset-tokens: 33", "x-ratelimit-remaining-requests: 5", "x-ratelimit-remaining-tokens: 0"}, "", 33 * time.Second},
-		{"H21", []string{"x-ratelimit-reset-requests: 7", "x-ratelimit-reset-tokens: 33", "x-ratelimit-remaining-requests: 0", "x-ratelimit-remaining-tokens: 100"}, "", 7 * time.Second},
-		{"H22", []string{"x-ratelimit-limit-tokens: -1", "x-ratelimit-remaining-tokens: -1", "x-ratelimit-reset-tokens: 0"}, "", defaultWait},
-		{"H22 with a time", []string{"x-ratelimit-limit-tokens: -1", "x-ratelimit-remaining-tokens: -1", "x-ratelimit-reset-tokens: 59"}, "", defaultWait},
-		{"H23", []string{"x-rate-limit-reset-tokens: 55"}, "", 55 * time.Second},
-		{"H24", nil, message("You are over the limit. Please retry after 45 seconds."), 45 * time.Second},
-		{"H24 behind a header", []string{"Retry-After: 3"}, message("Please retry after 45 seconds."), 3 * time.Second},
-		{"H25", nil, message("Rate limit is exceeded. Try again in 50 seconds."), 50 * time.Second},
-		{"H25 ms", nil, message("Please try again in 44ms."), 44 * time.Millisecond},
-		{"H25 s", nil, message("Please try again in 18.642s."), 18642 * time.Millisecond},
-		{"H25 min and s", nil, message("Please try again in 1m2.5s."), longestWait},
-		{"H25 words", nil, message("Please wait 1 minute before retrying."), longestWait},
-		{"H25 no time", nil, message("You can retry your request. See https://aka.ms/45s"), defaultWait},
-		{"H25 too long", nil, message("try again in " + digits + " hours"), longestWait},
-		{"H30 spaces", []string{"Retry-After:   7  "}, "", 7 * time.Second},
-		{"H30 two values", []string{"Retry-After: soon", "Retry-After: 8"}, "", 8 * time.Second},
-		{"H30 joined", []string{"Retry-After: 5, 30"}, "", 30 * time.Second},
-		{"H35", []string{"Retry-After: 0"}, "", defaultWait}, // a zero is unusable
-		{"H38", []string{"Retry-After: 1", "Retry-After-Ms: 0"}, "", time.Second},
+		{"no header", nil, "", defaultWait},
+		{"retry-after-ms", []string{"retry-after-ms: 1500"}, "", 1500 * time.Millisecond},
+		{"retry-after-ms comes before Retry-After", []string{"retry-after-ms: 2000", "Retry-After: 30"}, "", 2 * time.Second},
+		{"seconds", []string{"Retry-After: 5"}, "", 5 * time.Second},
+		{"fraction of a second", []string{"Retry-After: 1.5"}, "", 1500 * time.Millisecond},
+		{"no number", []string{"Retry-After: garbage"}, "", defaultWait},
+		{"milliseconds beyond the maximum", []string{"retry-after-ms: 999999999"}, "", longestWait},
+		{"negative milliseconds", []string{"retry-after-ms: -100"}, "", defaultWait},
+		{"negative seconds", []string{"Retry-After: -5"}, "", defaultWait},
+		{"zero milliseconds", []string{"retry-after-ms: 0"}, "", defaultWait}, // a zero falls through
+		{"zero milliseconds and positive seconds", []string{"retry-after-ms: 0.0", "Retry-After: 4"}, "", 4 * time.Second},
+		{"seconds beyond the maximum", []string{"Retry-After: 9999999999"}, "", longestWait},
+		{"seconds, largest int64", []string{"Retry-After: 9223372036854775807"}, "", longestWait},
+		{"seconds, 25 digits", []string{"Retry-After: " + digits}, "", longestWait},
+		{"seconds, 400 digits", []string{"Retry-After: " + strings.Repeat("9", 400)}, "", longestWait},
+		{"milliseconds, 16 digits", []string{"retry-after-ms: 9999999999999999"}, "", longestWait},
+		{"milliseconds, 25 digits", []string{"retry-after-ms: " + digits}, "", longestWait},
+		{"negative seconds, 25 digits", []string{"Retry-After: -" + digits}, "", defaultWait},
+		{"negative milliseconds, 25 digits", []string{"retry-after-ms: -" + digits}, "", defaultWait},
+		{"NaN, Inf and hexadecimal", []string{"retry-after-ms: NaN", "Retry-After: Inf", "x-ms-retry-after-ms: 0x10"}, "", defaultWait},
+		{"exactly the maximum", []string{"Retry-After: 60"}, "", longestWait},
+		{"a second beyond the maximum", []string{"Retry-After: 61"}, "", longestWait},
+		{"past date", []string{"Retry-After: " + date(-24*time.Hour)}, "", defaultWait},
+		{"date", []string{"Retry-After: " + date(10*time.Second)}, "", 10 * time.Second},
+		{"date beyond the maximum", []string{"Retry-After: " + date(24*time.Hour)}, "", longestWait},
+		{"date by the sender's clock", []string{"Retry-After: " + date(90*time.Second), "Date: " + date(60*time.Second)}, "", 30 * time.Second},
+		{"date of RFC 850", []string{"Retry-After: Saturday, 01-Jan-00 00:00:20 GMT"}, "", 20 * time.Second},
+		{"date of asctime", []string{"Retry-After: Sat Jan  1 00:00:20 2000"}, "", 20 * time.Second},
+		{"a day", []string{"Retry-After: 86400"}, "", longestWait},
+		{"reset of requests", []string{"x-ratelimit-reset-requests: 1s"}, "", time.Second},
+		{"reset of tokens beyond the maximum", []string{"x-ratelimit-reset-tokens: 6m0s"}, "", longestWait},
+		{"reset in milliseconds", []string{"x-ratelimit-reset-requests: 12ms"}, "", 12 * time.Millisecond},
+		{"reset without a unit", []string{"x-ratelimit-reset-tokens: 33"}, "", 33 * time.Second},
+		{"reset beyond the renewal period", []string{"x-ratelimit-reset-tokens: 33", "x-ratelimit-renewalperiod-tokens: 10"}, "", 10 * time.Second},
+		{"reset of exhausted tokens", []string{"x-ratelimit-reset-requests: 7", "x-ratelimit-reset-tokens: 33", "x-ratelimit-remaining-requests: 5", "x-ratelimit-remaining-tokens: 0"}, "", 33 * time.Second},
+		{"reset of exhausted requests", []string{"x-ratelimit-reset-requests: 7", "x-ratelimit-reset-tokens: 33", "x-ratelimit-remaining-requests: 0", "x-ratelimit-remaining-tokens: 100"}, "", 7 * time.Second},
+		{"limit of -1", []string{"x-ratelimit-limit-tokens: -1", "x-ratelimit-remaining-tokens: -1", "x-ratelimit-reset-tokens: 0"}, "", defaultWait},
+		{"limit of -1 with a reset", []string{"x-ratelimit-limit-tokens: -1", "x-ratelimit-remaining-tokens: -1", "x-ratelimit-reset-tokens: 59"}, "", defaultWait},
+		{"reset in another spelling", []string{"x-rate-limit-reset-tokens: 55"}, "", 55 * time.Second},
+		{"message of Azure", nil, message("You are over the limit. Please retry after 45 seconds."), 45 * time.Second},
+		{"header comes before the message", []string{"Retry-After: 3"}, message("Please retry after 45 seconds."), 3 * time.Second},
+		{"message of API Management", nil, message("Rate limit is exceeded. Try again in 50 seconds."), 50 * time.Second},
+		{"message in milliseconds", nil, message("Please try again in 44ms."), 44 * time.Millisecond},
+		{"message in fractions of a second", nil, message("Please try again in 18.642s."), 18642 * time.Millisecond},
+		{"message in minutes and seconds", nil, message("Please try again in 1m2.5s."), longestWait},
+		{"message in words", nil, message("Please wait 1 minute before retrying."), longestWait},
+		{"message without a time", nil, message("You can retry your request. See https://aka.ms/45s"), defaultWait},
+		{"message beyond the maximum", nil, message("try again in " + digits + " hours"), longestWait},
+		{"spaces", []string{"Retry-After:   7  "}, "", 7 * time.Second},
+		{"two headers", []string{"Retry-After: soon", "Retry-After: 8"}, "", 8 * time.Second},
+		{"two values in a header", []string{"Retry-After: 5, 30"}, "", 30 * time.Second},
+		{"zero seconds", []string{"Retry-After: 0"}, "", defaultWait}, // a zero is unusable
+		{"zero milliseconds behind positive seconds", []string{"Retry-After: 1", "Retry-After-Ms: 0"}, "", time.Second},
 		{"second choice", []string{"x-ms-retry-after-ms: 2500", "Retry-After: 3"}, "", 2500 * time.Millisecond},
 	} {
-		t.Run(c.id, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				tr := spilling(t, n, status(429, c.body, c.header...), status(200, "{}"))
@@ -154,20 +154,20 @@ func TestH(t *testing.T) {
 	}
 }
 
-func TestH25MinutesBelowTheMaximum(t *testing.T) {
+func TestMessageTimesInMinutesAndHoursAreRead(t *testing.T) {
 	require.Equal(t, 62500*time.Millisecond, prose([]byte("Please try again in 1m2.5s.")))
 	require.Equal(t, time.Hour+2*time.Minute, prose([]byte("retry after 1 hour 2 minutes")))
 }
 
-func TestH26H27(t *testing.T) {
-	for id, c := range map[string]struct {
+func TestLaterOfTwoThrottleTimesCounts(t *testing.T) {
+	for name, c := range map[string]struct {
 		early, late string
 		want        time.Duration // after 3 s
 	}{
-		"H26": {"30", "5", 27 * time.Second},
-		"H27": {"5", "30", 29 * time.Second},
+		"a shorter time after a longer": {"30", "5", 27 * time.Second},
+		"a longer time after a shorter": {"5", "30", 29 * time.Second},
 	} {
-		t.Run(id, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				slow := func(req *http.Request) (*http.Response, error) {
 					time.Sleep(2 * time.Second)
@@ -189,7 +189,7 @@ func TestH26H27(t *testing.T) {
 	}
 }
 
-func TestH28(t *testing.T) {
+func TestServerErrorWithRetryAfterThrottles(t *testing.T) {
 	for _, code := range []int{500, 502, 503, 504, 529} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := spilling(t, newNet(), status(code, "", "Retry-After: 20"))
@@ -200,7 +200,7 @@ func TestH28(t *testing.T) {
 	}
 }
 
-func TestH29(t *testing.T) {
+func TestServerErrorWithoutRetryAfterIsForgivenOnce(t *testing.T) {
 	for _, code := range []int{500, 502, 503, 504, 529} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := spilling(t, newNet(), status(code, ""))
@@ -214,7 +214,7 @@ func TestH29(t *testing.T) {
 }
 
 // A reset tells when a limit is full again: of anything but a 429 it says nothing.
-func TestH29ResetOfAnotherStatus(t *testing.T) {
+func TestResetHeaderOfAServerErrorIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := spilling(t, newNet(), status(503, `{"error":{"message":"Please retry after 45 seconds."}}`, "x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 33s"))
 		ask(t, tr)
@@ -222,7 +222,7 @@ func TestH29ResetOfAnotherStatus(t *testing.T) {
 	})
 }
 
-func TestH30NameCase(t *testing.T) {
+func TestRetryAfterHeaderNameIsCaseInsensitive(t *testing.T) {
 	for _, name := range []string{"RETRY-AFTER-MS", "retry-after-ms", "rEtRy-aFtEr-mS"} {
 		synctest.Test(t, func(t *testing.T) {
 			tr := spilling(t, newNet(), byHand(429, http.Header{name: {" 700 "}}, ""))
@@ -232,7 +232,7 @@ func TestH30NameCase(t *testing.T) {
 	}
 }
 
-func TestH32(t *testing.T) {
+func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "", "Retry-After: 5"), status(200, "{}"))
@@ -257,7 +257,7 @@ func TestH32(t *testing.T) {
 	})
 }
 
-func TestH33(t *testing.T) {
+func TestThrottleIsNeverShortened(t *testing.T) {
 	now := time.Now()
 	var mark throttle
 	mark.mark(now, 30*time.Second, 0, "first")
@@ -270,7 +270,7 @@ func TestH33(t *testing.T) {
 
 // The wall clock may be put back. A time that is compared by the monotonic one
 // carries that reading, which Round(0) takes away.
-func TestH34(t *testing.T) {
+func TestThrottleEndIsOnTheMonotonicClock(t *testing.T) {
 	tr := spilling(t, newNet(), status(429, "", "Retry-After: 20"))
 	ask(t, tr)
 	until := at(t, tr, "a").Until
@@ -278,7 +278,7 @@ func TestH34(t *testing.T) {
 	require.False(t, tr.table().find("m").tiers[0].members[0].open(time.Now()))
 }
 
-func TestH36(t *testing.T) {
+func TestLoadIsSharedAgainAfterAThrottleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, "{}"))
@@ -295,7 +295,7 @@ func TestH36(t *testing.T) {
 	})
 }
 
-// A capture is one of the answers seen in the wild, and what it means.
+// A capture is an answer of a real service, and what it means.
 type capture struct {
 	ID      string
 	Status  int
@@ -335,7 +335,7 @@ func (c capture) streamed() string {
 	return "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: error\ndata: " + string(data) + "\n\n"
 }
 
-func TestCorpus(t *testing.T) {
+func TestCapturedAnswersAreClassified(t *testing.T) {
 	t.Parallel()
 	const unknown, most = 12345 * time.Second, 1000 * time.Hour
 	for _, c := range captures(t) {

@@ -156,7 +156,7 @@ func TestOtherPaths(t *testing.T) {
 	}
 }
 
-func TestR1R14(t *testing.T) {
+func TestBasePathAndQueryAreKept(t *testing.T) {
 	const query = "?a=1&api-version=2024-08-01-preview&b=%20+%2f&&c"
 	for _, base := range []string{
 		"https://h.example/ai", "https://h.example/ai/", "h.example/ai", "h.example/ai/", "https://h.example//ai//",
@@ -173,7 +173,7 @@ func TestR1R14(t *testing.T) {
 }
 
 // Failing over starts from the caller's own path, not from the last attempt's.
-func TestR1Failover(t *testing.T) {
+func TestFailoverStartsFromTheCallersPath(t *testing.T) {
 	n := newNet()
 	for _, h := range []string{"a", "b", "c"} {
 		n.on(h, status(429, "", "Retry-After: 1"))
@@ -188,7 +188,7 @@ func TestR1Failover(t *testing.T) {
 	}, paths)
 }
 
-func TestR2(t *testing.T) {
+func TestEscapedDeploymentInThePathIsKept(t *testing.T) {
 	for _, segment := range []string{"my%20dep%2Fft:1", "my%20dep%2fft%3A1", "m%C3%BC", "a+b", "%25", "a!b*(c)", "chat", "v1", "openai", "deployments", "%6d", "a;b=c", "a@b"} {
 		for _, base := range []string{"https://h", "https://h/ai", "https://h/a%2Fi"} {
 			got := arrives(t, to(base, Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/"+segment+"/chat/completions", "{}")
@@ -198,7 +198,7 @@ func TestR2(t *testing.T) {
 }
 
 // A name is a name, whatever it looks like.
-func TestR3(t *testing.T) {
+func TestDeploymentNamesAreEscapedInPathsAndBodies(t *testing.T) {
 	for name, segment := range map[string]string{
 		"m-east":       "m-east",
 		"chat":         "chat",
@@ -229,7 +229,7 @@ func TestR3(t *testing.T) {
 	}
 }
 
-func TestR3ModelsOfCallersPath(t *testing.T) {
+func TestModelIsReadFromTheCallersPath(t *testing.T) {
 	for path, model := range map[string]string{
 		"/openai/deployments/chat/chat/completions":          "chat",
 		"/openai/deployments/v1/chat/completions":            "v1",
@@ -246,7 +246,7 @@ func TestR3ModelsOfCallersPath(t *testing.T) {
 }
 
 // A caller's model must not lead elsewhere on the host than to a deployment.
-func TestR3DotsAreNoPath(t *testing.T) {
+func TestDotsInAModelDoNotChangeThePath(t *testing.T) {
 	for _, name := range []string{".", ".."} {
 		n := newNet()
 		tr := balance(t, n, to("https://h", Azure, "", apiVersion("1")))
@@ -260,7 +260,7 @@ func TestR3DotsAreNoPath(t *testing.T) {
 }
 
 // Every byte of a body but its model is the caller's.
-func TestR4(t *testing.T) {
+func TestOnlyTheModelOfABodyIsReplaced(t *testing.T) {
 	long := strings.Repeat("all work and no play ", 5000)
 	for name, c := range map[string]struct{ in, want string }{
 		"first":           {`{"model":"m", "messages":[]}`, `{"model":"m-east", "messages":[]}`},
@@ -297,7 +297,7 @@ func TestR4(t *testing.T) {
 
 // A classic caller names the model in the path alone, or has something else in
 // the body, which classic Azure does not look at. Other dialects do.
-func TestR4FromPath(t *testing.T) {
+func TestModelFromThePathIsWrittenIntoTheBody(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"messages":[]}`:               `{"model":"m-east","messages":[]}`,
 		`{}`:                            `{"model":"m-east"}`,
@@ -338,7 +338,7 @@ func bodiesOf(t testing.TB, answers ...roundTripFunc) (base roundTripFunc, seen 
 	}, seen
 }
 
-func TestR4Failover(t *testing.T) {
+func TestModelIsReplacedInEachAttempt(t *testing.T) {
 	full := status(429, "", "Retry-After: 1")
 	for _, kind := range []string{"with GetBody", "with one reader for all", "without"} {
 		t.Run(kind, func(t *testing.T) {
@@ -368,7 +368,7 @@ func TestR4Failover(t *testing.T) {
 }
 
 // What is no plain JSON is sent as it is, its model unread.
-func TestR4OpaqueBodies(t *testing.T) {
+func TestOpaqueBodiesAreSentUnchanged(t *testing.T) {
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, err := w.Write([]byte(`{"model":"m"}`))
@@ -407,7 +407,7 @@ func TestR4OpaqueBodies(t *testing.T) {
 	require.Equal(t, form.String(), got.body)
 }
 
-func TestR4GetBodyFails(t *testing.T) {
+func TestGetBodyErrorEndsTheFailover(t *testing.T) {
 	gone := errors.New("gone")
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
@@ -418,7 +418,7 @@ func TestR4GetBodyFails(t *testing.T) {
 	require.Equal(t, 1, n.sends())
 }
 
-func TestR5(t *testing.T) {
+func TestAPIVersionIsRewrittenForEachDialect(t *testing.T) {
 	const own = "2025-04-01"
 	for _, c := range []struct {
 		in   Dialect
@@ -451,7 +451,7 @@ func TestR5(t *testing.T) {
 	}
 }
 
-func TestR6R7(t *testing.T) {
+func TestHostAndEscapedPathReachTheServer(t *testing.T) {
 	var hosts []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		hosts = append(hosts, req.Host+req.RequestURI)
@@ -478,7 +478,7 @@ func credentials(h http.Header) http.Header {
 	return out
 }
 
-func TestR8R10(t *testing.T) {
+func TestCredentialHeadersFollowTheDialect(t *testing.T) {
 	key := func(k string) func(*Backend) { return func(b *Backend) { b.APIKey = k } }
 	token := func(b *Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return "entra", nil }
@@ -516,7 +516,7 @@ func TestR8R10(t *testing.T) {
 }
 
 // A header without a value is legal: it takes a default of net/http's out.
-func TestR8HeaderWithoutValue(t *testing.T) {
+func TestHeaderWithoutValueDoesNotPanic(t *testing.T) {
 	for _, name := range []string{"Authorization", "Api-Key", "api-key", "User-Agent"} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
@@ -531,7 +531,7 @@ func TestR8HeaderWithoutValue(t *testing.T) {
 }
 
 // No attempt gets what was another's.
-func TestR8Failover(t *testing.T) {
+func TestEachAttemptHasItsOwnCredential(t *testing.T) {
 	full := status(429, "", "Retry-After: 1")
 	n := newNet()
 	backends := []Backend{
@@ -583,7 +583,7 @@ func TestHeadersAreCopies(t *testing.T) {
 	require.Len(t, got, 2)
 }
 
-func TestR9(t *testing.T) {
+func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 	calls := 0
 	bad := errors.New("no identity")
 	tokens := []func() (string, error){
@@ -629,7 +629,7 @@ func TestR9(t *testing.T) {
 	require.EqualError(t, err, "spillover: no answer for m: a: token: no identity")
 }
 
-func TestR9CallerLeavesForTheToken(t *testing.T) {
+func TestCancellationDuringTheTokenIsNeutral(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	tr := balance(t, newNet(), azure("a", func(b *Backend) {
 		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) {
@@ -642,7 +642,7 @@ func TestR9CallerLeavesForTheToken(t *testing.T) {
 	require.True(t, at(t, tr, "a").Available)
 }
 
-func TestR11(t *testing.T) {
+func TestRequestIsUnchangedAfterFailoverAcrossDialects(t *testing.T) {
 	full := status(429, "", "Retry-After: 1")
 	n := newNet()
 	n.on("a", full)
@@ -663,7 +663,7 @@ func TestR11(t *testing.T) {
 	}
 }
 
-func TestR12(t *testing.T) {
+func TestErrorsAndAnswersContainNoSecrets(t *testing.T) {
 	const caller, key, entra, query = "SECRET-caller", "SECRET-key", "SECRET-token", "SECRET-query"
 	const text = `{"error":{"message":"Incorrect API key","code":"invalid_api_key"}}`
 	token := func(b *Backend) {
@@ -689,7 +689,7 @@ func TestR12(t *testing.T) {
 	}
 }
 
-func TestR12Configuration(t *testing.T) {
+func TestConfigErrorsContainNoSecrets(t *testing.T) {
 	b := azure("a", func(b *Backend) {
 		b.APIKey, b.URL = "SECRET key\n", "https://user:SECRET@h/?code=SECRET#SECRET"
 		b.Token = func(context.Context) (string, error) { return "SECRET", nil }
@@ -704,7 +704,7 @@ func TestR12Configuration(t *testing.T) {
 }
 
 // A program that logs its client or its configuration must not log its keys.
-func TestR12String(t *testing.T) {
+func TestStringFormsContainNoSecrets(t *testing.T) {
 	b := azure("a", func(b *Backend) { b.APIKey = "SECRET" })
 	withUser := b
 	withUser.URL = "https://me:SECRET@h/?code=SECRET"
@@ -720,14 +720,14 @@ func TestR12String(t *testing.T) {
 	require.Equal(t, "spillover.Transport(a)", tr.String())
 }
 
-func TestR16(t *testing.T) {
+func TestSpilloverHeadersOfTheServiceAreReplaced(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "", "Retry-After: 1"))
 	n.on(host("b"), status(200, "{}", "x-spillover-backend: inner", "X-Spillover-Attempts: 7", "X-Ratelimit-Remaining-Tokens: 5"))
 	resp, _ := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
 	require.Equal(t, []string{"b"}, resp.Header["X-Spillover-Backend"])
 	require.Equal(t, []string{"2"}, resp.Header["X-Spillover-Attempts"])
-	require.Equal(t, "5", resp.Header.Get("X-Ratelimit-Remaining-Tokens"), "R15: what one backend has left is told as it is")
+	require.Equal(t, "5", resp.Header.Get("X-Ratelimit-Remaining-Tokens"), "what one backend has left is passed on as it is")
 
 	n.on(host("b"), status(400, `"mine"`))
 	tr := balance(t, n, azure("b"))

@@ -244,9 +244,9 @@ func TestGaugeSpills(t *testing.T) {
 	require.False(t, g.spills(noon.Add(fullFresh+1), 0), "too old")
 }
 
-// S12: with 5000 tokens left and 1000, after both were seen once. (The requests
-// that remain are not compared: in the laboratory that changes nothing.)
-func TestS12Room(t *testing.T) {
+// One has 5000 tokens left and one 1000, and both have been seen once. (The
+// requests that remain are not compared: in benchmarks/lab that changes nothing.)
+func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		a, b     int // tokens that remain of 10000
@@ -285,8 +285,8 @@ func TestS12Room(t *testing.T) {
 	}
 }
 
-// S6: one whose counter begins anew catches up with the others.
-func TestS6CatchesUp(t *testing.T) {
+// One whose counter begins anew catches up with the others.
+func TestDeploymentWhoseWindowRestartsCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		const limit = 200 * 264

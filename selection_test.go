@@ -98,7 +98,7 @@ func inTurn(t testing.TB, tr *Transport, requests int, between time.Duration) {
 	all.Wait()
 }
 
-func TestS1PriorityIsAPromise(t *testing.T) {
+func TestLowerTierIsUnusedWhileTheFirstIsOpen(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("first"), azure("second", priority(2), weight(100)))
 	for range 1000 {
@@ -108,7 +108,7 @@ func TestS1PriorityIsAPromise(t *testing.T) {
 	require.Zero(t, n.sends(host("second")))
 }
 
-func TestS2SecondTierShares(t *testing.T) {
+func TestSecondTierSharesTheLoadOfAThrottledFirst(t *testing.T) {
 	n := newNet()
 	n.on(host("first"), status(429, "{}", "Retry-After: 60"))
 	tr := seeded(balance(t, n, azure("first"), azure("a", priority(2)), azure("b", priority(2))))
@@ -121,7 +121,7 @@ func TestS2SecondTierShares(t *testing.T) {
 	require.InDelta(t, 500, n.sends(host("b")), 100)
 }
 
-func TestS3FirstTierComesBack(t *testing.T) {
+func TestFirstTierIsUsedAgainWhenItsThrottleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
@@ -138,7 +138,7 @@ func TestS3FirstTierComesBack(t *testing.T) {
 
 // The success of a request that was sent before the throttle began is older
 // than the service's word.
-func TestS3OlderSuccessLiftsNothing(t *testing.T) {
+func TestOlderSuccessDoesNotLiftAThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), slow(2*time.Second, status(200, "{}")), status(429, "{}", "Retry-After: 10"), status(200, "{}"))
@@ -158,7 +158,7 @@ func TestS3OlderSuccessLiftsNothing(t *testing.T) {
 	})
 }
 
-func TestS4LoadIsDistributed(t *testing.T) {
+func TestLoadIsDistributedEvenly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		names := []string{"oai-eastus", "oai-southcentralus", "oai-westus"}
@@ -174,7 +174,7 @@ func TestS4LoadIsDistributed(t *testing.T) {
 	})
 }
 
-func TestS5DownGetsNothing(t *testing.T) {
+func TestThrottledDeploymentGetsNoLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b", "down"} {
@@ -189,7 +189,7 @@ func TestS5DownGetsNothing(t *testing.T) {
 	})
 }
 
-func TestS7DownOneByOne(t *testing.T) {
+func TestRequestIsRefusedAfterTheLastDeploymentIsThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
@@ -207,7 +207,7 @@ func TestS7DownOneByOne(t *testing.T) {
 	})
 }
 
-func TestS7FailedOneByOne(t *testing.T) {
+func TestRequestIsServedWhenAllAreEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
@@ -231,7 +231,7 @@ func (c *counter) Select(candidates []Candidate) int {
 	return c.take
 }
 
-func TestS8SingleDeployment(t *testing.T) {
+func TestSingleDeploymentNeedsNoSelector(t *testing.T) {
 	n, s := newNet(), &counter{}
 	tr := configured(t, Config{Base: n, Backends: []Backend{azure("only")}, Selector: s})
 	for range 10 {
@@ -242,7 +242,7 @@ func TestS8SingleDeployment(t *testing.T) {
 	require.Empty(t, s.calls, "there is nothing to select")
 }
 
-func TestS9Selector(t *testing.T) {
+func TestSelectorChoosesAmongTheOpenDeployments(t *testing.T) {
 	n, s := newNet(), &counter{take: 1}
 	for _, name := range []string{"a", "b", "c"} {
 		n.on(host(name), status(429, "{}"))
@@ -276,7 +276,7 @@ func (n *fakeNet) order() (hosts []string) {
 	return hosts
 }
 
-func TestS9SelectorOutOfRange(t *testing.T) {
+func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
 	for _, index := range []int{-1, 2, 1 << 40} {
 		n := newNet()
 		s := &counter{take: index}
@@ -291,7 +291,7 @@ func TestS9SelectorOutOfRange(t *testing.T) {
 	}
 }
 
-func TestS9SelectorSeesInFlight(t *testing.T) {
+func TestSelectorSeesRequestsInFlight(t *testing.T) {
 	s := &counter{}
 	tr := configured(t, Config{Base: newNet(), Backends: []Backend{azure("a"), azure("b")}, Selector: s})
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -301,7 +301,7 @@ func TestS9SelectorSeesInFlight(t *testing.T) {
 	resp.Body.Close()
 }
 
-func TestS10LessLoaded(t *testing.T) {
+func TestLessLoadedDeploymentIsChosen(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
 	deploymentOf(t, tr, "a").inFlight.Store(9)
 	deploymentOf(t, tr, "b").inFlight.Store(1)
@@ -312,7 +312,7 @@ func TestS10LessLoaded(t *testing.T) {
 }
 
 // Two different ones are drawn, so the busiest of any number is never taken.
-func TestS11NeverComparedWithItself(t *testing.T) {
+func TestDeploymentIsNeverComparedWithItself(t *testing.T) {
 	for n := 2; n <= 5; n++ {
 		backends := []Backend{azure("busy", weight(1000))} // drawn first nearly always
 		for i := 1; i < n; i++ {
@@ -327,7 +327,7 @@ func TestS11NeverComparedWithItself(t *testing.T) {
 	}
 }
 
-func TestS14Weights(t *testing.T) {
+func TestLoadFollowsTheWeights(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ a, b, percent int }{{80, 20, 80}, {50, 50, 50}, {1, 0, 50}, {1, 99, 1}} {
 		n := newNet()
@@ -340,7 +340,7 @@ func TestS14Weights(t *testing.T) {
 	}
 }
 
-func TestS15SlowOneGetsLess(t *testing.T) {
+func TestSlowDeploymentGetsLessLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b"} {
@@ -354,7 +354,7 @@ func TestS15SlowOneGetsLess(t *testing.T) {
 	})
 }
 
-func TestS16ModelsAreThrottledOneByOne(t *testing.T) {
+func TestThrottleClosesOneModelOfABackend(t *testing.T) {
 	twice := []Backend{azure("x", serves("m")), azure("y", serves("other"))}
 	twice[1].URL, twice[1].APIKey = twice[0].URL, twice[0].APIKey
 	for name, backends := range map[string][]Backend{
@@ -381,7 +381,7 @@ func TestS16ModelsAreThrottledOneByOne(t *testing.T) {
 	}
 }
 
-func TestS17ModelServedBySome(t *testing.T) {
+func TestOnlyBackendsThatServeTheModelAreAsked(t *testing.T) {
 	n := newNet()
 	var backends []Backend
 	for i := 1; i <= 5; i++ {
@@ -405,7 +405,7 @@ func TestS17ModelServedBySome(t *testing.T) {
 	require.Equal(t, 4, n.sends(), "nothing is sent")
 }
 
-func TestS18AzureAndOpenAI(t *testing.T) {
+func TestAzureFailsOverToOpenAI(t *testing.T) {
 	n := newNet()
 	openAI := Backend{Name: "openai", URL: "https://api.openai.com/v1", APIKey: "key-openai"}
 	tr := balance(t, n, azure("azure"), openAI)
@@ -434,7 +434,7 @@ func TestS18AzureAndOpenAI(t *testing.T) {
 	}
 }
 
-func TestS19InFlight(t *testing.T) {
+func TestInFlightCountsUntilTheBodyIsRead(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
 	b := deploymentOf(t, tr, "b")
 	coolFor(b, time.Hour)
@@ -457,7 +457,7 @@ func TestS19InFlight(t *testing.T) {
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-func TestS20PriorityOrder(t *testing.T) {
+func TestBackendsAreAskedInOrderOfPriority(t *testing.T) {
 	n := newNet()
 	for _, name := range []string{"three", "one", "two"} {
 		n.on(host(name), status(500, "{}"))

@@ -142,7 +142,7 @@ func TestSessionGoesHome(t *testing.T) {
 	}
 }
 
-func TestN1Sticky(t *testing.T) {
+func TestSessionStaysWithItsHomeBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := three(t, newNet())
 		by := func() string { resp, _ := send(t, tr, sessionOf(t, "x")); return servedBy(resp) }
@@ -159,8 +159,8 @@ func TestN1Sticky(t *testing.T) {
 	})
 }
 
-// N2: the backend of a session lacks a model.
-func TestN2MissingModel(t *testing.T) {
+// The backend of a session lacks a model.
+func TestSessionHomeWithoutTheModelIsReplaced(t *testing.T) {
 	tr := balance(t, newNet(), azure("a", serves("m", "n")), azure("b", serves("m")), azure("c", serves("m", "n")))
 	other := strings.Replace(chatPath, "/m/", "/n/", 1)
 	for i := range 100 {
@@ -174,7 +174,7 @@ func TestN2MissingModel(t *testing.T) {
 	}
 }
 
-func TestN3Distribution(t *testing.T) {
+func TestSessionsAreDistributedEvenly(t *testing.T) {
 	n := newNet()
 	tr := three(t, n)
 	used := map[string]map[string]bool{}
@@ -201,8 +201,8 @@ func TestN3Distribution(t *testing.T) {
 	}
 }
 
-// N4: when one alone is left all sessions are there, and go home afterwards.
-func TestN4OneIsLeft(t *testing.T) {
+// When one alone is left all sessions are there, and go home afterwards.
+func TestSessionsReturnHomeAfterThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := three(t, newNet())
 		coolFor(deploymentOf(t, tr, "a"), time.Minute)
@@ -219,8 +219,8 @@ func TestN4OneIsLeft(t *testing.T) {
 	})
 }
 
-// N5: there is nothing to be remembered of a session, so nothing to bound.
-func TestN5NoMemory(t *testing.T) {
+// Nothing is kept of a session, so nothing needs a bound.
+func TestSessionsNeedNoMemory(t *testing.T) {
 	tr := three(t, newNet())
 	r, i := tr.table().find("m"), 0
 	q := &query{now: time.Now(), random: tr.random}
@@ -231,7 +231,7 @@ func TestN5NoMemory(t *testing.T) {
 	}))
 }
 
-func TestN6ModelsApart(t *testing.T) {
+func TestSessionHomesOfModelsAreIndependent(t *testing.T) {
 	tr := three(t, newNet())
 	same := 0
 	for i := range 300 {
@@ -243,8 +243,8 @@ func TestN6ModelsApart(t *testing.T) {
 	require.InDelta(t, 100, same, 40, "as often as by chance")
 }
 
-// N8: a session goes to a lower tier while the first is closed, and back.
-func TestN8Tiers(t *testing.T) {
+// A session goes to a lower tier while the first is closed, and back.
+func TestSessionFollowsTheTiers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
@@ -260,7 +260,7 @@ func TestN8Tiers(t *testing.T) {
 	})
 }
 
-func TestN9OneHeaderOneServer(t *testing.T) {
+func TestSessionFunctionSelectsTheHomeBackend(t *testing.T) {
 	n := newNet()
 	tr := configured(t, Config{Base: n, Backends: []Backend{azure("a"), azure("b"), azure("c")},
 		Session: func(r *http.Request) string { return r.Header.Get("X-Session-Id") }})
@@ -272,8 +272,8 @@ func TestN9OneHeaderOneServer(t *testing.T) {
 	require.Equal(t, 100, n.sends(host(homeOf(tr, "one"))))
 }
 
-// N10: affinity does not defeat throttling, whoever finds out.
-func TestN10CoolingHomeIsPassedOver(t *testing.T) {
+// Affinity does not defeat throttling, whoever finds out.
+func TestThrottledSessionHomeIsPassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := three(t, n)
@@ -293,7 +293,7 @@ func TestN10CoolingHomeIsPassedOver(t *testing.T) {
 }
 
 // Nor does it keep a session where there is no room for it.
-func TestN10HomeWithoutRoomIsPassedOver(t *testing.T) {
+func TestSessionHomeWithoutHeadroomIsPassedOver(t *testing.T) {
 	tr := three(t, newNet())
 	home := homeOf(tr, "x")
 	deploymentOf(t, tr, home).measure(time.Now(), time.Now(), deploymentOf(t, tr, home).sent.Load(), headerOf(tells(1000, 0)...))

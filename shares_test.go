@@ -150,8 +150,8 @@ func TestSharesProperties(t *testing.T) {
 	})
 }
 
-// S14 with the limits in the place of weights: configured, or told in answers.
-func TestS14Limits(t *testing.T) {
+// Limits take the place of weights: configured, or reported in answers.
+func TestLoadFollowsTheLimits(t *testing.T) {
 	t.Parallel()
 	const requests = 1500
 	configured := func(tpm int) func(*Backend) {
@@ -186,8 +186,8 @@ func TestS14Limits(t *testing.T) {
 	}
 }
 
-// S19 by size: one that is four times as large may have four times as many.
-func TestS19InFlightBySize(t *testing.T) {
+// One that is four times as large may have four times as many.
+func TestInFlightIsComparedByWeight(t *testing.T) {
 	tr := balance(t, newNet(), azure("large", weight(4)), azure("small"))
 	deploymentOf(t, tr, "large").inFlight.Store(7)
 	deploymentOf(t, tr, "small").inFlight.Store(2)

@@ -177,7 +177,7 @@ func TestStreamsOverSocketsLeaveNothing(t *testing.T) {
 }
 
 // Over each protocol a stream is what was sent.
-func TestT12EachProtocolOverSockets(t *testing.T) {
+func TestStreamsAreIdenticalOverEachProtocol(t *testing.T) {
 	for name, start := range map[string]func(spillovertest.Config) *spillovertest.Server{
 		"HTTP/1.1": spillovertest.NewServer, "HTTP/2.0": spillovertest.NewTLSServer,
 	} {

@@ -193,7 +193,7 @@ func TestJudgeEvent(t *testing.T) {
 
 func TestStandsFor(t *testing.T) {
 	for problem, want := range map[string]int{
-		// wire.md 5.5
+		// Errors inside streams, as the services send them.
 		`{"type":"too_many_requests","code":"rate_limit_exceeded","headers":{"x-ms-fe-error":"true"},"message":"…","param":null}`:          429,
 		`{"type":"too_many_requests","code":"no_capacity"}`:                                                                                429,
 		`{"type":"too_many_requests","code":"rate_limit_reached"}`:                                                                         429,

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestC12(t *testing.T) {
+func TestStatusReportsEveryDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, `{"error":{"code":"rate_limit_reached"}}`, "Retry-After: 5"))

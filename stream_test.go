@@ -17,7 +17,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// Events of chat completions as wire.md, section 5, has them.
+// Events of chat completions as Azure sends them.
 const (
 	azureFirst = `data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}` + "\n\n"
 	roleChunk  = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}` + "\n\n"
@@ -209,8 +209,8 @@ func readAll(t testing.TB, resp *http.Response) (string, error) {
 	return string(text), err
 }
 
-// TestU1 and TestU3: what an answer costs is read as it passes.
-func TestU1U3UsageIsReadFromAnswers(t *testing.T) {
+// What an answer costs is read as it passes.
+func TestUsageIsReadFromAnswers(t *testing.T) {
 	chat := `{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":4}}}`
 	completed := responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":0},"output_tokens":7,"total_tokens":18}}`)
 	delta := responseEvent("response.output_text.delta", `,"delta":"x"`)
@@ -313,7 +313,7 @@ func TestUsageInSplitReads(t *testing.T) {
 	}
 }
 
-func TestT12TrailersAndProtocolPassThrough(t *testing.T) {
+func TestTrailersAndProtocolPassThrough(t *testing.T) {
 	n := newNet()
 	answer := plays(t, wholeChat)
 	n.on(host("one"), func(req *http.Request) (*http.Response, error) {
@@ -534,7 +534,7 @@ func TestBreakingOffGrows(t *testing.T) {
 
 // An error event that comes after content is the caller's to see, and counts as
 // the status that it stands for.
-func TestT6ErrorEventAfterContent(t *testing.T) {
+func TestErrorEventAfterContentCountsAsItsStatus(t *testing.T) {
 	const content = `data: {"choices":[{"delta":{"content":"hi"}}]}` + "\n\n"
 	for _, c := range []struct {
 		name, event string

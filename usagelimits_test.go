@@ -36,15 +36,15 @@ func counted(t testing.TB, tr *Transport, backend string) [2]int64 {
 	return [2]int64{l.requests, l.tokens}
 }
 
-func TestU1U3(t *testing.T) {
+func TestReservationIsSettledByUsage(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer roundTripFunc
 		hold   bool
 		want   int64
 	}{
-		"U1: JSON":              {answer: usage20, want: 20},
-		"U3: a stream":          {answer: stream20, want: 20},
-		"U3: a stream, held":    {answer: stream20, hold: true, want: 20},
+		"JSON":                  {answer: usage20, want: 20},
+		"a stream":              {answer: stream20, want: 20},
+		"a stream, held":        {answer: stream20, hold: true, want: 20},
 		"the Responses API":     {answer: status(200, `{"usage":{"input_tokens":13,"output_tokens":7}}`), want: 20},
 		"without usage":         {answer: status(200, `{}`), want: chatTokens(t)},
 		"a stream without":      {answer: answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: chatTokens(t)},
@@ -68,8 +68,8 @@ func TestU1U3(t *testing.T) {
 	}
 }
 
-// U2: what fails costs nothing, but it was sent.
-func TestU2(t *testing.T) {
+// A failed attempt costs no tokens, but counts as a request.
+func TestFailedAttemptCountsAsARequestWithoutTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, answer := range map[string]roundTripFunc{
 			"500": status(500, "{}"), "429": status(429, "{}"), "400": status(400, "{}"), "broken": broken(cutOff), "no connection": broken(noConnection),
@@ -85,7 +85,7 @@ func TestU2(t *testing.T) {
 	})
 }
 
-func TestU2Cancelled(t *testing.T) {
+func TestCancelledRequestReleasesTokensOnlyBeforeTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
@@ -112,7 +112,7 @@ func TestU2Cancelled(t *testing.T) {
 }
 
 // What was not sent is not counted: there was no token, no body, no place.
-func TestU2NotSent(t *testing.T) {
+func TestUnsentAttemptIsNotCounted(t *testing.T) {
 	t.Run("no token", func(t *testing.T) {
 		n := newNet()
 		a := azure("a", limits(100, 100000), func(b *Backend) {
@@ -150,7 +150,7 @@ func TestU2NotSent(t *testing.T) {
 }
 
 // The one that is asked because all others failed is counted like any other.
-func TestU2TheLastResort(t *testing.T) {
+func TestRequestToTheLastResortIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), usage20)
@@ -163,8 +163,8 @@ func TestU2TheLastResort(t *testing.T) {
 	})
 }
 
-// U4: what is left of configured limits, when the service reports nothing.
-func TestU4Room(t *testing.T) {
+// What is left of configured limits, when the service reports nothing.
+func TestHeadroomComesFromLimitsWithoutReports(t *testing.T) {
 	for name, test := range map[string]struct {
 		rates
 		tokens []int64
@@ -197,15 +197,15 @@ func TestU4Room(t *testing.T) {
 	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(share*10) / 10, math.Round(trust)}, "the service's own word comes first")
 }
 
-// U5, U6, U11, U12: how many of 20 requests go to a until b takes over.
-func TestU5U6U11U12(t *testing.T) {
+// How many of 20 requests go to a until b takes over.
+func TestLimitsSpillOverBeforeTheyAreExceeded(t *testing.T) {
 	each := int(chatTokens(t))
 	for name, test := range map[string]struct{ rpm, tpm, want int }{
-		"U6: no limit":                {0, 0, 20},
-		"U11: exactly N requests":     {6, 0, 6},
-		"U11: one":                    {1, 0, 1},
-		"U5: tokens":                  {0, 10 * each, 10},
-		"U12: to the last that fits":  {0, 10*each + each - 1, 10},
+		"no limit":                    {0, 0, 20},
+		"exactly N requests":          {6, 0, 6},
+		"one":                         {1, 0, 1},
+		"tokens":                      {0, 10 * each, 10},
+		"to the last that fits":       {0, 10*each + each - 1, 10},
 		"the smaller limit":           {12, 5 * each, 5},
 		"a limit smaller than all":    {0, each / 2, 1},
 		"more than there is to count": {1000, 1000 * each, 20},
@@ -224,7 +224,7 @@ func TestU5U6U11U12(t *testing.T) {
 }
 
 // What an answer really cost makes room for more.
-func TestU5Corrected(t *testing.T) {
+func TestActualUsageMakesRoomForMoreRequests(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), usage20)
 	each := int(chatTokens(t))
@@ -235,7 +235,7 @@ func TestU5Corrected(t *testing.T) {
 	require.Equal(t, 11, n.sends(host("a")))
 }
 
-func TestU7ModelsApart(t *testing.T) {
+func TestLimitsOfModelsAreSeparate(t *testing.T) {
 	n := newNet()
 	a := azure("a", limits(2, 0))
 	a.Models = append(a.Models, Model{Name: "other", RPM: 3}, Model{Name: "free"})
@@ -251,7 +251,7 @@ func TestU7ModelsApart(t *testing.T) {
 	}
 }
 
-func TestU8Concurrency(t *testing.T) {
+func TestConcurrentRequestsAreAllCounted(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), usage20)
 	tr := balance(t, n, azure("a", limits(1000, 1000000)))
@@ -263,8 +263,8 @@ func TestU8Concurrency(t *testing.T) {
 	require.Equal(t, [2]int64{10, 200}, counted(t, tr, "a"))
 }
 
-// U9: the window ends, and answers that come after it say nothing of the next.
-func TestU9Window(t *testing.T) {
+// The window ends, and answers that come after it are not counted in the next.
+func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), slow(ledgerWindow+time.Second, usage20), usage20)
@@ -289,8 +289,8 @@ func TestU9Window(t *testing.T) {
 	})
 }
 
-// U10: whatever the content is, there is a sane estimate and no error.
-func TestU10Content(t *testing.T) {
+// Whatever the content is, there is a sane estimate and no error.
+func TestAnyBodyHasAnEstimate(t *testing.T) {
 	for _, body := range []string{
 		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:,"}}]}]}`,
 		`{"model":"m","messages":[{"role":"assistant","content":null}],"max_tokens":null}`,
@@ -305,8 +305,8 @@ func TestU10Content(t *testing.T) {
 	}
 }
 
-// U13: what a request may cost counts before it is answered, by any name.
-func TestU13MaxTokens(t *testing.T) {
+// What a request may cost counts before it is answered, by any name.
+func TestMaxTokensIsReservedUnderEveryName(t *testing.T) {
 	for _, key := range []string{"max_tokens", "max_completion_tokens", "max_output_tokens"} {
 		n := newNet()
 		tr := balance(t, n, azure("a", limits(0, 6000)), azure("b", priority(2)))
@@ -321,8 +321,8 @@ func TestU13MaxTokens(t *testing.T) {
 	}
 }
 
-// U11 while all are under way at once: not one more, and not one less.
-func TestU11Window(t *testing.T) {
+// Concurrent requests fill a limit exactly: not one more, and not one less.
+func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), slow(time.Second, status(200, "{}")))

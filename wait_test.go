@@ -34,7 +34,7 @@ func refusing(milliseconds ...int) *fakeNet {
 	return n
 }
 
-func TestA11(t *testing.T) {
+func TestRequestWaitsUpToMaxWait(t *testing.T) {
 	const most = 5 * time.Second
 	gone := errors.New("gone")
 	for name, test := range map[string]struct {
@@ -106,7 +106,7 @@ func balanceOff(tr *Transport) *Transport {
 func withoutWait(cfg Config) Config { cfg.MaxWait = 0; return cfg }
 
 // The request that is refused itself waits as well, and its body is sent again.
-func TestA11TheRefusedOne(t *testing.T) {
+func TestThrottledRequestWaitsAndIsReplayed(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"with GetBody":    func(*http.Request) {},
 		"without GetBody": func(r *http.Request) { r.GetBody = nil },
@@ -135,14 +135,14 @@ func TestA11TheRefusedOne(t *testing.T) {
 }
 
 // Answers that came at once say nothing of waiting.
-func TestA11NotWaited(t *testing.T) {
+func TestAnswerWithoutWaitHasNoWaitedHeader(t *testing.T) {
 	tr := waiting(t, newNet(), time.Minute, azure("a"))
 	resp, _ := ask(t, tr)
 	require.NotContains(t, resp.Header, "X-Spillover-Waited-Ms")
 }
 
 // A wait ends at another deployment, if that is the soonest.
-func TestA11TheSoonest(t *testing.T) {
+func TestWaitEndsAtTheSoonestDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := refusing(4000)
 		n.on(host("b"), status(429, "{}", "retry-after-ms: 1500"), status(200, "{}"))
@@ -156,7 +156,7 @@ func TestA11TheSoonest(t *testing.T) {
 }
 
 // A body that cannot be had again is not waited with once it was sent.
-func TestA11UnreplayableBody(t *testing.T) {
+func TestRequestWithUnreplayableBodyDoesNotWait(t *testing.T) {
 	for name, reads := range map[string]bool{"begun": true, "unread": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestA11UnreplayableBody(t *testing.T) {
 }
 
 // Several waits are one: together they are no longer than MaxWait.
-func TestA11Again(t *testing.T) {
+func TestRepeatedWaitsShareMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := refusing(2000, 2000, 2000, 2000)
 		tr := waiting(t, n, 5*time.Second, azure("a"))
@@ -207,7 +207,7 @@ func TestA11Again(t *testing.T) {
 }
 
 // What waiting does not mend is not waited for.
-func TestA11Hopeless(t *testing.T) {
+func TestRequestDoesNotWaitForPermanentErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		answer roundTripFunc
 		status int
@@ -234,7 +234,7 @@ func TestA11Hopeless(t *testing.T) {
 }
 
 // Nor is it waited for a deployment that the request may not be sent to any more.
-func TestA11AttemptsAreUsedUp(t *testing.T) {
+func TestRequestWithoutAttemptsLeftDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(401, "{}"))
@@ -249,7 +249,7 @@ func TestA11AttemptsAreUsedUp(t *testing.T) {
 }
 
 // Two that throttle a request at first and then do not take it at all.
-func TestA11NobodyIsLeftToWaitFor(t *testing.T) {
+func TestThrottlesFollowedByRefusalsOfTheKeyEndTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, most := range []time.Duration{0, 5 * time.Second} {
 			n := newNet()
@@ -268,7 +268,7 @@ func TestA11NobodyIsLeftToWaitFor(t *testing.T) {
 
 // The spread comes out of MaxWait: it is no reason to refuse who may wait until
 // the soonest.
-func TestA11TheSpreadRefusesNobody(t *testing.T) {
+func TestWakeSpreadDoesNotExceedMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := waiting(t, refusing(5000), 5*time.Second, azure("a"))
 		tr.random = func() uint64 { return math.MaxUint64 }
@@ -278,7 +278,7 @@ func TestA11TheSpreadRefusesNobody(t *testing.T) {
 }
 
 // A hundred who wait for the same moment wake up over a while.
-func TestA12WakeUpsAreSpread(t *testing.T) {
+func TestWakeUpsAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		var mu sync.Mutex
@@ -309,7 +309,7 @@ func TestA12WakeUpsAreSpread(t *testing.T) {
 }
 
 // And however many wake up, no more are admitted than the pacing allows.
-func TestA12NoHerd(t *testing.T) {
+func TestWaitersAreAdmittedAtThePaceAfterAThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		var mu sync.Mutex
@@ -335,7 +335,7 @@ func TestA12NoHerd(t *testing.T) {
 }
 
 // A pool that stays throttled: all wait, none for longer than it may.
-func TestA12AllAreToldInTheEnd(t *testing.T) {
+func TestWaitersAreRefusedAfterMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), slow(trip, status(429, "{}", "Retry-After: 2")))
@@ -358,7 +358,7 @@ func TestA12AllAreToldInTheEnd(t *testing.T) {
 }
 
 // Close wakes all who wait: they get what they would have got without waiting.
-func TestA12Close(t *testing.T) {
+func TestCloseWakesAllWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := seeded(waiting(t, refusing(), time.Minute, azure("a")))
 		coolFor(deploymentOf(t, tr, "a"), 20*time.Second)
@@ -380,8 +380,8 @@ func TestA12Close(t *testing.T) {
 	})
 }
 
-// A8: the time that they are told is what is left then.
-func TestA12CloseTellsWhatIsLeft(t *testing.T) {
+// Callers are told the time that is left when the transport closes.
+func TestCloseReportsTheRemainingRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := waiting(t, refusing(), time.Minute, azure("a"))
 		coolFor(deploymentOf(t, tr, "a"), 20*time.Second)
@@ -394,7 +394,7 @@ func TestA12CloseTellsWhatIsLeft(t *testing.T) {
 
 // A hundred callers who leave while they wait leave nothing behind: a bubble
 // does not end before its last goroutine.
-func TestA12AllLeave(t *testing.T) {
+func TestCancelledWaitersLeaveNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := refusing()
 		tr := seeded(waiting(t, n, time.Hour, azure("a")))

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// What the statements of others share. Each is what that system was read to do
-// with a request, and nothing of what else it is: see behaviours.md in the
-// project's notes. They are given every benefit of the doubt that does not
-// change the outcome: no process start, no parsing, no SDK that retries below.
+// What the models of other load balancers share. Each model is what the source
+// of that system does with a request, and nothing else of it. They are given
+// every benefit of the doubt that does not change the outcome: no process start,
+// no parsing, no SDK that retries below.
 
 // send is a request sent to a backend: the same path at another host.
 func (b Backend) send(net http.RoundTripper, r *http.Request) (*http.Response, error) {

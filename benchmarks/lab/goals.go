@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Goal is a row of the goals table in the project's policy.
+// A Goal is a row of the table in GOALS.md.
 type Goal struct {
 	Figure string
 	Want   limit
