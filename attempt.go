@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // An attempt is one send to one deployment.
@@ -173,7 +175,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 	switch {
 	case resp.StatusCode >= 400:
 		text, known := c.detach(resp, s)
-		o = judge(resp.StatusCode, resp.Header, inflated(resp.Header, text, errorBodyLimit), c.op, time.Now())
+		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
 		if o.verdict == answered && !known && c.repeatable() {
 			// What it refuses the request for is not known, and may be this
 			// deployment's alone.
@@ -187,7 +189,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 			return nil, h.judged, err
 		}
 		if !h.plain {
-			if o = h.judged; o.verdict == served && h.begun && !spilled(resp.Header) {
+			if o = h.judged; o.verdict == served && h.begun && !wire.SpilledByAzure(resp.Header) {
 				s.d.stream.observe(time.Now(), float64(time.Since(s.sent)))
 			}
 			c.handOver(resp, s, h)
@@ -203,7 +205,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 			return nil, outcome{}, s.explain(err)
 		}
 	}
-	if !spilled(resp.Header) {
+	if !wire.SpilledByAzure(resp.Header) {
 		s.took = now.Sub(s.sent)
 	}
 	c.handOver(resp, s, &hold{held: held, plain: true, begun: true})
@@ -217,7 +219,7 @@ func (c *call) reconsider(d *deployment, o outcome) outcome {
 		// What it asks for may be at another backend.
 		c.miss(o)
 		o.verdict, o.cause, o.own, o.free, o.wait = declined, noFailure, true, true, 0
-	case o.status == http.StatusNotFound && o.cause == misconfigured && !o.lacks && c.target.dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+	case o.status == http.StatusNotFound && o.cause == misconfigured && !o.lacks && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
 		// The api-version is the caller's own, and may be what is not found.
 		o.verdict, o.cause = declined, noFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():
@@ -228,7 +230,7 @@ func (c *call) reconsider(d *deployment, o outcome) outcome {
 
 // handOver makes an answer one that is learnt from while the caller reads it.
 func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
-	if spilled(resp.Header) {
+	if wire.SpilledByAzure(resp.Header) {
 		s.d.pressed.set(time.Now().Add(pressureLasts))
 	}
 	if resp.Body == http.NoBody {
@@ -250,12 +252,12 @@ func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 	}
 	if !h.plain {
 		s.header = resp.Header
-		b.events = new(eventReader)
+		b.events = new(wire.EventReader)
 	}
 	s.before = c.record(s.d)
 	b.learnFrom(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
-		headerIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), objectID{id: id}, s.d.backend.home) })
+		wire.HeaderIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), wire.ObjectID{Id: id}, s.d.backend.home) })
 	}
 	b.hand(c.Context(), resp, s)
 }
@@ -280,7 +282,7 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 		resp.Header = http.Header{}
 	}
 	if _, ok := base.(*http.Transport); !ok { // which has them so
-		canonicalize(resp.Header)
+		wire.CanonicalizeHeader(resp.Header)
 	}
 	// What this package says of an answer no service can say.
 	for name := range resp.Header {

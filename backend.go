@@ -187,7 +187,7 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 	if b.Name == "" && u != nil {
 		b.Name = u.Host
 	}
-	if !visible(b.Name) || len(b.Name) > 128 {
+	if !wire.IsPrintableASCII(b.Name) || len(b.Name) > 128 {
 		bad("Name", "must be at most 128 printable ASCII characters, as it is sent in a header")
 	}
 	if b.Priority < 0 {
@@ -222,7 +222,7 @@ func (b *Backend) normalize(bad func(field, format string, args ...any)) {
 		bad("APIKey", "is the name of a variable, not a key: in a file write %s; a program reads it with os.Getenv", variable)
 	}
 	// The key itself must not appear in the error.
-	if !visible(b.APIKey) || strings.Contains(b.APIKey, " ") {
+	if !wire.IsPrintableASCII(b.APIKey) || strings.Contains(b.APIKey, " ") {
 		bad("APIKey", "has a space, a line break or a character that is not ASCII")
 	}
 	b.normalizeHeaders(bad)
@@ -265,7 +265,7 @@ func (b *Backend) normalizeHeaders(bad func(field, format string, args ...any)) 
 			bad("Headers", "%q cannot be set", name)
 		case value == "":
 			bad("Headers", "%q is empty", name)
-		case !visible(value) || strings.TrimSpace(value) != value:
+		case !wire.IsPrintableASCII(value) || strings.TrimSpace(value) != value:
 			bad("Headers", "the value of %q has a space at an end, a line break or a character that is not ASCII", name)
 		}
 	}
@@ -274,7 +274,7 @@ func (b *Backend) normalizeHeaders(bad func(field, format string, args ...any)) 
 
 // isToken tells whether a text can be the name of a header (RFC 9110, 5.6.2).
 func isToken(s string) bool {
-	return s != "" && visible(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
+	return s != "" && wire.IsPrintableASCII(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
 }
 
 // maxWeight keeps the sum of the weights of many backends within an int32.
@@ -310,7 +310,7 @@ func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url
 			bad("URL", "port %q is not between 1 and 65535", port)
 		}
 	}
-	path := clean(u.EscapedPath())
+	path := wire.CleanPath(u.EscapedPath())
 	if path != "" {
 		path = "/" + path
 	}
@@ -334,7 +334,7 @@ func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url
 	if b.Dialect == Azure && strings.HasSuffix(path, "/openai/v1") {
 		bad("URL", fmt.Sprintf("ends in /openai/v1, which is dialect %q, this is %q", AzureV1, Azure))
 	}
-	u.Path, u.RawPath = unescapePath(plainPath(b.Dialect, path))
+	u.Path, u.RawPath = wire.SplitEscapedPath(plainPath(b.Dialect, path))
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	b.URL = u.String()
 	return u

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A Candidate is a deployment that may be chosen, as a [Selector] sees it.
@@ -124,7 +126,7 @@ func (t *tier) resize() {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return min(cmp.Or(d.rates.tpm, d.sized.Load()), mostTokens)
+		return min(cmp.Or(d.rates.tpm, d.sized.Load()), wire.MaxTokenCount)
 	}
 	for _, d := range t.members {
 		d.sized.Store(d.limit.Load()) // one told from here on is another reason to look

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A nop answers at once. It reads no body, as a connection would: what is
@@ -130,10 +132,10 @@ func BenchmarkChoose(b *testing.B) {
 	}
 }
 
-func findModel(text []byte) (model string, at span, found bool) {
-	w := bodyWalk{tree: unknownSpec.models}
-	w.readJSON(text, "", nil)
-	return w.naming.model, w.naming.at, w.naming.named
+func findModel(text []byte) (model string, at wire.Span, found bool) {
+	w := wire.BodyScanner{Tree: wire.UnknownSpec.Models}
+	w.ReadJSON(text, "", nil)
+	return w.Info.Model, w.Info.ModelSpan, w.Info.HasModel
 }
 
 func BenchmarkFindModel(b *testing.B) {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // maxBuffered is how much of a body without GetBody is kept so that it can be
@@ -249,7 +251,7 @@ func (b *body) repeat() (io.ReadCloser, error) {
 
 // A splice is a stretch of a body that is replaced on the way.
 type splice struct {
-	at   span
+	at   wire.Span
 	text string
 }
 
@@ -264,7 +266,7 @@ func (b *body) edited(e edits) int64 {
 	}
 	n := b.length
 	for _, s := range e {
-		n += int64(len(s.text) - (s.at.to - s.at.from))
+		n += int64(len(s.text) - (s.at.To - s.at.From))
 	}
 	return n
 }
@@ -350,7 +352,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	a.used = true
 	for len(p) > 0 && a.edits != (edits{}) {
 		s := a.edits[0]
-		if before := s.at.from - a.read; before > 0 {
+		if before := s.at.From - a.read; before > 0 {
 			n, err := a.pull(p[:min(len(p), before)])
 			a.read += n
 			return n, err
@@ -360,11 +362,11 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 			a.put += n
 			return n, nil
 		}
-		if n := s.at.to - a.read; n > 0 {
+		if n := s.at.To - a.read; n > 0 {
 			if _, err := io.CopyN(io.Discard, pulled{a}, int64(n)); err != nil {
 				return 0, err
 			}
-			a.read = s.at.to
+			a.read = s.at.To
 		}
 		a.edits, a.put = edits{a.edits[1]}, 0
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A call is one RoundTrip: attempts, until one answers or none is left.
@@ -94,7 +96,7 @@ func (c *call) do() (*http.Response, error) {
 	}
 	c.tried = c.space[:0]
 	c.loyal = newLoyalty(c.session(c.cfg.Session), c.model)
-	c.scope = scope{op: operationIndex(c.op), callers: &c.transport.callers}
+	c.scope = scope{op: wire.OperationIndex(c.Operation), callers: &c.transport.callers}
 	if c.table.callers {
 		c.scope.caller = callerOf(c.Request)
 	}

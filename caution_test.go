@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // together sends requests at the same moment and counts the statuses.
@@ -180,7 +182,7 @@ func TestFailedProbeIsNotTheAnswerWhileOthersAreThrottled(t *testing.T) {
 		n.on(host("b"), status(429, "{}", "Retry-After: 30"))
 		tr := balance(t, n, azure("bad"), azure("b", priority(2)))
 		d, now := deploymentOf(t, tr, "bad"), time.Now()
-		h := d.holdOperation(operationIndex("chat/completions"))
+		h := d.holdOperation(wire.OperationIndex("chat/completions"))
 		for range 2 {
 			h.change(func() { h.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
 		}
@@ -242,7 +244,7 @@ func TestAllEjectedShareTheLoad(t *testing.T) {
 		tr := balance(t, n, backends...)
 		now := time.Now()
 		for d := range tr.table().find("m").all {
-			h := d.holdOperation(operationIndex("chat/completions"))
+			h := d.holdOperation(wire.OperationIndex("chat/completions"))
 			for range 2 {
 				h.change(func() { h.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
 			}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // How much of a stream is held before its first content, and how much of one
@@ -30,8 +32,8 @@ type hold struct {
 	send   *sending
 	resp   *http.Response
 	held   []byte
-	events eventReader
-	ends   endState
+	events wire.EventReader
+	ends   wire.Completion
 	begun  bool    // there was content
 	over   bool    // it need not be held any longer
 	judged outcome // of an error
@@ -40,19 +42,19 @@ type hold struct {
 	bare   bool    // it is a JSON object: an answer that is no stream, unless it is an error
 	guess  bool    // nothing says that it is one, but that it begins so
 
-	inflater *inflater // of a compressed stream
+	inflater *wire.Decompressor // of a compressed stream
 }
 
 // commit holds an event stream until it is the caller's. With an error there
 // was no stream to speak of.
 func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	h = &hold{call: c, send: s, resp: resp, held: make([]byte, 0, 4<<10)}
-	if !isStream(resp.Header) {
-		h.sniff, h.guess = []byte{}, !c.naming.streams
+	if !wire.IsStream(resp.Header) {
+		h.sniff, h.guess = []byte{}, !c.naming.Stream
 	}
-	if encoding := encodingOf(resp.Header); encoding != "" {
-		h.inflater = newInflater(encoding, h.feed)
-		defer h.inflater.close()
+	if encoding := wire.ContentEncoding(resp.Header); encoding != "" {
+		h.inflater = wire.NewDecompressor(encoding, h.feed)
+		defer h.inflater.Close()
 	}
 	defer func() { h.plain = h.plain || h.bare && h.judged.status == 0 }()
 	for err == nil {
@@ -64,7 +66,7 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 		switch {
 		case h.inflater == nil:
 			h.feed(p)
-		case !h.inflater.feed(p):
+		case !h.inflater.Feed(p):
 			return h, nil // it cannot be read: it is the caller's
 		}
 		if h.bare {
@@ -81,13 +83,13 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 	if h.sniff != nil && !h.looksLikeEvents(true) {
 		return h, nil
 	}
-	if len(h.events.part) > 0 {
-		h.event(h.events.part, true)
+	if len(h.events.Partial) > 0 {
+		h.event(h.events.Partial, true)
 	}
 	switch {
-	case h.over, h.begun && h.ends.whole():
+	case h.over, h.begun && h.ends.Complete():
 		return h, nil
-	case h.bare && json.Valid(h.events.part), h.guess:
+	case h.bare && json.Valid(h.events.Partial), h.guess:
 		h.plain = true // and all of it is there
 		return h, nil
 	case !h.begun:
@@ -110,7 +112,7 @@ func (h *hold) feed(p []byte) bool {
 		}
 		p, h.sniff = h.sniff, nil
 	}
-	for event := range h.events.events(p) {
+	for event := range h.events.Events(p) {
 		if h.event(event, false); h.over {
 			return false
 		}
@@ -132,7 +134,7 @@ func (h *hold) looksLikeEvents(all bool) bool {
 			return false // that is not known yet
 		}
 	}
-	if all && len(text) == 0 && h.call.naming.streams {
+	if all && len(text) == 0 && h.call.naming.Stream {
 		return true // it broke off before it began
 	}
 	h.over, h.plain = true, true
@@ -142,24 +144,24 @@ func (h *hold) looksLikeEvents(all bool) bool {
 // event judges an event. cut tells of the last one, which has no blank line
 // behind it.
 func (h *hold) event(event []byte, cut bool) {
-	name, data := readEvent(event)
-	t, problem := judgeEvent(name, data)
+	name, data := wire.ParseEvent(event)
+	t, problem := wire.ClassifyEvent(name, data)
 	whole := h.call.cfg.HoldStreams && h.call.repeatable()
 	switch {
-	case t == failing:
+	case t == wire.Failure:
 		h.over, h.judged = true, h.call.judgeProblem(h.resp, problem)
-	case t == ending:
+	case t == wire.End:
 		h.over = true
-	case cut && t == content && !json.Valid(data):
+	case cut && t == wire.Content && !json.Valid(data):
 		// A part of an event is no content: nothing of it can be used.
-	case t == content && !whole:
+	case t == wire.Content && !whole:
 		h.over, h.begun = true, true
-	case t == content:
+	case t == wire.Content:
 		// Only content ends a silence.
 		h.send.relax()
 		h.send.limit(h.send.d.backend.idleTimeout, errIdleTimeout)
 		h.begun = true
-		h.ends.note(data)
+		h.ends.Add(data)
 	case len(data) > 0 && !h.call.repeatable():
 		// It cannot be sent again: there is nothing to hold it for, and its
 		// caller may need the id of what was begun.
@@ -171,26 +173,26 @@ func (h *hold) event(event []byte, cut bool) {
 func (c *call) judgeProblem(resp *http.Response, problem []byte) outcome {
 	status, h := http.StatusTooManyRequests, resp.Header
 	if problem != nil {
-		status, h = standsFor(h, problem)
+		status, h = wire.StreamErrorStatus(h, problem)
 	}
-	return judge(status, h, problem, c.op, time.Now())
+	return judge(status, h, problem, c.Operation, time.Now())
 }
 
 // streamed tells whether an answer is, or may be, a stream of events that is
 // judged: those of all operations that leave nothing behind at the service.
 // Some gateways leave out what type it is.
 func (c *call) streamed(resp *http.Response) bool {
-	if resp.StatusCode != http.StatusOK || !c.stateless() || !decodable(resp.Header) {
+	if resp.StatusCode != http.StatusOK || !c.stateless() || !wire.CanDecompress(resp.Header) {
 		return false
 	}
-	switch t := mediaType(resp.Header); t {
+	switch t := wire.MediaType(resp.Header); t {
 	case "text/event-stream":
 		return true
 	case "", "text/plain", "application/octet-stream":
 		// It is looked at only where a stream was asked for, as far as that is known.
-		return resp.Body != http.NoBody && (c.naming.streams || !c.naming.whole)
+		return resp.Body != http.NoBody && (c.naming.Stream || !c.naming.Complete)
 	case "application/json":
-		return resp.Body != http.NoBody && c.naming.streams // an error in the place of the stream
+		return resp.Body != http.NoBody && c.naming.Stream // an error in the place of the stream
 	}
 	return false
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // compressed is each piece as a server sends it that flushes after each.
@@ -262,12 +264,12 @@ func TestCompressedBombsAreNotInflated(t *testing.T) {
 		}
 	}
 	var most int64
-	d := newInflater("gzip", func(p []byte) bool { most += int64(len(p)); return true })
-	defer d.close()
+	d := wire.NewDecompressor("gzip", func(p []byte) bool { most += int64(len(p)); return true })
+	defer d.Close()
 	text := bomb(t, "")
-	require.False(t, d.feed([]byte(text)))
-	require.LessOrEqual(t, most, inflatedFree+inflatedTimes*int64(len(text))+4<<10)
-	require.LessOrEqual(t, len(inflated(http.Header{"Content-Encoding": {"gzip"}}, []byte(text), errorBodyLimit)), errorBodyLimit)
+	require.False(t, d.Feed([]byte(text)))
+	require.LessOrEqual(t, most, wire.InflatedFree+wire.InflatedTimes*int64(len(text))+4<<10)
+	require.LessOrEqual(t, len(wire.Decompress(http.Header{"Content-Encoding": {"gzip"}}, []byte(text), errorBodyLimit)), errorBodyLimit)
 }
 
 // Whatever comes compressed, and in whatever pieces, is passed as it came; what
@@ -284,10 +286,10 @@ func FuzzCompressed(f *testing.F) {
 			encoding = "gzip"
 		}
 		decode := func(size int) (plain []byte) {
-			d := newInflater(encoding, func(p []byte) bool { plain = append(plain, p...); return true })
-			defer d.close()
+			d := wire.NewDecompressor(encoding, func(p []byte) bool { plain = append(plain, p...); return true })
+			defer d.Close()
 			for piece := range slices.Chunk(text, size) {
-				if !d.feed(piece) {
+				if !d.Feed(piece) {
 					break
 				}
 			}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/doctest"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -137,7 +139,7 @@ func TestConfigReference(t *testing.T) {
 	}
 	fmt.Fprintf(&page, "\n### Only in a program\n\n| field | |\n|---|---|\n%s\n", &inCode)
 
-	upToDate(t, "docs/configuration.md", "keys", page.String())
+	doctest.Section(t, "docs/configuration.md", "keys", page.String())
 }
 
 func TestConfigSchema(t *testing.T) {
@@ -215,13 +217,7 @@ func TestConfigSchema(t *testing.T) {
 	require.NoError(t, enc.Encode(schema))
 
 	const file = "docs/config.schema.json"
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(b.String()), 0o644))
-		return
-	}
-	written, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, b.String(), string(written), file+" tells something else: go test -run TestConfig . -update")
+	doctest.File(t, file, b.String())
 }
 
 // What is shown in the documents can be loaded.

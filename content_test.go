@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // sayingAlso is a request whose body says more than that of newChat.
@@ -144,12 +146,12 @@ func TestPayloadAloneMakesContent(t *testing.T) {
 		event := func(members []string) []byte {
 			return []byte(`{"type":"response.x",` + strings.Join(append(members, `"n":1`), ",") + `}`)
 		}
-		tone, _ := judgeEvent(nil, event(books))
-		require.Equal(t, preamble, tone)
+		tone, _ := wire.ClassifyEvent(nil, event(books))
+		require.Equal(t, wire.Preamble, tone)
 		at := rapid.IntRange(0, len(books)).Draw(t, "at")
 		with := append(append(append([]string{}, books[:at]...), payload), books[at:]...)
-		tone, _ = judgeEvent(nil, event(with))
-		require.Equal(t, content, tone)
+		tone, _ = wire.ClassifyEvent(nil, event(with))
+		require.Equal(t, wire.Content, tone)
 	})
 }
 
@@ -447,8 +449,8 @@ func TestBackgroundStreamRefusedAtOnce(t *testing.T) {
 // JSON that breaks off, or is none, is the caller's to see.
 func TestBrokenEventsAreContent(t *testing.T) {
 	for _, data := range []string{`{"a`, `{"type"`, `{"type"}`, `{"type":`, `{"type":"x"`, `{"error`, `{"choices":[{"delta":{"content":"`, `{"x" "y"}`, `[1`, `nul`, `"`, `{"choices":[`, `{"choices":{}}`} {
-		kind, problem := judgeEvent(nil, []byte(data))
-		require.Equal(t, content, kind, data)
+		kind, problem := wire.ClassifyEvent(nil, []byte(data))
+		require.Equal(t, wire.Content, kind, data)
 		require.Nil(t, problem)
 		n := newNet()
 		n.on(host("one"), plays(t, azureFirst, dataEvent(data)))
@@ -487,12 +489,12 @@ func TestStreamErrorsOfTheService(t *testing.T) {
 		"rate_exceeded": 429, "TooManyRequests": 429, "RateLimitReached": 429, "insufficient_capacity": 429, "quota_exceeded": 429, "unauthorized": 401,
 		"13": 500, "error": 500, "BackendError": 500, "RateExceeded": 429, "notTheServer": 500, "Observers": 400,
 	} {
-		got, _ := standsFor(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
+		got, _ := wire.StreamErrorStatus(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
 		require.Equal(t, want, got, code)
 	}
 	// Without a code the type says what has run out.
 	for problem, want := range map[string]int{`{"type":"tokens"}`: 429, `{"type":"requests","code":null}`: 429, `{"type":"tokens","code":"string_above_max_length"}`: 400, `{"type":"requested"}`: 400} {
-		got, _ := standsFor(http.Header{}, []byte(problem))
+		got, _ := wire.StreamErrorStatus(http.Header{}, []byte(problem))
 		require.Equal(t, want, got, problem)
 	}
 }
@@ -601,8 +603,8 @@ func TestUsageBeyondReason(t *testing.T) {
 		ask(t, tr)
 	}
 	one := streamState(t, tr, "one")
-	require.EqualValues(t, 20*mostTokens, one.InputTokens)
-	require.EqualValues(t, 20*mostTokens, one.OutputTokens)
+	require.EqualValues(t, 20*wire.MaxTokenCount, one.InputTokens)
+	require.EqualValues(t, 20*wire.MaxTokenCount, one.OutputTokens)
 }
 
 // The quick look at an event that comes after the first content agrees with the
@@ -615,7 +617,7 @@ func TestQuickLookAtContent(t *testing.T) {
 		responseEvent("x", `,"sum_delta":3,"note":""`), dataEvent(`{"choices":[{"delta":{"content":null}}]}`), dataEvent(`{"choices":[{"delta": {"content": "a"}}]}`),
 		dataEvent(`{"choices":[{"delta":{"content":"","reasoning_content":"a"}}]}`), dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`), dataEvent("null"), "data: hello\n\n",
 	} {
-		tone, _ := judgeEvent(readEvent([]byte(event)))
-		require.Equal(t, tone == content, hasContent([]byte(event)), event)
+		tone, _ := wire.ClassifyEvent(wire.ParseEvent([]byte(event)))
+		require.Equal(t, tone == wire.Content, hasContent([]byte(event)), event)
 	}
 }

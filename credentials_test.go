@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // callersCredential is all that may belong to one.
@@ -196,7 +198,7 @@ func TestAnswersOfAServiceDoNotSpeakForUs(t *testing.T) {
 // A caller's text forges no line of a log.
 func TestCallersTextInErrorsIsTame(t *testing.T) {
 	for _, model := range []string{"m\nlevel=ERROR", "m\x1b[31m", "m\u202eevil", "m\x00", strings.Repeat("\n", 300)} {
-		body := fmt.Sprintf(`{"model":%s}`, quote(model))
+		body := fmt.Sprintf(`{"model":%s}`, wire.QuoteJSON(model))
 		ask := func(base http.RoundTripper, change ...func(*Backend)) (*http.Response, error) {
 			req := newChat(t, "/v1/chat/completions")
 			req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader(body)), nil, int64(len(body))

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A preset is a member of a JSON body that a backend sets where the caller left
@@ -36,7 +38,7 @@ func presetText(name string, value any) (string, error) {
 	if err := e.Encode(value); err != nil {
 		return "", err
 	}
-	return quote(name) + ":" + strings.TrimSuffix(b.String(), "\n"), nil
+	return wire.QuoteJSON(name) + ":" + strings.TrimSuffix(b.String(), "\n"), nil
 }
 
 // normalizeDefaults tells every mistake of the fields to set.
@@ -46,10 +48,10 @@ func (b *Backend) normalizeDefaults(bad func(field, format string, args ...any))
 			bad("Defaults", "%q: %v", name, err)
 		}
 	}
-	_, one := b.Defaults[maxTokens]
-	_, other := b.Defaults[maxCompletionTokens]
+	_, one := b.Defaults[wire.MaxTokens]
+	_, other := b.Defaults[wire.MaxCompletionTokens]
 	if one && other {
-		bad("Defaults", fmt.Sprintf("%q excludes %q", maxTokens, maxCompletionTokens))
+		bad("Defaults", fmt.Sprintf("%q excludes %q", wire.MaxTokens, wire.MaxCompletionTokens))
 	}
 }
 
@@ -89,11 +91,11 @@ func generates(op string) bool {
 // the maximum alike.
 func (p preset) suits(op string) bool {
 	switch p.name {
-	case maxTokens:
+	case wire.MaxTokens:
 		return op != "responses"
-	case maxCompletionTokens:
+	case wire.MaxCompletionTokens:
 		return op == "chat/completions"
-	case maxOutputTokens:
+	case wire.MaxOutputTokens:
 		return op == "responses"
 	}
 	return true
@@ -104,7 +106,7 @@ func (p preset) suits(op string) bool {
 func (r *request) leftOut(b *backend) string {
 	var text strings.Builder
 	for _, p := range b.presets {
-		if !p.suits(r.op) || r.naming.given&p.bit != 0 || r.naming.capped && (p.name == maxTokens || p.name == maxCompletionTokens) {
+		if !p.suits(r.Operation) || r.naming.Present&p.bit != 0 || r.naming.HasMaxTokens && (p.name == wire.MaxTokens || p.name == wire.MaxCompletionTokens) {
 			continue
 		}
 		text.WriteString(p.text)

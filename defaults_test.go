@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 func defaults(fields map[string]any) func(*Backend) { return func(b *Backend) { b.Defaults = fields } }
@@ -125,8 +127,8 @@ func TestDefaultsProperties(t *testing.T) {
 				body[name] = rapid.SampledFrom([]any{2.5, "b,\"\\", nil, map[string]any{"temperature": 1.0}}).Draw(t, "value")
 			}
 		}
-		if _, both := fields[maxTokens]; both {
-			delete(fields, maxCompletionTokens)
+		if _, both := fields[wire.MaxTokens]; both {
+			delete(fields, wire.MaxCompletionTokens)
 		}
 		body["model"] = "m"
 		text, _ := json.Marshal(body)
@@ -141,10 +143,10 @@ func TestDefaultsProperties(t *testing.T) {
 		}
 		var got map[string]any
 		require.NoError(t, json.Unmarshal([]byte(n.seen[0].body), &got), n.seen[0].body)
-		_, one := body[maxTokens]
-		_, other := body[maxCompletionTokens]
+		_, one := body[wire.MaxTokens]
+		_, other := body[wire.MaxCompletionTokens]
 		for name, value := range fields {
-			if _, given := body[name]; !given && !((name == maxTokens || name == maxCompletionTokens) && (one || other)) {
+			if _, given := body[name]; !given && !((name == wire.MaxTokens || name == wire.MaxCompletionTokens) && (one || other)) {
 				body[name] = value
 			}
 		}

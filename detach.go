@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // How much of an error answer is read into memory, how long it is waited for
@@ -44,7 +46,7 @@ func (c *call) detach(resp *http.Response, s *sending) (text []byte, known bool)
 	resp.Body = body
 	b := &answerBody{idle: cmp.Or(s.d.backend.idleTimeout, errorBodySilence), silent: errSlowBody, begun: true}
 	b.hand(c.Context(), resp, s)
-	return text, whole && err == nil || json.Valid(inflated(resp.Header, text, errorBodyLimit))
+	return text, whole && err == nil || json.Valid(wire.Decompress(resp.Header, text, errorBodyLimit))
 }
 
 var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")

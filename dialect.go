@@ -86,12 +86,12 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.target, b.withoutKey(r.URL.RawQuery))}
+	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(r.URL.RawQuery))}
 	out.URL = &s.url
 	if r.inQuery && name != "" {
-		out.URL.RawQuery = renameQuery(out.URL.RawQuery, r.queryKey(b), name)
+		out.URL.RawQuery = wire.RenameQuery(out.URL.RawQuery, r.queryKey(b), name)
 	}
-	out.URL.Path, out.URL.RawPath = unescapePath(b.path(r.target, name))
+	out.URL.Path, out.URL.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
 	out.Host = b.host
 	out.Header = b.header(r.Header, bearer)
 	if !r.body.present {
@@ -195,7 +195,7 @@ func (b *backend) withoutKey(raw string) string {
 	for part := range strings.SplitSeq(raw, "&") {
 		name, _, _ := strings.Cut(part, "=")
 		if plain, err := url.QueryUnescape(name); err != nil || !isOneOf(plain, names) {
-			query = joinQuery(query, part)
+			query = wire.JoinQuery(query, part)
 		}
 	}
 	return query
@@ -212,9 +212,9 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 		switch {
 		case b.own && isCredential(name), b.replaces(name):
 		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
-			key = field(caller, name)
+			key = wire.Header(caller, name)
 		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
-			authorization = field(caller, name)
+			authorization = wire.Header(caller, name)
 		case b.own && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
 			if v = protocols(v); len(v) > 0 {
 				h[name] = v
@@ -271,7 +271,7 @@ func (b *backend) bearer(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("token: %w", err)
 	case token == "":
 		return "", fmt.Errorf("token: it is empty")
-	case !visible(token):
+	case !wire.IsPrintableASCII(token):
 		return "", fmt.Errorf("token: it has a line break or a character that is not ASCII")
 	}
 	return token, nil
@@ -287,33 +287,33 @@ func (b *backend) anonymous() bool { return !b.own }
 
 // path is the escaped path for a backend, under the name that the backend has
 // for the model.
-func (b *backend) path(t target, deployment string) string {
+func (b *backend) path(t wire.Target, deployment string) string {
 	slash := "/"
-	if t.op == "" {
+	if t.Operation == "" {
 		slash = ""
 	}
 	switch {
-	case t.foundry && strings.HasPrefix(b.base, "/api/projects/"):
-		return "/" + strings.TrimPrefix(t.raw, "/") // these are not below a project
-	case t.dialect == "":
-		return b.base + "/" + strings.TrimPrefix(t.raw, "/")
-	case b.dialect != Azure || !t.namesDeployment(deployment):
-		return b.prefix() + slash + t.op
-	case deployment == t.model:
-		return b.prefix() + "/deployments/" + t.segment + slash + t.op // escaped as it came
+	case t.Foundry && strings.HasPrefix(b.base, "/api/projects/"):
+		return "/" + strings.TrimPrefix(t.Raw, "/") // these are not below a project
+	case t.Dialect == "":
+		return b.base + "/" + strings.TrimPrefix(t.Raw, "/")
+	case b.dialect != Azure || !t.NamesDeployment(deployment):
+		return b.prefix() + slash + t.Operation
+	case deployment == t.Model:
+		return b.prefix() + "/deployments/" + t.Segment + slash + t.Operation // escaped as it came
 	}
-	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.op
+	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.Operation
 }
 
 // query is the query for a backend, byte for byte the caller's but for
 // api-version: a backend's own replaces it, and one that was meant for a
 // classic path goes no further than that.
-func (b *backend) query(t target, raw string) string {
+func (b *backend) query(t wire.Target, raw string) string {
 	version := b.apiVersion
-	if version == "" && b.dialect == Azure && t.dialect != Azure && (t.dialect == AzureV1 || !hasVersion(raw)) {
-		version = t.defaultVersion()
+	if version == "" && b.dialect == Azure && t.Dialect != Azure && (t.Dialect == AzureV1 || !wire.HasVersion(raw)) {
+		version = t.DefaultVersion()
 	}
-	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.dialect != Azure) || t.dialect == ""
+	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.Dialect != Azure) || t.Dialect == ""
 	if keep || raw == "" && version == "" {
 		return raw
 	}
@@ -321,16 +321,16 @@ func (b *backend) query(t target, raw string) string {
 		version = "api-version=" + version
 	}
 	if !strings.Contains(strings.ToLower(raw), "api-version") {
-		return joinQuery(raw, version)
+		return wire.JoinQuery(raw, version)
 	}
 	var query string
 	for part := range strings.SplitSeq(raw, "&") {
 		name, _, _ := strings.Cut(part, "=")
 		if !strings.EqualFold(name, "api-version") {
-			query = joinQuery(query, part)
+			query = wire.JoinQuery(query, part)
 			continue
 		}
-		query, version = joinQuery(query, version), ""
+		query, version = wire.JoinQuery(query, version), ""
 	}
-	return joinQuery(query, version)
+	return wire.JoinQuery(query, version)
 }

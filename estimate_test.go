@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // tokensOf is the estimate for a body.
@@ -28,16 +30,16 @@ func TestEstimate(t *testing.T) {
 		count func([]byte) int
 		want  int64
 	}{
-		"text":                  {around(strings.Repeat(" ", 4000), ""), nil, 1006 + usualOutput},
+		"text":                  {around(strings.Repeat(" ", 4000), ""), nil, 1006 + wire.DefaultOutputTokens},
 		"max_tokens":            {around(strings.Repeat(" ", 4000), `,"max_tokens":100`), nil, 1010 + 100},
 		"max_completion_tokens": {around(strings.Repeat(" ", 4000), `,"max_completion_tokens":100`), nil, 1013 + 100},
 		"max_output_tokens":     {around(strings.Repeat(" ", 4000), `,"max_output_tokens":100`), nil, 1012 + 100},
-		"nonsense for a limit":  {around("", `,"max_tokens":"many"`), nil, 12 + usualOutput},
-		"a picture":             {around(picture, ""), nil, 18 + pictureTokens + usualOutput},
-		"two pictures":          {around(picture+","+picture, ""), nil, 31 + 2*pictureTokens + usualOutput},
-		"a picture cut off":     {`{"model":"m","a":"data:image/png;base64,AAAA`, nil, 4 + pictureTokens + usualOutput},
+		"nonsense for a limit":  {around("", `,"max_tokens":"many"`), nil, 12 + wire.DefaultOutputTokens},
+		"a picture":             {around(picture, ""), nil, 18 + wire.PictureTokens + wire.DefaultOutputTokens},
+		"two pictures":          {around(picture+","+picture, ""), nil, 31 + 2*wire.PictureTokens + wire.DefaultOutputTokens},
+		"a picture cut off":     {`{"model":"m","a":"data:image/png;base64,AAAA`, nil, 4 + wire.PictureTokens + wire.DefaultOutputTokens},
 		"a real tokenizer":      {around(picture, `,"max_tokens":5`), func([]byte) int { return 77 }, 77 + 5},
-		"one that cannot tell":  {around(strings.Repeat(" ", 4000), ""), func([]byte) int { return -1 }, 1006 + usualOutput},
+		"one that cannot tell":  {around(strings.Repeat(" ", 4000), ""), func([]byte) int { return -1 }, 1006 + wire.DefaultOutputTokens},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, target := range []string{chatPath, "/v1/chat/completions"} {
@@ -50,8 +52,8 @@ func TestEstimate(t *testing.T) {
 // What is not read is not taken for text.
 func TestEstimateOfTheUnread(t *testing.T) {
 	sound := strings.Repeat("x", worthReadingLimit)
-	require.EqualValues(t, mostUnread/4+usualOutput, tokensOf(t, chatPath, sound, nil))
-	require.EqualValues(t, 25+usualOutput, tokensOf(t, "/unknown", sound[:100], nil))
+	require.EqualValues(t, wire.MaxUnreadBytes/4+wire.DefaultOutputTokens, tokensOf(t, chatPath, sound, nil))
+	require.EqualValues(t, 25+wire.DefaultOutputTokens, tokensOf(t, "/unknown", sound[:100], nil))
 }
 
 // A counter sees the whole body once, whatever the number of attempts.
@@ -74,7 +76,7 @@ func TestEstimateTakesLinearTime(t *testing.T) {
 	for _, piece := range []string{`"input_audio":{"x":`, `"input_audio":{"x":[`, `"input_audio":{"data":{"input_audio":`, `"input_audio":{"x":"y","x":"y",`, `"file_data":"`, `;base64,data:`} {
 		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
 		began := time.Now()
-		findMedia(text)
+		wire.MediaTokens(text)
 		require.Less(t, time.Since(began), 2*time.Second, piece)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A phase is what a deployment is in, or a backend as a whole.
@@ -95,7 +97,7 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment
 	for i, one := range d.operations {
 		// Where nothing else was ever served it is as good as the whole.
 		if one == h && d.done.Load()&^(1<<i) != 0 {
-			attributes = append(attributes, slog.String("operation", operationName(i)))
+			attributes = append(attributes, slog.String("operation", wire.OperationName(i)))
 		}
 	}
 	switch n.phase {
@@ -180,5 +182,5 @@ func (o outcome) attrs() (attributes []slog.Attr) {
 
 // well is what an answer says that is no error.
 func wellBy(resp *http.Response) outcome {
-	return outcome{status: resp.StatusCode, requestID: requestID(resp.Header)}
+	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
 }

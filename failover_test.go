@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 var (
@@ -1164,7 +1166,7 @@ func TestOutOfQuota(t *testing.T) {
 }
 
 func TestOutOfQuotaCodes(t *testing.T) {
-	for _, code := range quotaCodes {
+	for _, code := range wire.QuotaCodes {
 		n := newNet()
 		n.on(host("a"), status(429, fmt.Sprintf(`{"error":{"code":%q}}`, code)))
 		tr := firstAndSecond(t, n)

@@ -2,23 +2,21 @@ package spillover
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/doctest"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/spillovertest"
 )
-
-var update = flag.Bool("update", false, "write what was found out into the documents")
 
 // A sight is what a fault looked like from the outside.
 type sight struct {
@@ -215,22 +213,5 @@ func TestFaults(t *testing.T) {
 	}
 	t.Log("\n" + table)
 
-	upToDate(t, "docs/faults.md", "faults", table)
-}
-
-// upToDate holds a part of a document, between markers of a name, to what was
-// found out, or writes it there.
-func upToDate(t *testing.T, file, name, found string) {
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
-	head, rest, ok := strings.Cut(string(text), begin)
-	require.True(t, ok, file+" has lost its marker")
-	written, tail, ok := strings.Cut(rest, end)
-	require.True(t, ok, file+" has lost its marker")
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(head+begin+found+end+tail), 0o644))
-		return
-	}
-	require.Equal(t, written, found, file+" tells something else: go test -run "+t.Name()+" . -update")
+	doctest.Section(t, "docs/faults.md", "faults", table)
 }

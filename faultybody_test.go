@@ -11,6 +11,8 @@ import (
 	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 var errDisk = errors.New("disk lost")
@@ -161,7 +163,7 @@ const richBody = `{"model":"m","input":[{"role":"user","content":[{"type":"input
 // A body is read up to where it breaks off: what was found is the beginning of
 // what is in the whole, and all else is for the service to say.
 func TestBodyThatBreaksOff(t *testing.T) {
-	read := func(text string) (string, []objectID) {
+	read := func(text string) (string, []wire.ObjectID) {
 		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
 		r.body = take(r.Body)
 		require.NoError(t, r.read())
@@ -171,7 +173,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	require.Equal(t, "m", model)
 	var all []string
 	for _, id := range ids {
-		all = append(all, id.id)
+		all = append(all, id.Id)
 	}
 	require.Equal(t, []string{"file-1", "item-1", "item-2", "file-2", "item-3", "vs-1", "vs-2", "file-3", "file-4", "cntr-1", "conv-1", "pmpt-1", "resp-1"}, all)
 
@@ -202,7 +204,7 @@ func TestIDsOfARequestAreBounded(t *testing.T) {
 		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
 		r.body = take(r.Body)
 		require.NoError(t, r.read())
-		require.Len(t, r.ids, maxIDs)
+		require.Len(t, r.ids, wire.MaxIDs)
 		require.Equal(t, "m", r.model)
 	}
 }
@@ -217,21 +219,21 @@ func TestBodyIsReadOnTheWay(t *testing.T) {
 		"vector_stores/{vs}/files":     `{"file_id":"file-1"}`,
 		"uploads/{upload_id}/complete": `{"part_ids":["a","b",["c"],"d"],"background":"true"}`,
 	} {
-		spec := operationTree.find(path).specs[0]
-		whole := bodyWalk{tree: spec.body, most: maxIDs}
-		whole.readJSON([]byte(text), "", nil)
-		var ids []objectID
-		for _, id := range whole.ids {
-			if !id.item {
+		spec := wire.OperationTree.Find(path).Specs[0]
+		whole := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+		whole.ReadJSON([]byte(text), "", nil)
+		var ids []wire.ObjectID
+		for _, id := range whole.Ids {
+			if !id.Item {
 				ids = append(ids, id)
 			}
 		}
 		for _, src := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)), iotest.HalfReader(strings.NewReader(text)), iotest.DataErrReader(strings.NewReader(text))} {
-			w := bodyWalk{tree: spec.body, most: maxIDs}
-			require.NoError(t, w.stream(src))
-			require.Equal(t, ids, w.ids, path)
-			require.Equal(t, []any{whole.naming.model, whole.naming.at, whole.naming.second, whole.naming.background},
-				[]any{w.naming.model, w.naming.at, w.naming.second, w.naming.background}, path)
+			w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+			require.NoError(t, w.Stream(src))
+			require.Equal(t, ids, w.Ids, path)
+			require.Equal(t, []any{whole.Info.Model, whole.Info.ModelSpan, whole.Info.Second, whole.Info.Background},
+				[]any{w.Info.Model, w.Info.ModelSpan, w.Info.Second, w.Info.Background}, path)
 		}
 	}
 }
@@ -244,27 +246,27 @@ func TestFormInPieces(t *testing.T) {
 	session := `{"model":"m","prompt":{"id":"p"},"audio":{"input":{"transcription":{"model":"n"}}}}`
 	for name, c := range map[string]struct {
 		path, form, model string
-		ids               []objectID
+		ids               []wire.ObjectID
 	}{
 		"the model":          {"audio/transcriptions", part("x", "--b") + part("model", "m") + "--b--", "m", nil},
 		"behind what is big": {"audio/transcriptions", part("file", strings.Repeat("\r\n--bx\r\n--", 20_000)) + part("model", "m") + "--b--", "m", nil},
-		"a long one":         {"audio/transcriptions", part("model", strings.Repeat("m", 10*formWindow)) + "--b--", strings.Repeat("m", 10*formWindow), nil},
-		"too long":           {"audio/transcriptions", part("model", strings.Repeat("m", 2*maxPartText)) + part("model", "n") + "--b--", "n", nil},
-		"an id":              {"audio/voices", part("consent", "cons-1") + part("name", "model") + "--b--", "", []objectID{{id: "cons-1"}}},
+		"a long one":         {"audio/transcriptions", part("model", strings.Repeat("m", 10*wire.FormWindow)) + "--b--", strings.Repeat("m", 10*wire.FormWindow), nil},
+		"too long":           {"audio/transcriptions", part("model", strings.Repeat("m", 2*wire.MaxPartText)) + part("model", "n") + "--b--", "n", nil},
+		"an id":              {"audio/voices", part("consent", "cons-1") + part("name", "model") + "--b--", "", []wire.ObjectID{{Id: "cons-1"}}},
 		"no id":              {"audio/voices", part("consent", "no id") + part("consent", "auto") + "--b--", "", nil},
-		"parts without name": {"audio/voices", part("[]", "consent") + part("[consent", "a") + part("[][consent][]", "b") + part("consent[x]", "c") + "--b--", "", []objectID{{id: "a"}, {id: "b"}}},
-		"a session":          {"realtime/calls", part("sdp", "v=0") + part("session", session) + "--b--", "m", []objectID{{id: "p"}}},
-		"a session in parts": {"realtime/calls", part("session[model]", "m") + part("session[prompt][id]", "p") + "--b--", "m", []objectID{{id: "p"}}},
+		"parts without name": {"audio/voices", part("[]", "consent") + part("[consent", "a") + part("[][consent][]", "b") + part("consent[x]", "c") + "--b--", "", []wire.ObjectID{{Id: "a"}, {Id: "b"}}},
+		"a session":          {"realtime/calls", part("sdp", "v=0") + part("session", session) + "--b--", "m", []wire.ObjectID{{Id: "p"}}},
+		"a session in parts": {"realtime/calls", part("session[model]", "m") + part("session[prompt][id]", "p") + "--b--", "m", []wire.ObjectID{{Id: "p"}}},
 	} {
 		for piece, in := range map[string]func(io.Reader) io.Reader{
 			"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader, "by halves": iotest.HalfReader, "with its end": iotest.DataErrReader,
 		} {
-			w := bodyWalk{tree: operationTree.find(c.path).specs[len(operationTree.find(c.path).specs)-1].form, most: maxIDs}
-			w.readForm("multipart/form-data; boundary=b", in(strings.NewReader(c.form)))
-			require.Equal(t, c.model, w.naming.model, "%s, %s", name, piece)
-			require.Equal(t, c.ids, w.ids, "%s, %s", name, piece)
-			if w.naming.named && !w.naming.inJSON {
-				require.True(t, bytes.Equal([]byte(c.model), []byte(c.form)[w.naming.at.from:w.naming.at.to]))
+			w := wire.BodyScanner{Tree: wire.OperationTree.Find(c.path).Specs[len(wire.OperationTree.Find(c.path).Specs)-1].Form, MaxIDs: wire.MaxIDs}
+			w.ReadForm("multipart/form-data; boundary=b", in(strings.NewReader(c.form)))
+			require.Equal(t, c.model, w.Info.Model, "%s, %s", name, piece)
+			require.Equal(t, c.ids, w.Ids, "%s, %s", name, piece)
+			if w.Info.HasModel && !w.Info.InJSON {
+				require.True(t, bytes.Equal([]byte(c.model), []byte(c.form)[w.Info.ModelSpan.From:w.Info.ModelSpan.To]))
 			}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 func FuzzRetryAfter(f *testing.F) {
@@ -49,9 +51,9 @@ func FuzzFindModel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		model, at, found := findModel(text)
 		if found {
-			require.True(t, 0 < at.from && at.from < at.to && at.to <= len(text))
+			require.True(t, 0 < at.From && at.From < at.To && at.To <= len(text))
 			var there string
-			if json.Unmarshal(text[at.from:at.to], &there) == nil {
+			if json.Unmarshal(text[at.From:at.To], &there) == nil {
 				require.Equal(t, there, model)
 			}
 		}
@@ -85,7 +87,7 @@ func FuzzSplice(f *testing.F) {
 		require.NoError(t, err)
 		want := string(text)
 		for _, s := range slices.Backward(change[:]) {
-			want = want[:s.at.from] + s.text + want[s.at.to:]
+			want = want[:s.at.From] + s.text + want[s.at.To:]
 		}
 		if len(text) > 0 {
 			require.EqualValues(t, len(want), r.body.edited(change))
@@ -139,7 +141,7 @@ func FuzzPath(f *testing.F) {
 		if name == "." || name == ".." {
 			return // no request with such a name is sent
 		}
-		in := parsePath(u.EscapedPath())
+		in := wire.ParsePath(u.EscapedPath())
 		for _, base := range []string{"", "/ai", "/a%2Fi"} {
 			for _, d := range []Dialect{Azure, AzureV1, OpenAI} {
 				b := &backend{base: base, dialect: d}
@@ -148,21 +150,21 @@ func FuzzPath(f *testing.F) {
 				}
 				path := b.path(in, name)
 				require.True(t, strings.HasPrefix(path, base+"/"), path)
-				plain, raw := unescapePath(path)
+				plain, raw := wire.SplitEscapedPath(path)
 				sent := url.URL{Scheme: "https", Host: "h", Path: plain, RawPath: raw}
 				require.Equal(t, path, sent.EscapedPath(), "as it was made, it is sent")
-				if in.dialect == "" {
+				if in.Dialect == "" {
 					require.Equal(t, base+u.EscapedPath(), path)
 				}
-				if d == Azure && in.dialect != "" && in.namesDeployment(name) {
+				if d == Azure && in.Dialect != "" && in.NamesDeployment(name) {
 					segment, _, _ := strings.Cut(strings.TrimPrefix(path, base+"/openai/deployments/"), "/")
 					model, err := url.PathUnescape(segment)
 					require.NoError(t, err)
 					require.Equal(t, name, model)
-					require.Equal(t, name, parsePath(path).model, "and it is read again as what it was")
+					require.Equal(t, name, wire.ParsePath(path).Model, "and it is read again as what it was")
 				}
 				require.Equal(t, others(u.RawQuery), others(b.query(in, u.RawQuery)))
-				if b.apiVersion != "" && in.dialect != "" {
+				if b.apiVersion != "" && in.Dialect != "" {
 					require.Equal(t, []string{b.apiVersion}, versions(b.query(in, u.RawQuery)))
 				}
 			}
@@ -198,7 +200,7 @@ func FuzzJudge(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, status int, after string, body []byte, op string) {
 		o := judge(status, http.Header{"Retry-After": {after}}, body, op, time.Unix(1_800_000_000, 0))
-		require.True(t, visible(o.reason) && len(o.reason) < 100, o.reason)
+		require.True(t, wire.IsPrintableASCII(o.reason) && len(o.reason) < 100, o.reason)
 		require.GreaterOrEqual(t, o.wait, time.Duration(0))
 		if status < 400 {
 			require.Equal(t, outcome{verdict: served}, o)

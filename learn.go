@@ -76,7 +76,7 @@ func (c *call) leftBy(a attempt, now time.Time, cause error) error {
 // found remembers where the objects are that the request asked around for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
-		if !id.weak {
+		if !id.Uncertain {
 			c.transport.stored.add(now, id, b.home, true)
 		}
 	}

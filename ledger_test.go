@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A limited ledger is one with the limits that it is asked about.
@@ -182,9 +184,9 @@ func TestLedgerProperties(t *testing.T) {
 // A large max_tokens counts before the answer.
 func TestEstimateIncludesMaxTokens(t *testing.T) {
 	for _, test := range []struct{ length, most, want int64 }{
-		{4000, 500, 1500}, {4000, 0, 1000 + usualOutput}, {0, 7, 7}, {-1, 100, 100}, {-1, 0, usualOutput}, {3, -5, usualOutput},
+		{4000, 500, 1500}, {4000, 0, 1000 + wire.DefaultOutputTokens}, {0, 7, 7}, {-1, 100, 100}, {-1, 0, wire.DefaultOutputTokens}, {3, -5, wire.DefaultOutputTokens},
 		{math.MaxInt64, math.MaxInt32, math.MaxInt64/4 + math.MaxInt32},
 	} {
-		require.Equal(t, test.want, estimate(test.length, test.most), test)
+		require.Equal(t, test.want, wire.EstimateTokens(test.length, test.most), test)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/doctest"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -100,7 +102,7 @@ func TestLoadBad(t *testing.T) {
 			cfg, err := readConfig(t, file)
 			require.Error(t, err)
 			require.Equal(t, Config{}, cfg)
-			if *update {
+			if *doctest.Update {
 				require.NoError(t, os.WriteFile(file+".txt", []byte(err.Error()+"\n"), 0o644))
 			}
 			want, e := os.ReadFile(file + ".txt")

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A field is a part of a form; with a file name it is a file.
@@ -250,13 +252,13 @@ func FuzzForm(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		const contentType = `multipart/form-data; boundary="b"`
-		n := findForm(contentType, []byte(text))
-		if n.named {
-			require.True(t, 0 < n.at.from && n.at.from <= n.at.to && n.at.to <= len(text))
-			require.Equal(t, text[n.at.from:n.at.to], n.model)
+		n := wire.FindForm(contentType, []byte(text))
+		if n.HasModel {
+			require.True(t, 0 < n.ModelSpan.From && n.ModelSpan.From <= n.ModelSpan.To && n.ModelSpan.To <= len(text))
+			require.Equal(t, text[n.ModelSpan.From:n.ModelSpan.To], n.Model)
 		}
 		parts, err := readForm(contentType, text)
-		if err != nil || strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") && !n.named {
+		if err != nil || strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") && !n.HasModel {
 			return // no form, or one with line ends that only mime/multipart understands
 		}
 		index := -1
@@ -266,24 +268,24 @@ func FuzzForm(f *testing.F) {
 				break
 			}
 		}
-		if n.named {
+		if n.HasModel {
 			require.GreaterOrEqual(t, index, 0, "there is no model in %q", text)
-			require.Equal(t, parts[index].content, n.model, "%q", text)
+			require.Equal(t, parts[index].content, n.Model, "%q", text)
 		} else {
 			require.True(t, index < 0 || parts[index].content == "" || strings.Contains(text, "\r\n ") || strings.Contains(text, "\r\n\t") ||
 				strings.Contains(text, "Encoding"), "the model is missed in %q", text)
 		}
-		if !n.named && !n.open || index >= 0 && !n.named {
+		if !n.HasModel && !n.Insertable || index >= 0 && !n.HasModel {
 			return
 		}
-		change := splice{n.at, n.text("new-name")}
-		if !n.named {
-			change = splice{span{n.gap, n.gap}, n.member("new-name")}
+		change := splice{n.ModelSpan, n.ModelText("new-name")}
+		if !n.HasModel {
+			change = splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, n.ModelMember("new-name")}
 		}
-		after, err := readForm(contentType, text[:change.at.from]+change.text+text[change.at.to:])
+		after, err := readForm(contentType, text[:change.at.From]+change.text+text[change.at.To:])
 		require.NoError(t, err, "%q", text)
 		want := append([]formField(nil), parts...)
-		if n.named {
+		if n.HasModel {
 			want[index].content = "new-name"
 		} else {
 			want = append([]formField{{"model", "", "new-name"}}, want...)

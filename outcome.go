@@ -11,6 +11,8 @@ import (
 
 	"crypto/tls"
 	"crypto/x509"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A verdict is what an attempt means for the request.
@@ -53,31 +55,31 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if status < 400 {
 		return outcome{verdict: served}
 	}
-	e := readError(body)
-	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status), detail: string(e.Message), requestID: requestID(h)}
+	e := wire.ParseError(body)
+	o := outcome{status: status, wait: retryAfter(status, h, body, now), reason: strconv.Itoa(status), detail: string(e.Message), requestID: wire.RequestID(h)}
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
-	o.lacks = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.lacksDeployment()
+	o.lacks = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.DeploymentMissing()
 	if status == http.StatusNotFound || status == http.StatusBadRequest {
-		o.missing, o.unfound, o.message = e.saysMissing(), e.Code == previousNotFound, string(e.Message)
+		o.missing, o.unfound, o.message = e.SaysNotFound(), e.Code == wire.PreviousNotFound, string(e.Message)
 	}
 	switch {
-	case status == http.StatusPaymentRequired, e.outOfQuota() && refusesPayment(status):
+	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
 		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
-	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.tooLarge():
+	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.RequestTooLarge():
 		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
-		o.verdict, o.free, o.chance = throttled, true, e.scarce()
-	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.foreign(), o.lacks,
-		status == http.StatusBadRequest && e.noOperation(), status == http.StatusNotFound && statelessPaths[op] && !e.foreign():
+		o.verdict, o.free, o.chance = throttled, true, e.NoCapacity()
+	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.NotFromService(), o.lacks,
+		status == http.StatusBadRequest && e.OperationUnsupported(), status == http.StatusNotFound && wire.StatelessPaths[op] && !e.NotFromService():
 		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
-	case status == http.StatusForbidden, status == http.StatusNotFound && statelessPaths[op]:
+	case status == http.StatusForbidden, status == http.StatusNotFound && wire.StatelessPaths[op]:
 		// It is not the service that says so, but a firewall or a gateway before it.
 		o.verdict, o.cause, o.wait = failed, blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
-	case e.elsewhere():
+	case e.OtherResource():
 		o.verdict, o.own, o.free, o.elsewhere, o.wait = declined, true, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, serverFailure

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // calls is a pool of which only b serves m, and calls it m-east.
@@ -510,7 +512,7 @@ func TestServedModelsKeepTheirRoutes(t *testing.T) {
 		require.False(t, own(fmt.Sprint("n-", i)))
 		require.True(t, own(fmt.Sprint("m-", i)))
 	}
-	asksFor(strings.Repeat("x", maxModelName+1))
+	asksFor(strings.Repeat("x", wire.MaxModelName+1))
 	require.Len(t, *tr.table().routes.Load(), maxRoutes)
 	require.Equal(t, uint64(11), tr.table().others.tiers[0].members[0].served.Load())
 	var shared uint64
@@ -565,7 +567,7 @@ func TestFormOfManyParts(t *testing.T) {
 	for _, part := range []string{"--b\r\nA:b\r\n\r\n\r\n", "--b\r\nA:model\r\n\r\n\r\n", "--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n"} {
 		text := []byte(strings.Repeat(part, 1<<20/len(part)) + end)
 		require.Less(t, testing.AllocsPerRun(1, func() {
-			require.Equal(t, "m", findForm("multipart/form-data; boundary=b", text).model)
+			require.Equal(t, "m", wire.FindForm("multipart/form-data; boundary=b", text).Model)
 		}), 200.0)
 	}
 }
@@ -573,7 +575,7 @@ func TestFormOfManyParts(t *testing.T) {
 func BenchmarkFormOfManyParts(b *testing.B) {
 	text := []byte(strings.Repeat("--b\r\nA:b\r\n\r\n\r\n", 8<<20/15) + "--b--\r\n")
 	for b.Loop() {
-		findForm("multipart/form-data; boundary=b", text)
+		wire.FindForm("multipart/form-data; boundary=b", text)
 	}
 }
 
@@ -592,7 +594,7 @@ func TestEstimateOfFilesAndSound(t *testing.T) {
 	} {
 		tokens := tokensOf(t, "/v1/responses", c.body, nil)
 		require.Less(t, tokens, c.most, name)
-		require.Greater(t, tokens, int64(usualOutput+100), name)
+		require.Greater(t, tokens, int64(wire.DefaultOutputTokens+100), name)
 	}
 	require.InDelta(t, (1<<20)/4, tokensOf(t, "/v1/responses", `{"model":"m","input":"`+base64+`"}`, nil), 1000, "what is not said to be one is text")
 	require.InDelta(t, (1<<20)*3/16, tokensOf(t, "/v1/responses", `{"model":"m","input":"data:text/plain;base64,`+base64+`"}`, nil), 1000, "as text that is encoded")
@@ -662,10 +664,10 @@ func TestNewOperationsMoveOn(t *testing.T) {
 }
 
 // oracleStrings are the values at the places of a tree, found with a parser.
-func oracleStrings(n *keyNode, v any, id *[]string) {
+func oracleStrings(n *wire.FieldTree, v any, id *[]string) {
 	switch v := v.(type) {
 	case map[string]any:
-		for key, child := range n.children {
+		for key, child := range n.Children {
 			if value, ok := v[key]; ok {
 				oracleStrings(child, value, id)
 			}
@@ -677,7 +679,7 @@ func oracleStrings(n *keyNode, v any, id *[]string) {
 			}
 		}
 	case string:
-		if n.id && isID(v) {
+		if n.Id && wire.IsID(v) {
 			*id = append(*id, v)
 		}
 	}
@@ -690,15 +692,15 @@ func FuzzAnswerIDs(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte, size int, stream bool) {
 		find := func(piece int) (ids []string) {
-			r := &idReader{scanner: jsonScanner{root: answerTree, limit: maxIDLength + 2, lines: stream}}
+			r := &wire.IDScanner{Scanner: wire.JsonScanner{Root: wire.AnswerTree, Limit: wire.MaxIDLength + 2, Lines: stream}}
 			for rest := text; len(rest) > 0; {
 				n := min(piece, len(rest))
-				r.read(rest[:n], func(id objectID) {
-					require.True(t, isID(id.id))
-					ids = append(ids, id.id)
+				r.Scan(rest[:n], func(id wire.ObjectID) {
+					require.True(t, wire.IsID(id.Id))
+					ids = append(ids, id.Id)
 				})
 				rest = rest[n:]
-				require.LessOrEqual(t, cap(r.scanner.buf), 4*maxIDLength+64)
+				require.LessOrEqual(t, cap(r.Scanner.Buf), 4*wire.MaxIDLength+64)
 			}
 			return ids
 		}
@@ -709,7 +711,7 @@ func FuzzAnswerIDs(f *testing.F) {
 			return
 		}
 		var want []string
-		oracleStrings(answerTree, v, &want)
+		oracleStrings(wire.AnswerTree, v, &want)
 		for _, id := range want {
 			require.Contains(t, whole, id)
 		}
@@ -720,31 +722,31 @@ func FuzzRequestPositions(f *testing.F) {
 	for i, s := range append(bodySeeds, responseText, usesOfResponse[11], `{"input":[{"id":"a"},{"id":"b","role":"user"},[{"id":"c"}]],"tools":[{"container":"x","vector_store_ids":["y",["z"]]}],"conversation":{"id":"w"}}`) {
 		f.Add([]byte(s), i)
 	}
-	specs := append([]*compiledSpec{unknownSpec}, operationTree.find("responses").specs[0], operationTree.find("realtime/client_secrets").specs[0], operationTree.find("threads/runs").specs[0])
+	specs := append([]*wire.Spec{wire.UnknownSpec}, wire.OperationTree.Find("responses").Specs[0], wire.OperationTree.Find("realtime/client_secrets").Specs[0], wire.OperationTree.Find("threads/runs").Specs[0])
 	f.Fuzz(func(t *testing.T, text []byte, which int) {
 		spec := specs[uint(which)%uint(len(specs))]
-		w := bodyWalk{tree: spec.body, most: maxIDs}
-		w.readJSON(text, "m", nil)
-		require.LessOrEqual(t, len(w.ids), maxIDs)
-		for _, s := range []span{w.naming.at, w.naming.second.at, w.naming.entire} {
-			require.True(t, 0 <= s.from && s.from <= s.to && s.to <= len(text))
+		w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+		w.ReadJSON(text, "m", nil)
+		require.LessOrEqual(t, len(w.Ids), wire.MaxIDs)
+		for _, s := range []wire.Span{w.Info.ModelSpan, w.Info.Second.At, w.Info.MemberSpan} {
+			require.True(t, 0 <= s.From && s.From <= s.To && s.To <= len(text))
 		}
-		if !json.Valid(text) || !w.naming.named {
+		if !json.Valid(text) || !w.Info.HasModel {
 			return
 		}
-		after := string(text[:w.naming.at.from]) + `"x"` + string(text[w.naming.at.to:])
+		after := string(text[:w.Info.ModelSpan.From]) + `"x"` + string(text[w.Info.ModelSpan.To:])
 		require.True(t, json.Valid([]byte(after)), after)
-		if w.naming.entire.to > 0 {
-			after = string(text[:w.naming.entire.from]) + string(text[w.naming.entire.to:])
+		if w.Info.MemberSpan.To > 0 {
+			after = string(text[:w.Info.MemberSpan.From]) + string(text[w.Info.MemberSpan.To:])
 			require.True(t, json.Valid([]byte(after)) || strings.Count(string(text), "odel") > 1 || bytes.Contains(text, []byte(`\`)), after)
 		}
 		// And read on the way, in pieces, it is found at the same place.
-		var s bodyWalk
-		s.tree, s.most = spec.body, maxIDs
-		require.NoError(t, s.stream(bytes.NewReader(text)))
-		if len(w.naming.model) > 0 && len(w.naming.model) < maxModelName && !bytes.Contains(text, []byte(`\`)) {
-			require.Equal(t, w.naming.model, s.naming.model, "%s", text)
-			require.Equal(t, w.naming.at, s.naming.at)
+		var s wire.BodyScanner
+		s.Tree, s.MaxIDs = spec.Body, wire.MaxIDs
+		require.NoError(t, s.Stream(bytes.NewReader(text)))
+		if len(w.Info.Model) > 0 && len(w.Info.Model) < wire.MaxModelName && !bytes.Contains(text, []byte(`\`)) {
+			require.Equal(t, w.Info.Model, s.Info.Model, "%s", text)
+			require.Equal(t, w.Info.ModelSpan, s.Info.ModelSpan)
 		}
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A route is the deployments that serve one model, tier by tier, best first.
@@ -270,7 +272,7 @@ func (t *table) find(model string) *route {
 	if r := (*t.routes.Load())[model]; r != nil || t.others == nil {
 		return r
 	}
-	if len(model) > maxModelName {
+	if len(model) > wire.MaxModelName {
 		return t.others
 	}
 	t.growing.Lock()
@@ -299,7 +301,7 @@ func (t *table) grow(routes map[string]*route, model string) *route {
 // others, if models that nothing was served of give way. As looking for these
 // takes long, it is done for one in a thousand in vain.
 func (t *table) promote(model string) {
-	if len(model) > maxModelName {
+	if len(model) > wire.MaxModelName {
 		return
 	}
 	t.growing.Lock()

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A world is the oracle: what a Transport must know and may do after any
@@ -281,7 +283,7 @@ func (w *world) ask(model string, keep bool) {
 	case model == "":
 	case o.Dialect == AzureV1:
 		require.Equal(w, "/openai/v1/chat/completions", arrived.path)
-		require.Contains(w, arrived.body, quote(o.Deployment))
+		require.Contains(w, arrived.body, wire.QuoteJSON(o.Deployment))
 	default:
 		require.Equal(w, "/openai/deployments/"+o.Deployment+"/chat/completions", arrived.path)
 		require.Equal(w, "api-version="+cmp.Or(o.APIVersion, "callers-own"), arrived.query)

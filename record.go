@@ -9,6 +9,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A callRecord is what is recorded of a request.
@@ -69,7 +71,7 @@ func (c *call) conclude(resp *http.Response, err error) {
 	}
 	if c.told {
 		c.took = time.Since(c.begun)
-		c.streams = s != nil && isStream(resp.Header)
+		c.streams = s != nil && wire.IsStream(resp.Header)
 		c.countAnswer(resp, s)
 	}
 	if s == nil || s.parted.Swap(true) {
@@ -104,7 +106,7 @@ func (c *call) result(resp *http.Response, err error) (outcome string, problem a
 			return failed.String(), errorType(0, "no answer")
 		}
 		return failed.String(), errorType(0, "_OTHER")
-	case c.from == "" && field(resp.Header, headerSynthesized) != "":
+	case c.from == "" && wire.Header(resp.Header, headerSynthesized) != "":
 		return outcomeSynthesized, errorType(resp.StatusCode, "")
 	case resp.StatusCode < 400:
 		return served.String(), attribute.KeyValue{}

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // redirected tells of a request that an http.Client made of a redirect to
@@ -86,7 +88,7 @@ func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
 // whether that redirected to itself. Of backends at one place it is the one that
 // did, else one that is not drained.
 func (c *call) destination() (b *backend, itself bool) {
-	from := field(c.Response.Header, headerBackend) // which is ours to set
+	from := wire.Header(c.Response.Header, headerBackend) // which is ours to set
 	for _, other := range c.table.backends {
 		if other.scheme != c.URL.Scheme || !strings.EqualFold(withPort(other.scheme, other.host), withPort(c.URL.Scheme, c.URL.Host)) {
 			continue

@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A request is what was read of the caller's request, once, before the first
 // attempt.
 type request struct {
 	*http.Request
-	target
+	wire.Target
 	model   string // what the caller asks for; "" when it names none
 	inQuery bool   // the query names it
 	body    body
-	naming  naming
-	scanned bool       // naming is known
-	ids     []objectID // of stored objects that the request is about
-	tokens  int64      // an estimate of what it costs
+	naming  wire.BodyInfo
+	scanned bool            // naming is known
+	ids     []wire.ObjectID // of stored objects that the request is about
+	tokens  int64           // an estimate of what it costs
 
 	fields []string              // that backends set, by their bits
 	count  func(body []byte) int // Config.CountTokens
@@ -27,32 +29,32 @@ type request struct {
 
 // read looks at the body once, for all that must be found there.
 func (r *request) read() error {
-	r.target = parsePath(r.URL.EscapedPath())
-	r.model = r.target.model
+	r.Target = wire.ParsePath(r.URL.EscapedPath())
+	r.model = r.Target.Model
 	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
-	r.tokens = estimate(min(r.body.length, mostUnread), 0)
-	if r.dialect == "" && !r.foundry {
+	r.tokens = wire.EstimateTokens(min(r.body.length, wire.MaxUnreadBytes), 0)
+	if r.Dialect == "" && !r.Foundry {
 		return nil
 	}
-	r.ids = append(r.target.ids(r.Method), r.queryIDs(r.Method, r.URL.RawQuery)...)
+	r.ids = append(r.Target.PathIDs(r.Method), r.QueryIDs(r.Method, r.URL.RawQuery)...)
 	spec := r.spec()
-	if r.upgrades() || spec.has(modelInQuery) && r.Method == http.MethodPost {
-		r.model = cmp.Or(r.model, queryModel(r.URL.RawQuery))
-		r.inQuery = r.model != "" && r.target.model == ""
+	if r.upgrades() || spec.Has(wire.ModelInQuery) && r.Method == http.MethodPost {
+		r.model = cmp.Or(r.model, wire.QueryModel(r.URL.RawQuery))
+		r.inQuery = r.model != "" && r.Target.Model == ""
 	}
 	if r.upgrades() {
 		return nil
 	}
-	if r.target.model == "" || r.worthReading() {
+	if r.Target.Model == "" || r.worthReading() {
 		if err := r.scan(); err != nil {
 			return err
 		}
-		r.tokens = r.naming.cost(r.body.length)
+		r.tokens = r.naming.Cost(r.body.length)
 	}
-	if r.model == "" && !spec.has(baseModel) {
-		r.model = r.naming.model
+	if r.model == "" && !spec.Has(wire.BaseModel) {
+		r.model = r.naming.Model
 	}
 	return nil
 }
@@ -60,7 +62,7 @@ func (r *request) read() error {
 // worthReading tells whether the body is read although the path names the
 // model: for the session and the size of the request, unless that takes long.
 func (r *request) worthReading() bool {
-	return r.stateless() && r.body.again != nil && r.body.length < worthReadingLimit && !isForm(field(r.Header, "Content-Type"))
+	return r.stateless() && r.body.again != nil && r.body.length < worthReadingLimit && !wire.IsForm(wire.Header(r.Header, "Content-Type"))
 }
 
 const worthReadingLimit = 1 << 20
@@ -68,33 +70,33 @@ const worthReadingLimit = 1 << 20
 // scan finds the model and ids in a body of JSON or of a form. What is neither
 // has none: the service shall answer that.
 func (r *request) scan() error {
-	if r.scanned || !r.body.present || field(r.Header, "Content-Encoding") != "" {
+	if r.scanned || !r.body.present || wire.Header(r.Header, "Content-Encoding") != "" {
 		return nil
 	}
 	r.scanned = true
 	spec := r.spec()
-	contentType := field(r.Header, "Content-Type")
-	form := isForm(contentType)
-	w := bodyWalk{tree: spec.body, most: maxIDs}
+	contentType := wire.Header(r.Header, "Content-Type")
+	form := wire.IsForm(contentType)
+	w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 	if form {
-		if w.tree = spec.form; len(w.tree.children) == 0 {
+		if w.Tree = spec.Form; len(w.Tree.Children) == 0 {
 			return nil // an upload: of no model
 		}
 	}
 	seen := 0
 	if err := r.body.peek(func(text []byte) {
 		if seen = len(text); form {
-			w.readForm(contentType, bytes.NewReader(text))
+			w.ReadForm(contentType, bytes.NewReader(text))
 			return
 		}
-		if r.op == "chat/completions" && !bytes.Contains(text, []byte(`"file_id"`)) && !bytes.Contains(text, []byte(`"audio"`)) {
-			w.tree = spec.models // there are no ids in it
+		if r.Operation == "chat/completions" && !bytes.Contains(text, []byte(`"file_id"`)) && !bytes.Contains(text, []byte(`"audio"`)) {
+			w.Tree = spec.Models // there are no ids in it
 		}
-		w.readJSON(text, r.target.model, r.fields)
-		w.naming.whole = len(text) < maxBuffered
-		w.naming.media, w.naming.mediaBytes = findMedia(text)
+		w.ReadJSON(text, r.Target.Model, r.fields)
+		w.Info.Complete = len(text) < maxBuffered
+		w.Info.MediaTokens, w.Info.MediaBytes = wire.MediaTokens(text)
 		if r.count != nil {
-			w.naming.prompt = int64(max(0, r.count(text)))
+			w.Info.PromptTokens = int64(max(0, r.count(text)))
 		}
 	}); err != nil {
 		return err
@@ -104,17 +106,17 @@ func (r *request) scan() error {
 			return err
 		}
 	}
-	r.naming, r.ids = w.naming, append(r.ids, w.ids...)
-	if spec.has(baseModel) {
-		r.naming.named, r.naming.second = false, namedModel{}
+	r.naming, r.ids = w.Info, append(r.ids, w.Ids...)
+	if spec.Has(wire.BaseModel) {
+		r.naming.HasModel, r.naming.Second = false, wire.ModelRef{}
 	}
 	return nil
 }
 
 // scanOn looks for the model behind what peek shows of a large body. It keeps
 // nothing of it, so the body must be one that can be had again.
-func (r *request) scanOn(w *bodyWalk, form bool, contentType string) error {
-	if w.naming.named || r.body.again == nil || r.spec().has(baseModel) {
+func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) error {
+	if w.Info.HasModel || r.body.again == nil || r.spec().Has(wire.BaseModel) {
 		return nil
 	}
 	src, err := r.body.again()
@@ -122,31 +124,31 @@ func (r *request) scanOn(w *bodyWalk, form bool, contentType string) error {
 		return fmt.Errorf("spillover: GetBody: %w", err)
 	}
 	defer src.Close()
-	whole := bodyWalk{tree: w.tree, most: maxIDs}
+	whole := wire.BodyScanner{Tree: w.Tree, MaxIDs: wire.MaxIDs}
 	if form {
-		whole.readForm(contentType, src)
+		whole.ReadForm(contentType, src)
 		*w = whole
 		return nil
 	}
-	if err := whole.stream(src); err != nil {
+	if err := whole.Stream(src); err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
-	n := whole.naming
-	w.naming.at, w.naming.named, w.naming.model, w.naming.place = n.at, n.named, n.model, n.place
-	w.naming.second, w.naming.background, w.ids = n.second, w.naming.background || n.background, whole.ids
+	n := whole.Info
+	w.Info.ModelSpan, w.Info.HasModel, w.Info.Model, w.Info.Rank = n.ModelSpan, n.HasModel, n.Model, n.Rank
+	w.Info.Second, w.Info.Background, w.Ids = n.Second, w.Info.Background || n.Background, whole.Ids
 	return nil
 }
 
 // tellsIDs tells whether answers to the request tell ids of stored objects.
 func (r *request) tellsIDs() bool {
-	return r.spec().has(answersIDs) || r.naming.keeps
+	return r.spec().Has(wire.AnswersIDs) || r.naming.Stored
 }
 
 // edits are what must change in the body for a backend: the name of the
 // deployment, and the fields that the backend sets.
 func (r *request) edits(b *backend, deployment string) (edits, error) {
 	name, err := r.rename(b, deployment)
-	if err != nil || len(b.presets) == 0 || !generates(r.op) {
+	if err != nil || len(b.presets) == 0 || !generates(r.Operation) {
 		return edits{name, r.renameSecond(b)}.sorted(), err
 	}
 	if err := r.scan(); err != nil {
@@ -154,14 +156,14 @@ func (r *request) edits(b *backend, deployment string) (edits, error) {
 	}
 	n := r.naming
 	text := ""
-	if n.open && n.whole && n.boundary == "" {
+	if n.Insertable && n.Complete && n.Boundary == "" {
 		text = r.leftOut(b)
 	}
-	put := splice{span{n.gap, n.gap}, text}
+	put := splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, text}
 	switch {
 	case text == "":
 		return edits{name}, nil
-	case name == splice{} && !n.more:
+	case name == splice{} && !n.HasMembers:
 		put.text = strings.TrimSuffix(text, ",")
 		return edits{put}, nil
 	case name == splice{}:
@@ -176,9 +178,9 @@ func (r *request) edits(b *backend, deployment string) (edits, error) {
 // rename is what must change in the body so that it names the deployment, if
 // the body is where the backend looks for it.
 func (r *request) rename(b *backend, deployment string) (splice, error) {
-	inPath := b.dialect == Azure && r.namesDeployment(deployment)
+	inPath := b.dialect == Azure && r.NamesDeployment(deployment)
 	switch {
-	case r.dialect == "" || deployment == "", inPath && !r.spec().has(noModelBesidePath):
+	case r.Dialect == "" || deployment == "", inPath && !r.spec().Has(wire.NoModelBesidePath):
 		return splice{}, nil
 	}
 	if err := r.scan(); err != nil {
@@ -186,14 +188,14 @@ func (r *request) rename(b *backend, deployment string) (splice, error) {
 	}
 	n := r.naming
 	switch {
-	case inPath && n.named && (n.model == r.model || n.model == deployment):
-		return splice{n.entire, ""}, nil
-	case inPath, n.named && n.model == deployment:
+	case inPath && n.HasModel && (n.Model == r.model || n.Model == deployment):
+		return splice{n.MemberSpan, ""}, nil
+	case inPath, n.HasModel && n.Model == deployment:
 		return splice{}, nil
-	case n.named:
-		return splice{n.at, n.text(deployment)}, nil
-	case r.target.model != "" && n.open:
-		return splice{span{n.gap, n.gap}, n.member(deployment)}, nil
+	case n.HasModel:
+		return splice{n.ModelSpan, n.ModelText(deployment)}, nil
+	case r.Target.Model != "" && n.Insertable:
+		return splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, n.ModelMember(deployment)}, nil
 	}
 	return splice{}, nil
 }
@@ -201,16 +203,16 @@ func (r *request) rename(b *backend, deployment string) (splice, error) {
 // renameSecond is what must change of a second model that the request names, if
 // the backend has another name for it.
 func (r *request) renameSecond(b *backend) splice {
-	n := r.naming.second
-	if m, ok := b.models[n.model]; ok && n.place > 0 && m.Deployment != n.model && r.dialect != "" {
-		return splice{n.at, quote(m.Deployment)}
+	n := r.naming.Second
+	if m, ok := b.models[n.Model]; ok && n.Rank > 0 && m.Deployment != n.Model && r.Dialect != "" {
+		return splice{n.At, wire.QuoteJSON(m.Deployment)}
 	}
 	return splice{}
 }
 
 // sorted puts two edits in the order of the text.
 func (e edits) sorted() edits {
-	if e[1] != (splice{}) && e[1].at.from < e[0].at.from {
+	if e[1] != (splice{}) && e[1].at.From < e[0].at.From {
 		e[0], e[1] = e[1], e[0]
 	}
 	return e
@@ -219,20 +221,20 @@ func (e edits) sorted() edits {
 // repeatable tells whether the request may be sent again after it may have been
 // received: it creates nothing at the service.
 func (r *request) repeatable() bool {
-	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.background
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.Background
 }
 
 // spec is the row of the table for a request with this target.
-func (r *request) spec() *compiledSpec { return r.target.spec(r.Method) }
+func (r *request) spec() *wire.Spec { return r.Target.Spec(r.Method) }
 
 // stateless tells whether the operation leaves nothing behind at the service:
 // any deployment of the model can answer it, and answer it again.
-func (r *request) stateless() bool { return r.spec().has(stateless) }
+func (r *request) stateless() bool { return r.spec().Has(wire.Stateless) }
 
 // upgrades tells of a WebSocket, as the realtime API has it. It names its model
 // in the query: deployment on classic Azure, model elsewhere.
 func (r *request) upgrades() bool {
-	return strings.EqualFold(field(r.Header, "Upgrade"), "websocket")
+	return strings.EqualFold(wire.Header(r.Header, "Upgrade"), "websocket")
 }
 
 // queryKey is what a backend calls the model in the query of a request.

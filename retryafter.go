@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // renewal is the longest a reset without a unit is believed where the answer
@@ -28,7 +30,7 @@ func retryAfter(status int, h http.Header, body []byte, now time.Time) time.Dura
 		}
 	}
 	// A date is measured against the sender's own clock where it tells it.
-	if date, err := http.ParseTime(field(h, "Date")); err == nil {
+	if date, err := http.ParseTime(wire.Header(h, "Date")); err == nil {
 		now = date
 	}
 	d := longest(h, "Retry-After", func(s string) time.Duration {

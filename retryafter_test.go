@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // at is what Status tells of a backend's deployment of the model m.
@@ -323,7 +325,7 @@ func (c capture) streamed() string {
 	for name, value := range c.Headers {
 		header.Set(name, value)
 	}
-	if !isStream(header) {
+	if !wire.IsStream(header) {
 		return c.Body
 	}
 	_, event, found := strings.Cut(c.Body, `{"type":`)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // RetryClient is an HTTP client over a Transport for SDKs that never retry, of
@@ -44,7 +46,7 @@ type retrier struct {
 func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
 
 func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
-	w := waiter{request: request{Request: in, target: parsePath(in.URL.EscapedPath()), body: take(in.Body)}}
+	w := waiter{request: request{Request: in, Target: wire.ParsePath(in.URL.EscapedPath()), body: take(in.Body)}}
 	defer w.request.body.close()
 	if err := w.read(); err != nil {
 		return nil, err
@@ -117,13 +119,13 @@ func (w *waiter) read() error {
 	return r.scan()
 }
 
-func (w *waiter) responses() bool { return strings.HasPrefix(w.request.op, "responses") }
+func (w *waiter) responses() bool { return strings.HasPrefix(w.request.Operation, "responses") }
 
 // repeatable tells whether the request may be sent again although it may have
 // been carried out.
 func (w *waiter) repeatable() bool {
 	r := &w.request
-	return r.repeatable() && (!w.responses() || !r.scanned || r.naming.whole)
+	return r.repeatable() && (!w.responses() || !r.scanned || r.naming.Complete)
 }
 
 // sleep waits before the next retry. The wait ends early if the caller leaves;

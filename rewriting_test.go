@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // to is a backend at a URL, which calls the model m by another name if one is given.
@@ -241,7 +243,7 @@ func TestModelIsReadFromTheCallersPath(t *testing.T) {
 		"/openai/v1/deployments/x":                           "",
 		"/api/projects/p/openai/deployments/gpt/embeddings/": "gpt",
 	} {
-		require.Equal(t, model, parsePath(path).model, path)
+		require.Equal(t, model, wire.ParsePath(path).Model, path)
 	}
 }
 
@@ -764,3 +766,65 @@ func TestStateIsMadeOnce(t *testing.T) {
 }
 
 var dialError = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+
+// A path that a server may resolve to another one reaches no backend that
+// serves certain models alone.
+func TestDotSegmentsAreRefused(t *testing.T) {
+	for _, path := range []string{
+		"/openai/deployments/m/../secret/chat/completions", "/openai/deployments/m/%2e%2e/secret/chat/completions", "/openai/deployments/m/%2E./secret/chat/completions",
+		"/openai/deployments/m/./chat/completions", "/openai/deployments/m/a%2f..%2f..%2fsecret/chat/completions", "/openai/deployments/m/..%5csecret",
+		"/openai/deployments/../m/chat/completions", "/v1/../v1/chat/completions", "/v1/files/..", "/..", "/v1/chat/completions/.",
+	} {
+		n := newNet()
+		tr := balance(t, n, azure("a", serves("m")), azure("b", serves("secret")))
+		req := newChat(t, "/")
+		req.URL.Path, req.URL.RawPath = wire.SplitEscapedPath(path)
+		resp, _ := send(t, tr, req)
+		require.Equal(t, 404, resp.StatusCode, path)
+		require.Zero(t, n.sends(), path)
+	}
+	for _, path := range []string{"/openai/deployments/gpt-4.1/chat/completions", "/openai/deployments/a%2F..%2Fb/chat/completions", "/openai/deployments/..x/chat/completions"} {
+		n := newNet()
+		req := newChat(t, "/")
+		req.URL.Path, req.URL.RawPath = wire.SplitEscapedPath(path)
+		resp, _ := send(t, balance(t, n, azure("a")), req)
+		require.Equal(t, 200, resp.StatusCode, path)
+		require.Equal(t, path, n.last().path)
+	}
+}
+
+// Of several prefixes in a path the one that is nearest to the operation counts.
+func TestPrefixNearestToTheOperation(t *testing.T) {
+	for in, want := range map[string]string{
+		"/openai/v1/v1/chat/completions":                            "/v1/chat/completions",
+		"/v1/v1/responses":                                          "/v1/responses",
+		"/openai/openai/v1/responses":                               "/v1/responses",
+		"/openai/chat/completions":                                  "/v1/chat/completions",
+		"/openai/team/v1/chat/completions":                          "/v1/chat/completions",
+		"/v1/tenant/openai/deployments/m/chat/completions":          "/v1/chat/completions",
+		"/v1/tenant/openai/v1/embeddings":                           "/v1/embeddings",
+		"/openai/v1/openai/deployments/m/embeddings":                "/v1/embeddings",
+		"/api/v1/projects/openai/v1/files/file-1":                   "/v1/files/file-1",
+		"/v1/files/v1":                                              "/v1/files/v1",
+		"/v1/files/openai/content":                                  "/v1/files/openai/content",
+		"/v1/models/openai":                                         "/v1/models/openai",
+		"/openai/deployments/v1/chat/completions":                   "/v1/chat/completions",
+		"/openai/deployments/openai/chat/completions":               "/v1/chat/completions",
+		"/v1/decisions":                                             "/v1/decisions",
+		"/decisions":                                                "/v1/decisions",
+		"/live/sessions":                                            "/v1/live/sessions",
+		"/agents/agent_1":                                           "/v1/agents/agent_1",
+		"/vaults/vault_1/credentials":                               "/v1/vaults/vault_1/credentials",
+		"/openai/v1/telepathy/t_1":                                  "/v1/telepathy/t_1",
+		"/team/v1/telepathy/t_1":                                    "/v1/telepathy/t_1",
+		"/openai/team/v1/telepathy/t_1":                             "/v1/telepathy/t_1",
+		"/telepathy/t_1":                                            "/telepathy/t_1",
+		"/v1/organization/usage/completions":                        "/v1/organization/usage/completions",
+		"/openai/v1/responses/resp_1/an_action_of_tomorrow":         "/v1/responses/resp_1/an_action_of_tomorrow",
+		"/api/projects/v1/openai/v1/responses":                      "/v1/responses",
+		"/openai/v1/fine_tuning/checkpoints/ft:a:b::c/permissions/": "/v1/fine_tuning/checkpoints/ft:a:b::c/permissions",
+	} {
+		got := arrives(t, to("https://h", OpenAI, ""), http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
+		require.Equal(t, want, got.path, in)
+	}
+}

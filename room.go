@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A gauge is what a deployment reported of itself in its last answers. It is
@@ -36,16 +38,16 @@ const (
 // pressure Azure lowers a limit for a time (Azure's quota page). Placeholders
 // (-1, 0 of 0) are no values.
 func (g *gauge) read(now, sent time.Time, tokens int64, h http.Header) {
-	if limit, ok := tokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
-		g.limit.Store(min(limit, mostTokens))
-		if left, ok := tokenCount(h, "X-Ratelimit-Remaining-Tokens"); ok && tokens >= g.covered.Load() {
-			g.remaining.Store(min(max(left, -mostTokens), mostTokens))
+	if limit, ok := wire.TokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
+		g.limit.Store(min(limit, wire.MaxTokenCount))
+		if left, ok := wire.TokenCount(h, "X-Ratelimit-Remaining-Tokens"); ok && tokens >= g.covered.Load() {
+			g.remaining.Store(min(max(left, -wire.MaxTokenCount), wire.MaxTokenCount))
 			g.covered.Store(tokens)
 			g.sampled.set(sent)
 		}
 	}
 	// A percentage, which may exceed 100 (Azure's page on provisioned throughput).
-	if text, ok := strings.CutSuffix(field(h, "Azure-Openai-Deployment-Utilization"), "%"); ok {
+	if text, ok := strings.CutSuffix(wire.Header(h, "Azure-Openai-Deployment-Utilization"), "%"); ok {
 		if percent, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil && percent >= 0 {
 			g.full.Store(int64(min(percent, 1e6) * 10))
 			g.reported.set(now)

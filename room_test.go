@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // tells is the lines of a header that report room, and utilization the one of a
@@ -45,7 +47,9 @@ func gauged(headers ...http.Header) *deployment {
 }
 
 // chatTokens is the estimate of the request that ask sends.
-func chatTokens(t testing.TB) int64 { return estimate(newChat(t, chatPath).ContentLength, 0) }
+func chatTokens(t testing.TB) int64 {
+	return wire.EstimateTokens(newChat(t, chatPath).ContentLength, 0)
+}
 
 func TestGaugeReads(t *testing.T) {
 	const unknown = math.MaxInt64

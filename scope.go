@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A scope is what a request may find closed at a deployment beside the
@@ -22,7 +24,7 @@ type scope struct {
 // An operationHealth is what is held against single operations of a deployment:
 // a region without the Responses API answers 404 there and everything else as
 // usual, and a role may allow one operation alone.
-type operationHealth [maxOperations]atomic.Pointer[health]
+type operationHealth [wire.MaxOperations]atomic.Pointer[health]
 
 // ofOperation is what is held against an operation; nil when nothing is.
 func (s *state) ofOperation(index int) *health {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // direct finds the route: the deployments of the model, or of all backends
@@ -14,15 +16,15 @@ import (
 func (c *call) direct() {
 	c.route = c.table.find(c.model)
 	switch {
-	case c.dots:
+	case c.Dots:
 		// It may lead to another deployment than the one that is named.
 		c.route = c.table.nameless.where(func(b *backend) bool { return b.models == nil })
 		return
-	case c.foundry:
+	case c.Foundry:
 		c.route = c.toFoundry(c.route)
 		return
 	}
-	if c.route == nil && !c.stateless() && c.target.model == "" && !c.upgrades() {
+	if c.route == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
 		// What is not about a deployment may name any model.
 		c.route, c.model = c.table.nameless, ""
 	}
@@ -31,7 +33,7 @@ func (c *call) direct() {
 	}
 	now := time.Now()
 	for _, id := range c.ids {
-		home := c.transport.stored.find(now, id.id)
+		home := c.transport.stored.find(now, id.Id)
 		if home == nil {
 			continue
 		}
@@ -103,7 +105,7 @@ func (c *call) misses(o outcome) bool {
 
 // namesID tells whether a message has one of the ids that the request is about.
 func (c *call) namesID(message string) bool {
-	return slices.ContainsFunc(c.ids, func(id objectID) bool { return strings.Contains(message, id.id) })
+	return slices.ContainsFunc(c.ids, func(id wire.ObjectID) bool { return strings.Contains(message, id.Id) })
 }
 
 // namesOwn tells whether a message names something that stands in the body,
@@ -117,7 +119,7 @@ func (c *call) namesOwn(message string) bool {
 		return r != '_' && r != '-' && r != ':' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}) {
 		word = strings.Trim(word, ":-")
-		if len(words) < maxIDs && len(word) > 3 && len(word) <= maxIDLength && strings.ContainsAny(word, "_-0123456789") && word != c.model && word != c.naming.model {
+		if len(words) < wire.MaxIDs && len(word) > 3 && len(word) <= wire.MaxIDLength && strings.ContainsAny(word, "_-0123456789") && word != c.model && word != c.naming.Model {
 			words = append(words, []byte(`"`+word+`"`))
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // seeded makes the choices of a Transport the same in every run.
@@ -55,7 +57,7 @@ func statusOf(t testing.TB, tr *Transport, backend string) DeploymentStatus {
 // heldAgainst is what is held against chat completions of a backend's deployment
 // of the model m, whether it is ejected for that or not.
 func heldAgainst(t testing.TB, tr *Transport, backend string) ejection {
-	h := deploymentOf(t, tr, backend).ofOperation(operationIndex("chat/completions"))
+	h := deploymentOf(t, tr, backend).ofOperation(wire.OperationIndex("chat/completions"))
 	if h == nil {
 		return ejection{}
 	}

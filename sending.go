@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A sending is what an attempt holds while it is under way: a place among the
@@ -300,8 +302,8 @@ func (s *sending) brokeOff() {
 // failedWith is what an error says of the deployment that came in a stream which
 // is already the caller's: it has been passed, as everything else.
 func (s *sending) failedWith(problem []byte) {
-	status, h := standsFor(s.header, problem)
-	o := s.call.note(s.d, judge(status, h, problem, s.call.op, time.Now()), s.bearer)
+	status, h := wire.StreamErrorStatus(s.header, problem)
+	o := s.call.note(s.d, judge(status, h, problem, s.call.Operation, time.Now()), s.bearer)
 	switch {
 	case o.verdict == throttled:
 		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)

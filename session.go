@@ -27,7 +27,7 @@ func (r *request) session(of func(*http.Request) string) string {
 	if of != nil {
 		return of(r.Request)
 	}
-	return r.naming.cacheKey
+	return r.naming.PromptCacheKey
 }
 
 // A loyalty is a session as it is compared with deployments: its id and its

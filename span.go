@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // Spans starts spans: one for a request, by OpenTelemetry's conventions for
@@ -80,7 +82,7 @@ func (s *spans) opening(o opens) *opening {
 // operation is what the GenAI conventions call an operation; what they have no
 // name for is called by the first segment of its path.
 func operation(method, op string) string {
-	root, rest := cutSegment(op)
+	root, rest := wire.CutSegment(op)
 	switch {
 	case method == http.MethodPost && (op == "chat/completions" || op == "responses"):
 		return "chat"
@@ -92,7 +94,7 @@ func operation(method, op string) string {
 		return "retrieval"
 	case root == "chat":
 		return "chat_completions" // those that are stored
-	case isCollection(root):
+	case wire.IsCollection(root):
 		return root
 	}
 	return "other"
@@ -108,7 +110,7 @@ func (b *backend) provider() attribute.KeyValue {
 
 // openSpan starts the request's span, once the request has been read.
 func (c *call) openSpan() {
-	kind := opens{operation(c.Method, c.op), c.transport.models.label(c.table, c.model)}
+	kind := opens{operation(c.Method, c.Operation), c.transport.models.label(c.table, c.model)}
 	o := c.telemetry.opening(kind)
 	c.ctx, c.span = c.telemetry.tracer.Start(c.Context(), o.name, o.options...)
 	if kind.model == otherModels && c.span.IsRecording() {

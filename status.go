@@ -1,6 +1,10 @@
 package spillover
 
-import "time"
+import (
+	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
+)
 
 // A Status is what a Transport knows of its deployments at one moment. It is a
 // copy, and holds no credential.
@@ -77,7 +81,7 @@ func (t *Transport) Status() Status {
 			}
 			for i, h := range d.operations {
 				if until, reason, _ := h.closed(now); !until.IsZero() && s.Available {
-					s.Operations = append(s.Operations, OperationStatus{operationName(i), until, reason})
+					s.Operations = append(s.Operations, OperationStatus{wire.OperationName(i), until, reason})
 				}
 			}
 			if d.asked() || r != table.nameless && r != table.others {

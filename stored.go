@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // An object that a service stores exists at one resource alone. Which one is
@@ -44,22 +46,22 @@ type place struct {
 // put remembers that a resource has an object, whatever was known before: it
 // was found there.
 func (s *stored) put(now time.Time, id string, home *resource) {
-	s.add(now, objectID{id: id}, home, true)
+	s.add(now, wire.ObjectID{Id: id}, home, true)
 }
 
 // learn remembers that an answer of a resource told of an object. What is known
 // already stays where it is: an answer may tell of what is another's.
-func (s *stored) learn(now time.Time, id objectID, home *resource) {
+func (s *stored) learn(now time.Time, id wire.ObjectID, home *resource) {
 	s.add(now, id, home, false)
 }
 
-func (s *stored) add(now time.Time, id objectID, home *resource, moves bool) {
+func (s *stored) add(now time.Time, id wire.ObjectID, home *resource, moves bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id.item {
-		s.items.add(now, id.id, home, moves, maxItems)
+	if id.Item {
+		s.items.add(now, id.Id, home, moves, maxItems)
 	} else {
-		s.shelf.add(now, id.id, home, moves, maxStored)
+		s.shelf.add(now, id.Id, home, moves, maxStored)
 	}
 }
 

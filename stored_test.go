@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to
@@ -498,7 +500,7 @@ func TestStoredHostileIDs(t *testing.T) {
 	}
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","tools":[{"type":"file_search","file_ids":[`+many.String()+`"file-x"]}]}`))
 	require.Equal(t, 200, resp.StatusCode)
-	require.LessOrEqual(t, len(tr.stored.byID), maxIDs+1)
+	require.LessOrEqual(t, len(tr.stored.byID), wire.MaxIDs+1)
 }
 
 // The place makes a segment an id, however that is spelt.

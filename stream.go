@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // An answerBody is the body of an answer on its way to the caller, which is
@@ -20,11 +22,11 @@ type answerBody struct {
 	send   *sending
 	unhook func() bool // from the caller's context; nil if that cannot end
 
-	watcher  watcher
-	events   *eventReader // of a stream that is judged
-	ids      *idReader    // nil when there are none to learn
-	inflater *inflater    // of a compressed answer
-	used     usage        // as the answer said last
+	watcher  wire.FieldScanner
+	events   *wire.EventReader  // of a stream that is judged
+	ids      *wire.IDScanner    // nil when there are none to learn
+	inflater *wire.Decompressor // of a compressed answer
+	used     wire.Usage         // as the answer said last
 
 	idle   time.Duration // the longest silence; 0 when there is no limit
 	silent error         // what it ends with then
@@ -60,25 +62,20 @@ func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) 
 // learnFrom makes the body tell its usage, the ids of what it stores, and the
 // errors in a stream.
 func (b *answerBody) learnFrom(resp *http.Response, r *request) {
-	if !decodable(resp.Header) || b.events == nil && mediaType(resp.Header) != "application/json" && !isStream(resp.Header) {
+	if !wire.CanDecompress(resp.Header) || b.events == nil && wire.MediaType(resp.Header) != "application/json" && !wire.IsStream(resp.Header) {
 		return
 	}
-	b.watcher.failures = b.events != nil
+	b.watcher.FindErrors = b.events != nil
 	if r.stateless() {
-		b.watcher.keys = watchUsage
+		b.watcher.Keys = wire.UsageFields
 	}
 	if r.tellsIDs() {
-		b.ids = newIDReader(r.spec().has(ofItems), isStream(resp.Header))
+		b.ids = wire.NewIDScanner(r.spec().Has(wire.OfItems), wire.IsStream(resp.Header))
 	}
-	if encoding := encodingOf(resp.Header); encoding != "" && (b.watcher.keys != nil || b.ids != nil || b.events != nil) {
-		b.inflater = newInflater(encoding, b.learn)
+	if encoding := wire.ContentEncoding(resp.Header); encoding != "" && (b.watcher.Keys != nil || b.ids != nil || b.events != nil) {
+		b.inflater = wire.NewDecompressor(encoding, b.learn)
 	}
 }
-
-// mostUsage bounds a usage object, in bytes.
-const mostUsage = 1 << 10
-
-var watchUsage = []watched{{`"usage":`, mostUsage}}
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	if len(b.held) > 0 {
@@ -116,8 +113,8 @@ func (b *answerBody) Read(p []byte) (int, error) {
 
 // conclude is what the end of an answer says of its deployment.
 func (b *answerBody) conclude(err error) error {
-	if b.events != nil && len(b.events.part) > 0 {
-		b.judge(b.events.part)
+	if b.events != nil && len(b.events.Partial) > 0 {
+		b.judge(b.events.Partial)
 	}
 	switch {
 	case b.closed.Load():
@@ -139,7 +136,7 @@ func (b *answerBody) watch(p []byte) {
 	case len(p) == 0:
 	case b.inflater == nil:
 		b.learn(p)
-	case !b.inflater.feed(p):
+	case !b.inflater.Feed(p):
 		b.spoke = true // whatever it says
 	}
 	b.begun = b.begun || b.spoke
@@ -147,21 +144,21 @@ func (b *answerBody) watch(p []byte) {
 
 // learn reads a piece of the text of the answer. It is true: there may be more.
 func (b *answerBody) learn(p []byte) bool {
-	if b.watcher.keys != nil || b.watcher.failures {
-		for _, value := range b.watcher.values(p) {
+	if b.watcher.Keys != nil || b.watcher.FindErrors {
+		for _, value := range b.watcher.Values(p) {
 			b.learnUsage(value)
 		}
 	}
 	if b.ids != nil {
-		b.ids.read(p, func(id objectID) { b.send.call.transport.stored.learn(time.Now(), id, b.send.d.backend.home) })
+		b.ids.Scan(p, func(id wire.ObjectID) { b.send.call.transport.stored.learn(time.Now(), id, b.send.d.backend.home) })
 	}
 	if b.events == nil {
 		b.spoke = true
 		return true
 	}
-	suspect := b.watcher.suspect
-	b.watcher.suspect = false
-	for event, split := range b.events.events(p) {
+	suspect := b.watcher.MayBeError
+	b.watcher.MayBeError = false
+	for event, split := range b.events.Events(p) {
 		switch {
 		case suspect, split:
 			b.judge(event)
@@ -182,17 +179,17 @@ func hasContent(event []byte) bool {
 		}
 	}
 	if i := bytes.IndexByte(event, '{'); i >= 0 && event[0] != ':' {
-		return carries(event[i:], true)
+		return wire.CarriesContent(event[i:], true)
 	}
-	t, _ := judgeEvent(readEvent(event))
-	return t != preamble
+	t, _ := wire.ClassifyEvent(wire.ParseEvent(event))
+	return t != wire.Preamble
 }
 
 // judge reads an event of a stream that is the caller's.
 func (b *answerBody) judge(event []byte) {
-	t, problem := judgeEvent(readEvent(event))
-	b.spoke = b.spoke || t != preamble
-	if t != failing || b.failed {
+	t, problem := wire.ClassifyEvent(wire.ParseEvent(event))
+	b.spoke = b.spoke || t != wire.Preamble
+	if t != wire.Failure || b.failed {
 		return
 	}
 	// What the caller may leave behind it does not matter: it has ended so.
@@ -204,21 +201,21 @@ func (b *answerBody) judge(event []byte) {
 }
 
 func (b *answerBody) learnUsage(value []byte) {
-	u, ok := readUsage(value)
+	u, ok := wire.ParseUsage(value)
 	if !ok {
 		return
 	}
 	d := b.send.d
-	d.input.Add(u.input - b.used.input)
-	d.output.Add(u.output - b.used.output)
+	d.input.Add(u.Input - b.used.Input)
+	d.output.Add(u.Output - b.used.Output)
 	b.used = u
-	b.send.cost.Store(u.input + u.output)
+	b.send.cost.Store(u.Input + u.Output)
 	if b.send.took > 0 {
-		d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.output))
+		d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.Output))
 		b.send.took = 0
 	}
-	b.send.input.Store(u.input)
-	b.send.output.Store(u.output)
+	b.send.input.Store(u.Input)
+	b.send.output.Store(u.Output)
 }
 
 func (b *answerBody) Close() error {
@@ -237,7 +234,7 @@ func (b *answerBody) finish() {
 
 func (b *answerBody) end() {
 	if b.inflater != nil {
-		b.inflater.close()
+		b.inflater.Close()
 	}
 	b.send.end()
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/spillovertest"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // Events of chat completions as Azure sends them.
@@ -27,7 +29,7 @@ const (
 )
 
 func tokenChunk(text string) string {
-	return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":` + quote(text) + `},"finish_reason":null}]}` + "\n\n"
+	return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":` + wire.QuoteJSON(text) + `},"finish_reason":null}]}` + "\n\n"
 }
 
 func chatError(object string) string { return `data: {"error":` + object + "}\n\n" }
@@ -572,4 +574,38 @@ func TestErrorEventAfterContentCountsAsItsStatus(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a caller reads is what was sent, wherever the stream was split and
+// whatever it says; what failed instead is not lost either.
+func FuzzStream(f *testing.F) {
+	for _, text := range []string{
+		"", wholeChat, strings.ReplaceAll(wholeChat, "\n", "\r\n"), strings.ReplaceAll(wholeChat, "\n", "\r"),
+		responseCreated(9) + responseEvent("error", `,"error":{"type":"too_many_requests"}`),
+		responseEvent("response.failed", ""), "event: error\ndata: x", "data: {\"choices\":[{\"delta\":", ": hi\n\n\n\ndata\n",
+		chatError(`{"code":"content_filter","status":400,"headers":{"retry-after":"x"}}`), "\r\r\r\n\n", doneEvent,
+		azureFirst + roleChunk[:40],
+	} {
+		f.Add(text, uint8(7), false)
+		f.Add(text, uint8(200), true)
+	}
+	f.Fuzz(func(t *testing.T, text string, size uint8, whole bool) {
+		pieces := []any{}
+		for piece := range slices.Chunk([]byte(text), max(int(size), 1)) {
+			pieces = append(pieces, string(piece))
+		}
+		n := newNet()
+		n.on(host("one"), plays(t, pieces...))
+		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}, HoldStreams: whole})
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		if err == nil {
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			if resp.Header.Get("X-Spillover-Synthesized") == "" {
+				require.Equal(t, text, string(body))
+			}
+		}
+		require.Zero(t, streamsInFlight(tr))
+	})
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // Gateways and other services spell errors in ways of their own: flat, with a
@@ -97,7 +99,7 @@ func inBytes(text string) (pieces []any) {
 // A response that failed may be cut within the echo of the request.
 func TestErrorBeforeAnEchoThatIsCut(t *testing.T) {
 	first := responseEvent("response.output_text.delta", `,"delta":"a"`)
-	failed := responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},"instructions":"`+strings.Repeat("x", maxEvent)+`"}`)
+	failed := responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},"instructions":"`+strings.Repeat("x", wire.MaxEvent)+`"}`)
 	n := newNet()
 	n.on(host("one"), plays(t, first, failed))
 	tr := streamPair(t, n)
@@ -125,7 +127,7 @@ func TestErrorsAboutTheRequestInOtherWords(t *testing.T) {
 		require.Zero(t, streamState(t, tr, "one").Failed, event)
 	}
 	for _, code := range []string{"organization_spend_limit_exceeded", "project_spend_limit_exceeded", "organization_usage_limit_exceeded", "concurrency_limit_exceeded"} {
-		status, _ := standsFor(http.Header{}, []byte(`{"code":"`+code+`"}`))
+		status, _ := wire.StreamErrorStatus(http.Header{}, []byte(`{"code":"`+code+`"}`))
 		require.Equal(t, 429, status, code)
 	}
 }
@@ -215,14 +217,14 @@ func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 					n := newNet()
 					n.on(host("one"), plays(t, text(size)))
 					n.on(host("two"), plays(t, wholeChat))
-					buffer := make([]byte, maxEvent)
+					buffer := make([]byte, wire.MaxEvent)
 					begun := time.Now()
 					drain(t, streamPair(t, n), newChat(t, chatPath), buffer)
 					times = append(times, time.Since(begun))
 				}
 				return slices.Min(times) // what else runs makes it longer, and nothing shorter
 			}
-			small, large := took(32<<10), took(maxEvent)
+			small, large := took(32<<10), took(wire.MaxEvent)
 			require.Less(t, large, 8*4*(small+time.Millisecond), fmt.Sprint(small, large))
 		})
 	}

@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // instrumentationScope is what OpenTelemetry knows this package by.
@@ -164,7 +166,7 @@ func errorType(status int, word string) attribute.KeyValue {
 // tame makes a text fit to be told: printable, and short. Most are.
 func tame(s string) string {
 	const most = 128
-	if len(s) <= most && visible(s) {
+	if len(s) <= most && wire.IsPrintableASCII(s) {
 		return s
 	}
 	return strings.Map(func(r rune) rune {

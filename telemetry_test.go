@@ -16,6 +16,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/spillover-go/spillover/internal/doctest"
+
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -368,7 +370,7 @@ func TestTelemetryTable(t *testing.T) {
 		fmt.Fprintf(&table, "| `%s` | %s | `%s` | %s | %s | %s |\n", d.name, kind[reflect.TypeOf(d.in(new(instruments))).Elem().Name()], d.unit,
 			strings.Join(attributes, ", "), d.meaning, advice[d.name])
 	}
-	upToDate(t, "docs/telemetry.md", "metrics", table.String())
+	doctest.Section(t, "docs/telemetry.md", "metrics", table.String())
 }
 
 // The log records that docs/telemetry.md tells of are those that there are.

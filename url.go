@@ -129,7 +129,7 @@ func parseOperationURL(host, path string, given Dialect) (o operationURL, ok boo
 	last := len(segments) - 1
 	// What stands nearest to the operation counts.
 	for i := last; i >= 0; i-- {
-		if !isCollection(at(i)) && at(i) != "messages" {
+		if !wire.IsCollection(at(i)) && at(i) != "messages" {
 			continue
 		}
 		switch {
@@ -167,7 +167,7 @@ func parseOperationURL(host, path string, given Dialect) (o operationURL, ok boo
 	}
 	// Without any of these it takes a whole operation.
 	for i := range segments {
-		if op := strings.Join(segments[i:], "/"); strings.Contains(op, "/") && deployedPaths[op] {
+		if op := strings.Join(segments[i:], "/"); strings.Contains(op, "/") && wire.DeploymentPaths[op] {
 			o = operationURL{path: upTo(i), dialect: given}
 			if o.dialect == "" {
 				o.dialect = inferDialect(host, o.path)
@@ -194,7 +194,7 @@ func onlyVersion(u *url.URL) bool {
 // badOperationURL tells what to write in the place of the URL of an operation.
 // Nothing of its query is shown but an api-version.
 func badOperationURL(u *url.URL, o operationURL, bad func(field, format string, args ...any)) {
-	path, _ := unescapePath(o.path)
+	path, _ := wire.SplitEscapedPath(o.path)
 	backend := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path, RawPath: o.path}
 	format, args := "is the URL of one operation or deployment; write %q with dialect %q", []any{backend.String(), o.dialect}
 	query := u.Query()
@@ -211,7 +211,7 @@ func badOperationURL(u *url.URL, o operationURL, bad func(field, format string, 
 
 // pathOf is what comes after the backend's path.
 func (o operationURL) pathOf(u *url.URL) string {
-	return strings.TrimPrefix("/"+clean(u.EscapedPath()), o.path)
+	return strings.TrimPrefix("/"+wire.CleanPath(u.EscapedPath()), o.path)
 }
 
 // A key is never the name of a variable, whatever writes those so: a shell, a

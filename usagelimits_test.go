@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // limits gives a backend's model m limits of its own.
@@ -301,7 +303,7 @@ func TestAnyBodyHasAnEstimate(t *testing.T) {
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		resp, _ := send(t, tr, with(t, "POST "+chatPath+" "+body))
 		require.Equal(t, 200, resp.StatusCode, body)
-		require.Equal(t, [2]int64{1, int64(len(body)/4) + usualOutput}, counted(t, tr, "a"), body)
+		require.Equal(t, [2]int64{1, int64(len(body)/4) + wire.DefaultOutputTokens}, counted(t, tr, "a"), body)
 	}
 }
 

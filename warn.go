@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A Failure is why an attempt failed.
@@ -35,8 +37,8 @@ func (c *call) note(d *deployment, o outcome, secrets ...string) outcome {
 		return o
 	}
 	if o.detail != "" {
-		_, caller, _ := strings.Cut(field(c.Header, authHeader), " ")
-		o.detail = presentable(o.detail, append(secrets, d.backend.key, caller, field(c.Header, keyHeader))...)
+		_, caller, _ := strings.Cut(wire.Header(c.Header, authHeader), " ")
+		o.detail = presentable(o.detail, append(secrets, d.backend.key, caller, wire.Header(c.Header, keyHeader))...)
 	}
 	f := &Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail}
 	d.failure.Store(f)
@@ -66,7 +68,7 @@ func (c *call) warn(resp *http.Response) {
 	now := time.Now()
 	lapses := c.lapses
 	switch answeredBy := c.by; {
-	case c.outcome == outcomeSynthesized && field(resp.Header, headerShouldRetry) == "":
+	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
 		return // all are throttled: more of them is the remedy, and nothing is wrong
 	case c.outcome == outcomeSynthesized:
 		lapses = c.known(now)

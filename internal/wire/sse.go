@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -9,43 +9,43 @@ import (
 )
 
 // A tone is what an event of a stream says of the stream as a whole.
-type tone int
+type EventKind int
 
 const (
-	preamble tone = iota // nothing yet: it may be thrown away
-	content              // something of the answer
-	failing              // an error
-	ending               // the answer is complete
+	Preamble EventKind = iota // nothing yet: it may be thrown away
+	Content                   // something of the answer
+	Failure                   // an error
+	End                       // the answer is complete
 )
 
 // maxEvent is how much of an event is looked at. Longer ones, such as those
 // with a picture, say what they are at their beginning.
-const maxEvent = 256 << 10
+const MaxEvent = 256 << 10
 
 // An eventReader cuts a stream that arrives in pieces into its events. Of an
 // event that arrives in several pieces it keeps the beginning.
-type eventReader struct {
-	cutter
-	part []byte // of the unfinished event, at most maxEvent
+type EventReader struct {
+	eventSplitter
+	Partial []byte // of the unfinished event, at most maxEvent
 }
 
 // events are those that a further piece completes, each with whether it came in
 // several pieces. They are valid until the next.
-func (r *eventReader) events(p []byte) iter.Seq2[[]byte, bool] {
+func (r *EventReader) Events(p []byte) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		for len(p) > 0 {
-			n, whole := r.end(p)
-			event, split := p[:n], len(r.part) > 0
+			n, whole := r.next(p)
+			event, split := p[:n], len(r.Partial) > 0
 			p = p[n:]
 			if split || !whole {
-				r.part = append(r.part, event[:min(n, maxEvent-len(r.part))]...)
-				event = r.part
+				r.Partial = append(r.Partial, event[:min(n, MaxEvent-len(r.Partial))]...)
+				event = r.Partial
 			}
 			if !whole {
 				return
 			}
 			more := yield(event, split)
-			if r.part = r.part[:0]; !more {
+			if r.Partial = r.Partial[:0]; !more {
 				return
 			}
 		}
@@ -55,7 +55,7 @@ func (r *eventReader) events(p []byte) iter.Seq2[[]byte, bool] {
 // A cutter finds where the events of a stream end, which arrives in pieces: at
 // a blank line. Lines end in LF, CR LF or CR (the HTML standard's server-sent
 // events). Its zero value is at the beginning of an event.
-type cutter struct {
+type eventSplitter struct {
 	text bool // the line at hand is not blank
 	cr   bool // a line ended in CR: a LF that follows belongs to it
 	last bool // that line was the blank one
@@ -63,7 +63,7 @@ type cutter struct {
 
 // end is how much of a piece belongs to the event at hand, and whether the
 // event ends there.
-func (c *cutter) end(p []byte) (n int, whole bool) {
+func (c *eventSplitter) next(p []byte) (n int, whole bool) {
 	for n < len(p) {
 		if c.cr {
 			if c.cr = false; p[n] == '\n' {
@@ -113,7 +113,7 @@ func lineEnd(p []byte) int {
 
 // readEvent is the name and the data of an event. A JSON object that is no
 // event, as gateways put one in the place of a stream, is data.
-func readEvent(event []byte) (name, data []byte) {
+func ParseEvent(event []byte) (name, data []byte) {
 	event = bytes.TrimPrefix(event, []byte("\ufeff"))
 	if i := skipSpace(event, 0); i < len(event) && event[i] == '{' {
 		return nil, event
@@ -147,19 +147,19 @@ func readEvent(event []byte) (name, data []byte) {
 
 // judgeEvent tells the tone of an event, and of a failing one the error object.
 // What is not understood is content: it is the caller's to see.
-func judgeEvent(name, data []byte) (t tone, problem []byte) {
+func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 	data = bytes.TrimSpace(data)
 	switch {
 	case len(data) == 0, bytes.Equal(data, name):
-		return preamble, nil
+		return Preamble, nil
 	case string(data) == "[DONE]":
-		return ending, nil
+		return End, nil
 	}
 	var kind, choices, failure, response []byte
 	var flat flatError
 	end := 1
-	for key, value := range members(data) {
-		end = value.to
+	for key, value := range Members(data) {
+		end = value.To
 		switch k, v := key.in(data), value.in(data); {
 		case isKey(k, "type"):
 			kind = v
@@ -183,25 +183,25 @@ func judgeEvent(name, data []byte) (t tone, problem []byte) {
 		}
 		switch e := responseError(response); {
 		case e != nil:
-			return failing, e
+			return Failure, e
 		case failure != nil:
-			return failing, data
+			return Failure, data
 		}
-		return failing, []byte("{}")
+		return Failure, []byte("{}")
 	case failure != nil, isKey(kind, "error") || string(name) == "error":
-		return failing, data
+		return Failure, data
 	case endsStream(kind):
-		return ending, nil
+		return End, nil
 	case choices != nil && choices[0] != '[' && string(choices) != "null":
-		return content, nil
-	case choices != nil && !carries(choices, true):
-		return preamble, nil
+		return Content, nil
+	case choices != nil && !CarriesContent(choices, true):
+		return Preamble, nil
 	case choices == nil && response == nil && object && flat.fails(kind):
-		return failing, data
-	case choices == nil && (object || data[0] != '{' && json.Valid(data)) && !carries(data, bytes.HasSuffix(kind, []byte(`.done"`))):
-		return preamble, nil
+		return Failure, data
+	case choices == nil && (object || data[0] != '{' && json.Valid(data)) && !CarriesContent(data, bytes.HasSuffix(kind, []byte(`.done"`))):
+		return Preamble, nil
 	}
-	return content, nil
+	return Content, nil
 }
 
 // isEmpty tells of the values with which some services say that there is no error.
@@ -263,7 +263,7 @@ func cutResponse(rest []byte) []byte {
 
 // responseError is the error of a response; nil if it does not say of what it failed.
 func responseError(response []byte) []byte {
-	for key, value := range members(response) {
+	for key, value := range Members(response) {
 		if isKey(key.in(response), "error") {
 			if v := value.in(response); !isEmpty(v) {
 				return v

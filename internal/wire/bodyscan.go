@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"io"
@@ -7,80 +7,80 @@ import (
 
 // A bodyWalk looks into the body of a request, where the table of operations
 // says, and nowhere else.
-type bodyWalk struct {
-	tree   *keyNode
+type BodyScanner struct {
+	Tree   *FieldTree
 	text   []byte
-	naming naming
-	ids    []objectID
-	most   int // ids
+	Info   BodyInfo
+	Ids    []ObjectID
+	MaxIDs int // ids
 }
 
-func (w *bodyWalk) addID(quoted []byte, item bool) {
-	if len(w.ids) >= w.most {
+func (w *BodyScanner) addID(quoted []byte, item bool) {
+	if len(w.Ids) >= w.MaxIDs {
 		return
 	}
-	if id, ok := unquote(quoted); ok && isID(id) {
-		w.ids = append(w.ids, objectID{id: id, item: item})
+	if id, ok := unquote(quoted); ok && IsID(id) {
+		w.Ids = append(w.Ids, ObjectID{Id: id, Item: item})
 	}
 }
 
 // addModel takes note of a model's place. Of several the first of the table decides.
-func (w *bodyWalk) addModel(model string, at span, place int) {
-	n := &w.naming
+func (w *BodyScanner) addModel(model string, at Span, place int) {
+	n := &w.Info
 	switch {
-	case !n.named || place == n.place:
-	case place < n.place:
-		n.second = namedModel{n.model, n.at, n.place}
+	case !n.HasModel || place == n.Rank:
+	case place < n.Rank:
+		n.Second = ModelRef{n.Model, n.ModelSpan, n.Rank}
 	default:
-		n.second = namedModel{model, at, place}
+		n.Second = ModelRef{model, at, place}
 		return
 	}
-	n.model, n.at, n.named, n.place = model, at, true, place
+	n.Model, n.ModelSpan, n.HasModel, n.Rank = model, at, true, place
 }
 
 // readJSON reads what a JSON body says of itself, up to where it breaks off.
 // usual is the name that the model is likely to have, and fields those that
 // backends may set.
-func (w *bodyWalk) readJSON(text []byte, usual string, fields []string) {
+func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 	w.text = text
-	n := &w.naming
+	n := &w.Info
 	brace := skipSpace(text, 0)
-	if n.open = brace < len(text) && text[brace] == '{'; !n.open {
+	if n.Insertable = brace < len(text) && text[brace] == '{'; !n.Insertable {
 		return
 	}
-	n.gap = brace + 1
-	next := skipSpace(text, n.gap)
-	n.more = next < len(text) && text[next] != '}'
+	n.InsertAt = brace + 1
+	next := skipSpace(text, n.InsertAt)
+	n.HasMembers = next < len(text) && text[next] != '}'
 	before := 0 // where the member before ends
 	for i := next; i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
-		key := span{i, skipString(text, i)}
-		if key.to < 0 {
+		key := Span{i, skipString(text, i)}
+		if key.To < 0 {
 			return
 		}
-		if i = skipSpace(text, key.to); i >= len(text) || text[i] != ':' {
+		if i = skipSpace(text, key.To); i >= len(text) || text[i] != ':' {
 			return
 		}
 		k := key.in(text)
 		for i, field := range fields {
 			if isKey(k, field) {
-				n.given |= 1 << i
+				n.Present |= 1 << i
 			}
 		}
-		value := span{from: skipSpace(text, i+1)}
-		child := w.tree.child(k)
-		if value.to = w.value(value.from, child, usual); value.to < 0 {
+		value := Span{From: skipSpace(text, i+1)}
+		child := w.Tree.child(k)
+		if value.To = w.value(value.From, child, usual); value.To < 0 {
 			return
 		}
-		w.note(k, value.in(text))
-		i = skipSpace(text, value.to)
-		if child != nil && child.model > 0 && n.at == value {
+		w.noteMember(k, value.in(text))
+		i = skipSpace(text, value.To)
+		if child != nil && child.model > 0 && n.ModelSpan == value {
 			switch {
 			case i < len(text) && text[i] == ',':
-				n.entire = span{key.from, i + 1}
+				n.MemberSpan = Span{key.From, i + 1}
 			case before > 0:
-				n.entire = span{before, value.to}
+				n.MemberSpan = Span{before, value.To}
 			default:
-				n.entire = span{key.from, value.to}
+				n.MemberSpan = Span{key.From, value.To}
 			}
 		}
 		if i >= len(text) || text[i] != ',' {
@@ -91,34 +91,34 @@ func (w *bodyWalk) readJSON(text []byte, usual string, fields []string) {
 }
 
 // note reads a member of the body that is no matter of the operation.
-func (w *bodyWalk) note(key, value []byte) {
-	n := &w.naming
+func (w *BodyScanner) noteMember(key, value []byte) {
+	n := &w.Info
 	switch {
-	case isKey(key, maxTokens), isKey(key, maxCompletionTokens), isKey(key, maxOutputTokens):
-		n.capped = true
+	case isKey(key, MaxTokens), isKey(key, MaxCompletionTokens), isKey(key, MaxOutputTokens):
+		n.HasMaxTokens = true
 		if most, err := strconv.ParseInt(string(value), 10, 32); err == nil {
-			n.most = max(n.most, most)
+			n.MaxOutput = max(n.MaxOutput, most)
 		}
 	case isKey(key, "prompt_cache_key"):
-		n.cacheKey, _ = unquote(value)
+		n.PromptCacheKey, _ = unquote(value)
 	case isKey(key, "background"):
-		n.background = string(value) == "true"
+		n.Background = string(value) == "true"
 	case isKey(key, "stream"):
-		n.streams = string(value) == "true"
+		n.Stream = string(value) == "true"
 	case isKey(key, "store") && string(value) == "true", isKey(key, "audio") && len(value) > 0 && value[0] == '{':
-		n.keeps = true
+		n.Stored = true
 	}
 }
 
 // value reads the value that begins at i, and returns where it ends, or -1.
-func (w *bodyWalk) value(i int, n *keyNode, usual string) (end int) {
+func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 	if n == nil || i >= len(w.text) {
 		return skipValue(w.text, i)
 	}
 	switch c := w.text[i]; {
-	case c == '{' && n.children != nil:
+	case c == '{' && n.Children != nil:
 		end = w.object(i, n)
-	case c == '[' && (n.children != nil || n.id):
+	case c == '[' && (n.Children != nil || n.Id):
 		end = w.array(i, n)
 	default:
 		end = skipValue(w.text, i)
@@ -129,13 +129,13 @@ func (w *bodyWalk) value(i int, n *keyNode, usual string) (end int) {
 	v := w.text[i:end]
 	if n.model > 0 {
 		if len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
-			w.addModel(usual, span{i, end}, n.model)
+			w.addModel(usual, Span{i, end}, n.model)
 		} else {
 			model, _ := unquote(v)
-			w.addModel(model, span{i, end}, n.model)
+			w.addModel(model, Span{i, end}, n.model)
 		}
 	}
-	if n.id && v[0] == '"' {
+	if n.Id && v[0] == '"' {
 		w.addID(v, n.item)
 	}
 	return end
@@ -143,7 +143,7 @@ func (w *bodyWalk) value(i int, n *keyNode, usual string) (end int) {
 
 // array reads the elements of an array as if each stood alone. Arrays in it are
 // not looked into.
-func (w *bodyWalk) array(i int, n *keyNode) int {
+func (w *BodyScanner) array(i int, n *FieldTree) int {
 	text := w.text
 	for i = skipSpace(text, i+1); i < len(text) && text[i] != ']'; {
 		to := -1
@@ -168,28 +168,28 @@ func (w *bodyWalk) array(i int, n *keyNode) int {
 }
 
 // object reads the members of an object.
-func (w *bodyWalk) object(i int, n *keyNode) int {
+func (w *BodyScanner) object(i int, n *FieldTree) int {
 	text := w.text
-	var id span
+	var id Span
 	reference, plain := false, true
 	for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; {
-		key := span{i, skipString(text, i)}
-		if key.to < 0 {
+		key := Span{i, skipString(text, i)}
+		if key.To < 0 {
 			return -1
 		}
-		if i = skipSpace(text, key.to); i >= len(text) || text[i] != ':' {
+		if i = skipSpace(text, key.To); i >= len(text) || text[i] != ':' {
 			return -1
 		}
 		k := key.in(text)
-		value := span{from: skipSpace(text, i+1)}
+		value := Span{From: skipSpace(text, i+1)}
 		child := n.child(k)
-		if n.entry && isKey(k, "id") {
+		if n.listOfItems && isKey(k, "id") {
 			child = nil
 		}
-		if value.to = w.value(value.from, child, ""); value.to < 0 {
+		if value.To = w.value(value.From, child, ""); value.To < 0 {
 			return -1
 		}
-		if n.entry {
+		if n.listOfItems {
 			v := value.in(text)
 			switch {
 			case isKey(k, "id"):
@@ -201,7 +201,7 @@ func (w *bodyWalk) object(i int, n *keyNode) int {
 				plain = false
 			}
 		}
-		if i = skipSpace(text, value.to); i < len(text) && text[i] == ',' {
+		if i = skipSpace(text, value.To); i < len(text) && text[i] == ',' {
 			i = skipSpace(text, i+1)
 			continue
 		}
@@ -212,30 +212,30 @@ func (w *bodyWalk) object(i int, n *keyNode) int {
 	}
 	// Items are sent back with all that is in them, which binds the request to
 	// nobody; a reference does, and what is encrypted for its maker.
-	if id.to > 0 && (reference || plain) {
+	if id.To > 0 && (reference || plain) {
 		w.addID(id.in(text), true)
 	}
 	return i + 1
 }
 
 // stream is readJSON for a body of any size, of which nothing is kept.
-func (w *bodyWalk) stream(src io.Reader) error {
-	tree := &keyNode{children: map[string]*keyNode{"background": {flag: true}}}
-	for key, child := range w.tree.children {
-		tree.children[key] = child
+func (w *BodyScanner) Stream(src io.Reader) error {
+	tree := &FieldTree{Children: map[string]*FieldTree{"background": {flag: true}}}
+	for key, child := range w.Tree.Children {
+		tree.Children[key] = child
 	}
-	s := jsonScanner{root: tree, limit: 6 * maxModelName}
+	s := JsonScanner{Root: tree, Limit: 6 * MaxModelName}
 	p := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(p)
-		s.scan(p[:n], func(node *keyNode, value []byte, at span) {
+		s.scan(p[:n], func(node *FieldTree, value []byte, at Span) {
 			switch {
 			case node.flag:
-				w.naming.background = string(value) == "true"
+				w.Info.Background = string(value) == "true"
 			case node.model > 0:
 				model, _ := unquote(value)
 				w.addModel(model, at, node.model)
-			case node.id && !node.item:
+			case node.Id && !node.item:
 				w.addID(value, false)
 			}
 		})

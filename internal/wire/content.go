@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ func isReason(value []byte) bool {
 // are not empty, or the reason why a choice ends. Numbers are not, nor what is
 // under the keys that only keep the books, announce or repeat. What is
 // encrypted nobody can read: it counts where it is final.
-func carries(text []byte, final bool) bool {
+func CarriesContent(text []byte, final bool) bool {
 	books := false // the values at hand are under such a key
 	for i := bytes.IndexByte(text, '"'); i >= 0; {
 		end := skipString(text, i)
@@ -33,7 +33,7 @@ func carries(text []byte, final bool) bool {
 			if string(s) == "finish_reason" && isReason(value) || final && isAction(s, value) {
 				return true
 			}
-			books = keepsBooks(s, value[0]) || !final && string(s) == "encrypted_content"
+			books = isBookkeeping(s, value[0]) || !final && string(s) == "encrypted_content"
 			if books && (value[0] == '{' || value[0] == '[') {
 				if next = skipValue(text, next); next < 0 {
 					return false
@@ -65,7 +65,7 @@ func isAction(key, value []byte) bool {
 
 // keepsBooks tells of a member that is about the event, the item or the request
 // and nothing of the answer itself, by its key.
-func keepsBooks(key []byte, value byte) bool {
+func isBookkeeping(key []byte, value byte) bool {
 	switch string(key) {
 	case "type", "object", "status", "state", "role", "model", "phase", "execution", "id", "ids", "index", "event", "channel", "provider", "reason",
 		"created", "timestamp", "time", "ts", "seq", "sequence", "version", "obfuscation", "padding",
@@ -108,14 +108,14 @@ func elements(text []byte) iter.Seq[[]byte] {
 
 // An endState is what a stream has said of its end so far, if it has no event
 // that is its last.
-type endState struct {
+type Completion struct {
 	choices map[string]bool // by the index of each, whether it has said why it ends
 	open    bool            // something has begun that an event of its kind ends
 }
 
 // note reads an event with content.
-func (e *endState) note(data []byte) {
-	for key, value := range members(data) {
+func (e *Completion) Add(data []byte) {
+	for key, value := range Members(data) {
 		switch v := value.in(data); string(key.in(data)) {
 		case `"choices"`:
 			for choice := range elements(v) {
@@ -131,9 +131,9 @@ func (e *endState) note(data []byte) {
 	}
 }
 
-func (e *endState) noteChoice(choice []byte) {
+func (e *Completion) noteChoice(choice []byte) {
 	index, ended := []byte("0"), false
-	for key, value := range members(choice) {
+	for key, value := range Members(choice) {
 		switch v := value.in(choice); string(key.in(choice)) {
 		case `"index"`:
 			index = v
@@ -155,7 +155,7 @@ const maxChoices = 1 << 10
 
 // whole tells that everything that began has ended: then the answer is
 // complete, with [DONE] or without.
-func (e *endState) whole() bool {
+func (e *Completion) Complete() bool {
 	for _, ended := range e.choices {
 		if !ended {
 			return false

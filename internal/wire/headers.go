@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"net/http"
@@ -8,15 +8,15 @@ import (
 
 // spilled tells of an answer that Azure itself took from a full PTU to a
 // standard deployment of the same resource (Azure's page on spillover).
-func spilled(h http.Header) bool {
-	return field(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(field(h, "X-Ms-Is-Spilled-Over"), "true")
+func SpilledByAzure(h http.Header) bool {
+	return Header(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(Header(h, "X-Ms-Is-Spilled-Over"), "true")
 }
 
 // requestID is how the service knows a request (Azure has either header, OpenAI
 // the first); "" if it is nothing to be told on.
-func requestID(h http.Header) string {
+func RequestID(h http.Header) string {
 	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
-		if id := field(h, name); id != "" && len(id) <= 128 && visible(id) {
+		if id := Header(h, name); id != "" && len(id) <= 128 && IsPrintableASCII(id) {
 			return id
 		}
 	}
@@ -24,23 +24,23 @@ func requestID(h http.Header) string {
 }
 
 // mediaType is the type of a body, without its parameters.
-func mediaType(h http.Header) string {
-	t, _, _ := strings.Cut(field(h, "Content-Type"), ";")
+func MediaType(h http.Header) string {
+	t, _, _ := strings.Cut(Header(h, "Content-Type"), ";")
 	return strings.ToLower(strings.TrimSpace(t))
 }
 
-func isStream(h http.Header) bool { return mediaType(h) == "text/event-stream" }
+func IsStream(h http.Header) bool { return MediaType(h) == "text/event-stream" }
 
 // field is a header that net/http has made canonical.
-func field(h http.Header, name string) string {
+func Header(h http.Header, name string) string {
 	if v := h[name]; len(v) > 0 {
 		return v[0]
 	}
 	return ""
 }
 
-func tokenCount(h http.Header, name string) (n int64, ok bool) {
-	text := field(h, name)
+func TokenCount(h http.Header, name string) (n int64, ok bool) {
+	text := Header(h, name)
 	if text == "" {
 		return 0, false // without the error that parsing it would make
 	}
@@ -50,7 +50,7 @@ func tokenCount(h http.Header, name string) (n int64, ok bool) {
 
 // canonicalize makes the names in an answer's header canonical, as net/http has
 // them: a base may store others.
-func canonicalize(h http.Header) {
+func CanonicalizeHeader(h http.Header) {
 	for name, values := range h {
 		if canonical := http.CanonicalHeaderKey(name); canonical != name {
 			delete(h, name)
@@ -60,7 +60,7 @@ func canonicalize(h http.Header) {
 }
 
 // visible tells whether a text is printable ASCII, and so safe in a header.
-func visible(s string) bool {
+func IsPrintableASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
 			return false
@@ -71,4 +71,4 @@ func visible(s string) bool {
 
 // mostTokens bounds every number of tokens that an answer reports, so that sums
 // stay within an int64.
-const mostTokens = 1 << 40
+const MaxTokenCount = 1 << 40

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"cmp"
@@ -27,8 +27,8 @@ type streamError struct {
 // standsFor is the status that an error in a stream stands for, and the
 // answer's header with what the error has of its own put before it. The problem
 // is an error object, or what has one.
-func standsFor(h http.Header, problem []byte) (int, http.Header) {
-	e := readError(problem)
+func StreamErrorStatus(h http.Header, problem []byte) (int, http.Header) {
+	e := ParseError(problem)
 	var outer struct {
 		streamError
 		Error json.RawMessage `json:"error"`
@@ -56,7 +56,7 @@ func standsFor(h http.Header, problem []byte) (int, http.Header) {
 		e.Code = cmp.Or(inner.Inner.Code, inner.Older.Code, outer.Inner.Code, outer.Older.Code)
 	}
 	word := strings.ToLower(string(e.Code) + " " + string(e.Type))
-	for _, w := range streamErrors {
+	for _, w := range errorWords {
 		if strings.Contains(word, w.word) {
 			return w.status, h
 		}
@@ -107,7 +107,7 @@ func splitWords(s string) (words []string) {
 
 // streamErrors are the codes and types of errors in streams (Azure's and
 // OpenAI's, as seen) by what they stand for, the more telling ones first.
-var streamErrors = []struct {
+var errorWords = []struct {
 	word   string
 	status int
 }{

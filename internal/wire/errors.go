@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"encoding/json"
@@ -8,11 +8,11 @@ import (
 
 // A serviceError is the error object of Azure and OpenAI. Gateways leave out
 // the object around it; other bodies make an empty one.
-type serviceError struct {
+type ServiceError struct {
 	Code    looseString `json:"code"`
 	Type    looseString `json:"type"`
 	Message looseString `json:"message"`
-	framed  bool        // it is within an object of that name
+	wrapped bool        // it is within an object of that name
 }
 
 // A looseString is a string, or a number as one; anything else is "".
@@ -29,15 +29,15 @@ func (s *looseString) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func readError(body []byte) serviceError {
+func ParseError(body []byte) ServiceError {
 	var wrapped struct {
 		Error json.RawMessage `json:"error"`
 	}
-	var e serviceError
+	var e ServiceError
 	if json.Unmarshal(body, &wrapped) != nil {
 		return e
 	}
-	if e.framed = len(wrapped.Error) > 0 && json.Unmarshal(wrapped.Error, &e) == nil; !e.framed {
+	if e.wrapped = len(wrapped.Error) > 0 && json.Unmarshal(wrapped.Error, &e) == nil; !e.wrapped {
 		_ = json.Unmarshal(body, &e)
 	}
 	// A code is told to people: one made of anything but a word is none.
@@ -51,23 +51,23 @@ func readError(body []byte) serviceError {
 
 // quotaCodes mean that the account has nothing left to spend (OpenAI's help
 // pages on billing errors): no wait mends that.
-var quotaCodes = []string{
+var QuotaCodes = []string{
 	"insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
 	"organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active",
 }
 
-func (e serviceError) outOfQuota() bool {
-	return slices.Contains(quotaCodes, string(e.Code)) || slices.Contains(quotaCodes, string(e.Type))
+func (e ServiceError) OutOfQuota() bool {
+	return slices.Contains(QuotaCodes, string(e.Code)) || slices.Contains(QuotaCodes, string(e.Type))
 }
 
 // tooLarge tells that the request alone is more than the whole limit.
-func (e serviceError) tooLarge() bool {
+func (e ServiceError) RequestTooLarge() bool {
 	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
 }
 
 // scarce reports whether a refusal is about what the service as a whole has left,
 // not about the deployment's own limit.
-func (e serviceError) scarce() bool {
+func (e ServiceError) NoCapacity() bool {
 	for _, text := range [...]looseString{e.Code, e.Type, e.Message} {
 		text := strings.ToLower(string(text))
 		for _, word := range [...]string{"no_capacity", "overloaded", "high demand", "engine"} {
@@ -81,7 +81,7 @@ func (e serviceError) scarce() bool {
 
 // lacksDeployment reports whether an error is about the deployment, not about a
 // stored object or a path.
-func (e serviceError) lacksDeployment() bool {
+func (e ServiceError) DeploymentMissing() bool {
 	switch e.Code {
 	case "DeploymentNotFound", "model_not_found", "unknown_model":
 		return true
@@ -91,30 +91,30 @@ func (e serviceError) lacksDeployment() bool {
 
 // noOperation reports whether the deployment does not have the operation, which
 // others of the same name may have.
-func (e serviceError) noOperation() bool { return e.Code == "OperationNotSupported" }
+func (e ServiceError) OperationUnsupported() bool { return e.Code == "OperationNotSupported" }
 
 // foreign reports whether an error has not the form of the service's own, an
 // object of that name or at least a code: then a firewall or gateway in front of
 // it has answered.
-func (e serviceError) foreign() bool { return !e.framed && e.Code == "" && e.Type == "" }
+func (e ServiceError) NotFromService() bool { return !e.wrapped && e.Code == "" && e.Type == "" }
 
-const previousNotFound = "previous_response_not_found"
+const PreviousNotFound = "previous_response_not_found"
 
 // elsewhere tells of a request about something that another backend made.
-func (e serviceError) elsewhere() bool {
-	return e.Code == "invalid_encrypted_content" || e.Code == previousNotFound
+func (e ServiceError) OtherResource() bool {
+	return e.Code == "invalid_encrypted_content" || e.Code == PreviousNotFound
 }
 
 // sayings are how messages say that something is not there.
-var sayings = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
+var notFoundPhrases = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
 
 // saysMissing tells of an error that something does not exist.
-func (e serviceError) saysMissing() bool {
+func (e ServiceError) SaysNotFound() bool {
 	for _, code := range []looseString{e.Code, e.Type} {
 		if c := strings.ToLower(strings.ReplaceAll(string(code), "_", "")); strings.Contains(c, "notfound") {
 			return true
 		}
 	}
 	m := strings.ToLower(string(e.Message))
-	return slices.ContainsFunc(sayings, func(s string) bool { return strings.Contains(m, s) })
+	return slices.ContainsFunc(notFoundPhrases, func(s string) bool { return strings.Contains(m, s) })
 }

@@ -1,8 +1,7 @@
-package spillover
+package wire
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,8 +14,8 @@ import (
 
 // cutEvent is how long the first whole event of a text is, 0 if there is none.
 func cutEvent(text []byte) int {
-	var c cutter
-	n, whole := c.end(text)
+	var c eventSplitter
+	n, whole := c.next(text)
 	if !whole {
 		return 0
 	}
@@ -105,7 +104,7 @@ func TestReadEvent(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			event := []byte(test.event)
-			name, data := readEvent(event)
+			name, data := ParseEvent(event)
 			require.Equal(t, []string{test.name, test.data}, []string{string(name), string(data)})
 			require.Equal(t, test.event, string(event), "what was read is not changed")
 		})
@@ -116,77 +115,77 @@ func TestJudgeEvent(t *testing.T) {
 	chunk := func(choice string) string { return `{"id":"1","choices":[` + choice + `]}` }
 	tests := map[string]struct {
 		name, data string
-		want       tone
+		want       EventKind
 		problem    string
 	}{
 		// Comments, and what servers send to keep a connection.
-		"nothing": {"", "", preamble, ""},
-		"spaces":  {"", "  ", preamble, ""},
+		"nothing": {"", "", Preamble, ""},
+		"spaces":  {"", "  ", Preamble, ""},
 
-		"Azure's first":     {"", `{"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0}]}`, preamble, ""},
-		"the early filter":  {"", `{"choices":[],"prompt_annotations":[{"prompt_index":0}]}`, preamble, ""},
-		"choices null":      {"", `{"choices":null}`, preamble, ""},
-		"role":              {"", chunk(`{"index":0,"delta":{"role":"assistant"},"finish_reason":null}`), preamble, ""},
-		"role and nothing":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"","refusal":null,"tool_calls":[]},"finish_reason":null}`), preamble, ""},
-		"role, null":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null}}`), preamble, ""},
-		"role and content":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"a"}}`), content, ""},
-		"content":           {"", chunk(`{"index":0,"delta":{"content":"a"},"finish_reason":null}`), content, ""},
-		"a space":           {"", chunk(`{"index":0,"delta":{"content":" "}}`), content, ""},
-		"the second choice": {"", chunk(`{"index":0,"delta":{}},{"index":1,"delta":{"content":"a"}}`), content, ""},
-		"tool calls":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}`), content, ""},
-		"function call":     {"", chunk(`{"index":0,"delta":{"function_call":{"name":"f","arguments":""}}}`), content, ""},
-		"refusal":           {"", chunk(`{"index":0,"delta":{"refusal":"No"}}`), content, ""},
-		"reasoning":         {"", chunk(`{"index":0,"delta":{"reasoning_content":"Hm"}}`), content, ""},
-		"finish only":       {"", chunk(`{"index":0,"delta":{},"finish_reason":"stop"}`), content, ""},
-		"filtered":          {"", chunk(`{"index":0,"delta":{},"finish_reason":"content_filter"}`), content, ""},
-		"filter offsets":    {"", chunk(`{"index":0,"finish_reason":null,"content_filter_results":{},"content_filter_offsets":{"check_offset":44}}`), preamble, ""},
-		"obfuscation":       {"", `{"choices":[{"index":0,"delta":{}}],"obfuscation":"abc"}`, preamble, ""},
-		"usage":             {"", `{"choices":[],"usage":{"prompt_tokens":1}}`, preamble, ""},
-		"completions":       {"", chunk(`{"text":"a","index":0,"finish_reason":null}`), content, ""},
-		"completions' none": {"", chunk(`{"text":"","index":0,"finish_reason":null}`), preamble, ""},
-		"completions' end":  {"", chunk(`{"text":"","index":0,"finish_reason":"stop"}`), content, ""},
-		"done":              {"", "[DONE]", ending, ""},
-		"done, spaced":      {"", " [DONE] ", ending, ""},
+		"Azure's first":     {"", `{"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0}]}`, Preamble, ""},
+		"the early filter":  {"", `{"choices":[],"prompt_annotations":[{"prompt_index":0}]}`, Preamble, ""},
+		"choices null":      {"", `{"choices":null}`, Preamble, ""},
+		"role":              {"", chunk(`{"index":0,"delta":{"role":"assistant"},"finish_reason":null}`), Preamble, ""},
+		"role and nothing":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"","refusal":null,"tool_calls":[]},"finish_reason":null}`), Preamble, ""},
+		"role, null":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null}}`), Preamble, ""},
+		"role and content":  {"", chunk(`{"index":0,"delta":{"role":"assistant","content":"a"}}`), Content, ""},
+		"content":           {"", chunk(`{"index":0,"delta":{"content":"a"},"finish_reason":null}`), Content, ""},
+		"a space":           {"", chunk(`{"index":0,"delta":{"content":" "}}`), Content, ""},
+		"the second choice": {"", chunk(`{"index":0,"delta":{}},{"index":1,"delta":{"content":"a"}}`), Content, ""},
+		"tool calls":        {"", chunk(`{"index":0,"delta":{"role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}`), Content, ""},
+		"function call":     {"", chunk(`{"index":0,"delta":{"function_call":{"name":"f","arguments":""}}}`), Content, ""},
+		"refusal":           {"", chunk(`{"index":0,"delta":{"refusal":"No"}}`), Content, ""},
+		"reasoning":         {"", chunk(`{"index":0,"delta":{"reasoning_content":"Hm"}}`), Content, ""},
+		"finish only":       {"", chunk(`{"index":0,"delta":{},"finish_reason":"stop"}`), Content, ""},
+		"filtered":          {"", chunk(`{"index":0,"delta":{},"finish_reason":"content_filter"}`), Content, ""},
+		"filter offsets":    {"", chunk(`{"index":0,"finish_reason":null,"content_filter_results":{},"content_filter_offsets":{"check_offset":44}}`), Preamble, ""},
+		"obfuscation":       {"", `{"choices":[{"index":0,"delta":{}}],"obfuscation":"abc"}`, Preamble, ""},
+		"usage":             {"", `{"choices":[],"usage":{"prompt_tokens":1}}`, Preamble, ""},
+		"completions":       {"", chunk(`{"text":"a","index":0,"finish_reason":null}`), Content, ""},
+		"completions' none": {"", chunk(`{"text":"","index":0,"finish_reason":null}`), Preamble, ""},
+		"completions' end":  {"", chunk(`{"text":"","index":0,"finish_reason":"stop"}`), Content, ""},
+		"done":              {"", "[DONE]", End, ""},
+		"done, spaced":      {"", " [DONE] ", End, ""},
 
-		"response.created":     {"response.created", `{"type":"response.created","response":{"id":"resp_1","error":null}}`, preamble, ""},
-		"response.in_progress": {"response.in_progress", `{"type":"response.in_progress","response":{}}`, preamble, ""},
-		"response.queued":      {"response.queued", `{"type":"response.queued","response":{}}`, preamble, ""},
-		"output_item.added":    {"response.output_item.added", `{"type":"response.output_item.added","item":{}}`, preamble, ""},
-		"a delta":              {"response.output_text.delta", `{"type":"response.output_text.delta","delta":"a"}`, content, ""},
-		"response.completed":   {"response.completed", `{"type":"response.completed","response":{"error":null}}`, ending, ""},
-		"response.incomplete":  {"response.incomplete", `{"type":"response.incomplete","response":{}}`, ending, ""},
-		"one without a name":   {"", `{"type":"response.created"}`, preamble, ""},
-		"one yet unknown":      {"response.new", `{"type":"response.new"}`, preamble, ""},
+		"response.created":     {"response.created", `{"type":"response.created","response":{"id":"resp_1","error":null}}`, Preamble, ""},
+		"response.in_progress": {"response.in_progress", `{"type":"response.in_progress","response":{}}`, Preamble, ""},
+		"response.queued":      {"response.queued", `{"type":"response.queued","response":{}}`, Preamble, ""},
+		"output_item.added":    {"response.output_item.added", `{"type":"response.output_item.added","item":{}}`, Preamble, ""},
+		"a delta":              {"response.output_text.delta", `{"type":"response.output_text.delta","delta":"a"}`, Content, ""},
+		"response.completed":   {"response.completed", `{"type":"response.completed","response":{"error":null}}`, End, ""},
+		"response.incomplete":  {"response.incomplete", `{"type":"response.incomplete","response":{}}`, End, ""},
+		"one without a name":   {"", `{"type":"response.created"}`, Preamble, ""},
+		"one yet unknown":      {"response.new", `{"type":"response.new"}`, Preamble, ""},
 
-		"chat's error":        {"", `{"error":{"code":"429"}}`, failing, `{"error":{"code":"429"}}`},
-		"error, spaced":       {"", `{ "error" : {"code":"429"} }`, failing, `{ "error" : {"code":"429"} }`},
-		"an escaped key":      {"", `{"\u0065rror":{"code":"429"}}`, failing, `{"\u0065rror":{"code":"429"}}`},
-		"error as a text":     {"", `{"error":"overloaded"}`, failing, `{"error":"overloaded"}`},
-		"error null":          {"", `{"choices":[{"delta":{"content":"a"}}],"error":null}`, content, ""},
-		"error after choices": {"", `{"choices":[],"error":{"code":"500"}}`, failing, `{"choices":[],"error":{"code":"500"}}`},
-		"Responses' error":    {"error", `{"type":"error","error":{"type":"too_many_requests"},"sequence_number":1}`, failing, `{"type":"error","error":{"type":"too_many_requests"},"sequence_number":1}`},
-		"a flat one":          {"error", `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`, failing, `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`},
-		"flat, no name":       {"", `{"type":"error","code":"x"}`, failing, `{"type":"error","code":"x"}`},
-		"named alone":         {"error", `{"message":"m"}`, failing, `{"message":"m"}`},
-		"named, no JSON":      {"error", `overloaded`, failing, `overloaded`},
-		"response.failed":     {"response.failed", `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"}}}`, failing, `{"code":"server_error"}`},
-		"error in the text":   {"", chunk(`{"delta":{"content":"{\"error\":{\"code\":\"429\"}}"}}`), content, ""},
-		"error deeper down":   {"", `{"choices":[{"delta":{"content":"a"},"content_filter_results":{"error":{"code":"content_filter_error"}}}]}`, content, ""},
+		"chat's error":        {"", `{"error":{"code":"429"}}`, Failure, `{"error":{"code":"429"}}`},
+		"error, spaced":       {"", `{ "error" : {"code":"429"} }`, Failure, `{ "error" : {"code":"429"} }`},
+		"an escaped key":      {"", `{"\u0065rror":{"code":"429"}}`, Failure, `{"\u0065rror":{"code":"429"}}`},
+		"error as a text":     {"", `{"error":"overloaded"}`, Failure, `{"error":"overloaded"}`},
+		"error null":          {"", `{"choices":[{"delta":{"content":"a"}}],"error":null}`, Content, ""},
+		"error after choices": {"", `{"choices":[],"error":{"code":"500"}}`, Failure, `{"choices":[],"error":{"code":"500"}}`},
+		"Responses' error":    {"error", `{"type":"error","error":{"type":"too_many_requests"},"sequence_number":1}`, Failure, `{"type":"error","error":{"type":"too_many_requests"},"sequence_number":1}`},
+		"a flat one":          {"error", `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`, Failure, `{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}`},
+		"flat, no name":       {"", `{"type":"error","code":"x"}`, Failure, `{"type":"error","code":"x"}`},
+		"named alone":         {"error", `{"message":"m"}`, Failure, `{"message":"m"}`},
+		"named, no JSON":      {"error", `overloaded`, Failure, `overloaded`},
+		"response.failed":     {"response.failed", `{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error"}}}`, Failure, `{"code":"server_error"}`},
+		"error in the text":   {"", chunk(`{"delta":{"content":"{\"error\":{\"code\":\"429\"}}"}}`), Content, ""},
+		"error deeper down":   {"", `{"choices":[{"delta":{"content":"a"},"content_filter_results":{"error":{"code":"content_filter_error"}}}]}`, Content, ""},
 
 		// What is not understood is the caller's to see.
-		"no JSON":         {"", "hello", content, ""},
-		"malformed":       {"", `{"choices":[{"delta":{"content":"a"`, content, ""},
-		"malformed later": {"", `{"choices":7`, content, ""},
-		"a number":        {"", "7", preamble, ""},
-		"strange choices": {"", `{"choices":"none"}`, content, ""},
-		"strange delta":   {"", chunk(`{"delta":"a"}`), content, ""},
+		"no JSON":         {"", "hello", Content, ""},
+		"malformed":       {"", `{"choices":[{"delta":{"content":"a"`, Content, ""},
+		"malformed later": {"", `{"choices":7`, Content, ""},
+		"a number":        {"", "7", Preamble, ""},
+		"strange choices": {"", `{"choices":"none"}`, Content, ""},
+		"strange delta":   {"", chunk(`{"delta":"a"}`), Content, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, problem := judgeEvent([]byte(test.name), []byte(test.data))
+			got, problem := ClassifyEvent([]byte(test.name), []byte(test.data))
 			require.Equal(t, test.want, got)
 			require.Equal(t, test.problem == "", problem == nil)
-			require.Equal(t, readError([]byte(test.problem)), readError(problem), "whatever is around the error")
+			require.Equal(t, ParseError([]byte(test.problem)), ParseError(problem), "whatever is around the error")
 		})
 	}
 }
@@ -239,56 +238,22 @@ func TestStandsFor(t *testing.T) {
 		// What says nothing is the service's own trouble.
 		`{}`: 500, `null`: 500, `"text"`: 500, `text`: 500, ``: 500, `{"code":{}}`: 500,
 	} {
-		got, _ := standsFor(http.Header{}, []byte(problem))
+		got, _ := StreamErrorStatus(http.Header{}, []byte(problem))
 		require.Equal(t, want, got, problem)
 	}
 }
 
 func TestStandsForWithHeadersOfItsOwn(t *testing.T) {
 	answer := http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}
-	_, h := standsFor(answer, []byte(`{"code":"429","headers":{"retry-after":"1","retry-after-ms":15}}`))
+	_, h := StreamErrorStatus(answer, []byte(`{"code":"429","headers":{"retry-after":"1","retry-after-ms":15}}`))
 	require.Equal(t, http.Header{"Retry-After": {"1"}, "Retry-After-Ms": {"15"}, "X-Other": {"kept"}}, h)
 	require.Equal(t, http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}, answer, "the answer's own stays as it is")
 
 	// One that says nothing takes nothing away.
 	for _, headers := range []string{`null`, `{}`, `[]`, `{"retry-after":null}`, `{"retry-after":["1"]}`} {
-		_, h = standsFor(answer, []byte(`{"code":"429","headers":`+headers+`}`))
+		_, h = StreamErrorStatus(answer, []byte(`{"code":"429","headers":`+headers+`}`))
 		require.Equal(t, "9", h.Get("Retry-After"), headers)
 	}
-}
-
-// What a caller reads is what was sent, wherever the stream was split and
-// whatever it says; what failed instead is not lost either.
-func FuzzEvents(f *testing.F) {
-	for _, text := range []string{
-		"", wholeChat, strings.ReplaceAll(wholeChat, "\n", "\r\n"), strings.ReplaceAll(wholeChat, "\n", "\r"),
-		responseCreated(9) + responseEvent("error", `,"error":{"type":"too_many_requests"}`),
-		responseEvent("response.failed", ""), "event: error\ndata: x", "data: {\"choices\":[{\"delta\":", ": hi\n\n\n\ndata\n",
-		chatError(`{"code":"content_filter","status":400,"headers":{"retry-after":"x"}}`), "\r\r\r\n\n", doneEvent,
-		azureFirst + roleChunk[:40],
-	} {
-		f.Add(text, uint8(7), false)
-		f.Add(text, uint8(200), true)
-	}
-	f.Fuzz(func(t *testing.T, text string, size uint8, whole bool) {
-		pieces := []any{}
-		for piece := range slices.Chunk([]byte(text), max(int(size), 1)) {
-			pieces = append(pieces, string(piece))
-		}
-		n := newNet()
-		n.on(host("one"), plays(t, pieces...))
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}, HoldStreams: whole})
-		resp, err := tr.RoundTrip(newChat(t, chatPath))
-		if err == nil {
-			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			if resp.Header.Get("X-Spillover-Synthesized") == "" {
-				require.Equal(t, text, string(body))
-			}
-		}
-		require.Zero(t, streamsInFlight(tr))
-	})
 }
 
 // naiveValues are those of a key in a whole text of JSON, without haste.
@@ -314,7 +279,8 @@ func FuzzUsage(f *testing.F) {
 	for _, text := range []string{
 		`{"usage":{"prompt_tokens":1},"x":"\"usage\":{}"}`, `{"usage": null, "a":[{"usage":12}]}`, `{"usage":"a\\"}`,
 		`{"usage":{"usage":{"a":"a value that is too long to be one"}}}`, "\"usage\":\"usage\":1,", `"usage":`, `{"usage":` + strings.Repeat(" ", 30) + "1}",
-		wholeChat, `{"usage":[}{,"usage":{}}`, `"u"us"usage"usage":3 `,
+		`data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}` + "\n\n" + `data: {"id":"c","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}` + "\n\ndata: [DONE]\n\n",
+		`{"usage":[}{,"usage":{}}`, `"u"us"usage"usage":3 `,
 	} {
 		f.Add(text, uint8(1))
 		f.Add(text, uint8(9))
@@ -322,13 +288,13 @@ func FuzzUsage(f *testing.F) {
 	const key, limit = `"usage":`, 24
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
 		collect := func(size int) (found []string) {
-			w := watcher{keys: []watched{{key, limit}}}
+			w := FieldScanner{Keys: []ScannedField{{key, limit}}}
 			for piece := range slices.Chunk([]byte(text), max(size, 1)) {
-				for _, value := range w.values(piece) {
+				for _, value := range w.Values(piece) {
 					found = append(found, string(value))
-					_, _ = readUsage(value)
+					_, _ = ParseUsage(value)
 				}
-				require.LessOrEqual(t, len(w.rest), len(key)+limit, "it keeps no more than it needs")
+				require.LessOrEqual(t, len(w.Rest), len(key)+limit, "it keeps no more than it needs")
 			}
 			return found
 		}
@@ -344,9 +310,9 @@ func FuzzUsage(f *testing.F) {
 func TestNestedUsageIsReadInLinearTime(t *testing.T) {
 	for _, piece := range []string{`"usage":{`, `"usage":[`, `{"usage":{"x":"y",`} {
 		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
-		w := watcher{keys: []watched{{`"usage":`, 24}}}
+		w := FieldScanner{Keys: []ScannedField{{`"usage":`, 24}}}
 		began := time.Now()
-		for range w.values(text) {
+		for range w.Values(text) {
 			require.Fail(t, "there is no value")
 		}
 		require.Less(t, time.Since(began), 2*time.Second, piece)

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bufio"
@@ -12,40 +12,40 @@ import (
 // How much of a form is looked at a time, and how long the header of a part and
 // a text in it may be.
 const (
-	formWindow  = 64 << 10
+	FormWindow  = 64 << 10
 	maxPartHead = 8 << 10
-	maxPartText = 1 << 20
+	MaxPartText = 1 << 20
 )
 
 // findForm finds the model in a multipart form: the text of its "model" part,
 // which may come after a file.
-func findForm(contentType string, text []byte) naming {
-	w := bodyWalk{tree: unknownSpec.models}
-	w.readForm(contentType, bytes.NewReader(text))
-	return w.naming
+func FindForm(contentType string, text []byte) BodyInfo {
+	w := BodyScanner{Tree: UnknownSpec.Models}
+	w.ReadForm(contentType, bytes.NewReader(text))
+	return w.Info
 }
 
 // readForm reads the parts of a form at the places of the tree. Nothing is kept
 // but the part at hand, if it is one of those.
-func (w *bodyWalk) readForm(contentType string, src io.Reader) {
+func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 	_, params, err := mime.ParseMediaType(contentType)
 	boundary := params["boundary"]
 	if err != nil || boundary == "" {
 		return
 	}
-	w.naming.boundary = boundary
+	w.Info.Boundary = boundary
 	f := formReader{src: src, line: []byte("\r\n--" + boundary)}
 	if !f.first() {
-		w.naming.boundary = ""
+		w.Info.Boundary = ""
 		return
 	}
-	w.naming.gap, w.naming.open = f.offset+f.at, true
+	w.Info.InsertAt, w.Info.Insertable = f.offset+f.at, true
 	for f.begins() {
 		at := f.offset + f.at // of the boundary
-		n, text, to, ok := f.part(w.tree)
+		n, text, to, ok := f.part(w.Tree)
 		if n != nil && ok {
-			w.formValue(n, text, span{at, to + len("\r\n")})
-			if w.naming.place == 1 && !w.wantsMore() {
+			w.formValue(n, text, Span{at, to + len("\r\n")})
+			if w.Info.Rank == 1 && !w.wantsMore() {
 				return
 			}
 		}
@@ -56,9 +56,9 @@ func (w *bodyWalk) readForm(contentType string, src io.Reader) {
 }
 
 // wantsMore tells whether there is more to look for than the model.
-func (w *bodyWalk) wantsMore() bool {
-	for _, n := range w.tree.children {
-		if n.id || n.children != nil {
+func (w *BodyScanner) wantsMore() bool {
+	for _, n := range w.Tree.Children {
+		if n.Id || n.Children != nil {
 			return true
 		}
 	}
@@ -67,30 +67,30 @@ func (w *bodyWalk) wantsMore() bool {
 
 // formValue reads the content of a part, which may be JSON. whole is the part
 // with its boundary.
-func (w *bodyWalk) formValue(n *keyNode, text formText, whole span) {
+func (w *BodyScanner) formValue(n *FieldTree, text formText, whole Span) {
 	value := text.bytes
-	if brace := skipSpace(value, 0); n.children != nil && brace < len(value) && value[brace] == '{' {
-		inner := bodyWalk{tree: n, text: value, most: w.most - len(w.ids)}
+	if brace := skipSpace(value, 0); n.Children != nil && brace < len(value) && value[brace] == '{' {
+		inner := BodyScanner{Tree: n, text: value, MaxIDs: w.MaxIDs - len(w.Ids)}
 		inner.object(brace, n)
-		w.ids = append(w.ids, inner.ids...)
-		shift := func(s span) span { return span{s.from + text.offset, s.to + text.offset} }
-		if m := inner.naming; m.named {
-			w.addModel(m.model, shift(m.at), m.place)
-			if w.naming.at == shift(m.at) {
-				w.naming.inJSON = true
+		w.Ids = append(w.Ids, inner.Ids...)
+		shift := func(s Span) Span { return Span{s.From + text.offset, s.To + text.offset} }
+		if m := inner.Info; m.HasModel {
+			w.addModel(m.Model, shift(m.ModelSpan), m.Rank)
+			if w.Info.ModelSpan == shift(m.ModelSpan) {
+				w.Info.InJSON = true
 			}
-			if s := m.second; s.place > 0 {
-				w.addModel(s.model, shift(s.at), s.place)
+			if s := m.Second; s.Rank > 0 {
+				w.addModel(s.Model, shift(s.At), s.Rank)
 			}
 		}
 		return
 	}
 	switch {
-	case n.model > 0 && !w.naming.named:
-		w.addModel(string(value), span{text.offset, text.offset + len(value)}, n.model)
-		w.naming.entire = whole
-	case n.id && isID(value) && len(w.ids) < w.most:
-		w.ids = append(w.ids, objectID{id: string(value)})
+	case n.model > 0 && !w.Info.HasModel:
+		w.addModel(string(value), Span{text.offset, text.offset + len(value)}, n.model)
+		w.Info.MemberSpan = whole
+	case n.Id && IsID(value) && len(w.Ids) < w.MaxIDs:
+		w.Ids = append(w.Ids, ObjectID{Id: string(value)})
 	}
 }
 
@@ -124,8 +124,8 @@ func (f *formReader) more() bool {
 		f.window = f.window[:copy(f.window, f.window[f.at:])]
 		f.at = 0
 	}
-	if room := cap(f.window) - len(f.window); room < formWindow {
-		f.window = append(make([]byte, 0, 2*cap(f.window)+formWindow), f.window...)
+	if room := cap(f.window) - len(f.window); room < FormWindow {
+		f.window = append(make([]byte, 0, 2*cap(f.window)+FormWindow), f.window...)
 	}
 	n, err := f.src.Read(f.window[len(f.window):cap(f.window)])
 	f.window = f.window[:len(f.window)+n]
@@ -199,7 +199,7 @@ func (f *formReader) nextLine(from int) int {
 // part reads the part at hand and moves on to the boundary behind it, where the
 // content ends. It has a node, and a text, only if it is one of those that are
 // looked for. It is not ok if there is no boundary any more.
-func (f *formReader) part(tree *keyNode) (n *keyNode, text formText, to int, ok bool) {
+func (f *formReader) part(tree *FieldTree) (n *FieldTree, text formText, to int, ok bool) {
 	head := f.at + len(f.dash())
 	end := f.nextLine(head)
 	limit := len(f.window)
@@ -217,7 +217,7 @@ func (f *formReader) part(tree *keyNode) (n *keyNode, text formText, to int, ok 
 	}
 	for end < 0 {
 		seen := len(f.window) - f.at // no boundary ends in that
-		if seen > maxPartText || !f.more() {
+		if seen > MaxPartText || !f.more() {
 			f.at = min(f.at+len(f.dash()), len(f.window))
 			return nil, formText{}, 0, f.next()
 		}
@@ -244,7 +244,7 @@ func endsBoundary(text []byte) bool {
 // wanted is the node that a part is at, if it is a text that is looked for, and
 // where its content begins. The part begins with what is left of its boundary's
 // line.
-func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
+func (f *formReader) wanted(part []byte, tree *FieldTree) (n *FieldTree, from int) {
 	if !mayBeWanted(part, tree) {
 		return nil, 0
 	}
@@ -266,12 +266,12 @@ func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
 	// Parts inside of others are called video[id].
 	n = tree
 	for key := range strings.FieldsFuncSeq(params["name"], func(r rune) bool { return r == '[' || r == ']' }) {
-		if n = n.children[key]; n == nil {
+		if n = n.Children[key]; n == nil {
 			return nil, 0
 		}
 	}
 	// A file is none of the texts, but browsers call a part of JSON one.
-	if n == tree || params["filename"] != "" && !(n.children != nil && strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/json")) {
+	if n == tree || params["filename"] != "" && !(n.Children != nil && strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/json")) {
 		return nil, 0
 	}
 	return n, len(part) - src.Len() - f.head.Buffered()
@@ -279,12 +279,12 @@ func (f *formReader) wanted(part []byte, tree *keyNode) (n *keyNode, from int) {
 
 // mayBeWanted tells, at little cost, whether the header of a part has one of the
 // names that are looked for: there may be very many parts.
-func mayBeWanted(part []byte, tree *keyNode) bool {
+func mayBeWanted(part []byte, tree *FieldTree) bool {
 	if end := bytes.Index(part, []byte("\r\n\r\n")); end >= 0 {
 		part = part[:end]
 	}
 	named := false
-	for name := range tree.children {
+	for name := range tree.Children {
 		named = named || bytes.Contains(part, []byte(name))
 	}
 	const disposition = "form-data"

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"net/http"
@@ -8,19 +8,19 @@ import (
 )
 
 // An objectID is the id of something that a service stores.
-type objectID struct {
-	id   string
-	item bool // of a response or a conversation, of which there are many
-	weak bool // it may as well be a word of the API: nothing is learnt from where it is found
+type ObjectID struct {
+	Id        string
+	Item      bool // of a response or a conversation, of which there are many
+	Uncertain bool // it may as well be a word of the API: nothing is learnt from where it is found
 }
 
 // maxIDLength bounds the ids that are looked at.
-const maxIDLength = 256
+const MaxIDLength = 256
 
 // isID tells whether a text where an id is expected can be one. "auto" and
 // "none" are settings of the API.
-func isID[T string | []byte](s T) bool {
-	if len(s) == 0 || len(s) > maxIDLength {
+func IsID[T string | []byte](s T) bool {
+	if len(s) == 0 || len(s) > MaxIDLength {
 		return false
 	}
 	for i := range len(s) {
@@ -41,26 +41,26 @@ var itemSegments = []string{"item_id", "output_item_id", "turn_id"}
 
 // ids are the ids in the path: what stands in place of the braces in the
 // table of operations. Off the table what is below the collection may be one.
-func (t target) ids(method string) (ids []objectID) {
-	if t.dialect == "" {
+func (t Target) PathIDs(method string) (ids []ObjectID) {
+	if t.Dialect == "" {
 		return nil
 	}
-	known := t.node.spec(method) != unknownSpec
-	n := operationTree
-	for segment, rest := cutSegment(t.op); segment != ""; segment, rest = cutSegment(rest) {
-		top := n == operationTree
+	known := t.node.Spec(method) != UnknownSpec
+	n := OperationTree
+	for segment, rest := CutSegment(t.Operation); segment != ""; segment, rest = CutSegment(rest) {
+		top := n == OperationTree
 		parent := n
 		n = n.below(segment)
 		if top || n != nil && n != parent.id || n != nil && n.name == "version" {
 			continue
 		}
 		id, err := url.PathUnescape(segment)
-		if err != nil || !isID(id) {
+		if err != nil || !IsID(id) {
 			continue
 		}
-		o := objectID{id: id, weak: isWord(id) && !known}
+		o := ObjectID{Id: id, Uncertain: isWord(id) && !known}
 		if n != nil {
-			o.item, o.weak = slices.Contains(itemSegments, n.name), o.weak || n.name == "model"
+			o.Item, o.Uncertain = slices.Contains(itemSegments, n.name), o.Uncertain || n.name == "model"
 		}
 		ids = append(ids, o)
 	}
@@ -68,66 +68,66 @@ func (t target) ids(method string) (ids []objectID) {
 }
 
 // queryIDs are the ids in the query of a GET.
-func (t target) queryIDs(method, raw string) (ids []objectID) {
+func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 	if raw == "" || t.node == nil || method != http.MethodGet && method != "" {
 		return nil
 	}
 	for part := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
-		if !slices.Contains(queryPlaces, name) {
+		if !slices.Contains(QueryPlaces, name) {
 			continue
 		}
-		if id, err := url.QueryUnescape(value); err == nil && isID(id) {
-			ids = append(ids, objectID{id: id})
+		if id, err := url.QueryUnescape(value); err == nil && IsID(id) {
+			ids = append(ids, ObjectID{Id: id})
 		}
 	}
 	return ids
 }
 
 // headerIDs calls found for the ids in the header of an answer.
-func headerIDs(h http.Header, found func(id string)) {
-	for _, name := range headerPlaces.paths {
-		if v := field(h, name); v != "" {
+func HeaderIDs(h http.Header, found func(id string)) {
+	for _, name := range HeaderPlaces.Paths {
+		if v := Header(h, name); v != "" {
 			u, err := url.Parse(v)
 			if err != nil {
 				continue
 			}
-			for _, id := range parsePath(u.EscapedPath()).ids(http.MethodGet) {
-				if !id.item && !id.weak {
-					found(id.id)
+			for _, id := range ParsePath(u.EscapedPath()).PathIDs(http.MethodGet) {
+				if !id.Item && !id.Uncertain {
+					found(id.Id)
 				}
 			}
 		}
 	}
-	for _, name := range headerPlaces.ids {
-		if v := field(h, name); isID(v) {
+	for _, name := range HeaderPlaces.Ids {
+		if v := Header(h, name); IsID(v) {
 			found(v)
 		}
 	}
 }
 
 // An idReader finds the ids in an answer that passes.
-type idReader struct {
-	scanner jsonScanner
+type IDScanner struct {
+	Scanner JsonScanner
 	last    string // streams tell the same ones again and again
 }
 
-func newIDReader(items, stream bool) *idReader {
-	tree := answerTree
+func NewIDScanner(items, stream bool) *IDScanner {
+	tree := AnswerTree
 	if items {
 		tree = itemAnswerTree
 	}
-	return &idReader{scanner: jsonScanner{root: tree, limit: maxIDLength + 2, lines: stream}}
+	return &IDScanner{Scanner: JsonScanner{Root: tree, Limit: MaxIDLength + 2, Lines: stream}}
 }
 
-func (r *idReader) read(p []byte, found func(objectID)) {
-	r.scanner.scan(p, func(n *keyNode, value []byte, _ span) {
+func (r *IDScanner) Scan(p []byte, found func(ObjectID)) {
+	r.Scanner.scan(p, func(n *FieldTree, value []byte, _ Span) {
 		if len(value) < 2 || value[0] != '"' || string(value[1:len(value)-1]) == r.last {
 			return
 		}
-		if id, ok := unquote(value); ok && isID(id) {
+		if id, ok := unquote(value); ok && IsID(id) {
 			r.last = id
-			found(objectID{id: id, item: n.item})
+			found(ObjectID{Id: id, Item: n.item})
 		}
 	})
 }

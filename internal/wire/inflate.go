@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bufio"
@@ -18,7 +18,7 @@ import (
 //
 // The packages that decode pull their input. Here it is pushed, so the decoding
 // runs in a coroutine, which close ends.
-type inflater struct {
+type Decompressor struct {
 	mu       sync.Mutex
 	in       []byte            // fed, and not yet decoded
 	out      func([]byte) bool // takes what was decoded; false ends the decoding
@@ -27,24 +27,24 @@ type inflater struct {
 	encoding string
 	fed      int64
 	closed   bool // it has ended
-	broken   bool // it is not what it claims to be
+	failed   bool // it is not what it claims to be
 }
 
 // What is decoded may be so many times as long as what came, beyond a first
 // MiB: text never is, but what is made to exhaust its readers.
 const (
-	inflatedFree  = 1 << 20
-	inflatedTimes = 128
+	InflatedFree  = 1 << 20
+	InflatedTimes = 128
 )
 
-func newInflater(encoding string, out func([]byte) bool) *inflater {
-	d := &inflater{encoding: encoding, out: out}
+func NewDecompressor(encoding string, out func([]byte) bool) *Decompressor {
+	d := &Decompressor{encoding: encoding, out: out}
 	d.next, d.stop = iter.Pull(d.run)
 	return d
 }
 
 // feed decodes a further piece. It is false when that is not possible.
-func (d *inflater) feed(p []byte) bool {
+func (d *Decompressor) Feed(p []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.in = p; !d.closed && len(p) > 0 {
@@ -54,10 +54,10 @@ func (d *inflater) feed(p []byte) bool {
 		}
 	}
 	d.in = nil
-	return !d.broken
+	return !d.failed
 }
 
-func (d *inflater) close() {
+func (d *Decompressor) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
@@ -67,7 +67,7 @@ func (d *inflater) close() {
 }
 
 // run decodes, and yields when it needs more to do so.
-func (d *inflater) run(yield func(struct{}) bool) {
+func (d *Decompressor) run(yield func(struct{}) bool) {
 	source := bufio.NewReader(pullReader(func(p []byte) (int, error) {
 		for len(d.in) == 0 {
 			if !yield(struct{}{}) {
@@ -86,12 +86,12 @@ func (d *inflater) run(yield func(struct{}) bool) {
 		if d.closed || n > 0 && !d.out(p[:n]) {
 			return
 		}
-		if made += int64(n); made > inflatedFree+inflatedTimes*d.fed {
-			d.broken = true
+		if made += int64(n); made > InflatedFree+InflatedTimes*d.fed {
+			d.failed = true
 			return
 		}
 	}
-	d.broken = !d.closed && err != io.EOF
+	d.failed = !d.closed && err != io.EOF
 }
 
 type pullReader func(p []byte) (int, error)
@@ -116,8 +116,8 @@ func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
 
 // encodingOf is how an answer is compressed: "gzip", "deflate", another that
 // cannot be read here, or "" if it is not.
-func encodingOf(h http.Header) string {
-	switch e := strings.ToLower(strings.TrimSpace(field(h, "Content-Encoding"))); e {
+func ContentEncoding(h http.Header) string {
+	switch e := strings.ToLower(strings.TrimSpace(Header(h, "Content-Encoding"))); e {
 	case "x-gzip":
 		return "gzip"
 	case "identity":
@@ -127,8 +127,8 @@ func encodingOf(h http.Header) string {
 	}
 }
 
-func decodable(h http.Header) bool {
-	switch encodingOf(h) {
+func CanDecompress(h http.Header) bool {
+	switch ContentEncoding(h) {
 	case "", "gzip", "deflate":
 		return true
 	}
@@ -137,9 +137,9 @@ func decodable(h http.Header) bool {
 
 // inflated is the text of an error, decoded as far as it can be and no further
 // than a limit.
-func inflated(h http.Header, text []byte, most int64) []byte {
-	encoding := encodingOf(h)
-	if encoding == "" || !decodable(h) {
+func Decompress(h http.Header, text []byte, most int64) []byte {
+	encoding := ContentEncoding(h)
+	if encoding == "" || !CanDecompress(h) {
 		return text
 	}
 	r, err := decoder(encoding, bufio.NewReader(bytes.NewReader(text)))

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"net/url"
@@ -7,84 +7,84 @@ import (
 
 // A target is what a request's path asks for, apart from how its dialect
 // spells that.
-type target struct {
-	dialect Dialect   // as the caller spelt it; "" where the path is none we know
-	op      string    // escaped, without a leading slash: "chat/completions"
-	node    *pathNode // of op in the table of operations; nil when it is not there
-	model   string    // the deployment of a classic Azure path
-	segment string    // the same as it stood in the path, escaped
-	raw     string    // the whole escaped path
-	foundry bool      // an operation of Microsoft Foundry: sent as it came, to backends of that kind
-	dots    bool      // the path has a segment that would lead elsewhere, as ".." does
+type Target struct {
+	Dialect   Dialect   // as the caller spelt it; "" where the path is none we know
+	Operation string    // escaped, without a leading slash: "chat/completions"
+	node      *pathNode // of op in the table of operations; nil when it is not there
+	Model     string    // the deployment of a classic Azure path
+	Segment   string    // the same as it stood in the path, escaped
+	Raw       string    // the whole escaped path
+	Foundry   bool      // an operation of Microsoft Foundry: sent as it came, to backends of that kind
+	Dots      bool      // the path has a segment that would lead elsewhere, as ".." does
 }
 
 // parsePath reads an escaped URL path. What stands before the dialect's prefix
 // is the caller's base path and no concern of a backend: of several prefixes
 // the one that is nearest to an operation counts. Segments are compared as
 // segments, so that a deployment called "chat" or "v1" is only a name.
-func parsePath(escaped string) target {
-	best := target{raw: escaped}
-	if best.dots = hasDots(escaped); best.dots {
+func ParsePath(escaped string) Target {
+	best := Target{Raw: escaped}
+	if best.Dots = hasDots(escaped); best.Dots {
 		return best
 	}
-	rank := 0 // of best: 1 for a prefix alone, 2 with something behind it, 3 with a collection of the table, 4 with an operation of it
-	for segment, rest := cutSegment(escaped); segment != ""; segment, rest = cutSegment(rest) {
-		if rank == 0 && (segment == "models" || segment == "anthropic") {
-			if op := clean(segment + rest); foundryTree.find(op).isOperation() {
-				return target{op: op, node: foundryTree.find(op), raw: escaped, foundry: true}
+	Rank := 0 // of best: 1 for a prefix alone, 2 with something behind it, 3 with a collection of the table, 4 with an operation of it
+	for segment, rest := CutSegment(escaped); segment != ""; segment, rest = CutSegment(rest) {
+		if Rank == 0 && (segment == "models" || segment == "anthropic") {
+			if op := CleanPath(segment + rest); FoundryTree.Find(op).isOperation() {
+				return Target{Operation: op, node: FoundryTree.Find(op), Raw: escaped, Foundry: true}
 			}
 		}
-		t := target{raw: escaped}
-		next, after := cutSegment(rest)
+		t := Target{Raw: escaped}
+		next, after := CutSegment(rest)
 		switch {
 		case segment == "openai" && next == "deployments":
 			var err error
-			t.segment, after = cutSegment(after)
-			if t.model, err = url.PathUnescape(t.segment); err != nil || t.segment == "" {
+			t.Segment, after = CutSegment(after)
+			if t.Model, err = url.PathUnescape(t.Segment); err != nil || t.Segment == "" {
 				continue
 			}
-			t.dialect, rest = Azure, after
+			t.Dialect, rest = Azure, after
 		case segment == "openai" && next == "v1":
-			t.dialect, rest = AzureV1, after
+			t.Dialect, rest = AzureV1, after
 		case segment == "openai":
-			t.dialect = Azure
+			t.Dialect = Azure
 		case segment == "v1" && next != "openai":
-			t.dialect = OpenAI
+			t.Dialect = OpenAI
 		default:
 			continue
 		}
-		t.op = clean(rest)
-		root, _ := cutSegment(t.op)
+		t.Operation = CleanPath(rest)
+		root, _ := CutSegment(t.Operation)
 		n := 1
-		if t.op != "" {
+		if t.Operation != "" {
 			n = 2
 		}
-		if isCollection(root) {
+		if IsCollection(root) {
 			n = 3
-			if operationTree.find(t.op).isOperation() {
+			if OperationTree.Find(t.Operation).isOperation() {
 				n = 4
 			}
 		}
 		// What looks like a prefix inside of a whole operation is an id.
-		if n > rank || n == rank && n < 4 {
-			rank, best = n, t
+		if n > Rank || n == Rank && n < 4 {
+			Rank, best = n, t
 		}
 	}
-	if rank == 0 {
+	if Rank == 0 {
 		// A caller whose base URL has no /v1. Below models there are only names:
 		// /models/a/b is another service's.
-		root, rest := cutSegment(escaped)
-		if !isCollection(root) || root == "models" && strings.Count(clean(rest), "/") > 0 {
+		root, rest := CutSegment(escaped)
+		if !IsCollection(root) || root == "models" && strings.Count(CleanPath(rest), "/") > 0 {
 			return best
 		}
-		best.dialect, best.op = OpenAI, clean(escaped)
+		best.Dialect, best.Operation = OpenAI, CleanPath(escaped)
 	}
-	best.node = operationTree.find(best.op)
+	best.node = OperationTree.Find(best.Operation)
 	return best
 }
 
 // isOperation tells whether the table has an operation of exactly this path.
-func (n *pathNode) isOperation() bool { return n != nil && len(n.specs) > 0 }
+func (n *pathNode) isOperation() bool { return n != nil && len(n.Specs) > 0 }
 
 // hasDots tells whether a segment of an escaped path is "." or "..", or has one
 // in it once it is unescaped: servers and proxies resolve these. The name of a
@@ -95,7 +95,7 @@ func hasDots(escaped string) bool {
 	}
 	name := false // the segment at hand is the name of a deployment
 	last := ""
-	for segment, rest := cutSegment(escaped); segment != ""; segment, rest = cutSegment(rest) {
+	for segment, rest := CutSegment(escaped); segment != ""; segment, rest = CutSegment(rest) {
 		plain, err := url.PathUnescape(segment)
 		if err != nil {
 			plain = segment
@@ -118,11 +118,11 @@ func hasDots(escaped string) bool {
 }
 
 // namesDeployment tells whether a classic Azure path for this names the deployment.
-func (t target) namesDeployment(deployment string) bool {
-	return deployment != "" && (t.model != "" || deployedPaths[t.op])
+func (t Target) NamesDeployment(deployment string) bool {
+	return deployment != "" && (t.Model != "" || DeploymentPaths[t.Operation])
 }
 
-func hasVersion(raw string) bool {
+func HasVersion(raw string) bool {
 	for part := range strings.SplitSeq(raw, "&") {
 		if name, value, _ := strings.Cut(part, "="); value != "" && strings.EqualFold(name, "api-version") {
 			return true
@@ -135,12 +135,12 @@ func hasVersion(raw string) bool {
 // the latest stable one for what that has, else the latest preview (Azure's
 // specifications of its data plane). Of the models that make pictures the stable
 // one knows DALL-E alone.
-func (t target) defaultVersion() string {
-	switch root, _ := cutSegment(t.op); root {
+func (t Target) DefaultVersion() string {
+	switch root, _ := CutSegment(t.Operation); root {
 	case "chat", "completions", "embeddings", "files", "uploads", "batches", "fine_tuning", "models", "":
 		return stableVersion
 	case "audio":
-		if t.op != "audio/speech" {
+		if t.Operation != "audio/speech" {
 			return stableVersion
 		}
 	}
@@ -152,7 +152,7 @@ const (
 	previewVersion = "2025-04-01-preview"
 )
 
-func joinQuery(query, part string) string {
+func JoinQuery(query, part string) string {
 	if query == "" || part == "" {
 		return query + part
 	}
@@ -161,7 +161,7 @@ func joinQuery(query, part string) string {
 
 // cutSegment is the first segment of an escaped path and what comes after it;
 // doubled slashes make no segment.
-func cutSegment(path string) (segment, rest string) {
+func CutSegment(path string) (segment, rest string) {
 	path = strings.TrimLeft(path, "/")
 	if i := strings.IndexByte(path, '/'); i >= 0 {
 		return path[:i], path[i:]
@@ -170,7 +170,7 @@ func cutSegment(path string) (segment, rest string) {
 }
 
 // clean is an escaped path without slashes at its ends and without doubled ones.
-func clean(path string) string {
+func CleanPath(path string) string {
 	path = strings.Trim(path, "/")
 	for strings.Contains(path, "//") {
 		path = strings.ReplaceAll(path, "//", "/")
@@ -179,12 +179,12 @@ func clean(path string) string {
 }
 
 // unescapePath is an escaped path as the two fields of a URL.
-func unescapePath(escaped string) (path, rawPath string) {
+func SplitEscapedPath(escaped string) (path, rawPath string) {
 	path, _ = url.PathUnescape(escaped) // which it can be
 	return path, escaped                // always both: Path alone is escaped in a way of its own
 }
 
-func queryModel(raw string) string {
+func QueryModel(raw string) string {
 	for part := range strings.SplitSeq(raw, "&") {
 		if name, value, _ := strings.Cut(part, "="); name == "model" || name == "deployment" {
 			if model, err := url.QueryUnescape(value); err == nil && model != "" {
@@ -197,7 +197,7 @@ func queryModel(raw string) string {
 
 // renameQuery puts a deployment in the place of the model that a query names,
 // under a key. Everything else stays as it was.
-func renameQuery(raw string, key, deployment string) string {
+func RenameQuery(raw string, key, deployment string) string {
 	var query string
 	for part := range strings.SplitSeq(raw, "&") {
 		if name, _, _ := strings.Cut(part, "="); name == "model" || name == "deployment" {
@@ -206,15 +206,15 @@ func renameQuery(raw string, key, deployment string) string {
 			}
 			part, key = key+"="+url.QueryEscape(deployment), ""
 		}
-		query = joinQuery(query, part)
+		query = JoinQuery(query, part)
 	}
 	return query
 }
 
 // spec is the row of the table for a request with this target.
-func (t target) spec(method string) *compiledSpec {
-	if t.op == "" {
-		return unknownSpec
+func (t Target) Spec(method string) *Spec {
+	if t.Operation == "" {
+		return UnknownSpec
 	}
-	return t.node.spec(method)
+	return t.node.Spec(method)
 }

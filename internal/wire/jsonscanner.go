@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -9,15 +9,15 @@ import (
 // be it a body, an answer or the events of a stream. It keeps no more than the
 // key or the value at hand. What is no JSON makes it find nothing, or nothing
 // but what stands at such a place all the same.
-type jsonScanner struct {
-	root  *keyNode
-	limit int  // a longer value is not one of those looked for
-	lines bool // events of a stream: no string goes over the end of a line
+type JsonScanner struct {
+	Root  *FieldTree
+	Limit int  // a longer value is not one of those looked for
+	Lines bool // events of a stream: no string goes over the end of a line
 
 	frames   [24]frame
 	depth    int // of frames
 	skipping int // depth of brackets inside a value that is not looked into
-	node     *keyNode
+	node     *FieldTree
 	state    scanState
 	offset   int // of the next piece
 	from     int // of the value at hand
@@ -25,11 +25,11 @@ type jsonScanner struct {
 	inString, escaped bool // inside a string; behind a backslash in it
 	taking            bool // the text at hand is kept
 	blank             bool // the line so far is empty
-	buf               []byte
+	Buf               []byte
 }
 
 type frame struct {
-	node  *keyNode
+	node  *FieldTree
 	array bool
 }
 
@@ -42,13 +42,13 @@ const (
 	afterValue
 )
 
-func (s *jsonScanner) reset() {
+func (s *JsonScanner) reset() {
 	s.depth, s.skipping, s.inString, s.taking, s.escaped = 0, 0, false, false, false
-	s.node, s.state = s.root, atValue
+	s.node, s.state = s.Root, atValue
 }
 
 // scan reads a further piece.
-func (s *jsonScanner) scan(p []byte, found func(n *keyNode, value []byte, at span)) {
+func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at Span)) {
 	if s.offset == 0 {
 		s.reset()
 	}
@@ -58,7 +58,7 @@ func (s *jsonScanner) scan(p []byte, found func(n *keyNode, value []byte, at spa
 			continue
 		}
 		c := p[i]
-		if s.lines {
+		if s.Lines {
 			if c == '\n' {
 				if s.blank {
 					s.reset() // the next event, whatever this one was
@@ -91,7 +91,7 @@ func (s *jsonScanner) scan(p []byte, found func(n *keyNode, value []byte, at spa
 			if s.depth > 0 {
 				s.inString, s.from = true, s.offset+i
 				if s.taking = s.state == atKey || s.state == atValue && s.wanted(); s.taking {
-					s.buf = append(s.buf[:0], '"')
+					s.Buf = append(s.Buf[:0], '"')
 				}
 			}
 		case '{', '[':
@@ -120,10 +120,10 @@ func (s *jsonScanner) scan(p []byte, found func(n *keyNode, value []byte, at spa
 			case s.state == atValue:
 				s.state, s.from = inScalar, s.offset+i
 				if s.taking = s.wanted(); s.taking {
-					s.buf = append(s.buf[:0], c)
+					s.Buf = append(s.Buf[:0], c)
 				}
-			case s.state == inScalar && s.taking && len(s.buf) <= s.limit:
-				s.buf = append(s.buf, c)
+			case s.state == inScalar && s.taking && len(s.Buf) <= s.Limit:
+				s.Buf = append(s.Buf, c)
 			}
 		}
 		i++
@@ -132,14 +132,14 @@ func (s *jsonScanner) scan(p []byte, found func(n *keyNode, value []byte, at spa
 }
 
 // wanted tells whether the value at hand is looked for.
-func (s *jsonScanner) wanted() bool {
-	return s.node != nil && (s.node.id || s.node.model > 0 || s.node.flag)
+func (s *JsonScanner) wanted() bool {
+	return s.node != nil && (s.node.Id || s.node.model > 0 || s.node.flag)
 }
 
 // open begins an object or an array.
-func (s *jsonScanner) open(array bool) {
+func (s *JsonScanner) open(array bool) {
 	nested := array && s.depth > 0 && s.frames[s.depth-1].array // an array in an array
-	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.children == nil && !(array && s.node.id) {
+	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.Children == nil && !(array && s.node.Id) {
 		if s.depth > 0 {
 			s.skipping = 1
 		}
@@ -153,13 +153,13 @@ func (s *jsonScanner) open(array bool) {
 }
 
 // string reads on in a string.
-func (s *jsonScanner) string(p []byte, i int, found func(n *keyNode, value []byte, at span)) int {
+func (s *JsonScanner) string(p []byte, i int, found func(n *FieldTree, value []byte, at Span)) int {
 	rest := p[i:]
 	n := bytes.IndexByte(rest, '"')
 	if n >= 0 {
 		rest = rest[:n]
 	}
-	if s.lines {
+	if s.Lines {
 		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
 			s.reset() // it was cut
 			s.blank = true
@@ -167,11 +167,11 @@ func (s *jsonScanner) string(p []byte, i int, found func(n *keyNode, value []byt
 		}
 	}
 	if s.taking {
-		if len(s.buf)+len(rest) > s.limit+2 {
-			rest2 := rest[:max(0, s.limit+2-len(s.buf))]
-			s.buf = append(s.buf, rest2...)
+		if len(s.Buf)+len(rest) > s.Limit+2 {
+			rest2 := rest[:max(0, s.Limit+2-len(s.Buf))]
+			s.Buf = append(s.Buf, rest2...)
 		} else {
-			s.buf = append(s.buf, rest...)
+			s.Buf = append(s.Buf, rest...)
 		}
 	}
 	// A quote ends the string unless an odd number of backslashes is before it.
@@ -189,7 +189,7 @@ func (s *jsonScanner) string(p []byte, i int, found func(n *keyNode, value []byt
 	}
 	s.escaped = false
 	if s.taking {
-		s.buf = append(s.buf, '"')
+		s.Buf = append(s.Buf, '"')
 	}
 	i += n + 1
 	if odd {
@@ -201,8 +201,8 @@ func (s *jsonScanner) string(p []byte, i int, found func(n *keyNode, value []byt
 	}
 	switch s.state {
 	case atKey:
-		if s.node = nil; s.taking && len(s.buf) <= s.limit {
-			s.node = s.frames[s.depth-1].node.child(s.buf)
+		if s.node = nil; s.taking && len(s.Buf) <= s.Limit {
+			s.node = s.frames[s.depth-1].node.child(s.Buf)
 		}
 		s.state = afterValue
 	case atValue:
@@ -213,9 +213,9 @@ func (s *jsonScanner) string(p []byte, i int, found func(n *keyNode, value []byt
 }
 
 // end ends a string or a scalar, before index i of the piece.
-func (s *jsonScanner) end(i int, found func(n *keyNode, value []byte, at span)) {
-	if s.taking && len(s.buf) <= s.limit {
-		found(s.node, s.buf, span{s.from, s.offset + i})
+func (s *JsonScanner) end(i int, found func(n *FieldTree, value []byte, at Span)) {
+	if s.taking && len(s.Buf) <= s.Limit {
+		found(s.node, s.Buf, Span{s.from, s.offset + i})
 	}
 	s.taking, s.state = false, afterValue
 }

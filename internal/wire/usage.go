@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -7,15 +7,15 @@ import (
 )
 
 // A usage is what an answer says it cost, in tokens.
-type usage struct {
-	input, output int64
+type Usage struct {
+	Input, Output int64
 }
 
 // readUsage reads the usage object of chat completions, completions and
 // embeddings, or that of the Responses API.
-func readUsage(text []byte) (usage, bool) {
+func ParseUsage(text []byte) (Usage, bool) {
 	if len(text) == 0 || text[0] != '{' {
-		return usage{}, false // most chunks have null
+		return Usage{}, false // most chunks have null
 	}
 	var u struct {
 		Prompt     int64 `json:"prompt_tokens"`
@@ -24,37 +24,37 @@ func readUsage(text []byte) (usage, bool) {
 		Output     int64 `json:"output_tokens"`
 	}
 	if json.Unmarshal(text, &u) != nil {
-		return usage{}, false
+		return Usage{}, false
 	}
 	// One without a number is a property of that name, of a schema that is echoed.
-	told := usage{min(max(u.Prompt, u.Input, 0), mostTokens), min(max(u.Completion, u.Output, 0), mostTokens)}
-	return told, told != usage{}
+	told := Usage{min(max(u.Prompt, u.Input, 0), MaxTokenCount), min(max(u.Completion, u.Output, 0), MaxTokenCount)}
+	return told, told != Usage{}
 }
 
 // A watcher looks for the values of some keys in JSON that passes in pieces,
 // be it an answer or the events of a stream, and keeps nothing but what may be
 // the beginning of one. Inside a JSON string the key's quotes are escaped, so
 // that a model that writes JSON is not mistaken for the service.
-type watcher struct {
-	keys     []watched
-	rest     []byte
-	failures bool // look for what an event that fails has, too
-	suspect  bool // there was such a thing
+type FieldScanner struct {
+	Keys       []ScannedField
+	Rest       []byte
+	FindErrors bool // look for what an event that fails has, too
+	MayBeError bool // there was such a thing
 }
 
 // A watched key is one of those, or all that end alike.
-type watched struct {
+type ScannedField struct {
 	name  string // the key's end, with its quote and colon
 	limit int    // a longer value is not one of those looked for
 }
 
 // values are those that a further piece completes, each with its key's place
 // among the keys.
-func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
+func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
-		if len(w.rest) > 0 {
-			p = append(w.rest, p...)
-			w.rest = nil
+		if len(w.Rest) > 0 {
+			p = append(w.Rest, p...)
+			w.Rest = nil
 		}
 		for {
 			key, i := w.find(p)
@@ -62,7 +62,7 @@ func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
 				w.keep(p[len(p)-w.partial(p):])
 				return
 			}
-			text, limit := p[i:], w.keys[key].limit
+			text, limit := p[i:], w.Keys[key].limit
 			near := text[:min(len(text), limit+1)] // what is longer is not looked for
 			from := skipSpace(near, 0)
 			to := skipValue(near, from)
@@ -73,7 +73,7 @@ func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
 				}
 				text = text[to:]
 			case to < 0 && len(text) <= limit:
-				w.keep(p[i-len(w.keys[key].name):])
+				w.keep(p[i-len(w.Keys[key].name):])
 				return
 			}
 			p = text
@@ -81,18 +81,18 @@ func (w *watcher) values(p []byte) iter.Seq2[int, []byte] {
 	}
 }
 
-func (w *watcher) keep(p []byte) {
+func (w *FieldScanner) keep(p []byte) {
 	if len(p) > 0 {
-		w.rest = append(make([]byte, 0, 2*len(p)), p...)
+		w.Rest = append(make([]byte, 0, 2*len(p)), p...)
 	}
 }
 
 // partial is how long an end of p is that a key begins with.
-func (w *watcher) partial(p []byte) (longest int) {
+func (w *FieldScanner) partial(p []byte) (longest int) {
 	if len(p) == 0 || p[len(p)-1] == '\n' {
 		return 0 // as events end
 	}
-	for _, key := range w.keys {
+	for _, key := range w.Keys {
 		for n := min(len(p), len(key.name)-1); n > longest; n-- {
 			if string(p[len(p)-n:]) == key.name[:n] {
 				longest = n
@@ -104,7 +104,7 @@ func (w *watcher) partial(p []byte) (longest int) {
 
 // find is the first key that is there, and where it ends, or -1. There are
 // fewer colons than anything else that a key has.
-func (w *watcher) find(p []byte) (key, end int) {
+func (w *FieldScanner) find(p []byte) (key, end int) {
 	for end = 2; end < len(p); end++ {
 		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
@@ -113,15 +113,15 @@ func (w *watcher) find(p []byte) (key, end int) {
 		end += i
 		last, quote := p[end-2], p[end-1]
 		if quote == '"' {
-			for key := range w.keys {
-				if name := w.keys[key].name; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
+			for key := range w.Keys {
+				if name := w.Keys[key].name; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
 					return key, end + 1
 				}
 			}
 		}
 		// "error", "type", "code", event and, before "error", "object".
-		if w.failures && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !isWordBut(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
-			w.suspect = w.suspect || mayFail(p, end)
+		if w.FindErrors && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !isWordBut(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
+			w.MayBeError = w.MayBeError || mayFail(p, end)
 		}
 	}
 	return 0, -1
@@ -157,3 +157,9 @@ func mayFail(p []byte, colon int) bool {
 	}
 	return false
 }
+
+// maxUsage bounds a usage object, in bytes.
+const maxUsage = 1 << 10
+
+// UsageFields is the usage of an answer.
+var UsageFields = []ScannedField{{`"usage":`, maxUsage}}

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 // What is no text costs by its kind, whatever its bytes.
 const (
 	// pictureTokens is what a picture costs (as measured on OpenAI's counters).
-	pictureTokens = 765
+	PictureTokens = 765
 	// A second of sound costs ten tokens (OpenAI's guide to audio) and takes
 	// about 16 KB: 128 kbit/s, or 8 kHz of 16 bits.
 	bytesPerAudioToken = 1600
@@ -20,7 +20,7 @@ const (
 // findMedia is what the base64 in a JSON text costs in tokens, and its bytes:
 // data URLs, and the fields that hold files and sound. It looks for what is rare
 // in other text.
-func findMedia(text []byte) (tokens, bytesOf int64) {
+func MediaTokens(text []byte) (tokens, bytesOf int64) {
 	count := func(kind string, begin, from int) int {
 		end := skipString(text, from)
 		if end < 0 {
@@ -74,7 +74,7 @@ func mediaTokens(kind string, size int64) int64 {
 	is := func(prefix string) bool { return len(kind) >= len(prefix) && kind[:len(prefix)] == prefix }
 	switch {
 	case is("image/"):
-		return pictureTokens
+		return PictureTokens
 	case is("audio/"):
 		return 1 + size/bytesPerAudioToken
 	case is("text/"):

@@ -1,4 +1,4 @@
-package spillover
+package wire
 
 import (
 	"bytes"
@@ -8,32 +8,32 @@ import (
 )
 
 // span is a stretch of a text: from is its first byte, to the one after its last.
-type span struct{ from, to int }
+type Span struct{ From, To int }
 
-func (s span) in(text []byte) []byte { return text[s.from:s.to] }
+func (s Span) in(text []byte) []byte { return text[s.From:s.To] }
 
 // members walks the members of a JSON object, up to where the text breaks off
 // or is no JSON. It makes no copy and parses nothing that is not asked for: a
 // key is quoted, a value as it stands.
-func members(text []byte) iter.Seq2[span, span] {
-	return func(yield func(key, value span) bool) {
+func Members(text []byte) iter.Seq2[Span, Span] {
+	return func(yield func(key, value Span) bool) {
 		i := skipSpace(text, 0)
 		if i >= len(text) || text[i] != '{' {
 			return
 		}
 		for i = skipSpace(text, i+1); i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
-			key := span{i, skipString(text, i)}
-			if key.to < 0 {
+			key := Span{i, skipString(text, i)}
+			if key.To < 0 {
 				return
 			}
-			if i = skipSpace(text, key.to); i >= len(text) || text[i] != ':' {
+			if i = skipSpace(text, key.To); i >= len(text) || text[i] != ':' {
 				return
 			}
-			value := span{from: skipSpace(text, i+1)}
-			if value.to = skipValue(text, value.from); value.to < 0 || !yield(key, value) {
+			value := Span{From: skipSpace(text, i+1)}
+			if value.To = skipValue(text, value.From); value.To < 0 || !yield(key, value) {
 				return
 			}
-			if i = skipSpace(text, value.to); i >= len(text) || text[i] != ',' {
+			if i = skipSpace(text, value.To); i >= len(text) || text[i] != ',' {
 				return
 			}
 		}
