@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // An attempt is one send to one deployment.
@@ -108,7 +110,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	out, err := c.attemptRequest(ctx, d, bearer, s)
 	if err != nil {
 		s.undo()
-		if errors.Is(err, errOtherBody) {
+		if errors.Is(err, replay.ErrOtherBody) {
 			c.put(d, nil, err, false)
 			return nil, nil
 		}
@@ -127,7 +129,7 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	s.hear(err == nil && o.verdict == served, err == nil)
 	if err != nil {
 		s.end()
-		s.body.settle(&c.body)
+		s.body.Settle(&c.body)
 		o = s.judgeError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
@@ -141,11 +143,11 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 		o = s.judged(o, nil)
 	}
 	if o.verdict == served || o.verdict == answered || o.final {
-		s.body.keep()
+		s.body.Keep()
 		c.from, c.by = d.backend.name, s
 		return resp, c.learn(a, resp, nil, o)
 	}
-	s.body.settle(&c.body)
+	s.body.Settle(&c.body)
 	if !o.free {
 		c.failures++
 	}
@@ -257,7 +259,7 @@ func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 	s.before = c.record(s.d)
 	b.learnFrom(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
-		wire.HeaderIDs(resp.Header, func(id string) { c.transport.stored.learn(time.Now(), wire.ObjectID{Id: id}, s.d.backend.home) })
+		wire.HeaderIDs(resp.Header, func(id string) { c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, s.d.backend.home) })
 	}
 	b.hand(c.Context(), resp, s)
 }

@@ -139,7 +139,7 @@ func (c *call) query(now time.Time) query {
 
 // may reports whether the request may be sent once more at all.
 func (c *call) may() bool {
-	return !c.final && c.body.sendable() && c.failures < c.cfg.MaxAttempts
+	return !c.final && c.body.CanSend() && c.failures < c.cfg.MaxAttempts
 }
 
 // next chooses the deployment for the next attempt.
@@ -207,7 +207,7 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 // or one that has a connection pending, if the request cannot wait; then any that
 // failed, whatever it failed of if no other one is throttled.
 func (c *call) lastResort(now time.Time) (attempt, bool) {
-	if c.final || !c.body.sendable() {
+	if c.final || !c.body.CanSend() {
 		return attempt{}, false
 	}
 	q := c.query(now)
@@ -326,7 +326,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	o := c.look(now, c.unfit)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
-	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.sendable() {
+	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {
 		if c.cfg.MaxWait > 0 && c.wait(now, o) {
 			return nil, nil
 		}

@@ -147,7 +147,7 @@ func TestCompressedAnswersAreRead(t *testing.T) {
 			require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
 			two := streamState(t, tr, "two")
 			require.Equal(t, []int64{11, 7}, []int64{two.InputTokens, two.OutputTokens})
-			require.NotNil(t, tr.stored.find(time.Now(), "resp_zipped"))
+			require.NotNil(t, tr.stored.Find(time.Now(), "resp_zipped"))
 
 			time.Sleep(6 * time.Second)
 			send(t, tr, req())

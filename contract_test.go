@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A snapshot is all of a request that may not change: its fields, and what
@@ -146,7 +148,7 @@ func TestBodyIsClosedOnEveryPath(t *testing.T) {
 				req.Body.Close()
 				return ok200(req)
 			})
-			req.GetBody, req.ContentLength = nil, maxBuffered+1
+			req.GetBody, req.ContentLength = nil, replay.MaxBuffered+1
 			return req
 		}},
 		{name: "all throttle", base: status(429, "{}")},
@@ -305,7 +307,7 @@ func TestStuckUploadCanBeCancelled(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	upload, caller := io.Pipe()
 	req := newChat(t, chatPath).WithContext(ctx)
-	req.Body, req.GetBody, req.ContentLength = upload, nil, maxBuffered+1
+	req.Body, req.GetBody, req.ContentLength = upload, nil, replay.MaxBuffered+1
 	tr, ended := balance(t, base, azure("a")), make(chan error, 1)
 	go func() {
 		_, err := tr.RoundTrip(req)

@@ -13,6 +13,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 func defaults(fields map[string]any) func(*Backend) { return func(b *Backend) { b.Defaults = fields } }
@@ -106,7 +108,7 @@ func TestDefaultsOfLargeBodies(t *testing.T) {
 		sent = req.ContentLength
 		return ok200(req)
 	}), azure("a", defaults(map[string]any{"temperature": 1})))
-	body := `{"messages":"` + strings.Repeat("x", maxBuffered) + `","temperature":0}`
+	body := `{"messages":"` + strings.Repeat("x", replay.MaxBuffered) + `","temperature":0}`
 	req := newChat(t, chatPath)
 	req.Body, req.ContentLength, req.GetBody = io.NopCloser(strings.NewReader(body)), int64(len(body)), nil
 	_, err := tr.RoundTrip(req)

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // Defects of other load balancers. The comment on each test names the defect
@@ -621,7 +623,7 @@ func TestStoredObjectRoutingIsScopedAndExpires(t *testing.T) {
 		require.Equal(t, "b", servedBy(resp), "it returns")
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp), "it keeps nobody else")
-		time.Sleep(storedFor + time.Second)
+		time.Sleep(objects.KeptFor + time.Second)
 		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
 		require.Equal(t, "a", servedBy(resp), "it ends")
 	})

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // start is what moments count from, on the monotonic clock. A clock that is not
@@ -179,7 +181,7 @@ type link struct {
 	connecting moment       // when a connection that is pending has been so for too long; zero when none is
 	lostProbes atomic.Int32 // in a row, to the time that they have to connect
 	drained    atomic.Bool
-	home       *resource               // that the backend is an entry of
+	home       *objects.Resource       // that the backend is an entry of
 	failure    atomic.Pointer[Failure] // the last one of any of its deployments
 	latest     atomic.Pointer[backend] // the backend as it is configured
 }

@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/objects"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A backend is a configured Backend, ready for use.
@@ -78,7 +82,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	if name == "" {
 		name = r.model
 	}
-	if err := r.body.idle(ctx); err != nil {
+	if err := r.body.WaitIdle(ctx); err != nil {
 		return nil, err
 	}
 	change, err := r.edits(b, name)
@@ -94,23 +98,23 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	out.URL.Path, out.URL.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
 	out.Host = b.host
 	out.Header = b.header(r.Header, bearer)
-	if !r.body.present {
+	if !r.body.Present {
 		return out, nil
 	}
-	if err := r.body.open(&s.space, change); err != nil {
+	if err := r.body.Open(&s.space, change); err != nil {
 		return nil, err
 	}
 	s.body = &s.space
-	out.Body, out.ContentLength, out.GetBody = s.body, r.body.edited(change), nil
-	if r.body.again != nil {
+	out.Body, out.ContentLength, out.GetBody = s.body, r.body.EditedLength(change), nil
+	if r.body.Again != nil {
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {
-			s.body.settle(&r.body)
-			if err := r.body.idle(ctx); err != nil {
+			s.body.Settle(&r.body)
+			if err := r.body.WaitIdle(ctx); err != nil {
 				return nil, err
 			}
-			next := new(attemptBody)
-			if err := r.body.open(next, change); err != nil {
+			next := new(replay.Attempt)
+			if err := r.body.Open(next, change); err != nil {
 				return nil, err
 			}
 			s.body = next
@@ -333,4 +337,31 @@ func (b *backend) query(t wire.Target, raw string) string {
 		query, version = wire.JoinQuery(query, version), ""
 	}
 	return wire.JoinQuery(query, version)
+}
+
+// house gives each backend the resource that it is of: the one that its entry
+// had in an earlier configuration, or that another entry of the same account
+// has, now or before; else a new one.
+func house(backends, before []*backend) {
+	for _, b := range backends {
+		for _, others := range [...][]*backend{backends, before} {
+			for _, other := range others {
+				if b.home == nil && other.home != nil && b.sharesResource(other) {
+					b.home = other.home
+				}
+			}
+		}
+		if b.home == nil {
+			b.home = new(objects.Resource)
+		}
+	}
+}
+
+// sharesResource tells whether two backends are entries of one resource: at the
+// same place, with the same account. A host of Azure's own is one resource,
+// whichever of its two keys or tokens it is asked with; elsewhere the key tells
+// the account.
+func (b *backend) sharesResource(other *backend) bool {
+	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
+		(b.key == other.key || b.dialect != OpenAI && other.dialect != OpenAI && ofAzure(b.host))
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // drainedAnswer demands the answer for a request that only drained backends
@@ -176,7 +178,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 	plain := func(t *testing.T, _ *Transport) *http.Request { return newChat(t, chatPath) }
 	stored := func(line string) func(*testing.T, *Transport) *http.Request {
 		return func(t *testing.T, tr *Transport) *http.Request {
-			tr.stored.put(time.Now(), "file-1", tr.table().backends[0].home)
+			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[0].home)
 			return with(t, line)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // tokensOf is the estimate for a body.
@@ -16,9 +18,9 @@ func tokensOf(t testing.TB, target, body string, count func([]byte) int) int64 {
 	req := newChat(t, target)
 	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
-	r := &request{Request: req, body: take(req.Body), count: count}
+	r := &request{Request: req, body: replay.New(req.Body), count: count}
 	require.NoError(t, r.read())
-	r.body.close()
+	r.body.Close()
 	return r.tokens
 }
 

@@ -23,6 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 var (
@@ -596,7 +598,7 @@ func discarding(count *atomic.Int64, answer roundTripFunc) roundTripFunc {
 
 func TestBodyTooLargeToBufferIsSentOnce(t *testing.T) {
 	t.Parallel()
-	const size = maxBuffered + 1<<20
+	const size = replay.MaxBuffered + 1<<20
 	for name, test := range map[string]struct {
 		length int64
 		answer roundTripFunc
@@ -622,7 +624,7 @@ func TestBodyTooLargeToBufferIsSentOnce(t *testing.T) {
 
 // An attempt that does not touch the body leaves it for the next.
 func TestLargeBodyThatWasNotReadFailsOver(t *testing.T) {
-	const size = maxBuffered + 1
+	const size = replay.MaxBuffered + 1
 	var count, read, closed atomic.Int64
 	tr := firstAndSecond(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.URL.Host == host("a") {
@@ -643,7 +645,7 @@ func TestLargeBodyThatWasNotReadFailsOver(t *testing.T) {
 // The beginning of a large body is held once, also where the model is to be
 // found in it.
 func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
-	const size = maxBuffered + 1<<20
+	const size = replay.MaxBuffered + 1<<20
 	for _, target := range []string{"https://x" + chatPath, v1URL} {
 		var count, read, closed atomic.Int64
 		var before, during runtime.MemStats
@@ -660,7 +662,7 @@ func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
 		resp, _ := send(t, tr, req)
 		require.Equal(t, 200, resp.StatusCode)
 		held := int64(during.HeapAlloc) - int64(before.HeapAlloc)
-		require.Less(t, held, int64(2*maxBuffered+maxBuffered/2), "%s: a buffer grows by doubling", target)
+		require.Less(t, held, int64(2*replay.MaxBuffered+replay.MaxBuffered/2), "%s: a buffer grows by doubling", target)
 	}
 }
 

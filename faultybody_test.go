@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 var errDisk = errors.New("disk lost")
@@ -26,7 +28,7 @@ func until(text string, n int) io.ReadCloser {
 // cause, and is no deployment's fault.
 func TestBodyThatCannotBeHadAgain(t *testing.T) {
 	const byPath, byBody = chatPath, "/v1/chat/completions"
-	small, large := `{"input":"x","model":"m"}`, `{"input":"`+strings.Repeat("x", maxReused)+`","model":"m"}`
+	small, large := `{"input":"x","model":"m"}`, `{"input":"`+strings.Repeat("x", replay.MaxReused)+`","model":"m"}`
 	gone := func() (io.ReadCloser, error) { return nil, errDisk }
 	for name, c := range map[string]struct {
 		path, text string
@@ -63,7 +65,7 @@ func TestBodyThatCannotBeHadAgain(t *testing.T) {
 
 // The same where it must be read before anything can be sent.
 func TestBodyThatCannotBeReadAtFirst(t *testing.T) {
-	huge := strings.Repeat(" ", maxBuffered)
+	huge := strings.Repeat(" ", replay.MaxBuffered)
 	for name, c := range map[string]struct {
 		path    string
 		length  int
@@ -74,8 +76,8 @@ func TestBodyThatCannotBeReadAtFirst(t *testing.T) {
 		"for its model":               {"/v1/chat/completions", 9, azure("a"), until("{", 1), nil},
 		"for its deployment":          {chatPath, 2 << 20, to("https://a", OpenAI, "n"), until("{", 1), nil},
 		"for its defaults":            {chatPath, 2 << 20, azure("a", func(b *Backend) { b.Defaults = map[string]any{"user": "x"} }), until("{", 1), nil},
-		"for a model that is far off": {"/v1/chat/completions", maxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), nil},
-		"for one that is cut off":     {"/v1/chat/completions", maxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), until("{", 1)},
+		"for a model that is far off": {"/v1/chat/completions", replay.MaxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), nil},
+		"for one that is cut off":     {"/v1/chat/completions", replay.MaxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), until("{", 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
@@ -165,7 +167,7 @@ const richBody = `{"model":"m","input":[{"role":"user","content":[{"type":"input
 func TestBodyThatBreaksOff(t *testing.T) {
 	read := func(text string) (string, []wire.ObjectID) {
 		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
-		r.body = take(r.Body)
+		r.body = replay.New(r.Body)
 		require.NoError(t, r.read())
 		return r.model, r.ids
 	}
@@ -173,7 +175,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	require.Equal(t, "m", model)
 	var all []string
 	for _, id := range ids {
-		all = append(all, id.Id)
+		all = append(all, id.ID)
 	}
 	require.Equal(t, []string{"file-1", "item-1", "item-2", "file-2", "item-3", "vs-1", "vs-2", "file-3", "file-4", "cntr-1", "conv-1", "pmpt-1", "resp-1"}, all)
 
@@ -202,7 +204,7 @@ func TestIDsOfARequestAreBounded(t *testing.T) {
 		`{"model":"m","input":[` + strings.Repeat(`{"id":"x"},`, 10_000) + `{}]}`,
 	} {
 		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
-		r.body = take(r.Body)
+		r.body = replay.New(r.Body)
 		require.NoError(t, r.read())
 		require.Len(t, r.ids, wire.MaxIDs)
 		require.Equal(t, "m", r.model)
@@ -223,7 +225,7 @@ func TestBodyIsReadOnTheWay(t *testing.T) {
 		whole := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 		whole.ReadJSON([]byte(text), "", nil)
 		var ids []wire.ObjectID
-		for _, id := range whole.Ids {
+		for _, id := range whole.IDs {
 			if !id.Item {
 				ids = append(ids, id)
 			}
@@ -231,7 +233,7 @@ func TestBodyIsReadOnTheWay(t *testing.T) {
 		for _, src := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)), iotest.HalfReader(strings.NewReader(text)), iotest.DataErrReader(strings.NewReader(text))} {
 			w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 			require.NoError(t, w.Stream(src))
-			require.Equal(t, ids, w.Ids, path)
+			require.Equal(t, ids, w.IDs, path)
 			require.Equal(t, []any{whole.Info.Model, whole.Info.ModelSpan, whole.Info.Second, whole.Info.Background},
 				[]any{w.Info.Model, w.Info.ModelSpan, w.Info.Second, w.Info.Background}, path)
 		}
@@ -252,11 +254,11 @@ func TestFormInPieces(t *testing.T) {
 		"behind what is big": {"audio/transcriptions", part("file", strings.Repeat("\r\n--bx\r\n--", 20_000)) + part("model", "m") + "--b--", "m", nil},
 		"a long one":         {"audio/transcriptions", part("model", strings.Repeat("m", 10*wire.FormWindow)) + "--b--", strings.Repeat("m", 10*wire.FormWindow), nil},
 		"too long":           {"audio/transcriptions", part("model", strings.Repeat("m", 2*wire.MaxPartText)) + part("model", "n") + "--b--", "n", nil},
-		"an id":              {"audio/voices", part("consent", "cons-1") + part("name", "model") + "--b--", "", []wire.ObjectID{{Id: "cons-1"}}},
+		"an id":              {"audio/voices", part("consent", "cons-1") + part("name", "model") + "--b--", "", []wire.ObjectID{{ID: "cons-1"}}},
 		"no id":              {"audio/voices", part("consent", "no id") + part("consent", "auto") + "--b--", "", nil},
-		"parts without name": {"audio/voices", part("[]", "consent") + part("[consent", "a") + part("[][consent][]", "b") + part("consent[x]", "c") + "--b--", "", []wire.ObjectID{{Id: "a"}, {Id: "b"}}},
-		"a session":          {"realtime/calls", part("sdp", "v=0") + part("session", session) + "--b--", "m", []wire.ObjectID{{Id: "p"}}},
-		"a session in parts": {"realtime/calls", part("session[model]", "m") + part("session[prompt][id]", "p") + "--b--", "m", []wire.ObjectID{{Id: "p"}}},
+		"parts without name": {"audio/voices", part("[]", "consent") + part("[consent", "a") + part("[][consent][]", "b") + part("consent[x]", "c") + "--b--", "", []wire.ObjectID{{ID: "a"}, {ID: "b"}}},
+		"a session":          {"realtime/calls", part("sdp", "v=0") + part("session", session) + "--b--", "m", []wire.ObjectID{{ID: "p"}}},
+		"a session in parts": {"realtime/calls", part("session[model]", "m") + part("session[prompt][id]", "p") + "--b--", "m", []wire.ObjectID{{ID: "p"}}},
 	} {
 		for piece, in := range map[string]func(io.Reader) io.Reader{
 			"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader, "by halves": iotest.HalfReader, "with its end": iotest.DataErrReader,
@@ -264,7 +266,7 @@ func TestFormInPieces(t *testing.T) {
 			w := wire.BodyScanner{Tree: wire.OperationTree.Find(c.path).Specs[len(wire.OperationTree.Find(c.path).Specs)-1].Form, MaxIDs: wire.MaxIDs}
 			w.ReadForm("multipart/form-data; boundary=b", in(strings.NewReader(c.form)))
 			require.Equal(t, c.model, w.Info.Model, "%s, %s", name, piece)
-			require.Equal(t, c.ids, w.Ids, "%s, %s", name, piece)
+			require.Equal(t, c.ids, w.IDs, "%s, %s", name, piece)
 			if w.Info.HasModel && !w.Info.InJSON {
 				require.True(t, bytes.Equal([]byte(c.model), []byte(c.form)[w.Info.ModelSpan.From:w.Info.ModelSpan.To]))
 			}

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 func FuzzRetryAfter(f *testing.F) {
@@ -81,21 +83,21 @@ func FuzzSplice(f *testing.F) {
 		req := newChat(t, path)
 		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
-		r := &request{Request: req, body: take(req.Body)}
+		r := &request{Request: req, body: replay.New(req.Body)}
 		require.NoError(t, r.read())
 		change, err := r.edits(&backend{dialect: AzureV1}, name)
 		require.NoError(t, err)
 		want := string(text)
 		for _, s := range slices.Backward(change[:]) {
-			want = want[:s.at.From] + s.text + want[s.at.To:]
+			want = want[:s.At.From] + s.Text + want[s.At.To:]
 		}
 		if len(text) > 0 {
-			require.EqualValues(t, len(want), r.body.edited(change))
+			require.EqualValues(t, len(want), r.body.EditedLength(change))
 		}
 
 		// However it is read.
-		var a attemptBody
-		require.NoError(t, r.body.open(&a, change))
+		var a replay.Attempt
+		require.NoError(t, r.body.Open(&a, change))
 		var got []byte
 		p := make([]byte, 1+uint(size)%9)
 		for {

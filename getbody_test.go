@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // replaced is a request of which a program has replaced Body and ContentLength,
@@ -93,7 +95,7 @@ func TestRepeatIsTheSameBody(t *testing.T) {
 					read(t, resp)
 				case refusal == "nothing":
 					require.ErrorIs(t, err, errReset.Err)
-					require.ErrorIs(t, err, errOtherBody)
+					require.ErrorIs(t, err, replay.ErrOtherBody)
 				default:
 					require.NoError(t, err)
 					require.Equal(t, "a", servedBy(resp), "its answer, as it came")
@@ -120,7 +122,7 @@ func TestBodyThatFailsHarmsNobody(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		req := newChat(t, "/v1/files")
-		req.Body, req.GetBody, req.ContentLength = upload(), getBody, maxBuffered+1
+		req.Body, req.GetBody, req.ContentLength = upload(), getBody, replay.MaxBuffered+1
 		_, err := tr.RoundTrip(req)
 		require.ErrorIs(t, err, fault)
 		for _, b := range []string{"a", "b"} {

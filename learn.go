@@ -77,7 +77,7 @@ func (c *call) leftBy(a attempt, now time.Time, cause error) error {
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
 		if !id.Uncertain {
-			c.transport.stored.add(now, id, b.home, true)
+			c.transport.stored.Put(now, id, b.home)
 		}
 	}
 }

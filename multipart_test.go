@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A field is a part of a form; with a file name it is a file.
@@ -278,11 +280,11 @@ func FuzzForm(f *testing.F) {
 		if !n.HasModel && !n.Insertable || index >= 0 && !n.HasModel {
 			return
 		}
-		change := splice{n.ModelSpan, n.ModelText("new-name")}
+		change := replay.Edit{At: n.ModelSpan, Text: n.ModelText("new-name")}
 		if !n.HasModel {
-			change = splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, n.ModelMember("new-name")}
+			change = replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: n.ModelMember("new-name")}
 		}
-		after, err := readForm(contentType, text[:change.at.From]+change.text+text[change.at.To:])
+		after, err := readForm(contentType, text[:change.At.From]+change.Text+text[change.At.To:])
 		require.NoError(t, err, "%q", text)
 		want := append([]formField(nil), parts...)
 		if n.HasModel {

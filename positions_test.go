@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // calls is a pool of which only b serves m, and calls it m-east.
@@ -214,8 +216,8 @@ func TestCallersDataIsNoProtocol(t *testing.T) {
 	} {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		tr.stored.put(time.Now(), "file-1", tr.table().backends[1].home)
-		tr.stored.put(time.Now(), "batch_2026", tr.table().backends[1].home)
+		tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
+		tr.stored.Put(time.Now(), wire.ObjectID{ID: "batch_2026"}, tr.table().backends[1].home)
 		resp, _ := send(t, tr, with(t, body))
 		require.Equal(t, "a", servedBy(resp), body)
 		n.on(host("a"), status(429, "{}"))
@@ -235,7 +237,7 @@ func TestEchoMovesNothing(t *testing.T) {
 		for _, contentType := range []string{"application/json", "text/event-stream"} {
 			n := newNet()
 			tr := steady(balance(t, n, azure("a"), azure("b")))
-			tr.stored.put(time.Now(), "file-1", tr.table().backends[1].home)
+			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
 			if contentType != "application/json" {
 				answer = "data: {\"type\":\"response.created\",\"response\":" + answer + "}\n\ndata: {\"type\":\"response.completed\",\"response\":" + answer + "}\n\n"
 			}
@@ -255,7 +257,7 @@ func TestWrongHomeIsLeft(t *testing.T) {
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2))))
 	n.on(host("a"), status(404, notFound))
 	n.on(host("b"), status(404, `{"error":{"message":"no file of b"}}`))
-	tr.stored.put(time.Now(), "file-1", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
 	for _, sends := range []int{3, 4} {
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 200, resp.StatusCode)
@@ -263,7 +265,7 @@ func TestWrongHomeIsLeft(t *testing.T) {
 		require.Equal(t, sends, n.sends())
 	}
 	n.on(host("c"), status(404, notFound))
-	tr.stored.put(time.Now(), "file-2", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-2"}, tr.table().backends[1].home)
 	resp, text := send(t, tr, with(t, "GET /v1/files/file-2"))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Contains(t, text, "no file of b")
@@ -338,7 +340,7 @@ func TestMakerIsAskedOnceMore(t *testing.T) {
 	const use = `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
-	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
 	n.on(host("a"), status(400, notPrevious))
 	n.on(host("c"), status(400, notPrevious))
 	n.on(host("b"), status(400, notPrevious), status(200, "{}"))
@@ -415,7 +417,7 @@ func TestEntriesOfOneResource(t *testing.T) {
 func TestResourceOutlivesItsEntry(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b")))
-	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
 	renamed := azure("b")
 	renamed.Name = "b2"
 	require.NoError(t, tr.Reconfigure(Config{Base: n, Backends: []Backend{azure("a"), renamed}}))
@@ -425,7 +427,7 @@ func TestResourceOutlivesItsEntry(t *testing.T) {
 	gone := make(chan struct{})
 	runtime.AddCleanup(tr.table().backends[1], func(c chan struct{}) { close(c) }, gone)
 	require.NoError(t, tr.Reconfigure(Config{Base: n, Backends: []Backend{azure("a")}}))
-	require.NotNil(t, tr.stored.find(time.Now(), "resp_1"))
+	require.NotNil(t, tr.stored.Find(time.Now(), "resp_1"))
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		select {
@@ -453,10 +455,11 @@ func TestItemsDoNotPushResponsesOut(t *testing.T) {
 	for range 2500 {
 		send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 	}
-	require.NotNil(t, tr.stored.find(time.Now(), "resp_1"))
-	require.NotNil(t, tr.stored.find(time.Now(), "x4_2500"))
-	require.Len(t, tr.stored.items.byID, maxItems)
-	require.Len(t, tr.stored.byID, 2500)
+	require.NotNil(t, tr.stored.Find(time.Now(), "resp_1"))
+	require.NotNil(t, tr.stored.Find(time.Now(), "x4_2500"))
+	known, items := tr.stored.Len()
+	require.Equal(t, 5000, items)
+	require.Equal(t, 2500, known)
 }
 
 // Names that callers make up are bounded in number and length.
@@ -526,7 +529,7 @@ func TestServedModelsKeepTheirRoutes(t *testing.T) {
 
 // The model is found behind any amount of other text, and nothing of that is kept.
 func TestModelBehind32MiB(t *testing.T) {
-	const size = maxBuffered + 3<<20
+	const size = replay.MaxBuffered + 3<<20
 	filler := bytes.Repeat([]byte("all work and no play "), size/21)
 	for name, c := range map[string]struct{ head, tail, want, path, contentType string }{
 		"JSON":        {`{"input":"`, `","model":"m"}`, `","model":"m-east"}`, "/v1/responses", "application/json"},
@@ -679,7 +682,7 @@ func oracleStrings(n *wire.FieldTree, v any, id *[]string) {
 			}
 		}
 	case string:
-		if n.Id && wire.IsID(v) {
+		if n.ID && wire.IsID(v) {
 			*id = append(*id, v)
 		}
 	}
@@ -696,8 +699,8 @@ func FuzzAnswerIDs(f *testing.F) {
 			for rest := text; len(rest) > 0; {
 				n := min(piece, len(rest))
 				r.Scan(rest[:n], func(id wire.ObjectID) {
-					require.True(t, wire.IsID(id.Id))
-					ids = append(ids, id.Id)
+					require.True(t, wire.IsID(id.ID))
+					ids = append(ids, id.ID)
 				})
 				rest = rest[n:]
 				require.LessOrEqual(t, cap(r.Scanner.Buf), 4*wire.MaxIDLength+64)
@@ -727,7 +730,7 @@ func FuzzRequestPositions(f *testing.F) {
 		spec := specs[uint(which)%uint(len(specs))]
 		w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 		w.ReadJSON(text, "m", nil)
-		require.LessOrEqual(t, len(w.Ids), wire.MaxIDs)
+		require.LessOrEqual(t, len(w.IDs), wire.MaxIDs)
 		for _, s := range []wire.Span{w.Info.ModelSpan, w.Info.Second.At, w.Info.MemberSpan} {
 			require.True(t, 0 <= s.From && s.From <= s.To && s.To <= len(text))
 		}

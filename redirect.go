@@ -78,8 +78,8 @@ func (c *call) follow() (*http.Response, error) {
 func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
 	out := c.WithContext(ctx)
 	out.Header = h
-	if c.body.present {
-		out.Body, c.body.own = c.body.own, nil
+	if c.body.Present {
+		out.Body = c.body.TakeOriginal()
 	}
 	return out
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A request is what was read of the caller's request, once, before the first
@@ -17,7 +19,7 @@ type request struct {
 	wire.Target
 	model   string // what the caller asks for; "" when it names none
 	inQuery bool   // the query names it
-	body    body
+	body    replay.Body
 	naming  wire.BodyInfo
 	scanned bool            // naming is known
 	ids     []wire.ObjectID // of stored objects that the request is about
@@ -31,10 +33,10 @@ type request struct {
 func (r *request) read() error {
 	r.Target = wire.ParsePath(r.URL.EscapedPath())
 	r.model = r.Target.Model
-	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil {
+	if err := r.body.Prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
-	r.tokens = wire.EstimateTokens(min(r.body.length, wire.MaxUnreadBytes), 0)
+	r.tokens = wire.EstimateTokens(min(r.body.Length, wire.MaxUnreadBytes), 0)
 	if r.Dialect == "" && !r.Foundry {
 		return nil
 	}
@@ -51,7 +53,7 @@ func (r *request) read() error {
 		if err := r.scan(); err != nil {
 			return err
 		}
-		r.tokens = r.naming.Cost(r.body.length)
+		r.tokens = r.naming.Cost(r.body.Length)
 	}
 	if r.model == "" && !spec.Has(wire.BaseModel) {
 		r.model = r.naming.Model
@@ -62,7 +64,7 @@ func (r *request) read() error {
 // worthReading tells whether the body is read although the path names the
 // model: for the session and the size of the request, unless that takes long.
 func (r *request) worthReading() bool {
-	return r.stateless() && r.body.again != nil && r.body.length < worthReadingLimit && !wire.IsForm(wire.Header(r.Header, "Content-Type"))
+	return r.stateless() && r.body.Again != nil && r.body.Length < worthReadingLimit && !wire.IsForm(wire.Header(r.Header, "Content-Type"))
 }
 
 const worthReadingLimit = 1 << 20
@@ -70,7 +72,7 @@ const worthReadingLimit = 1 << 20
 // scan finds the model and ids in a body of JSON or of a form. What is neither
 // has none: the service shall answer that.
 func (r *request) scan() error {
-	if r.scanned || !r.body.present || wire.Header(r.Header, "Content-Encoding") != "" {
+	if r.scanned || !r.body.Present || wire.Header(r.Header, "Content-Encoding") != "" {
 		return nil
 	}
 	r.scanned = true
@@ -84,7 +86,7 @@ func (r *request) scan() error {
 		}
 	}
 	seen := 0
-	if err := r.body.peek(func(text []byte) {
+	if err := r.body.Peek(func(text []byte) {
 		if seen = len(text); form {
 			w.ReadForm(contentType, bytes.NewReader(text))
 			return
@@ -93,7 +95,7 @@ func (r *request) scan() error {
 			w.Tree = spec.Models // there are no ids in it
 		}
 		w.ReadJSON(text, r.Target.Model, r.fields)
-		w.Info.Complete = len(text) < maxBuffered
+		w.Info.Complete = len(text) < replay.MaxBuffered
 		w.Info.MediaTokens, w.Info.MediaBytes = wire.MediaTokens(text)
 		if r.count != nil {
 			w.Info.PromptTokens = int64(max(0, r.count(text)))
@@ -101,12 +103,12 @@ func (r *request) scan() error {
 	}); err != nil {
 		return err
 	}
-	if seen >= maxBuffered {
+	if seen >= replay.MaxBuffered {
 		if err := r.scanOn(&w, form, contentType); err != nil {
 			return err
 		}
 	}
-	r.naming, r.ids = w.Info, append(r.ids, w.Ids...)
+	r.naming, r.ids = w.Info, append(r.ids, w.IDs...)
 	if spec.Has(wire.BaseModel) {
 		r.naming.HasModel, r.naming.Second = false, wire.ModelRef{}
 	}
@@ -116,10 +118,10 @@ func (r *request) scan() error {
 // scanOn looks for the model behind what peek shows of a large body. It keeps
 // nothing of it, so the body must be one that can be had again.
 func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) error {
-	if w.Info.HasModel || r.body.again == nil || r.spec().Has(wire.BaseModel) {
+	if w.Info.HasModel || r.body.Again == nil || r.spec().Has(wire.BaseModel) {
 		return nil
 	}
-	src, err := r.body.again()
+	src, err := r.body.Again()
 	if err != nil {
 		return fmt.Errorf("spillover: GetBody: %w", err)
 	}
@@ -135,7 +137,7 @@ func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) err
 	}
 	n := whole.Info
 	w.Info.ModelSpan, w.Info.HasModel, w.Info.Model, w.Info.Rank = n.ModelSpan, n.HasModel, n.Model, n.Rank
-	w.Info.Second, w.Info.Background, w.Ids = n.Second, w.Info.Background || n.Background, whole.Ids
+	w.Info.Second, w.Info.Background, w.IDs = n.Second, w.Info.Background || n.Background, whole.IDs
 	return nil
 }
 
@@ -146,76 +148,68 @@ func (r *request) tellsIDs() bool {
 
 // edits are what must change in the body for a backend: the name of the
 // deployment, and the fields that the backend sets.
-func (r *request) edits(b *backend, deployment string) (edits, error) {
+func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 	name, err := r.rename(b, deployment)
 	if err != nil || len(b.presets) == 0 || !generates(r.Operation) {
-		return edits{name, r.renameSecond(b)}.sorted(), err
+		return replay.Edits{name, r.renameSecond(b)}.Sorted(), err
 	}
 	if err := r.scan(); err != nil {
-		return edits{}, err
+		return replay.Edits{}, err
 	}
 	n := r.naming
 	text := ""
 	if n.Insertable && n.Complete && n.Boundary == "" {
 		text = r.leftOut(b)
 	}
-	put := splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, text}
+	put := replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: text}
 	switch {
 	case text == "":
-		return edits{name}, nil
-	case name == splice{} && !n.HasMembers:
-		put.text = strings.TrimSuffix(text, ",")
-		return edits{put}, nil
-	case name == splice{}:
-		return edits{put}, nil
-	case name.at == put.at:
-		put.text += name.text
-		return edits{put}, nil
+		return replay.Edits{name}, nil
+	case name == replay.Edit{} && !n.HasMembers:
+		put.Text = strings.TrimSuffix(text, ",")
+		return replay.Edits{put}, nil
+	case name == replay.Edit{}:
+		return replay.Edits{put}, nil
+	case name.At == put.At:
+		put.Text += name.Text
+		return replay.Edits{put}, nil
 	}
-	return edits{put, name}, nil
+	return replay.Edits{put, name}, nil
 }
 
 // rename is what must change in the body so that it names the deployment, if
 // the body is where the backend looks for it.
-func (r *request) rename(b *backend, deployment string) (splice, error) {
+func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	inPath := b.dialect == Azure && r.NamesDeployment(deployment)
 	switch {
 	case r.Dialect == "" || deployment == "", inPath && !r.spec().Has(wire.NoModelBesidePath):
-		return splice{}, nil
+		return replay.Edit{}, nil
 	}
 	if err := r.scan(); err != nil {
-		return splice{}, err
+		return replay.Edit{}, err
 	}
 	n := r.naming
 	switch {
 	case inPath && n.HasModel && (n.Model == r.model || n.Model == deployment):
-		return splice{n.MemberSpan, ""}, nil
+		return replay.Edit{At: n.MemberSpan, Text: ""}, nil
 	case inPath, n.HasModel && n.Model == deployment:
-		return splice{}, nil
+		return replay.Edit{}, nil
 	case n.HasModel:
-		return splice{n.ModelSpan, n.ModelText(deployment)}, nil
+		return replay.Edit{At: n.ModelSpan, Text: n.ModelText(deployment)}, nil
 	case r.Target.Model != "" && n.Insertable:
-		return splice{wire.Span{From: n.InsertAt, To: n.InsertAt}, n.ModelMember(deployment)}, nil
+		return replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: n.ModelMember(deployment)}, nil
 	}
-	return splice{}, nil
+	return replay.Edit{}, nil
 }
 
 // renameSecond is what must change of a second model that the request names, if
 // the backend has another name for it.
-func (r *request) renameSecond(b *backend) splice {
+func (r *request) renameSecond(b *backend) replay.Edit {
 	n := r.naming.Second
 	if m, ok := b.models[n.Model]; ok && n.Rank > 0 && m.Deployment != n.Model && r.Dialect != "" {
-		return splice{n.At, wire.QuoteJSON(m.Deployment)}
+		return replay.Edit{At: n.At, Text: wire.QuoteJSON(m.Deployment)}
 	}
-	return splice{}
-}
-
-// sorted puts two edits in the order of the text.
-func (e edits) sorted() edits {
-	if e[1] != (splice{}) && e[1].at.From < e[0].at.From {
-		e[0], e[1] = e[1], e[0]
-	}
-	return e
+	return replay.Edit{}
 }
 
 // repeatable tells whether the request may be sent again after it may have been

@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // RetryClient is an HTTP client over a Transport for SDKs that never retry, of
@@ -46,26 +48,26 @@ type retrier struct {
 func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
 
 func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
-	w := waiter{request: request{Request: in, Target: wire.ParsePath(in.URL.EscapedPath()), body: take(in.Body)}}
-	defer w.request.body.close()
+	w := waiter{request: request{Request: in, Target: wire.ParsePath(in.URL.EscapedPath()), body: replay.New(in.Body)}}
+	defer w.request.body.Close()
 	if err := w.read(); err != nil {
 		return nil, err
 	}
 	b := &w.request.body
 	out := in.WithContext(in.Context())
-	if b.present && b.again == nil {
-		out.Body, b.own = b.own, nil
+	if b.Present && b.Again == nil {
+		out.Body = b.TakeOriginal()
 		return r.handOver(in)(r.transport.RoundTrip(out))
 	}
 	again := &retryablehttp.Request{Request: out}
-	if b.present {
+	if b.Present {
 		// SetBody asks for a body only to see how long it is: that is known.
 		body := func() (io.Reader, error) { return http.NoBody, nil }
 		if err := again.SetBody(retryablehttp.ReaderFunc(func() (io.Reader, error) { return body() })); err != nil {
 			return nil, err
 		}
-		body = func() (io.Reader, error) { return b.next(in.Context()) }
-		out.ContentLength, out.GetBody = b.length, func() (io.ReadCloser, error) { return b.next(in.Context()) }
+		body = func() (io.Reader, error) { return b.Next(in.Context()) }
+		out.ContentLength, out.GetBody = b.Length, func() (io.ReadCloser, error) { return b.Next(in.Context()) }
 	}
 	client := retryablehttp.Client{
 		HTTPClient: &http.Client{
@@ -113,7 +115,7 @@ type waiter struct {
 // again: the answer to one of the Responses API may be made in the background.
 func (w *waiter) read() error {
 	r := &w.request
-	if err := r.body.prepare(r.GetBody, r.ContentLength); err != nil || !w.responses() {
+	if err := r.body.Prepare(r.GetBody, r.ContentLength); err != nil || !w.responses() {
 		return err
 	}
 	return r.scan()

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A paced base counts the bodies of answers that were handed out and closed,
@@ -302,7 +304,7 @@ func TestRetryLeavesTheRequestAlone(t *testing.T) {
 // Under it the transport fails over as ever, with the whole body, and redirects
 // are the caller's client's to follow.
 func TestRetryOverFailoverAndRedirects(t *testing.T) {
-	for _, size := range []int{10, maxKept, maxReused} {
+	for _, size := range []int{10, replay.MaxKept, replay.MaxReused} {
 		text := long("y", size)
 		n := newNet()
 		n.on(host("a"), status(500, "{}"), status(429, "{}", "Retry-After: 1"))
@@ -330,7 +332,7 @@ func TestRetryOverFailoverAndRedirects(t *testing.T) {
 
 // What is too large to be kept is sent once, as it comes.
 func TestRetryOfTooLargeBody(t *testing.T) {
-	const length = maxBuffered + 1
+	const length = replay.MaxBuffered + 1
 	var got int64
 	base := roundTripFunc(func(req *http.Request) (resp *http.Response, err error) {
 		got, err = io.Copy(io.Discard, req.Body)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // direct finds the route: the deployments of the model, or of all backends
@@ -33,7 +35,7 @@ func (c *call) direct() {
 	}
 	now := time.Now()
 	for _, id := range c.ids {
-		home := c.transport.stored.find(now, id.Id)
+		home := c.transport.stored.Find(now, id.ID)
 		if home == nil {
 			continue
 		}
@@ -85,7 +87,7 @@ func (r *route) where(suits func(*backend) bool) *route {
 }
 
 // only is the route to one resource, as far as the route has it.
-func (r *route) only(home *resource) *route {
+func (r *route) only(home *objects.Resource) *route {
 	return r.where(func(b *backend) bool { return b.home == home })
 }
 
@@ -105,13 +107,13 @@ func (c *call) misses(o outcome) bool {
 
 // namesID tells whether a message has one of the ids that the request is about.
 func (c *call) namesID(message string) bool {
-	return slices.ContainsFunc(c.ids, func(id wire.ObjectID) bool { return strings.Contains(message, id.Id) })
+	return slices.ContainsFunc(c.ids, func(id wire.ObjectID) bool { return strings.Contains(message, id.ID) })
 }
 
 // namesOwn tells whether a message names something that stands in the body,
 // other than the model.
 func (c *call) namesOwn(message string) bool {
-	if !c.body.present || !c.body.sendable() || c.body.again == nil {
+	if !c.body.Present || !c.body.CanSend() || c.body.Again == nil {
 		return false
 	}
 	var words [][]byte
@@ -125,7 +127,7 @@ func (c *call) namesOwn(message string) bool {
 	}
 	named := false
 	if len(words) > 0 {
-		_ = c.body.peekAgain(func(text []byte) {
+		_ = c.body.PeekAgain(func(text []byte) {
 			named = slices.ContainsFunc(words, func(w []byte) bool { return bytes.Contains(text, w) })
 		})
 	}
@@ -147,7 +149,7 @@ func (c *call) miss(o outcome) {
 // widen goes on with the others where the home of an object says that it has it
 // not. The answer is kept: if nobody has it, it is the one to hand over.
 func (c *call) widen() bool {
-	if !c.missed || c.final || !c.body.sendable() || c.failure.Response == nil {
+	if !c.missed || c.final || !c.body.CanSend() || c.failure.Response == nil {
 		return false
 	}
 	c.missed = false

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A sending is what an attempt holds while it is under way: a place among the
@@ -23,9 +25,9 @@ type sending struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	url    url.URL
-	body   *attemptBody // the latest; nil when there is none
-	space  attemptBody  // of the first
-	bearer string       // the token that it is sent with; "" for another credential
+	body   *replay.Attempt // the latest; nil when there is none
+	space  replay.Attempt  // of the first
+	bearer string          // the token that it is sent with; "" for another credential
 	ended  atomic.Bool
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
@@ -147,7 +149,7 @@ func (s *sending) hear(served, answered bool) {
 // judgeError reads why there was no answer, with what the base told of its
 // connection: a proxy's refusal, say, is an error like any other.
 func (s *sending) judgeError(err error) outcome {
-	if s.body != nil && s.body.failed.Load() {
+	if s.body != nil && s.body.Failed.Load() {
 		return outcome{verdict: declined, reason: "request body"} // which is the caller's
 	}
 	o := judgeError(err)
@@ -203,7 +205,7 @@ func (s *sending) abandon() {
 		}
 		if s.body != nil {
 			s.body.Close()
-			s.body.keep() // by nobody
+			s.body.Keep() // by nobody
 		}
 		s.call.connected(s.d.backend)
 		s.end()

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // sessionOf is a request of a session to the model m.
@@ -118,7 +120,7 @@ func TestSessionOfWhat(t *testing.T) {
 			for _, id := range test.context {
 				req = req.WithContext(WithSession(req.Context(), id))
 			}
-			r := &request{Request: req, body: take(req.Body)}
+			r := &request{Request: req, body: replay.New(req.Body)}
 			require.NoError(t, r.read())
 			require.Equal(t, test.want, r.session(test.config))
 		})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // A size is what is known of how large a deployment is.
@@ -24,7 +26,7 @@ func sized(sizes ...size) *tier { return sizedRoute(sizes...).tiers[0] }
 func sizedRoute(sizes ...size) *route {
 	var all []*deployment
 	for i, s := range sizes {
-		d := &deployment{state: new(state), backend: &backend{link: &link{home: new(resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
+		d := &deployment{state: new(state), backend: &backend{link: &link{home: new(objects.Resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
 		d.limit.Store(s.limit)
 		all = append(all, d)
 	}

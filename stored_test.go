@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to
@@ -127,7 +128,7 @@ func TestStoredResponses(t *testing.T) {
 					resp, _ := send(t, tr, with(t, use))
 					require.Equal(t, "a", servedBy(resp), use)
 				}
-				require.NotContains(t, tr.stored.byID, "resp_said")
+				require.Nil(t, tr.stored.Find(time.Now(), "resp_said"))
 			})
 		})
 	}
@@ -194,7 +195,7 @@ func TestStoredWordsAreNoIDs(t *testing.T) {
 			tr := steady(balance(t, n, azure("a"), azure("b")))
 			resp, _ := send(t, tr, with(t, "POST /v1/responses "+body))
 			require.Equal(t, "a", servedBy(resp))
-			require.Empty(t, tr.stored.byID, "of %s", body)
+			require.Zero(t, knownObjects(tr), "of %s", body)
 			n.on(host("a"), status(429, "{}"))
 			for range 2 {
 				resp, _ = send(t, tr, with(t, "POST /v1/responses "+body))
@@ -265,7 +266,7 @@ func TestStoredHomeFails(t *testing.T) {
 func TestStoredHomeWithoutTheModel(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
-	tr.stored.put(time.Now(), "resp_1", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
 	require.Equal(t, "b", servedBy(resp))
 	require.Contains(t, n.seen[0].body, `"model":"m"`)
@@ -329,7 +330,7 @@ func TestStoredNowhere(t *testing.T) {
 	require.Equal(t, `{"error":{"message":"f"}}`, text, "the last one's own words")
 	require.Equal(t, "f", servedBy(resp))
 	require.Equal(t, 6, n.sends())
-	require.Empty(t, tr.stored.byID)
+	require.Zero(t, knownObjects(tr))
 }
 
 // One that lacks the deployment is set up wrongly, whoever asks.
@@ -436,32 +437,13 @@ func TestStoredAskedAroundAndFailed(t *testing.T) {
 	resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
 	require.Equal(t, 500, resp.StatusCode)
 	require.Equal(t, "b", servedBy(resp))
-	require.Empty(t, tr.stored.byID)
-}
-
-func TestStoredBounded(t *testing.T) {
-	now := time.Now()
-	var s stored
-	b := new(resource)
-	s.put(now, "resp_a", b)
-	s.put(now, "resp_b", b)
-	s.put(now, "resp_a", b) // seen again
-	for i := range maxStored - 1 {
-		require.NotNil(t, s.find(now, "resp_a"))
-		s.put(now, fmt.Sprintf("resp_%d", i), b)
-	}
-	require.Len(t, s.byID, maxStored)
-	require.Equal(t, maxStored, s.recent.Len())
-	require.Nil(t, s.find(now, "resp_b"), "the oldest is gone")
-	require.NotNil(t, s.find(now, "resp_a"))
-	s.put(now, "resp_c", b)
-	require.Nil(t, s.find(now, "resp_a"))
+	require.Zero(t, knownObjects(tr))
 }
 
 func TestStoredExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		time.Sleep(storedFor - time.Minute)
+		time.Sleep(objects.KeptFor - time.Minute)
 		resp, _ := send(t, tr, with(t, usesOfResponse[0]))
 		require.Equal(t, "b", servedBy(resp))
 		time.Sleep(2 * time.Minute)
@@ -472,9 +454,9 @@ func TestStoredExpires(t *testing.T) {
 		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 2, n.sends(host("a")), "and remembered")
-		time.Sleep(2 * storedFor)
-		require.Nil(t, tr.stored.find(time.Now(), "resp_68a1f00d"))
-		require.NotContains(t, tr.stored.byID, "resp_68a1f00d")
+		time.Sleep(2 * objects.KeptFor)
+		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
+		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
 	})
 }
 
@@ -492,7 +474,7 @@ func TestStoredHostileIDs(t *testing.T) {
 	tr := steady(balance(t, n, azure("a"), azure("b")))
 	n.on(host("a"), status(200, `{"id":"`+long+`","x":{"id":"resp_\u0000"},"y":[{"id":"resp_ 1"},{"id":7},{"id":null},{"id":{"id":"resp_inside"}},{"id":"resp_\"1"}],"z":{"id":"file-`))
 	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
-	require.Empty(t, tr.stored.byID)
+	require.Zero(t, knownObjects(tr))
 	// A request may name any number of them.
 	var many strings.Builder
 	for i := range 10_000 {
@@ -500,7 +482,7 @@ func TestStoredHostileIDs(t *testing.T) {
 	}
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","tools":[{"type":"file_search","file_ids":[`+many.String()+`"file-x"]}]}`))
 	require.Equal(t, 200, resp.StatusCode)
-	require.LessOrEqual(t, len(tr.stored.byID), wire.MaxIDs+1)
+	require.LessOrEqual(t, knownObjects(tr), wire.MaxIDs+1)
 }
 
 // The place makes a segment an id, however that is spelt.
@@ -528,10 +510,11 @@ func TestStoredIDInPieces(t *testing.T) {
 	})
 	_, text := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 	require.Equal(t, responseText, text)
-	require.Len(t, tr.stored.byID, 2)
-	require.Len(t, tr.stored.items.byID, 2)
+	known, items := tr.stored.Len()
+	require.Equal(t, 2, known)
+	require.Equal(t, 2, items)
 	for _, id := range []string{"resp_68a1f00d", "conv_68c0", "rs_68b2", "msg_68d3"} {
-		require.NotNil(t, tr.stored.find(time.Now(), id), id)
+		require.NotNil(t, tr.stored.Find(time.Now(), id), id)
 	}
 }
 
@@ -575,30 +558,7 @@ func TestStoredNotLearntFromErrors(t *testing.T) {
 	tr := balance(t, n, azure("a"))
 	n.on(host("a"), status(400, responseText))
 	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
-	require.Empty(t, tr.stored.byID)
-}
-
-func TestStoredMemory(t *testing.T) {
-	var s stored
-	b, now := new(resource), time.Now()
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
-	rest := strings.Repeat("/", 4<<10)
-	for i := range 10 * maxStored {
-		id := fmt.Sprint("file-", i)
-		if i >= 9*maxStored {
-			id = (id + rest)[:len(id)] // as of a path, of which no more than the id may be kept
-		}
-		s.put(now, id, b)
-	}
-	require.LessOrEqual(t, len(s.byID), maxStored)
-	require.Less(t, heap()-before, int64(maxStored*512))
-	runtime.KeepAlive(&s)
+	require.Zero(t, knownObjects(tr))
 }
 
 func TestStoredConcurrently(t *testing.T) {
@@ -658,7 +618,7 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 func TestStoredFileInChat(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	tr.stored.put(time.Now(), "file-abc", tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-abc"}, tr.table().backends[1].home)
 	for range 20 {
 		req := newChat(t, "/v1/chat/completions")
 		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`
@@ -666,4 +626,11 @@ func TestStoredFileInChat(t *testing.T) {
 		resp, _ := send(t, tr, req)
 		require.Equal(t, "b", servedBy(resp))
 	}
+}
+
+// knownObjects is how many objects the transport knows the resource of, without
+// items.
+func knownObjects(tr *Transport) int {
+	known, _ := tr.stored.Len()
+	return known
 }

@@ -150,7 +150,7 @@ func (b *answerBody) learn(p []byte) bool {
 		}
 	}
 	if b.ids != nil {
-		b.ids.Scan(p, func(id wire.ObjectID) { b.send.call.transport.stored.learn(time.Now(), id, b.send.d.backend.home) })
+		b.ids.Scan(p, func(id wire.ObjectID) { b.send.call.transport.stored.Learn(time.Now(), id, b.send.d.backend.home) })
 	}
 	if b.events == nil {
 		b.spoke = true

@@ -9,6 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/objects"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A Transport sends each request to the best of several deployments. It is an
@@ -20,7 +24,7 @@ import (
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
 	setup    atomic.Pointer[setup]
-	stored   stored
+	stored   objects.Store
 	models   models
 	callers  callers
 	warnings warnings
@@ -133,12 +137,12 @@ func ownBase() *http.Transport {
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{transport: t, setup: s, request: request{Request: in, body: take(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
+	c := &call{transport: t, setup: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
 	defer c.forget() // whatever a panic leaves
 	returns := false
 	defer func() {
-		c.body.close() // which no attempt took
+		c.body.Close() // which no attempt took
 		if !returns {
 			c.abandon()
 		}

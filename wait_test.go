@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // waiting is a Transport whose requests wait for so long at most.
@@ -173,7 +175,7 @@ func TestRequestWithUnreplayableBodyDoesNotWait(t *testing.T) {
 					return status(429, `"its own"`, "retry-after-ms: 2000")(req)
 				}), 5*time.Second, azure("a"))
 				req := newChat(t, chatPath)
-				req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader("too large to be kept")), nil, maxBuffered+1
+				req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader("too large to be kept")), nil, replay.MaxBuffered+1
 				begun := time.Now()
 				resp, body := send(t, tr, req)
 				if reads {

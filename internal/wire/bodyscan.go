@@ -11,16 +11,16 @@ type BodyScanner struct {
 	Tree   *FieldTree
 	text   []byte
 	Info   BodyInfo
-	Ids    []ObjectID
+	IDs    []ObjectID
 	MaxIDs int // ids
 }
 
 func (w *BodyScanner) addID(quoted []byte, item bool) {
-	if len(w.Ids) >= w.MaxIDs {
+	if len(w.IDs) >= w.MaxIDs {
 		return
 	}
 	if id, ok := unquote(quoted); ok && IsID(id) {
-		w.Ids = append(w.Ids, ObjectID{Id: id, Item: item})
+		w.IDs = append(w.IDs, ObjectID{ID: id, Item: item})
 	}
 }
 
@@ -118,7 +118,7 @@ func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 	switch c := w.text[i]; {
 	case c == '{' && n.Children != nil:
 		end = w.object(i, n)
-	case c == '[' && (n.Children != nil || n.Id):
+	case c == '[' && (n.Children != nil || n.ID):
 		end = w.array(i, n)
 	default:
 		end = skipValue(w.text, i)
@@ -135,7 +135,7 @@ func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 			w.addModel(model, Span{i, end}, n.model)
 		}
 	}
-	if n.Id && v[0] == '"' {
+	if n.ID && v[0] == '"' {
 		w.addID(v, n.item)
 	}
 	return end
@@ -235,7 +235,7 @@ func (w *BodyScanner) Stream(src io.Reader) error {
 			case node.model > 0:
 				model, _ := unquote(value)
 				w.addModel(model, at, node.model)
-			case node.Id && !node.item:
+			case node.ID && !node.item:
 				w.addID(value, false)
 			}
 		})

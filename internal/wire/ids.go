@@ -9,7 +9,7 @@ import (
 
 // An objectID is the id of something that a service stores.
 type ObjectID struct {
-	Id        string
+	ID        string
 	Item      bool // of a response or a conversation, of which there are many
 	Uncertain bool // it may as well be a word of the API: nothing is learnt from where it is found
 }
@@ -58,7 +58,7 @@ func (t Target) PathIDs(method string) (ids []ObjectID) {
 		if err != nil || !IsID(id) {
 			continue
 		}
-		o := ObjectID{Id: id, Uncertain: isWord(id) && !known}
+		o := ObjectID{ID: id, Uncertain: isWord(id) && !known}
 		if n != nil {
 			o.Item, o.Uncertain = slices.Contains(itemSegments, n.name), o.Uncertain || n.name == "model"
 		}
@@ -78,7 +78,7 @@ func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 			continue
 		}
 		if id, err := url.QueryUnescape(value); err == nil && IsID(id) {
-			ids = append(ids, ObjectID{Id: id})
+			ids = append(ids, ObjectID{ID: id})
 		}
 	}
 	return ids
@@ -94,12 +94,12 @@ func HeaderIDs(h http.Header, found func(id string)) {
 			}
 			for _, id := range ParsePath(u.EscapedPath()).PathIDs(http.MethodGet) {
 				if !id.Item && !id.Uncertain {
-					found(id.Id)
+					found(id.ID)
 				}
 			}
 		}
 	}
-	for _, name := range HeaderPlaces.Ids {
+	for _, name := range HeaderPlaces.IDs {
 		if v := Header(h, name); IsID(v) {
 			found(v)
 		}
@@ -127,7 +127,7 @@ func (r *IDScanner) Scan(p []byte, found func(ObjectID)) {
 		}
 		if id, ok := unquote(value); ok && IsID(id) {
 			r.last = id
-			found(ObjectID{Id: id, Item: n.item})
+			found(ObjectID{ID: id, Item: n.item})
 		}
 	})
 }

@@ -133,13 +133,13 @@ func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at S
 
 // wanted tells whether the value at hand is looked for.
 func (s *JsonScanner) wanted() bool {
-	return s.node != nil && (s.node.Id || s.node.model > 0 || s.node.flag)
+	return s.node != nil && (s.node.ID || s.node.model > 0 || s.node.flag)
 }
 
 // open begins an object or an array.
 func (s *JsonScanner) open(array bool) {
 	nested := array && s.depth > 0 && s.frames[s.depth-1].array // an array in an array
-	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.Children == nil && !(array && s.node.Id) {
+	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.Children == nil && !(array && s.node.ID) {
 		if s.depth > 0 {
 			s.skipping = 1
 		}

@@ -58,7 +58,7 @@ func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 // wantsMore tells whether there is more to look for than the model.
 func (w *BodyScanner) wantsMore() bool {
 	for _, n := range w.Tree.Children {
-		if n.Id || n.Children != nil {
+		if n.ID || n.Children != nil {
 			return true
 		}
 	}
@@ -70,9 +70,9 @@ func (w *BodyScanner) wantsMore() bool {
 func (w *BodyScanner) formValue(n *FieldTree, text formText, whole Span) {
 	value := text.bytes
 	if brace := skipSpace(value, 0); n.Children != nil && brace < len(value) && value[brace] == '{' {
-		inner := BodyScanner{Tree: n, text: value, MaxIDs: w.MaxIDs - len(w.Ids)}
+		inner := BodyScanner{Tree: n, text: value, MaxIDs: w.MaxIDs - len(w.IDs)}
 		inner.object(brace, n)
-		w.Ids = append(w.Ids, inner.Ids...)
+		w.IDs = append(w.IDs, inner.IDs...)
 		shift := func(s Span) Span { return Span{s.From + text.offset, s.To + text.offset} }
 		if m := inner.Info; m.HasModel {
 			w.addModel(m.Model, shift(m.ModelSpan), m.Rank)
@@ -89,8 +89,8 @@ func (w *BodyScanner) formValue(n *FieldTree, text formText, whole Span) {
 	case n.model > 0 && !w.Info.HasModel:
 		w.addModel(string(value), Span{text.offset, text.offset + len(value)}, n.model)
 		w.Info.MemberSpan = whole
-	case n.Id && IsID(value) && len(w.Ids) < w.MaxIDs:
-		w.Ids = append(w.Ids, ObjectID{Id: string(value)})
+	case n.ID && IsID(value) && len(w.IDs) < w.MaxIDs:
+		w.IDs = append(w.IDs, ObjectID{ID: string(value)})
 	}
 }
 

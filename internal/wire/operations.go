@@ -13,7 +13,7 @@ type operationRow struct {
 	Path    string // below the dialect's prefix; {segments} in braces are ids, but for {model} and {version}
 	traits  Trait
 	Model   string // places of the model in the body, the one that decides first
-	Ids     string // places of ids in the body
+	IDs     string // places of ids in the body
 }
 
 // A place is the keys on the way to a value, joined by dots; every array on the
@@ -257,7 +257,7 @@ var QueryPlaces = []string{"call_id", "after", "before", "run_id"}
 
 // headerPlaces are the headers of answers that tell an id: two as the path of
 // what was made, two as the id alone.
-var HeaderPlaces = struct{ Paths, Ids []string }{[]string{"Location", "Operation-Location"}, []string{"Openai-Call-Id", "X-Openai-Call-Id"}}
+var HeaderPlaces = struct{ Paths, IDs []string }{[]string{"Location", "Operation-Location"}, []string{"Openai-Call-Id", "X-Openai-Call-Id"}}
 
 // A pathNode is what stands below some segments of a path in the table.
 type pathNode struct {
@@ -292,7 +292,7 @@ func compile(s operationRow) *Spec {
 	if model == "" && !s.Has(BaseModel) {
 		model = "model" // what a JSON body calls so is one, wherever it may come to be
 	}
-	return &Spec{s, newKeyNode(model, ""), newKeyNode(model, s.Ids), newKeyNode(s.Model, s.Ids)}
+	return &Spec{s, newKeyNode(model, ""), newKeyNode(model, s.IDs), newKeyNode(s.Model, s.IDs)}
 }
 
 func compileOperations(specs []operationRow) *pathNode {
@@ -383,7 +383,7 @@ func containsWord(words, word string) bool {
 type FieldTree struct {
 	Children    map[string]*FieldTree
 	model       int  // 1 for the place that decides, 2 for the next, …; 0 for none
-	Id          bool // its value, or each of an array's, is an id
+	ID          bool // its value, or each of an array's, is an id
 	item        bool // and that is an item's
 	listOfItems bool // its elements are items that may be references
 	flag        bool // its value is looked for, and is no name
@@ -411,7 +411,7 @@ func newKeyNode(models, ids string) *FieldTree {
 	for _, path := range strings.Fields(ids) {
 		path, item := strings.CutSuffix(path, "*")
 		n := place(path)
-		n.Id, n.item = true, item
+		n.ID, n.item = true, item
 		if parent, ok := strings.CutSuffix(path, ".id"); ok && item {
 			place(parent).listOfItems = true
 		}

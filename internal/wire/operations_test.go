@@ -40,17 +40,17 @@ func TestOperationsInDocs(t *testing.T) {
 				model += ", `?model=`"
 			}
 			fmt.Fprintf(&page, "| %s `/%s` | %s | %s | %s | %s | %s |\n", strings.ReplaceAll(s.Methods, " ", ", "), s.Path,
-				yes(s.Has(Stateless), "yes"), model, places(s.Ids), yes(s.Has(DeploymentInPath), "yes")+yes(s.Has(NoModelBesidePath), ", and then none in the body"), yes(s.Has(Stateless), "yes"))
+				yes(s.Has(Stateless), "yes"), model, places(s.IDs), yes(s.Has(DeploymentInPath), "yes")+yes(s.Has(NoModelBesidePath), ", and then none in the body"), yes(s.Has(Stateless), "yes"))
 		}
 	}
 	page.WriteString("\n")
 	rows(Operations)
 	fmt.Fprintf(&page, "\n## Microsoft Foundry\n\nThese are sent as they came, to backends under `services.ai.azure.com` or at the caller's own host.\n\n")
 	rows(FoundryOperations)
-	fmt.Fprintf(&page, "\n## Every other operation\n\nIt is taken for one that creates state. Its model is %s or `?model=` of a POST. Ids are the segments of its path below the collection, and in the body %s.\n",
-		places(UnknownOperation.Model), places(UnknownOperation.Ids))
-	fmt.Fprintf(&page, "\n## Ids elsewhere\n\n- In the query of a GET: %s.\n- In answers and in the events of streams: %s.\n- In the headers of answers: %s.\n\n",
-		places(strings.Join(QueryPlaces, " ")), places(AnswerPlaces), places(strings.Join(append(slices.Clone(HeaderPlaces.Paths), HeaderPlaces.Ids...), " ")))
+	fmt.Fprintf(&page, "\n## Every other operation\n\nIt is taken for one that creates state. Its model is %s or `?model=` of a POST. IDs are the segments of its path below the collection, and in the body %s.\n",
+		places(UnknownOperation.Model), places(UnknownOperation.IDs))
+	fmt.Fprintf(&page, "\n## IDs elsewhere\n\n- In the query of a GET: %s.\n- In answers and in the events of streams: %s.\n- In the headers of answers: %s.\n\n",
+		places(strings.Join(QueryPlaces, " ")), places(AnswerPlaces), places(strings.Join(append(slices.Clone(HeaderPlaces.Paths), HeaderPlaces.IDs...), " ")))
 	doctest.Section(t, "../../docs/operations.md", "operations", page.String())
 }
 
@@ -91,7 +91,7 @@ func FuzzOperation(f *testing.F) {
 		r := ParsePath(path)
 		require.NotNil(t, r.Spec(method))
 		for _, id := range r.PathIDs(method) {
-			require.True(t, IsID(id.Id))
+			require.True(t, IsID(id.ID))
 		}
 		if r.Dots {
 			require.Empty(t, r.Operation)

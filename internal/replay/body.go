@@ -1,4 +1,4 @@
-package spillover
+package replay
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // maxBuffered is how much of a body without GetBody is kept so that it can be
 // sent again. A larger one is sent once, as it comes. It is also how far a body
 // is searched for its model.
-const maxBuffered = 32 << 20
+const MaxBuffered = 32 << 20
 
 // A body is what the caller sends, as often as it needs to be sent. The zero
 // value is that of a request without one.
@@ -25,69 +25,77 @@ const maxBuffered = 32 << 20
 // What is sent first is the caller's Body, or the bytes that were read of it.
 // As in net/http, GetBody is for repeats alone: a program that replaces Body and
 // ContentLength may have forgotten it. So a repeat must be what was sent first.
-type body struct {
-	present bool
-	own     io.ReadCloser                 // what is sent first, until an attempt took it or it is closed
-	again   func() (io.ReadCloser, error) // a fresh one; nil when there is only own
-	begun   []byte                        // the beginning of own, if that was read already and is kept
-	length  int64                         // -1 when unknown
+type Body struct {
+	Present   bool
+	original  io.ReadCloser                 // what is sent first, until an attempt took it or it is closed
+	Again     func() (io.ReadCloser, error) // a fresh one; nil when there is only own
+	beginning []byte                        // the beginning of own, if that was read already and is kept
+	Length    int64                         // -1 when unknown
 
-	read readBody     // own, once it was read whole
-	size int64        // how many bytes a repeat must have; -1 when unknown
-	sum  uint64       // of them, where the body was read and is no larger than maxReused; else 0
-	kept []byte       // the body itself, where it is no larger than maxKept
-	last *attemptBody // of the latest attempt: a Read of it may be under way
+	read readBody // own, once it was read whole
+	size int64    // how many bytes a repeat must have; -1 when unknown
+	sum  uint64   // of them, where the body was read and is no larger than maxReused; else 0
+	kept []byte   // the body itself, where it is no larger than maxKept
+	last *Attempt // of the latest attempt: a Read of it may be under way
 }
 
 // take takes a request's body over.
-func take(own io.ReadCloser) body {
+func New(own io.ReadCloser) Body {
 	if own == nil || own == http.NoBody {
-		return body{}
+		return Body{}
 	}
-	return body{present: true, own: own}
+	return Body{Present: true, original: own}
 }
 
 // prepare makes the body one that can be sent again: by the caller's GetBody,
 // else by reading it here, up to maxBuffered.
-func (b *body) prepare(getBody func() (io.ReadCloser, error), length int64) error {
-	if !b.present {
+func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) error {
+	if !b.Present {
 		return nil
 	}
-	b.again, b.length = getBody, length
+	b.Again, b.Length = getBody, length
 	if length <= 0 {
-		b.length = -1 // 0 with a body means that the length was not told
+		b.Length = -1 // 0 with a body means that the length was not told
 	}
-	b.size = b.length
-	if b.again != nil || b.length > maxBuffered {
+	b.size = b.Length
+	if b.Again != nil || b.Length > MaxBuffered {
 		return nil
 	}
 	var kept bytes.Buffer
-	n, err := kept.ReadFrom(io.LimitReader(b.own, maxBuffered+1))
+	n, err := kept.ReadFrom(io.LimitReader(b.original, MaxBuffered+1))
 	if err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
 	text := kept.Bytes()
-	if n > maxBuffered {
-		b.begun, b.own = text, prefixed(bytes.NewReader(text), b.own)
+	if n > MaxBuffered {
+		b.beginning, b.original = text, prefixed(bytes.NewReader(text), b.original)
 		return nil
 	}
-	b.close()
+	b.Close()
 	b.size = n
-	b.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
-	if b.length < 0 {
-		b.length = n
+	b.Again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+	if b.Length < 0 {
+		b.Length = n
 	}
 	return nil
 }
 
 // sendable tells whether the body can be sent (again).
-func (b *body) sendable() bool { return !b.present || b.own != nil || b.again != nil }
+func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.Again != nil }
+
+// TakeOriginal hands the caller's own body over, to be sent once as it is. Whoever
+// takes it closes it.
+func (b *Body) TakeOriginal() io.ReadCloser {
+	own := b.original
+	b.original = nil
+	return own
+}
 
 // close gives the caller's own body up if no attempt took it.
-func (b *body) close() {
-	if b.own != nil {
-		b.own.Close()
-		b.own = nil
+func (b *Body) Close() {
+	if b.original != nil {
+		b.original.Close()
+		b.original = nil
 	}
 }
 
@@ -103,15 +111,15 @@ func prefixed(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
 // let go as soon as it has been sent, so that it is not held while its answer is
 // waited for; up to maxReused its buffer is used again.
 const (
-	maxKept   = 16 << 10
-	maxReused = 1 << 20
+	MaxKept   = 16 << 10
+	MaxReused = 1 << 20
 )
 
 var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // release gives a buffer back to which nothing refers any more.
 func release(buf *bytes.Buffer) {
-	if buf.Cap() <= maxReused {
+	if buf.Cap() <= MaxReused {
 		buf.Reset()
 		readBuffers.Put(buf)
 	}
@@ -149,36 +157,36 @@ func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 
 // peek shows the beginning of the body, at most maxBuffered, to f, which must
 // not keep it.
-func (b *body) peek(f func([]byte)) error {
-	if b.begun != nil || b.own == nil {
-		return b.peekAgain(f)
+func (b *Body) Peek(f func([]byte)) error {
+	if b.beginning != nil || b.original == nil {
+		return b.PeekAgain(f)
 	}
 	buf := readBuffers.Get().(*bytes.Buffer)
-	whole, err := readInto(buf, b.own, maxBuffered)
+	whole, err := readInto(buf, b.original, MaxBuffered)
 	if err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
 	text := buf.Bytes()
 	f(text)
 	switch {
-	case b.again == nil:
-		b.begun = text
-		b.own = prefixed(buf, b.own)
+	case b.Again == nil:
+		b.beginning = text
+		b.original = prefixed(buf, b.original)
 	case !whole:
-		b.own = prefixed(buf, b.own)
+		b.original = prefixed(buf, b.original)
 	default:
-		b.close()
+		b.Close()
 		b.size = int64(len(text))
 		b.read = readBody{text, buf}
-		if len(text) <= maxKept {
+		if len(text) <= MaxKept {
 			b.kept = bytes.Clone(text)
 			b.read = readBody{text: b.kept}
 			release(buf)
 		}
-		if len(text) <= maxReused {
+		if len(text) <= MaxReused {
 			b.sum = sumOf(text)
 		}
-		b.own = &b.read
+		b.original = &b.read
 	}
 	return nil
 }
@@ -202,17 +210,17 @@ func readInto(buf *bytes.Buffer, src io.Reader, most int) (whole bool, err error
 
 // peekAgain is peek for a body of which the beginning was read before, or that
 // an attempt took.
-func (b *body) peekAgain(f func([]byte)) error {
-	if b.begun != nil {
-		f(b.begun)
+func (b *Body) PeekAgain(f func([]byte)) error {
+	if b.beginning != nil {
+		f(b.beginning)
 		return nil
 	}
-	src, err := b.again()
+	src, err := b.Again()
 	if err != nil {
 		return fmt.Errorf("spillover: GetBody: %w", err)
 	}
 	defer src.Close()
-	text, err := io.ReadAll(io.LimitReader(src, maxBuffered))
+	text, err := io.ReadAll(io.LimitReader(src, MaxBuffered))
 	if err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
@@ -222,11 +230,11 @@ func (b *body) peekAgain(f func([]byte)) error {
 
 // errOtherBody is why a request is not sent again whose GetBody returns another
 // body than the one that was sent.
-var errOtherBody = errors.New("spillover: GetBody does not return the request's body, so it cannot be sent again")
+var ErrOtherBody = errors.New("spillover: GetBody does not return the request's body, so it cannot be sent again")
 
 // repeat is the body once more. Where the first one was read it is compared.
-func (b *body) repeat() (io.ReadCloser, error) {
-	src, err := b.again()
+func (b *Body) repeat() (io.ReadCloser, error) {
+	src, err := b.Again()
 	if err != nil {
 		return nil, fmt.Errorf("spillover: GetBody: %w", err)
 	}
@@ -243,57 +251,57 @@ func (b *body) repeat() (io.ReadCloser, error) {
 	}
 	release(buf)
 	if b.kept == nil {
-		b.again = nil
-		return nil, errOtherBody
+		b.Again = nil
+		return nil, ErrOtherBody
 	}
 	return &readBody{text: b.kept}, nil
 }
 
 // A splice is a stretch of a body that is replaced on the way.
-type splice struct {
-	at   wire.Span
-	text string
+type Edit struct {
+	At   wire.Span
+	Text string
 }
 
 // Edits are what is replaced in a body, in the order of the text. Its zero
 // value, like that of a splice, changes nothing.
-type edits [2]splice
+type Edits [2]Edit
 
 // edited is the length of the body with edits.
-func (b *body) edited(e edits) int64 {
-	if b.length < 0 {
+func (b *Body) EditedLength(e Edits) int64 {
+	if b.Length < 0 {
 		return -1
 	}
-	n := b.length
+	n := b.Length
 	for _, s := range e {
-		n += int64(len(s.text) - (s.at.To - s.at.From))
+		n += int64(len(s.Text) - (s.At.To - s.At.From))
 	}
 	return n
 }
 
 // open makes a the body for one more attempt.
-func (b *body) open(a *attemptBody, e edits) error {
-	a.edits, a.only, a.left = e, b.again == nil, -1
-	if b.own != nil {
-		a.src, b.own, b.last = b.own, nil, a
+func (b *Body) Open(a *Attempt, e Edits) error {
+	a.pending, a.single, a.remaining = e, b.Again == nil, -1
+	if b.original != nil {
+		a.src, b.original, b.last = b.original, nil, a
 		return nil
 	}
 	src, err := b.repeat()
 	if err != nil {
 		return err
 	}
-	a.src, a.left, b.last = src, b.size, a
+	a.src, a.remaining, b.last = src, b.size, a
 	return nil
 }
 
 // next is the body for one more send, when the one before has ended.
-func (b *body) next(ctx context.Context) (io.ReadCloser, error) {
-	b.last.settle(b)
-	if err := b.idle(ctx); err != nil {
+func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
+	b.last.Settle(b)
+	if err := b.WaitIdle(ctx); err != nil {
 		return nil, err
 	}
-	a := new(attemptBody)
-	if err := b.open(a, edits{}); err != nil {
+	a := new(Attempt)
+	if err := b.Open(a, Edits{}); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -301,7 +309,7 @@ func (b *body) next(ctx context.Context) (io.ReadCloser, error) {
 
 // idle waits until no attempt reads the body any more: several SDKs hand out one
 // reader, rewound, for every GetBody.
-func (b *body) idle(ctx context.Context) error {
+func (b *Body) WaitIdle(ctx context.Context) error {
 	if b.last == nil || b.last.reading.TryLock() {
 		if b.last != nil {
 			b.last.reading.Unlock()
@@ -326,76 +334,76 @@ func (b *body) idle(ctx context.Context) error {
 // RoundTrip returned, and several SDKs hand out one reader, rewound, for every
 // GetBody: so once it is settled, and idle, the reader beneath is never touched
 // again.
-type attemptBody struct {
+type Attempt struct {
 	src    io.ReadCloser
-	only   bool        // src cannot be had again: unused it goes back to the body
+	single bool        // src cannot be had again: unused it goes back to the body
 	closed atomic.Bool // no read begins any more
-	failed atomic.Bool // src could not be read, which is no fault of a deployment
+	Failed atomic.Bool // src could not be read, which is no fault of a deployment
 
-	reading sync.Mutex // what follows belongs to the Read under way
-	edits   edits
-	read    int   // bytes of src that were passed or skipped, until the edits are done
-	put     int   // bytes of the text of the edit at hand that were passed
-	used    bool  // read from
-	left    int64 // how many bytes of src there must be; -1 when that is not known
-	other   bool  // there are not
+	reading    sync.Mutex // what follows belongs to the Read under way
+	pending    Edits
+	read       int   // bytes of src that were passed or skipped, until the edits are done
+	written    int   // bytes of the text of the edit at hand that were passed
+	used       bool  // read from
+	remaining  int64 // how many bytes of src there must be; -1 when that is not known
+	mismatched bool  // there are not
 }
 
 var errClosedBody = errors.New("spillover: read of a closed body")
 
-func (a *attemptBody) Read(p []byte) (int, error) {
+func (a *Attempt) Read(p []byte) (int, error) {
 	a.reading.Lock()
 	defer a.reading.Unlock()
 	if a.closed.Load() {
 		return 0, errClosedBody
 	}
 	a.used = true
-	for len(p) > 0 && a.edits != (edits{}) {
-		s := a.edits[0]
-		if before := s.at.From - a.read; before > 0 {
+	for len(p) > 0 && a.pending != (Edits{}) {
+		s := a.pending[0]
+		if before := s.At.From - a.read; before > 0 {
 			n, err := a.pull(p[:min(len(p), before)])
 			a.read += n
 			return n, err
 		}
-		if a.put < len(s.text) {
-			n := copy(p, s.text[a.put:])
-			a.put += n
+		if a.written < len(s.Text) {
+			n := copy(p, s.Text[a.written:])
+			a.written += n
 			return n, nil
 		}
-		if n := s.at.To - a.read; n > 0 {
+		if n := s.At.To - a.read; n > 0 {
 			if _, err := io.CopyN(io.Discard, pulled{a}, int64(n)); err != nil {
 				return 0, err
 			}
-			a.read = s.at.To
+			a.read = s.At.To
 		}
-		a.edits, a.put = edits{a.edits[1]}, 0
+		a.pending, a.written = Edits{a.pending[1]}, 0
 	}
 	return a.pull(p)
 }
 
 // pull reads from the body beneath. A repeat that is longer or shorter than what
 // was sent first is never passed whole.
-func (a *attemptBody) pull(p []byte) (int, error) {
+func (a *Attempt) pull(p []byte) (int, error) {
 	n, err := a.src.Read(p)
-	if a.left >= 0 {
-		if a.left -= int64(n); a.left < 0 || err == io.EOF && a.left > 0 {
-			a.left, a.other, n, err = 0, true, 0, errOtherBody
+	if a.remaining >= 0 {
+		if a.remaining -= int64(n); a.remaining < 0 || err == io.EOF && a.remaining > 0 {
+			a.remaining, a.mismatched, n, err = 0, true, 0, ErrOtherBody
 		}
 	}
 	if err != nil && err != io.EOF && !a.closed.Load() {
-		a.failed.Store(true)
+		a.Failed.Store(true)
 	}
 	return n, err
 }
 
 // pulled reads by pull.
-type pulled struct{ *attemptBody }
+type pulled struct{ *Attempt }
 
 func (a pulled) Read(p []byte) (int, error) { return a.pull(p) }
 
 // Close does not wait for a Read under way: closing what is beneath is what
 // lets one go that is stuck. One of memory is never stuck.
-func (a *attemptBody) Close() error {
+func (a *Attempt) Close() error {
 	if a.closed.Swap(true) {
 		return nil
 	}
@@ -405,7 +413,7 @@ func (a *attemptBody) Close() error {
 	}
 	if read || a.reading.TryLock() {
 		defer a.reading.Unlock()
-		if a.only && !a.used {
+		if a.single && !a.used {
 			return nil // settle or keep decides
 		}
 	}
@@ -415,7 +423,7 @@ func (a *attemptBody) Close() error {
 // settle ends an attempt's hold on its body, whatever its base still does with
 // it: it is closed, or given back to b if it is the only one and unread. It does
 // not wait for a Read under way, which a stuck upload may never end.
-func (a *attemptBody) settle(b *body) {
+func (a *Attempt) Settle(b *Body) {
 	if a == nil {
 		return
 	}
@@ -425,22 +433,30 @@ func (a *attemptBody) settle(b *body) {
 	}
 	defer a.reading.Unlock()
 	switch {
-	case a.only && !a.used:
-		a.only, b.own = false, a.src
-	case a.other:
-		b.again = nil
+	case a.single && !a.used:
+		a.single, b.original = false, a.src
+	case a.mismatched:
+		b.Again = nil
 	}
 }
 
 // keep leaves the body to an attempt whose answer goes to the caller. One that is
 // being read is in use: Close closes it.
-func (a *attemptBody) keep() {
-	if a == nil || !a.only || !a.reading.TryLock() {
+func (a *Attempt) Keep() {
+	if a == nil || !a.single || !a.reading.TryLock() {
 		return
 	}
 	defer a.reading.Unlock()
-	a.only = false
+	a.single = false
 	if a.closed.Load() && !a.used {
 		a.src.Close()
 	}
+}
+
+// sorted puts two edits in the order of the text.
+func (e Edits) Sorted() Edits {
+	if e[1] != (Edit{}) && e[1].At.From < e[0].At.From {
+		e[0], e[1] = e[1], e[0]
+	}
+	return e
 }
