@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // throttling is three deployments that ask for times of their own, in
@@ -219,8 +221,8 @@ func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
 		for d := range tr.table().find("m").all {
 			n.on(d.backend.host, status(500, `"bad"`))
-			d.change(func() {
-				d.ejection = ejection{streak: 5, cause: serverFailure, since: time.Now().Add(-time.Minute), until: time.Now().Add(out[d.backend.name]), trial: true}
+			d.Change(func() {
+				d.Ejection = health.Ejection{Streak: 5, Cause: health.ServerFailure, Since: time.Now().Add(-time.Minute), Until: time.Now().Add(out[d.backend.name]), Active: true}
 			})
 		}
 		for i := range 3 {
@@ -316,7 +318,9 @@ func TestHopeless(t *testing.T) {
 			n := newNet()
 			tr := balance(t, n, azure("a"), azure("b"))
 			for d := range tr.table().find("m").all {
-				d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), outOfQuota, "429 insufficient_quota", 0.5) })
+				d.Change(func() {
+					d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.OutOfQuota, "429 insufficient_quota", 0.5)
+				})
 			}
 			resp, body := ask(t, tr)
 			require.Zero(t, n.sends())

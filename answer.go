@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // The headers that every answer carries, real or not.
@@ -88,10 +90,10 @@ func (c *call) look(now time.Time, unfit []*deployment) outlook {
 			continue
 		}
 		until, _, throttled := c.scope.closed(d, now)
-		if until.IsZero() && d.backend.stuck(now) {
+		if until.IsZero() && d.backend.Stuck(now) {
 			continue
 		}
-		until = later(until, now)
+		until = health.Later(until, now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && c.scope.hopeless(d, now)
 		if o.soonest == nil || until.Before(o.at) {

@@ -12,6 +12,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // An attempt is one send to one deployment.
@@ -23,7 +25,7 @@ type attempt struct {
 	cost   int64         // in the budget of its tier, which gets it back if it is served
 	resort bool          // although what was learnt from refusals closes the deployment
 	known  bool          // although the deployment is known to fail
-	entry  entry
+	entry  health.Reservation
 
 	// What the attempt has the place of the one probe of, by its number.
 	probed healths
@@ -35,7 +37,7 @@ type attempt struct {
 // limit is spent.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt, ok bool) {
 	a = attempt{d: d, sent: now}
-	if a.entry, ok = d.ledger.reserve(now, d.rates, c.tokens, anyway); !ok {
+	if a.entry, ok = d.Ledger.Reserve(now, d.rates, c.tokens, anyway); !ok {
 		return a, false
 	}
 	all := c.scope.healths(d)
@@ -43,9 +45,9 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt,
 		if h == nil {
 			continue
 		}
-		if ok, a.probes[i] = h.admit(now); !ok {
+		if ok, a.probes[i] = h.Admit(now); !ok {
 			c.release(&a, now)
-			d.ledger.settle(a.entry, 0, false)
+			d.Ledger.Settle(a.entry, 0, false)
 			return a, false
 		}
 		if a.probes[i] != 0 {
@@ -66,7 +68,7 @@ func (c *call) release(a *attempt, now time.Time) {
 	opened := false
 	for i, h := range a.probed {
 		if h != nil {
-			opened = h.release(now, a.probes[i]) || opened
+			opened = h.Release(now, a.probes[i]) || opened
 		}
 	}
 	if opened {
@@ -91,9 +93,9 @@ func (c *call) attempt(a attempt) (*http.Response, error) {
 	}
 	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
-		d.ledger.settle(a.entry, 0, false)
-		s.entry = entry{}
-		o := outcome{verdict: failed, cause: misconfigured, own: true, unsent: true, reason: "no token", detail: err.Error()}
+		d.Ledger.Settle(a.entry, 0, false)
+		s.entry = health.Reservation{}
+		o := outcome{verdict: failed, cause: health.Misconfigured, own: true, unsent: true, reason: "no token", detail: err.Error()}
 		o = c.note(d, o)
 		c.countAttempt(d, failed.String(), errorType(0, o.reason))
 		return nil, c.learn(a, nil, err, o)
@@ -166,11 +168,11 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 	now := time.Now()
 	s.resp = resp
 	s.status, s.trip = resp.StatusCode, now.Sub(s.sent)
-	b.answered.set(now)
+	b.Answered.Set(now)
 	s.d.measure(now, s.sent, s.tokens, resp.Header)
-	if b.troubled.Load() {
-		b.change(func() { b.ejection.succeed(s.sent) })
-		c.tell(&b.health, s.d, now, wellBy(resp))
+	if b.Troubled() {
+		b.Reached(s.sent)
+		c.tell(&b.State, s.d, now, wellBy(resp))
 	}
 	var o outcome
 	var held []byte
@@ -192,7 +194,7 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		}
 		if !h.plain {
 			if o = h.judged; o.verdict == served && h.begun && !wire.SpilledByAzure(resp.Header) {
-				s.d.stream.observe(time.Now(), float64(time.Since(s.sent)))
+				s.d.Stream.Observe(time.Now(), float64(time.Since(s.sent)))
 			}
 			c.handOver(resp, s, h)
 			return resp, c.reconsider(s.d, o), nil
@@ -220,10 +222,10 @@ func (c *call) reconsider(d *deployment, o outcome) outcome {
 	case c.seeking && o.status == http.StatusNotFound && !o.lacks, o.elsewhere, c.misses(o):
 		// What it asks for may be at another backend.
 		c.miss(o)
-		o.verdict, o.cause, o.own, o.free, o.wait = declined, noFailure, true, true, 0
-	case o.status == http.StatusNotFound && o.cause == misconfigured && !o.lacks && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+		o.verdict, o.cause, o.own, o.free, o.wait = declined, health.NoFailure, true, true, 0
+	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.lacks && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
 		// The api-version is the caller's own, and may be what is not found.
-		o.verdict, o.cause = declined, noFailure
+		o.verdict, o.cause = declined, health.NoFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():
 		o.final = true
 	}
@@ -233,7 +235,7 @@ func (c *call) reconsider(d *deployment, o outcome) outcome {
 // handOver makes an answer one that is learnt from while the caller reads it.
 func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 	if wire.SpilledByAzure(resp.Header) {
-		s.d.pressed.set(time.Now().Add(pressureLasts))
+		s.d.SpilledByAzure(time.Now())
 	}
 	if resp.Body == http.NoBody {
 		// There is nothing to read, and so nothing that its caller must close.
@@ -256,7 +258,7 @@ func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
 		s.header = resp.Header
 		b.events = new(wire.EventReader)
 	}
-	s.before = c.record(s.d)
+	s.before = s.d.Operation(c.scope.op).Progress()
 	b.learnFrom(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
 		wire.HeaderIDs(resp.Header, func(id string) { c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, s.d.backend.home) })

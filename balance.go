@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A Candidate is a deployment that may be chosen, as a [Selector] sees it.
@@ -50,14 +52,14 @@ type query struct {
 
 // takes tells whether a deployment is a candidate.
 func (q *query) takes(d *deployment) bool {
-	if !q.loud && d.doubtful(q.now) {
+	if !q.loud && d.MaybeSilent(q.now) {
 		if !slices.Contains(q.quiet, d) {
 			q.quiet = append(q.quiet, d)
 		}
 		return false
 	}
 	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.untroubled && q.troubled(d)) &&
-		(q.eager || !d.passesOn(q.now, q.luck) && !d.lacks(q.now, q.tokens) && !d.ledger.lacks(q.now, d.rates, q.tokens))
+		(q.eager || !d.PassesOn(q.now, q.luck) && !d.LacksHeadroom(q.now, q.tokens) && !d.Ledger.Exhausted(q.now, d.rates, q.tokens))
 }
 
 // choose is an available deployment that was not tried, or nil.
@@ -94,19 +96,19 @@ func (t *tier) chooseTwo(q *query) *deployment {
 // headroom that both reported, then the requests in flight by size. Of equals the
 // one that was drawn first is taken, so that shares follow the sizes when idle.
 func better(now time.Time, a, b *deployment) bool {
-	if doubted := b.doubts.Load() > 0; doubted != (a.doubts.Load() > 0) {
+	if doubted := b.PendingFailures.Load() > 0; doubted != (a.PendingFailures.Load() > 0) {
 		return doubted
 	}
-	if full := !b.pressed.passed(now); full == a.pressed.passed(now) {
+	if full := !b.SpilledUntil.Passed(now); full == a.SpilledUntil.Passed(now) {
 		return full
 	}
-	if slow := b.slow(a, now); slow != a.slow(b, now) {
+	if slow := b.Slow(&a.Deployment, now); slow != a.Slow(&b.Deployment, now) {
 		return slow
 	}
-	if more := roomier(a, b, now); more > sameRoom || more < -sameRoom {
+	if more := a.headroom(now).More(b.headroom(now)); more > health.SameHeadroom || more < -health.SameHeadroom {
 		return more > 0
 	}
-	return a.inFlight.Load()*b.share.Load() < b.inFlight.Load()*a.share.Load()
+	return a.InFlight.Load()*b.share.Load() < b.InFlight.Load()*a.share.Load()
 }
 
 // Shares are the sizes of the members of a tier, as they are drawn by.
@@ -126,10 +128,10 @@ func (t *tier) resize() {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return min(cmp.Or(d.rates.tpm, d.sized.Load()), wire.MaxTokenCount)
+		return min(cmp.Or(d.rates.TPM, d.sized.Load()), wire.MaxTokenCount)
 	}
 	for _, d := range t.members {
-		d.sized.Store(d.limit.Load()) // one told from here on is another reason to look
+		d.sized.Store(d.Limit.Load()) // one told from here on is another reason to look
 		if n := size(d); n > 0 {
 			sum, known = sum+n, known+1
 		}
@@ -218,7 +220,7 @@ func (t *tier) choosePlugged(q *query) *deployment {
 			open = append(open, d)
 			candidates = append(candidates, Candidate{
 				Backend: d.backend.name, Model: d.model, Deployment: d.name, Priority: t.priority,
-				Weight: d.backend.weight, InFlight: int(d.inFlight.Load()),
+				Weight: d.backend.weight, InFlight: int(d.InFlight.Load()),
 			})
 		}
 	}
@@ -232,4 +234,19 @@ func (t *tier) choosePlugged(q *query) *deployment {
 		return open[i]
 	}
 	return t.chooseTwo(q)
+}
+
+// unit maps a random number to 0 ≤ u < 1.
+func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
+
+// outdone reports whether another deployment of a route has served a request since
+// this one was heard last.
+func (d *deployment) outdone(r *route, now time.Time) bool {
+	silent := d.LastHeard.Age(now)
+	for other := range r.all {
+		if other != d && other.LastServed.Age(now) < silent {
+			return true
+		}
+	}
+	return false
 }

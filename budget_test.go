@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 func TestBudgetSteps(t *testing.T) {
@@ -19,14 +21,14 @@ func TestBudgetSteps(t *testing.T) {
 		"a fifth more than full is none": {"e ssssssssss eeee s", "yyyyyyyyyy n"},
 		"one spent, one earned":          {"s eeeee ssssssssss s", "y yyyyyyyyyy n"},
 	} {
-		var b budget
+		var b health.RetryBudget
 		var got strings.Builder
 		for _, do := range test.do {
 			switch do {
 			case 's':
-				got.WriteByte("ny"[map[bool]int{true: 1}[b.spend(attemptCost)]])
+				got.WriteByte("ny"[map[bool]int{true: 1}[b.Spend(health.AttemptCost)]])
 			case 'e':
-				b.earn(1)
+				b.Earn(1)
 			}
 		}
 		require.Equal(t, strings.ReplaceAll(test.got, " ", ""), got.String(), name)
@@ -35,23 +37,23 @@ func TestBudgetSteps(t *testing.T) {
 
 func TestBudgetProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var b budget
+		var b health.RetryBudget
 		left := 10.0
 		for i, earns := range rapid.SliceOfN(rapid.Bool(), 0, 200).Draw(t, "earns") {
 			if earns {
-				b.earn(1)
+				b.Earn(1)
 				left = min(10, left+0.2)
 				continue
 			}
 			could := left > 1-1e-9
-			if require.Equal(t, could, b.spend(attemptCost), "step %d, %.1f left", i, left); could {
+			if require.Equal(t, could, b.Spend(health.AttemptCost), "step %d, %.1f left", i, left); could {
 				left--
 			}
 		}
 	})
 }
 
-func tierOf(tr *Transport, i int) *budget { return tr.table().find("m").tiers[i].budget }
+func tierOf(tr *Transport, i int) *health.RetryBudget { return tr.table().find("m").tiers[i].budget }
 
 func TestBudgetOfATier(t *testing.T) {
 	for name, answer := range map[string]roundTripFunc{
@@ -67,14 +69,14 @@ func TestBudgetOfATier(t *testing.T) {
 					backends = append(backends, azure(name))
 				}
 				tr := configured(t, Config{Base: n, MaxAttempts: 10, Backends: backends})
-				require.True(t, strings.HasPrefix(name, "t") || tierOf(tr, 0).spend(attemptCost), "leaves three requests' worth of second attempts")
+				require.True(t, strings.HasPrefix(name, "t") || tierOf(tr, 0).Spend(health.AttemptCost), "leaves three requests' worth of second attempts")
 				for range 3 {
 					before := n.sends()
 					ask(t, tr)
 					require.Equal(t, 4, n.sends()-before)
 					time.Sleep(time.Minute)
 				}
-				for tierOf(tr, 0).spend(attemptCost) {
+				for tierOf(tr, 0).Spend(health.AttemptCost) {
 				}
 				before := n.sends()
 				resp, text := ask(t, tr)
@@ -96,8 +98,8 @@ func TestBudgetOfATier(t *testing.T) {
 					require.Equal(t, 200, resp.StatusCode)
 					time.Sleep(time.Second) // refused before, they are let in one by one
 				}
-				require.True(t, tierOf(tr, 0).spend(attemptCost), "five successes earned one")
-				require.False(t, tierOf(tr, 0).spend(attemptCost))
+				require.True(t, tierOf(tr, 0).Spend(health.AttemptCost), "five successes earned one")
+				require.False(t, tierOf(tr, 0).Spend(health.AttemptCost))
 			})
 		})
 	}
@@ -110,7 +112,7 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 		n.on(host("b"), status(429, "{}", "retry-after-ms: 10"))
 		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2)), azure("d", priority(3))))
 		for i := range 3 {
-			for tierOf(tr, i).spend(attemptCost) {
+			for tierOf(tr, i).Spend(health.AttemptCost) {
 			}
 		}
 		ask(t, tr) // a and b have refused from now on
@@ -131,7 +133,7 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 func TestBudgetIsPerModel(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
 	other := tr.table().find("other").tiers[0].budget
-	for other.spend(attemptCost) {
+	for other.Spend(health.AttemptCost) {
 	}
-	require.True(t, tierOf(tr, 0).spend(attemptCost))
+	require.True(t, tierOf(tr, 0).Spend(health.AttemptCost))
 }

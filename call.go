@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A call is one RoundTrip: attempts, until one answers or none is left.
@@ -67,12 +69,12 @@ type kept struct {
 // its word counts at once, and is taken back when it turns out otherwise: then
 // there is what was known before and after.
 type suspicion struct {
-	health     *health
+	health     *health.State
 	d          *deployment
 	outcome    outcome
 	sent, seen time.Time
 	counted    bool
-	was, then  ejection
+	undo       health.Undo // of what was counted
 }
 
 // do finds the answer.
@@ -161,10 +163,10 @@ func (c *call) next(now time.Time) (attempt, bool) {
 	}
 	// One that throttled this very request may be open again by now.
 	for i, d := range c.refusers {
-		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.has(attemptCost)) {
+		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {
 			if a, ok := c.newAttempt(d, now, true); ok {
 				if !c.seeking {
-					d.tier.budget.spend(attemptCost)
+					d.tier.budget.Spend(health.AttemptCost)
 				}
 				c.refusers = slices.Delete(c.refusers, i, i+1)
 				a.again = true
@@ -182,12 +184,12 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 	t, chosen := c.route.choose(q)
 	for _, d := range q.quiet {
 		switch {
-		case d.overdue(q.now) && d.outdone(c.route, q.now):
-			if d.mute(q.now) {
-				c.tell(&d.health, d, q.now, outcome{reason: "silent"})
+		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
+			if d.EjectSilent(q.now) {
+				c.tell(&d.State, d, q.now, outcome{reason: "silent"})
 			}
-		case chosen != nil && d.compared.passed(q.now) && !d.outdone(c.route, q.now):
-			d.compared.set(q.now.Add(compareAgain))
+		case chosen != nil && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
+			d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
 		default:
 			q.loud = true
 		}
@@ -228,12 +230,12 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 	}
 	if !c.canWait(now, c.look(now, c.unfit)) {
 		for _, t := range c.route.tiers {
-			if c.waited > 0 || !t.budget.has(lastResortCost) {
+			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
 				continue
 			}
 			if d := c.cautioned(t, &q); d != nil {
-				t.budget.spend(lastResortCost)
-				return c.anyway(d, now, attempt{resort: true, cost: lastResortCost}), true
+				t.budget.Spend(health.LastResortCost)
+				return c.anyway(d, now, attempt{resort: true, cost: health.LastResortCost}), true
 			}
 		}
 		for d := range c.route.all {
@@ -259,7 +261,7 @@ func (c *call) lastResort(now time.Time) (attempt, bool) {
 // requests: something speaks against it.
 func (c *call) anyway(d *deployment, now time.Time, a attempt) attempt {
 	a.d, a.sent = d, now
-	a.entry, _ = d.ledger.reserve(now, d.rates, c.tokens, true)
+	a.entry, _ = d.Ledger.Reserve(now, d.rates, c.tokens, true)
 	c.tried = append(c.tried, d)
 	return a
 }
@@ -269,7 +271,7 @@ func (c *call) anyway(d *deployment, now time.Time, a attempt) attempt {
 func (c *call) cautioned(t *tier, q *query) (best *deployment) {
 	var longest time.Time
 	for _, d := range t.members {
-		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.stuck(q.now) || c.scope.accepts(d, q.now) {
+		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || c.scope.accepts(d, q.now) {
 			continue
 		}
 		passed, ok := c.scope.wordPassed(d, q.now)
@@ -290,7 +292,7 @@ func (c *call) suspect(q *query, throttled bool) *deployment {
 		if slices.Contains(c.tried, d) || d.backend.drained.Load() || c.scope.accepts(d, q.now) {
 			continue
 		}
-		if cause, ok := c.scope.ejected(d, q.now); ok && cause != outOfQuota && (cause.uncertain() || !throttled) {
+		if cause, ok := c.scope.ejected(d, q.now); ok && cause != health.OutOfQuota && (cause.Uncertain() || !throttled) {
 			all = append(all, d)
 		}
 	}
@@ -298,7 +300,7 @@ func (c *call) suspect(q *query, throttled bool) *deployment {
 		return nil
 	}
 	one, other := all[below(q.random(), uint64(len(all)))], all[below(q.random(), uint64(len(all)))]
-	if other.inFlight.Load() < one.inFlight.Load() {
+	if other.InFlight.Load() < one.InFlight.Load() {
 		return other
 	}
 	return one
@@ -387,7 +389,7 @@ func (c *call) forget() {
 	for s := range c.resolved {
 		if s.counted {
 			now := time.Now()
-			opened = s.health.opens(now, func() { s.health.ejection.pardon(s.was, s.then) }) || opened
+			opened = s.health.Pardon(now, s.undo) || opened
 			c.tell(s.health, s.d, now, s.outcome)
 		}
 	}
@@ -404,7 +406,7 @@ func (c *call) confirm(now time.Time, answered bool) {
 		switch {
 		case s.counted:
 		case s.outcome.wait > 0 && answered:
-			c.coolDown(&s.d.health, s.d, s.seen, refusal{sent: s.sent}, s.outcome)
+			c.coolDown(&s.d.State, s.d, s.seen, health.Refusal{Sent: s.sent}, s.outcome)
 			continue
 		default:
 			s.count(c, now)
@@ -419,7 +421,7 @@ func (c *call) resolved(yield func(suspicion) bool) {
 	for len(c.suspicions) > 0 {
 		s := c.suspicions[0]
 		if c.suspicions = c.suspicions[1:]; !s.counted {
-			s.d.doubts.Add(-1)
+			s.d.PendingFailures.Add(-1)
 		}
 		if !yield(s) {
 			return

@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // together sends requests at the same moment and counts the statuses.
@@ -98,7 +100,7 @@ func TestSlowTokenDoesNotHoldTrafficBack(t *testing.T) {
 		}))
 		ask(t, tr)
 		d := deploymentOf(t, tr, "a")
-		require.Less(t, d.throttle.pace.trip, 100*time.Millisecond)
+		require.Less(t, d.Throttle.RampUp.RoundTrip, 100*time.Millisecond)
 	})
 }
 
@@ -182,9 +184,9 @@ func TestFailedProbeIsNotTheAnswerWhileOthersAreThrottled(t *testing.T) {
 		n.on(host("b"), status(429, "{}", "Retry-After: 30"))
 		tr := balance(t, n, azure("bad"), azure("b", priority(2)))
 		d, now := deploymentOf(t, tr, "bad"), time.Now()
-		h := d.holdOperation(wire.OperationIndex("chat/completions"))
+		h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
 		for range 2 {
-			h.change(func() { h.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
+			h.Change(func() { h.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
 		}
 		ask(t, tr)                  // b is throttled from now on
 		time.Sleep(3 * time.Second) // and the other one is due for a probe
@@ -244,9 +246,9 @@ func TestAllEjectedShareTheLoad(t *testing.T) {
 		tr := balance(t, n, backends...)
 		now := time.Now()
 		for d := range tr.table().find("m").all {
-			h := d.holdOperation(wire.OperationIndex("chat/completions"))
+			h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
 			for range 2 {
-				h.change(func() { h.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
+				h.Change(func() { h.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
 			}
 		}
 		require.Equal(t, map[int]int{200: 90}, together(t, tr, 90))

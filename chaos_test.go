@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // What a pool's services did with each request, by its id.
@@ -230,12 +232,12 @@ func disturb(t *testing.T, seed uint64) {
 	check := func(at string) {
 		for _, route := range tr.table().all() {
 			for d := range route.all {
-				require.Zero(t, d.inFlight.Load(), at)
-				require.Zero(t, d.doubts.Load(), at)
-				require.Zero(t, d.awaiting.Load(), at)
-				for _, h := range []*health{&d.health, &d.backend.health} {
-					require.False(t, h.ejection.probe != 0 && h.ejection.until.Before(time.Now()), "%s: a probe is lost", at)
-					require.Less(t, time.Until(h.ejection.until), 6*time.Minute+time.Second, at)
+				require.Zero(t, d.InFlight.Load(), at)
+				require.Zero(t, d.PendingFailures.Load(), at)
+				require.Zero(t, d.Awaiting.Load(), at)
+				for _, h := range []*health.State{&d.State, &d.backend.State} {
+					require.False(t, h.Ejection.Probe != 0 && h.Ejection.Until.Before(time.Now()), "%s: a probe is lost", at)
+					require.Less(t, time.Until(h.Ejection.Until), 6*time.Minute+time.Second, at)
 				}
 			}
 		}

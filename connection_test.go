@@ -230,14 +230,14 @@ func TestProbeToADeadBackendIsGivenUp(t *testing.T) {
 		}
 		// One that connects in time is a backend that can: the next has a second again.
 		link := deploymentOf(t, tr, "a").backend.link
-		require.EqualValues(t, 5, link.lostProbes.Load())
+		require.EqualValues(t, 5, link.LostProbes.Load())
 		takes = 500 * time.Millisecond
 		n.on(host("a"), status(200, "{}"))
 		for by := ""; by != "a"; time.Sleep(time.Second) {
 			resp, _ := ask(t, tr)
 			by = servedBy(resp)
 		}
-		require.Zero(t, link.lostProbes.Load())
+		require.Zero(t, link.LostProbes.Load())
 	})
 }
 

@@ -492,16 +492,16 @@ func TestAttemptEndsOnceHoweverTheBodyEnds(t *testing.T) {
 				defer leave()
 				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 				require.NoError(t, err)
-				require.EqualValues(t, 1, d.inFlight.Load())
+				require.EqualValues(t, 1, d.InFlight.Load())
 				require.NoError(t, ended.Err())
 				end(t, resp, leave)
 				synctest.Wait()
-				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.InFlight.Load())
 				require.Error(t, ended.Err(), "what the attempt holds is given back")
 				resp.Body.Close()
 				leave()
 				synctest.Wait()
-				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.InFlight.Load())
 			})
 		})
 	}
@@ -513,7 +513,7 @@ func TestBackgroundContextNeedsNoWatch(t *testing.T) {
 	resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(context.Background()))
 	require.NoError(t, err)
 	read(t, resp)
-	require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+	require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
 }
 
 // upgraded is the body of a 101, as net/http makes it.
@@ -539,7 +539,7 @@ func TestUpgradedBodyIsWritable(t *testing.T) {
 			require.Equal(t, "hello", u.Buffer.String())
 		}
 		read(t, resp)
-		require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+		require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
 	}
 }
 
@@ -576,7 +576,7 @@ func TestContextIsCheckedBetweenAttempts(t *testing.T) {
 	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 	require.ErrorIs(t, err, reason, "the cause, as net/http returns it")
 	require.Equal(t, 1, n.sends())
-	require.Zero(t, deploymentOf(t, tr, "a").inFlight.Load())
+	require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
 }
 
 type idleCloser struct {
@@ -648,7 +648,7 @@ func TestClientTimeoutCoversTheWholeStream(t *testing.T) {
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout())
 		require.Len(t, text, 30)
-		require.Zero(t, d.inFlight.Load())
+		require.Zero(t, d.InFlight.Load())
 		require.True(t, d.accepts(time.Now()))
 		resp.Body.Close()
 
@@ -738,7 +738,7 @@ func TestConcurrentFailuresReturnEitherAnswerOrError(t *testing.T) {
 	}
 	all.Wait()
 	for d := range tr.table().find("m").all {
-		require.Zero(t, d.inFlight.Load(), d.backend.name)
+		require.Zero(t, d.InFlight.Load(), d.backend.name)
 	}
 }
 
@@ -792,7 +792,7 @@ func TestFlappingBackendsUnderLoad(t *testing.T) {
 		}
 		all.Wait()
 		for d := range tr.table().find("m").all {
-			require.Zero(t, d.inFlight.Load(), d.backend.name)
+			require.Zero(t, d.InFlight.Load(), d.backend.name)
 		}
 		time.Sleep(time.Minute)
 		for i := range 5 {

@@ -22,6 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/objects"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // Defects of other load balancers. The comment on each test names the defect
@@ -231,7 +233,7 @@ func TestCallersTimeoutIsNotCountedAgainstTheDeployment(t *testing.T) {
 		}
 		require.Equal(t, 5, n.sends(host("a")))
 		require.Zero(t, outFor(tr, "a"))
-		require.False(t, tr.table().find("m").tiers[0].members[0].troubled.Load())
+		require.False(t, tr.table().find("m").tiers[0].members[0].Troubled())
 	})
 }
 
@@ -253,10 +255,10 @@ func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 			require.NoError(t, err)
-			require.EqualValues(t, 1, d.inFlight.Load())
+			require.EqualValues(t, 1, d.InFlight.Load())
 			end(resp, leave)
 			synctest.Wait()
-			require.Zero(t, d.inFlight.Load())
+			require.Zero(t, d.InFlight.Load())
 			leave()
 		}
 		require.Zero(t, d.input.Load())
@@ -408,8 +410,8 @@ func TestThrottleKeepsTheMonotonicClockReading(t *testing.T) {
 	tr := balance(t, n, azure("a"))
 	ask(t, tr)
 	d := tr.table().find("m").tiers[0].members[0]
-	require.Contains(t, d.throttle.until.String(), " m=+", "a time with a reading of the monotonic clock")
-	require.Contains(t, start.String(), " m=")
+	require.Contains(t, d.Throttle.Until.String(), " m=+", "a time with a reading of the monotonic clock")
+	require.Contains(t, health.Start.String(), " m=")
 }
 
 // A name is replaced wherever the path has it.
@@ -492,7 +494,7 @@ func TestOnlyOpenDeploymentOfManyIsFound(t *testing.T) {
 	tr := balance(t, n, backends...)
 	for d := range tr.table().find("m").all {
 		if d.backend.name != "b37" {
-			d.change(func() { d.throttle.mark(time.Now(), time.Hour, 0, "429") })
+			d.Refuse(time.Now(), health.Refusal{Wait: time.Hour, ByChance: true, Reason: "429"}, 0)
 		}
 	}
 	for range 100 {
@@ -638,7 +640,7 @@ func TestThrottlesDoNotEjectADeployment(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
-		require.Zero(t, tr.table().find("m").tiers[0].members[0].ejection.streak)
+		require.Zero(t, tr.table().find("m").tiers[0].members[0].Ejection.Streak)
 	})
 }
 

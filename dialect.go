@@ -3,6 +3,7 @@ package spillover
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"net/http"
@@ -364,4 +365,37 @@ func house(backends, before []*backend) {
 func (b *backend) sharesResource(other *backend) bool {
 	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
 		(b.key == other.key || b.dialect != OpenAI && other.dialect != OpenAI && ofAzure(b.host))
+}
+
+var callerSeed = maphash.MakeSeed()
+
+// noCredential is the caller of those without a credential.
+const noCredential = 1
+
+// callerOf tells callers apart by their credentials, which it does not keep.
+func callerOf(r *http.Request) uint64 {
+	var h maphash.Hash
+	any := false
+	h.SetSeed(callerSeed)
+	for _, name := range [...]string{keyHeader, authHeader} {
+		for n, values := range r.Header {
+			if strings.EqualFold(n, name) {
+				for _, v := range values {
+					_, _ = h.WriteString(v)
+					any = true
+				}
+			}
+		}
+		_ = h.WriteByte(0)
+	}
+	for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(name, keyHeader) {
+			_, _ = h.WriteString(value)
+			any = true
+		}
+	}
+	if !any {
+		return noCredential
+	}
+	return max(noCredential+1, h.Sum64())
 }

@@ -87,9 +87,9 @@ func TestPanicWhileFailuresAreCounted(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			for d := range tr.table().find("m").all {
-				require.Zero(t, d.doubts.Load(), "%s, %s", record, d.backend.name)
-				require.Zero(t, d.inFlight.Load(), "%s, %s", record, d.backend.name)
-				require.Zero(t, d.awaiting.Load(), "%s, %s", record, d.backend.name)
+				require.Zero(t, d.PendingFailures.Load(), "%s, %s", record, d.backend.name)
+				require.Zero(t, d.InFlight.Load(), "%s, %s", record, d.backend.name)
+				require.Zero(t, d.Awaiting.Load(), "%s, %s", record, d.backend.name)
 			}
 		})
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // drainedAnswer demands the answer for a request that only drained backends
@@ -186,7 +188,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 		return func(t *testing.T, tr *Transport) *http.Request {
 			for _, backend := range backends {
 				d := deploymentOf(t, tr, backend)
-				d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+				d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.NoAnswer, "no answer", 0.5) })
 			}
 			return newChat(t, chatPath)
 		}
@@ -369,24 +371,24 @@ func TestDrainAfterTheChoice(t *testing.T) {
 				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
 				for d := range tr.table().find("m").all {
 					if d.backend.name == "out" {
-						d.change(func() { d.ejection = ejection{until: time.Now().Add(time.Minute), trial: true, reason: "500"} })
+						d.Change(func() { d.Ejection = health.Ejection{Until: time.Now().Add(time.Minute), Active: true, Reason: "500"} })
 					}
 				}
 				d := deploymentOf(t, tr, "a")
-				d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), misconfigured, "401", 0.5) })
+				d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Misconfigured, "401", 0.5) })
 				time.Sleep(5 * time.Second) // and the request is a probe
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.Zero(t, statusOf(t, tr, "a").InFlight)
-				d.mu.Lock()
-				require.NotZero(t, d.ejection.probe)
-				d.mu.Unlock()
+				d.Mu.Lock()
+				require.NotZero(t, d.Ejection.Probe)
+				d.Mu.Unlock()
 				resp, _ := answer()
 				require.Equal(t, test.status, resp.StatusCode)
 				require.Equal(t, test.by, servedBy(resp))
 				require.Zero(t, n.sends(host("a")))
-				require.Zero(t, d.inFlight.Load())
-				require.Zero(t, d.ledger.requests, "nor is it counted")
+				require.Zero(t, d.InFlight.Load())
+				require.Zero(t, d.Ledger.Requests, "nor is it counted")
 				require.NoError(t, tr.Resume("a"))
 				resp, _ = ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))

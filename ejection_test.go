@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -22,10 +24,10 @@ type step struct {
 	trial    bool
 }
 
-func runSteps(t *testing.T, cause failure, steps []step) {
-	var e ejection
+func runSteps(t *testing.T, cause health.Cause, steps []step) {
+	var e health.Ejection
 	var probe uint64
-	var counted [][2]ejection // before and after each failure that no pardon took back
+	var counted [][2]health.Ejection // before and after each failure that no pardon took back
 	for i, s := range steps {
 		now, sent := after(s.at), after(s.at)
 		if s.sent != 0 {
@@ -34,41 +36,41 @@ func runSteps(t *testing.T, cause failure, steps []step) {
 		switch s.do {
 		case "fail":
 			was := e
-			require.Equal(t, s.want, e.fail(now, now, sent, cause, "why", 0.5), "step %d: counted", i)
-			require.Equal(t, "why", e.reason)
-			counted = append(counted, [2]ejection{was, e})
+			require.Equal(t, s.want, e.Fail(now, now, sent, cause, "why", 0.5), "step %d: counted", i)
+			require.Equal(t, "why", e.Reason)
+			counted = append(counted, [2]health.Ejection{was, e})
 		case "claim":
-			ok, number := e.claim(now)
+			ok, number := e.Claim(now)
 			require.Equal(t, s.want, ok, "step %d: granted", i)
 			if number != 0 {
 				probe = number
 			}
 		case "pardon":
 			last := len(counted) - 1
-			e.pardon(counted[last][0], counted[last][1])
+			e.Pardon(counted[last][0], counted[last][1])
 			counted = counted[:last]
 		case "succeed":
-			e.succeed(sent)
+			e.Succeed(sent)
 		case "release":
-			e.release(now, probe)
+			e.Release(now, probe)
 		}
 		var until time.Time
 		if s.until != 0 {
 			until = after(s.until)
 		}
-		require.Equal(t, until, e.until, "step %d: until", i)
-		require.Equal(t, s.streak, e.streak, "step %d: streak", i)
-		require.Equal(t, s.trial, e.trial, "step %d: trial", i)
+		require.Equal(t, until, e.Until, "step %d: until", i)
+		require.Equal(t, s.streak, e.Streak, "step %d: streak", i)
+		require.Equal(t, s.trial, e.Active, "step %d: trial", i)
 	}
 }
 
 func TestEjectionSteps(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		cause failure
+		cause health.Cause
 		steps []step
 	}{
-		{"a 5xx is forgiven, the next ones are out for 1, 2, 4, 8, 10, 10 s", serverFailure, []step{
+		{"a 5xx is forgiven, the next ones are out for 1, 2, 4, 8, 10, 10 s", health.ServerFailure, []step{
 			{at: 1, do: "fail", want: true, streak: 1},
 			{at: 2, do: "fail", want: true, streak: 2, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 3, until: 5, trial: true},
@@ -77,7 +79,7 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 17, do: "fail", want: true, streak: 6, until: 27, trial: true},
 			{at: 27, do: "fail", want: true, streak: 7, until: 37, trial: true},
 		}},
-		{"no answer: one is ignored, then 2, 4, 8, 16, 30, 30 s", noAnswer, []step{
+		{"no answer: one is ignored, then 2, 4, 8, 16, 30, 30 s", health.NoAnswer, []step{
 			{at: 0.5, do: "fail", want: true, streak: 1},
 			{at: 1, do: "fail", want: true, streak: 2, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 3, until: 7, trial: true},
@@ -86,7 +88,7 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 31, do: "fail", want: true, streak: 6, until: 61, trial: true},
 			{at: 61, do: "fail", want: true, streak: 7, until: 91, trial: true},
 		}},
-		{"no connection: 2, 4, 8, 16, 30, 30 s", unreachable, []step{
+		{"no connection: 2, 4, 8, 16, 30, 30 s", health.Unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 2, until: 7, trial: true},
 			{at: 7, do: "fail", want: true, streak: 3, until: 15, trial: true},
@@ -94,44 +96,44 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 31, do: "fail", want: true, streak: 5, until: 61, trial: true},
 			{at: 61, do: "fail", want: true, streak: 6, until: 91, trial: true},
 		}},
-		{"a firewall's word: two are ignored", blocked, []step{
+		{"a firewall's word: two are ignored", health.Blocked, []step{
 			{at: 1, do: "fail", want: true, streak: 1},
 			{at: 2, do: "fail", want: true, streak: 2},
 			{at: 3, do: "fail", want: true, streak: 3, until: 8, trial: true},
 		}},
-		{"attempts that were under way together count once, before it is ejected, too", serverFailure, []step{
+		{"attempts that were under way together count once, before it is ejected, too", health.ServerFailure, []step{
 			{at: 10, sent: 1, do: "fail", want: true, streak: 1},
 			{at: 11, sent: 2, do: "fail", streak: 1},
 			{at: 12, sent: 9.9, do: "fail", streak: 1},
 			{at: 13, sent: 10.1, do: "fail", want: true, streak: 2, until: 14, trial: true},
 		}},
-		{"misconfigured: 5, 10, 20, 30 s", misconfigured, []step{
+		{"misconfigured: 5, 10, 20, 30 s", health.Misconfigured, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 6, trial: true},
 			{at: 6, do: "fail", want: true, streak: 2, until: 16, trial: true},
 			{at: 16, do: "fail", want: true, streak: 3, until: 36, trial: true},
 			{at: 36, do: "fail", want: true, streak: 4, until: 66, trial: true},
 		}},
-		{"out of quota: five minutes each", outOfQuota, []step{
+		{"out of quota: five minutes each", health.OutOfQuota, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 301, trial: true},
 			{at: 301, do: "fail", want: true, streak: 2, until: 601, trial: true},
 		}},
-		{"a success in between forgets", serverFailure, []step{
+		{"a success in between forgets", health.ServerFailure, []step{
 			{at: 1, do: "fail", want: true, streak: 1},
 			{at: 2, do: "succeed"},
 			{at: 3, do: "fail", want: true, streak: 1},
 		}},
-		{"a success that was sent before the failure says nothing", misconfigured, []step{
+		{"a success that was sent before the failure says nothing", health.Misconfigured, []step{
 			{at: 10, do: "fail", want: true, streak: 1, until: 15, trial: true},
 			{at: 11, sent: 9, do: "succeed", streak: 1, until: 15, trial: true},
 			{at: 12, sent: 10, do: "succeed"},
 		}},
-		{"attempts that were under way together count once", unreachable, []step{
+		{"attempts that were under way together count once", health.Unreachable, []step{
 			{at: 10, sent: 1, do: "fail", want: true, streak: 1, until: 12, trial: true},
 			{at: 11, sent: 2, do: "fail", streak: 1, until: 12, trial: true},
 			{at: 12, sent: 10, do: "fail", streak: 1, until: 12, trial: true},
 			{at: 13, sent: 12, do: "fail", want: true, streak: 2, until: 17, trial: true},
 		}},
-		{"one probe at a time", unreachable, []step{
+		{"one probe at a time", health.Unreachable, []step{
 			{at: 1, do: "claim", want: true}, // nothing to probe
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 2.9, do: "claim", streak: 1, until: 3, trial: true},
@@ -145,17 +147,17 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 15, do: "claim", want: true},
 			{at: 15, do: "release"},
 		}},
-		{"a probe that fails doubles", unreachable, []step{
+		{"a probe that fails doubles", health.Unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "claim", want: true, streak: 1, until: 13, trial: true},
 			{at: 4, do: "release", streak: 1, until: 4, trial: true},
 			{at: 4, sent: 3, do: "fail", want: true, streak: 2, until: 8, trial: true},
 		}},
-		{"releasing late takes nothing back", unreachable, []step{
+		{"releasing late takes nothing back", health.Unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 9, do: "release", streak: 1, until: 3, trial: true},
 		}},
-		{"pardon takes the last one back", serverFailure, []step{
+		{"pardon takes the last one back", health.ServerFailure, []step{
 			{at: 1, do: "fail", want: true, streak: 1},
 			{at: 2, do: "fail", want: true, streak: 2, until: 3, trial: true},
 			{at: 2, do: "pardon", streak: 1},
@@ -163,11 +165,11 @@ func TestEjectionSteps(t *testing.T) {
 			{at: 3, do: "pardon", streak: 1},
 			{at: 3, do: "pardon"},
 		}},
-		{"pardon without any forgiven", unreachable, []step{
+		{"pardon without any forgiven", health.Unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 1, do: "pardon"},
 		}},
-		{"what was out already stays out, and its next time is not longer", unreachable, []step{
+		{"what was out already stays out, and its next time is not longer", health.Unreachable, []step{
 			{at: 1, do: "fail", want: true, streak: 1, until: 3, trial: true},
 			{at: 3, do: "fail", want: true, streak: 2, until: 7, trial: true},
 			{at: 3, do: "pardon", streak: 1, until: 7, trial: true},
@@ -181,58 +183,58 @@ func TestEjectionSteps(t *testing.T) {
 // A forgiven 5xx before a failure of another kind: taken back, that one leaves
 // nothing behind.
 func TestEjectionPardonOfAnotherCause(t *testing.T) {
-	var e ejection
-	e.fail(after(1), after(1), after(1), serverFailure, "500", 0.5)
+	var e health.Ejection
+	e.Fail(after(1), after(1), after(1), health.ServerFailure, "500", 0.5)
 	was := e
-	e.fail(after(2), after(2), after(2), unreachable, "refused", 0.5)
-	require.True(t, e.trial)
-	e.pardon(was, e)
+	e.Fail(after(2), after(2), after(2), health.Unreachable, "refused", 0.5)
+	require.True(t, e.Active)
+	e.Pardon(was, e)
 	require.Equal(t, was, e)
 }
 
 // Two requests that fail everywhere are both taken back, in whatever order.
 func TestEjectionPardonsInAnyOrder(t *testing.T) {
 	for _, first := range []int{0, 1} {
-		var e ejection
-		var s [2][2]ejection
+		var e health.Ejection
+		var s [2][2]health.Ejection
 		for i := range s {
 			s[i][0] = e
-			require.True(t, e.fail(after(1+float64(i)), after(1+float64(i)), after(1+float64(i)), serverFailure, "500", 0.5))
+			require.True(t, e.Fail(after(1+float64(i)), after(1+float64(i)), after(1+float64(i)), health.ServerFailure, "500", 0.5))
 			s[i][1] = e
 		}
-		require.True(t, e.trial)
+		require.True(t, e.Active)
 		for _, i := range []int{first, 1 - first} {
-			e.pardon(s[i][0], s[i][1])
-			require.False(t, e.trial)
+			e.Pardon(s[i][0], s[i][1])
+			require.False(t, e.Active)
 		}
-		require.Zero(t, e.streak)
+		require.Zero(t, e.Streak)
 	}
 
 	// A success meanwhile has forgotten all there is to take back.
-	var e ejection
-	e.fail(after(1), after(1), after(1), noAnswer, "", 0.5)
+	var e health.Ejection
+	e.Fail(after(1), after(1), after(1), health.NoAnswer, "", 0.5)
 	then := e
-	e.succeed(after(2))
-	e.pardon(ejection{}, then)
-	require.Equal(t, ejection{}, e)
+	e.Succeed(after(2))
+	e.Pardon(health.Ejection{}, then)
+	require.Equal(t, health.Ejection{}, e)
 }
 
 // Many failures in a row neither overflow nor go beyond the most.
 func TestEjectionOfALongTrouble(t *testing.T) {
-	for cause := serverFailure; cause <= outOfQuota; cause++ {
-		var e ejection
+	for cause := health.ServerFailure; cause <= health.OutOfQuota; cause++ {
+		var e health.Ejection
 		now := noon
 		for range 200 {
 			now = now.Add(time.Minute)
-			require.True(t, e.fail(now, now, now, cause, "", 0.5))
-			require.LessOrEqual(t, e.until.Sub(now), ejections[cause].most)
+			require.True(t, e.Fail(now, now, now, cause, "", 0.5))
+			require.LessOrEqual(t, e.Until.Sub(now), health.Ejections[cause].Most)
 		}
-		require.Equal(t, ejections[cause].most, e.until.Sub(now))
+		require.Equal(t, health.Ejections[cause].Most, e.Until.Sub(now))
 	}
 }
 
 func TestThrottleSteps(t *testing.T) {
-	var h throttle
+	var h health.Throttle
 	for i, s := range []struct {
 		at, mark, lift float64 // what is marked is for so long; what is lifted was sent then
 		until, since   float64
@@ -248,28 +250,28 @@ func TestThrottleSteps(t *testing.T) {
 		{at: 9, mark: 1, until: 10, since: 9},      // the old one is over
 	} {
 		if s.mark > 0 {
-			h.mark(after(s.at), after(s.mark).Sub(noon), 0, "why")
+			h.Extend(after(s.at), after(s.mark).Sub(noon), 0, "why")
 		} else {
-			h.lift(after(s.lift))
+			h.Clear(after(s.lift))
 		}
 		if s.until == 0 {
-			require.Equal(t, throttle{}, h, "step %d", i)
+			require.Equal(t, health.Throttle{}, h, "step %d", i)
 			continue
 		}
-		require.Equal(t, throttle{until: after(s.until), word: after(s.until), since: after(s.since), reason: "why"}, h, "step %d", i)
+		require.Equal(t, health.Throttle{Until: after(s.until), ServiceUntil: after(s.until), Since: after(s.since), Reason: "why"}, h, "step %d", i)
 	}
 }
 
 // What the gate tells without a lock is what the state under the lock tells.
 func TestGate(t *testing.T) {
-	var h health
+	var h health.State
 	base := time.Now()
 	in := func(d time.Duration) time.Time { return base.Add(d) }
-	require.True(t, !h.troubled.Load())
-	require.True(t, h.open(base))
+	require.True(t, !h.Troubled())
+	require.True(t, h.Open(base))
 
-	h.change(func() { h.throttle.mark(base, time.Second, 0, "429") })
-	h.change(func() { h.ejection.fail(base, base, base, unreachable, "no answer", 0.5) })
+	h.Refuse(base, health.Refusal{Wait: time.Second, ByChance: true, Reason: "429"}, 0)
+	h.Change(func() { h.Ejection.Fail(base, base, base, health.Unreachable, "no answer", 0.5) })
 	for _, s := range []struct {
 		at        time.Duration
 		reason    string
@@ -281,23 +283,23 @@ func TestGate(t *testing.T) {
 		{2*time.Second - 1, "no answer", false},
 		{2 * time.Second, "", false},
 	} {
-		until, reason, throttled := h.closed(in(s.at))
+		until, reason, throttled := h.Closed(in(s.at))
 		require.Equal(t, s.reason, reason, s.at)
 		require.Equal(t, s.throttled, throttled, s.at)
 		require.Equal(t, s.reason == "", until.IsZero(), s.at)
-		require.Equal(t, s.reason == "", h.open(in(s.at)), s.at)
+		require.Equal(t, s.reason == "", h.Open(in(s.at)), s.at)
 	}
-	require.False(t, !h.troubled.Load(), "it is on trial")
+	require.False(t, !h.Troubled(), "it is on trial")
 
-	h.change(func() { h.throttle.mark(base, time.Minute, 0, "429") })
-	until, reason, _ := h.closed(base)
+	h.Refuse(base, health.Refusal{Wait: time.Minute, ByChance: true, Reason: "429"}, 0)
+	until, reason, _ := h.Closed(base)
 	require.Equal(t, in(time.Minute), until)
 	require.Equal(t, "429", reason)
 
-	h.change(func() { h.throttle, h.ejection = throttle{}, ejection{} })
-	require.True(t, !h.troubled.Load())
+	h.Change(func() { h.Throttle, h.Ejection = health.Throttle{}, health.Ejection{} })
+	require.True(t, !h.Troubled())
 
 	// The gate of the very moment that gates count from is one, too.
-	h.change(func() { h.throttle.until = start })
-	require.False(t, !h.troubled.Load())
+	h.Change(func() { h.Throttle.Until = health.Start })
+	require.False(t, !h.Troubled())
 }

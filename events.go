@@ -8,16 +8,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
-)
 
-// A phase is what a deployment is in, or a backend as a whole.
-type phase int
-
-const (
-	phaseWell    phase = iota
-	phaseCooling       // the service itself said to leave it alone
-	phaseOut           // it failed
-	phaseProbing       // one request finds out whether it is back
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // The records of a change, by the phase that it leads to: one for deployments
@@ -27,64 +19,32 @@ var records = [...]struct {
 	level               slog.Level
 	deployment, backend string
 }{
-	phaseWell:    {slog.LevelInfo, "deployment back", "backend back"},
-	phaseCooling: {slog.LevelInfo, "deployment cooling", ""},
-	phaseOut:     {slog.LevelWarn, "deployment out", "backend out"},
-	phaseProbing: {slog.LevelInfo, "deployment probing", "backend probing"},
-}
-
-// A notice is what was told last.
-type notice struct {
-	phase  phase
-	since  time.Time // when it was well last
-	until  time.Time
-	reason string
-}
-
-// news is what is so, if it is not what was told last. That a cool-down lasts
-// longer is none, another one after it ran out is. That one merely ran out is
-// none either: whether it is over, the next request shows.
-func (h *health) news(now time.Time) (_ notice, changed bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	t, e, last := &h.throttle, &h.ejection, h.told
-	n := notice{since: last.since, reason: last.reason}
-	switch {
-	case e.trial && !(t.until.After(now) && t.until.After(e.until)):
-		n.phase, n.until, n.reason = phaseOut, e.until, e.reason
-		if e.probe != 0 {
-			n.phase = phaseProbing
-		}
-	case !t.until.IsZero():
-		n.phase, n.until, n.reason = phaseCooling, t.until, t.reason
-	}
-	if last.phase == phaseWell {
-		n.since = now
-	}
-	h.told = n
-	return n, n.phase != last.phase || n.phase == phaseCooling && !last.until.After(t.since)
+	health.Healthy:     {slog.LevelInfo, "deployment back", "backend back"},
+	health.CoolingDown: {slog.LevelInfo, "deployment cooling", ""},
+	health.Ejected:     {slog.LevelWarn, "deployment out", "backend out"},
+	health.Probing:     {slog.LevelInfo, "deployment probing", "backend probing"},
 }
 
 // tell tells of a change in what is known of a deployment, or of its backend,
 // if there is any, and of the answer that made it. Neither's lock is held
 // meanwhile.
-func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment, now time.Time, o outcome) {
-	if h.private {
+func (t *Transport) tell(ctx context.Context, s *setup, h *health.State, d *deployment, now time.Time, o outcome) {
+	if h.Private {
 		return
 	}
-	n, changed := h.news(now)
+	n, changed := h.News(now)
 	if !changed {
 		return
 	}
-	whole := h == &d.backend.health
-	wait := n.until.Sub(now)
-	record := records[n.phase]
-	if closes := n.phase == phaseCooling || n.phase == phaseOut; closes && s.cooldowns.Enabled(ctx) {
+	whole := h == &d.backend.State
+	wait := n.Until.Sub(now)
+	record := records[n.Phase]
+	if closes := n.Phase == health.CoolingDown || n.Phase == health.Ejected; closes && s.cooldowns.Enabled(ctx) {
 		id := t.identify(s.table, d)
 		if whole {
 			id = newIdentity(d, "")
 		}
-		state := map[phase]string{phaseCooling: "cooling", phaseOut: "out"}[n.phase]
+		state := map[health.Phase]string{health.CoolingDown: "cooling", health.Ejected: "out"}[n.Phase]
 		s.cooldowns.Record(ctx, max(0, wait.Seconds()), id.with(keyState.String(state), errorType(o.status, o.reason)).record...)
 	}
 	if !s.log.Enabled(ctx, record.level) {
@@ -94,20 +54,20 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health, d *deployment
 	if whole {
 		message, attributes = record.backend, d.backend.attrs()
 	}
-	for i, one := range d.operations {
+	for i, one := range d.Operations {
 		// Where nothing else was ever served it is as good as the whole.
-		if one == h && d.done.Load()&^(1<<i) != 0 {
+		if one == h && d.ServedOperations.Load()&^(1<<i) != 0 {
 			attributes = append(attributes, slog.String("operation", wire.OperationName(i)))
 		}
 	}
-	switch n.phase {
-	case phaseCooling, phaseOut:
-		attributes = append(attributes, slog.Time("until", n.until), slog.Duration("wait", wait))
-	case phaseWell:
-		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.since)))
+	switch n.Phase {
+	case health.CoolingDown, health.Ejected:
+		attributes = append(attributes, slog.Time("until", n.Until), slog.Duration("wait", wait))
+	case health.Healthy:
+		attributes = append(attributes, slog.Duration("lasted", now.Sub(n.Since)))
 	}
-	attributes = append(attributes, slog.String("reason", n.reason))
-	if n.phase == phaseOut && o.detail != "" {
+	attributes = append(attributes, slog.String("reason", n.Reason))
+	if n.Phase == health.Ejected && o.detail != "" {
 		attributes = append(attributes, slog.String("error", o.detail))
 	}
 	s.log.LogAttrs(ctx, record.level, message, append(attributes, o.attrs()...)...)
@@ -133,7 +93,7 @@ func (s *setup) warnOfCallersCredentials(before []*backend) {
 	}
 }
 
-func (c *call) tell(h *health, d *deployment, now time.Time, o outcome) {
+func (c *call) tell(h *health.State, d *deployment, now time.Time, o outcome) {
 	c.transport.tell(c.ctx, c.setup, h, d, now, o)
 }
 

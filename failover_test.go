@@ -25,6 +25,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 var (
@@ -58,8 +60,8 @@ func unharmed(t testing.TB, tr *Transport, backend string) {
 	require.True(t, s.Available, s.Reason)
 	require.Zero(t, s.Failed)
 	d := deploymentOf(t, tr, backend)
-	require.Zero(t, d.ejection.streak)
-	require.True(t, !d.backend.troubled.Load())
+	require.Zero(t, d.Ejection.Streak)
+	require.True(t, !d.backend.Troubled())
 }
 
 // A tracked body tells when it is closed.
@@ -140,7 +142,7 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 				require.Equal(t, "a", from(), "the probe lets it back in")
 				unharmedSince := statusOf(t, tr, "a")
 				require.True(t, unharmedSince.Available)
-				require.Zero(t, deploymentOf(t, tr, "a").ejection)
+				require.Zero(t, deploymentOf(t, tr, "a").Ejection)
 			})
 		})
 	}
@@ -417,8 +419,8 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 				for _, name := range []string{"a", "b"} {
 					d := deploymentOf(t, tr, name)
 					require.True(t, d.accepts(time.Now()), "nothing is held against it")
-					require.Zero(t, d.ejection.streak)
-					require.Zero(t, d.inFlight.Load())
+					require.Zero(t, d.Ejection.Streak)
+					require.Zero(t, d.InFlight.Load())
 				}
 			})
 		})
@@ -835,7 +837,7 @@ func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		n.on(host(name), broken(errReset))
 		d, now := deploymentOf(t, tr, name), time.Now()
-		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
+		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
 		require.True(t, statusOf(t, tr, name).Available)
 	}
 	_, err := tr.RoundTrip(newChat(t, chatPath))
@@ -899,7 +901,7 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 				n.on(host("a"), ok200)
 				time.Sleep(36 * time.Second)
 				require.Equal(t, "a", from())
-				require.Zero(t, deploymentOf(t, tr, "a").ejection)
+				require.Zero(t, deploymentOf(t, tr, "a").Ejection)
 			})
 		})
 	}
@@ -938,7 +940,7 @@ func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, n.sends(host("a")))
 		inTurn(t, tr, 50, 0)
-		time.Sleep(probeClaim - 1)
+		time.Sleep(health.ProbeClaim - 1)
 		inTurn(t, tr, 50, 0)
 		require.Equal(t, 2, n.sends(host("a")), "one probe at a time")
 
@@ -988,7 +990,7 @@ func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 		tr := firstAndSecond(t, n)
 		for _, streak := range []int{1, 2, 2, 3} {
 			ask(t, tr)
-			require.Equal(t, streak, heldAgainst(t, tr, "a").streak)
+			require.Equal(t, streak, heldAgainst(t, tr, "a").Streak)
 			time.Sleep(1200 * time.Millisecond)
 		}
 		require.Equal(t, 4, n.sends(host("a")))
@@ -1024,16 +1026,16 @@ func TestBackendProbeIsGivenBackWhenTheDeploymentIsClosed(t *testing.T) {
 		n := newNet()
 		tr := firstAndSecond(t, n)
 		d := deploymentOf(t, tr, "a")
-		fail := func(h *health, cause failure) {
+		fail := func(h *health.State, cause health.Cause) {
 			now := time.Now()
-			h.change(func() { h.ejection.fail(now, now, now, cause, "", 0.5) })
+			h.Change(func() { h.Ejection.Fail(now, now, now, cause, "", 0.5) })
 		}
-		fail(&d.backend.health, noAnswer)
-		fail(&d.health, misconfigured)
+		fail(&d.backend.State, health.NoAnswer)
+		fail(&d.State, health.Misconfigured)
 		time.Sleep(3 * time.Second)
 		_, ok := (&call{}).newAttempt(d, time.Now(), false)
 		require.False(t, ok)
-		require.True(t, d.backend.open(time.Now()))
+		require.True(t, d.backend.Open(time.Now()))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		time.Sleep(2 * time.Second)
@@ -1132,13 +1134,13 @@ func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 		tr := firstAndSecond(t, n)
 		d := tr.table().nameless.tiers[0].members[0]
 		now := time.Now()
-		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
-		d.change(func() { d.ejection.fail(now, now, now, serverFailure, "500", 0.5) })
+		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
+		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
 		time.Sleep(2 * time.Second)
 		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
 		require.Equal(t, 500, resp.StatusCode)
 		require.Equal(t, "a", servedBy(resp))
-		require.True(t, d.ejection.trial, "the probe failed: it is still on trial")
+		require.True(t, d.Ejection.Active, "the probe failed: it is still on trial")
 	})
 }
 
@@ -1221,9 +1223,9 @@ func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 		n := newNet()
 		tr := firstAndSecond(t, n)
 		now := time.Now()
-		for name, cause := range map[string]failure{"a": misconfigured, "b": outOfQuota} {
+		for name, cause := range map[string]health.Cause{"a": health.Misconfigured, "b": health.OutOfQuota} {
 			d := deploymentOf(t, tr, name)
-			d.change(func() { d.ejection.fail(now, now, now, cause, "", 0.5) })
+			d.Change(func() { d.Ejection.Fail(now, now, now, cause, "", 0.5) })
 		}
 		resp, text := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
@@ -1241,7 +1243,7 @@ func TestAllOutForFailuresAlone(t *testing.T) {
 		for name, u := range map[string]float64{"a": 0.9, "b": 0.5, "c": 0.1} {
 			d := deploymentOf(t, tr, name)
 			for range 2 {
-				d.change(func() { d.ejection.fail(now, now, now, noAnswer, "no answer", u) })
+				d.Change(func() { d.Ejection.Fail(now, now, now, health.NoAnswer, "no answer", u) })
 			}
 		}
 		for _, name := range []string{"a", "b", "c"} {

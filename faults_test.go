@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/spillovertest"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A sight is what a fault looked like from the outside.
@@ -136,7 +138,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 	}
 	require.Zero(t, streamsInFlight(tr))
 
-	for ended = later(ended, over); ; {
+	for ended = health.Later(ended, over); ; {
 		sent := time.Now()
 		resp, err := tr.RoundTrip(faultRequest(t))
 		require.NoError(t, err)
@@ -153,7 +155,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 		for _, b := range tr.Status().Tiers[0].Backends {
 			until := b.Until
 			for _, d := range b.Deployments {
-				until = later(until, d.Until)
+				until = health.Later(until, d.Until)
 			}
 			time.Sleep(time.Until(until))
 		}

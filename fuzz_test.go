@@ -16,6 +16,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 func FuzzRetryAfter(f *testing.F) {
@@ -210,6 +212,6 @@ func FuzzJudge(f *testing.F) {
 		if status >= 500 {
 			require.Equal(t, failed, o.verdict)
 		}
-		require.Equal(t, o.verdict == failed, o.cause != noFailure)
+		require.Equal(t, o.verdict == failed, o.cause != health.NoFailure)
 	})
 }

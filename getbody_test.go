@@ -109,7 +109,7 @@ func TestRepeatIsTheSameBody(t *testing.T) {
 
 func harmlessAt(t testing.TB, tr *Transport, backend string) {
 	d := deploymentOf(t, tr, backend)
-	require.Zero(t, d.inFlight.Load())
+	require.Zero(t, d.InFlight.Load())
 	require.Zero(t, d.failed.Load())
 	require.True(t, statusOf(t, tr, backend).Available)
 }

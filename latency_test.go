@@ -10,25 +10,27 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 func TestLatencyIsRecent(t *testing.T) {
-	var l latency
-	_, known := l.value()
+	var l health.Latency
+	_, known := l.Value()
 	require.False(t, known)
-	l.observe(noon, 1e9)
-	x, known := l.value()
+	l.Observe(noon, 1e9)
+	x, known := l.Value()
 	require.True(t, known)
 	require.InDelta(t, math.Log(1e9), x, 1e-9, "the first is believed")
-	l.observe(noon, 100e9)
-	x, _ = l.value()
-	require.InDelta(t, math.Log(1e9)+latencyLeast*math.Log(100), x, 1e-9, "another one at once changes little")
-	l.observe(noon.Add(10*latencyFolding), 5e9)
-	x, _ = l.value()
+	l.Observe(noon, 100e9)
+	x, _ = l.Value()
+	require.InDelta(t, math.Log(1e9)+health.LatencyLeast*math.Log(100), x, 1e-9, "another one at once changes little")
+	l.Observe(noon.Add(10*health.LatencyFolding), 5e9)
+	x, _ = l.Value()
 	require.InDelta(t, math.Log(5e9), x, 1e-3, "what is old counts for nothing")
 	for _, odd := range []float64{0, -1, 1} {
-		l.observe(noon.Add(20*latencyFolding), odd)
-		x, known = l.value()
+		l.Observe(noon.Add(20*health.LatencyFolding), odd)
+		x, known = l.Value()
 		require.True(t, known && !math.IsInf(x, 0) && !math.IsNaN(x), odd)
 	}
 }
@@ -36,14 +38,14 @@ func TestLatencyIsRecent(t *testing.T) {
 // Whatever is seen, what is kept is between the least and the most of it.
 func TestLatencyProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var l latency
+		var l health.Latency
 		now, least, most := noon, math.Inf(1), math.Inf(-1)
 		for range rapid.IntRange(1, 40).Draw(t, "answers") {
 			now = now.Add(drawSpan(t, "later", time.Minute))
 			took := rapid.Float64Range(2, 1e12).Draw(t, "took")
 			least, most = min(least, math.Log(took)), max(most, math.Log(took))
-			l.observe(now, took)
-			x, known := l.value()
+			l.Observe(now, took)
+			x, known := l.Value()
 			require.True(t, known)
 			require.True(t, least-1e-9 <= x && x <= most+1e-9, "%v of %v to %v", x, least, most)
 		}
@@ -138,8 +140,8 @@ func TestFailuresAreNoLatency(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		d := deploymentOf(t, tr, "a")
-		_, whole := d.whole.value()
-		_, stream := d.stream.value()
+		_, whole := d.Whole.Value()
+		_, stream := d.Stream.Value()
 		require.False(t, whole || stream)
 	})
 }

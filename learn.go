@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // learn draws the conclusions from an attempt, for the deployment and for the
@@ -14,10 +16,10 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	d, now := a.d, time.Now()
 	if o.verdict == served || o.verdict == answered {
 		d.served.Add(1)
-		d.serve(c.scope.op)
-		d.lastServed.set(now)
+		d.ServedOperation(c.scope.op)
+		d.LastServed.Set(now)
 		c.recover(&a, now, resp)
-		d.tier.budget.earn(1 + a.cost)
+		d.tier.budget.Earn(1 + a.cost)
 		c.confirm(now, true) // another one answered: the failures count
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
@@ -42,7 +44,7 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 	switch o.verdict {
 	case throttled:
 		d.throttled.Add(1)
-		c.coolDown(c.throttleOf(d), d, now, refusal{sent: a.sent, trip: a.trip}, o)
+		c.coolDown(c.throttleOf(d), d, now, health.Refusal{Sent: a.sent, RoundTrip: a.trip}, o)
 		c.throttled = true
 		if !a.again {
 			c.refusers = append(c.refusers, d)
@@ -52,9 +54,9 @@ func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error
 		c.blame(a, now, o)
 	}
 	if o.large {
-		c.leaveOut(d.limit.Load())
+		c.leaveOut(d.Limit.Load())
 	}
-	if o.verdict != throttled && o.cause != outOfQuota {
+	if o.verdict != throttled && o.cause != health.OutOfQuota {
 		c.unfit = append(c.unfit, d)
 		// What is known to fail says nothing of the request, nor what never got it.
 		c.general = c.general || !o.own && !o.connect && !a.suspected()
@@ -86,7 +88,7 @@ func (c *call) found(now time.Time, b *backend) {
 // than one that was too small for the request.
 func (c *call) leaveOut(limit int64) {
 	for d := range c.route.all {
-		if l := d.limit.Load(); l > 0 && l <= limit && !slices.Contains(c.tried, d) {
+		if l := d.Limit.Load(); l > 0 && l <= limit && !slices.Contains(c.tried, d) {
 			c.tried, c.unfit = append(c.tried, d), append(c.unfit, d)
 		}
 	}
@@ -94,40 +96,40 @@ func (c *call) leaveOut(limit int64) {
 
 // throttleOf is what a refusal for a rate limit is held against: the deployment,
 // or the caller whose own credential it was told.
-func (c *call) throttleOf(d *deployment) *health {
+func (c *call) throttleOf(d *deployment) *health.State {
 	if c.scope.caller != noCredential && d.backend.anonymous() {
-		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 0})
+		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 0})
 	}
-	return &d.health
+	return &d.State
 }
 
 // failureOf is what a failure is held against: the backend where there was no
 // connection, all that the account does where it is out of quota, else the one
 // operation of the deployment. What a caller's own credential is refused for is
 // no concern of the other callers.
-func (c *call) failureOf(d *deployment, o outcome) *health {
+func (c *call) failureOf(d *deployment, o outcome) *health.State {
 	switch {
 	case o.connect:
-		return &d.backend.health
-	case o.cause == outOfQuota && d.backend.anonymous():
-		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 0})
-	case o.cause == outOfQuota:
-		return &d.health
-	case o.cause == misconfigured && !o.unsent && d.backend.anonymous():
-		return c.scope.callers.hold(callerKey{d.state, c.scope.caller, 1 + c.scope.op})
+		return &d.backend.State
+	case o.cause == health.OutOfQuota && d.backend.anonymous():
+		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 0})
+	case o.cause == health.OutOfQuota:
+		return &d.State
+	case o.cause == health.Misconfigured && !o.unsent && d.backend.anonymous():
+		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 1 + c.scope.op})
 	}
-	return d.holdOperation(c.scope.op)
+	return d.ChangeOperation(c.scope.op)
 }
 
 // coolDown leaves a deployment alone for as long as it asked, within reason.
-func (c *call) coolDown(h *health, d *deployment, now time.Time, r refusal, o outcome) {
-	r.hint, r.reason = o.wait, o.reason
-	r.chance = o.chance || d.hasRoom(now)
-	if r.hint <= 0 {
-		r.hint = c.cfg.DefaultCooldown
+func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.Refusal, o outcome) {
+	r.Wait, r.Reason = o.wait, o.reason
+	r.ByChance = o.chance || d.HasCapacity(now)
+	if r.Wait <= 0 {
+		r.Wait = c.cfg.DefaultCooldown
 	}
-	r.hint = min(r.hint, c.cfg.MaxCooldown)
-	h.change(func() { h.throttle.refuse(now, r, unit(c.transport.random())) })
+	r.Wait = min(r.Wait, c.cfg.MaxCooldown)
+	h.Refuse(now, r, unit(c.transport.random()))
 	c.tell(h, d, now, o)
 }
 
@@ -136,15 +138,15 @@ func (c *call) coolDown(h *health, d *deployment, now time.Time, r refusal, o ou
 func (c *call) blame(a attempt, now time.Time, o outcome) {
 	d := a.d
 	h := c.failureOf(d, o)
-	if o.wait > 0 || o.cause.uncertain() && !a.suspected() {
+	if o.wait > 0 || o.cause.Uncertain() && !a.suspected() {
 		c.doubt(suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now})
 		return
 	}
 	c.suspectNow(h, d, a, now, o)
-	if o.cause == outOfQuota {
+	if o.cause == health.OutOfQuota {
 		for other := range c.route.all {
 			if other != d && other.backend.sharesAccount(d.backend) && !slices.Contains(c.tried, other) {
-				c.suspectNow(&other.health, other, a, now, o)
+				c.suspectNow(&other.State, other, a, now, o)
 				c.tried = append(c.tried, other)
 			}
 		}
@@ -153,19 +155,19 @@ func (c *call) blame(a attempt, now time.Time, o outcome) {
 
 // doubt keeps a failure until another deployment has answered, or none has.
 func (c *call) doubt(s suspicion) {
-	s.d.doubts.Add(1)
+	s.d.PendingFailures.Add(1)
 	c.suspicions = append(c.suspicions, s)
 }
 
 // suspectNow counts a failure at once.
-func (c *call) suspectNow(h *health, d *deployment, a attempt, now time.Time, o outcome) {
+func (c *call) suspectNow(h *health.State, d *deployment, a attempt, now time.Time, o outcome) {
 	s := suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now, counted: true}
 	if !s.count(c, now) {
 		return
 	}
 	// That a backend's own account has spent everything is no request's fault,
 	// nor that there is no token.
-	if o.unsent || o.cause == outOfQuota && !d.backend.anonymous() {
+	if o.unsent || o.cause == health.OutOfQuota && !d.backend.anonymous() {
 		c.tell(h, d, now, o)
 		return
 	}
@@ -174,19 +176,10 @@ func (c *call) suspectNow(h *health, d *deployment, a attempt, now time.Time, o 
 
 // count counts a failure and reports whether it did.
 func (s *suspicion) count(c *call, now time.Time) (counted bool) {
-	s.health.change(func() {
-		if s.outcome.cause.needsChange() && s.d.backend.outdated() {
-			return
-		}
-		s.was = s.health.ejection
-		counted = s.health.ejection.fail(now, s.seen, s.sent, s.outcome.cause, s.outcome.reason, unit(c.transport.random()))
-		s.then = s.health.ejection
-	})
+	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason, Outdated: s.d.backend.outdated}
+	s.undo, counted = s.health.Fail(now, f, unit(c.transport.random()))
 	return counted
 }
-
-// unit maps a random number to 0 ≤ u < 1.
-func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
 
 // put keeps what an attempt brought, in case nothing better comes.
 func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) {

@@ -10,25 +10,27 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A limited ledger is one with the limits that it is asked about.
 type limited struct {
-	ledger
-	rates
+	health.LocalLimits
+	health.Rates
 }
 
 func (l *limited) lacks(now time.Time, tokens int64) bool {
-	return l.ledger.lacks(now, l.rates, tokens)
+	return l.LocalLimits.Exhausted(now, l.Rates, tokens)
 }
 
-func (l *limited) reserve(now time.Time, tokens int64, anyway bool) (entry, bool) {
-	return l.ledger.reserve(now, l.rates, tokens, anyway)
+func (l *limited) reserve(now time.Time, tokens int64, anyway bool) (health.Reservation, bool) {
+	return l.LocalLimits.Reserve(now, l.Rates, tokens, anyway)
 }
 
 // filled is a ledger with what was counted since noon.
 func filled(rpm, tpm int64, tokens ...int64) *limited {
-	l := &limited{rates: rates{rpm, tpm}}
+	l := &limited{Rates: health.Rates{RPM: rpm, TPM: tpm}}
 	for _, n := range tokens {
 		l.reserve(noon, n, true)
 	}
@@ -67,33 +69,33 @@ func TestLedgerWindowBeginsWithItsFirstRequest(t *testing.T) {
 	begun := noon.Add(7 * time.Second) // by the first request, not by the clock
 	e, ok := l.reserve(begun, 1000, false)
 	require.True(t, ok)
-	end := begun.Add(ledgerWindow)
+	end := begun.Add(health.LedgerWindow)
 	require.True(t, l.lacks(end.Add(-1), 1))
 	require.False(t, l.lacks(end, 1))
 
-	l.settle(e, 1500, true)
-	require.EqualValues(t, 1500, l.tokens, "over, and nothing was sent since: no harm")
+	l.Settle(e, 1500, true)
+	require.EqualValues(t, 1500, l.Tokens, "over, and nothing was sent since: no harm")
 	require.False(t, l.lacks(end, 1))
 	f, ok := l.reserve(end.Add(time.Hour), 300, false)
 	require.True(t, ok)
-	l.settle(e, 0, false)
-	require.EqualValues(t, []int64{1, 300}, []int64{l.requests, l.tokens}, "what comes late says nothing of the next window")
-	l.settle(f, 200, true)
-	require.EqualValues(t, []int64{1, 200}, []int64{l.requests, l.tokens})
+	l.Settle(e, 0, false)
+	require.EqualValues(t, []int64{1, 300}, []int64{l.Requests, l.Tokens}, "what comes late says nothing of the next window")
+	l.Settle(f, 200, true)
+	require.EqualValues(t, []int64{1, 200}, []int64{l.Requests, l.Tokens})
 }
 
 func TestLedgerGivesBack(t *testing.T) {
 	l := filled(10, 1000, 100)
 	e, _ := l.reserve(noon, 300, false)
-	l.settle(e, 0, true)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "a failure: the request was sent")
+	l.Settle(e, 0, true)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "a failure: the request was sent")
 	e, _ = l.reserve(noon, 300, false)
-	l.settle(e, 0, false)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "not sent at all")
+	l.Settle(e, 0, false)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "not sent at all")
 	e, ok := l.reserve(noon, 950, false)
 	require.False(t, ok)
-	l.settle(e, 950, true)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.requests, l.tokens}, "nothing was reserved")
+	l.Settle(e, 950, true)
+	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "nothing was reserved")
 	_, ok = l.reserve(noon, 950, true)
 	require.True(t, ok, "all the same")
 }
@@ -120,13 +122,13 @@ func TestConcurrentReservationsFillTheLimitExactly(t *testing.T) {
 func TestLedgerProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type pending struct {
-			entry
+			health.Reservation
 			window int
 			tokens int64
 		}
-		l := &limited{rates: rates{int64(rapid.IntRange(0, 8).Draw(t, "rpm")), int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}}
-		if l.rpm == 0 && l.tpm == 0 {
-			l.rpm = 1
+		l := &limited{Rates: health.Rates{int64(rapid.IntRange(0, 8).Draw(t, "rpm")), int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}}
+		if l.RPM == 0 && l.TPM == 0 {
+			l.RPM = 1
 		}
 		now, opened, window := noon, time.Time{}, 0
 		var requests, tokens int64 // in the window
@@ -138,7 +140,7 @@ func TestLedgerProperties(t *testing.T) {
 			if !sent {
 				cost = 0
 			}
-			l.settle(p.entry, cost, sent)
+			l.Settle(p.Reservation, cost, sent)
 			if p.window == window {
 				tokens += cost - p.tokens
 				if !sent {
@@ -147,8 +149,8 @@ func TestLedgerProperties(t *testing.T) {
 			}
 		}
 		check := func() {
-			require.Equal(t, []int64{requests, tokens}, []int64{l.requests, l.tokens})
-			require.GreaterOrEqual(t, min(l.requests, l.tokens), int64(0))
+			require.Equal(t, []int64{requests, tokens}, []int64{l.Requests, l.Tokens})
+			require.GreaterOrEqual(t, min(l.Requests, l.Tokens), int64(0))
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 15*time.Second))
@@ -158,7 +160,7 @@ func TestLedgerProperties(t *testing.T) {
 				continue
 			}
 			n, anyway := rapid.Int64Range(0, 500).Draw(t, "tokens"), rapid.IntRange(0, 4).Draw(t, "anyway") == 0
-			if over := now.Sub(opened) >= ledgerWindow; over || anyway || !l.lacks(now, n) {
+			if over := now.Sub(opened) >= health.LedgerWindow; over || anyway || !l.lacks(now, n) {
 				if over {
 					opened, requests, tokens = now, 0, 0
 					window++
@@ -167,7 +169,7 @@ func TestLedgerProperties(t *testing.T) {
 				require.True(t, ok)
 				open = append(open, pending{e, window, n})
 				requests, tokens = requests+1, tokens+n
-				require.True(t, anyway || l.rpm == 0 || requests <= l.rpm, "never more than the limit unless it must be")
+				require.True(t, anyway || l.RPM == 0 || requests <= l.RPM, "never more than the limit unless it must be")
 			} else {
 				_, ok := l.reserve(now, n, false)
 				require.False(t, ok)

@@ -58,9 +58,9 @@ func (t *Transport) read(s *setup, now time.Time, o metric.Observer) {
 			if until, _, _ := d.closed(now); until.IsZero() && !d.backend.drained.Load() {
 				sums[n].available = 1
 			}
-			sums[n].inFlight += d.inFlight.Load()
-			if d.reported.age(now) <= utilizationTold {
-				o.ObserveFloat64(s.utilization, float64(d.full.Load())/1000, id.all.option)
+			sums[n].inFlight += d.InFlight.Load()
+			if d.UtilizationAt.Age(now) <= utilizationTold {
+				o.ObserveFloat64(s.utilization, float64(d.Utilization.Load())/1000, id.all.option)
 			}
 		}
 	}
@@ -71,6 +71,6 @@ func (t *Transport) read(s *setup, now time.Time, o metric.Observer) {
 }
 
 // asked tells whether any request was sent to the deployment.
-func (s *state) asked() bool {
-	return s.inFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
+func (s *record) asked() bool {
+	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
 }

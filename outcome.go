@@ -13,6 +13,8 @@ import (
 	"crypto/x509"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A verdict is what an attempt means for the request.
@@ -30,7 +32,7 @@ const (
 type outcome struct {
 	verdict   verdict
 	wait      time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
-	cause     failure       // of a failed attempt
+	cause     health.Cause  // of a failed attempt
 	connect   bool          // there was no connection: the backend as a whole is suspect, and nothing was received
 	status    int           // of the answer, or what an error in a stream stands for
 	free      bool          // MaxAttempts does not count it
@@ -66,23 +68,23 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	}
 	switch {
 	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
-		o.verdict, o.cause, o.own, o.free, o.wait = failed, outOfQuota, true, true, 0
+		o.verdict, o.cause, o.own, o.free, o.wait = failed, health.OutOfQuota, true, true, 0
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.RequestTooLarge():
 		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
 		o.verdict, o.free, o.chance = throttled, true, e.NoCapacity()
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.NotFromService(), o.lacks,
 		status == http.StatusBadRequest && e.OperationUnsupported(), status == http.StatusNotFound && wire.StatelessPaths[op] && !e.NotFromService():
-		o.verdict, o.cause, o.own, o.wait = failed, misconfigured, true, 0
+		o.verdict, o.cause, o.own, o.wait = failed, health.Misconfigured, true, 0
 	case status == http.StatusForbidden, status == http.StatusNotFound && wire.StatelessPaths[op]:
 		// It is not the service that says so, but a firewall or a gateway before it.
-		o.verdict, o.cause, o.wait = failed, blocked, 0
+		o.verdict, o.cause, o.wait = failed, health.Blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
 	case e.OtherResource():
 		o.verdict, o.own, o.free, o.elsewhere, o.wait = declined, true, true, true, 0
 	case status >= 500:
-		o.verdict, o.cause = failed, serverFailure
+		o.verdict, o.cause = failed, health.ServerFailure
 	default:
 		o.verdict = answered
 	}
@@ -97,14 +99,14 @@ var errConnectTimeout net.Error = timeoutError("no connection for a probe within
 
 // judgeError reads why there was no answer.
 func judgeError(err error) outcome {
-	o := outcome{verdict: failed, cause: noAnswer, reason: "no answer", detail: err.Error()}
+	o := outcome{verdict: failed, cause: health.NoAnswer, reason: "no answer", detail: err.Error()}
 	switch {
 	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
 		o.reason = "no answer in time"
 	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
 		o.reason = "answer broke off"
 	case unconnected(err), refusedHandshake(err):
-		o.connect, o.cause, o.reason = true, unreachable, "no connection"
+		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
 	}
 	return o
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // Error bodies of real services.
@@ -85,14 +87,14 @@ func TestOutcomes(t *testing.T) {
 		"413 of bytes":  {status: 413, body: `{"error":{"message":"Maximum content size limit (26214400) exceeded"}}`, want: outcome{verdict: answered, reason: "413"}},
 		"413 of HTML":   {status: 413, body: "<html>", want: outcome{verdict: answered, reason: "413"}},
 
-		"503 with a time":    {status: 503, body: openAIBusy, header: "Retry-After: 2", want: outcome{verdict: failed, cause: serverFailure, wait: 2 * s, reason: "503 server_is_overloaded"}},
-		"529 with a time":    {status: 529, header: "Retry-After-Ms: 1500", want: outcome{verdict: failed, cause: serverFailure, wait: 3 * s / 2, reason: "529"}},
-		"503 that tells one": {status: 503, body: azureTokens, want: outcome{verdict: failed, cause: serverFailure, reason: "503 429"}},
-		"500":                {status: 500, body: azureServer, want: outcome{verdict: failed, cause: serverFailure, reason: "500"}},
-		"502":                {status: 502, body: "<html>", want: outcome{verdict: failed, cause: serverFailure, reason: "502"}},
-		"503":                {status: 503, want: outcome{verdict: failed, cause: serverFailure, reason: "503"}},
-		"504":                {status: 504, want: outcome{verdict: failed, cause: serverFailure, reason: "504"}},
-		"529":                {status: 529, want: outcome{verdict: failed, cause: serverFailure, reason: "529"}},
+		"503 with a time":    {status: 503, body: openAIBusy, header: "Retry-After: 2", want: outcome{verdict: failed, cause: health.ServerFailure, wait: 2 * s, reason: "503 server_is_overloaded"}},
+		"529 with a time":    {status: 529, header: "Retry-After-Ms: 1500", want: outcome{verdict: failed, cause: health.ServerFailure, wait: 3 * s / 2, reason: "529"}},
+		"503 that tells one": {status: 503, body: azureTokens, want: outcome{verdict: failed, cause: health.ServerFailure, reason: "503 429"}},
+		"500":                {status: 500, body: azureServer, want: outcome{verdict: failed, cause: health.ServerFailure, reason: "500"}},
+		"502":                {status: 502, body: "<html>", want: outcome{verdict: failed, cause: health.ServerFailure, reason: "502"}},
+		"503":                {status: 503, want: outcome{verdict: failed, cause: health.ServerFailure, reason: "503"}},
+		"504":                {status: 504, want: outcome{verdict: failed, cause: health.ServerFailure, reason: "504"}},
+		"529":                {status: 529, want: outcome{verdict: failed, cause: health.ServerFailure, reason: "529"}},
 
 		"408":             {status: 408, body: azureTimeout, want: outcome{verdict: declined, reason: "408 Timeout"}},
 		"408 with a time": {status: 408, header: "Retry-After: 9", want: outcome{verdict: declined, reason: "408"}},
@@ -100,30 +102,30 @@ func TestOutcomes(t *testing.T) {
 		"409 with a time": {status: 409, header: "Retry-After: 1", want: outcome{verdict: declined, reason: "409"}},
 		"409 with zero":   {status: 409, header: "Retry-After: 0", want: outcome{verdict: answered, reason: "409"}},
 
-		"401 Azure":               {status: 401, body: azureKey, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "401"}},
-		"401 RBAC":                {status: 401, body: azureRBAC, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "401 PermissionDenied"}},
-		"401 OpenAI":              {status: 401, body: openAIKey, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "401 invalid_api_key"}},
-		"403":                     {status: 403, body: azureFirewall, header: "Retry-After: 3", want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "403"}},
-		"404 DeploymentNotFound":  {status: 404, body: azureNoDeploy, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "404 DeploymentNotFound"}},
-		"404 of a thread run":     {status: 404, body: azureNoDeploy, op: "threads/t/runs", want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "404 DeploymentNotFound"}},
-		"404 model_not_found":     {status: 404, body: errorBody("model_not_found", ""), op: "batches", want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "404 model_not_found"}},
-		"404 of a wrong path":     {status: 404, body: azureNoPath, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "404"}},
+		"401 Azure":               {status: 401, body: azureKey, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401"}},
+		"401 RBAC":                {status: 401, body: azureRBAC, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401 PermissionDenied"}},
+		"401 OpenAI":              {status: 401, body: openAIKey, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401 invalid_api_key"}},
+		"403":                     {status: 403, body: azureFirewall, header: "Retry-After: 3", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "403"}},
+		"404 DeploymentNotFound":  {status: 404, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 DeploymentNotFound"}},
+		"404 of a thread run":     {status: 404, body: azureNoDeploy, op: "threads/t/runs", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 DeploymentNotFound"}},
+		"404 model_not_found":     {status: 404, body: errorBody("model_not_found", ""), op: "batches", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 model_not_found"}},
+		"404 of a wrong path":     {status: 404, body: azureNoPath, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404"}},
 		"404 of a stored object":  {status: 404, body: azureNoPath, op: "files/file-1", want: outcome{verdict: answered, reason: "404"}},
 		"404 of a stored message": {status: 404, op: "chat/completions/chatcmpl-1", want: outcome{verdict: answered, reason: "404"}},
 
 		"400 content filter":        {status: 400, body: azureFilter, want: outcome{verdict: answered, reason: "400 content_filter"}},
 		"400 context length":        {status: 400, body: openAILength, want: outcome{verdict: answered, reason: "400 context_length_exceeded"}},
-		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 OperationNotSupported"}},
-		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 model_not_found"}},
-		"400 unknown_model":         {status: 400, body: errorBody("unknown_model", ""), want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 unknown_model"}},
-		"400 DeploymentNotFound":    {status: 400, body: azureNoDeploy, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "400 DeploymentNotFound"}},
-		"400 billing":               {status: 400, body: errorBody("billing_hard_limit_reached", ""), want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "400 billing_hard_limit_reached"}},
-		"402":                       {status: 402, want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "402"}},
-		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: outOfQuota, own: true, free: true, reason: "403 insufficient_quota"}},
-		"403 of a firewall":         {status: 403, body: "<html>blocked</html>", want: outcome{verdict: failed, cause: blocked, reason: "403"}},
-		"403 of API Management":     {status: 403, body: `{"statusCode":403,"message":"Request failed content safety check."}`, want: outcome{verdict: failed, cause: blocked, reason: "403"}},
-		"403, flat":                 {status: 403, body: `{"code":"PermissionDenied","message":"no"}`, want: outcome{verdict: failed, cause: misconfigured, own: true, reason: "403 PermissionDenied"}},
-		"404 of a gateway":          {status: 404, body: "<html>no such page</html>", want: outcome{verdict: failed, cause: blocked, reason: "404"}},
+		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 OperationNotSupported"}},
+		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 model_not_found"}},
+		"400 unknown_model":         {status: 400, body: errorBody("unknown_model", ""), want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 unknown_model"}},
+		"400 DeploymentNotFound":    {status: 400, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 DeploymentNotFound"}},
+		"400 billing":               {status: 400, body: errorBody("billing_hard_limit_reached", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "400 billing_hard_limit_reached"}},
+		"402":                       {status: 402, want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "402"}},
+		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "403 insufficient_quota"}},
+		"403 of a firewall":         {status: 403, body: "<html>blocked</html>", want: outcome{verdict: failed, cause: health.Blocked, reason: "403"}},
+		"403 of API Management":     {status: 403, body: `{"statusCode":403,"message":"Request failed content safety check."}`, want: outcome{verdict: failed, cause: health.Blocked, reason: "403"}},
+		"403, flat":                 {status: 403, body: `{"code":"PermissionDenied","message":"no"}`, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "403 PermissionDenied"}},
+		"404 of a gateway":          {status: 404, body: "<html>no such page</html>", want: outcome{verdict: failed, cause: health.Blocked, reason: "404"}},
 		"400 of a gateway":          {status: 400, body: "<html>bad request</html>", want: outcome{verdict: answered, reason: "400"}},
 		"400 with a time":           {status: 400, header: "Retry-After: 3", want: outcome{verdict: answered, wait: 3 * s, reason: "400"}},
 		"400 encrypted":             {status: 400, body: errorBody("invalid_encrypted_content", ""), want: outcome{verdict: declined, own: true, free: true, reason: "400 invalid_encrypted_content"}},
@@ -164,13 +166,13 @@ func TestOutcomesOfQuota(t *testing.T) {
 		"organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active"} {
 		for _, body := range []string{errorBody(code, "insufficient_quota"), errorBody(code, code), errorBody(code, "")} {
 			o := judge(429, http.Header{"Retry-After": {"1"}}, []byte(body), "responses", time.Now())
-			require.Equal(t, outcome{verdict: failed, cause: outOfQuota, own: true, free: true, status: 429, reason: "429 " + code}, essence(o))
+			require.Equal(t, outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, status: 429, reason: "429 " + code}, essence(o))
 		}
 	}
 	o := judge(429, nil, []byte(`{"error":{"type":"insufficient_quota","code":null}}`), "responses", time.Now())
-	require.Equal(t, outOfQuota, o.cause)
+	require.Equal(t, health.OutOfQuota, o.cause)
 	// Only some statuses can mean that.
-	for status, want := range map[int]failure{400: outOfQuota, 402: outOfQuota, 403: outOfQuota, 429: outOfQuota, 401: misconfigured, 404: misconfigured, 500: serverFailure} {
+	for status, want := range map[int]health.Cause{400: health.OutOfQuota, 402: health.OutOfQuota, 403: health.OutOfQuota, 429: health.OutOfQuota, 401: health.Misconfigured, 404: health.Misconfigured, 500: health.ServerFailure} {
 		o := judge(status, nil, []byte(errorBody("insufficient_quota", "")), "responses", time.Now())
 		require.Equal(t, want, o.cause, status)
 	}
@@ -234,9 +236,9 @@ func TestOutcomesOfErrors(t *testing.T) {
 		"of a stranger":     {errors.New("boom"), "no answer"},
 	} {
 		o := judgeError(test.err)
-		cause := noAnswer
+		cause := health.NoAnswer
 		if test.reason == "no connection" {
-			cause = unreachable
+			cause = health.Unreachable
 		}
 		require.Equal(t, outcome{verdict: failed, cause: cause, reason: test.reason, connect: test.reason == "no connection"}, essence(o), "%s: %v", name, test.err)
 	}
@@ -316,7 +318,7 @@ func TestOutcomeSpilled(t *testing.T) {
 			require.Equal(t, 1, n.sends())
 			d := tr.table().find("m").tiers[0].members[0]
 			require.True(t, d.accepts(time.Now()))
-			time.Sleep(pressureLasts - time.Millisecond)
+			time.Sleep(health.PressureLasts - time.Millisecond)
 			resp, _ = ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
 			n.on(host("b"), status(429, "{}", "retry-after-ms: 1"))

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A panicking handler panics at one record.
@@ -87,7 +89,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 				tr := configured(t, Config{Base: base, Backends: []Backend{a}, Logger: slog.New(panicking{at: &at})})
 				d := deploymentOf(t, tr, "a")
 				if test.out {
-					d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), unreachable, "no answer", 0.5) })
+					d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Unreachable, "no answer", 0.5) })
 					time.Sleep(time.Minute)
 				}
 				at = test.record
@@ -96,20 +98,20 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 					req.Body = countedBody{io.NopCloser(readerFunc(func([]byte) (int, error) { panic("boom") })), &requests}
 				}
 				require.PanicsWithValue(t, "boom", func() { tr.RoundTrip(req) })
-				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.InFlight.Load())
 				require.EqualValues(t, 1, requests.Load(), "the request's body is closed")
 				if test.record != "" && test.record != "deployment probing" {
 					require.EqualValues(t, 1, answers.Load(), "the answer's body is closed")
 				}
-				require.True(t, d.backend.connecting.isZero())
-				require.Zero(t, d.ejection.probe, "no probe is under way")
+				require.True(t, d.backend.Connecting.IsZero())
+				require.Zero(t, d.Ejection.Probe, "no probe is under way")
 
 				at, panics = "", false
 				time.Sleep(2 * time.Second)
 				resp, _ := ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))
 				require.Equal(t, 200, resp.StatusCode)
-				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.InFlight.Load())
 			})
 		})
 	}

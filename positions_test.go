@@ -276,7 +276,7 @@ func TestWrongHomeIsLeft(t *testing.T) {
 	require.Contains(t, text, "no file of b")
 	for d := range tr.table().nameless.all {
 		require.Zero(t, d.failed.Load())
-		require.Zero(t, d.inFlight.Load())
+		require.Zero(t, d.InFlight.Load())
 	}
 }
 

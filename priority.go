@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A route is the deployments that serve one model, tier by tier, best first.
@@ -24,10 +26,10 @@ type tier struct {
 	members  []*deployment
 	shares   atomic.Pointer[shares]
 	resizing sync.Mutex
-	budget   *budget // of second attempts
+	budget   *health.RetryBudget // of second attempts
 }
 
-func newTier(priority int, members []*deployment, b *budget) *tier {
+func newTier(priority int, members []*deployment, b *health.RetryBudget) *tier {
 	t := &tier{priority: priority, members: members, budget: b}
 	t.resize()
 	return t
@@ -35,7 +37,7 @@ func newTier(priority int, members []*deployment, b *budget) *tier {
 
 // with is a tier of the same members or fewer for one request. Their sizes are
 // the first tier's to say.
-func (t *tier) with(members []*deployment, s *shares, b *budget) *tier {
+func (t *tier) with(members []*deployment, s *shares, b *health.RetryBudget) *tier {
 	w := &tier{priority: t.priority, members: members, budget: b}
 	w.shares.Store(s)
 	return w
@@ -75,12 +77,12 @@ func (r *route) openBelow(i int, q *query) (n int) {
 // broke reports whether the tier can afford no second attempt of the request. Its
 // first one there is free, and so is one to a deployment that nothing is held
 // against.
-func (t *tier) broke(q *query) bool { return t.hasAny(q.tried) && !t.budget.has(attemptCost) }
+func (t *tier) broke(q *query) bool { return t.hasAny(q.tried) && !t.budget.Has(health.AttemptCost) }
 
 // pay takes what a further attempt in the tier costs out of its budget.
 func (t *tier) pay(q *query, d *deployment) int64 {
-	if t.hasAny(q.tried) && q.troubled(d) && t.budget.spend(attemptCost) {
-		return attemptCost
+	if t.hasAny(q.tried) && q.troubled(d) && t.budget.Spend(health.AttemptCost) {
+		return health.AttemptCost
 	}
 	return 0
 }
@@ -93,7 +95,7 @@ func (t *tier) hasAny(tried []*deployment) bool {
 func (r *route) free() *route {
 	f := &route{model: r.model}
 	for _, t := range r.tiers {
-		f.tiers = append(f.tiers, t.with(t.members, t.shares.Load(), new(budget)))
+		f.tiers = append(f.tiers, t.with(t.members, t.shares.Load(), new(health.RetryBudget)))
 	}
 	return f
 }
@@ -142,7 +144,7 @@ func newRoute(model string, deployments []*deployment, old *route) *route {
 }
 
 // budget is that of a tier, or a new one.
-func (r *route) budget(priority int) *budget {
+func (r *route) budget(priority int) *health.RetryBudget {
 	if r != nil {
 		for _, t := range r.tiers {
 			if t.priority == priority {
@@ -150,7 +152,7 @@ func (r *route) budget(priority int) *budget {
 			}
 		}
 	}
-	return new(budget)
+	return new(health.RetryBudget)
 }
 
 // byLink is the deployments of a route by the links of their backends, which
@@ -247,14 +249,14 @@ func (t *table) build(model string, old *route) *route {
 		if !ok {
 			continue
 		}
-		d := &deployment{backend: b, model: model, name: m.Deployment, rates: rates{int64(m.RPM), int64(m.TPM)}}
+		d := &deployment{backend: b, model: model, name: m.Deployment, rates: health.Rates{RPM: int64(m.RPM), TPM: int64(m.TPM)}}
 		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}
 		if was := known[b.link]; was != nil && was.name == d.name {
-			d.state = was.state
+			d.record = was.record
 		} else {
-			d.state = new(state)
+			d.record = new(record)
 		}
 		serving = append(serving, d)
 	}
@@ -333,7 +335,7 @@ func (t *table) promote(model string) {
 // idle tells that nothing was served by the route, and nothing is under way.
 func (r *route) idle() bool {
 	for d := range r.all {
-		if d.served.Load() > 0 || d.inFlight.Load() > 0 {
+		if d.served.Load() > 0 || d.InFlight.Load() > 0 {
 			return false
 		}
 	}

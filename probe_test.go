@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A crowd is requests that are under way at once: those at host a wait for a
@@ -73,7 +75,7 @@ func (c *crowd) first() *deployment { return c.tr.table().find("m").tiers[0].mem
 func (c *crowd) eject() {
 	now := time.Now()
 	d := c.first()
-	d.change(func() { d.ejection.fail(now, now, now, misconfigured, "401", 0.5) })
+	d.Change(func() { d.Ejection.Fail(now, now, now, health.Misconfigured, "401", 0.5) })
 	require.False(c.t, d.accepts(now))
 	time.Sleep(5 * time.Second)
 }
@@ -125,7 +127,7 @@ func TestProbeIsGivenBack(t *testing.T) {
 		require.Equal(t, 1, c.waiting())
 		c.answer(status(200, "{}"))
 		leave()
-		require.False(t, c.first().ejection.trial)
+		require.False(t, c.first().Ejection.Active)
 	})
 }
 
@@ -135,7 +137,7 @@ func TestLostProbeExpires(t *testing.T) {
 		c := newCrowd(t, azure("a"), azure("b", priority(2)))
 		c.eject()
 		c.start(1)
-		time.Sleep(probeClaim - time.Second)
+		time.Sleep(health.ProbeClaim - time.Second)
 		c.start(1)
 		require.Equal(t, 1, c.waiting())
 		time.Sleep(2 * time.Second)
@@ -155,7 +157,7 @@ func TestBackendWithoutConnectionIsProbed(t *testing.T) {
 		c.answer(broken(noConnection))
 		leave()
 		b := c.tr.table().backends[0]
-		require.False(t, b.open(time.Now()))
+		require.False(t, b.Open(time.Now()))
 		require.False(t, c.tr.table().find("other").tiers[0].members[0].accepts(time.Now()))
 		time.Sleep(3 * time.Second)
 
@@ -176,8 +178,8 @@ func TestBackendWithoutConnectionIsProbed(t *testing.T) {
 		require.Equal(t, 1, c.waiting())
 		c.answer(status(429, "{}", "retry-after-ms: 1"))
 		leave()
-		require.True(t, b.open(time.Now()), "any answer tells that there is a connection")
-		require.False(t, b.troubled.Load())
+		require.True(t, b.Open(time.Now()), "any answer tells that there is a connection")
+		require.False(t, b.Troubled())
 		time.Sleep(time.Second)
 		leave = c.start(2)
 		require.Equal(t, 2, c.waiting())

@@ -73,10 +73,10 @@ func TestRealtime(t *testing.T) {
 		line, err := lines.ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, fmt.Sprintf("event %d \x00\xff\n", i), line)
-		require.EqualValues(t, 1, d.inFlight.Load())
+		require.EqualValues(t, 1, d.InFlight.Load())
 	}
 	require.NoError(t, conn.Close())
-	require.Zero(t, d.inFlight.Load())
+	require.Zero(t, d.InFlight.Load())
 	require.Zero(t, d.failed.Load(), "how it ends is nobody's fault")
 
 	// It ends with its server, too.
@@ -84,14 +84,14 @@ func TestRealtime(t *testing.T) {
 	require.NoError(t, err)
 	_, err = bufio.NewReader(resp.Body).ReadString('\n')
 	require.NoError(t, err)
-	require.EqualValues(t, 1, d.inFlight.Load())
+	require.EqualValues(t, 1, d.InFlight.Load())
 	_, err = io.WriteString(resp.Body.(io.Writer), "bye\n")
 	require.NoError(t, err)
 	_, err = io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	require.Zero(t, d.inFlight.Load())
+	require.Zero(t, d.InFlight.Load())
 	require.Zero(t, d.failed.Load())
-	require.True(t, d.open(d.backend.ejection.until))
+	require.True(t, d.Open(d.backend.Ejection.Until))
 }
 
 // The query names the model, each dialect in its own way.
@@ -158,7 +158,7 @@ func TestRealtimeHandshakeRefused(t *testing.T) {
 		require.Equal(t, "Bearer l", resp.Header.Get("Key"))
 		require.NoError(t, resp.Body.Close())
 		for d := range tr.table().find("m").all {
-			require.Zero(t, d.inFlight.Load())
+			require.Zero(t, d.InFlight.Load())
 		}
 	}
 	only := newEcho(t, 429)

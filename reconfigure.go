@@ -32,8 +32,8 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	s.warnOfCallersCredentials(old.table.backends)
 	s.log.Info("reconfigured", "backends", len(s.table.backends))
 	for _, d := range amended {
-		t.tell(context.Background(), s, &d.health, d, time.Now(), outcome{})
-		for _, h := range d.operations {
+		t.tell(context.Background(), s, &d.State, d, time.Now(), outcome{})
+		for _, h := range d.Operations {
 			t.tell(context.Background(), s, h, d, time.Now(), outcome{})
 		}
 	}
@@ -76,9 +76,9 @@ func (t *table) amend() (amended []*deployment) {
 	for _, r := range t.all() {
 		for d := range r.all {
 			if changed[d.backend] {
-				d.amend()
-				for _, h := range d.operations {
-					h.amend()
+				d.Reconfigured()
+				for _, h := range d.Operations {
+					h.Reconfigured()
 				}
 				amended = append(amended, d)
 			}

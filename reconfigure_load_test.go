@@ -48,7 +48,7 @@ func TestReconfigureUnderWay(t *testing.T) {
 		reconfigure(t, tr, func(c *Config) { c.Base, c.MaxAttempts = other, 1 }, azure("c", keyed("new"), deploys("m", "new"), priority(2)), azure("d"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "d", servedBy(resp))
-		require.EqualValues(t, 1, was.inFlight.Load())
+		require.EqualValues(t, 1, was.InFlight.Load())
 
 		resp, body := answer()
 		require.Equal(t, `"c"`, body)
@@ -57,7 +57,7 @@ func TestReconfigureUnderWay(t *testing.T) {
 		require.Equal(t, "/openai/deployments/old/chat/completions", n.seen[2].path)
 		require.Equal(t, "key-c", n.seen[2].header.Get("Api-Key"))
 		require.Equal(t, 1, other.sends(), "the new request")
-		require.Zero(t, was.inFlight.Load())
+		require.Zero(t, was.InFlight.Load())
 		require.EqualValues(t, 1, was.failed.Load())
 		require.Zero(t, statusOf(t, tr, "c").Served, "that was another deployment")
 	})
@@ -74,7 +74,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 			require.EqualValues(t, 1, s.Served)
 			require.EqualValues(t, 3, s.InputTokens)
 			require.EqualValues(t, 4, s.OutputTokens)
-			require.EqualValues(t, 77, d.limit.Load())
+			require.EqualValues(t, 77, d.Limit.Load())
 		}},
 		"throttled": {status(429, "{}", "Retry-After: 30"), func(t testing.TB, s DeploymentStatus, _ *deployment) {
 			require.EqualValues(t, 1, s.Throttled)
@@ -88,7 +88,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 		"no connection": {broken(errRefused), func(t testing.TB, s DeploymentStatus, d *deployment) {
 			require.EqualValues(t, 1, s.Failed)
 			require.False(t, s.Available)
-			require.False(t, d.backend.ejection.until.IsZero(), "the whole backend")
+			require.False(t, d.backend.Ejection.Until.IsZero(), "the whole backend")
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 				s := statusOf(t, tr, "a")
 				require.Zero(t, s.InFlight)
 				test.check(t, s, deploymentOf(t, tr, "a"))
-				require.EqualValues(t, 1, deploymentOf(t, tr, "a").ledger.requests)
+				require.EqualValues(t, 1, deploymentOf(t, tr, "a").Ledger.Requests)
 			})
 		})
 	}
@@ -148,7 +148,7 @@ func TestReconfigureUnderAStream(t *testing.T) {
 					text, err := readAll(t, resp)
 					require.ErrorIs(t, err, test.ends)
 					require.True(t, strings.HasPrefix(text, tokenChunk("hello")))
-					require.Zero(t, was.inFlight.Load())
+					require.Zero(t, was.InFlight.Load())
 					require.Equal(t, test.failed, was.failed.Load())
 					if stays {
 						require.Zero(t, statusOf(t, tr, "a").InFlight)
@@ -220,14 +220,14 @@ func TestReconfigureUnderLoad(t *testing.T) {
 		version := apiVersion("2024-10-21")
 		anchor := azure("a", version, priority(2)) // is always there
 		tr := balance(t, base, anchor)
-		states := map[*state]bool{}
+		states := map[*record]bool{}
 		var mu sync.Mutex
 		note := func() {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, r := range tr.table().all() {
 				for d := range r.all {
-					states[d.state] = true
+					states[d.record] = true
 				}
 			}
 		}
@@ -291,7 +291,7 @@ func TestReconfigureUnderLoad(t *testing.T) {
 		note()
 		require.Greater(t, changes.Load(), int64(500))
 		for s := range states {
-			require.Zero(t, s.inFlight.Load())
+			require.Zero(t, s.InFlight.Load())
 		}
 		require.NoError(t, tr.Close())
 	})

@@ -17,6 +17,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A world is the oracle: what a Transport must know and may do after any
@@ -56,7 +58,7 @@ type fact struct {
 	inFlight                  int
 	limit                     int64
 	cool, out                 time.Time
-	cause                     failure
+	cause                     health.Cause
 	state                     any // *state or *link; nil until it was looked at
 }
 
@@ -160,8 +162,8 @@ func (w *world) replace(pool []Backend) {
 			w.facts[s] = f
 			before := was[slices.IndexFunc(was, func(b Backend) bool { return siteOf(b) == s.site })]
 			changed := before.APIKey != b.APIKey || before.Dialect != b.Dialect || before.APIVersion != b.APIVersion
-			if changed && (f.cause == misconfigured || f.cause == outOfQuota) {
-				f.out, f.cause = time.Time{}, noFailure
+			if changed && (f.cause == health.Misconfigured || f.cause == health.OutOfQuota) {
+				f.out, f.cause = time.Time{}, health.NoFailure
 			}
 		}
 		for p := range w.spent[model] {
@@ -193,7 +195,7 @@ func (w *world) options(model string) (all []option) {
 	backends, models := serving(w.pool, model)
 	for i, b := range backends {
 		f, whole := w.facts[standing{siteOf(b), model, models[i].Deployment}], w.sites[siteOf(b)]
-		all = append(all, option{b, models[i], f, whole, later(later(f.cool, f.out), whole.out)})
+		all = append(all, option{b, models[i], f, whole, health.Later(health.Later(f.cool, f.out), whole.out)})
 	}
 	return all
 }
@@ -235,8 +237,8 @@ func (w *world) ask(model string, keep bool) {
 		var soonest time.Time
 		for _, o := range undrained {
 			out := o.out.After(now)
-			throttled = throttled || o.cool.After(now) || out && o.cause == outOfQuota
-			hopeless = hopeless && out && (o.cause == misconfigured || o.cause == outOfQuota)
+			throttled = throttled || o.cool.After(now) || out && o.cause == health.OutOfQuota
+			hopeless = hopeless && out && (o.cause == health.Misconfigured || o.cause == health.OutOfQuota)
 			if soonest.IsZero() || o.closed.Before(soonest) {
 				soonest = o.closed
 			}
@@ -244,14 +246,14 @@ func (w *world) ask(model string, keep bool) {
 		// What only failed may be asked all the same: if another one is throttled,
 		// only where the requests may have been the cause.
 		for _, o := range undrained {
-			cause := noFailure
+			cause := health.NoFailure
 			if o.out.After(now) {
 				cause = o.cause
 			}
 			if o.whole.out.After(now) {
-				cause = max(cause, unreachable)
+				cause = max(cause, health.Unreachable)
 			}
-			if !o.cool.After(now) && cause != outOfQuota && (cause.uncertain() || !throttled) {
+			if !o.cool.After(now) && cause != health.OutOfQuota && (cause.Uncertain() || !throttled) {
 				may = append(may, o)
 			}
 		}
@@ -291,7 +293,7 @@ func (w *world) ask(model string, keep bool) {
 	f := o.fact
 	f.served++
 	f.inFlight++
-	f.cool, f.out, f.cause, o.whole.out = time.Time{}, time.Time{}, noFailure, time.Time{}
+	f.cool, f.out, f.cause, o.whole.out = time.Time{}, time.Time{}, health.NoFailure, time.Time{}
 	w.spent[model][o.Priority] = max(0, w.spent[model][o.Priority]-1)
 	end := func() { f.inFlight--; read(w, resp) }
 	if keep {
@@ -343,16 +345,16 @@ func (w *world) check() {
 		for i, tier := range r.tiers {
 			require.Len(w, tier.members, len(tiers[i]))
 			require.Equal(w, tiers[i][0].Priority, tier.priority)
-			require.Equal(w, w.spent[model][tier.priority], tier.budget.spent.Load(), "of tier %d of %q", tier.priority, model)
+			require.Equal(w, w.spent[model][tier.priority], tier.budget.Spent.Load(), "of tier %d of %q", tier.priority, model)
 			sizes := w.sizes(tiers[i])
 			for j, d := range tier.members {
 				o := tiers[i][j]
 				require.Equal(w, o.Backend.Name, d.backend.name)
 				require.Equal(w, o.Deployment, d.name)
 				require.Equal(w, sizes[j], d.share.Load(), "size of %s for %q", d.backend.name, model)
-				w.same(o.fact, d.state, standing{siteOf(o.Backend), model, d.name})
+				w.same(o.fact, d.record, standing{siteOf(o.Backend), model, d.name})
 				w.same(o.whole, d.backend.link, siteOf(o.Backend))
-				require.EqualValues(w, o.inFlight, d.inFlight.Load())
+				require.EqualValues(w, o.inFlight, d.InFlight.Load())
 			}
 		}
 		w.checkChoice(r, all)
@@ -513,27 +515,27 @@ func (w *world) step() {
 	case "throttle":
 		d, o := w.any()
 		span := drawSpan(w.rapid, "for", 20*time.Second) + 1
-		d.change(func() { d.throttle.mark(now, span, 0, "429") })
+		d.Refuse(now, health.Refusal{Wait: span, ByChance: true, Reason: "429"}, 0)
 		d.throttled.Add(1)
-		o.throttled, o.cool = o.throttled+1, later(o.cool, now.Add(span))
+		o.throttled, o.cool = o.throttled+1, health.Later(o.cool, now.Add(span))
 	case "fail":
 		d, o := w.any()
-		cause := failure(rapid.IntRange(int(serverFailure), int(outOfQuota)).Draw(w.rapid, "cause"))
-		d.change(func() { d.ejection.fail(now, now, now, cause, "failed", 0.5) })
+		cause := health.Cause(rapid.IntRange(int(health.ServerFailure), int(health.OutOfQuota)).Draw(w.rapid, "cause"))
+		d.Change(func() { d.Ejection.Fail(now, now, now, cause, "failed", 0.5) })
 		d.failed.Add(1)
-		o.failed, o.out, o.cause = o.failed+1, d.ejection.until, d.ejection.cause
+		o.failed, o.out, o.cause = o.failed+1, d.Ejection.Until, d.Ejection.Cause
 	case "disconnect":
 		d, o := w.any()
-		d.backend.change(func() { d.backend.ejection.fail(now, now, now, unreachable, "no connection", 0.5) })
-		o.whole.out = d.backend.ejection.until
+		d.backend.Change(func() { d.backend.Ejection.Fail(now, now, now, health.Unreachable, "no connection", 0.5) })
+		o.whole.out = d.backend.Ejection.Until
 	case "told":
 		d, o := w.any()
 		o.limit = rapid.Int64Range(1, 9).Draw(w.rapid, "limit")
-		d.measure(now, now, d.sent.Load(), http.Header{"X-Ratelimit-Limit-Tokens": {fmt.Sprint(o.limit)}})
+		d.measure(now, now, d.Sent.Load(), http.Header{"X-Ratelimit-Limit-Tokens": {fmt.Sprint(o.limit)}})
 	case "spend":
 		d, o := w.any()
-		if d.tier.budget.spend(attemptCost) {
-			w.spent[d.model][o.Priority] += attemptCost
+		if d.tier.budget.Spend(health.AttemptCost) {
+			w.spent[d.model][o.Priority] += health.AttemptCost
 		}
 	case "wait":
 		time.Sleep(drawSpan(w.rapid, "wait", 15*time.Second))

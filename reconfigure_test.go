@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // reconfigure replaces the backends, and what else change says.
@@ -83,7 +85,7 @@ func TestReconfigureKeeps(t *testing.T) {
 			reconfigure(t, tr, nil, test.after...)
 			is := first()
 			require.NotSame(t, was, is, "what is configured is of one configuration alone")
-			require.Equal(t, test.kept, kept{was.backend.link == is.backend.link, was.state == is.state})
+			require.Equal(t, test.kept, kept{was.backend.link == is.backend.link, was.record == is.record})
 		})
 	}
 }
@@ -106,29 +108,29 @@ func TestReconfigureMends(t *testing.T) {
 		"dialect":               {speaks(Azure), speaks(AzureV1), true},
 		"api-version":           {apiVersion("2024-06-01"), apiVersion("2024-10-21"), true},
 	} {
-		for cause := serverFailure; cause <= outOfQuota; cause++ {
+		for cause := health.ServerFailure; cause <= health.OutOfQuota; cause++ {
 			t.Run(fmt.Sprint(name, "/", cause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					tr, now := balance(t, newNet(), azure("a", test.before), azure("b")), time.Now()
 					ask(t, tr)
 					for _, backend := range []string{"a", "b"} {
 						d := deploymentOf(t, tr, backend)
-						d.change(func() {
-							d.ejection.fail(now, now, now, cause, "failed", 0.5)
-							d.ejection.fail(now, now, now, cause, "failed", 0.5)
-							d.throttle.refuse(now, refusal{sent: now, hint: 90 * time.Second, reason: "429"}, 0.5)
+						d.Change(func() {
+							d.Ejection.Fail(now, now, now, cause, "failed", 0.5)
+							d.Ejection.Fail(now, now, now, cause, "failed", 0.5)
+							d.Throttle.Refuse(now, health.Refusal{Sent: now, Wait: 90 * time.Second, Reason: "429"}, 0.5)
 						})
-						d.backend.change(func() { d.backend.ejection.fail(now, now, now, unreachable, "no connection", 0.5) })
+						d.backend.Change(func() { d.backend.Ejection.Fail(now, now, now, health.Unreachable, "no connection", 0.5) })
 					}
 					reconfigure(t, tr, nil, azure("a", test.change), azure("b"))
-					for backend, mended := range map[string]bool{"a": test.mends && cause.needsChange(), "b": false} {
+					for backend, mended := range map[string]bool{"a": test.mends && cause.NeedsChange(), "b": false} {
 						d := deploymentOf(t, tr, backend)
-						require.Equal(t, mended, d.ejection == ejection{}, backend)
-						require.Equal(t, now.Add(90*time.Second), d.throttle.until, "a cool-down is the service's word")
-						require.True(t, d.throttle.pace.active())
-						require.True(t, d.troubled.Load())
-						require.True(t, d.backend.ejection.trial, "nor does it mend the connection")
-						if s := statusOf(t, tr, backend); mended || cause != outOfQuota {
+						require.Equal(t, mended, d.Ejection == health.Ejection{}, backend)
+						require.Equal(t, now.Add(90*time.Second), d.Throttle.Until, "a cool-down is the service's word")
+						require.True(t, d.Throttle.RampUp.Active())
+						require.True(t, d.Troubled())
+						require.True(t, d.backend.Ejection.Active, "nor does it mend the connection")
+						if s := statusOf(t, tr, backend); mended || cause != health.OutOfQuota {
 							require.Equal(t, now.Add(90*time.Second), s.Until)
 							require.Equal(t, "429", s.Reason)
 						}
@@ -185,7 +187,7 @@ func TestReconfigureLimits(t *testing.T) {
 		tokens := int(chatTokens(t))
 		reconfigure(t, tr, nil, azure("a", limits(0, 7*tokens)), azure("b", priority(2)))
 		require.Equal(t, "aabb", served(), "five that were counted")
-		time.Sleep(ledgerWindow)
+		time.Sleep(health.LedgerWindow)
 		require.Equal(t, "aaaa", served())
 	})
 }
@@ -258,14 +260,14 @@ func TestReconfigureBudget(t *testing.T) {
 		tr := steady(three(t, n))
 		ask(t, tr)
 		for range 10 {
-			require.True(t, tierOf(tr, 0).spend(attemptCost))
+			require.True(t, tierOf(tr, 0).Spend(health.AttemptCost))
 		}
 		for range 3 {
 			reconfigure(t, tr, nil, azure("c"), azure("b"), azure("a"), azure("d", priority(2)))
-			require.False(t, tierOf(tr, 0).spend(attemptCost))
-			require.True(t, tierOf(tr, 1).spend(attemptCost), "every tier has its own")
+			require.False(t, tierOf(tr, 0).Spend(health.AttemptCost))
+			require.True(t, tierOf(tr, 1).Spend(health.AttemptCost), "every tier has its own")
 		}
-		require.EqualValues(t, 3*attemptCost, tierOf(tr, 1).spent.Load())
+		require.EqualValues(t, 3*health.AttemptCost, tierOf(tr, 1).Spent.Load())
 		n.on(host("c"), status(429, "{}", "Retry-After: 9"))
 		n.on(host("a"), status(500, "{}"))
 		n.on(host("b"), status(500, "{}"))
@@ -343,7 +345,7 @@ func TestReconfigureTheRest(t *testing.T) {
 		}},
 		"CountTokens": {nil, nil, func(c *Config) { c.CountTokens = func([]byte) int { return 1234 } }, nil, func(t testing.TB, tr *Transport) {
 			ask(t, tr)
-			require.Greater(t, deploymentOf(t, tr, "a").sent.Load(), int64(1234))
+			require.Greater(t, deploymentOf(t, tr, "a").Sent.Load(), int64(1234))
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -536,17 +538,17 @@ func TestReconfigureStored(t *testing.T) {
 // every model, and are bounded however often that is configured anew.
 func TestReconfigureLearntModels(t *testing.T) {
 	tr := balance(t, newNet(), azure("every"), azure("a", serves("m"), priority(2)))
-	learn := func(model string) *state {
-		s := tr.table().find(model).tiers[0].members[0].state
+	learn := func(model string) *record {
+		s := tr.table().find(model).tiers[0].members[0].record
 		s.served.Add(1)
 		return s
 	}
 	known := func() int { return len(*tr.table().routes.Load()) }
-	first, last := learn("model0"), (*state)(nil)
+	first, last := learn("model0"), (*record)(nil)
 	for i := range maxRoutes + 10 {
 		last = learn(fmt.Sprint("model", i))
 	}
-	require.Same(t, tr.table().others.tiers[0].members[0].state, last)
+	require.Same(t, tr.table().others.tiers[0].members[0].record, last)
 	for i := range 5 {
 		reconfigure(t, tr, nil, azure(fmt.Sprint("b", i), serves(fmt.Sprint("n", i))), azure("every"))
 		require.Equal(t, maxRoutes+1, known())
@@ -568,7 +570,7 @@ func TestReconfigureLearntModels(t *testing.T) {
 	reconfigure(t, tr, nil, azure("every"))
 	require.Same(t, was, learn("n"), "it was configured, and is asked for")
 	require.NotSame(t, first, learn("model0"), "nobody served it meanwhile")
-	require.NotSame(t, last, tr.table().others.tiers[0].members[0].state)
+	require.NotSame(t, last, tr.table().others.tiers[0].members[0].record)
 }
 
 // A model may be called so: it has a deployment of its own name all the same.

@@ -76,8 +76,8 @@ func TestRedirectElsewhereFails(t *testing.T) {
 		require.Equal(t, code, follow(t, tr).StatusCode)
 		require.Len(t, n.seen, 2)
 		for _, d := range tr.table().find("m").tiers[0].members {
-			require.False(t, d.troubled.Load())
-			require.Zero(t, d.inFlight.Load())
+			require.False(t, d.Troubled())
+			require.Zero(t, d.InFlight.Load())
 		}
 	}
 	n := newNet()
@@ -178,7 +178,7 @@ func TestRedirectToADrainedBackend(t *testing.T) {
 		require.Len(t, n.seen, 1, "nothing is sent there")
 		for _, b := range tr.table().nameless.tiers {
 			for _, d := range b.members {
-				require.Zero(t, d.inFlight.Load())
+				require.Zero(t, d.InFlight.Load())
 			}
 		}
 	}

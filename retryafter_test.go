@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // at is what Status tells of a backend's deployment of the model m.
@@ -185,7 +187,7 @@ func TestLaterOfTwoThrottleTimesCounts(t *testing.T) {
 				ask(t, tr)
 				time.Sleep(3 * time.Second)
 				<-done
-				require.InDelta(t, c.want, left(t, tr, "a"), float64(paceLongestTrip), "but for what two refusals teach")
+				require.InDelta(t, c.want, left(t, tr, "a"), float64(health.PaceLongestTrip), "but for what two refusals teach")
 			})
 		})
 	}
@@ -261,11 +263,11 @@ func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 
 func TestThrottleIsNeverShortened(t *testing.T) {
 	now := time.Now()
-	var mark throttle
-	mark.mark(now, 30*time.Second, 0, "first")
+	var mark health.Throttle
+	mark.Extend(now, 30*time.Second, 0, "first")
 	was := mark
 	for _, d := range []time.Duration{0, -time.Hour, 5 * time.Second} {
-		mark.mark(now.Add(time.Second), d, 0, "later")
+		mark.Extend(now.Add(time.Second), d, 0, "later")
 		require.Equal(t, was, mark)
 	}
 }
@@ -277,7 +279,7 @@ func TestThrottleEndIsOnTheMonotonicClock(t *testing.T) {
 	ask(t, tr)
 	until := at(t, tr, "a").Until
 	require.NotEqual(t, until.Round(0), until)
-	require.False(t, tr.table().find("m").tiers[0].members[0].open(time.Now()))
+	require.False(t, tr.table().find("m").tiers[0].members[0].Open(time.Now()))
 }
 
 func TestLoadIsSharedAgainAfterAThrottleEnds(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // tells is the lines of a header that report room, and utilization the one of a
@@ -38,10 +40,10 @@ func headerOf(lines ...string) http.Header {
 
 // gauged is a deployment of which headers were read at noon, one after the other.
 func gauged(headers ...http.Header) *deployment {
-	d := &deployment{state: new(state), backend: &backend{link: new(link), weight: 1}}
+	d := &deployment{record: new(record), backend: &backend{link: new(link), weight: 1}}
 	d.share.Store(1)
 	for _, h := range headers {
-		d.gauge.read(noon, noon, d.sent.Load(), h)
+		d.ReportedLimits.Update(noon, noon, d.Sent.Load(), wire.ReadLimits(h))
 	}
 	return d
 }
@@ -79,9 +81,9 @@ func TestGaugeReads(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := gauged(test.headers...)
-			require.False(t, d.lacks(noon, test.fits))
+			require.False(t, d.LacksHeadroom(noon, test.fits))
 			if test.fits != unknown {
-				require.True(t, d.lacks(noon, test.fits+1))
+				require.True(t, d.LacksHeadroom(noon, test.fits+1))
 			}
 		})
 	}
@@ -89,10 +91,10 @@ func TestGaugeReads(t *testing.T) {
 
 // Which of two has more room, both as idle and as large as the other.
 func TestRoomIsCompared(t *testing.T) {
-	const limit, same = 10000, sameRoom * 10000
+	const limit, same = 10000, health.SameHeadroom * 10000
 	left := func(tokens int) *deployment { return gauged(headerOf(tells(limit, tokens)...)) }
 	spent := left(5000)
-	spent.spend(2000)
+	spent.CountSent(2000)
 	small := gauged(headerOf(tells(100, 90)...))
 	for name, test := range map[string]struct {
 		a, b   *deployment
@@ -105,9 +107,9 @@ func TestRoomIsCompared(t *testing.T) {
 		"just more":                     {left(5000 + same + 1), left(5000), 0, true},
 		"what was sent since is gone":   {left(4000), spent, 0, true},
 		"in proportion to the limit":    {small, left(5000), 0, true},
-		"still trusted":                 {left(9000), left(1000), roomTrust, true},
-		"too old":                       {left(9000), left(1000), 10 * roomTrust, false},
-		"what was sent since, too":      {left(4000), spent, 10 * roomTrust, false},
+		"still trusted":                 {left(9000), left(1000), health.HeadroomTrust, true},
+		"too old":                       {left(9000), left(1000), 10 * health.HeadroomTrust, false},
+		"what was sent since, too":      {left(4000), spent, 10 * health.HeadroomTrust, false},
 		"one that tells nothing":        {left(9000), gauged(), 0, false},
 		"one that tells nothing, again": {left(100), gauged(), 0, false},
 		"neither tells anything":        {gauged(), gauged(), 0, false},
@@ -145,7 +147,7 @@ func TestMeasureResizes(t *testing.T) {
 		changes bool
 	}{{1000, true}, {1000, false}, {-1, false}, {0, false}, {"", false}, {500, true}, {500, false}, {1000, true}} {
 		before := tier.shares.Load()
-		d.measure(noon, noon, d.sent.Load(), headerOf(tells(step.limit, 1)...))
+		d.measure(noon, noon, d.Sent.Load(), headerOf(tells(step.limit, 1)...))
 		require.Equal(t, step.changes, before != tier.shares.Load(), step.limit)
 	}
 }
@@ -153,34 +155,34 @@ func TestMeasureResizes(t *testing.T) {
 // What is sent counts until the service tells what remains.
 func TestGaugeSpends(t *testing.T) {
 	d := gauged(headerOf(tells(1000, 500)...))
-	d.spend(300)
-	require.False(t, d.lacks(noon, 200))
-	require.True(t, d.lacks(noon, 201))
-	d.gauge.read(noon, noon, d.sent.Load(), headerOf(tells(1000, 450)...))
-	require.False(t, d.lacks(noon, 450))
+	d.CountSent(300)
+	require.False(t, d.LacksHeadroom(noon, 200))
+	require.True(t, d.LacksHeadroom(noon, 201))
+	d.ReportedLimits.Update(noon, noon, d.Sent.Load(), wire.ReadLimits(headerOf(tells(1000, 450)...)))
+	require.False(t, d.LacksHeadroom(noon, 450))
 }
 
 func TestGaugeAges(t *testing.T) {
 	const limit = 60000 // a thousand a second
 	g := gauged(headerOf(tells(limit, 0)...))
-	require.True(t, g.lacks(noon, 1))
-	require.False(t, g.lacks(after(3), 3000), "regained")
-	require.True(t, g.lacks(after(3), 3001))
-	require.True(t, g.lacks(noon.Add(roomFresh), 2*limit), "more than the limit never fits")
-	require.False(t, g.lacks(noon.Add(roomFresh+1), 2*limit), "too old to say so")
+	require.True(t, g.LacksHeadroom(noon, 1))
+	require.False(t, g.LacksHeadroom(after(3), 3000), "regained")
+	require.True(t, g.LacksHeadroom(after(3), 3001))
+	require.True(t, g.LacksHeadroom(noon.Add(health.HeadroomFresh), 2*limit), "more than the limit never fits")
+	require.False(t, g.LacksHeadroom(noon.Add(health.HeadroomFresh+1), 2*limit), "too old to say so")
 }
 
 // Whatever a service writes there, it stays a number.
 func TestGaugeOfTheLargest(t *testing.T) {
 	for _, remaining := range []int64{math.MaxInt64, math.MaxInt64 - 1, 1 << 62} {
 		g := gauged(headerOf(tells(math.MaxInt64, remaining)...))
-		for _, age := range []time.Duration{0, 1, time.Second, roomFresh} {
-			require.False(t, g.lacks(noon.Add(age), 1000), "%d after %v", remaining, age)
+		for _, age := range []time.Duration{0, 1, time.Second, health.HeadroomFresh} {
+			require.False(t, g.LacksHeadroom(noon.Add(age), 1000), "%d after %v", remaining, age)
 		}
 	}
 	g := gauged(headerOf(tells(math.MaxInt64, math.MinInt64)...))
-	g.spend(1000)
-	require.True(t, g.lacks(noon, 1000))
+	g.CountSent(1000)
+	require.True(t, g.LacksHeadroom(noon, 1000))
 }
 
 // Some services tell the largest number there is where there is no limit.
@@ -214,13 +216,13 @@ func TestGaugeOfTheLargestProperties(t *testing.T) {
 		now := noon.Add(drawSpan(t, "age", time.Hour))
 		tokens := rapid.Int64Range(1, 1<<40).Draw(t, "tokens")
 		// With nothing sent there is never less room later, while the report is fresh or not.
-		require.True(t, g.lacks(now, tokens) || !g.lacks(now.Add(drawSpan(t, "later", time.Hour)), tokens))
+		require.True(t, g.LacksHeadroom(now, tokens) || !g.LacksHeadroom(now.Add(drawSpan(t, "later", time.Hour)), tokens))
 	})
 }
 
 // The share of requests that a PTU passes on, over many draws.
 func TestGaugeSpills(t *testing.T) {
-	const half = (spillFrom + spillAll) / 2
+	const half = (health.SpillFrom + health.SpillAll) / 2
 	for text, want := range map[string]float64{
 		"85%": 0, "92.5%": 0.5, "100%": 1, // the policy's own
 		"0%": 0, "1.6%": 0, "84.9%": 0, "89.3%": 0.28667, "99.9%": 0.99333, "112.5%": 1, "1e9%": 1, "1e999%": 0, "Inf%": 1, "95 %": 0.66667,
@@ -230,22 +232,22 @@ func TestGaugeSpills(t *testing.T) {
 		const draws = 10000
 		spilled := 0
 		for i := range draws {
-			if g.spills(noon, float64(i)/draws) {
+			if g.Spills(noon, float64(i)/draws) {
 				spilled++
 			}
 		}
 		require.InDelta(t, want, float64(spilled)/draws, 0.001, "%q", text)
 	}
 	g := gauged(headerOf(utilization(half)))
-	require.True(t, g.spills(noon, 0.49))
-	require.False(t, g.spills(noon, 0.51))
+	require.True(t, g.Spills(noon, 0.49))
+	require.False(t, g.Spills(noon, 0.51))
 
-	g = gauged(headerOf(utilization(spillAll)), headerOf(utilization(half)))
-	require.False(t, g.spills(noon, 0.51), "the last word counts")
-	g = gauged(headerOf(utilization(spillAll)), http.Header{}, headerOf("Azure-Openai-Deployment-Utilization: "))
-	require.True(t, g.spills(noon, 0.99), "one that says nothing changes nothing")
-	require.True(t, g.spills(noon.Add(fullFresh), 0.99))
-	require.False(t, g.spills(noon.Add(fullFresh+1), 0), "too old")
+	g = gauged(headerOf(utilization(health.SpillAll)), headerOf(utilization(half)))
+	require.False(t, g.Spills(noon, 0.51), "the last word counts")
+	g = gauged(headerOf(utilization(health.SpillAll)), http.Header{}, headerOf("Azure-Openai-Deployment-Utilization: "))
+	require.True(t, g.Spills(noon, 0.99), "one that says nothing changes nothing")
+	require.True(t, g.Spills(noon.Add(health.UtilizationFresh), 0.99))
+	require.False(t, g.Spills(noon.Add(health.UtilizationFresh+1), 0), "too old")
 }
 
 // One has 5000 tokens left and one 1000, and both have been seen once. (The
@@ -262,9 +264,9 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 		"more room although it is busier":   {a: 5000, b: 1000, inFlight: 9, want: 400},
 		"less room":                         {a: 1000, b: 5000, want: 0},
 		"equal: by requests in flight":      {a: 5000, b: 5000, inFlight: 1, want: 0},
-		"about equal: by those, too":        {a: 5000 + sameRoom*10000 - 1, b: 5000, inFlight: 1, want: 0},
-		"older than the trust":              {a: 5000, b: 1000, later: 10 * roomTrust, want: 200, by: 60},
-		"older: by requests in flight then": {a: 5000, b: 1000, inFlight: 1, later: 10 * roomTrust, want: 0},
+		"about equal: by those, too":        {a: 5000 + health.SameHeadroom*10000 - 1, b: 5000, inFlight: 1, want: 0},
+		"older than the trust":              {a: 5000, b: 1000, later: 10 * health.HeadroomTrust, want: 200, by: 60},
+		"older: by requests in flight then": {a: 5000, b: 1000, inFlight: 1, later: 10 * health.HeadroomTrust, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -272,13 +274,13 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 				tr := seeded(balance(t, n, azure("a"), azure("b")))
 				for name, remaining := range map[string]int{"a": test.a, "b": test.b} {
 					d := deploymentOf(t, tr, name)
-					d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(10000, remaining)...))
+					d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(10000, remaining)...))
 					if test.later == 0 { // it goes on telling that
 						n.on(host(name), status(200, "{}", tells(10000, remaining)...))
 					}
 				}
 				time.Sleep(test.later)
-				deploymentOf(t, tr, "a").inFlight.Store(test.inFlight)
+				deploymentOf(t, tr, "a").InFlight.Store(test.inFlight)
 				for range 400 {
 					resp, _ := ask(t, tr)
 					require.Equal(t, 200, resp.StatusCode)
@@ -330,7 +332,7 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 				spent := tells(1000, 0)
 				n.on(host("a"), status(200, "{}", spent...))
 				tr := balance(t, n, azure("a"), azure("b", priority(lower)))
-				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").sent.Load(), headerOf(spent...))
+				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").Sent.Load(), headerOf(spent...))
 				for range 100 {
 					resp, _ := ask(t, tr)
 					require.Equal(t, "b", servedBy(resp))
@@ -342,12 +344,12 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 					require.Equal(t, 200, resp.StatusCode, "only the service's own word refuses a request")
 					require.Equal(t, "a", servedBy(resp))
 				}
-				deploymentOf(t, tr, "b").measure(time.Now(), time.Now(), deploymentOf(t, tr, "b").sent.Load(), headerOf(spent...))
-				deploymentOf(t, tr, "b").change(func() { deploymentOf(t, tr, "b").throttle = throttle{} })
+				deploymentOf(t, tr, "b").measure(time.Now(), time.Now(), deploymentOf(t, tr, "b").Sent.Load(), headerOf(spent...))
+				deploymentOf(t, tr, "b").Change(func() { deploymentOf(t, tr, "b").Throttle = health.Throttle{} })
 				resp, _ := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode, "where all lack it")
 
-				time.Sleep(roomFresh + 1)
+				time.Sleep(health.HeadroomFresh + 1)
 				n.on(host("a"), status(200, "{}"))
 				for range 1000 {
 					if resp, _ = ask(t, tr); servedBy(resp) == "a" {
@@ -366,11 +368,11 @@ func TestRoomIsSeenBySize(t *testing.T) {
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	fits := chatTokens(t)
 	d := deploymentOf(t, tr, "a")
-	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(1000000, fits)...))
+	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(1000000, fits)...))
 	req := with(t, `POST /openai/deployments/m/chat/completions?api-version=1 {"model":"m","max_tokens":5000}`)
 	resp, _ := send(t, tr, req)
 	require.Equal(t, "b", servedBy(resp))
-	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(1000000, fits)...))
+	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(1000000, fits)...))
 	resp, _ = ask(t, tr)
 	require.Equal(t, "a", servedBy(resp))
 }
@@ -386,18 +388,18 @@ func TestEarlySpill(t *testing.T) {
 		share := func(thousandths int) int {
 			n.seen = nil
 			n.on(host("ptu"), status(200, "{}", utilization(thousandths)))
-			d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(utilization(thousandths)))
+			d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(utilization(thousandths)))
 			for range 1000 {
 				resp, _ := ask(t, tr)
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "none is refused for it")
 			}
 			return n.sends(host("ptu"))
 		}
-		require.Equal(t, 1000, share(spillFrom))
-		require.InDelta(t, 500, share((spillFrom+spillAll)/2), 100)
-		d.await(time.Now()) // one request finds out whether it still is
-		require.Zero(t, share(spillAll))
-		require.Zero(t, share(2*spillAll))
+		require.Equal(t, 1000, share(health.SpillFrom))
+		require.InDelta(t, 500, share((health.SpillFrom+health.SpillAll)/2), 100)
+		d.RequestSent(time.Now()) // one request finds out whether it still is
+		require.Zero(t, share(health.SpillAll))
+		require.Zero(t, share(2*health.SpillAll))
 
 		coolFor(deploymentOf(t, tr, "b"), time.Second)
 		resp, _ := ask(t, tr)
@@ -406,8 +408,8 @@ func TestEarlySpill(t *testing.T) {
 		time.Sleep(time.Second)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-		d.gaveUp(false, 0)
-		time.Sleep(fullFresh)
+		d.RequestAbandoned(false, 0)
+		time.Sleep(health.UtilizationFresh)
 		n.on(host("ptu"), status(200, "{}", utilization(100)))
 		for range 100 {
 			resp, _ = ask(t, tr)
@@ -420,10 +422,10 @@ func TestEarlySpill(t *testing.T) {
 func TestEarlySpillOfSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		const half = (spillFrom + spillAll) / 2
+		const half = (health.SpillFrom + health.SpillAll) / 2
 		n.on(host("ptu"), status(200, "{}", utilization(half)))
 		tr := balance(t, n, azure("ptu"), azure("b", priority(2)))
-		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").sent.Load(), headerOf(utilization(half)))
+		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").Sent.Load(), headerOf(utilization(half)))
 		spilled := 0
 		for i := range 200 {
 			var by []string
@@ -445,7 +447,7 @@ func TestEarlySpillOfSessions(t *testing.T) {
 // tried, are closed, or are known to have no room while it has.
 func TestTiersAreKeptProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := start.Add(time.Hour)
+		now := health.Start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free()
 		full := map[*deployment]bool{}
@@ -453,18 +455,18 @@ func TestTiersAreKeptProperties(t *testing.T) {
 			for _, m := range members[i] {
 				at, stale := now, rapid.Bool().Draw(t, "stale")
 				if stale {
-					at = now.Add(-max(roomFresh, fullFresh) - 1)
+					at = now.Add(-max(health.HeadroomFresh, health.UtilizationFresh) - 1)
 				}
 				switch rapid.IntRange(0, 3).Draw(t, "reports") {
 				case 0:
-					m.gauge.read(at, at, m.sent.Load(), headerOf(tells(1000, rapid.IntRange(-50, 99).Draw(t, "remaining"))...))
+					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(tells(1000, rapid.IntRange(-50, 99).Draw(t, "remaining"))...)))
 					full[m.deployment] = !stale
 				case 1:
-					m.gauge.read(at, at, m.sent.Load(), headerOf(utilization(spillAll)))
-					m.awaiting.Store(1) // finds out whether it still is
+					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(utilization(health.SpillAll))))
+					m.Awaiting.Store(1) // finds out whether it still is
 					full[m.deployment] = !stale
 				case 2:
-					m.gauge.read(at, at, m.sent.Load(), headerOf(append(tells(1000, 100), utilization(spillFrom))...))
+					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(append(tells(1000, 100), utilization(health.SpillFrom))...)))
 				}
 			}
 		}

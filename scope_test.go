@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 const (
@@ -251,11 +253,11 @@ func TestCallersAreBounded(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}", "Retry-After: 30"))
 	tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
-	for i := range 3 * maxCallers {
+	for i := range 3 * health.MaxCallers {
 		send(t, tr, chats(t, fmt.Sprint("caller ", i)))
 	}
-	require.LessOrEqual(t, len(tr.callers.byKey), maxCallers)
-	require.Equal(t, len(tr.callers.byKey), tr.callers.recent.Len())
+	require.LessOrEqual(t, len(tr.callers.ByKey), health.MaxCallers)
+	require.Equal(t, len(tr.callers.ByKey), tr.callers.Recent.Len())
 }
 
 // A caller's own api-version that a backend does not have says nothing of it.

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // seeded makes the choices of a Transport the same in every run.
@@ -56,19 +58,19 @@ func statusOf(t testing.TB, tr *Transport, backend string) DeploymentStatus {
 
 // heldAgainst is what is held against chat completions of a backend's deployment
 // of the model m, whether it is ejected for that or not.
-func heldAgainst(t testing.TB, tr *Transport, backend string) ejection {
-	h := deploymentOf(t, tr, backend).ofOperation(wire.OperationIndex("chat/completions"))
+func heldAgainst(t testing.TB, tr *Transport, backend string) health.Ejection {
+	h := deploymentOf(t, tr, backend).Operation(wire.OperationIndex("chat/completions"))
 	if h == nil {
-		return ejection{}
+		return health.Ejection{}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ejection
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	return h.Ejection
 }
 
 // coolFor throttles a deployment from now on.
 func coolFor(d *deployment, wait time.Duration) {
-	d.change(func() { d.throttle.mark(time.Now(), wait, 0, "429") })
+	d.Refuse(time.Now(), health.Refusal{Wait: wait, ByChance: true, Reason: "429"}, 0)
 }
 
 // slow answers after a time, or not at all once the request's context ends.
@@ -134,7 +136,7 @@ func TestFirstTierIsUsedAgainWhenItsThrottleEnds(t *testing.T) {
 		require.Equal(t, "second", from(), "a nanosecond too early")
 		time.Sleep(1)
 		require.Equal(t, "first", from())
-		require.True(t, deploymentOf(t, tr, "first").open(time.Now()), "its success ends the cool-down")
+		require.True(t, deploymentOf(t, tr, "first").Open(time.Now()), "its success ends the cool-down")
 	})
 }
 
@@ -215,7 +217,7 @@ func TestRequestIsServedWhenAllAreEjected(t *testing.T) {
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 		for i, name := range []string{"a", "b", "c"} {
 			d, now := deploymentOf(t, tr, name), time.Now()
-			d.change(func() { d.ejection.fail(now, now, now, unreachable, "no connection", float64(i)/4) })
+			d.Change(func() { d.Ejection.Fail(now, now, now, health.Unreachable, "no connection", float64(i)/4) })
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode, "our own judgement shuts no pool")
@@ -305,8 +307,8 @@ func TestSelectorSeesRequestsInFlight(t *testing.T) {
 
 func TestLessLoadedDeploymentIsChosen(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
-	deploymentOf(t, tr, "a").inFlight.Store(9)
-	deploymentOf(t, tr, "b").inFlight.Store(1)
+	deploymentOf(t, tr, "a").InFlight.Store(9)
+	deploymentOf(t, tr, "b").InFlight.Store(1)
 	for range 1000 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
@@ -321,7 +323,7 @@ func TestDeploymentIsNeverComparedWithItself(t *testing.T) {
 			backends = append(backends, azure(fmt.Sprint("idle", i)))
 		}
 		tr := balance(t, newNet(), backends...)
-		deploymentOf(t, tr, "busy").inFlight.Store(1)
+		deploymentOf(t, tr, "busy").InFlight.Store(1)
 		for range 1000 {
 			_, d := tr.table().find("m").choose(&query{now: time.Now(), random: tr.random})
 			require.NotEqual(t, "busy", d.backend.name)
@@ -447,7 +449,7 @@ func TestInFlightCountsUntilTheBodyIsRead(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp))
 		open = append(open, resp.Body)
 	}
-	b.change(func() { b.throttle = throttle{} })
+	b.Change(func() { b.Throttle = health.Throttle{} })
 	require.Equal(t, 10, statusOf(t, tr, "a").InFlight)
 	for range 100 {
 		resp, _ := ask(t, tr)

@@ -14,6 +14,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A sending is what an attempt holds while it is under way: a place among the
@@ -31,10 +33,10 @@ type sending struct {
 	ended  atomic.Bool
 	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
 
-	tokens int64         // sent to the deployment in all, with this request
-	took   time.Duration // until an answer that comes whole began; 0 once that was learnt from
-	before record        // of the operation, before this answer
-	header http.Header   // of a stream
+	tokens int64           // sent to the deployment in all, with this request
+	took   time.Duration   // until an answer that comes whole began; 0 once that was learnt from
+	before health.Progress // of the operation, before this answer
+	header http.Header     // of a stream
 
 	limits timeLimit
 
@@ -53,10 +55,10 @@ const (
 
 func (s *sending) begin(c *call, a attempt) context.Context {
 	s.call, s.attempt = c, a
-	a.d.inFlight.Add(1)
-	a.d.await(a.sent)
+	a.d.InFlight.Add(1)
+	a.d.RequestSent(a.sent)
 	s.waits = true
-	s.tokens = a.d.spend(c.tokens)
+	s.tokens = a.d.CountSent(c.tokens)
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	return s.traced(s.ctx)
 }
@@ -78,25 +80,25 @@ const (
 func (s *sending) traced(ctx context.Context) context.Context {
 	b := s.d.backend
 	probe := s.isProbe()
-	if !probe && b.answered.age(s.sent) < pendingConnect && s.call.repeatable() {
+	if !probe && b.Answered.Age(s.sent) < pendingConnect && s.call.repeatable() {
 		return ctx
 	}
 	limit := time.Duration(0)
-	if lost := b.lostProbes.Load(); probe && lost <= probeDoublings {
+	if lost := b.LostProbes.Load(); probe && lost <= probeDoublings {
 		limit = probeConnect << lost
 		s.connect = time.AfterFunc(time.Hour, func() {
-			b.lostProbes.CompareAndSwap(lost, lost+1)
+			b.LostProbes.CompareAndSwap(lost, lost+1)
 			s.cancel(errConnectTimeout)
 		})
 		s.connect.Stop()
 	}
-	var wanted moment
+	var wanted health.Timestamp
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			now := time.Now()
-			b.connecting.setIfZero(now.Add(pendingConnect))
+			b.Connecting.SetIfZero(now.Add(pendingConnect))
 			s.conn.CompareAndSwap(0, connWanted)
-			wanted.set(now)
+			wanted.Set(now)
 			if s.connect != nil {
 				s.connect.Reset(limit)
 			}
@@ -107,8 +109,8 @@ func (s *sending) traced(ctx context.Context) context.Context {
 			if s.connect != nil {
 				s.connect.Stop()
 			}
-			if !info.Reused && wanted.age(time.Now()) <= probeConnect {
-				b.lostProbes.Store(0)
+			if !info.Reused && wanted.Age(time.Now()) <= probeConnect {
+				b.LostProbes.Store(0)
 			}
 		},
 	})
@@ -116,11 +118,11 @@ func (s *sending) traced(ctx context.Context) context.Context {
 
 // connected ends what speaks against a backend with a connection pending.
 func (c *call) connected(b *backend) {
-	if b.connecting.isZero() {
+	if b.Connecting.IsZero() {
 		return
 	}
-	stuck := b.stuck(time.Now())
-	if b.connecting.set(time.Time{}); stuck {
+	stuck := b.Stuck(time.Now())
+	if b.Connecting.Set(time.Time{}); stuck {
 		c.transport.opened.notify()
 	}
 }
@@ -133,15 +135,15 @@ func (s *sending) hear(served, answered bool) {
 	s.waits = false
 	now := time.Now()
 	if !answered {
-		s.d.gaveUp(s.call.leftErr() != nil, now.Sub(s.sent))
+		s.d.RequestAbandoned(s.call.leftErr() != nil, now.Sub(s.sent))
 		return
 	}
-	s.d.answered(now)
+	s.d.ResponseReceived(now)
 	if served {
-		s.d.took(now.Sub(s.sent))
+		s.d.ObserveWait(now.Sub(s.sent))
 	}
-	if s.d.unmute() {
-		s.call.tell(&s.d.health, s.d, now, outcome{status: s.status})
+	if s.d.HeardAgain() {
+		s.call.tell(&s.d.State, s.d, now, outcome{status: s.status})
 		s.call.transport.opened.notify()
 	}
 }
@@ -155,9 +157,9 @@ func (s *sending) judgeError(err error) outcome {
 	o := judgeError(err)
 	switch {
 	case s.conn.Load() == connWanted && s.status == 0:
-		o.connect, o.cause, o.reason = true, unreachable, "no connection"
+		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
 	case s.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), s.status != 0 && o.connect:
-		o.connect, o.cause, o.reason = false, noAnswer, "no answer"
+		o.connect, o.cause, o.reason = false, health.NoAnswer, "no answer"
 	}
 	return o
 }
@@ -172,8 +174,8 @@ func refusedCertificate(err error) bool {
 // end gives back what the attempt holds, once.
 func (s *sending) end() {
 	if s.ended.CompareAndSwap(false, true) {
-		s.d.inFlight.Add(-1)
-		s.d.ledger.settle(s.entry, s.cost.Load(), true)
+		s.d.InFlight.Add(-1)
+		s.d.Ledger.Settle(s.entry, s.cost.Load(), true)
 		s.cancel(nil)
 		if s.connect != nil {
 			s.connect.Stop()
@@ -187,8 +189,8 @@ func (s *sending) end() {
 
 // undo ends an attempt of which nothing was sent.
 func (s *sending) undo() {
-	s.d.ledger.settle(s.entry, 0, false)
-	s.entry = entry{}
+	s.d.Ledger.Settle(s.entry, 0, false)
+	s.entry = health.Reservation{}
 	s.hear(false, false)
 	s.end()
 	s.call.release(&s.attempt, time.Now())
@@ -198,7 +200,7 @@ func (s *sending) undo() {
 // recover from: of Base, Token or another function that the program supplies.
 func (s *sending) abandon() {
 	if s.cancel == nil {
-		s.d.ledger.settle(s.entry, 0, false) // it had not begun
+		s.d.Ledger.Settle(s.entry, 0, false) // it had not begun
 	} else {
 		if s.resp != nil {
 			s.resp.Body.Close()
@@ -298,7 +300,7 @@ func (s *sending) brokeOff() {
 		return
 	}
 	s.fate.Store(endedBroken)
-	s.blame(s.call.note(s.d, outcome{verdict: failed, cause: noAnswer, reason: "answer broke off"}))
+	s.blame(s.call.note(s.d, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
 }
 
 // failedWith is what an error says of the deployment that came in a stream which
@@ -308,9 +310,9 @@ func (s *sending) failedWith(problem []byte) {
 	o := s.call.note(s.d, judge(status, h, problem, s.call.Operation, time.Now()), s.bearer)
 	switch {
 	case o.verdict == throttled:
-		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)
+		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), health.Refusal{Sent: s.sent, RoundTrip: s.trip}, o)
 	case o.verdict == failed && o.wait > 0:
-		s.call.coolDown(&s.d.health, s.d, time.Now(), refusal{sent: s.sent, trip: s.trip}, o)
+		s.call.coolDown(&s.d.State, s.d, time.Now(), health.Refusal{Sent: s.sent, RoundTrip: s.trip}, o)
 	case o.verdict == failed:
 		s.blame(o)
 	}
@@ -323,11 +325,6 @@ func (s *sending) blame(o outcome) {
 	d, now := s.d, time.Now()
 	d.failed.Add(1)
 	h := s.call.failureOf(d, o)
-	h.change(func() {
-		if h.ejection.streak < s.before.streak && h.ended.Load() == s.before.ended {
-			h.ejection.streak, h.ejection.since = s.before.streak, s.sent
-		}
-		h.ejection.fail(now, now, s.sent, o.cause, o.reason, unit(s.call.transport.random()))
-	})
+	h.FailLate(now, health.FailedAttempt{Sent: s.sent, Seen: now, Cause: o.cause, Reason: o.reason}, s.before, unit(s.call.transport.random()))
 	s.call.tell(h, d, now, o)
 }

@@ -77,7 +77,7 @@ func (t *tier) chooseLoyal(q *query) *deployment {
 	var busy, weight float64
 	for _, d := range t.members {
 		if q.takes(d) {
-			busy += float64(d.inFlight.Load())
+			busy += float64(d.InFlight.Load())
 			weight += float64(d.backend.weight)
 		}
 	}
@@ -88,7 +88,7 @@ func (t *tier) chooseLoyal(q *query) *deployment {
 			continue
 		}
 		share := (busy + 1) * float64(d.backend.weight) / weight
-		if float64(d.inFlight.Load()) >= math.Ceil(sessionBound*share) {
+		if float64(d.InFlight.Load()) >= math.Ceil(sessionBound*share) {
 			continue
 		}
 		if pull := q.loyal.pull(d.backend); best == nil || pull > most {

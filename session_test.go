@@ -18,6 +18,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // sessionOf is a request of a session to the model m.
@@ -298,7 +300,7 @@ func TestThrottledSessionHomeIsPassedOver(t *testing.T) {
 func TestSessionHomeWithoutHeadroomIsPassedOver(t *testing.T) {
 	tr := three(t, newNet())
 	home := homeOf(tr, "x")
-	deploymentOf(t, tr, home).measure(time.Now(), time.Now(), deploymentOf(t, tr, home).sent.Load(), headerOf(tells(1000, 0)...))
+	deploymentOf(t, tr, home).measure(time.Now(), time.Now(), deploymentOf(t, tr, home).Sent.Load(), headerOf(tells(1000, 0)...))
 	for range 20 {
 		resp, _ := send(t, tr, sessionOf(t, "x"))
 		require.NotEqual(t, home, servedBy(resp))
@@ -337,13 +339,13 @@ func TestSessionBound(t *testing.T) {
 				open = append(open, resp.Body)
 				for _, d := range tier.members {
 					share := float64(n) * float64(d.backend.weight) / float64(sum)
-					require.LessOrEqual(t, float64(d.inFlight.Load()), math.Ceil(sessionBound*share), "%s of %d", d.backend.name, n)
+					require.LessOrEqual(t, float64(d.InFlight.Load()), math.Ceil(sessionBound*share), "%s of %d", d.backend.name, n)
 				}
 			}
 			home := mostPull(tier.members, newLoyalty("x", "m"))
 			share := float64(80*home.backend.weight) / float64(sum)
-			require.Greater(t, float64(home.inFlight.Load()), share, "as much as it may have")
-			require.Less(t, float64(home.inFlight.Load()), 2*share, "the others are elsewhere")
+			require.Greater(t, float64(home.InFlight.Load()), share, "as much as it may have")
+			require.Less(t, float64(home.InFlight.Load()), 2*share, "the others are elsewhere")
 			for _, c := range open {
 				c.Close()
 			}
@@ -357,7 +359,7 @@ func TestSessionBound(t *testing.T) {
 // room or is over its bound.
 func TestSessionMovesForAReasonProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := start.Add(time.Hour)
+		now := health.Start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free()
 		for d := range r.all {
@@ -375,11 +377,11 @@ func TestSessionMovesForAReasonProperties(t *testing.T) {
 			require.Same(t, d, r.chosen(q), "nothing of it is chance")
 			var busy, weights float64
 			for _, m := range want {
-				busy, weights = busy+float64(m.inFlight.Load()), weights+float64(m.backend.weight)
+				busy, weights = busy+float64(m.InFlight.Load()), weights+float64(m.backend.weight)
 			}
 			var free []*deployment
 			for _, m := range want {
-				if float64(m.inFlight.Load()) < math.Ceil(sessionBound*(busy+1)*float64(m.backend.weight)/weights) {
+				if float64(m.InFlight.Load()) < math.Ceil(sessionBound*(busy+1)*float64(m.backend.weight)/weights) {
 					free = append(free, m)
 				}
 			}
@@ -398,7 +400,7 @@ func TestRendezvousProperties(t *testing.T) {
 		for i := range rapid.IntRange(2, 8).Draw(t, "backends") {
 			w := rapid.IntRange(1, 9).Draw(t, "weight")
 			name := fmt.Sprintf("%s-%d", rapid.StringN(0, 5, -1).Draw(t, "name"), i)
-			all = append(all, &deployment{state: new(state), backend: newBackend(Backend{Name: name, Weight: w})})
+			all = append(all, &deployment{record: new(record), backend: newBackend(Backend{Name: name, Weight: w})})
 			sum += w
 		}
 		last := all[len(all)-1]

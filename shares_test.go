@@ -12,6 +12,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/objects"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A size is what is known of how large a deployment is.
@@ -26,8 +28,8 @@ func sized(sizes ...size) *tier { return sizedRoute(sizes...).tiers[0] }
 func sizedRoute(sizes ...size) *route {
 	var all []*deployment
 	for i, s := range sizes {
-		d := &deployment{state: new(state), backend: &backend{link: &link{home: new(objects.Resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: rates{tpm: s.tpm}}
-		d.limit.Store(s.limit)
+		d := &deployment{record: new(record), backend: &backend{link: &link{home: new(objects.Resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: health.Rates{TPM: s.tpm}}
+		d.Limit.Store(s.limit)
 		all = append(all, d)
 	}
 	return newRoute("m", all, nil)
@@ -177,7 +179,7 @@ func TestLoadFollowsTheLimits(t *testing.T) {
 				if limit := test.told[i]; limit > 0 {
 					answer := tells(limit, limit)
 					n.on(host(name), status(200, "{}", answer...))
-					deploymentOf(t, tr, name).measure(time.Now(), time.Now(), deploymentOf(t, tr, name).sent.Load(), headerOf(answer...))
+					deploymentOf(t, tr, name).measure(time.Now(), time.Now(), deploymentOf(t, tr, name).Sent.Load(), headerOf(answer...))
 				}
 			}
 			for range requests {
@@ -191,13 +193,13 @@ func TestLoadFollowsTheLimits(t *testing.T) {
 // One that is four times as large may have four times as many.
 func TestInFlightIsComparedByWeight(t *testing.T) {
 	tr := balance(t, newNet(), azure("large", weight(4)), azure("small"))
-	deploymentOf(t, tr, "large").inFlight.Store(7)
-	deploymentOf(t, tr, "small").inFlight.Store(2)
+	deploymentOf(t, tr, "large").InFlight.Store(7)
+	deploymentOf(t, tr, "small").InFlight.Store(2)
 	for range 100 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "large", servedBy(resp))
 	}
-	deploymentOf(t, tr, "large").inFlight.Store(9)
+	deploymentOf(t, tr, "large").InFlight.Store(9)
 	for range 100 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "small", servedBy(resp))

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // hangs waits for the end of the request, or of the test's patience.
@@ -230,14 +232,14 @@ func TestBurstAfterAnIdleHourIsNoSilence(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for range 20000 {
-		var s silence
+		var s health.Silence
 		var all sync.WaitGroup
 		var early atomic.Bool
-		s.heard.set(now.Add(-time.Hour))
+		s.LastHeard.Set(now.Add(-time.Hour))
 		for range 3 {
 			all.Go(func() {
-				s.await(now)
-				if s.overdue(now) {
+				s.RequestSent(now)
+				if s.SeemsSilent(now) {
 					early.Store(true)
 				}
 			})

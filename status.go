@@ -76,11 +76,11 @@ func (t *Transport) Status() Status {
 			}
 			s := DeploymentStatus{
 				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
-				InFlight: int(d.inFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
+				InFlight: int(d.InFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
 				LastFailure: lastFailure(d.failure.Load()), InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
-			for i, h := range d.operations {
-				if until, reason, _ := h.closed(now); !until.IsZero() && s.Available {
+			for i, h := range d.Operations {
+				if until, reason, _ := h.Closed(now); !until.IsZero() && s.Available {
 					s.Operations = append(s.Operations, OperationStatus{wire.OperationName(i), until, reason})
 				}
 			}
@@ -94,7 +94,7 @@ func (t *Transport) Status() Status {
 		tier := TierStatus{Priority: t.priority}
 		for _, d := range t.members {
 			b := d.backend
-			until, reason, _ := b.closed(now)
+			until, reason, _ := b.Closed(now)
 			if b.drained.Load() {
 				until, reason = time.Time{}, drainedReason
 			}

@@ -19,6 +19,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/objects"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to
@@ -210,7 +212,7 @@ func TestStoredHomeIsBusier(t *testing.T) {
 		_, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
 		for d := range tr.table().find("m").all {
 			if d.backend.name == "b" {
-				d.inFlight.Add(1000)
+				d.InFlight.Add(1000)
 			}
 		}
 		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
@@ -245,7 +247,7 @@ func TestStoredHomeFails(t *testing.T) {
 		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
 		for d := range tr.table().find("m").all {
 			now := time.Now()
-			d.change(func() { d.ejection.fail(now, now, now, misconfigured, "401", 0.5) }) // all are out
+			d.Change(func() { d.Ejection.Fail(now, now, now, health.Misconfigured, "401", 0.5) }) // all are out
 		}
 		for range 5 {
 			before := n.sends(host("b"))
@@ -306,9 +308,9 @@ func TestStoredAskedAround(t *testing.T) {
 				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
 				for _, r := range tr.table().all() {
 					for d := range r.all {
-						require.Zero(t, d.tier.budget.spent.Load(), "asking around costs nothing")
+						require.Zero(t, d.tier.budget.Spent.Load(), "asking around costs nothing")
 						require.True(t, d.accepts(time.Now()), "and harms nobody")
-						require.Zero(t, d.inFlight.Load())
+						require.Zero(t, d.InFlight.Load())
 					}
 				}
 				resp, _ = send(t, tr, with(t, use))

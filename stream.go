@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // An answerBody is the body of an answer on its way to the caller, which is
@@ -211,7 +213,7 @@ func (b *answerBody) learnUsage(value []byte) {
 	b.used = u
 	b.send.cost.Store(u.Input + u.Output)
 	if b.send.took > 0 {
-		d.whole.observe(time.Now(), float64(b.send.took)/float64(firstToken+u.Output))
+		d.Whole.Observe(time.Now(), float64(b.send.took)/float64(health.FirstTokenCost+u.Output))
 		b.send.took = 0
 	}
 	b.send.input.Store(u.Input)

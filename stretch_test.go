@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A saying is what a throttle is told at a moment, and what it is then.
@@ -25,15 +27,15 @@ type saying struct {
 }
 
 // The trips here are so long that the first gap is half of the longest.
-const firstGap = paceLongestTrip / 2
+const firstGap = health.PaceLongestTrip / 2
 
 // spaced is the gap after so many refusals in a row.
 func spaced(refusals int) time.Duration {
-	p := new(pacing)
+	p := new(health.RampUp)
 	for range refusals {
-		p.refused(noon, time.Minute, 0)
+		p.Refused(noon, time.Minute, 0)
 	}
-	return p.gap
+	return p.Gap
 }
 
 func TestRefusalSteps(t *testing.T) {
@@ -82,19 +84,19 @@ func TestRefusalSteps(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var h throttle
+			var h health.Throttle
 			for i, s := range steps {
 				if s.hint > 0 {
-					h.refuse(after(s.at), refusal{sent: after(s.sent), trip: time.Minute, hint: s.hint, chance: s.chance, reason: "429"}, s.u)
+					h.Refuse(after(s.at), health.Refusal{Sent: after(s.sent), RoundTrip: time.Minute, Wait: s.hint, ByChance: s.chance, Reason: "429"}, s.u)
 				} else {
-					h.lift(after(s.sent))
+					h.Clear(after(s.sent))
 				}
 				var until time.Duration
-				if !h.until.IsZero() {
-					until = h.until.Sub(noon)
+				if !h.Until.IsZero() {
+					until = h.Until.Sub(noon)
 				}
 				require.InDelta(t, s.until, until, 1, "step %d", i)
-				require.Equal(t, spaced(s.taught), h.pace.gap, "step %d", i)
+				require.Equal(t, spaced(s.taught), h.RampUp.Gap, "step %d", i)
 			}
 		})
 	}
@@ -103,32 +105,32 @@ func TestRefusalSteps(t *testing.T) {
 // A success that was sent although only what was learnt spoke against it takes
 // half of that back.
 func TestThrottleRelents(t *testing.T) {
-	var h throttle
-	h.refuse(after(1), refusal{sent: after(0.5), trip: time.Minute, hint: time.Second, reason: "429"}, 0)
-	h.relent()
-	require.Equal(t, firstGap/2, h.pace.gap)
+	var h health.Throttle
+	h.Refuse(after(1), health.Refusal{Sent: after(0.5), RoundTrip: time.Minute, Wait: time.Second, Reason: "429"}, 0)
+	h.Relax()
+	require.Equal(t, firstGap/2, h.RampUp.Gap)
 }
 
 func TestRefusalProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var h throttle
+		var h health.Throttle
 		now := noon
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(drawSpan(t, "later", 3*time.Second))
 			sent := now.Add(-drawSpan(t, "took", 5*time.Second))
-			was, gap := h, h.pace.current()
+			was, gap := h, h.RampUp.Current()
 			if rapid.IntRange(0, 2).Draw(t, "success") == 0 {
-				h.lift(sent)
-				h.take(now)
+				h.Clear(sent)
+				h.Admit(now)
 				continue
 			}
 			hint := drawSpan(t, "hint", 20*time.Second)
 			u := rapid.Float64Range(0, 1).Draw(t, "u")
-			h.refuse(now, refusal{sent: sent, trip: now.Sub(sent), hint: hint, reason: "429"}, u)
-			require.False(t, h.until.Before(was.until), "never shortened")
-			require.False(t, h.until.Before(now.Add(hint)), "at least as long as asked")
-			require.False(t, h.until.After(later(was.until, now.Add(hint+gap))), "and no more than a gap longer")
-			require.Equal(t, later(was.word, now.Add(hint)), h.word)
+			h.Refuse(now, health.Refusal{Sent: sent, RoundTrip: now.Sub(sent), Wait: hint, Reason: "429"}, u)
+			require.False(t, h.Until.Before(was.Until), "never shortened")
+			require.False(t, h.Until.Before(now.Add(hint)), "at least as long as asked")
+			require.False(t, h.Until.After(health.Later(was.Until, now.Add(hint+gap))), "and no more than a gap longer")
+			require.Equal(t, health.Later(was.ServiceUntil, now.Add(hint)), h.ServiceUntil)
 		}
 	})
 }
@@ -154,13 +156,13 @@ func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the service's own word stands")
 			time.Sleep(time.Millisecond)
 		}
-		for tierOf(tr, 0).spend(lastResortCost) {
+		for tierOf(tr, 0).Spend(health.LastResortCost) {
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the tier can afford no more")
 		n.on(host("a"), status(200, "{}"))
-		tierOf(tr, 0).earn(lastResortCost)
+		tierOf(tr, 0).Earn(health.LastResortCost)
 		for range 5 {
 			resp, _ = ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode, "what is served costs nothing")
@@ -183,8 +185,8 @@ func TestACrowdIsRefusedOnce(t *testing.T) {
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		inTurn(t, tr, 100, 0)
 		d := deploymentOf(t, tr, "a")
-		require.Equal(t, 25*time.Millisecond, d.throttle.pace.gap, "half of the round trip")
-		require.Equal(t, time.Now().Add(20*time.Millisecond), d.throttle.until)
+		require.Equal(t, 25*time.Millisecond, d.Throttle.RampUp.Gap, "half of the round trip")
+		require.Equal(t, time.Now().Add(20*time.Millisecond), d.Throttle.Until)
 	})
 }
 

@@ -24,8 +24,8 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 		require.NoError(t, err)
 		d.measure(time.Now(), time.Now(), 0, resp.Header)
 	}
-	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").limit.Load())
-	require.Zero(t, deploymentOf(t, tr, "unknown").limit.Load())
+	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").Limit.Load())
+	require.Zero(t, deploymentOf(t, tr, "unknown").Limit.Load())
 
 	tooLarge := status(429, `{"error":{"message":"Request too large for gpt-4o: Limit 30000, Requested 40000.","code":"rate_limit_exceeded"}}`)
 	n.on(host("a"), tooLarge)
@@ -52,6 +52,6 @@ func TestMeasureIgnoresPlaceholders(t *testing.T) {
 		resp, err := status(200, "", "X-Ratelimit-Limit-Tokens: "+value)(newChat(t, chatPath))
 		require.NoError(t, err)
 		d.measure(time.Now(), time.Now(), 0, resp.Header)
-		require.Zero(t, d.limit.Load(), value)
+		require.Zero(t, d.Limit.Load(), value)
 	}
 }

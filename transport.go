@@ -13,6 +13,8 @@ import (
 	"github.com/spillover-go/spillover/internal/objects"
 
 	"github.com/spillover-go/spillover/internal/replay"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A Transport sends each request to the best of several deployments. It is an
@@ -26,7 +28,7 @@ type Transport struct {
 	setup    atomic.Pointer[setup]
 	stored   objects.Store
 	models   models
-	callers  callers
+	callers  health.Callers
 	warnings warnings
 	opened   notifier // tells those who wait that something was opened
 	random   func() uint64

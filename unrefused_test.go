@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // connecting is a base whose connections to one host take their time.
@@ -90,10 +92,10 @@ func TestSpentBudgetHidesNoHealthyDeployment(t *testing.T) {
 					tr := configured(t, Config{Base: n, Selector: selector, Backends: append(backends, azure("c"))})
 					for i := range troubled {
 						d := deploymentOf(t, tr, fmt.Sprint("b", i))
-						d.change(func() { d.throttle.pace.gap = time.Second })
+						d.Change(func() { d.Throttle.RampUp.Gap = time.Second })
 					}
 					budget := deploymentOf(t, tr, "a").tier.budget
-					for budget.spend(attemptCost) {
+					for budget.Spend(health.AttemptCost) {
 					}
 					resp, text := ask(t, tr)
 					require.Equal(t, 200, resp.StatusCode, text)
@@ -140,7 +142,7 @@ func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
 		tr := configured(t, Config{MaxWait: 20 * time.Second, Base: n, Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
 		coolFor(deploymentOf(t, tr, "ptu"), time.Minute)
 		d := deploymentOf(t, tr, "a")
-		d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), unreachable, "no connection", 0.5) })
+		d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Unreachable, "no connection", 0.5) })
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -177,8 +179,8 @@ func TestWaitForABudgetEnds(t *testing.T) {
 		tr := configured(t, Config{MaxWait: 5 * time.Second, Base: n, Backends: []Backend{azure("bad", weight(1000)), azure("open"), azure("throttled")}})
 		coolFor(deploymentOf(t, tr, "throttled"), time.Minute)
 		d := deploymentOf(t, tr, "open")
-		d.change(func() { d.throttle.pace.gap = time.Second })
-		for d.tier.budget.spend(attemptCost) {
+		d.Change(func() { d.Throttle.RampUp.Gap = time.Second })
+		for d.tier.budget.Spend(health.AttemptCost) {
 		}
 		for n.sends(host("bad")) == 0 {
 			began := time.Now()

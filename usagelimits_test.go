@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // limits gives a backend's model m limits of its own.
@@ -32,10 +34,8 @@ var (
 
 // counted is the requests and tokens that a deployment of m has counted.
 func counted(t testing.TB, tr *Transport, backend string) [2]int64 {
-	l := &deploymentOf(t, tr, backend).ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return [2]int64{l.requests, l.tokens}
+	requests, tokens := deploymentOf(t, tr, backend).Ledger.Counted()
+	return [2]int64{requests, tokens}
 }
 
 func TestReservationIsSettledByUsage(t *testing.T) {
@@ -158,7 +158,7 @@ func TestRequestToTheLastResortIsCounted(t *testing.T) {
 		n.on(host("a"), usage20)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		d := deploymentOf(t, tr, "a")
-		d.change(func() { d.ejection.fail(time.Now(), time.Now(), time.Now(), noAnswer, "no answer", 0.5) })
+		d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.NoAnswer, "no answer", 0.5) })
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
@@ -168,21 +168,21 @@ func TestRequestToTheLastResortIsCounted(t *testing.T) {
 // What is left of configured limits, when the service reports nothing.
 func TestHeadroomComesFromLimitsWithoutReports(t *testing.T) {
 	for name, test := range map[string]struct {
-		rates
+		health.Rates
 		tokens []int64
 		after  time.Duration
 		want   float64
 	}{
-		"nothing sent":      {rates{60, 10000}, nil, 0, 1},
-		"half of tokens":    {rates{60, 10000}, []int64{5000}, 0, 0.5},
-		"half of requests":  {rates{60, 10000}, make([]int64, 30), 0, 0.5},
-		"the lesser counts": {rates{60, 10000}, append(make([]int64, 29), 6000), 0, 0.4},
-		"requests alone":    {rates{10, 0}, []int64{1e6}, 0, 0.9},
-		"more than all":     {rates{0, 1000}, []int64{3000}, 0, -2},
-		"another minute":    {rates{60, 10000}, []int64{5000}, ledgerWindow, 1},
+		"nothing sent":      {health.Rates{RPM: 60, TPM: 10000}, nil, 0, 1},
+		"half of tokens":    {health.Rates{RPM: 60, TPM: 10000}, []int64{5000}, 0, 0.5},
+		"half of requests":  {health.Rates{RPM: 60, TPM: 10000}, make([]int64, 30), 0, 0.5},
+		"the lesser counts": {health.Rates{RPM: 60, TPM: 10000}, append(make([]int64, 29), 6000), 0, 0.4},
+		"requests alone":    {health.Rates{RPM: 10, TPM: 0}, []int64{1e6}, 0, 0.9},
+		"more than all":     {health.Rates{RPM: 0, TPM: 1000}, []int64{3000}, 0, -2},
+		"another minute":    {health.Rates{RPM: 60, TPM: 10000}, []int64{5000}, health.LedgerWindow, 1},
 	} {
-		l := filled(test.rpm, test.tpm, test.tokens...)
-		require.InDelta(t, test.want, l.room(noon.Add(test.after), test.rates), 1e-9, name)
+		l := filled(test.RPM, test.TPM, test.tokens...)
+		require.InDelta(t, test.want, l.Headroom(noon.Add(test.after), test.Rates), 1e-9, name)
 	}
 	tr := seeded(balance(t, newNet(), azure("a", limits(0, 100_000)), azure("b", limits(0, 50_000))))
 	for range 60 {
@@ -190,13 +190,13 @@ func TestHeadroomComesFromLimitsWithoutReports(t *testing.T) {
 	}
 	left := func(name string) float64 {
 		d := deploymentOf(t, tr, name)
-		return d.ledger.room(time.Now(), d.rates)
+		return d.Ledger.Headroom(time.Now(), d.rates)
 	}
 	require.InDelta(t, left("a"), left("b"), 0.2, "compared by what is left, not by what was sent")
 	d := deploymentOf(t, tr, "a")
-	d.measure(time.Now(), time.Now(), d.sent.Load(), headerOf(tells(10000, 9000)...))
-	share, trust := d.room(time.Now())
-	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(share*10) / 10, math.Round(trust)}, "the service's own word comes first")
+	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(10000, 9000)...))
+	h := d.headroom(time.Now())
+	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(h.Share*10) / 10, math.Round(h.Trust)}, "the service's own word comes first")
 }
 
 // How many of 20 requests go to a until b takes over.
@@ -269,7 +269,7 @@ func TestConcurrentRequestsAreAllCounted(t *testing.T) {
 func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(ledgerWindow+time.Second, usage20), usage20)
+		n.on(host("a"), slow(health.LedgerWindow+time.Second, usage20), usage20)
 		tr := balance(t, n, azure("a", limits(1, 100000)), azure("b", priority(2)))
 		var late sync.WaitGroup
 		late.Go(func() {
@@ -279,7 +279,7 @@ func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 		synctest.Wait()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-		time.Sleep(ledgerWindow - 1)
+		time.Sleep(health.LedgerWindow - 1)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		time.Sleep(1)
@@ -339,7 +339,7 @@ func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 			}
 			all.Wait()
 			require.Equal(t, 25*window, n.sends(host("a")))
-			time.Sleep(ledgerWindow)
+			time.Sleep(health.LedgerWindow)
 		}
 	})
 }

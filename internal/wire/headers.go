@@ -39,7 +39,34 @@ func Header(h http.Header, name string) string {
 	return ""
 }
 
-func TokenCount(h http.Header, name string) (n int64, ok bool) {
+// Limits are what an answer reports of its deployment's limits.
+type Limits struct {
+	Tokens         int64 // the limit in tokens a minute; 0 when it reports none
+	Remaining      int64
+	HasRemaining   bool
+	Utilization    int64 // of a provisioned deployment, in thousandths; it may exceed 1000
+	HasUtilization bool
+}
+
+// ReadLimits reads the headers of an answer. Placeholders (-1, or 0 of 0) are no
+// limits.
+func ReadLimits(h http.Header) (l Limits) {
+	if limit, ok := tokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
+		l.Tokens = min(limit, MaxTokenCount)
+		if remaining, ok := tokenCount(h, "X-Ratelimit-Remaining-Tokens"); ok {
+			l.Remaining, l.HasRemaining = min(max(remaining, -MaxTokenCount), MaxTokenCount), true
+		}
+	}
+	// A percentage, which may exceed 100 (Azure's page on provisioned throughput).
+	if text, ok := strings.CutSuffix(Header(h, "Azure-Openai-Deployment-Utilization"), "%"); ok {
+		if percent, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil && percent >= 0 {
+			l.Utilization, l.HasUtilization = int64(min(percent, 1e6)*10), true
+		}
+	}
+	return l
+}
+
+func tokenCount(h http.Header, name string) (n int64, ok bool) {
 	text := Header(h, name)
 	if text == "" {
 		return 0, false // without the error that parsing it would make

@@ -1,4 +1,4 @@
-package spillover
+package health
 
 import (
 	"sync"
@@ -8,28 +8,28 @@ import (
 // A ledger counts what is sent against limits that are configured, for a
 // service that reports nothing of them: requests and tokens in windows of a
 // minute, each opened by the first request after the last.
-type ledger struct {
+type LocalLimits struct {
 	mu       sync.Mutex
 	opened   time.Time
-	requests int64
-	tokens   int64
+	Requests int64
+	Tokens   int64
 }
 
 // Rates are limits in requests and tokens a minute; 0 is none.
-type rates struct{ rpm, tpm int64 }
+type Rates struct{ RPM, TPM int64 }
 
 // An entry is what one request has reserved.
-type entry struct {
+type Reservation struct {
 	opened time.Time // the window; zero when nothing is counted
-	tokens int64
+	Tokens int64
 }
 
-const ledgerWindow = time.Minute
+const LedgerWindow = time.Minute
 
 // lacks tells whether a request of so many tokens would be over a limit. One
 // that is more than a whole limit is not, while nothing else is counted.
-func (l *ledger) lacks(now time.Time, most rates, tokens int64) bool {
-	if most == (rates{}) {
+func (l *LocalLimits) Exhausted(now time.Time, most Rates, tokens int64) bool {
+	if most == (Rates{}) {
 		return false
 	}
 	l.mu.Lock()
@@ -37,21 +37,21 @@ func (l *ledger) lacks(now time.Time, most rates, tokens int64) bool {
 	return l.over(now, most, tokens)
 }
 
-func (l *ledger) over(now time.Time, most rates, tokens int64) bool {
-	if now.Sub(l.opened) >= ledgerWindow {
+func (l *LocalLimits) over(now time.Time, most Rates, tokens int64) bool {
+	if now.Sub(l.opened) >= LedgerWindow {
 		return false
 	}
-	return most.rpm > 0 && l.requests >= most.rpm || most.tpm > 0 && l.tokens > 0 && l.tokens+tokens > most.tpm
+	return most.RPM > 0 && l.Requests >= most.RPM || most.TPM > 0 && l.Tokens > 0 && l.Tokens+tokens > most.TPM
 }
 
 // room is the share of the limits that is left.
-func (l *ledger) room(now time.Time, most rates) float64 {
+func (l *LocalLimits) Headroom(now time.Time, most Rates) float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Sub(l.opened) >= ledgerWindow {
+	if now.Sub(l.opened) >= LedgerWindow {
 		return 1
 	}
-	return 1 - max(share(l.requests, most.rpm), share(l.tokens, most.tpm))
+	return 1 - max(share(l.Requests, most.RPM), share(l.Tokens, most.TPM))
 }
 
 // share is how much of a limit is spent.
@@ -64,26 +64,26 @@ func share(spent, most int64) float64 {
 
 // reserve counts a request that is about to be sent, if there is room for it or
 // it is sent all the same.
-func (l *ledger) reserve(now time.Time, most rates, tokens int64, anyway bool) (e entry, ok bool) {
-	if most == (rates{}) {
-		return entry{}, true
+func (l *LocalLimits) Reserve(now time.Time, most Rates, tokens int64, anyway bool) (e Reservation, ok bool) {
+	if most == (Rates{}) {
+		return Reservation{}, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !anyway && l.over(now, most, tokens) {
-		return entry{}, false
+		return Reservation{}, false
 	}
-	if now.Sub(l.opened) >= ledgerWindow {
-		l.opened, l.requests, l.tokens = now, 0, 0
+	if now.Sub(l.opened) >= LedgerWindow {
+		l.opened, l.Requests, l.Tokens = now, 0, 0
 	}
-	l.requests++
-	l.tokens += tokens
-	return entry{l.opened, tokens}, true
+	l.Requests++
+	l.Tokens += tokens
+	return Reservation{l.opened, tokens}, true
 }
 
 // settle puts what a request cost in the place of what it reserved, as long as
 // its window is open. The request itself stays counted if it was sent.
-func (l *ledger) settle(e entry, tokens int64, sent bool) {
+func (l *LocalLimits) Settle(e Reservation, tokens int64, sent bool) {
 	if e.opened.IsZero() {
 		return
 	}
@@ -92,8 +92,15 @@ func (l *ledger) settle(e entry, tokens int64, sent bool) {
 	if !l.opened.Equal(e.opened) {
 		return
 	}
-	l.tokens += tokens - e.tokens
+	l.Tokens += tokens - e.Tokens
 	if !sent {
-		l.requests--
+		l.Requests--
 	}
+}
+
+// Counted is what the current window has counted.
+func (l *LocalLimits) Counted() (requests, tokens int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Requests, l.Tokens
 }

@@ -1,4 +1,4 @@
-package spillover
+package health
 
 import (
 	"math"
@@ -14,15 +14,15 @@ import (
 // refusal. So it settles where one request of so many is refused, if they are
 // refused because they come too fast; where they are refused by chance, at
 // whatever distance they come, long runs without a refusal bring it down again.
-type pacing struct {
-	gap  time.Duration // between two requests, right after the last refusal; 0 when nothing is paced
+type RampUp struct {
+	Gap  time.Duration // between two requests, right after the last refusal; 0 when nothing is paced
 	n    int           // requests let in since then
 	last time.Time     // when the last one was
-	next time.Time     // before that, no other one
+	Next time.Time     // before that, no other one
 
-	demand time.Duration // from when a request may be sent until there is one, on average
-	trip   time.Duration // a refusal's round trip, on average
-	hint   time.Duration // what a refusal asks for, on average
+	Arrival   time.Duration // from when a request may be sent until there is one, on average
+	RoundTrip time.Duration // a refusal's round trip, on average
+	Wait      time.Duration // what a refusal asks for, on average
 }
 
 const (
@@ -30,70 +30,70 @@ const (
 	// without one undo that: of as many about one may be refused by chance before
 	// the gap grows without end.
 	paceStep  = 0.2
-	paceUsual = 4.8
+	PaceUsual = 4.8
 	// It takes more requests where they are so many that a refusal is known only
 	// some requests later, or that several come while the service wants none, which
 	// is when a hint is longer than the time between them: then refusals are hardly
 	// a matter of chance.
-	paceTrips = 5
-	paceHints = 2
+	PaceTrips = 5
+	PaceHints = 2
 	// The gap begins at this share of the round trip or of the mean time between
 	// two requests that would be sent, and ends at so many times the latter.
-	paceShareOfTrip   = 0.5
-	paceShareOfDemand = 0.3
-	paceMostOfDemand  = 16
+	PaceShareOfTrip   = 0.5
+	PaceShareOfDemand = 0.3
+	PaceMostOfDemand  = 16
 	paceMostAtLeast   = 2 * time.Second
-	paceLongestTrip   = 100 * time.Millisecond
+	PaceLongestTrip   = 100 * time.Millisecond
 	paceLeast         = time.Millisecond // a shorter gap is none
-	paceMost          = 30 * time.Second
+	PaceMost          = 30 * time.Second
 )
 
-func (p *pacing) active() bool { return p.gap > 0 }
+func (p *RampUp) Active() bool { return p.Gap > 0 }
 
 // usual is after how many requests the gap is as long as it was before the last
 // refusal.
-func (p *pacing) usual() float64 {
-	apart := float64(p.gap + p.demand)
-	return paceUsual * max(1, paceTrips*float64(p.trip)/apart, min(1+2*float64(max(0, p.hint-p.trip))/apart, paceHints))
+func (p *RampUp) RecoveryRequests() float64 {
+	apart := float64(p.Gap + p.Arrival)
+	return PaceUsual * max(1, PaceTrips*float64(p.RoundTrip)/apart, min(1+2*float64(max(0, p.Wait-p.RoundTrip))/apart, PaceHints))
 }
 
 // current is the gap as it is now.
-func (p *pacing) current() time.Duration {
-	if !p.active() {
+func (p *RampUp) Current() time.Duration {
+	if !p.Active() {
 		return 0
 	}
-	n := float64(p.n) / p.usual()
-	return time.Duration(float64(p.gap) * math.Exp(-paceStep*n*n*n))
+	n := float64(p.n) / p.RecoveryRequests()
+	return time.Duration(float64(p.Gap) * math.Exp(-paceStep*n*n*n))
 }
 
 // refused lengthens the gap. The next request may come at a time. What a service
 // takes to refuse tells little about the way there, so it counts within bounds.
-func (p *pacing) refused(until time.Time, trip, hint time.Duration) {
-	gap := time.Duration(math.Exp(paceStep) * float64(p.current()))
-	p.trip, p.hint = mean(p.trip, min(trip, paceLongestTrip)), mean(p.hint, hint)
-	least := max(part(paceShareOfTrip, p.trip), part(paceShareOfDemand, p.demand), paceLeast)
-	p.gap = min(max(gap, least), max(paceMostAtLeast, paceMostOfDemand*p.demand), paceMost)
-	p.n, p.next = 0, until
+func (p *RampUp) Refused(until time.Time, trip, hint time.Duration) {
+	gap := time.Duration(math.Exp(paceStep) * float64(p.Current()))
+	p.RoundTrip, p.Wait = mean(p.RoundTrip, min(trip, PaceLongestTrip)), mean(p.Wait, hint)
+	least := max(part(PaceShareOfTrip, p.RoundTrip), part(PaceShareOfDemand, p.Arrival), paceLeast)
+	p.Gap = min(max(gap, least), max(paceMostAtLeast, PaceMostOfDemand*p.Arrival), PaceMost)
+	p.n, p.Next = 0, until
 }
 
 // take asks for the place of the next request.
-func (p *pacing) take(now time.Time) bool {
-	if !p.active() {
+func (p *RampUp) Admit(now time.Time) bool {
+	if !p.Active() {
 		return true
 	}
-	if now.Before(p.next) {
+	if now.Before(p.Next) {
 		return false
 	}
-	idle := now.Sub(later(p.last, p.next))
-	p.demand = mean(p.demand, min(idle, max(time.Second, 4*p.demand))) // an idle hour is no measure
+	idle := now.Sub(Later(p.last, p.Next))
+	p.Arrival = mean(p.Arrival, min(idle, max(time.Second, 4*p.Arrival))) // an idle hour is no measure
 	p.last = now
 	p.n++
-	gap := p.current()
+	gap := p.Current()
 	if gap < paceLeast {
-		p.gap, p.next = 0, time.Time{}
+		p.Gap, p.Next = 0, time.Time{}
 		return true
 	}
-	p.next = later(p.next, now).Add(gap)
+	p.Next = Later(p.Next, now).Add(gap)
 	return true
 }
 
