@@ -235,7 +235,7 @@ func conflicts(backends []Backend) (found []*fieldError) {
 			served = slices.Compact(served)
 		}
 		for _, name := range served {
-			d := deployment{strings.ToLower(b.URL), b.APIKey, fmt.Sprintf("%q", b.Headers), name} // which are printed sorted
+			d := deployment{strings.ToLower(b.URL), b.APIKey, fmt.Sprintf("%q", b.Headers), name} // fmt prints maps sorted
 			other, twice := deployments[d]
 			switch {
 			case twice && other != b.Name && name == "":

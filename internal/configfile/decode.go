@@ -55,7 +55,7 @@ func Decode(name string, text []byte, into any, lookup func(string) (string, boo
 		return nil, []Problem{*problem}
 	}
 	d := decoder{
-		source:    &Source{places: map[string]location{}, unread: map[string]bool{}},
+		source:    &Source{places: map[string]location{}, failed: map[string]bool{}, incomplete: map[string]bool{}},
 		variables: variables{lookup: lookup, remaining: MaxSize},
 		remaining: maxValues,
 		keys:      map[reflect.Type]map[string]reflect.StructField{},
@@ -104,7 +104,7 @@ func (d *decoder) report(at location, format string, args ...any) {
 
 // fail reports a problem because of which the value is not read.
 func (d *decoder) fail(at location, format string, args ...any) {
-	d.source.unread[at.field] = true
+	d.source.fail(at.field)
 	d.report(at, format, args...)
 }
 

@@ -10,9 +10,10 @@ import (
 // of a field came from, so that checks of the struct can report problems as
 // Decode does. A field is named as in Go: MaxWait, or Backends[1].Priority.
 type Source struct {
-	places  map[string]location // of each value that is in the file, by field
-	unread  map[string]bool     // the fields that were not read completely
-	secrets []string            // values of variables, in lower case
+	places     map[string]location // of each value that is in the file, by field
+	failed     map[string]bool     // fields whose own value has a problem
+	incomplete map[string]bool     // these, and the fields that contain them
+	secrets    []string            // values of variables, in lower case
 }
 
 // A Place is where a field is in a file.
@@ -49,20 +50,23 @@ func split(field string) (outer, last string) {
 	return field[:i], strings.TrimPrefix(field[i:], ".")
 }
 
+// fail records that the value of a field could not be read.
+func (s *Source) fail(field string) {
+	s.failed[field] = true
+	for !s.incomplete[field] {
+		s.incomplete[field] = true
+		field, _ = split(field)
+	}
+}
+
 // Complete reports whether all fields were read.
-func (s *Source) Complete() bool { return len(s.unread) == 0 }
+func (s *Source) Complete() bool { return !s.incomplete[""] }
 
 // Read reports whether a field was read completely: neither its value nor
 // something in it has a problem, nor the mapping that it is in.
 func (s *Source) Read(field string) bool {
 	outer, _ := split(field)
-	for unread := range s.unread {
-		rest, inside := strings.CutPrefix(unread, field)
-		if unread == outer || inside && (rest == "" || rest[0] == '.' || rest[0] == '[') {
-			return false
-		}
-	}
-	return true
+	return !s.incomplete[field] && !s.failed[outer]
 }
 
 func (s *Source) addSecret(value string) {
