@@ -137,14 +137,14 @@ func checkLoaded(file string, cfg Config, source *configfile.Source) (found []*L
 		if b.APIKey != "" {
 			continue
 		}
-		if field := (&fieldError{backend: i, field: "APIKey"}).path(); source.Find(field).Given && source.Read(field) {
+		if field := (&fieldError{backend: i, field: "APIKey"}).path(); source.Find(field).Read {
 			report(field, errors.New("is empty: leave it out if callers send their own credentials"))
 		}
 		b.Token = func(context.Context) (string, error) { return "", nil } // the program may set one
 	}
 	complete := source.Complete() && len(found) == 0
 	for _, e := range cfg.check() {
-		if !source.Read(e.path()) || e.related && !complete {
+		if !source.Reliable(e.path()) || e.related && !complete {
 			continue // possibly caused by what could not be read
 		}
 		about := e.path()

@@ -20,14 +20,14 @@ type Source struct {
 type Place struct {
 	Line, Column int
 	Path         string // see Problem
-	Given        bool   // whether the file has a value for the field
+	Read         bool   // whether the file has a value for the field, without a problem
 }
 
 // Find returns the place of a field. Without a value of its own it has the line
 // and column of the mapping that it would be in.
 func (s *Source) Find(field string) Place {
 	at, given := s.nearest(field)
-	return Place{at.node.Line, at.node.Column, at.path, given}
+	return Place{at.node.Line, at.node.Column, at.path, given && !s.incomplete[field]}
 }
 
 func (s *Source) nearest(field string) (at location, given bool) {
@@ -62,9 +62,9 @@ func (s *Source) fail(field string) {
 // Complete reports whether all fields were read.
 func (s *Source) Complete() bool { return !s.incomplete[""] }
 
-// Read reports whether a field was read completely: neither its value nor
-// something in it has a problem, nor the mapping that it is in.
-func (s *Source) Read(field string) bool {
+// Reliable reports whether a field holds what the file says: neither its value nor
+// something in it has a problem, nor the mapping or list that it is in.
+func (s *Source) Reliable(field string) bool {
 	outer, _ := split(field)
 	return !s.incomplete[field] && !s.failed[outer]
 }

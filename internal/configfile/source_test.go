@@ -33,19 +33,21 @@ func TestSourceFindsFields(t *testing.T) {
 	}
 }
 
-func TestSourceKnowsWhatWasNotRead(t *testing.T) {
+func TestSourceKnowsWhatIsReliable(t *testing.T) {
 	require.True(t, source(t, "title: x\nunknown: y\n").Complete())
 
 	s := source(t, "title: 1\nservers:\n- {weight: x, extra: {a: .inf}}\n- {url: a, url: b}\n- 3\n- {}\n")
 	require.False(t, s.Complete())
+	require.False(t, s.Find("Title").Read)
+	require.True(t, s.Find("Servers[1].URL").Read, "though its mapping has a problem")
 	for field, want := range map[string]bool{
 		"Title": false, "Timeout": true, "Tit": true, "Servers": false,
 		"Servers[0]": false, "Servers[0].Weight": false, "Servers[0].Extra": false, "Servers[0].Name": true,
 		"Servers[1].Name": false, "Servers[2].Name": false, "Servers[3].Name": true, "Servers[3]": true,
 	} {
-		require.Equal(t, want, s.Read(field), field)
+		require.Equal(t, want, s.Reliable(field), field)
 	}
-	require.False(t, source(t, "title: a\ntitle: b\n").Read("Timeout"), "a problem of the mapping that it is in")
+	require.False(t, source(t, "title: a\ntitle: b\n").Reliable("Timeout"), "a problem of the mapping that it is in")
 }
 
 // Whatever the verb, what variables gave is not printed.
