@@ -6,7 +6,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Parse, ReadWith and the rest are internals that tests need.
+// What tests need of the internals.
+
 const MaxValues = maxValues
 
 func Parse(name string, text []byte) (*yaml.Node, *Problem) { return parse(name, text) }

@@ -30,7 +30,7 @@ type config struct {
 	Hook       func()
 	Output     io.Writer
 	Parent     *config
-	hidden     int
+	hidden     int // cannot be set from outside
 }
 
 type mode string
