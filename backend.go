@@ -7,106 +7,110 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/configfile"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A Backend is one endpoint: a URL, its credential, its place among the others
-// and the models it serves.
+// A Backend is one endpoint: its URL, its credential, its tier and the models it
+// serves.
 type Backend struct {
-	// Name tells the backend in answers, errors and [Status].
+	// Name identifies the backend in responses, errors and [Status].
 	// Default: the URL's host.
 	Name string
 
-	// URL is https://host[:port][/base/path], or http; a bare host means
-	// https. A path that ends as the dialect's own paths begin (/openai,
-	// /openai/v1, /v1) may be given or left out. A gateway whose paths have no
-	// /openai is written with what they do have: /base/path/deployments for
-	// [Azure], /base/path/v1 for [AzureV1]. User info, query and fragment are
-	// mistakes, and so is the URL of one operation or deployment, as a portal
-	// shows it: the error says what to write.
+	// URL is https://host[:port][/base/path], or http; a host alone means https.
+	// The start of the dialect's own paths (/openai, /openai/v1, /v1) may be
+	// written at the end or left out. If the paths of a gateway have no /openai,
+	// write the part that they do have: /base/path/deployments for [Azure],
+	// /base/path/v1 for [AzureV1]. User info, a query and a fragment are errors. So
+	// is the URL of a single operation or deployment, as portals show it: the error
+	// says what to write instead.
 	URL string
 
-	// Priority is the tier: 1 is used first, 2 when no backend of 1 can take
-	// the request, and so on. 0 means 1.
+	// Priority is the tier: backends with 1 are used first, those with 2 when no
+	// backend with 1 can take the request, and so on. 0 means 1.
 	Priority int
 
 	// Weight is the share of the traffic within the tier. 0 means 1.
 	Weight int
 
-	// Dialect is how the backend spells URLs, models and credentials.
-	// Default: read from the URL, see [Dialect].
+	// Dialect is the API flavour of the backend: its URLs, model names and
+	// credentials. Default: inferred from the URL, see [Dialect].
 	Dialect Dialect
 
-	// APIVersion replaces the api-version of requests, for [Azure] and
-	// [AzureV1]. Default: the request's own. A request to Azure that has none, as
-	// callers of other dialects send it, gets 2024-10-21, the latest stable one,
-	// or 2025-04-01-preview for what that lacks: responses, realtime, images,
-	// speech, assistants, threads, vector stores and all that is not known.
-	// AzureV1 needs none.
+	// APIVersion replaces the api-version of requests, for [Azure] and [AzureV1].
+	// Default: the api-version of the request. A request to Azure without one, as
+	// sent by callers of other dialects, gets 2024-10-21, the latest stable
+	// version, or 2025-04-01-preview for what that version lacks: responses,
+	// realtime, images, speech, assistants, threads, vector stores and all unknown
+	// operations. AzureV1 needs none.
 	APIVersion string
 
-	// APIKey is the backend's key. Without it, without Token and without a key
-	// in Headers the backend is sent the caller's own credential, if that has the
-	// dialect's form. Where other backends have a credential, [Config.Logger] gets
-	// a warning of that.
+	// APIKey is the key of the backend. A backend without APIKey, without Token and
+	// without a key in Headers is sent the caller's own credential, if it has the
+	// form of the dialect. If other backends have a credential, a warning about
+	// that is logged to [Config.Logger].
 	APIKey string
 
-	// Token gives a bearer token, such as one of Entra ID. It excludes APIKey.
+	// Token returns a bearer token, for example of Entra ID. It cannot be combined
+	// with APIKey.
 	Token TokenFunc
 
-	// Headers are set on each request to this backend, in the place of the
-	// caller's of the same name: such as an Ocp-Apim-Subscription-Key of API
-	// Management, or an OpenAI-Organization. Their values are never printed. One
+	// Headers are set on each request to this backend and replace the caller's
+	// headers of the same name: for example Ocp-Apim-Subscription-Key of API
+	// Management, or OpenAI-Organization. Their values are never printed. A header
 	// with a key (Ocp-Apim-Subscription-Key, X-Api-Key, X-Functions-Key or
-	// X-Goog-Api-Key) is a credential of the backend's own, as APIKey and Token
-	// are. Authorization and api-key are left to those; headers of the connection
-	// (Host, Content-…, Transfer-Encoding and the like) cannot be set.
+	// X-Goog-Api-Key) is a credential of the backend, as APIKey and Token are.
+	// Authorization and api-key cannot be set here, as APIKey and Token set them,
+	// nor can headers of the connection (Host, Content-…, Transfer-Encoding and the
+	// like).
 	Headers map[string]string
 
-	// Models are what the backend serves. Empty: every model, each under its
-	// own name.
+	// Models are the models that the backend serves. Empty means every model, each
+	// under its own name.
 	Models []Model
 
-	// Defaults are fields of the body that this backend sets where the caller
-	// left them out, such as a max_completion_tokens or a temperature, in JSON
-	// requests that generate text: chat completions, completions and responses.
-	// Of the maximum of output tokens each has its own name (max_tokens or
-	// max_completion_tokens, and max_output_tokens): it is set only where it
-	// belongs, and not beside one of the caller's. Values are what
-	// [encoding/json] can marshal; model and stream cannot be set. Bodies beyond
-	// 32 MiB are left as they are. [Load] gives numbers as [json.Number], so that
-	// they are sent as they stand in the file.
+	// Defaults are fields that this backend adds to the JSON body of a request that
+	// generates text (chat completions, completions and responses) where the caller
+	// left them out, for example max_completion_tokens or temperature. The name of
+	// the maximum of output tokens depends on the operation (max_tokens,
+	// max_completion_tokens or max_output_tokens): it is added only where it is
+	// valid, and only if the caller set no maximum. The values can be
+	// anything that [encoding/json] can marshal; model and stream cannot be set.
+	// Bodies larger than 32 MiB are not changed. [Load] returns numbers as
+	// [json.Number], so they are sent exactly as written in the file.
 	Defaults map[string]any
 
-	// HeaderTimeout is how long an attempt may take until its answer begins:
-	// with the first byte of its body or, for a stream, with its first content,
-	// which keep-alive events are not. Then the request fails over. It counts
-	// from the send, the time to connect and to send the body included. JSON
-	// answers usually come as a whole at their end: allow for the longest. For
-	// operations that store something it ends with the header. 0 means no limit.
+	// HeaderTimeout is the time limit for the first token: how long an attempt may
+	// take until its response begins, with the first byte of the body or, for a
+	// stream, with the first content. Keep-alive events are not content. After that
+	// the request fails over. The time counts from when the attempt is sent and
+	// includes connecting and sending the body. JSON responses usually arrive as a
+	// whole when they are complete: allow for the longest. For operations that
+	// store something, the limit ends with the response header. 0 means no limit.
 	HeaderTimeout time.Duration
 
-	// IdleTimeout is the longest silence inside an answer after it has begun.
-	// In a stream only content ends a silence: events and comments that keep
-	// the connection alive do not. Then the caller's read fails with an error
-	// whose Timeout method reports true; with [Config.HoldStreams] the request
+	// IdleTimeout is the longest pause inside a response after it has begun. In a
+	// stream only content ends a pause: events and comments that keep the
+	// connection alive do not. After that the caller's read fails with an error
+	// whose Timeout method returns true; with [Config.HoldStreams] the request
 	// fails over. 0 means no limit.
 	IdleTimeout time.Duration
 }
 
-// String is the backend without its credential, so that a configuration can be
-// printed.
+// String returns the name and the URL of the backend, without its credential.
 func (b Backend) String() string { return fmt.Sprintf("%s(%s)", b.Name, withoutUser(b.URL)) }
 
-// GoString is String.
+// GoString returns String, so that %#v does not print the credential either.
 func (b Backend) GoString() string { return b.String() }
 
-// withoutUser is a URL as far as it is sure to hold no password and no key.
+// withoutUser returns the parts of a URL that cannot hold a password or a key.
 func withoutUser(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -115,64 +119,49 @@ func withoutUser(s string) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
-// A Model is what callers ask for and what a backend calls it.
+// A Model maps the name that callers use to a deployment of the backend.
 type Model struct {
-	// Name is what callers ask for: the model of a JSON body, or the
+	// Name is the name that callers use: the model of a JSON body, or the
 	// deployment of a classic Azure path.
 	Name string
 
-	// Deployment is what the backend calls it. Default: Name.
+	// Deployment is the name that the backend uses. Default: Name.
 	Deployment string
 
-	// RPM and TPM are limits in requests and tokens a minute, for a service
-	// that does not report them. A deployment that has spent one is passed over
-	// while another can take the request. 0 means unknown.
+	// RPM and TPM are limits in requests and tokens per minute, for a service that
+	// does not report them. A deployment that has reached one is skipped while
+	// another can take the request. 0 means unknown.
 	RPM, TPM int
 }
 
-// A TokenFunc gives the bearer token for one attempt. It is called for each
-// attempt with the request's context, by many goroutines at once: it should
-// keep its token until that is about to expire. Its error moves the request on
-// to another backend.
+// A TokenFunc returns the bearer token for one attempt. It is called for each
+// attempt with the request's context, by many goroutines at once, so it should
+// cache its token until shortly before that expires. If it returns an error, the
+// request fails over to another backend.
 type TokenFunc func(context.Context) (string, error)
 
-// A Dialect is how a backend spells URLs, model names and credentials.
+// A Dialect is the API flavour of a backend: its URLs, model names and
+// credentials.
 //
-// Unless it is given it is read from the backend's URL: a path that ends in
+// If it is not set it is inferred from the backend's URL. A path that ends in
 // /openai/v1 is [AzureV1], one that ends in /v1 is [OpenAI], and one that ends in
-// /deployments is [Azure]; else a host under services.ai.azure.com is AzureV1,
-// another of Azure's (openai.azure.com, cognitiveservices.azure.com,
-// api.cognitive.microsoft.com, azure-api.net and their sovereign clouds) is
-// Azure, and every other host is OpenAI.
+// /deployments is [Azure]. Otherwise the host decides: one under
+// services.ai.azure.com is AzureV1; another host of Azure (openai.azure.com,
+// cognitiveservices.azure.com, api.cognitive.microsoft.com, azure-api.net and
+// their sovereign clouds) is Azure; every other host is OpenAI.
 type Dialect = wire.Dialect
 
 const (
-	// Azure is /openai/deployments/{deployment}/…?api-version=…, with the
-	// credential in api-key, or in Authorization where it is a token.
+	// Azure has the paths /openai/deployments/{deployment}/…?api-version=…, with
+	// the key in api-key or the bearer token in Authorization.
 	Azure = wire.Azure
-	// AzureV1 is /openai/v1/… with the deployment as the model of the body,
-	// and credentials as for Azure.
+	// AzureV1 has the paths /openai/v1/…, with the deployment as the model of the
+	// body, and credentials as for Azure.
 	AzureV1 = wire.AzureV1
-	// OpenAI is /v1/… with the model in the body and the credential in
+	// OpenAI has the paths /v1/…, with the model in the body and the credential in
 	// Authorization.
 	OpenAI = wire.OpenAI
 )
-
-// ofAzure tells of a host that is one of Azure's resources.
-func ofAzure(host string) bool {
-	return underAzure(host, ".openai.azure", ".cognitiveservices.azure", ".services.ai.azure")
-}
-
-// ofFoundry tells of a host of Microsoft Foundry.
-func ofFoundry(host string) bool { return underAzure(host, ".services.ai.azure") }
-
-// underAzure tells whether a host is under one of the domains, in any cloud:
-// .com, .us, .cn.
-func underAzure(host string, domains ...string) bool {
-	host, _, _ = strings.Cut(strings.ToLower(host), ":")
-	dot := strings.LastIndexByte(host, '.')
-	return dot > 0 && slices.ContainsFunc(domains, func(d string) bool { return strings.HasSuffix(host[:dot], d) })
-}
 
 func credentialForm(d Dialect) string {
 	if d == OpenAI {
@@ -181,70 +170,70 @@ func credentialForm(d Dialect) string {
 	return "azure"
 }
 
-// normalize fills in the defaults and tells every mistake.
-func (b *Backend) normalize(bad func(field, format string, args ...any)) {
-	u := b.normalizeURL(bad)
+// normalize sets the defaults and reports every error.
+func (b *Backend) normalize(report reportFunc) {
+	u := b.normalizeURL(report)
 	if b.Name == "" && u != nil {
 		b.Name = u.Host
 	}
 	if !wire.IsPrintableASCII(b.Name) || len(b.Name) > 128 {
-		bad("Name", "must be at most 128 printable ASCII characters, as it is sent in a header")
+		report("Name", "must be at most 128 printable ASCII characters, because it is sent in a header")
 	}
 	if b.Priority < 0 {
-		bad("Priority", "%d is negative", b.Priority)
+		report("Priority", "%d is negative", b.Priority)
 	}
 	b.Priority = cmp.Or(b.Priority, 1)
 	if b.Weight < 0 || b.Weight > maxWeight {
-		bad("Weight", "%d is not between 0 and "+strconv.Itoa(maxWeight), b.Weight)
+		report("Weight", "%d is not between 0 and "+strconv.Itoa(maxWeight), b.Weight)
 	}
 	b.Weight = cmp.Or(b.Weight, 1)
 	if b.HeaderTimeout < 0 {
-		bad("HeaderTimeout", "%v is negative", b.HeaderTimeout)
+		report("HeaderTimeout", "%v is negative", b.HeaderTimeout)
 	}
 	if b.IdleTimeout < 0 {
-		bad("IdleTimeout", "%v is negative", b.IdleTimeout)
+		report("IdleTimeout", "%v is negative", b.IdleTimeout)
 	}
 	switch b.Dialect {
 	case Azure, AzureV1, OpenAI:
 		if b.APIVersion != "" && b.Dialect == OpenAI {
-			bad("APIVersion", fmt.Sprintf("is for the dialects %q and %q, this is %q", Azure, AzureV1, b.Dialect))
+			report("APIVersion", fmt.Sprintf("is only for the dialects %q and %q; this backend is %q", Azure, AzureV1, b.Dialect))
 		}
 	default:
-		bad("Dialect", fmt.Sprintf("%%q is none of %q, %q, %q", Azure, AzureV1, OpenAI), b.Dialect)
+		report("Dialect", fmt.Sprintf("must be one of %q, %q, %q, not %%q", Azure, AzureV1, OpenAI), b.Dialect)
 	}
 	if url.QueryEscape(b.APIVersion) != b.APIVersion {
-		bad("APIVersion", "%q needs escaping in a URL, so it is none", b.APIVersion)
+		report("APIVersion", "%q is not a valid api-version", b.APIVersion)
 	}
 	if b.APIKey != "" && b.Token != nil {
-		bad("APIKey", "excludes Token")
+		report("APIKey", "cannot be combined with Token")
 	}
-	if variable := asVariable(b.APIKey); variable != "" {
-		bad("APIKey", "is the name of a variable, not a key: in a file write %s; a program reads it with os.Getenv", variable)
+	if variable := variableReference(b.APIKey); variable != "" {
+		report("APIKey", "is the name of a variable, not a key: in a file write %s, in a program use os.Getenv", variable)
 	}
 	// The key itself must not appear in the error.
 	if !wire.IsPrintableASCII(b.APIKey) || strings.Contains(b.APIKey, " ") {
-		bad("APIKey", "has a space, a line break or a character that is not ASCII")
+		report("APIKey", "contains a space, a line break or a character that is not ASCII")
 	}
-	b.normalizeHeaders(bad)
-	b.normalizeModels(bad)
-	b.normalizeDefaults(bad)
+	b.normalizeHeaders(report)
+	b.normalizeModels(report)
+	b.normalizeDefaults(report)
 }
 
-// hasCredential tells whether the backend has one of its own.
+// hasCredential reports whether the backend has a credential of its own.
 func (b *Backend) hasCredential() bool {
 	return b.APIKey != "" || b.Token != nil ||
 		slices.ContainsFunc(gatewayKeys, func(name string) bool { return b.Headers[name] != "" })
 }
 
-// connectionHeaders are for net/http to set, and concern one connection alone.
+// connectionHeaders are set by net/http and belong to a single connection.
 var connectionHeaders = []string{
 	"Host", "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Expect",
 }
 
-// normalizeHeaders leaves Headers with canonical names. No value of theirs may
+// normalizeHeaders makes the names of Headers canonical. Their values must not
 // appear in an error.
-func (b *Backend) normalizeHeaders(bad func(field, format string, args ...any)) {
+func (b *Backend) normalizeHeaders(report reportFunc) {
 	if len(b.Headers) == 0 {
 		b.Headers = nil
 		return
@@ -254,25 +243,25 @@ func (b *Backend) normalizeHeaders(bad func(field, format string, args ...any)) 
 		value, canonical := b.Headers[name], http.CanonicalHeaderKey(name)
 		_, twice := named[canonical]
 		named[canonical] = value
-		switch name := shorten(name); {
+		switch name := configfile.Shorten(name); {
 		case !isToken(canonical):
-			bad("Headers", "%q is not the name of a header", name)
+			report("Headers", "%q is not a valid header name", name)
 		case twice:
-			bad("Headers", "%q is there twice, in upper and lower case", name)
+			report("Headers", "%q is set twice, with different upper and lower case", name)
 		case canonical == keyHeader || canonical == authHeader:
-			bad("Headers", "%q belongs in APIKey or Token", name)
+			report("Headers", "%q belongs in APIKey or Token", name)
 		case isOneOf(canonical, connectionHeaders) || strings.HasPrefix(canonical, "Content-") || strings.HasPrefix(canonical, headerPrefix):
-			bad("Headers", "%q cannot be set", name)
+			report("Headers", "%q cannot be set", name)
 		case value == "":
-			bad("Headers", "%q is empty", name)
+			report("Headers", "%q is empty", name)
 		case !wire.IsPrintableASCII(value) || strings.TrimSpace(value) != value:
-			bad("Headers", "the value of %q has a space at an end, a line break or a character that is not ASCII", name)
+			report("Headers", "the value of %q starts or ends with a space, or contains a line break or a character that is not ASCII", name)
 		}
 	}
 	b.Headers = named
 }
 
-// isToken tells whether a text can be the name of a header (RFC 9110, 5.6.2).
+// isToken reports whether a text can be the name of a header (RFC 9110, 5.6.2).
 func isToken(s string) bool {
 	return s != "" && wire.IsPrintableASCII(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
 }
@@ -280,85 +269,48 @@ func isToken(s string) bool {
 // maxWeight keeps the sum of the weights of many backends within an int32.
 const maxWeight = 1_000_000
 
-// normalizeURL leaves URL as scheme://host and the base path, without the part
-// that the dialect adds itself. It is nil when there is no telling.
-func (b *Backend) normalizeURL(bad func(field, format string, args ...any)) *url.URL {
-	if b.URL == "" {
-		bad("URL", "is missing")
-		b.Dialect = cmp.Or(b.Dialect, OpenAI)
-		return nil
-	}
-	text := b.URL
-	if !strings.Contains(text, "://") {
-		text = "https://" + text
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		// The parser's error quotes the URL, which may hold a password.
-		bad("URL", "is not a URL")
-		b.Dialect = cmp.Or(b.Dialect, OpenAI)
-		return nil
-	}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		bad("URL", "scheme %q is neither https nor http", u.Scheme)
-	}
-	if u.Hostname() == "" {
-		bad("URL", "has no host")
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			bad("URL", "port %q is not between 1 and 65535", port)
-		}
-	}
-	path := wire.CleanPath(u.EscapedPath())
-	if path != "" {
-		path = "/" + path
-	}
-	operation, isOperation := parseOperationURL(u.Hostname(), path, b.Dialect)
-	if u.User != nil {
-		bad("URL", "has user info: the credential belongs into APIKey or Token")
-	}
-	if (u.RawQuery != "" || u.ForceQuery) && !(isOperation && onlyVersion(u)) {
-		bad("URL", "has a query: an api-version belongs into APIVersion, a credential into APIKey")
-	}
-	if u.Fragment != "" {
-		bad("URL", "has a fragment")
-	}
-	if isOperation {
-		badOperationURL(u, operation, bad)
-		path, b.Dialect = operation.path, cmp.Or(b.Dialect, operation.dialect)
-	}
-	if b.Dialect == "" {
-		b.Dialect = inferDialect(u.Hostname(), path)
-	}
-	if b.Dialect == Azure && strings.HasSuffix(path, "/openai/v1") {
-		bad("URL", fmt.Sprintf("ends in /openai/v1, which is dialect %q, this is %q", AzureV1, Azure))
-	}
-	u.Path, u.RawPath = wire.SplitEscapedPath(plainPath(b.Dialect, path))
-	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
-	b.URL = u.String()
-	return u
-}
-
-func (b *Backend) normalizeModels(bad func(field, format string, args ...any)) {
+func (b *Backend) normalizeModels(report reportFunc) {
 	b.Models = slices.Clone(b.Models)
 	seen := map[string]bool{}
 	for i := range b.Models {
 		m := &b.Models[i]
 		if m.Name == "" {
-			bad("Models", fmt.Sprintf("model %d has no Name", i))
+			report("Models", fmt.Sprintf("model %d has no Name", i))
 			continue
 		}
 		if seen[m.Name] {
-			bad("Models", "%q is there twice", m.Name)
+			report("Models", "%q is listed twice", m.Name)
 		}
 		seen[m.Name] = true
 		if m.RPM < 0 || m.TPM < 0 {
-			bad("Models", "model %q: RPM or TPM is negative", m.Name)
+			report("Models", "model %q: RPM or TPM is negative", m.Name)
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {
-			bad("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)
+			report("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)
 		}
 	}
+}
+
+// variableName matches references to variables, which are never keys: as shells,
+// Kubernetes manifests, templates and the files of other gateways write them.
+var variableName = regexp.MustCompile(`^(?:\$([A-Za-z_]\w{2,})|\$?\$\{([A-Za-z_]\w*).*|\$\(([A-Za-z_]\w*)\)|%([A-Za-z_]\w{2,})%|os\.environ/(\w*)|env[.:]([A-Za-z_]\w*)|\{\{.*\}\})$`)
+
+// upperName matches names that cannot be mistaken for a key.
+var upperName = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$`)
+
+// variableReference returns what to write in a file instead of a key that is the
+// name of a variable, or "" if the key is not.
+func variableReference(key string) string {
+	m := variableName.FindStringSubmatch(key)
+	if m == nil {
+		return ""
+	}
+	name := "NAME"
+	for _, found := range m[1:] {
+		if upperName.MatchString(found) && len(found) <= 64 {
+			name = found
+		}
+	}
+	return fmt.Sprintf("${%s}", name)
 }

@@ -19,7 +19,7 @@ func TestKeyThatNamesAVariable(t *testing.T) {
 		"%PTU_KEY%": "${PTU_KEY}", "os.environ/PTU_KEY": "${PTU_KEY}", "os.environ/": "${NAME}", "env.PTU_KEY": "${PTU_KEY}", "env:PTU_KEY": "${PTU_KEY}", "{{.Values.key}}": "${NAME}",
 		"$hunter2": "${NAME}", // it may be a password all the same
 	} {
-		require.Equal(t, []string{`backend "a": APIKey: is the name of a variable, not a key: in a file write ` + write + `; a program reads it with os.Getenv`},
+		require.Equal(t, []string{`backend "a": APIKey: is the name of a variable, not a key: in a file write ` + write + `, in a program use os.Getenv`},
 			mistakes(Config{Backends: []Backend{azure("a", func(b *Backend) { b.APIKey = key })}}), key)
 	}
 	for _, key := range []string{"sk-proj-a_b-c", "k", "$", "$1", "a$PTU_KEY", "PTU_KEY", "os.environ", "%41", "{}", "env"} {
@@ -112,7 +112,7 @@ func TestWatchKeepsCallersCredentials(t *testing.T) {
 func TestLoadNullKey(t *testing.T) {
 	for _, text := range []string{"backends: [{url: h, api_key: }]", "backends: [{url: h, api_key: null}]", `{"backends": [{"url": "h", "api_key": null}]}`, "backends: [{url: h, api_key: ''}]", "backends: [{url: h, api_key: '${EMPTY:-}'}]"} {
 		_, err := Load(written(t, "c.yaml", text))
-		require.ErrorContains(t, err, "api_key: is empty: leave it out where callers bring their own", text)
+		require.ErrorContains(t, err, "api_key: is empty: leave it out if callers send their own credentials", text)
 	}
 	_, err := Load(written(t, "c.yaml", "backends: [{url: h}]"))
 	require.NoError(t, err)

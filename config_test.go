@@ -30,7 +30,7 @@ func mistakes(cfg Config) []string {
 }
 
 func TestConfigWithoutBackendsIsRefused(t *testing.T) {
-	require.Equal(t, []string{"Backends: at least one is needed"}, mistakes(Config{}))
+	require.Equal(t, []string{"Backends: at least one is required"}, mistakes(Config{}))
 }
 
 // Each mistake alone, and what is said of it.
@@ -39,32 +39,32 @@ var wrong = []struct {
 	said   string
 }{
 	{func(b *Backend) { b.URL = "" }, "URL: is missing"},
-	{func(b *Backend) { b.URL = "https://h:x" }, "URL: is not a URL"},
-	{func(b *Backend) { b.URL = "https://h/%zz" }, "URL: is not a URL"},
+	{func(b *Backend) { b.URL = "https://h:x" }, "URL: is not a valid URL"},
+	{func(b *Backend) { b.URL = "https://h/%zz" }, "URL: is not a valid URL"},
 	{func(b *Backend) { b.URL = "ftp://h" }, `URL: scheme "ftp" is neither https nor http`},
 	{func(b *Backend) { b.URL = "https:///path" }, "URL: has no host"},
 	{func(b *Backend) { b.URL = "https://:443" }, "URL: has no host"},
 	{func(b *Backend) { b.URL = "https://h:0" }, `URL: port "0" is not between 1 and 65535`},
 	{func(b *Backend) { b.URL = "https://h:65536" }, `URL: port "65536" is not between 1 and 65535`},
-	{func(b *Backend) { b.URL = "https://me:pw@h" }, "URL: has user info: the credential belongs into APIKey or Token"},
-	{func(b *Backend) { b.URL = "https://h?api-version=1" }, "URL: has a query: an api-version belongs into APIVersion, a credential into APIKey"},
-	{func(b *Backend) { b.URL = "https://h?" }, "URL: has a query: an api-version belongs into APIVersion, a credential into APIKey"},
+	{func(b *Backend) { b.URL = "https://me:pw@h" }, "URL: has user info: the credential belongs in APIKey or Token"},
+	{func(b *Backend) { b.URL = "https://h?api-version=1" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
+	{func(b *Backend) { b.URL = "https://h?" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
 	{func(b *Backend) { b.URL = "https://h#a" }, "URL: has a fragment"},
 	{func(b *Backend) { b.Priority = -1 }, "Priority: -1 is negative"},
 	{func(b *Backend) { b.Weight = -1 }, "Weight: -1 is not between 0 and 1000000"},
 	{func(b *Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
 	{func(b *Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
 	{func(b *Backend) { b.IdleTimeout = -time.Second }, "IdleTimeout: -1s is negative"},
-	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: "Azure" is none of "azure", "azure-v1", "openai"`},
-	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is for the dialects "azure" and "azure-v1", this is "openai"`},
-	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" needs escaping in a URL, so it is none`},
-	{func(b *Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: excludes Token"},
-	{func(b *Backend) { b.APIKey = "a key" }, "APIKey: has a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "key\r\n" }, "APIKey: has a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "ké" }, "APIKey: has a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "$PTU_KEY" }, "APIKey: is the name of a variable, not a key: in a file write ${PTU_KEY}; a program reads it with os.Getenv"},
+	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "Azure"`},
+	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is only for the dialects "azure" and "azure-v1"; this backend is "openai"`},
+	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" is not a valid api-version`},
+	{func(b *Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: cannot be combined with Token"},
+	{func(b *Backend) { b.APIKey = "a key" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.APIKey = "key\r\n" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.APIKey = "ké" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *Backend) { b.APIKey = "$PTU_KEY" }, "APIKey: is the name of a variable, not a key: in a file write ${PTU_KEY}, in a program use os.Getenv"},
 	{func(b *Backend) { b.Models = []Model{{Deployment: "d"}} }, "Models: model 0 has no Name"},
-	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models: "m" is there twice`},
+	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models: "m" is listed twice`},
 	{func(b *Backend) { b.Models = []Model{{Name: ".."}} }, `Models: model "..": Deployment ".." would change the path of a URL`},
 	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models: model "m": Deployment "." would change the path of a URL`},
 }
@@ -74,7 +74,7 @@ func TestEachConfigMistakeIsReported(t *testing.T) {
 		require.Equal(t, []string{`backend "a": ` + c.said}, mistakes(Config{Backends: []Backend{azure("a", c.change)}}))
 	}
 	for _, name := range []string{"a\nb", "ü", strings.Repeat("n", 129)} {
-		require.Equal(t, []string{fmt.Sprintf("backend %q: Name: must be at most 128 printable ASCII characters, as it is sent in a header", name)},
+		require.Equal(t, []string{fmt.Sprintf("backend %q: Name: must be at most 128 printable ASCII characters, because it is sent in a header", name)},
 			mistakes(Config{Backends: []Backend{{Name: name, URL: "h", APIKey: "k"}}}))
 	}
 	require.Equal(t, []string{"backend 1: Priority: -3 is negative"},
@@ -96,7 +96,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 		Name: "all", URL: "ftp://u@h:0?q#f", Priority: -1, Weight: -1, Dialect: "x", APIVersion: "?", APIKey: " ",
 		Token: func(context.Context) (string, error) { return "", nil }, Models: []Model{{}}, HeaderTimeout: -1,
 	}
-	for _, field := range []string{"URL: scheme", "URL: port", "URL: has user info", "URL: has a query", "URL: has a fragment", "Priority", "Weight", "Dialect", "APIVersion", "APIKey: excludes", "APIKey: has a space", "Models", "HeaderTimeout"} {
+	for _, field := range []string{"URL: scheme", "URL: port", "URL: has user info", "URL: has a query", "URL: has a fragment", "Priority", "Weight", "Dialect", "APIVersion", "APIKey: cannot be combined", "APIKey: contains a space", "Models", "HeaderTimeout"} {
 		require.ErrorContains(t, func() error { _, err := New(Config{Backends: []Backend{everything}}); return err }(), `backend "all": `+field)
 	}
 }
@@ -108,9 +108,9 @@ func TestCooldowns(t *testing.T) {
 }
 
 func TestDuplicateBackendNamesAreRefused(t *testing.T) {
-	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 share it`},
+	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 both have this name`},
 		mistakes(Config{Backends: []Backend{azure("a"), azure("b"), azure("a", func(b *Backend) { b.URL = "https://elsewhere" })}}))
-	require.Equal(t, []string{`backend "h": Name: backends 0 and 1 share it`},
+	require.Equal(t, []string{`backend "h": Name: backends 0 and 1 both have this name`},
 		mistakes(Config{Backends: []Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
 }
 
@@ -124,13 +124,13 @@ func TestDuplicateDeploymentsAreRefused(t *testing.T) {
 	}
 	at := func(u string) func(*Backend) { return func(b *Backend) { b.URL = u } }
 	for _, same := range []string{"https://a.openai.azure.com/", "a.openai.azure.com", "https://A.OpenAI.azure.com/openai", "https://a.openai.azure.com//"} {
-		require.Equal(t, []string{`backend "y": URL: backend "x" already has every model of it under the same credential`},
+		require.Equal(t, []string{`backend "y": URL: backend "x" already uses it for all models with the same credential`},
 			mistakes(Config{Backends: []Backend{twin("x"), twin("y", at(same))}}), same)
 	}
 	m := func(name, deployment string) func(*Backend) {
 		return func(b *Backend) { b.Models = append(b.Models, Model{Name: name, Deployment: deployment}) }
 	}
-	require.Equal(t, []string{`backend "y": URL: backend "x" already has deployment "d" of it under the same credential`},
+	require.Equal(t, []string{`backend "y": URL: backend "x" already uses its deployment "d" with the same credential`},
 		mistakes(Config{Backends: []Backend{twin("x", m("m", "d"), m("o", "o")), twin("y", m("d", ""))}}))
 
 	for name, backends := range map[string][]Backend{
@@ -161,7 +161,7 @@ func TestMixedCredentials(t *testing.T) {
 		}
 		return b
 	}
-	const said = ": APIKey: needed, as the pool mixes Azure and OpenAI backends and a caller's credential suits one kind only"
+	const said = ": APIKey: is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only"
 	require.Equal(t, []string{`backend "a"` + said}, mistakes(Config{Backends: []Backend{azure("a", none), openAI("o")}}))
 	require.Equal(t, []string{`backend "o"` + said}, mistakes(Config{Backends: []Backend{azure("a", entra), openAI("o", none)}}))
 	require.ElementsMatch(t, []string{`backend "a"` + said, `backend "o"` + said},

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/configfile"
 	"github.com/spillover-go/spillover/internal/doctest"
-
 	"github.com/stretchr/testify/require"
 )
 
@@ -60,7 +60,7 @@ func configDocs(t testing.TB) map[string]string {
 					return true
 				}
 				for _, field := range s.Fields.List {
-					text := goNames.Replace(plain(field.Doc))
+					text := keyNames.Replace(plain(field.Doc))
 					for _, name := range field.Names {
 						docs[n.Name.Name+"."+name.Name] = text
 					}
@@ -77,13 +77,13 @@ func inFile(doc, name string) string {
 	if strings.HasPrefix(doc, "RPM and TPM ") {
 		return "rpm and tpm " + strings.TrimPrefix(doc, "RPM and TPM ")
 	}
-	return regexp.MustCompile(`^`+name+`\b`).ReplaceAllString(doc, snake(name))
+	return regexp.MustCompile(`^`+name+`\b`).ReplaceAllString(doc, configfile.Key(name))
 }
 
 // defaultValues are what New gives to each field that is not set.
 func defaultValues() map[reflect.Type]reflect.Value {
 	cfg := Config{Backends: []Backend{{URL: "h", Models: []Model{{Name: "m"}}}}}
-	cfg.mend()
+	cfg.check()
 	values := map[reflect.Type]reflect.Value{}
 	for _, v := range []any{cfg, cfg.Backends[0], cfg.Backends[0].Models[0]} {
 		values[reflect.TypeOf(v)] = reflect.ValueOf(v)
@@ -114,7 +114,7 @@ func TestConfigReference(t *testing.T) {
 		for _, f := range reflect.VisibleFields(c.t) {
 			doc := docs[c.t.Name()+"."+f.Name]
 			require.NotEmpty(t, doc, f.Name)
-			if onlyInCode(f.Type) {
+			if configfile.OnlyInCode(f.Type) {
 				fmt.Fprintf(&inCode, "| `%s.%s` | %s |\n", c.t.Name(), f.Name, doc)
 				continue
 			}
@@ -127,7 +127,7 @@ func TestConfigReference(t *testing.T) {
 			if strings.Contains(c.required, " "+f.Name+" ") {
 				other = "required"
 			}
-			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", snake(f.Name), kind, other, inFile(doc, f.Name))
+			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", configfile.Key(f.Name), kind, other, inFile(doc, f.Name))
 		}
 	}
 	fmt.Fprintf(&page, "\n### `dialect`\n\n%s\n\n", docs["Dialect"])
@@ -159,11 +159,11 @@ func TestConfigSchema(t *testing.T) {
 	for _, c := range configTypes {
 		properties := map[string]any{}
 		for _, f := range reflect.VisibleFields(c.t) {
-			if onlyInCode(f.Type) {
+			if configfile.OnlyInCode(f.Type) {
 				continue
 			}
 			p := map[string]any{"description": inFile(docs[c.t.Name()+"."+f.Name], f.Name)}
-			properties[snake(f.Name)] = p
+			properties[configfile.Key(f.Name)] = p
 			if _, value := usual(values[c.t].FieldByIndex(f.Index)); value != nil {
 				p["default"] = value
 			}
@@ -196,13 +196,13 @@ func TestConfigSchema(t *testing.T) {
 					p["type"] = "string"
 				}
 			default:
-				require.Fail(t, "the schema has no word for a "+f.Type.String())
+				require.Fail(t, "the schema cannot describe a "+f.Type.String())
 			}
 		}
 		def := map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
 		var required []string
 		for _, name := range strings.Fields(c.required) {
-			required = append(required, snake(name))
+			required = append(required, configfile.Key(name))
 		}
 		def["required"] = required
 		if c.t == reflect.TypeFor[Config]() {

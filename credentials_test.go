@@ -111,7 +111,7 @@ func TestBackendHeaders(t *testing.T) {
 	balance(t, n, azure("a"), other)
 	other.Headers = nil
 	_, err := New(Config{Base: n, Backends: []Backend{azure("a"), other}})
-	require.ErrorContains(t, err, "already has every model")
+	require.ErrorContains(t, err, "already uses it for all models")
 
 	// A new value may mend what an old one could not.
 	n.on(host("a"), status(401, "{}"), status(200, "{}"))
@@ -160,7 +160,7 @@ func TestBackendHeadersFromAFile(t *testing.T) {
 	require.Equal(t, map[string]string{"Ocp-Apim-Subscription-Key": "secret-of-KEY", "X-A": "text"}, cfg.Backends[0].Headers)
 	for headers, want := range map[string]string{
 		"text": "must be a mapping", "[a]": "must be a mapping", "{X-A: 1}": "must be text", "{X-A: {b: c}}": "must be text", "{X-A: '${NONE}'}": "NONE",
-		"{Host: x}": `"Host" cannot be set`, "{X-A: '${KEY} '}": `the value of "X-A"`, "{X-A: a, X-A: b}": "twice",
+		"{Host: x}": `"Host" cannot be set`, "{X-A: '${KEY} '}": `the value of "X-A"`, "{X-A: a, X-A: b}": `duplicate key "X-A"`,
 	} {
 		_, err := parse(headers)
 		var mistake *LoadError

@@ -12,25 +12,25 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A preset is a member of a JSON body that a backend sets where the caller left
-// it out.
+// A preset is a member of a JSON body that a backend adds if the caller left it
+// out.
 type preset struct {
 	name string
 	text string // the member, as JSON
-	bit  uint64 // which of a setup's it is
+	bit  uint64 // identifies the name among those of all backends
 }
 
-// maxPresets is how many different names all backends together may have: one
-// scan of a body tells for each whether it is there.
+// maxPresets is how many different names all backends together may have: one scan
+// of a body finds for each whether it is there, as a bit of a word.
 const maxPresets = 64
 
-// presetText is a field of Backend.Defaults as JSON.
+// presetText returns a field of Backend.Defaults as JSON.
 func presetText(name string, value any) (string, error) {
 	switch name {
 	case "":
 		return "", errors.New("a field has no name")
 	case "model", "stream":
-		return "", errors.New("is the request's own, and decides what the answer is")
+		return "", errors.New("cannot be a default, because it decides what the response is")
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -41,21 +41,21 @@ func presetText(name string, value any) (string, error) {
 	return wire.QuoteJSON(name) + ":" + strings.TrimSuffix(b.String(), "\n"), nil
 }
 
-// normalizeDefaults tells every mistake of the fields to set.
-func (b *Backend) normalizeDefaults(bad func(field, format string, args ...any)) {
+// normalizeDefaults reports the errors in Defaults.
+func (b *Backend) normalizeDefaults(report reportFunc) {
 	for _, name := range slices.Sorted(maps.Keys(b.Defaults)) {
 		if _, err := presetText(name, b.Defaults[name]); err != nil {
-			bad("Defaults", "%q: %v", name, err)
+			report("Defaults", "%q: %v", name, err)
 		}
 	}
 	_, one := b.Defaults[wire.MaxTokens]
 	_, other := b.Defaults[wire.MaxCompletionTokens]
 	if one && other {
-		bad("Defaults", fmt.Sprintf("%q excludes %q", wire.MaxTokens, wire.MaxCompletionTokens))
+		report("Defaults", fmt.Sprintf("%q cannot be combined with %q", wire.MaxTokens, wire.MaxCompletionTokens))
 	}
 }
 
-// presets are those of a backend whose Defaults were normalized.
+// presets returns the presets for Defaults that have been normalized.
 func presets(defaults map[string]any) (all []preset) {
 	for _, name := range slices.Sorted(maps.Keys(defaults)) {
 		text, err := presetText(name, defaults[name])
@@ -67,7 +67,7 @@ func presets(defaults map[string]any) (all []preset) {
 	return all
 }
 
-// presetNames gives each name among the presets of backends a bit of its own.
+// presetNames assigns a bit to each name among the presets of backends.
 func presetNames(backends []*backend) (names []string) {
 	for _, b := range backends {
 		for i := range b.presets {
@@ -82,13 +82,14 @@ func presetNames(backends []*backend) (names []string) {
 	return names
 }
 
-// generates tells of the operations that generate text: only those are preset.
+// generates reports whether an operation generates text. Only such operations have
+// presets.
 func generates(op string) bool {
 	return op == "chat/completions" || op == "completions" || op == "responses"
 }
 
-// suits tells whether such an operation has a field of that name: not all call
-// the maximum alike.
+// suits reports whether such an operation has a field of that name: the maximum of
+// output tokens has different names.
 func (p preset) suits(op string) bool {
 	switch p.name {
 	case wire.MaxTokens:
@@ -101,8 +102,8 @@ func (p preset) suits(op string) bool {
 	return true
 }
 
-// leftOut is the members that a backend adds to the body, each with a comma
-// behind it.
+// leftOut returns the members that a backend adds to the body, each followed by a
+// comma.
 func (r *request) leftOut(b *backend) string {
 	var text strings.Builder
 	for _, p := range b.presets {

@@ -72,9 +72,9 @@ func ExampleNew_mistakes() {
 	fmt.Println(err)
 	// Output:
 	// spillover: backend "eastus": URL: scheme "ftp" is neither https nor http
-	// spillover: backend "eastus": URL: has a query: an api-version belongs into APIVersion, a credential into APIKey
-	// spillover: backend "eastus": APIVersion: "latest stable" needs escaping in a URL, so it is none
-	// spillover: backend "eastus": Name: backends 0 and 1 share it
+	// spillover: backend "eastus": URL: has a query: an api-version belongs in APIVersion, a credential in APIKey
+	// spillover: backend "eastus": APIVersion: "latest stable" is not a valid api-version
+	// spillover: backend "eastus": Name: backends 0 and 1 both have this name
 }
 
 // The mistake people make: the Timeout of an http.Client covers the reading of

@@ -2,18 +2,23 @@ package spillover
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/configfile"
 	"github.com/spillover-go/spillover/internal/doctest"
-
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
-// environment is what the files of testdata/config find.
+// environment is what ${NAME} finds in the files of testdata/config.
 func environment(name string) (string, bool) {
 	value, set := map[string]string{
 		"KEY": "sk-from-the-environment", "REGION": "swedencentral", "THREE": "3", "NEGATIVE": "-7777", "EMPTY": "", "COOLDOWN": "1m",
@@ -23,7 +28,7 @@ func environment(name string) (string, bool) {
 	return value, set
 }
 
-func readConfig(t testing.TB, file string) (Config, error) {
+func readSample(t testing.TB, file string) (Config, error) {
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	return parseConfig(filepath.Base(file), text, environment)
@@ -70,12 +75,12 @@ var goodFiles = map[string]Config{
 	"json-in.yaml":    {Backends: []Backend{{URL: "h.example", Models: []Model{{Name: "😀"}}}}},
 }
 
-func TestLoadGood(t *testing.T) {
+func TestLoadReadsValidFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/config/good/*")
 	require.NoError(t, err)
 	require.Len(t, files, len(goodFiles))
 	for _, file := range files {
-		cfg, err := readConfig(t, file)
+		cfg, err := readSample(t, file)
 		require.NoError(t, err, file)
 		require.Equal(t, goodFiles[filepath.Base(file)], cfg, file)
 		for i := range cfg.Backends {
@@ -89,9 +94,9 @@ func TestLoadGood(t *testing.T) {
 	}
 }
 
-// Each bad file has all its mistakes beside it. Those in bad the schema refuses,
-// too, as interop/schema_test.go shows.
-func TestLoadBad(t *testing.T) {
+// All errors of each bad file are in the file beside it. The JSON Schema rejects
+// those in bad, too, as interop/schema_test.go shows.
+func TestLoadReportsEveryErrorOfAFile(t *testing.T) {
 	files, err := filepath.Glob("testdata/config/*/*")
 	require.NoError(t, err)
 	for _, file := range files {
@@ -99,7 +104,7 @@ func TestLoadBad(t *testing.T) {
 			continue
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			cfg, err := readConfig(t, file)
+			cfg, err := readSample(t, file)
 			require.Error(t, err)
 			require.Equal(t, Config{}, cfg)
 			if *doctest.Update {
@@ -111,15 +116,15 @@ func TestLoadBad(t *testing.T) {
 			for _, secret := range []string{"literal", "environment", "swedencentral", "7777", "99999", "secrets\""} {
 				require.NotContains(t, strings.ReplaceAll(err.Error(), "literal-is-no-name", ""), secret)
 			}
-			for _, e := range mistakesOf(err) {
+			for _, e := range loadErrorsOf(err) {
 				require.Equal(t, filepath.Base(file), e.File)
 			}
 		})
 	}
 }
 
-// mistakesOf are the mistakes that an error of Load joins.
-func mistakesOf(err error) (all []*LoadError) {
+// loadErrorsOf are the errors that an error of Load joins.
+func loadErrorsOf(err error) (all []*LoadError) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			all = append(all, e.(*LoadError))
@@ -142,4 +147,208 @@ func seedFiles(t testing.TB) map[string]string {
 		}
 	}
 	return seeds
+}
+
+const minimal = "backends: [{url: h.example}]\n"
+
+// written is a file of its own with a text.
+func written(t testing.TB, name, text string) string {
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+func TestLoadReplacesEnvironmentVariables(t *testing.T) {
+	t.Setenv("SPILLOVER_TEST_HOST", "h.example")
+	path := written(t, "c.yaml", "backends: [{url: \"${SPILLOVER_TEST_HOST}\"}]")
+	cfg, err := Load(path)
+	require.NoError(t, err)
+	require.Equal(t, Config{Backends: []Backend{{URL: "h.example"}}}, cfg)
+
+	require.NoError(t, os.WriteFile(path, []byte("backends: [{url: \"${SPILLOVER_TEST_NO_HOST}\"}]"), 0o644))
+	_, err = Load(path)
+	require.EqualError(t, err, path+":1:18: backends[0].url: the variable SPILLOVER_TEST_NO_HOST is not set")
+	var e *LoadError
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, LoadError{File: path, Line: 1, Column: 18, Path: "backends[0].url", Err: e.Err}, *e)
+	require.EqualError(t, e.Unwrap(), "the variable SPILLOVER_TEST_NO_HOST is not set")
+}
+
+// A name that ends in .json is JSON, whatever the text may be.
+func TestLoadReadsJSONByName(t *testing.T) {
+	_, err := Load(written(t, "c.yml", minimal))
+	require.NoError(t, err)
+	_, err = Load(written(t, "c.JSON", minimal))
+	require.ErrorContains(t, err, "c.JSON:1:1: is not valid JSON: invalid character 'b' looking for beginning of value")
+	_, err = Load(written(t, "c", `{"backends": [{"url": "h.example"}]}`))
+	require.NoError(t, err)
+}
+
+func TestLoadReportsFilesThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{
+		dir:                                "is a directory",
+		filepath.Join(dir, "missing.yaml"): "no such file or directory",
+		filepath.Join(written(t, "file", ""), "c.yaml"): "not a directory",
+		"":       "no such file or directory",
+		"a\x00b": "invalid argument",
+	} {
+		cfg, err := Load(path)
+		require.EqualError(t, err, path+": "+want)
+		require.Equal(t, Config{}, cfg)
+		require.Equal(t, want == "no such file or directory", errors.Is(err, fs.ErrNotExist), path)
+	}
+	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(dir, "link")))
+	_, err := Load(filepath.Join(dir, "link"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func TestLoadErrorFormat(t *testing.T) {
+	e := errors.New("what")
+	for _, c := range []struct {
+		err  LoadError
+		want string
+	}{
+		{LoadError{File: "f", Err: e}, "f: what"},
+		{LoadError{File: "f", Line: 2, Err: e}, "f:2: what"},
+		{LoadError{File: "f", Line: 2, Column: 3, Path: "a[0].b", Err: e}, "f:2:3: a[0].b: what"},
+		{LoadError{File: "f", Path: "a", Err: e}, "f: a: what"},
+	} {
+		require.EqualError(t, &c.err, c.want)
+	}
+}
+
+// Only so many errors are reported.
+func TestLoadLimitsTheNumberOfErrors(t *testing.T) {
+	text := "backends: [{url: h.example}]\n"
+	for i := range 150 {
+		text += fmt.Sprintf("unknown-%d: 1\n", i)
+	}
+	_, err := parseConfig("f", []byte(text), environment)
+	all := loadErrorsOf(err)
+	require.Len(t, all, maxLoadErrors+1)
+	require.EqualError(t, all[99], `f:101:1: unknown key "unknown-99"`)
+	require.EqualError(t, all[100], "f: and 50 more errors")
+}
+
+// Each field is one that Load reads, or one that only a program can set.
+func TestLoadKnowsEveryField(t *testing.T) {
+	inCode := []string{"Config.Base", "Config.Selector", "Config.Session", "Config.CountTokens", "Backend.Token",
+		"Config.Logger", "Config.MeterProvider", "Config.TracerProvider"}
+	var cfg Config
+	var fill func(v reflect.Value, name string)
+	fill = func(v reflect.Value, name string) {
+		switch {
+		case configfile.OnlyInCode(v.Type()):
+			require.Contains(t, inCode, name, "a new field is for a program alone? Then say so here")
+		case v.Kind() == reflect.Struct:
+			for _, f := range reflect.VisibleFields(v.Type()) {
+				fill(v.FieldByIndex(f.Index), v.Type().Name()+"."+f.Name)
+			}
+		case v.Kind() == reflect.Slice:
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+			fill(v.Index(0), name)
+		case v.Type() == reflect.TypeFor[map[string]any]():
+			v.Set(reflect.ValueOf(map[string]any{"a": true}))
+		case v.Type() == reflect.TypeFor[map[string]string]():
+			v.Set(reflect.ValueOf(map[string]string{"X-A": "b"}))
+		case v.Type() == reflect.TypeFor[time.Duration]():
+			v.Set(reflect.ValueOf(7 * time.Second))
+		case v.Type() == reflect.TypeFor[Dialect]():
+			v.Set(reflect.ValueOf(Azure))
+		case v.Kind() == reflect.String:
+			v.SetString("a-" + configfile.Key(name[strings.Index(name, ".")+1:]))
+		case v.Kind() == reflect.Int:
+			v.SetInt(7)
+		case v.Kind() == reflect.Bool:
+			v.SetBool(true)
+		default:
+			require.Fail(t, "Load does not read a "+v.Type().String(), name)
+		}
+	}
+	fill(reflect.ValueOf(&cfg).Elem(), "")
+	for _, text := range texts(t, cfg) {
+		read, err := parseConfig("f", text, environment)
+		require.NoError(t, err, "%s", text)
+		require.Equal(t, cfg, read)
+	}
+}
+
+// texts are a configuration in JSON and in YAML, with all that is not zero.
+func texts(t require.TestingT, cfg Config) [][]byte {
+	tree := treeOf(reflect.ValueOf(cfg))
+	asJSON, err := json.Marshal(tree)
+	require.NoError(t, err)
+	asYAML, err := yaml.Marshal(tree)
+	require.NoError(t, err)
+	return [][]byte{asJSON, asYAML}
+}
+
+// treeOf is a value as a file has it.
+func treeOf(v reflect.Value) any {
+	switch {
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		return fmt.Sprint(v)
+	case v.Kind() == reflect.Struct:
+		m := map[string]any{}
+		for _, f := range reflect.VisibleFields(v.Type()) {
+			if field := v.FieldByIndex(f.Index); !field.IsZero() && !configfile.OnlyInCode(f.Type) {
+				m[configfile.Key(f.Name)] = treeOf(field)
+			}
+		}
+		return m
+	case v.Kind() == reflect.Slice:
+		list := []any{}
+		for i := range v.Len() {
+			list = append(list, treeOf(v.Index(i)))
+		}
+		return list
+	}
+	return v.Interface()
+}
+
+func FuzzLoad(f *testing.F) {
+	const secret = "XyZZy-Secret"
+	for name, text := range seedFiles(f) {
+		f.Add([]byte(text), strings.HasSuffix(name, ".json"))
+	}
+	for _, s := range []string{
+		"backends:\n- name: ${S}\n  url: ${S}://${S}:${S}@${H}:${N}?${S}#${S}\n  priority: ${N}\n  weight: ${S}\n  dialect: ${S}\n  api_version: '${S} '\n  api_key: '${S} '\n",
+		"max_wait: ${S}\nmax_cooldown: ${D}\ndefault_cooldown: ${N}\nhold_streams: ${S}\nbackends:\n- {url: '${H}', models: [{name: '${S}', deployment: ..}, {name: '${S}', rpm: '${N}'}], defaults: {a: !x '${S}', b: '0x${S}'}}\n",
+		"backends:\n- {name: '${S}', url: a}\n- {name: '${S}', url: a, api_key: k, models: [{name: '${S}'}]}\n- {name: x, url: a, api_key: k, models: [{name: '${S}'}]}\n- {url: '${H}'}\n- {url: '${H}'}\n",
+		"a: *b\n", "? - a\n  - b\n: c\n", "a:\n  # x\n\n# y\n  b: 1\n  # z\n", "- # a\n  - b\n# c\n-\n", "a: |-\n  x\n#\n", "{a: [b, {c: d}, ], # e\n}", "a: !!binary x\n", "%TAG ! x\n---\n",
+	} {
+		f.Add([]byte(s), false)
+	}
+	lookup := func(name string) (string, bool) {
+		value, set := map[string]string{"S": secret, "H": "https://" + secret + ".example", "N": "-7", "D": "-90s", "E": ""}[name]
+		return value, set
+	}
+	f.Fuzz(func(t *testing.T, text []byte, isJSON bool) {
+		name := "f.yaml"
+		if isJSON {
+			name = "f.json"
+		}
+		cfg, err := parseConfig(name, text, lookup)
+		if err != nil {
+			require.Equal(t, Config{}, cfg)
+			if !strings.Contains(strings.ToLower(string(text)), "xyzzy") {
+				require.NotContains(t, strings.ToLower(err.Error()), "xyzzy")
+			}
+			for _, e := range loadErrorsOf(err) {
+				require.Equal(t, name, e.File)
+				require.LessOrEqual(t, e.Line, strings.Count(string(text), "\n")+strings.Count(string(text), "\r")+strings.Count(string(text), "\u2028")+strings.Count(string(text), "\u2029")+strings.Count(string(text), "\u0085")+2)
+			}
+			return
+		}
+		for i := range cfg.Backends {
+			if cfg.Backends[i].APIKey == "" {
+				entra(&cfg.Backends[i])
+			}
+			_, err := json.Marshal(cfg.Backends[i].Defaults)
+			require.NoError(t, err)
+		}
+		_, err = New(cfg)
+		require.NoError(t, err)
+	})
 }

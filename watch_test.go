@@ -2,7 +2,6 @@ package spillover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,84 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A scripted file is what each look finds, and what came of it.
-type scripted struct {
-	looks []string // "!x" is the error x
-	log   []string // what was done, with the number of the look
-	n     int
-}
-
-func (s *scripted) watch() *fileWatch {
-	return &fileWatch{
-		look: func() ([]byte, error) {
-			text := s.looks[min(s.n, len(s.looks)-1)]
-			s.n++
-			if text != "" && text[0] == '!' {
-				return nil, errors.New(text[1:])
-			}
-			return []byte(text), nil
-		},
-		apply: func(text []byte) error {
-			s.log = append(s.log, fmt.Sprintf("%d: apply %s", s.n, text))
-			if text[0] == '?' {
-				return errors.New("bad " + string(text))
-			}
-			return nil
-		},
-		report: func(err error) { s.log = append(s.log, fmt.Sprintf("%d: report %v", s.n, err)) },
-	}
-}
-
-func TestFileWatch(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		looks []string
-		want  []string
-	}{
-		{"the first content counts", []string{"a", "a", "a", "a"}, []string{"2: apply a"}},
-		{"a change", []string{"a", "a", "b", "b", "b", "a", "a"}, []string{"2: apply a", "4: apply b", "7: apply a"}},
-		{"being written", []string{"a", "a", "b", "bc", "bcd", "bcd"}, []string{"2: apply a", "6: apply bcd"}},
-		{"written in place", []string{"a", "a", "?", "b", "b"}, []string{"2: apply a", "5: apply b"}},
-		{"never at rest", []string{"a", "b", "c", "d", "e"}, nil},
-		{"bad is told once", []string{"a", "a", "?b", "?b", "?b", "?b"}, []string{"2: apply a", "4: apply ?b", "4: report bad ?b"}},
-		{"bad, and bad in another way", []string{"?a", "?a", "?b", "?b"}, []string{"2: apply ?a", "2: report bad ?a", "4: apply ?b", "4: report bad ?b"}},
-		{"gone for a moment", []string{"a", "a", "!gone", "a", "a"}, []string{"2: apply a"}},
-		{"gone for long", []string{"a", "a", "!gone", "!gone", "!gone", "b", "b"}, []string{"2: apply a", "4: report gone", "7: apply b"}},
-		{"gone in two ways", []string{"!gone", "!gone", "!denied", "!denied", "!denied"}, []string{"2: report gone", "4: report denied"}},
-	} {
-		s := &scripted{looks: c.looks}
-		w := s.watch()
-		for range c.looks {
-			w.glance()
-		}
-		require.Equal(t, c.want, s.log, c.name)
-	}
-}
-
-func TestFileWatchEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{looks: []string{"a"}}
-		ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
-		defer cancel()
-		begun := time.Now()
-		require.Equal(t, context.DeadlineExceeded, s.watch().run(ctx, nil))
-		require.Equal(t, 9*time.Second, time.Since(begun), "at once")
-		require.Equal(t, 5, s.n, "at 0, 2, 4, 6 and 8 s")
-		require.Equal(t, context.DeadlineExceeded, s.watch().run(ctx, nil))
-
-		closed := make(chan struct{})
-		time.AfterFunc(3*time.Second, func() { close(closed) })
-		begun, s.n = time.Now(), 0
-		require.ErrorIs(t, s.watch().run(t.Context(), closed), net.ErrClosed)
-		require.Equal(t, 3*time.Second, time.Since(begun))
-		require.Equal(t, 2, s.n)
-		require.ErrorIs(t, s.watch().run(t.Context(), closed), net.ErrClosed)
-		require.Equal(t, 2, s.n, "a look that nobody needs")
-	})
-}
-
 // The Transport follows a file, through a rename and as Kubernetes swaps it.
-func TestWatch(t *testing.T) {
+func TestWatchFollowsRenamesAndSymbolicLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	t.Logf("in %s", dir)
@@ -147,8 +70,8 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// What New refuses changes nothing, and is told once.
-func TestWatchRefused(t *testing.T) {
+// What New rejects changes nothing, and is logged once.
+func TestWatchReportsWhatNewRejectsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
 		path := written(t, "c.yaml", "backends: [{name: x, url: h, api_key: literal}, {name: y, url: h, api_key: literal}]")
@@ -159,14 +82,14 @@ func TestWatchRefused(t *testing.T) {
 		records := l.log()
 		require.Len(t, records, 1)
 		require.Contains(t, records[0], "WARN,configuration not loaded,path:"+path+",error:"+path+":1:64: backends[")
-		require.Contains(t, records[0], " already has every model of it under the same credential")
+		require.Contains(t, records[0], " already uses it for all models with the same credential")
 		require.NotContains(t, records[0], "literal")
 		require.NoError(t, tr.Close())
 	})
 }
 
-// What no file can say stays, unless adjust has another.
-func TestWatchKeepsCode(t *testing.T) {
+// What cannot be set in a file stays, unless adjust changes it.
+func TestWatchKeepsWhatOnlyCodeCanSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		token := func(token string) TokenFunc {
