@@ -107,11 +107,11 @@ func (s *scope) ejected(d *deployment, now time.Time) (cause health.Cause, ok bo
 		if h == nil {
 			continue
 		}
-		c, throttled := h.Ejected(now)
-		if throttled {
+		c, ejected, throttled := h.Ejected(now)
+		switch {
+		case throttled:
 			return health.NoFailure, false
-		}
-		if c != health.NoFailure {
+		case ejected:
 			cause, ok = max(cause, c), true
 		}
 	}

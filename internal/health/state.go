@@ -191,18 +191,15 @@ func (h *State) Closed(now time.Time) (until time.Time, reason string, throttled
 	return time.Time{}, "", false
 }
 
-// ejected is the cause of an ejection in force, or noFailure, and whether it is
-// throttled as well.
-func (h *State) Ejected(now time.Time) (cause Cause, throttled bool) {
+// Ejected is the cause of an ejection in force, if there is one, and whether it
+// is throttled as well.
+func (h *State) Ejected(now time.Time) (cause Cause, ejected, throttled bool) {
 	if h.closedUntil.Passed(now) {
-		return NoFailure, false
+		return NoFailure, false, false
 	}
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
-	if h.Ejection.Until.After(now) {
-		cause = h.Ejection.Cause
-	}
-	return cause, h.Throttle.closedUntil().After(now)
+	return h.Ejection.Cause, h.Ejection.Until.After(now), h.Throttle.closedUntil().After(now)
 }
 
 // needsChange reports whether it is ejected until the configuration changes.
