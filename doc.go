@@ -43,10 +43,10 @@ the RPM and TPM of a [Model] are counted here.
 # Rate limits and ramp-up
 
 A rate-limited deployment cools down for as long as its response says, to the
-millisecond, and at most [Config.MaxCooldown]. If it is refused again after
-that, traffic ramps up gradually (slow start): requests are admitted one by one,
-so that waiting requests do not all arrive at once. Each further refusal
-increases the interval, and it shrinks while there is none. A refusal that the
+millisecond, and at most [Config.MaxCooldown]. Then traffic ramps up gradually
+(slow start): requests are admitted one by one, so that waiting requests do not
+all arrive at once. Each further refusal increases the interval between them, and
+the interval shrinks while there is none. A refusal that the
 deployment's own load did not cause, for example because its region is short of
 capacity, changes nothing beyond its Retry-After.
 
