@@ -197,7 +197,7 @@ func (s sight) String() string {
 
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	table := "| fault | HoldStreams | caller gets | sent | time | first again | in vain |\n|---|---|---|---|---|---|---|\n"
+	table := "| fault | HoldStreams | caller gets | sent | time | first again | wasted |\n|---|---|---|---|---|---|---|\n"
 	for _, sc := range scenarios {
 		for _, hold := range []bool{false, true} {
 			want, mode := sc.off, "off"

@@ -742,7 +742,7 @@ func TestTransport(t *testing.T) {
 		p := newPool(t, token, token)
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any/openai/v1/chat/completions", strings.NewReader(`{"model":"gpt-4o"}`))
 		require.NoError(t, err)
-		_, err = p.lb.RoundTrip(req) //nolint:bodyclose // there is none
+		_, err = p.lb.RoundTrip(req)
 		require.ErrorIs(t, err, failed)
 		require.EqualError(t, err, "spillover: no answer for gpt-4o: "+
 			"first: token: entra: the credential failed: AADSTS7000215: invalid client secret; "+
@@ -754,7 +754,7 @@ func TestTransport(t *testing.T) {
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://any/openai/v1/chat/completions", strings.NewReader(`{"model":"gpt-4o"}`))
 		require.NoError(t, err)
-		_, err = p.lb.RoundTrip(req) //nolint:bodyclose // there is none
+		_, err = p.lb.RoundTrip(req)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.True(t, p.of(t, 0).Available)
 		time.Sleep(5 * time.Second)

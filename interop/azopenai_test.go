@@ -7,21 +7,20 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 )
 
 var azOpenAI = adapter{
 	name: "azopenai", module: "github.com/Azure/azure-sdk-for-go/sdk/ai/azopenai", inject: "`ClientOptions.Transport`", off: "`ClientOptions.Retry.MaxRetries = -1`",
 	facts: facts{retries: 3, fails: "`*azcore.ResponseError`"},
 	chat: func(ctx context.Context, s setup) (string, error) {
-		resp, err := azClient(s).GetChatCompletions(ctx, azopenai.ChatCompletionsOptions{DeploymentName: to.Ptr(s.chatModel()), Messages: azMessages}, nil)
+		resp, err := azClient(s).GetChatCompletions(ctx, azopenai.ChatCompletionsOptions{DeploymentName: new(s.chatModel()), Messages: azMessages}, nil)
 		if err != nil {
 			return "", err
 		}
 		return *resp.Choices[0].Message.Content, nil
 	},
 	stream: func(ctx context.Context, s setup) (text string, err error) {
-		resp, err := azClient(s).GetChatCompletionsStream(ctx, azopenai.ChatCompletionsStreamOptions{DeploymentName: to.Ptr(chatModel), Messages: azMessages}, nil)
+		resp, err := azClient(s).GetChatCompletionsStream(ctx, azopenai.ChatCompletionsStreamOptions{DeploymentName: new(chatModel), Messages: azMessages}, nil)
 		if err != nil {
 			return "", err
 		}
@@ -43,21 +42,21 @@ var azOpenAI = adapter{
 		}
 	},
 	embed: func(ctx context.Context, s setup) (string, error) {
-		resp, err := azClient(s).GetEmbeddings(ctx, azopenai.EmbeddingsOptions{DeploymentName: to.Ptr(embeddingModel), Input: []string{prompt}}, nil)
+		resp, err := azClient(s).GetEmbeddings(ctx, azopenai.EmbeddingsOptions{DeploymentName: new(embeddingModel), Input: []string{prompt}}, nil)
 		if err != nil {
 			return "", err
 		}
 		return vectorText(resp.Data[0].Embedding), nil
 	},
 	image: func(ctx context.Context, s setup) (string, error) {
-		resp, err := azClient(s).GetImageGenerations(ctx, azopenai.ImageGenerationOptions{DeploymentName: to.Ptr(imageModel), Prompt: to.Ptr(prompt)}, nil)
+		resp, err := azClient(s).GetImageGenerations(ctx, azopenai.ImageGenerationOptions{DeploymentName: new(imageModel), Prompt: new(prompt)}, nil)
 		if err != nil {
 			return "", err
 		}
 		return *resp.Data[0].Base64Data, nil
 	},
 	transcribe: func(ctx context.Context, s setup) (string, error) {
-		resp, err := azClient(s).GetAudioTranscription(ctx, azopenai.AudioTranscriptionOptions{DeploymentName: to.Ptr(transcriber), File: []byte(recording)}, nil)
+		resp, err := azClient(s).GetAudioTranscription(ctx, azopenai.AudioTranscriptionOptions{DeploymentName: new(transcriber), File: []byte(recording)}, nil)
 		if err != nil {
 			return "", err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -58,7 +59,7 @@ func (c chart) svg() string {
 	if c.goal > 0 {
 		p(`<line x1="%g" x2="%g" y1="%.1f" y2="%.1f" stroke="#000" stroke-dasharray="5 4"/>`, left, width-right, c.y(c.goal), c.y(c.goal))
 	}
-	for i := len(c.series) - 1; i >= 0; i-- { // the first is drawn last, in front
+	for i := range slices.Backward(c.series) { // the first is drawn last, in front
 		if c.bars {
 			c.drawBars(p, i)
 		} else {

@@ -155,7 +155,7 @@ func (c Cell) neighbour(s *site, rng *rand.Rand, start time.Time) {
 
 // visit is a request of a neighbour, which is not seen by the tally.
 func (c Cell) visit(s *site, j job, start time.Time) {
-	r, err := http.NewRequest("POST", callerURL, nil)
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, callerURL, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -207,7 +207,7 @@ func call(c Cell, p Policy, client http.RoundTripper, j job, t *tally) {
 // ask sends a request and reads the answer. The status is 0 when there was
 // none, or it broke off.
 func ask(ctx context.Context, client http.RoundTripper, j job) (status int, wait time.Duration) {
-	r, err := http.NewRequestWithContext(ctx, "POST", callerURL, strings.NewReader(j.body()))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, callerURL, strings.NewReader(j.body()))
 	if err != nil {
 		panic(err)
 	}

@@ -97,7 +97,7 @@ func (c Chatting) chat(t http.RoundTripper, session string, takes time.Duration)
 	if c.Told {
 		ctx = spillover.WithSession(ctx, session)
 	}
-	r, err := http.NewRequestWithContext(ctx, "POST", callerURL, strings.NewReader(`{"messages":[]}`))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, callerURL, strings.NewReader(`{"messages":[]}`))
 	if err != nil {
 		panic(err)
 	}
