@@ -54,19 +54,19 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	}
 	param := "model"
 	return synthesize(in, http.StatusNotFound, apiError{
-		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", brief(model), list),
+		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", shortened(model), list),
 		Type:    "invalid_request_error", Param: &param, Code: "model_not_found",
 	})
 }
 
 // brief is a caller's text within bounds, and without what could forge a line of
 // a log.
-func brief(s string) string {
+func shortened(s string) string {
 	const most = 100
 	if len(s) > most {
-		return tame(s[:most]) + "…"
+		return sanitize(s[:most]) + "…"
 	}
-	return tame(s)
+	return sanitize(s)
 }
 
 // An outlook is when the deployments of a model can be asked again.
@@ -82,7 +82,7 @@ type outlook struct {
 // for those that are drained and the unfit, who are no help to the request, and
 // those that may or may not connect, which nobody knows. One that is open can be
 // asked now.
-func (c *call) look(now time.Time, unfit []*deployment) outlook {
+func (c *call) lookAhead(now time.Time, unfit []*deployment) outlook {
 	o := outlook{hopeless: true}
 	for d := range c.route.all {
 		o.deployments++
@@ -110,7 +110,7 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 	seconds := int64((wait + time.Second - 1) / time.Second)
 	of := ""
 	if model != "" {
-		of = " of " + brief(model)
+		of = " of " + shortened(model)
 	}
 	e := apiError{
 		Message: fmt.Sprintf("All %d deployments%s are unavailable; the soonest is %s in %.2fs. Please retry after %d seconds.",
@@ -162,7 +162,7 @@ func (e *noAnswerError) Error() string {
 	var b strings.Builder
 	b.WriteString("spillover: no answer")
 	if e.model != "" {
-		b.WriteString(" for " + brief(e.model))
+		b.WriteString(" for " + shortened(e.model))
 	}
 	for i, err := range e.attempts {
 		b.WriteString([]string{": ", "; "}[min(i, 1)] + err.Error())

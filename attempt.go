@@ -16,52 +16,48 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// An attempt is one send to one deployment.
-type attempt struct {
-	d      *deployment
-	sent   time.Time
-	trip   time.Duration // until the header of the answer
-	again  bool          // it was sent there before
-	cost   int64         // in the budget of its tier, which gets it back if it is served
-	resort bool          // although what was learnt from refusals closes the deployment
-	known  bool          // although the deployment is known to fail
-	entry  health.Reservation
-
-	// What the attempt has the place of the one probe of, by its number.
-	probed healths
-	probes [len(healths{})]uint64
-}
-
-// newAttempt takes the places that a deployment has for one more request; it is
-// not ok when there is none. anyway sends the request although a configured
-// limit is spent.
-func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) (a attempt, ok bool) {
-	a = attempt{d: d, sent: now}
-	if a.entry, ok = d.Ledger.Reserve(now, d.rates, c.tokens, anyway); !ok {
-		return a, false
+// newAttempt takes the places that a deployment has for one more request. It is
+// nil when there is none. anyway sends the request although a configured limit is
+// used up.
+func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
+	reserved, ok := d.Ledger.Reserve(now, d.rates, c.tokens, anyway)
+	if !ok {
+		return nil
 	}
-	all := c.scope.healths(d)
-	for i, h := range all {
+	a := c.place()
+	a.deployment, a.sentAt, a.reserved = d, now, reserved
+	for i, h := range c.scope.healths(d) {
 		if h == nil {
 			continue
 		}
 		if ok, a.probes[i] = h.Admit(now); !ok {
-			c.release(&a, now)
-			d.Ledger.Settle(a.entry, 0, false)
-			return a, false
+			c.release(a, now)
+			d.Ledger.Settle(reserved, 0, false)
+			return nil
 		}
 		if a.probes[i] != 0 {
 			a.probed[i] = h
 		}
 	}
-	return a, true
+	a.call = c
+	return a
+}
+
+// place is where the next attempt is kept. Each has its own, as a base may still
+// hold the one before.
+func (c *call) place() *attempt {
+	if c.firstAttempt.call != nil {
+		return new(attempt)
+	}
+	c.firstAttempt.probed, c.firstAttempt.probes = healths{}, [len(healths{})]uint64{} // of one that had no place
+	return &c.firstAttempt
 }
 
 // isProbe reports whether the attempt finds out whether something has recovered.
 func (a *attempt) isProbe() bool { return a.probed != healths{} }
 
 // suspected reports whether the deployment is known to fail.
-func (a *attempt) suspected() bool { return a.known || a.isProbe() }
+func (a *attempt) probablyFails() bool { return a.knownToFail || a.isProbe() }
 
 // release gives the places for probes back when nothing was learnt.
 func (c *call) release(a *attempt, now time.Time) {
@@ -78,126 +74,119 @@ func (c *call) release(a *attempt, now time.Time) {
 
 // attempt sends the request to a deployment. With neither an answer nor an
 // error the request is to move on.
-func (c *call) attempt(a attempt) (*http.Response, error) {
-	d := a.d
-	// Each attempt has its own: a base may still hold the one of the last.
-	s := &c.first
-	if s.call != nil {
-		s = new(sending)
-	}
-	s.call, s.attempt, c.latest = c, a, s
+func (c *call) attempt(a *attempt) (*http.Response, error) {
+	d := a.deployment
+	c.lastAttempt = a
 	for _, h := range a.probed {
 		if h != nil {
-			c.tell(h, d, a.sent, outcome{})
+			c.tell(h, d, a.sentAt, outcome{})
 		}
 	}
 	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
-		d.Ledger.Settle(a.entry, 0, false)
-		s.entry = health.Reservation{}
-		o := outcome{verdict: failed, cause: health.Misconfigured, own: true, unsent: true, reason: "no token", detail: err.Error()}
-		o = c.note(d, o)
+		a.giveBack()
+		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
+		o = c.recordFailure(d, o)
 		c.countAttempt(d, failed.String(), errorType(0, o.reason))
-		return nil, c.learn(a, nil, err, o)
+		return nil, c.applyOutcome(a, nil, err, o)
 	}
-	a.sent = time.Now() // a token may take its time
-	ctx := s.begin(c, a)
-	s.bearer = bearer
+	a.sentAt = time.Now() // a token may take its time
+	ctx := a.begin()
+	a.bearerToken = bearer
 	// It may have been drained since it was chosen: from here on it is in flight.
 	if d.backend.drained.Load() {
-		s.undo()
+		a.cancelUnsent()
 		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
 		return nil, nil
 	}
-	out, err := c.attemptRequest(ctx, d, bearer, s)
+	out, err := c.attemptRequest(ctx, d, bearer, a)
 	if err != nil {
-		s.undo()
+		a.cancelUnsent()
 		if errors.Is(err, replay.ErrOtherBody) {
-			c.put(d, nil, err, false)
+			c.keepAnswer(d, nil, err, false)
 			return nil, nil
 		}
-		c.giveUp()
+		c.callerLeft()
 		return nil, err
 	}
-	out = s.openSpan(out)
+	out = a.openSpan(out)
 	c.sends++
-	s.limit(d.backend.headerTimeout, errHeaderTimeout)
-	resp, o, err := c.send(s, out)
-	if !s.relax() && err == nil {
+	a.startTimeout(d.backend.headerTimeout, errHeaderTimeout)
+	resp, o, err := c.send(a, out)
+	if !a.stopTimeout() && err == nil {
 		resp.Body.Close()
-		err = s.limits.cause
+		err = a.limits.cause
 	}
-	a.trip = s.trip
-	s.hear(err == nil && o.verdict == served, err == nil)
+	a.answered(err == nil && o.verdict == served, err == nil)
 	if err != nil {
-		s.end()
-		s.body.Settle(&c.body)
-		o = s.judgeError(err)
+		a.end()
+		a.body.Settle(&c.body)
+		o = a.classifyError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
-		o = s.judged(o, err)
-		return nil, c.learn(a, nil, err, o)
+		o = a.judged(o, err)
+		return nil, c.applyOutcome(a, nil, err, o)
 	}
 	if o.verdict == served {
-		s.cost.CompareAndSwap(0, c.tokens) // unless its usage was read already
-		s.log(served.String(), wellBy(resp))
+		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
+		a.log(served.String(), successOf(resp))
 	} else {
-		o = s.judged(o, nil)
+		o = a.judged(o, nil)
 	}
-	if o.verdict == served || o.verdict == answered || o.final {
-		s.body.Keep()
-		c.from, c.by = d.backend.name, s
-		return resp, c.learn(a, resp, nil, o)
+	if o.verdict == served || o.verdict == rejected || o.final {
+		a.body.Keep()
+		c.answeredFrom, c.answeredBy = d.backend.name, a
+		return resp, c.applyOutcome(a, resp, nil, o)
 	}
-	s.body.Settle(&c.body)
-	if !o.free {
+	a.body.Settle(&c.body)
+	if !o.uncounted {
 		c.failures++
 	}
-	return nil, c.learn(a, resp, nil, o)
+	return nil, c.applyOutcome(a, resp, nil, o)
 }
 
 // send gives the request to the base and reads of the answer what it takes to
 // judge it: all of an error, the beginning of a stream.
-func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, error) {
+func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, error) {
 	resp, err := checked(c.base, out)
-	b := s.d.backend
+	b := a.deployment.backend
 	c.connected(b)
 	if err != nil {
-		return nil, outcome{}, s.explain(err)
+		return nil, outcome{}, a.timeoutCause(err)
 	}
 	now := time.Now()
-	s.resp = resp
-	s.status, s.trip = resp.StatusCode, now.Sub(s.sent)
+	a.resp = resp
+	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
 	b.Answered.Set(now)
-	s.d.measure(now, s.sent, s.tokens, resp.Header)
+	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
 	if b.Troubled() {
-		b.Reached(s.sent)
-		c.tell(&b.State, s.d, now, wellBy(resp))
+		b.Reached(a.sentAt)
+		c.tell(&b.State, a.deployment, now, successOf(resp))
 	}
 	var o outcome
 	var held []byte
 	switch {
 	case resp.StatusCode >= 400:
-		text, known := c.detach(resp, s)
+		text, known := c.readErrorBody(resp, a)
 		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
-		if o.verdict == answered && !known && c.repeatable() {
+		if o.verdict == rejected && !known && c.repeatable() {
 			// What it refuses the request for is not known, and may be this
 			// deployment's alone.
 			o.verdict = declined
 		}
-		return resp, c.reconsider(s.d, o), nil
+		return resp, c.adjustOutcome(a.deployment, o), nil
 	case c.streamed(resp):
-		h, err := c.commit(resp, s)
+		h, err := c.holdStream(resp, a)
 		if err != nil {
 			resp.Body.Close()
-			return nil, h.judged, err
+			return nil, h.failure, err
 		}
-		if !h.plain {
-			if o = h.judged; o.verdict == served && h.begun && !wire.SpilledByAzure(resp.Header) {
-				s.d.Stream.Observe(time.Now(), float64(time.Since(s.sent)))
+		if !h.notEvents {
+			if o = h.failure; o.verdict == served && h.hasContent && !wire.SpilledByAzure(resp.Header) {
+				a.deployment.Stream.Observe(time.Now(), float64(time.Since(a.sentAt)))
 			}
-			c.handOver(resp, s, h)
-			return resp, c.reconsider(s.d, o), nil
+			c.deliver(resp, a, h)
+			return resp, c.adjustOutcome(a.deployment, o), nil
 		}
 		held = h.held
 	case b.headerTimeout > 0 && c.stateless() && resp.StatusCode < 300 && resp.Body != http.NoBody:
@@ -206,64 +195,66 @@ func (c *call) send(s *sending, out *http.Request) (*http.Response, outcome, err
 		n, err := io.ReadAtLeast(resp.Body, held, 1)
 		if held = held[:n]; err != nil && err != io.EOF {
 			resp.Body.Close()
-			return nil, outcome{}, s.explain(err)
+			return nil, outcome{}, a.timeoutCause(err)
 		}
 	}
 	if !wire.SpilledByAzure(resp.Header) {
-		s.took = now.Sub(s.sent)
+		a.wholeWait = now.Sub(a.sentAt)
 	}
-	c.handOver(resp, s, &hold{held: held, plain: true, begun: true})
-	return resp, c.reconsider(s.d, o), nil
+	c.deliver(resp, a, &streamHold{held: held, notEvents: true, hasContent: true})
+	return resp, c.adjustOutcome(a.deployment, o), nil
 }
 
 // reconsider is what an outcome means for this request in particular.
-func (c *call) reconsider(d *deployment, o outcome) outcome {
+func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	switch {
-	case c.seeking && o.status == http.StatusNotFound && !o.lacks, o.elsewhere, c.misses(o):
+	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
 		// What it asks for may be at another backend.
-		c.miss(o)
-		o.verdict, o.cause, o.own, o.free, o.wait = declined, health.NoFailure, true, true, 0
-	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.lacks && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+		c.notFound(o)
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
 		// The api-version is the caller's own, and may be what is not found.
 		o.verdict, o.cause = declined, health.NoFailure
-	case (o.verdict == failed || o.verdict == declined) && !o.own && !c.repeatable():
+	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():
 		o.final = true
 	}
 	return o
 }
 
 // handOver makes an answer one that is learnt from while the caller reads it.
-func (c *call) handOver(resp *http.Response, s *sending, h *hold) {
+func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	if wire.SpilledByAzure(resp.Header) {
-		s.d.SpilledByAzure(time.Now())
+		a.deployment.SpilledByAzure(time.Now())
 	}
 	if resp.Body == http.NoBody {
 		// There is nothing to read, and so nothing that its caller must close.
-		s.readWhole()
-		s.cost.Store(c.tokens)
-		s.end()
+		a.readToEnd()
+		a.usedTokens.Store(c.tokens)
+		a.end()
 		return
 	}
 	b := &c.answer
-	if b.send != nil {
-		b = new(answerBody) // an earlier attempt's has it
+	if b.attempt != nil {
+		b = new(responseBody) // an earlier attempt's has it
 	}
 	b.held = h.held
-	b.begun = h.begun || c.repeatable()
+	b.hasContent = h.hasContent || c.repeatable()
 	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket is silent, and ends, as it likes
-		b.idle, b.silent = s.d.backend.idleTimeout, errIdleTimeout
-		b.blames = h.judged.verdict == served // and once
+		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
+		b.countsFailure = h.failure.verdict == served // and once
 	}
-	if !h.plain {
-		s.header = resp.Header
+	if !h.notEvents {
+		a.header = resp.Header
 		b.events = new(wire.EventReader)
 	}
-	s.before = s.d.Operation(c.scope.op).Progress()
-	b.learnFrom(resp, &c.request)
+	a.before = a.deployment.Operation(c.scope.op).Progress()
+	b.inspect(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
-		wire.HeaderIDs(resp.Header, func(id string) { c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, s.d.backend.home) })
+		wire.HeaderIDs(resp.Header, func(id string) {
+			c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
+		})
 	}
-	b.hand(c.Context(), resp, s)
+	b.attach(c.Context(), resp, a)
 }
 
 // checked holds a base to the contract: an answer or an error, and an answer

@@ -31,56 +31,56 @@ type Selector interface {
 }
 
 // A query is what a choice is made for.
-type query struct {
+type selection struct {
 	scope
 	now      time.Time
 	tried    []*deployment // to which the request was sent already
 	tokens   int64         // an estimate of what the request costs
-	loyal    loyalty       // the session it is of
+	affinity affinity      // the session it is of
 	selector Selector
 	random   func() uint64
 
-	spare int           // attempts that are left after a failure; 0 before one
-	quiet []*deployment // passed over as they seem silent
-	loud  bool          // pass over none for that
+	attemptsLeft  int           // attempts that are left after a failure; 0 before one
+	silent        []*deployment // passed over as they seem silent
+	includeSilent bool          // pass over none for that
 
-	luck  float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
-	eager bool    // ask also those that are thought to have no room
+	spillRoll      float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
+	ignoreHeadroom bool    // ask also those that are thought to have no room
 
-	untroubled bool // ask only those that nothing is held against
+	healthyOnly bool // ask only those that nothing is held against
 }
 
 // takes tells whether a deployment is a candidate.
-func (q *query) takes(d *deployment) bool {
-	if !q.loud && d.MaybeSilent(q.now) {
-		if !slices.Contains(q.quiet, d) {
-			q.quiet = append(q.quiet, d)
+func (q *selection) candidate(d *deployment) bool {
+	if !q.includeSilent && d.MaybeSilent(q.now) {
+		if !slices.Contains(q.silent, d) {
+			q.silent = append(q.silent, d)
 		}
 		return false
 	}
-	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.untroubled && q.troubled(d)) &&
-		(q.eager || !d.PassesOn(q.now, q.luck) && !d.LacksHeadroom(q.now, q.tokens) && !d.Ledger.Exhausted(q.now, d.rates, q.tokens))
+	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.healthyOnly && q.troubled(d)) &&
+		(q.ignoreHeadroom || !d.PassesOn(q.now, q.spillRoll) && !d.LacksHeadroom(q.now, q.tokens) && !d.Ledger.Exhausted(q.now, d.rates, q.tokens))
 }
 
 // choose is an available deployment that was not tried, or nil.
-func (t *tier) choose(q *query) *deployment {
-	q.untroubled = t.broke(q)
-	if q.loyal != 0 && len(t.members) > 1 {
-		if d := t.chooseLoyal(q); d != nil {
+func (t *tier) choose(q *selection) *deployment {
+	q.healthyOnly = t.retryBudgetSpent(q)
+	if q.affinity != 0 && len(t.members) > 1 {
+		if d := t.chooseByAffinity(q); d != nil {
 			return d
 		}
 	}
 	if q.selector != nil {
-		return t.choosePlugged(q)
+		return t.chooseBySelector(q)
 	}
-	return t.chooseTwo(q)
+	return t.chooseOfTwo(q)
 }
 
 // chooseTwo draws two different candidates by size and takes the better. Two
 // choices halve the imbalance of one; the best of all would herd, since what a
 // process knows of a deployment is always a little old.
-func (t *tier) chooseTwo(q *query) *deployment {
-	s := t.shares.Load()
+func (t *tier) chooseOfTwo(q *selection) *deployment {
+	s := t.weights.Load()
 	first := t.draw(q, s, nil)
 	if first == nil || len(t.members) == 1 {
 		return first
@@ -108,18 +108,18 @@ func better(now time.Time, a, b *deployment) bool {
 	if more := a.headroom(now).More(b.headroom(now)); more > health.SameHeadroom || more < -health.SameHeadroom {
 		return more > 0
 	}
-	return a.InFlight.Load()*b.share.Load() < b.InFlight.Load()*a.share.Load()
+	return a.InFlight.Load()*b.drawWeight.Load() < b.InFlight.Load()*a.drawWeight.Load()
 }
 
 // Shares are the sizes of the members of a tier, as they are drawn by.
-type shares struct {
+type weights struct {
 	bounds []int64 // running sum; nil where all are equal
 }
 
 // resize works out the sizes anew: weights where one was configured, else the
 // limits that were configured or told. Who has none is taken for the mean of
 // the others.
-func (t *tier) resize() {
+func (t *tier) reweigh() {
 	t.resizing.Lock() // the last to look has the last word
 	defer t.resizing.Unlock()
 	var sum, known int64
@@ -128,10 +128,10 @@ func (t *tier) resize() {
 		if weighted {
 			return int64(d.backend.weight)
 		}
-		return min(cmp.Or(d.rates.TPM, d.sized.Load()), wire.MaxTokenCount)
+		return min(cmp.Or(d.rates.TPM, d.weighedLimit.Load()), wire.MaxTokenCount)
 	}
 	for _, d := range t.members {
-		d.sized.Store(d.Limit.Load()) // one told from here on is another reason to look
+		d.weighedLimit.Store(d.Limit.Load()) // one told from here on is another reason to look
 		if n := size(d); n > 0 {
 			sum, known = sum+n, known+1
 		}
@@ -140,25 +140,25 @@ func (t *tier) resize() {
 	if known > 0 {
 		mean = max(1, sum/known)
 	}
-	s, total, equal := &shares{bounds: make([]int64, len(t.members))}, int64(0), true
+	s, total, equal := &weights{bounds: make([]int64, len(t.members))}, int64(0), true
 	for i, d := range t.members {
 		n := size(d)
 		if n <= 0 {
 			n = mean
 		}
-		d.share.Store(n)
+		d.drawWeight.Store(n)
 		total += n
 		s.bounds[i] = total
-		equal = equal && n == t.members[0].share.Load()
+		equal = equal && n == t.members[0].drawWeight.Load()
 	}
 	if equal {
 		s.bounds = nil
 	}
-	t.shares.Store(s)
+	t.weights.Store(s)
 }
 
 // index turns a random number into that of a member, in proportion to size.
-func (s *shares) index(r uint64, members int) int {
+func (s *weights) index(r uint64, members int) int {
 	if s.bounds == nil {
 		return int(below(r, uint64(members)))
 	}
@@ -173,16 +173,16 @@ const draws = 8
 // draw picks one of the candidates other than but, with a probability in
 // proportion to size. Guessing and looking again is as fair as looking at
 // every member, and does not slow down with their number.
-func (t *tier) draw(q *query, s *shares, but *deployment) *deployment {
+func (t *tier) draw(q *selection, s *weights, but *deployment) *deployment {
 	for range draws {
-		if d := t.members[s.index(q.random(), len(t.members))]; d != but && q.takes(d) {
+		if d := t.members[s.index(q.random(), len(t.members))]; d != but && q.candidate(d) {
 			return d
 		}
 	}
 	var sum uint64
 	for _, d := range t.members {
-		if d != but && q.takes(d) {
-			sum += uint64(d.share.Load())
+		if d != but && q.candidate(d) {
+			sum += uint64(d.drawWeight.Load())
 		}
 	}
 	if sum == 0 {
@@ -193,9 +193,9 @@ func (t *tier) draw(q *query, s *shares, but *deployment) *deployment {
 	at := below(q.random(), sum)
 	var last *deployment
 	for _, d := range t.members {
-		if d != but && q.takes(d) {
+		if d != but && q.candidate(d) {
 			last = d
-			n := uint64(d.share.Load())
+			n := uint64(d.drawWeight.Load())
 			if at < n {
 				break
 			}
@@ -212,11 +212,11 @@ func below(r, limit uint64) uint64 {
 }
 
 // choosePlugged lets a Selector choose.
-func (t *tier) choosePlugged(q *query) *deployment {
+func (t *tier) chooseBySelector(q *selection) *deployment {
 	var open []*deployment
 	var candidates []Candidate
 	for _, d := range t.members {
-		if q.takes(d) {
+		if q.candidate(d) {
 			open = append(open, d)
 			candidates = append(candidates, Candidate{
 				Backend: d.backend.name, Model: d.model, Deployment: d.name, Priority: t.priority,
@@ -233,7 +233,7 @@ func (t *tier) choosePlugged(q *query) *deployment {
 	if i := q.selector.Select(candidates); i >= 0 && i < len(open) {
 		return open[i]
 	}
-	return t.chooseTwo(q)
+	return t.chooseOfTwo(q)
 }
 
 // unit maps a random number to 0 ≤ u < 1.

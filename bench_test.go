@@ -126,7 +126,7 @@ func BenchmarkChoose(b *testing.B) {
 			r, now := t.table().find("gpt-4o"), time.Now()
 			b.ReportAllocs()
 			for b.Loop() {
-				r.choose(&query{now: now, random: t.random})
+				r.choose(&selection{now: now, random: t.random})
 			}
 		})
 	}
@@ -167,5 +167,5 @@ func TestAllocations(t *testing.T) {
 
 	r := benchTransport(t, 10, Azure).table().find("gpt-4o")
 	now := time.Now()
-	require.Zero(t, testing.AllocsPerRun(100, func() { r.choose(&query{now: now, random: func() uint64 { return 1 << 63 }}) }), "choosing")
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.choose(&selection{now: now, random: func() uint64 { return 1 << 63 }}) }), "choosing")
 }

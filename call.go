@@ -9,6 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -17,49 +20,63 @@ import (
 // A call is one RoundTrip: attempts, until one answers or none is left.
 type call struct {
 	request
-	*setup
+	*activeConfig
 	transport *Transport
 	route     *route
 	scope     scope
 
-	sends    int           // attempts that were sent
-	failures int           // of those, the ones that MaxAttempts bounds
-	tried    []*deployment // each once, in order
-	refusers []*deployment // of those, the ones that throttled and may be asked once more
-	unfit    []*deployment // of those, the ones that did not take this very request
+	sends       int           // attempts that were sent
+	failures    int           // of those, the ones that MaxAttempts bounds
+	tried       []*deployment // each once, in order
+	throttledBy []*deployment // of those, the ones that throttled and may be asked once more
+	unsuitable  []*deployment // of those, the ones that did not take this very request
 
-	seeking    bool   // it is about a stored object of which the resource is not known
-	rest       *route // where it is known: who is asked if the object is not there after all; else nil
-	missed     bool   // its home said that it is not there
-	again      bool   // and may say otherwise if it is asked again
-	askedAgain bool
-	absence    kept // what it said
-	loyal      loyalty
-	waited     time.Duration
+	seeking         bool   // it is about a stored object of which the resource is not known
+	fallbackRoute   *route // where it is known: who is asked if the object is not there after all; else nil
+	notFoundAtHome  bool   // its home said that it is not there
+	mayAskHomeAgain bool   // and may say otherwise if it is asked again
+	askedAgain      bool
+	notFoundAnswer  fallbackAnswer // what it said
+	affinity        affinity
+	waited          time.Duration
 
 	unheedCancel context.CancelCauseFunc // of heedCancel; nil when there is nothing to heed
 
-	suspicions []suspicion // failures that no other deployment's answer confirms yet
+	pendingFailures []provisionalFailure // failures that no other deployment's answer confirms yet
 
-	final     bool    // nothing may be sent any more: it may have been received
-	throttled bool    // an attempt was
-	general   bool    // an attempt failed of something that may be the request's fault
-	suspected bool    // one was known to fail, and did
-	refusal   kept    // of the last attempt that was throttled
-	failure   kept    // of the last that failed otherwise
-	errs      []error // of those without an answer
+	final              bool           // nothing may be sent any more: it may have been received
+	throttled          bool           // an attempt was
+	maybeRequestsFault bool           // an attempt failed of something that may be the request's fault
+	triedKnownFailing  bool           // one was known to fail, and did
+	throttledAnswer    fallbackAnswer // of the last attempt that was throttled
+	failedAnswer       fallbackAnswer // of the last that failed otherwise
+	errs               []error        // of those without an answer
 
-	from string // the backend that gave the answer
-	callRecord
-	latest *sending // the last attempt
-	first  sending  // here to save allocations, as are those below
-	answer answerBody
-	space  [4]*deployment
-	about  [2]string
+	answeredFrom string // the backend that gave the answer
+
+	// What is recorded of it.
+	ctx        context.Context // the caller's, with the request's span
+	span       trace.Span      // nil until the request has been read
+	recording  bool            // somebody listens
+	begun      time.Time
+	answeredBy *attempt // whose answer it is; nil for one of our own and for a failure
+
+	// How RoundTrip ended, and how long it took: to the first content.
+	outcome        string
+	errorType      attribute.KeyValue // the class of an error; else not valid
+	took           time.Duration
+	streams        bool
+	failedAttempts []failedAttempt // attempts that failed
+
+	lastAttempt   *attempt // the last attempt
+	firstAttempt  attempt  // here to save allocations, as are those below
+	answer        responseBody
+	triedSpace    [4]*deployment
+	answerHeaders [2]string
 }
 
 // A kept answer is one that is handed over only if nothing better comes.
-type kept struct {
+type fallbackAnswer struct {
 	*http.Response
 	from string
 }
@@ -68,7 +85,7 @@ type kept struct {
 // another deployment answers the request. What is a deployment's own fault by
 // its word counts at once, and is taken back when it turns out otherwise: then
 // there is what was known before and after.
-type suspicion struct {
+type provisionalFailure struct {
 	health     *health.State
 	d          *deployment
 	outcome    outcome
@@ -91,34 +108,34 @@ func (c *call) do() (*http.Response, error) {
 		c.openSpan()
 		return c.follow()
 	}
-	c.heedCancel()
+	c.watchCancel()
 	err := c.read()
 	if c.openSpan(); err != nil {
 		return nil, err
 	}
-	c.tried = c.space[:0]
-	c.loyal = newLoyalty(c.session(c.cfg.Session), c.model)
+	c.tried = c.triedSpace[:0]
+	c.affinity = newAffinity(c.session(c.cfg.Session), c.model)
 	c.scope = scope{op: wire.OperationIndex(c.Operation), callers: &c.transport.callers}
-	if c.table.callers {
+	if c.table.callerCredentials {
 		c.scope.caller = callerOf(c.Request)
 	}
-	if c.direct(); c.route == nil {
+	if c.findRoute(); c.route == nil {
 		return unknownModel(c.Request, c.model, c.table.models), nil
 	}
 	for {
-		if err := c.leftErr(); err != nil {
-			c.giveUp()
+		if err := c.callerErr(); err != nil {
+			c.callerLeft()
 			return nil, err
 		}
 		now := time.Now()
-		a, ok := c.next(now)
-		if !ok && c.widen() {
+		a := c.next(now)
+		if a == nil && c.searchElsewhere() {
 			continue
 		}
-		if !ok {
-			a, ok = c.lastResort(now)
+		if a == nil {
+			a = c.lastResort(now)
 		}
-		if !ok {
+		if a == nil {
 			if resp, err := c.exhausted(now); resp != nil || err != nil {
 				return resp, err
 			}
@@ -131,58 +148,58 @@ func (c *call) do() (*http.Response, error) {
 }
 
 // query is what the next deployment is chosen for.
-func (c *call) query(now time.Time) query {
-	q := query{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, loyal: c.loyal, selector: c.cfg.Selector, random: c.transport.random}
+func (c *call) selection(now time.Time) selection {
+	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.transport.random}
 	if c.failures > 0 {
-		q.spare = c.cfg.MaxAttempts - c.failures
+		q.attemptsLeft = c.cfg.MaxAttempts - c.failures
 	}
 	return q
 }
 
 // may reports whether the request may be sent once more at all.
-func (c *call) may() bool {
+func (c *call) mayResend() bool {
 	return !c.final && c.body.CanSend() && c.failures < c.cfg.MaxAttempts
 }
 
 // next chooses the deployment for the next attempt.
-func (c *call) next(now time.Time) (attempt, bool) {
-	if !c.may() {
-		return attempt{}, false
+func (c *call) next(now time.Time) *attempt {
+	if !c.mayResend() {
+		return nil
 	}
-	q := c.query(now)
+	q := c.selection(now)
 	for {
 		t, d := c.choose(&q)
 		if d == nil {
 			break
 		}
-		if a, ok := c.newAttempt(d, now, q.eager); ok {
-			a.cost = t.pay(&q, d)
+		if a := c.newAttempt(d, now, q.ignoreHeadroom); a != nil {
+			a.cost = t.payForRetry(&q, d)
 			c.tried = append(c.tried, d)
-			return a, true
+			return a
 		}
 	}
 	// One that throttled this very request may be open again by now.
-	for i, d := range c.refusers {
+	for i, d := range c.throttledBy {
 		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {
-			if a, ok := c.newAttempt(d, now, true); ok {
+			if a := c.newAttempt(d, now, true); a != nil {
 				if !c.seeking {
 					d.tier.budget.Spend(health.AttemptCost)
 				}
-				c.refusers = slices.Delete(c.refusers, i, i+1)
-				a.again = true
-				return a, true
+				c.throttledBy = slices.Delete(c.throttledBy, i, i+1)
+				a.repeated = true
+				return a
 			}
 		}
 	}
-	return attempt{}, false
+	return nil
 }
 
 // choose is the route's choice. What seems silent is passed over while there is
 // another: it is ejected if another one has answered meanwhile, and this request
 // finds that out if that is not known.
-func (c *call) choose(q *query) (*tier, *deployment) {
+func (c *call) choose(q *selection) (*tier, *deployment) {
 	t, chosen := c.route.choose(q)
-	for _, d := range q.quiet {
+	for _, d := range q.silent {
 		switch {
 		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
 			if d.EjectSilent(q.now) {
@@ -191,13 +208,13 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 		case chosen != nil && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
 			d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
 		default:
-			q.loud = true
+			q.includeSilent = true
 		}
 	}
-	if q.loud {
+	if q.includeSilent {
 		t, chosen = c.route.choose(q)
 	}
-	q.quiet = nil
+	q.silent = nil
 	return t, chosen
 }
 
@@ -208,67 +225,72 @@ func (c *call) choose(q *query) (*tier, *deployment) {
 // only what was learnt from earlier refusals closes, if its tier can afford that,
 // or one that has a connection pending, if the request cannot wait; then any that
 // failed, whatever it failed of if no other one is throttled.
-func (c *call) lastResort(now time.Time) (attempt, bool) {
+func (c *call) lastResort(now time.Time) *attempt {
 	if c.final || !c.body.CanSend() {
-		return attempt{}, false
+		return nil
 	}
-	q := c.query(now)
-	throttled := c.look(now, nil).throttled
-	if !c.may() {
-		if c.general || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
-			return attempt{}, false
+	q := c.selection(now)
+	throttled := c.lookAhead(now, nil).throttled
+	if !c.mayResend() {
+		if c.maybeRequestsFault || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
+			return nil
 		}
 		_, d := c.choose(&q)
 		if d == nil {
-			return attempt{}, false
+			return nil
 		}
-		a, ok := c.newAttempt(d, now, q.eager)
-		if ok {
+		a := c.newAttempt(d, now, q.ignoreHeadroom)
+		if a != nil {
 			c.tried = append(c.tried, d)
 		}
-		return a, ok
+		return a
 	}
-	if !c.canWait(now, c.look(now, c.unfit)) {
+	if !c.canWait(now, c.lookAhead(now, c.unsuitable)) {
 		for _, t := range c.route.tiers {
 			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
 				continue
 			}
-			if d := c.cautioned(t, &q); d != nil {
+			if d := c.leastCautious(t, &q); d != nil {
 				t.budget.Spend(health.LastResortCost)
-				return c.anyway(d, now, attempt{resort: true, cost: health.LastResortCost}), true
+				a := c.attemptAnyway(d, now)
+				a.lastResort, a.cost = true, health.LastResortCost
+				return a
 			}
 		}
 		for d := range c.route.all {
 			if slices.Contains(c.tried, d) || !c.scope.connecting(d, now) {
 				continue
 			}
-			if a, ok := c.newAttempt(d, now, true); ok {
+			if a := c.newAttempt(d, now, true); a != nil {
 				c.tried = append(c.tried, d)
-				return a, true
+				return a
 			}
 		}
 	}
-	if c.suspected {
-		return attempt{}, false // one is enough
+	if c.triedKnownFailing {
+		return nil // one is enough
 	}
-	if d := c.suspect(&q, throttled); d != nil {
-		return c.anyway(d, now, attempt{known: true}), true
+	if d := c.leastBusyEjected(&q, throttled); d != nil {
+		a := c.attemptAnyway(d, now)
+		a.knownToFail = true
+		return a
 	}
-	return attempt{}, false
+	return nil
 }
 
 // anyway is an attempt that takes no place of those that a deployment has for
 // requests: something speaks against it.
-func (c *call) anyway(d *deployment, now time.Time, a attempt) attempt {
-	a.d, a.sent = d, now
-	a.entry, _ = d.Ledger.Reserve(now, d.rates, c.tokens, true)
+func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
+	a := c.place()
+	a.call, a.deployment, a.sentAt = c, d, now
+	a.reserved, _ = d.Ledger.Reserve(now, d.rates, c.tokens, true)
 	c.tried = append(c.tried, d)
 	return a
 }
 
 // cautioned is the deployment of a tier whose own word has passed the longest,
 // of those that nothing but what was learnt closes.
-func (c *call) cautioned(t *tier, q *query) (best *deployment) {
+func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 	var longest time.Time
 	for _, d := range t.members {
 		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || c.scope.accepts(d, q.now) {
@@ -286,7 +308,7 @@ func (c *call) cautioned(t *tier, q *query) (best *deployment) {
 // others are throttled those alone count whose failures the requests may have
 // caused: it is better to be told when to come back than to wait for an answer
 // of what is known to be silent, or to be refused once more.
-func (c *call) suspect(q *query, throttled bool) *deployment {
+func (c *call) leastBusyEjected(q *selection, throttled bool) *deployment {
 	var all []*deployment
 	for d := range c.route.all {
 		if slices.Contains(c.tried, d) || d.backend.drained.Load() || c.scope.accepts(d, q.now) {
@@ -313,30 +335,30 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// may be bad: if nothing counted, a tier of so many would keep callers from the
 	// next for ever.
 	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll(now) {
-		c.forget()
+		c.pardonFailures()
 	} else {
-		c.confirm(now, false)
+		c.countFailures(now, false)
 	}
-	if c.absence.Response != nil {
+	if c.notFoundAnswer.Response != nil {
 		// Nobody else has it either, so it is its home that knows.
-		resp, from := c.absence.Response, c.absence.from
-		c.absence = kept{}
+		resp, from := c.notFoundAnswer.Response, c.notFoundAnswer.from
+		c.notFoundAnswer = fallbackAnswer{}
 		c.discard()
-		c.from = from
+		c.answeredFrom = from
 		return resp, nil
 	}
-	o := c.look(now, c.unfit)
+	o := c.lookAhead(now, c.unsuitable)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
-	if !c.general && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {
-		if c.cfg.MaxWait > 0 && c.wait(now, o) {
+	if !c.maybeRequestsFault && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {
+		if c.cfg.MaxWait > 0 && c.waitForDeployment(now, o) {
 			return nil, nil
 		}
 		c.discard()
-		c.from = ""
+		c.answeredFrom = ""
 		return unavailable(c.Request, c.model, o, time.Now()), nil
 	}
-	last, other := c.failure, c.refusal
+	last, other := c.failedAnswer, c.throttledAnswer
 	if last.Response == nil {
 		last, other = other, last
 	}
@@ -346,12 +368,12 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	case len(c.errs) > 0 && (last.Response == nil || missing):
 		c.discard()
 		return nil, &noAnswerError{c.model, c.errs}
-	case last.Response == nil, missing && c.spared():
+	case last.Response == nil, missing && c.skippedDrained():
 		c.discard()
 		return allDrained(c.Request), nil
 	}
 	other.discard()
-	c.from = last.from
+	c.answeredFrom = last.from
 	return last.Response, nil
 }
 
@@ -367,7 +389,7 @@ func (c *call) askedAll(now time.Time) bool {
 }
 
 // spared tells whether one was not asked as it is drained.
-func (c *call) spared() bool {
+func (c *call) skippedDrained() bool {
 	for d := range c.route.all {
 		if d.backend.drained.Load() && !slices.Contains(c.tried, d) {
 			return true
@@ -377,14 +399,14 @@ func (c *call) spared() bool {
 }
 
 // giveUp ends a call whose caller left.
-func (c *call) giveUp() {
-	c.forget()
+func (c *call) callerLeft() {
+	c.pardonFailures()
 	c.discard()
 }
 
 // forget drops what a request seemed to say against deployments that nobody
 // answered: it is taken for the cause itself.
-func (c *call) forget() {
+func (c *call) pardonFailures() {
 	opened := false
 	for s := range c.resolved {
 		if s.counted {
@@ -401,7 +423,7 @@ func (c *call) forget() {
 // confirm counts what a request said against deployments. Where no other one has
 // answered it the request may be the cause after all: then the time that a failure
 // came with is not obeyed.
-func (c *call) confirm(now time.Time, answered bool) {
+func (c *call) countFailures(now time.Time, answered bool) {
 	for s := range c.resolved {
 		switch {
 		case s.counted:
@@ -417,10 +439,10 @@ func (c *call) confirm(now time.Time, answered bool) {
 
 // resolved is every suspicion, which is none any more: what is told of it may
 // panic.
-func (c *call) resolved(yield func(suspicion) bool) {
-	for len(c.suspicions) > 0 {
-		s := c.suspicions[0]
-		if c.suspicions = c.suspicions[1:]; !s.counted {
+func (c *call) resolved(yield func(provisionalFailure) bool) {
+	for len(c.pendingFailures) > 0 {
+		s := c.pendingFailures[0]
+		if c.pendingFailures = c.pendingFailures[1:]; !s.counted {
 			s.d.PendingFailures.Add(-1)
 		}
 		if !yield(s) {
@@ -431,12 +453,12 @@ func (c *call) resolved(yield func(suspicion) bool) {
 
 // discard closes the answers that are not handed over.
 func (c *call) discard() {
-	c.failure.discard()
-	c.refusal.discard()
-	c.absence.discard()
+	c.failedAnswer.discard()
+	c.throttledAnswer.discard()
+	c.notFoundAnswer.discard()
 }
 
-func (k *kept) discard() {
+func (k *fallbackAnswer) discard() {
 	if k.Response != nil {
 		k.Body.Close()
 		k.Response = nil

@@ -27,36 +27,36 @@ var errUnfinished = errors.New("the stream ended before it was complete")
 // first event with content, or with HoldStreams its end. An error until then is
 // judged as the status it stands for, and so fails over. What was read is the
 // beginning of what the caller reads.
-type hold struct {
-	call   *call
-	send   *sending
-	resp   *http.Response
-	held   []byte
-	events wire.EventReader
-	ends   wire.Completion
-	begun  bool    // there was content
-	over   bool    // it need not be held any longer
-	judged outcome // of an error
-	sniff  []byte  // the beginning of what may be no stream; nil once that is known
-	plain  bool    // it is none
-	bare   bool    // it is a JSON object: an answer that is no stream, unless it is an error
-	guess  bool    // nothing says that it is one, but that it begins so
+type streamHold struct {
+	call       *call
+	send       *attempt
+	resp       *http.Response
+	held       []byte
+	events     wire.EventReader
+	ends       wire.Completion
+	hasContent bool    // there was content
+	done       bool    // it need not be held any longer
+	failure    outcome // of an error
+	sniff      []byte  // the beginning of what may be no stream; nil once that is known
+	notEvents  bool    // it is none
+	jsonObject bool    // it is a JSON object: an answer that is no stream, unless it is an error
+	guessed    bool    // nothing says that it is one, but that it begins so
 
 	inflater *wire.Decompressor // of a compressed stream
 }
 
 // commit holds an event stream until it is the caller's. With an error there
 // was no stream to speak of.
-func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
-	h = &hold{call: c, send: s, resp: resp, held: make([]byte, 0, 4<<10)}
+func (c *call) holdStream(resp *http.Response, a *attempt) (h *streamHold, err error) {
+	h = &streamHold{call: c, send: a, resp: resp, held: make([]byte, 0, 4<<10)}
 	if !wire.IsStream(resp.Header) {
-		h.sniff, h.guess = []byte{}, !c.naming.Stream
+		h.sniff, h.guessed = []byte{}, !c.naming.Stream
 	}
 	if encoding := wire.ContentEncoding(resp.Header); encoding != "" {
 		h.inflater = wire.NewDecompressor(encoding, h.feed)
 		defer h.inflater.Close()
 	}
-	defer func() { h.plain = h.plain || h.bare && h.judged.status == 0 }()
+	defer func() { h.notEvents = h.notEvents || h.jsonObject && h.failure.status == 0 }()
 	for err == nil {
 		h.held = slices.Grow(h.held, 4<<10)
 		var n int
@@ -69,15 +69,15 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 		case !h.inflater.Feed(p):
 			return h, nil // it cannot be read: it is the caller's
 		}
-		if h.bare {
-			s.limit(s.d.backend.idleTimeout, errIdleTimeout) // it has begun
+		if h.jsonObject {
+			a.startTimeout(a.deployment.backend.idleTimeout, errIdleTimeout) // it has begun
 		}
-		if h.over || err == nil && (len(h.held) > maxHeld || !h.begun && len(h.held) > maxPreamble) {
+		if h.done || err == nil && (len(h.held) > maxHeld || !h.hasContent && len(h.held) > maxPreamble) {
 			return h, nil
 		}
 	}
 	if err != io.EOF {
-		return h, s.explain(err)
+		return h, a.timeoutCause(err)
 	}
 	// What ends the stream without a blank line is its last event all the same.
 	if h.sniff != nil && !h.looksLikeEvents(true) {
@@ -87,16 +87,16 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 		h.event(h.events.Partial, true)
 	}
 	switch {
-	case h.over, h.begun && h.ends.Complete():
+	case h.done, h.hasContent && h.ends.Complete():
 		return h, nil
-	case h.bare && json.Valid(h.events.Partial), h.guess:
-		h.plain = true // and all of it is there
+	case h.jsonObject && json.Valid(h.events.Partial), h.guessed:
+		h.notEvents = true // and all of it is there
 		return h, nil
-	case !h.begun:
+	case !h.hasContent:
 		// A refusal may be nothing but a header: a stream has Retry-After only
 		// when it is one.
-		if o := c.judgeProblem(resp, nil); o.wait > 0 {
-			h.judged = o
+		if o := c.judgeStreamError(resp, nil); o.wait > 0 {
+			h.failure = o
 			return h, nil
 		}
 	}
@@ -105,15 +105,15 @@ func (c *call) commit(resp *http.Response, s *sending) (h *hold, err error) {
 
 // feed reads a further piece of the stream. It is false when nothing more
 // needs to be read.
-func (h *hold) feed(p []byte) bool {
+func (h *streamHold) feed(p []byte) bool {
 	if h.sniff != nil {
 		if h.sniff = append(h.sniff, p...); !h.looksLikeEvents(false) {
-			return !h.over
+			return !h.done
 		}
 		p, h.sniff = h.sniff, nil
 	}
 	for event := range h.events.Events(p) {
-		if h.event(event, false); h.over {
+		if h.event(event, false); h.done {
 			return false
 		}
 	}
@@ -123,12 +123,12 @@ func (h *hold) feed(p []byte) bool {
 // looksLikeEvents tells whether what has no Content-Type of a stream is one, or
 // the JSON object of an error in the place of one. What is neither is the
 // caller's at once.
-func (h *hold) looksLikeEvents(all bool) bool {
+func (h *streamHold) looksLikeEvents(all bool) bool {
 	text := bytes.TrimLeft(bytes.TrimPrefix(h.sniff, []byte("\ufeff")), " \t\r\n")
 	for _, start := range [...]string{"data:", "event:", "id:", "retry:", ":", "{"} {
 		switch {
 		case bytes.HasPrefix(text, []byte(start)):
-			h.bare = start == "{"
+			h.jsonObject = start == "{"
 			return true
 		case !all && len(h.sniff) < 1<<10 && strings.HasPrefix(start, string(text)):
 			return false // that is not known yet
@@ -137,40 +137,40 @@ func (h *hold) looksLikeEvents(all bool) bool {
 	if all && len(text) == 0 && h.call.naming.Stream {
 		return true // it broke off before it began
 	}
-	h.over, h.plain = true, true
+	h.done, h.notEvents = true, true
 	return false
 }
 
 // event judges an event. cut tells of the last one, which has no blank line
 // behind it.
-func (h *hold) event(event []byte, cut bool) {
+func (h *streamHold) event(event []byte, cut bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
 	whole := h.call.cfg.HoldStreams && h.call.repeatable()
 	switch {
 	case t == wire.Failure:
-		h.over, h.judged = true, h.call.judgeProblem(h.resp, problem)
+		h.done, h.failure = true, h.call.judgeStreamError(h.resp, problem)
 	case t == wire.End:
-		h.over = true
+		h.done = true
 	case cut && t == wire.Content && !json.Valid(data):
 		// A part of an event is no content: nothing of it can be used.
 	case t == wire.Content && !whole:
-		h.over, h.begun = true, true
+		h.done, h.hasContent = true, true
 	case t == wire.Content:
 		// Only content ends a silence.
-		h.send.relax()
-		h.send.limit(h.send.d.backend.idleTimeout, errIdleTimeout)
-		h.begun = true
+		h.send.stopTimeout()
+		h.send.startTimeout(h.send.deployment.backend.idleTimeout, errIdleTimeout)
+		h.hasContent = true
 		h.ends.Add(data)
 	case len(data) > 0 && !h.call.repeatable():
 		// It cannot be sent again: there is nothing to hold it for, and its
 		// caller may need the id of what was begun.
-		h.over = true
+		h.done = true
 	}
 }
 
 // judgeProblem is the outcome of an error in a stream.
-func (c *call) judgeProblem(resp *http.Response, problem []byte) outcome {
+func (c *call) judgeStreamError(resp *http.Response, problem []byte) outcome {
 	status, h := http.StatusTooManyRequests, resp.Header
 	if problem != nil {
 		status, h = wire.StreamErrorStatus(h, problem)

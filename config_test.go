@@ -283,11 +283,11 @@ func TestManyModels(t *testing.T) {
 	tr := balance(t, n, azure("a", serves("m")), azure("b", priority(2)))
 	for i := range maxRoutes + 500 {
 		r := tr.table().find(fmt.Sprint("made-up-", i))
-		require.Equal(t, i >= maxRoutes, r == tr.table().others)
+		require.Equal(t, i >= maxRoutes, r == tr.table().otherModels)
 	}
 	require.Len(t, *tr.table().routes.Load(), maxRoutes+1)
 	require.Same(t, tr.table().find("made-up-7"), tr.table().find("made-up-7"))
-	require.NotSame(t, tr.table().others, tr.table().find("m"))
+	require.NotSame(t, tr.table().otherModels, tr.table().find("m"))
 
 	// The latecomers are asked for under their own names, and share their state.
 	n.on(host("b"), status(429, "", "Retry-After: 7"))

@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/spillover-go/spillover/internal/configfile"
 	"github.com/spillover-go/spillover/internal/doctest"
-	"github.com/stretchr/testify/require"
 )
 
 // The types of a configuration file, as they are documented.

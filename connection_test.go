@@ -148,12 +148,12 @@ func TestBrokenConnectionDoesNotMoveOn(t *testing.T) {
 func TestAlertAfterTheConnection(t *testing.T) {
 	alert := func(text string) error { return &net.OpError{Op: "remote error", Err: errors.New("tls: " + text)} }
 	for text, reason := range map[string]string{"bad record MAC": "no answer", "internal error": "no answer", "certificate required": "no connection"} {
-		var s sending
-		s.conn.Store(connMade)
-		require.Equal(t, reason, s.judgeError(alert(text)).reason, text)
-		s.status = 200
-		require.Equal(t, "no answer", s.judgeError(alert(text)).reason, "%s in an answer", text)
-		require.Equal(t, "no connection", new(sending).judgeError(alert(text)).reason, "a base that does not tell")
+		var a attempt
+		a.conn.Store(connMade)
+		require.Equal(t, reason, a.classifyError(alert(text)).reason, text)
+		a.status = 200
+		require.Equal(t, "no answer", a.classifyError(alert(text)).reason, "%s in an answer", text)
+		require.Equal(t, "no connection", new(attempt).classifyError(alert(text)).reason, "a base that does not tell")
 	}
 }
 
@@ -229,7 +229,7 @@ func TestProbeToADeadBackendIsGivenUp(t *testing.T) {
 			}
 		}
 		// One that connects in time is a backend that can: the next has a second again.
-		link := deploymentOf(t, tr, "a").backend.link
+		link := deploymentOf(t, tr, "a").backend.sharedState
 		require.EqualValues(t, 5, link.LostProbes.Load())
 		takes = 500 * time.Millisecond
 		n.on(host("a"), status(200, "{}"))

@@ -14,7 +14,7 @@ import (
 
 // A preset is a member of a JSON body that a backend adds if the caller left it
 // out.
-type preset struct {
+type defaultField struct {
 	name string
 	text string // the member, as JSON
 	bit  uint64 // identifies the name among those of all backends
@@ -56,13 +56,13 @@ func (b *Backend) normalizeDefaults(report reportFunc) {
 }
 
 // presets returns the presets for Defaults that have been normalized.
-func presets(defaults map[string]any) (all []preset) {
+func presets(defaults map[string]any) (all []defaultField) {
 	for _, name := range slices.Sorted(maps.Keys(defaults)) {
 		text, err := presetText(name, defaults[name])
 		if err != nil {
 			panic("spillover: Defaults were not normalized: " + err.Error())
 		}
-		all = append(all, preset{name: name, text: text})
+		all = append(all, defaultField{name: name, text: text})
 	}
 	return all
 }
@@ -90,7 +90,7 @@ func generates(op string) bool {
 
 // suits reports whether such an operation has a field of that name: the maximum of
 // output tokens has different names.
-func (p preset) suits(op string) bool {
+func (p defaultField) suits(op string) bool {
 	switch p.name {
 	case wire.MaxTokens:
 		return op != "responses"

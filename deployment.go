@@ -15,14 +15,14 @@ import (
 // throttled and measured.
 type deployment struct {
 	*record
-	backend  *backend
-	tier     *tier
-	share    atomic.Int64 // its size among those of its tier
-	sized    atomic.Int64 // the limit that was told when that was worked out
-	model    string       // what callers ask for; "" for requests that name none
-	name     string       // what the backend calls it; "" where that is what the caller said
-	rates    health.Rates // that are configured
-	identity atomic.Pointer[identity]
+	backend      *backend
+	tier         *tier
+	drawWeight   atomic.Int64 // its size among those of its tier
+	weighedLimit atomic.Int64 // the limit that was told when that was worked out
+	model        string       // what callers ask for; "" for requests that name none
+	name         string       // what the backend calls it; "" where that is what the caller said
+	rates        health.Rates // that are configured
+	identity     atomic.Pointer[identity]
 }
 
 // What is known of a deployment outlives the configuration.
@@ -35,19 +35,19 @@ type record struct {
 
 // A link is what is known of a backend, which all its deployments share. It
 // outlives the configuration.
-type link struct {
+type sharedState struct {
 	health.Connection
-	drained atomic.Bool
-	home    *objects.Resource       // that the backend is an entry of
-	failure atomic.Pointer[Failure] // the last one of any of its deployments
-	latest  atomic.Pointer[backend] // the backend as it is configured
+	drained  atomic.Bool
+	resource *objects.Resource       // that the backend is an entry of
+	failure  atomic.Pointer[Failure] // the last one of any of its deployments
+	latest   atomic.Pointer[backend] // the backend as it is configured
 }
 
 // measure reads what an answer tells of the deployment's limits, see gauge.read.
 func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 	d.ReportedLimits.Update(now, sent, tokens, wire.ReadLimits(h))
-	if d.Limit.Load() != d.sized.Load() {
-		d.tier.resize()
+	if d.Limit.Load() != d.weighedLimit.Load() {
+		d.tier.reweigh()
 	}
 }
 
@@ -90,14 +90,14 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 // recover is what a success says to all that may have spoken against it. It
 // reports whether it opened anything.
 func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
-	d := a.d
+	d := a.deployment
 	opened := false
 	for _, h := range c.scope.healths(d) {
 		if h == nil || !h.Troubled() {
 			continue
 		}
-		opened = h.Succeed(now, a.sent, a.resort) || opened
-		c.tell(h, d, now, wellBy(resp))
+		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
+		c.tell(h, d, now, successOf(resp))
 	}
 	if opened {
 		c.transport.opened.notify()
@@ -105,7 +105,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 }
 
 // readWhole notes that an answer was read to its end.
-func (s *sending) readWhole() {
-	s.fate.Store(endedWhole)
-	s.d.Operation(s.call.scope.op).ReadToEnd()
+func (a *attempt) readToEnd() {
+	a.endState.Store(endComplete)
+	a.deployment.Operation(a.call.scope.op).ReadToEnd()
 }

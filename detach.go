@@ -26,26 +26,26 @@ const (
 // once: several SDKs never close an error answer. It returns the beginning, and
 // whether that is all it takes to judge it. If there is more, that stays behind
 // the response's body: also where it comes too late to be waited for.
-func (c *call) detach(resp *http.Response, s *sending) (text []byte, known bool) {
-	s.relax()
+func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, known bool) {
+	a.stopTimeout()
 	body := readAhead(resp.Body)
 	late := time.NewTimer(errorBodyWait)
 	defer late.Stop()
 	select {
 	case <-body.done:
 	case <-late.C:
-	case <-s.ctx.Done():
+	case <-a.ctx.Done():
 	}
 	text, whole, err := body.soFar()
 	if whole && err == io.EOF {
 		body.Close()
-		s.end()
+		a.end()
 		resp.Body = io.NopCloser(bytes.NewReader(text))
 		return text, true
 	}
 	resp.Body = body
-	b := &answerBody{idle: cmp.Or(s.d.backend.idleTimeout, errorBodySilence), silent: errSlowBody, begun: true}
-	b.hand(c.Context(), resp, s)
+	b := &responseBody{idle: cmp.Or(a.deployment.backend.idleTimeout, errorBodySilence), idleError: errSlowBody, hasContent: true}
+	b.attach(c.Context(), resp, a)
 	return text, whole && err == nil || json.Valid(wire.Decompress(resp.Header, text, errorBodyLimit))
 }
 
@@ -118,7 +118,7 @@ func (b *aheadBody) Read(p []byte) (int, error) {
 }
 
 // leaves tells of the statuses for which a request moves on, whatever the body.
-func leaves(status int) bool {
+func failsOver(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
 		status == http.StatusTooManyRequests || status >= 500
 }

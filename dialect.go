@@ -21,12 +21,12 @@ import (
 
 // A backend is a configured Backend, ready for use.
 type backend struct {
-	*link
+	*sharedState
 	name          string
 	hash          uint64 // of the name
 	scheme, host  string
 	base          string // escaped base path, without a slash at its end
-	bare          bool   // the dialect's paths begin with it alone
+	bareBase      bool   // the dialect's paths begin with it alone
 	priority      int
 	weight        int
 	dialect       Dialect
@@ -35,8 +35,8 @@ type backend struct {
 	bearerKey     string // the same as OpenAI wants it
 	token         TokenFunc
 	headers       map[string]string // by their canonical names
-	own           bool              // it has a credential of its own: the callers' are not for it
-	presets       []preset
+	hasCredential bool              // it has a credential of its own: the callers' are not for it
+	presets       []defaultField
 	models        map[string]Model // by what callers ask for; nil: everything
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
@@ -50,12 +50,12 @@ func newBackend(b Backend) *backend {
 	}
 	base, bare := basePath(b.Dialect, u.EscapedPath())
 	n := &backend{
-		link: new(link), // unless it has one already
-		name: b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bare: bare,
+		sharedState: new(sharedState), // unless it has one already
+		name:        b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bareBase: bare,
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
-	n.headers, n.own = b.Headers, b.hasCredential()
+	n.headers, n.hasCredential = b.Headers, b.hasCredential()
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))
@@ -68,7 +68,7 @@ func newBackend(b Backend) *backend {
 
 // prefix is what the backend's paths begin with, escaped.
 func (b *backend) prefix() string {
-	if b.bare {
+	if b.bareBase {
 		return b.base
 	}
 	return b.base + wire.Prefix(b.dialect)
@@ -77,7 +77,7 @@ func (b *backend) prefix() string {
 // attemptRequest is the request as it is sent to a deployment: a clone of the
 // caller's own, so that nothing of an earlier attempt is left in it.
 // Its body, if it has one, is s.body.
-func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, s *sending) (*http.Request, error) {
+func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, a *attempt) (*http.Request, error) {
 	b := d.backend
 	name := d.name
 	if name == "" {
@@ -91,8 +91,8 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	s.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(r.URL.RawQuery))}
-	out.URL = &s.url
+	a.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(r.URL.RawQuery))}
+	out.URL = &a.url
 	if r.inQuery && name != "" {
 		out.URL.RawQuery = wire.RenameQuery(out.URL.RawQuery, r.queryKey(b), name)
 	}
@@ -102,15 +102,15 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	if !r.body.Present {
 		return out, nil
 	}
-	if err := r.body.Open(&s.space, change); err != nil {
+	if err := r.body.Open(&a.firstBody, change); err != nil {
 		return nil, err
 	}
-	s.body = &s.space
-	out.Body, out.ContentLength, out.GetBody = s.body, r.body.EditedLength(change), nil
+	a.body = &a.firstBody
+	out.Body, out.ContentLength, out.GetBody = a.body, r.body.EditedLength(change), nil
 	if r.body.Again != nil {
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {
-			s.body.Settle(&r.body)
+			a.body.Settle(&r.body)
 			if err := r.body.WaitIdle(ctx); err != nil {
 				return nil, err
 			}
@@ -118,7 +118,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 			if err := r.body.Open(next, change); err != nil {
 				return nil, err
 			}
-			s.body = next
+			a.body = next
 			return next, nil
 		}
 	}
@@ -190,10 +190,10 @@ func protocols(proposed []string) (kept []string) {
 // gateways take there, too, for a backend that is not to be sent it.
 func (b *backend) withoutKey(raw string) string {
 	names := credentialQuery
-	if b.anonymous() {
+	if b.usesCallerCredential() {
 		names = names[:1] // which is a credential of Azure's
 	}
-	if b.anonymous() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
+	if b.usesCallerCredential() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
 		return raw
 	}
 	var query string
@@ -215,12 +215,12 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	values := make([]string, 0, len(caller)+2+len(b.headers))
 	for name, v := range caller {
 		switch {
-		case b.own && isCredential(name), b.replaces(name):
+		case b.hasCredential && isCredential(name), b.setsHeader(name):
 		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
 			key = wire.Header(caller, name)
 		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
 			authorization = wire.Header(caller, name)
-		case b.own && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
+		case b.hasCredential && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
 			if v = protocols(v); len(v) > 0 {
 				h[name] = v
 			}
@@ -256,7 +256,7 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 const protocolHeader = "Sec-WebSocket-Protocol"
 
 // replaces tells whether the backend has such a header of its own.
-func (b *backend) replaces(name string) bool {
+func (b *backend) setsHeader(name string) bool {
 	for own := range b.headers {
 		if len(own) == len(name) && strings.EqualFold(own, name) {
 			return true
@@ -288,7 +288,7 @@ func (b *backend) sharesAccount(other *backend) bool {
 }
 
 // anonymous tells that the backend is sent the callers' own credentials.
-func (b *backend) anonymous() bool { return !b.own }
+func (b *backend) usesCallerCredential() bool { return !b.hasCredential }
 
 // path is the escaped path for a backend, under the name that the backend has
 // for the model.
@@ -343,17 +343,17 @@ func (b *backend) query(t wire.Target, raw string) string {
 // house gives each backend the resource that it is of: the one that its entry
 // had in an earlier configuration, or that another entry of the same account
 // has, now or before; else a new one.
-func house(backends, before []*backend) {
+func assignResources(backends, before []*backend) {
 	for _, b := range backends {
 		for _, others := range [...][]*backend{backends, before} {
 			for _, other := range others {
-				if b.home == nil && other.home != nil && b.sharesResource(other) {
-					b.home = other.home
+				if b.resource == nil && other.resource != nil && b.sharesResource(other) {
+					b.resource = other.resource
 				}
 			}
 		}
-		if b.home == nil {
-			b.home = new(objects.Resource)
+		if b.resource == nil {
+			b.resource = new(objects.Resource)
 		}
 	}
 }

@@ -180,7 +180,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 	plain := func(t *testing.T, _ *Transport) *http.Request { return newChat(t, chatPath) }
 	stored := func(line string) func(*testing.T, *Transport) *http.Request {
 		return func(t *testing.T, tr *Transport) *http.Request {
-			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[0].home)
+			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[0].resource)
 			return with(t, line)
 		}
 	}

@@ -28,7 +28,7 @@ var records = [...]struct {
 // tell tells of a change in what is known of a deployment, or of its backend,
 // if there is any, and of the answer that made it. Neither's lock is held
 // meanwhile.
-func (t *Transport) tell(ctx context.Context, s *setup, h *health.State, d *deployment, now time.Time, o outcome) {
+func (t *Transport) tell(ctx context.Context, s *activeConfig, h *health.State, d *deployment, now time.Time, o outcome) {
 	if h.Private {
 		return
 	}
@@ -76,17 +76,17 @@ func (t *Transport) tell(ctx context.Context, s *setup, h *health.State, d *depl
 // warnOfCallersCredentials tells which backends are sent the callers' own
 // credentials while others have one: that is easily meant otherwise, such as
 // where a variable is not set. What was so before is not told again.
-func (s *setup) warnOfCallersCredentials(before []*backend) {
+func (s *activeConfig) warnOfCallersCredentials(before []*backend) {
 	known := map[string]bool{}
 	for _, b := range before {
-		known[b.name] = b.anonymous()
+		known[b.name] = b.usesCallerCredential()
 	}
 	all := s.table.backends
-	if !slices.ContainsFunc(all, func(b *backend) bool { return !b.anonymous() }) {
+	if !slices.ContainsFunc(all, func(b *backend) bool { return !b.usesCallerCredential() }) {
 		return
 	}
 	for _, b := range all {
-		if b.anonymous() && !known[b.name] {
+		if b.usesCallerCredential() && !known[b.name] {
 			s.log.LogAttrs(context.Background(), slog.LevelWarn, "callers' credentials are sent",
 				append(b.attrs(), slog.String("remedy", "set APIKey (api_key) or Token, unless callers are to bring their own"))...)
 		}
@@ -94,20 +94,20 @@ func (s *setup) warnOfCallersCredentials(before []*backend) {
 }
 
 func (c *call) tell(h *health.State, d *deployment, now time.Time, o outcome) {
-	c.transport.tell(c.ctx, c.setup, h, d, now, o)
+	c.transport.tell(c.ctx, c.activeConfig, h, d, now, o)
 }
 
 // log tells of an attempt, to those who look that closely.
-func (s *sending) log(outcome string, o outcome) {
-	c := s.call
+func (a *attempt) log(outcome string, o outcome) {
+	c := a.call
 	if !c.telemetry.log.Enabled(c.ctx, slog.LevelDebug) {
 		return
 	}
-	attributes := append(s.d.attrs(), slog.Int("attempt", c.sends), slog.String("outcome", outcome), slog.Duration("took", time.Since(s.sent)))
+	attributes := append(a.deployment.attrs(), slog.Int("attempt", c.sends), slog.String("outcome", outcome), slog.Duration("took", time.Since(a.sentAt)))
 	if o.reason != "" {
 		attributes = append(attributes, slog.String("reason", o.reason))
 	}
-	if o.detail != "" && o.verdict != answered {
+	if o.detail != "" && o.verdict != rejected {
 		attributes = append(attributes, slog.String("error", o.detail))
 	}
 	c.telemetry.log.LogAttrs(c.ctx, slog.LevelDebug, "attempt", append(attributes, o.attrs()...)...)
@@ -117,10 +117,10 @@ func (s *sending) log(outcome string, o outcome) {
 func (d *deployment) attrs() []slog.Attr {
 	attributes := d.backend.attrs()
 	if d.model != "" {
-		attributes = append(attributes, slog.String("model", tame(d.model)))
+		attributes = append(attributes, slog.String("model", sanitize(d.model)))
 	}
 	if d.name != "" {
-		attributes = append(attributes, slog.String("deployment", tame(d.name)))
+		attributes = append(attributes, slog.String("deployment", sanitize(d.name)))
 	}
 	return attributes
 }
@@ -141,6 +141,6 @@ func (o outcome) attrs() (attributes []slog.Attr) {
 }
 
 // well is what an answer says that is no error.
-func wellBy(resp *http.Response) outcome {
+func successOf(resp *http.Response) outcome {
 	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
 }

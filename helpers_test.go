@@ -185,7 +185,7 @@ func servedBy(resp *http.Response) string { return resp.Header.Get("X-Spillover-
 func (t *Transport) table() *table { return t.setup.Load().table }
 
 // chosen is choose without the tier.
-func (r *route) chosen(q *query) *deployment {
+func (r *route) chosen(q *selection) *deployment {
 	_, d := r.choose(q)
 	return d
 }

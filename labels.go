@@ -42,7 +42,7 @@ const otherModels = "other"
 func newIdentity(d *deployment, model string) *identity {
 	tier := keyTier.Int(d.backend.priority)
 	id := &identity{model: model, attributes: []attribute.KeyValue{keyBackend.String(d.backend.name), tier}}
-	name := tame(d.name)
+	name := sanitize(d.name)
 	if model == otherModels {
 		name = otherModels
 	}
@@ -104,7 +104,7 @@ func (m *models) label(t *table, model string) string {
 		return ""
 	}
 	if _, configured := slices.BinarySearch(t.models, model); configured || m.met(model) {
-		return tame(model)
+		return sanitize(model)
 	}
 	return otherModels
 }

@@ -12,84 +12,84 @@ import (
 
 // learn draws the conclusions from an attempt, for the deployment and for the
 // call. Its error ends the call: the caller has left.
-func (c *call) learn(a attempt, resp *http.Response, err error, o outcome) error {
-	d, now := a.d, time.Now()
-	if o.verdict == served || o.verdict == answered {
+func (c *call) applyOutcome(a *attempt, resp *http.Response, err error, o outcome) error {
+	d, now := a.deployment, time.Now()
+	if o.verdict == served || o.verdict == rejected {
 		d.served.Add(1)
 		d.ServedOperation(c.scope.op)
 		d.LastServed.Set(now)
-		c.recover(&a, now, resp)
+		c.recover(a, now, resp)
 		d.tier.budget.Earn(1 + a.cost)
-		c.confirm(now, true) // another one answered: the failures count
+		c.countFailures(now, true) // another one answered: the failures count
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
-		if o.verdict == served && c.route != nil && c.route.model == manyModels && c.route == c.table.others {
+		if o.verdict == served && c.route != nil && c.route.model == manyModels && c.route == c.table.otherModels {
 			c.table.promote(c.model)
 		}
 		c.discard()
 		return nil
 	}
-	c.release(&a, now)
-	if left := c.leftErr(); err != nil && left != nil {
-		c.giveUp()
-		return c.leftBy(a, now, left)
+	c.release(a, now)
+	if left := c.callerErr(); err != nil && left != nil {
+		c.callerLeft()
+		return c.leftDuring(a, now, left)
 	}
 	if o.final {
 		// Nobody else can tell whether the deployment or the request is to blame.
 		d.failed.Add(1)
-		c.giveUp()
+		c.callerLeft()
 		return nil
 	}
 	switch o.verdict {
 	case throttled:
 		d.throttled.Add(1)
-		c.coolDown(c.throttleOf(d), d, now, health.Refusal{Sent: a.sent, RoundTrip: a.trip}, o)
+		c.coolDown(c.throttleOf(d), d, now, health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
 		c.throttled = true
-		if !a.again {
-			c.refusers = append(c.refusers, d)
+		if !a.repeated {
+			c.throttledBy = append(c.throttledBy, d)
 		}
 	case failed:
 		d.failed.Add(1)
 		c.blame(a, now, o)
 	}
-	if o.large {
-		c.leaveOut(d.Limit.Load())
+	if o.tooLarge {
+		c.excludeLimits(d.Limit.Load())
 	}
 	if o.verdict != throttled && o.cause != health.OutOfQuota {
-		c.unfit = append(c.unfit, d)
+		c.unsuitable = append(c.unsuitable, d)
 		// What is known to fail says nothing of the request, nor what never got it.
-		c.general = c.general || !o.own && !o.connect && !a.suspected()
-		c.suspected = c.suspected || a.known
+		c.maybeRequestsFault = c.maybeRequestsFault || !o.deploymentOnly && !o.connect && !a.probablyFails()
+		c.triedKnownFailing = c.triedKnownFailing || a.knownToFail
 	}
-	c.put(d, resp, err, o.verdict == throttled)
+	c.keepAnswer(d, resp, err, o.verdict == throttled)
 	return nil
 }
 
 // leftBy is the error of a call whose caller left during an attempt. After a
 // deadline it says which deployment was silent.
-func (c *call) leftBy(a attempt, now time.Time, cause error) error {
+func (c *call) leftDuring(a *attempt, now time.Time, cause error) error {
 	if !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
 		return cause
 	}
-	return &silentError{a.d.backend.name, now.Sub(a.sent), cause}
+	return &silentError{a.deployment.backend.name, now.Sub(a.sentAt), cause}
 }
 
 // found remembers where the objects are that the request asked around for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
 		if !id.Uncertain {
-			c.transport.stored.Put(now, id, b.home)
+			c.transport.stored.Put(now, id, b.resource)
 		}
 	}
 }
 
 // leaveOut passes over the deployments that are known to have no larger limit
 // than one that was too small for the request.
-func (c *call) leaveOut(limit int64) {
+func (c *call) excludeLimits(limit int64) {
 	for d := range c.route.all {
 		if l := d.Limit.Load(); l > 0 && l <= limit && !slices.Contains(c.tried, d) {
-			c.tried, c.unfit = append(c.tried, d), append(c.unfit, d)
+			c.tried, c.unsuitable = append(c.tried, d), append(c.unsuitable, d)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func (c *call) leaveOut(limit int64) {
 // throttleOf is what a refusal for a rate limit is held against: the deployment,
 // or the caller whose own credential it was told.
 func (c *call) throttleOf(d *deployment) *health.State {
-	if c.scope.caller != noCredential && d.backend.anonymous() {
+	if c.scope.caller != noCredential && d.backend.usesCallerCredential() {
 		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 0})
 	}
 	return &d.State
@@ -111,11 +111,11 @@ func (c *call) failureOf(d *deployment, o outcome) *health.State {
 	switch {
 	case o.connect:
 		return &d.backend.State
-	case o.cause == health.OutOfQuota && d.backend.anonymous():
+	case o.cause == health.OutOfQuota && d.backend.usesCallerCredential():
 		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 0})
 	case o.cause == health.OutOfQuota:
 		return &d.State
-	case o.cause == health.Misconfigured && !o.unsent && d.backend.anonymous():
+	case o.cause == health.Misconfigured && !o.notSent && d.backend.usesCallerCredential():
 		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 1 + c.scope.op})
 	}
 	return d.ChangeOperation(c.scope.op)
@@ -124,7 +124,7 @@ func (c *call) failureOf(d *deployment, o outcome) *health.State {
 // coolDown leaves a deployment alone for as long as it asked, within reason.
 func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.Refusal, o outcome) {
 	r.Wait, r.Reason = o.wait, o.reason
-	r.ByChance = o.chance || d.HasCapacity(now)
+	r.ByChance = o.byChance || d.HasCapacity(now)
 	if r.Wait <= 0 {
 		r.Wait = c.cfg.DefaultCooldown
 	}
@@ -135,18 +135,18 @@ func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.
 
 // blame holds a failure against what failed. What the request itself may have
 // caused only counts once another deployment has answered it.
-func (c *call) blame(a attempt, now time.Time, o outcome) {
-	d := a.d
+func (c *call) blame(a *attempt, now time.Time, o outcome) {
+	d := a.deployment
 	h := c.failureOf(d, o)
-	if o.wait > 0 || o.cause.Uncertain() && !a.suspected() {
-		c.doubt(suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now})
+	if o.wait > 0 || o.cause.Uncertain() && !a.probablyFails() {
+		c.deferFailure(provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now})
 		return
 	}
-	c.suspectNow(h, d, a, now, o)
+	c.countNow(h, d, a, now, o)
 	if o.cause == health.OutOfQuota {
 		for other := range c.route.all {
 			if other != d && other.backend.sharesAccount(d.backend) && !slices.Contains(c.tried, other) {
-				c.suspectNow(&other.State, other, a, now, o)
+				c.countNow(&other.State, other, a, now, o)
 				c.tried = append(c.tried, other)
 			}
 		}
@@ -154,42 +154,42 @@ func (c *call) blame(a attempt, now time.Time, o outcome) {
 }
 
 // doubt keeps a failure until another deployment has answered, or none has.
-func (c *call) doubt(s suspicion) {
+func (c *call) deferFailure(s provisionalFailure) {
 	s.d.PendingFailures.Add(1)
-	c.suspicions = append(c.suspicions, s)
+	c.pendingFailures = append(c.pendingFailures, s)
 }
 
 // suspectNow counts a failure at once.
-func (c *call) suspectNow(h *health.State, d *deployment, a attempt, now time.Time, o outcome) {
-	s := suspicion{health: h, d: d, outcome: o, sent: a.sent, seen: now, counted: true}
+func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Time, o outcome) {
+	s := provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now, counted: true}
 	if !s.count(c, now) {
 		return
 	}
 	// That a backend's own account has spent everything is no request's fault,
 	// nor that there is no token.
-	if o.unsent || o.cause == health.OutOfQuota && !d.backend.anonymous() {
+	if o.notSent || o.cause == health.OutOfQuota && !d.backend.usesCallerCredential() {
 		c.tell(h, d, now, o)
 		return
 	}
-	c.suspicions = append(c.suspicions, s)
+	c.pendingFailures = append(c.pendingFailures, s)
 }
 
 // count counts a failure and reports whether it did.
-func (s *suspicion) count(c *call, now time.Time) (counted bool) {
-	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason, Outdated: s.d.backend.outdated}
+func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
+	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason, Outdated: s.d.backend.reconfigured}
 	s.undo, counted = s.health.Fail(now, f, unit(c.transport.random()))
 	return counted
 }
 
 // put keeps what an attempt brought, in case nothing better comes.
-func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) {
+func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal bool) {
 	if resp == nil {
 		c.errs = append(c.errs, attemptError{d.backend.name, err})
 		return
 	}
-	slot := &c.failure
+	slot := &c.failedAnswer
 	if refusal {
-		slot = &c.refusal
+		slot = &c.throttledAnswer
 	}
 	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {
 		// Where something failed it may well be: "not found" would be misleading.
@@ -197,5 +197,5 @@ func (c *call) put(d *deployment, resp *http.Response, err error, refusal bool) 
 		return
 	}
 	slot.discard()
-	*slot = kept{resp, d.backend.name}
+	*slot = fallbackAnswer{resp, d.backend.name}
 }

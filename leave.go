@@ -23,7 +23,7 @@ func canceled(req *http.Request) bool {
 // leftErr is why the caller has left: its context has ended or it has closed
 // Request.Cancel, as an http.Client does after its Timeout. What a base returns
 // then says nothing of a deployment. It is nil while the caller waits.
-func (c *call) leftErr() error {
+func (c *call) callerErr() error {
 	err := context.Cause(c.Context())
 	if err == nil && canceled(c.Request) {
 		err = errRequestCanceled
@@ -38,7 +38,7 @@ func (c *call) leftErr() error {
 // heedCancel makes the request's context end when Request.Cancel is closed, until
 // unheed, so that what heeds the one heeds the other. A base that heeds Cancel may
 // still be sooner.
-func (c *call) heedCancel() {
+func (c *call) watchCancel() {
 	if c.Cancel == nil {
 		return
 	}
@@ -57,19 +57,19 @@ func (c *call) heedCancel() {
 // abandon gives back what a panic, from which a server may recover, has left
 // behind.
 func (c *call) abandon() {
-	if c.latest != nil {
-		c.latest.abandon()
+	if c.lastAttempt != nil {
+		c.lastAttempt.abandon()
 	}
 	c.discard()
-	c.unheed()
+	c.stopWatchingCancel()
 	if c.span != nil {
-		c.outcome, c.problem = failed.String(), errorType(0, "panic")
+		c.outcome, c.errorType = failed.String(), errorType(0, "panic")
 		c.finish(nil)
 	}
 }
 
 // unheed ends heedCancel.
-func (c *call) unheed() {
+func (c *call) stopWatchingCancel() {
 	if c.unheedCancel != nil {
 		c.unheedCancel(nil)
 	}

@@ -126,7 +126,7 @@ func TestLedgerProperties(t *testing.T) {
 			window int
 			tokens int64
 		}
-		l := &limited{Rates: health.Rates{int64(rapid.IntRange(0, 8).Draw(t, "rpm")), int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}}
+		l := &limited{Rates: health.Rates{RPM: int64(rapid.IntRange(0, 8).Draw(t, "rpm")), TPM: int64(rapid.IntRange(0, 1000).Draw(t, "tpm"))}}
 		if l.RPM == 0 && l.TPM == 0 {
 			l.RPM = 1
 		}

@@ -12,10 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/configfile"
-	"github.com/spillover-go/spillover/internal/doctest"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/spillover-go/spillover/internal/configfile"
+	"github.com/spillover-go/spillover/internal/doctest"
 )
 
 // environment is what ${NAME} finds in the files of testdata/config.

@@ -35,7 +35,7 @@ func (t *telemetry) unobserve() { _ = t.observed.Unregister() }
 
 // read tells the state of the deployments. Those that have the same name in
 // metrics count as one, which is available while any of them is.
-func (t *Transport) read(s *setup, now time.Time, o metric.Observer) {
+func (t *Transport) read(s *activeConfig, now time.Time, o metric.Observer) {
 	type name struct {
 		backend *backend
 		model   string

@@ -22,7 +22,7 @@ type verdict int
 
 const (
 	served    verdict = iota // the caller's, and the deployment is well
-	answered                 // the caller's: its own mistake, which no other deployment would mend
+	rejected                 // the caller's: its own mistake, which no other deployment would mend
 	throttled                // not here, not now
 	declined                 // elsewhere, and nothing is said about the deployment
 	failed                   // elsewhere, and the deployment is suspect
@@ -30,25 +30,25 @@ const (
 
 // An outcome is what happened in an attempt and what it says about the deployment.
 type outcome struct {
-	verdict   verdict
-	wait      time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
-	cause     health.Cause  // of a failed attempt
-	connect   bool          // there was no connection: the backend as a whole is suspect, and nothing was received
-	status    int           // of the answer, or what an error in a stream stands for
-	free      bool          // MaxAttempts does not count it
-	final     bool          // the caller's all the same: the request may have been carried out
-	lacks     bool          // the deployment: the answer says so by name
-	missing   bool          // the answer says that something does not exist
-	unfound   bool          // and that it is the response that the request goes on from
-	elsewhere bool          // the request is about something that another backend made
-	message   string        // of an answer that is about something missing
-	chance    bool          // a refusal that the load of this deployment did not cause
-	large     bool          // the request alone is more than the deployment's limit
-	own       bool          // the trouble is this deployment's alone: another one may take the very same request
-	unsent    bool          // the request was not sent: it is not to blame
-	reason    string        // short, for people
-	detail    string        // the service's message, or the error; as it came, until call.note
-	requestID string        // of the answer
+	verdict          verdict
+	wait             time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
+	cause            health.Cause  // of a failed attempt
+	connect          bool          // there was no connection: the backend as a whole is suspect, and nothing was received
+	status           int           // of the answer, or what an error in a stream stands for
+	uncounted        bool          // MaxAttempts does not count it
+	final            bool          // the caller's all the same: the request may have been carried out
+	noDeployment     bool          // the deployment: the answer says so by name
+	missing          bool          // the answer says that something does not exist
+	responseNotFound bool          // and that it is the response that the request goes on from
+	otherResource    bool          // the request is about something that another backend made
+	message          string        // of an answer that is about something missing
+	byChance         bool          // a refusal that the load of this deployment did not cause
+	tooLarge         bool          // the request alone is more than the deployment's limit
+	deploymentOnly   bool          // the trouble is this deployment's alone: another one may take the very same request
+	notSent          bool          // the request was not sent: it is not to blame
+	reason           string        // short, for people
+	detail           string        // the service's message, or the error; as it came, until call.note
+	requestID        string        // of the answer
 }
 
 // judge reads an answer. The body is its beginning, as far as it was read; of
@@ -62,31 +62,31 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if e.Code != "" && string(e.Code) != o.reason {
 		o.reason += " " + string(e.Code)
 	}
-	o.lacks = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.DeploymentMissing()
+	o.noDeployment = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.DeploymentMissing()
 	if status == http.StatusNotFound || status == http.StatusBadRequest {
-		o.missing, o.unfound, o.message = e.SaysNotFound(), e.Code == wire.PreviousNotFound, string(e.Message)
+		o.missing, o.responseNotFound, o.message = e.SaysNotFound(), e.Code == wire.PreviousNotFound, string(e.Message)
 	}
 	switch {
 	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
-		o.verdict, o.cause, o.own, o.free, o.wait = failed, health.OutOfQuota, true, true, 0
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = failed, health.OutOfQuota, true, true, 0
 	case (status == http.StatusTooManyRequests || status == http.StatusRequestEntityTooLarge) && e.RequestTooLarge():
-		o.verdict, o.own, o.large, o.wait = declined, true, true, 0
+		o.verdict, o.deploymentOnly, o.tooLarge, o.wait = declined, true, true, 0
 	case status == http.StatusTooManyRequests:
-		o.verdict, o.free, o.chance = throttled, true, e.NoCapacity()
-	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.NotFromService(), o.lacks,
+		o.verdict, o.uncounted, o.byChance = throttled, true, e.NoCapacity()
+	case status == http.StatusUnauthorized, status == http.StatusForbidden && !e.NotFromService(), o.noDeployment,
 		status == http.StatusBadRequest && e.OperationUnsupported(), status == http.StatusNotFound && wire.StatelessPaths[op] && !e.NotFromService():
-		o.verdict, o.cause, o.own, o.wait = failed, health.Misconfigured, true, 0
+		o.verdict, o.cause, o.deploymentOnly, o.wait = failed, health.Misconfigured, true, 0
 	case status == http.StatusForbidden, status == http.StatusNotFound && wire.StatelessPaths[op]:
 		// It is not the service that says so, but a firewall or a gateway before it.
 		o.verdict, o.cause, o.wait = failed, health.Blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
 	case e.OtherResource():
-		o.verdict, o.own, o.free, o.elsewhere, o.wait = declined, true, true, true, 0
+		o.verdict, o.deploymentOnly, o.uncounted, o.otherResource, o.wait = declined, true, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, health.ServerFailure
 	default:
-		o.verdict = answered
+		o.verdict = rejected
 	}
 	return o
 }

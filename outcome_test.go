@@ -66,26 +66,26 @@ func TestOutcomes(t *testing.T) {
 		"101":           {status: 101, want: outcome{verdict: served}},
 		"a limited 200": {status: 200, header: "Retry-After: 4", want: outcome{verdict: served}},
 
-		"429 Azure, tokens":    {status: 429, body: azureTokens, want: outcome{verdict: throttled, wait: 6 * s, free: true, reason: "429"}},
-		"429 Azure, header":    {status: 429, body: azureTokens, header: "Retry-After: 7", want: outcome{verdict: throttled, wait: 7 * s, free: true, reason: "429"}},
-		"429 Azure, newer":     {status: 429, body: azureNewer, want: outcome{verdict: throttled, wait: 45 * s, free: true, reason: "429"}},
-		"429 Foundry":          {status: 429, body: azureFoundry, want: outcome{verdict: throttled, free: true, reason: "429 RateLimitReached"}},
-		"429 PTU":              {status: 429, body: azurePTU, header: "Retry-After-Ms: 20", want: outcome{verdict: throttled, wait: s / 50, free: true, reason: "429 rate_limit_reached"}},
-		"429 no_capacity":      {status: 429, body: azureCapacity, want: outcome{verdict: throttled, wait: 20 * s, free: true, reason: "429 no_capacity"}},
-		"429 OpenAI":           {status: 429, body: openAITokens, want: outcome{verdict: throttled, wait: 18642 * time.Millisecond, free: true, reason: "429 rate_limit_exceeded"}},
-		"429 slow_down":        {status: 429, body: openAISlow, want: outcome{verdict: throttled, free: true, reason: "429 slow_down"}},
-		"429 of nothing":       {status: 429, want: outcome{verdict: throttled, free: true, reason: "429"}},
-		"429 of a gateway":     {status: 429, body: `{"statusCode": 429, "message": "Rate limit is exceeded. Try again in 30 seconds."}`, want: outcome{verdict: throttled, wait: 30 * s, free: true, reason: "429"}},
-		"429 of HTML":          {status: 429, body: "<html>", want: outcome{verdict: throttled, free: true, reason: "429"}},
-		"429 of text":          {status: 429, body: `{"error":"slow down"}`, want: outcome{verdict: throttled, free: true, reason: "429"}},
-		"429 code unprintable": {status: 429, body: `{"error":{"code":"a\u001b[31mb"}}`, want: outcome{verdict: throttled, free: true, reason: "429"}},
-		"429 code too long":    {status: 429, body: `{"error":{"code":"` + strings.Repeat("x", 100) + `"}}`, want: outcome{verdict: throttled, free: true, reason: "429"}},
-		"429 code a number":    {status: 429, body: `{"error":{"code":1302}}`, want: outcome{verdict: throttled, free: true, reason: "429 1302"}},
+		"429 Azure, tokens":    {status: 429, body: azureTokens, want: outcome{verdict: throttled, wait: 6 * s, uncounted: true, reason: "429"}},
+		"429 Azure, header":    {status: 429, body: azureTokens, header: "Retry-After: 7", want: outcome{verdict: throttled, wait: 7 * s, uncounted: true, reason: "429"}},
+		"429 Azure, newer":     {status: 429, body: azureNewer, want: outcome{verdict: throttled, wait: 45 * s, uncounted: true, reason: "429"}},
+		"429 Foundry":          {status: 429, body: azureFoundry, want: outcome{verdict: throttled, uncounted: true, reason: "429 RateLimitReached"}},
+		"429 PTU":              {status: 429, body: azurePTU, header: "Retry-After-Ms: 20", want: outcome{verdict: throttled, wait: s / 50, uncounted: true, reason: "429 rate_limit_reached"}},
+		"429 no_capacity":      {status: 429, body: azureCapacity, want: outcome{verdict: throttled, wait: 20 * s, uncounted: true, reason: "429 no_capacity"}},
+		"429 OpenAI":           {status: 429, body: openAITokens, want: outcome{verdict: throttled, wait: 18642 * time.Millisecond, uncounted: true, reason: "429 rate_limit_exceeded"}},
+		"429 slow_down":        {status: 429, body: openAISlow, want: outcome{verdict: throttled, uncounted: true, reason: "429 slow_down"}},
+		"429 of nothing":       {status: 429, want: outcome{verdict: throttled, uncounted: true, reason: "429"}},
+		"429 of a gateway":     {status: 429, body: `{"statusCode": 429, "message": "Rate limit is exceeded. Try again in 30 seconds."}`, want: outcome{verdict: throttled, wait: 30 * s, uncounted: true, reason: "429"}},
+		"429 of HTML":          {status: 429, body: "<html>", want: outcome{verdict: throttled, uncounted: true, reason: "429"}},
+		"429 of text":          {status: 429, body: `{"error":"slow down"}`, want: outcome{verdict: throttled, uncounted: true, reason: "429"}},
+		"429 code unprintable": {status: 429, body: `{"error":{"code":"a\u001b[31mb"}}`, want: outcome{verdict: throttled, uncounted: true, reason: "429"}},
+		"429 code too long":    {status: 429, body: `{"error":{"code":"` + strings.Repeat("x", 100) + `"}}`, want: outcome{verdict: throttled, uncounted: true, reason: "429"}},
+		"429 code a number":    {status: 429, body: `{"error":{"code":1302}}`, want: outcome{verdict: throttled, uncounted: true, reason: "429 1302"}},
 
-		"429 too large": {status: 429, body: openAILarge, header: "Retry-After: 3", want: outcome{verdict: declined, own: true, large: true, reason: "429 rate_limit_exceeded"}},
-		"413 too large": {status: 413, body: openAILarge, want: outcome{verdict: declined, own: true, large: true, reason: "413 rate_limit_exceeded"}},
-		"413 of bytes":  {status: 413, body: `{"error":{"message":"Maximum content size limit (26214400) exceeded"}}`, want: outcome{verdict: answered, reason: "413"}},
-		"413 of HTML":   {status: 413, body: "<html>", want: outcome{verdict: answered, reason: "413"}},
+		"429 too large": {status: 429, body: openAILarge, header: "Retry-After: 3", want: outcome{verdict: declined, deploymentOnly: true, tooLarge: true, reason: "429 rate_limit_exceeded"}},
+		"413 too large": {status: 413, body: openAILarge, want: outcome{verdict: declined, deploymentOnly: true, tooLarge: true, reason: "413 rate_limit_exceeded"}},
+		"413 of bytes":  {status: 413, body: `{"error":{"message":"Maximum content size limit (26214400) exceeded"}}`, want: outcome{verdict: rejected, reason: "413"}},
+		"413 of HTML":   {status: 413, body: "<html>", want: outcome{verdict: rejected, reason: "413"}},
 
 		"503 with a time":    {status: 503, body: openAIBusy, header: "Retry-After: 2", want: outcome{verdict: failed, cause: health.ServerFailure, wait: 2 * s, reason: "503 server_is_overloaded"}},
 		"529 with a time":    {status: 529, header: "Retry-After-Ms: 1500", want: outcome{verdict: failed, cause: health.ServerFailure, wait: 3 * s / 2, reason: "529"}},
@@ -98,44 +98,44 @@ func TestOutcomes(t *testing.T) {
 
 		"408":             {status: 408, body: azureTimeout, want: outcome{verdict: declined, reason: "408 Timeout"}},
 		"408 with a time": {status: 408, header: "Retry-After: 9", want: outcome{verdict: declined, reason: "408"}},
-		"409":             {status: 409, want: outcome{verdict: answered, reason: "409"}},
+		"409":             {status: 409, want: outcome{verdict: rejected, reason: "409"}},
 		"409 with a time": {status: 409, header: "Retry-After: 1", want: outcome{verdict: declined, reason: "409"}},
-		"409 with zero":   {status: 409, header: "Retry-After: 0", want: outcome{verdict: answered, reason: "409"}},
+		"409 with zero":   {status: 409, header: "Retry-After: 0", want: outcome{verdict: rejected, reason: "409"}},
 
-		"401 Azure":               {status: 401, body: azureKey, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401"}},
-		"401 RBAC":                {status: 401, body: azureRBAC, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401 PermissionDenied"}},
-		"401 OpenAI":              {status: 401, body: openAIKey, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "401 invalid_api_key"}},
-		"403":                     {status: 403, body: azureFirewall, header: "Retry-After: 3", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "403"}},
-		"404 DeploymentNotFound":  {status: 404, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 DeploymentNotFound"}},
-		"404 of a thread run":     {status: 404, body: azureNoDeploy, op: "threads/t/runs", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 DeploymentNotFound"}},
-		"404 model_not_found":     {status: 404, body: errorBody("model_not_found", ""), op: "batches", want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404 model_not_found"}},
-		"404 of a wrong path":     {status: 404, body: azureNoPath, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "404"}},
-		"404 of a stored object":  {status: 404, body: azureNoPath, op: "files/file-1", want: outcome{verdict: answered, reason: "404"}},
-		"404 of a stored message": {status: 404, op: "chat/completions/chatcmpl-1", want: outcome{verdict: answered, reason: "404"}},
+		"401 Azure":               {status: 401, body: azureKey, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "401"}},
+		"401 RBAC":                {status: 401, body: azureRBAC, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "401 PermissionDenied"}},
+		"401 OpenAI":              {status: 401, body: openAIKey, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "401 invalid_api_key"}},
+		"403":                     {status: 403, body: azureFirewall, header: "Retry-After: 3", want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "403"}},
+		"404 DeploymentNotFound":  {status: 404, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "404 DeploymentNotFound"}},
+		"404 of a thread run":     {status: 404, body: azureNoDeploy, op: "threads/t/runs", want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "404 DeploymentNotFound"}},
+		"404 model_not_found":     {status: 404, body: errorBody("model_not_found", ""), op: "batches", want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "404 model_not_found"}},
+		"404 of a wrong path":     {status: 404, body: azureNoPath, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "404"}},
+		"404 of a stored object":  {status: 404, body: azureNoPath, op: "files/file-1", want: outcome{verdict: rejected, reason: "404"}},
+		"404 of a stored message": {status: 404, op: "chat/completions/chatcmpl-1", want: outcome{verdict: rejected, reason: "404"}},
 
-		"400 content filter":        {status: 400, body: azureFilter, want: outcome{verdict: answered, reason: "400 content_filter"}},
-		"400 context length":        {status: 400, body: openAILength, want: outcome{verdict: answered, reason: "400 context_length_exceeded"}},
-		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 OperationNotSupported"}},
-		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 model_not_found"}},
-		"400 unknown_model":         {status: 400, body: errorBody("unknown_model", ""), want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 unknown_model"}},
-		"400 DeploymentNotFound":    {status: 400, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "400 DeploymentNotFound"}},
-		"400 billing":               {status: 400, body: errorBody("billing_hard_limit_reached", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "400 billing_hard_limit_reached"}},
-		"402":                       {status: 402, want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "402"}},
-		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, reason: "403 insufficient_quota"}},
+		"400 content filter":        {status: 400, body: azureFilter, want: outcome{verdict: rejected, reason: "400 content_filter"}},
+		"400 context length":        {status: 400, body: openAILength, want: outcome{verdict: rejected, reason: "400 context_length_exceeded"}},
+		"400 OperationNotSupported": {status: 400, body: azureNoOp, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "400 OperationNotSupported"}},
+		"400 model_not_found":       {status: 400, body: errorBody("model_not_found", ""), want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "400 model_not_found"}},
+		"400 unknown_model":         {status: 400, body: errorBody("unknown_model", ""), want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "400 unknown_model"}},
+		"400 DeploymentNotFound":    {status: 400, body: azureNoDeploy, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "400 DeploymentNotFound"}},
+		"400 billing":               {status: 400, body: errorBody("billing_hard_limit_reached", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, deploymentOnly: true, uncounted: true, reason: "400 billing_hard_limit_reached"}},
+		"402":                       {status: 402, want: outcome{verdict: failed, cause: health.OutOfQuota, deploymentOnly: true, uncounted: true, reason: "402"}},
+		"403 out of quota":          {status: 403, body: errorBody("insufficient_quota", ""), want: outcome{verdict: failed, cause: health.OutOfQuota, deploymentOnly: true, uncounted: true, reason: "403 insufficient_quota"}},
 		"403 of a firewall":         {status: 403, body: "<html>blocked</html>", want: outcome{verdict: failed, cause: health.Blocked, reason: "403"}},
 		"403 of API Management":     {status: 403, body: `{"statusCode":403,"message":"Request failed content safety check."}`, want: outcome{verdict: failed, cause: health.Blocked, reason: "403"}},
-		"403, flat":                 {status: 403, body: `{"code":"PermissionDenied","message":"no"}`, want: outcome{verdict: failed, cause: health.Misconfigured, own: true, reason: "403 PermissionDenied"}},
+		"403, flat":                 {status: 403, body: `{"code":"PermissionDenied","message":"no"}`, want: outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, reason: "403 PermissionDenied"}},
 		"404 of a gateway":          {status: 404, body: "<html>no such page</html>", want: outcome{verdict: failed, cause: health.Blocked, reason: "404"}},
-		"400 of a gateway":          {status: 400, body: "<html>bad request</html>", want: outcome{verdict: answered, reason: "400"}},
-		"400 with a time":           {status: 400, header: "Retry-After: 3", want: outcome{verdict: answered, wait: 3 * s, reason: "400"}},
-		"400 encrypted":             {status: 400, body: errorBody("invalid_encrypted_content", ""), want: outcome{verdict: declined, own: true, free: true, reason: "400 invalid_encrypted_content"}},
-		"400 previous":              {status: 400, body: errorBody("previous_response_not_found", ""), want: outcome{verdict: declined, own: true, free: true, reason: "400 previous_response_not_found"}},
-		"405":                       {status: 405, want: outcome{verdict: answered, reason: "405"}},
-		"415":                       {status: 415, want: outcome{verdict: answered, reason: "415"}},
-		"422":                       {status: 422, want: outcome{verdict: answered, reason: "422"}},
-		"424":                       {status: 424, want: outcome{verdict: answered, reason: "424"}},
-		"431":                       {status: 431, want: outcome{verdict: answered, reason: "431"}},
-		"499":                       {status: 499, want: outcome{verdict: answered, reason: "499"}},
+		"400 of a gateway":          {status: 400, body: "<html>bad request</html>", want: outcome{verdict: rejected, reason: "400"}},
+		"400 with a time":           {status: 400, header: "Retry-After: 3", want: outcome{verdict: rejected, wait: 3 * s, reason: "400"}},
+		"400 encrypted":             {status: 400, body: errorBody("invalid_encrypted_content", ""), want: outcome{verdict: declined, deploymentOnly: true, uncounted: true, reason: "400 invalid_encrypted_content"}},
+		"400 previous":              {status: 400, body: errorBody("previous_response_not_found", ""), want: outcome{verdict: declined, deploymentOnly: true, uncounted: true, reason: "400 previous_response_not_found"}},
+		"405":                       {status: 405, want: outcome{verdict: rejected, reason: "405"}},
+		"415":                       {status: 415, want: outcome{verdict: rejected, reason: "415"}},
+		"422":                       {status: 422, want: outcome{verdict: rejected, reason: "422"}},
+		"424":                       {status: 424, want: outcome{verdict: rejected, reason: "424"}},
+		"431":                       {status: 431, want: outcome{verdict: rejected, reason: "431"}},
+		"499":                       {status: 499, want: outcome{verdict: rejected, reason: "499"}},
 	} {
 		h := http.Header{}
 		if key, value, ok := strings.Cut(test.header, ": "); ok {
@@ -146,7 +146,7 @@ func TestOutcomes(t *testing.T) {
 			op = test.op
 		}
 		got := judge(test.status, h, []byte(test.body), op, time.Now())
-		if test.want.verdict == answered {
+		if test.want.verdict == rejected {
 			got.wait, test.want.wait = 0, 0 // of no account
 		}
 		if test.status >= 400 {
@@ -158,7 +158,7 @@ func TestOutcomes(t *testing.T) {
 
 // essence is what an outcome says apart from what it notes for particular requests.
 func essence(o outcome) outcome {
-	return outcome{verdict: o.verdict, wait: o.wait, cause: o.cause, connect: o.connect, status: o.status, free: o.free, large: o.large, own: o.own, reason: o.reason}
+	return outcome{verdict: o.verdict, wait: o.wait, cause: o.cause, connect: o.connect, status: o.status, uncounted: o.uncounted, tooLarge: o.tooLarge, deploymentOnly: o.deploymentOnly, reason: o.reason}
 }
 
 func TestOutcomesOfQuota(t *testing.T) {
@@ -166,7 +166,7 @@ func TestOutcomesOfQuota(t *testing.T) {
 		"organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active"} {
 		for _, body := range []string{errorBody(code, "insufficient_quota"), errorBody(code, code), errorBody(code, "")} {
 			o := judge(429, http.Header{"Retry-After": {"1"}}, []byte(body), "responses", time.Now())
-			require.Equal(t, outcome{verdict: failed, cause: health.OutOfQuota, own: true, free: true, status: 429, reason: "429 " + code}, essence(o))
+			require.Equal(t, outcome{verdict: failed, cause: health.OutOfQuota, deploymentOnly: true, uncounted: true, status: 429, reason: "429 " + code}, essence(o))
 		}
 	}
 	o := judge(429, nil, []byte(`{"error":{"type":"insufficient_quota","code":null}}`), "responses", time.Now())
@@ -342,12 +342,12 @@ func TestOutcomeSpilled(t *testing.T) {
 // What a good answer says costs no memory.
 func TestGoodOutcomeAllocatesNothing(t *testing.T) {
 	h, now := http.Header{"X-Ratelimit-Limit-Tokens": {"1000"}, "X-Ratelimit-Remaining-Tokens": {"900"}}, time.Now()
-	d := newTable([]*backend{{link: new(link), name: "a", weight: 1}}, new(table)).nameless.tiers[0].members[0]
+	d := newTable([]*backend{{sharedState: new(sharedState), name: "a", weight: 1}}, new(table)).nameless.tiers[0].members[0]
 	c := &call{transport: &Transport{random: func() uint64 { return 0 }}}
-	a := attempt{d: d, sent: now}
+	a := &attempt{deployment: d, sentAt: now}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		d.measure(now, now, 1, h)
 		require.Equal(t, served, judge(200, h, nil, "chat/completions", now).verdict)
-		require.NoError(t, c.learn(a, nil, nil, outcome{verdict: served}))
+		require.NoError(t, c.applyOutcome(a, nil, nil, outcome{verdict: served}))
 	}))
 }

@@ -216,8 +216,8 @@ func TestCallersDataIsNoProtocol(t *testing.T) {
 	} {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
-		tr.stored.Put(time.Now(), wire.ObjectID{ID: "batch_2026"}, tr.table().backends[1].home)
+		tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].resource)
+		tr.stored.Put(time.Now(), wire.ObjectID{ID: "batch_2026"}, tr.table().backends[1].resource)
 		resp, _ := send(t, tr, with(t, body))
 		require.Equal(t, "a", servedBy(resp), body)
 		n.on(host("a"), status(429, "{}"))
@@ -237,7 +237,7 @@ func TestEchoMovesNothing(t *testing.T) {
 		for _, contentType := range []string{"application/json", "text/event-stream"} {
 			n := newNet()
 			tr := steady(balance(t, n, azure("a"), azure("b")))
-			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
+			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].resource)
 			if contentType != "application/json" {
 				answer = "data: {\"type\":\"response.created\",\"response\":" + answer + "}\n\ndata: {\"type\":\"response.completed\",\"response\":" + answer + "}\n\n"
 			}
@@ -257,7 +257,7 @@ func TestWrongHomeIsLeft(t *testing.T) {
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2))))
 	n.on(host("a"), status(404, notFound))
 	n.on(host("b"), status(404, `{"error":{"message":"no file of b"}}`))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].resource)
 	for _, sends := range []int{3, 4} {
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 200, resp.StatusCode)
@@ -265,7 +265,7 @@ func TestWrongHomeIsLeft(t *testing.T) {
 		require.Equal(t, sends, n.sends())
 	}
 	n.on(host("c"), status(404, notFound))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-2"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-2"}, tr.table().backends[1].resource)
 	resp, text := send(t, tr, with(t, "GET /v1/files/file-2"))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Contains(t, text, "no file of b")
@@ -340,7 +340,7 @@ func TestMakerIsAskedOnceMore(t *testing.T) {
 	const use = `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
 	n.on(host("a"), status(400, notPrevious))
 	n.on(host("c"), status(400, notPrevious))
 	n.on(host("b"), status(400, notPrevious), status(200, "{}"))
@@ -417,7 +417,7 @@ func TestEntriesOfOneResource(t *testing.T) {
 func TestResourceOutlivesItsEntry(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b")))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
 	renamed := azure("b")
 	renamed.Name = "b2"
 	require.NoError(t, tr.Reconfigure(Config{Base: n, Backends: []Backend{azure("a"), renamed}}))
@@ -490,10 +490,10 @@ func TestServedModelGetsARouteOfItsOwn(t *testing.T) {
 	for i := range maxRoutes {
 		tr.table().find(fmt.Sprint("made-up-", i))
 	}
-	require.Same(t, tr.table().others, tr.table().find("gpt"))
+	require.Same(t, tr.table().otherModels, tr.table().find("gpt"))
 	resp, _ := send(t, tr, newChat(t, "/openai/deployments/gpt/chat/completions?api-version=1"))
 	require.Equal(t, 200, resp.StatusCode)
-	require.NotSame(t, tr.table().others, tr.table().find("gpt"))
+	require.NotSame(t, tr.table().otherModels, tr.table().find("gpt"))
 	require.Len(t, *tr.table().routes.Load(), 1)
 }
 
@@ -506,7 +506,7 @@ func TestServedModelsKeepTheirRoutes(t *testing.T) {
 		resp, _ := send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions?api-version=1"))
 		require.Equal(t, 200, resp.StatusCode)
 	}
-	own := func(model string) bool { return tr.table().find(model) != tr.table().others }
+	own := func(model string) bool { return tr.table().find(model) != tr.table().otherModels }
 	for i := range maxRoutes {
 		asksFor(fmt.Sprint("m-", i))
 	}
@@ -517,7 +517,7 @@ func TestServedModelsKeepTheirRoutes(t *testing.T) {
 	}
 	asksFor(strings.Repeat("x", wire.MaxModelName+1))
 	require.Len(t, *tr.table().routes.Load(), maxRoutes)
-	require.Equal(t, uint64(11), tr.table().others.tiers[0].members[0].served.Load())
+	require.Equal(t, uint64(11), tr.table().otherModels.tiers[0].members[0].served.Load())
 	var shared uint64
 	for _, d := range tr.Status().Tiers[0].Backends[0].Deployments {
 		if d.Model == manyModels {

@@ -24,22 +24,22 @@ type route struct {
 type tier struct {
 	priority int
 	members  []*deployment
-	shares   atomic.Pointer[shares]
+	weights  atomic.Pointer[weights]
 	resizing sync.Mutex
 	budget   *health.RetryBudget // of second attempts
 }
 
 func newTier(priority int, members []*deployment, b *health.RetryBudget) *tier {
 	t := &tier{priority: priority, members: members, budget: b}
-	t.resize()
+	t.reweigh()
 	return t
 }
 
 // with is a tier of the same members or fewer for one request. Their sizes are
 // the first tier's to say.
-func (t *tier) with(members []*deployment, s *shares, b *health.RetryBudget) *tier {
+func (t *tier) with(members []*deployment, s *weights, b *health.RetryBudget) *tier {
 	w := &tier{priority: t.priority, members: members, budget: b}
-	w.shares.Store(s)
+	w.weights.Store(s)
 	return w
 }
 
@@ -48,14 +48,14 @@ func (t *tier) with(members []*deployment, s *shares, b *health.RetryBudget) *ti
 // unless the request had its try there and the tier can afford no second one, or
 // what is left of its attempts is needed for the tiers below.
 // Those that are thought to have no room are asked when nobody else is left.
-func (r *route) choose(q *query) (*tier, *deployment) {
-	if q.luck = q.loyal.luck(); q.loyal == 0 {
-		q.luck = unit(q.random())
+func (r *route) choose(q *selection) (*tier, *deployment) {
+	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
+		q.spillRoll = unit(q.random())
 	}
-	for _, q.eager = range [...]bool{false, true} {
+	for _, q.ignoreHeadroom = range [...]bool{false, true} {
 		for i, t := range r.tiers {
 			d := t.choose(q)
-			if d == nil || q.spare > 0 && t.hasAny(q.tried) && q.spare <= r.openBelow(i+1, q) {
+			if d == nil || q.attemptsLeft > 0 && t.triedHere(q.tried) && q.attemptsLeft <= r.openBelow(i+1, q) {
 				continue
 			}
 			return t, d
@@ -65,7 +65,7 @@ func (r *route) choose(q *query) (*tier, *deployment) {
 }
 
 // openBelow counts the tiers from one on that can take the request.
-func (r *route) openBelow(i int, q *query) (n int) {
+func (r *route) openBelow(i int, q *selection) (n int) {
 	for _, t := range r.tiers[i:] {
 		if t.choose(q) != nil {
 			n++
@@ -77,17 +77,19 @@ func (r *route) openBelow(i int, q *query) (n int) {
 // broke reports whether the tier can afford no second attempt of the request. Its
 // first one there is free, and so is one to a deployment that nothing is held
 // against.
-func (t *tier) broke(q *query) bool { return t.hasAny(q.tried) && !t.budget.Has(health.AttemptCost) }
+func (t *tier) retryBudgetSpent(q *selection) bool {
+	return t.triedHere(q.tried) && !t.budget.Has(health.AttemptCost)
+}
 
 // pay takes what a further attempt in the tier costs out of its budget.
-func (t *tier) pay(q *query, d *deployment) int64 {
-	if t.hasAny(q.tried) && q.troubled(d) && t.budget.Spend(health.AttemptCost) {
+func (t *tier) payForRetry(q *selection, d *deployment) int64 {
+	if t.triedHere(q.tried) && q.troubled(d) && t.budget.Spend(health.AttemptCost) {
 		return health.AttemptCost
 	}
 	return 0
 }
 
-func (t *tier) hasAny(tried []*deployment) bool {
+func (t *tier) triedHere(tried []*deployment) bool {
 	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier.budget == t.budget })
 }
 
@@ -95,7 +97,7 @@ func (t *tier) hasAny(tried []*deployment) bool {
 func (r *route) free() *route {
 	f := &route{model: r.model}
 	for _, t := range r.tiers {
-		f.tiers = append(f.tiers, t.with(t.members, t.shares.Load(), new(health.RetryBudget)))
+		f.tiers = append(f.tiers, t.with(t.members, t.weights.Load(), new(health.RetryBudget)))
 	}
 	return f
 }
@@ -157,13 +159,13 @@ func (r *route) budget(priority int) *health.RetryBudget {
 
 // byLink is the deployments of a route by the links of their backends, which
 // outlive a configuration.
-func (r *route) byLink() map[*link]*deployment {
+func (r *route) byLink() map[*sharedState]*deployment {
 	if r == nil {
 		return nil
 	}
-	known := map[*link]*deployment{}
+	known := map[*sharedState]*deployment{}
 	for d := range r.all {
-		known[d.backend.link] = d
+		known[d.backend.sharedState] = d
 	}
 	return known
 }
@@ -171,14 +173,14 @@ func (r *route) byLink() map[*link]*deployment {
 // A table finds the route of a model. Reading it takes one atomic load; it
 // grows at the first sight of a model that no configuration names.
 type table struct {
-	backends []*backend
-	models   []string // that the configuration names, sorted
-	nameless *route   // for requests that name no model
-	callers  bool     // a backend is sent the callers' own credentials
-	others   *route   // shared by models beyond maxRoutes; nil when no backend serves every model
-	routes   atomic.Pointer[map[string]*route]
-	growing  sync.Mutex
-	vain     int // how many models found no room since one did
+	backends          []*backend
+	models            []string // that the configuration names, sorted
+	nameless          *route   // for requests that name no model
+	callerCredentials bool     // a backend is sent the callers' own credentials
+	otherModels       *route   // shared by models beyond maxRoutes; nil when no backend serves every model
+	routes            atomic.Pointer[map[string]*route]
+	growing           sync.Mutex
+	rejectedModels    int // how many models found no room since one did
 }
 
 // maxRoutes bounds the models that have a state of their own without being
@@ -206,7 +208,7 @@ func newTable(backends []*backend, old *table) *table {
 			names[name] = true
 		}
 	}
-	t.callers = slices.ContainsFunc(backends, (*backend).anonymous)
+	t.callerCredentials = slices.ContainsFunc(backends, (*backend).usesCallerCredential)
 	t.models = slices.Sorted(maps.Keys(names))
 	routes := map[string]*route{}
 	for _, name := range t.models {
@@ -215,7 +217,7 @@ func newTable(backends []*backend, old *table) *table {
 	t.nameless = t.build("", old.nameless)
 	every := slices.DeleteFunc(slices.Clone(backends), func(b *backend) bool { return b.models != nil })
 	if len(every) > 0 {
-		t.others = (&table{backends: every}).build(manyModels, old.others)
+		t.otherModels = (&table{backends: every}).build(manyModels, old.otherModels)
 		for model, r := range known {
 			if routes[model] == nil && r.asked() && len(routes) < maxRoutes+len(t.models) {
 				routes[model] = t.build(model, r)
@@ -229,7 +231,7 @@ func newTable(backends []*backend, old *table) *table {
 // same is the backend of the same name at the same place, nil if there is none.
 func (t *table) same(b *backend) *backend {
 	for _, other := range t.backends {
-		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base && other.bare == b.bare {
+		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base && other.bareBase == b.bareBase {
 			return other
 		}
 	}
@@ -253,7 +255,7 @@ func (t *table) build(model string, old *route) *route {
 		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}
-		if was := known[b.link]; was != nil && was.name == d.name {
+		if was := known[b.sharedState]; was != nil && was.name == d.name {
 			d.record = was.record
 		} else {
 			d.record = new(record)
@@ -271,11 +273,11 @@ func (t *table) find(model string) *route {
 	case ".", "..":
 		return nil // nothing can be called so: it would change the path of a URL
 	}
-	if r := (*t.routes.Load())[model]; r != nil || t.others == nil {
+	if r := (*t.routes.Load())[model]; r != nil || t.otherModels == nil {
 		return r
 	}
 	if len(model) > wire.MaxModelName {
-		return t.others
+		return t.otherModels
 	}
 	t.growing.Lock()
 	defer t.growing.Unlock()
@@ -284,7 +286,7 @@ func (t *table) find(model string) *route {
 	switch {
 	case r != nil: // somebody else asked for it meanwhile
 	case len(routes) >= maxRoutes+len(t.models):
-		r = t.others
+		r = t.otherModels
 	default:
 		r = t.grow(maps.Clone(routes), model)
 	}
@@ -314,7 +316,7 @@ func (t *table) promote(model string) {
 	}
 	full := len(routes) >= maxRoutes+len(t.models)
 	if full {
-		if t.vain++; t.vain%maxRoutes != 1 {
+		if t.rejectedModels++; t.rejectedModels%maxRoutes != 1 {
 			return
 		}
 	}
@@ -327,7 +329,7 @@ func (t *table) promote(model string) {
 		if len(grown) == len(routes) {
 			return
 		}
-		t.vain = 0
+		t.rejectedModels = 0
 	}
 	t.grow(grown, model)
 }
@@ -345,8 +347,8 @@ func (r *route) idle() bool {
 // all is every route, by the name of its model; the shared ones first.
 func (t *table) all() []*route {
 	routes := []*route{t.nameless}
-	if t.others != nil {
-		routes = append(routes, t.others)
+	if t.otherModels != nil {
+		routes = append(routes, t.otherModels)
 	}
 	named := *t.routes.Load()
 	for _, model := range slices.Sorted(maps.Keys(named)) {

@@ -30,8 +30,8 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 		var tier []member
 		for i := range rapid.IntRange(1, 5).Draw(t, "members") {
 			d := &deployment{record: new(record), model: "m", backend: &backend{
-				link: new(link),
-				name: fmt.Sprintf("p%d-%d", p, i), priority: 10 * (p + 1), weight: rapid.IntRange(1, 9).Draw(t, "weight"),
+				sharedState: new(sharedState),
+				name:        fmt.Sprintf("p%d-%d", p, i), priority: 10 * (p + 1), weight: rapid.IntRange(1, 9).Draw(t, "weight"),
 			}}
 			m := member{deployment: d}
 			if states {
@@ -95,7 +95,7 @@ func TestChooseProperties(t *testing.T) {
 		avoid := busiest(want)
 		seen := map[*deployment]bool{}
 		for range 50 {
-			_, d := r.choose(&query{now: now, tried: tried, random: source.Uint64})
+			_, d := r.choose(&selection{now: now, tried: tried, random: source.Uint64})
 			if len(want) == 0 {
 				require.Nil(t, d)
 				continue
@@ -122,7 +122,7 @@ func TestSelectorProperties(t *testing.T) {
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		s := &counter{take: rapid.IntRange(-1, 5).Draw(t, "takes")}
-		_, d := r.choose(&query{now: now, tried: tried, selector: s, random: rand.Uint64})
+		_, d := r.choose(&selection{now: now, tried: tried, selector: s, random: rand.Uint64})
 		want := candidates(members)
 		switch {
 		case len(want) == 0:
@@ -170,7 +170,7 @@ func TestShareProperties(t *testing.T) {
 		const draws = 2000
 		got := map[*deployment]float64{}
 		for range draws {
-			got[r.chosen(&query{now: now, tried: tried, random: source.Uint64})]++
+			got[r.chosen(&selection{now: now, tried: tried, random: source.Uint64})]++
 		}
 		for _, d := range want {
 			share := float64(d.backend.weight) / sum

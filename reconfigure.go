@@ -43,7 +43,7 @@ func (t *Transport) Reconfigure(cfg Config) error {
 
 // replace takes a Config over that was normalized. It tells the deployments
 // whose failures it may have mended.
-func (t *Transport) replace(cfg Config) (s *setup, amended []*deployment, err error) {
+func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	if t.closed.Load() {
@@ -60,8 +60,8 @@ func (t *Transport) replace(cfg Config) (s *setup, amended []*deployment, err er
 	amended = s.table.amend()
 	t.setup.Store(s)
 	old.unobserve()
-	if old.own != nil && s.own == nil {
-		old.own.CloseIdleConnections()
+	if old.ownTransport != nil && s.ownTransport == nil {
+		old.ownTransport.CloseIdleConnections()
 	}
 	return s, amended, nil
 }
@@ -71,7 +71,7 @@ func (t *Transport) replace(cfg Config) (s *setup, amended []*deployment, err er
 func (t *table) amend() (amended []*deployment) {
 	changed := map[*backend]bool{}
 	for _, b := range t.backends {
-		changed[b] = !b.latest.Swap(b).asks(b)
+		changed[b] = !b.latest.Swap(b).sameRequests(b)
 	}
 	for _, r := range t.all() {
 		for d := range r.all {
@@ -88,14 +88,14 @@ func (t *table) amend() (amended []*deployment) {
 }
 
 // outdated tells that by now the backend is asked otherwise.
-func (b *backend) outdated() bool {
+func (b *backend) reconfigured() bool {
 	latest := b.latest.Load()
-	return latest != nil && !latest.asks(b)
+	return latest != nil && !latest.sameRequests(b)
 }
 
 // asks tells whether another backend sends requests with the same credential,
 // in the same form. Token functions cannot be compared.
-func (b *backend) asks(other *backend) bool {
+func (b *backend) sameRequests(other *backend) bool {
 	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
 		maps.Equal(b.headers, other.headers)
 }
@@ -146,7 +146,7 @@ func (t *Transport) has(name string) bool {
 	return slices.ContainsFunc(t.setup.Load().table.backends, func(b *backend) bool { return b.name == name })
 }
 
-func (t *Transport) markDrained(s *setup) {
+func (t *Transport) markDrained(s *activeConfig) {
 	for _, b := range s.table.backends {
 		b.drained.Store(t.drained[b.name])
 	}

@@ -304,7 +304,7 @@ func TestReconfigureKeepsNoOldOnes(t *testing.T) {
 	n.on(host("a"), status(200, `{"id":"resp_1"}`))
 	tr := balance(t, n, azure("a"), azure("b"))
 	request := func() { send(t, tr, with(t, `POST /v1/responses {"model":"m"}`)) }
-	was := make([]weak.Pointer[setup], 500)
+	was := make([]weak.Pointer[activeConfig], 500)
 	for i := range was {
 		request()
 		was[i] = weak.Make(tr.setup.Load())

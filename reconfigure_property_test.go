@@ -322,7 +322,7 @@ func (w *world) any() (*deployment, option) {
 
 func (w *world) routeOf(model string) *route {
 	if model == "*" {
-		return w.tr.table().others
+		return w.tr.table().otherModels
 	}
 	return w.tr.table().find(model)
 }
@@ -351,9 +351,9 @@ func (w *world) check() {
 				o := tiers[i][j]
 				require.Equal(w, o.Backend.Name, d.backend.name)
 				require.Equal(w, o.Deployment, d.name)
-				require.Equal(w, sizes[j], d.share.Load(), "size of %s for %q", d.backend.name, model)
+				require.Equal(w, sizes[j], d.drawWeight.Load(), "size of %s for %q", d.backend.name, model)
 				w.same(o.fact, d.record, standing{siteOf(o.Backend), model, d.name})
-				w.same(o.whole, d.backend.link, siteOf(o.Backend))
+				w.same(o.whole, d.backend.sharedState, siteOf(o.Backend))
 				require.EqualValues(w, o.inFlight, d.InFlight.Load())
 			}
 		}
@@ -408,7 +408,7 @@ func (w *world) checkChoice(r *route, all []option) {
 		may[o.Backend.Name] = true
 	}
 	for range 4 {
-		_, d := r.choose(&query{now: time.Now(), random: rand.Uint64})
+		_, d := r.choose(&selection{now: time.Now(), random: rand.Uint64})
 		if len(may) == 0 {
 			require.Nil(w, d)
 			return

@@ -85,7 +85,7 @@ func TestReconfigureKeeps(t *testing.T) {
 			reconfigure(t, tr, nil, test.after...)
 			is := first()
 			require.NotSame(t, was, is, "what is configured is of one configuration alone")
-			require.Equal(t, test.kept, kept{was.backend.link == is.backend.link, was.record == is.record})
+			require.Equal(t, test.kept, kept{was.backend.sharedState == is.backend.sharedState, was.record == is.record})
 		})
 	}
 }
@@ -389,11 +389,11 @@ func TestReconfigureTheBase(t *testing.T) {
 	}
 	a := azure("a", placed(server.URL), speaks(Azure))
 	tr := balance(t, nil, a)
-	own := tr.setup.Load().own
+	own := tr.setup.Load().ownTransport
 	require.NotNil(t, own)
 	ask(t, tr)
 	reconfigure(t, tr, func(c *Config) { c.Base = nil }, a, azure("b", priority(2)))
-	require.Same(t, own, tr.setup.Load().own)
+	require.Same(t, own, tr.setup.Load().ownTransport)
 	require.Same(t, own, tr.setup.Load().base)
 	ask(t, tr)
 	require.Empty(t, closed, "the connection is used again")
@@ -401,14 +401,14 @@ func TestReconfigureTheBase(t *testing.T) {
 	n := newNet()
 	reconfigure(t, tr, func(c *Config) { c.Base = n }, a)
 	closes()
-	require.Nil(t, tr.setup.Load().own)
+	require.Nil(t, tr.setup.Load().ownTransport)
 	ask(t, tr)
 	require.Equal(t, 1, n.sends())
 
 	counted := &idleCloser{RoundTripper: n}
 	reconfigure(t, tr, func(c *Config) { c.Base = counted }, a)
 	reconfigure(t, tr, func(c *Config) { c.Base = nil }, a)
-	require.NotNil(t, tr.setup.Load().own)
+	require.NotNil(t, tr.setup.Load().ownTransport)
 	ask(t, tr)
 	require.Equal(t, 1, n.sends())
 	require.NoError(t, tr.Close())
@@ -548,7 +548,7 @@ func TestReconfigureLearntModels(t *testing.T) {
 	for i := range maxRoutes + 10 {
 		last = learn(fmt.Sprint("model", i))
 	}
-	require.Same(t, tr.table().others.tiers[0].members[0].record, last)
+	require.Same(t, tr.table().otherModels.tiers[0].members[0].record, last)
 	for i := range 5 {
 		reconfigure(t, tr, nil, azure(fmt.Sprint("b", i), serves(fmt.Sprint("n", i))), azure("every"))
 		require.Equal(t, maxRoutes+1, known())
@@ -565,12 +565,12 @@ func TestReconfigureLearntModels(t *testing.T) {
 
 	reconfigure(t, tr, nil, azure("every", serves("n")))
 	require.Equal(t, 1, known())
-	require.Nil(t, tr.table().others)
+	require.Nil(t, tr.table().otherModels)
 	was := learn("n")
 	reconfigure(t, tr, nil, azure("every"))
 	require.Same(t, was, learn("n"), "it was configured, and is asked for")
 	require.NotSame(t, first, learn("model0"), "nobody served it meanwhile")
-	require.NotSame(t, last, tr.table().others.tiers[0].members[0].record)
+	require.NotSame(t, last, tr.table().otherModels.tiers[0].members[0].record)
 }
 
 // A model may be called so: it has a deployment of its own name all the same.
@@ -582,7 +582,7 @@ func TestAModelCalledAsterisk(t *testing.T) {
 		require.Equal(t, "/openai/deployments/star/chat/completions", n.seen[len(n.seen)-1].path)
 		reconfigure(t, tr, nil, azure("a", func(b *Backend) { b.Models = []Model{{Name: "*", Deployment: "star"}} }), azure("b", priority(2)))
 	}
-	for d := range tr.table().others.all {
+	for d := range tr.table().otherModels.all {
 		require.Equal(t, "b", d.backend.name)
 	}
 }
@@ -641,7 +641,7 @@ func TestModelsThatGoLeaveNothing(t *testing.T) {
 
 	reconfigure(t, tr, nil, azure("every"))
 	require.Len(t, tr.Status().Tiers[0].Backends[0].Deployments, 1)
-	require.NotSame(t, tr.table().others, tr.table().find("new"))
+	require.NotSame(t, tr.table().otherModels, tr.table().find("new"))
 }
 
 // What was forgotten is told again when it comes again.

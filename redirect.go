@@ -48,29 +48,30 @@ func (c *call) follow() (*http.Response, error) {
 			d = each
 		}
 	}
-	s := &c.first
-	c.latest, c.by, c.from = s, s, b.name
-	ctx := s.begin(c, attempt{d: d, sent: time.Now()})
+	a := c.place()
+	a.call, a.deployment, a.sentAt = c, d, time.Now()
+	c.lastAttempt, c.answeredBy, c.answeredFrom = a, a, b.name
+	ctx := a.begin()
 	if b.drained.Load() {
-		s.undo()
-		c.by, c.from = nil, ""
+		a.cancelUnsent()
+		c.answeredBy, c.answeredFrom = nil, ""
 		return allDrained(c.Request), nil
 	}
-	s.url = *c.URL
-	out := s.openSpan(c.forward(ctx, header))
+	a.url = *c.URL
+	out := a.openSpan(c.forward(ctx, header))
 	c.sends++
 	resp, err := checked(c.base, out)
 	c.connected(b)
-	s.hear(false, err == nil)
+	a.answered(false, err == nil)
 	if err != nil {
-		s.end()
+		a.end()
 		d.failed.Add(1)
-		s.judged(judgeError(err), err)
+		a.judged(judgeError(err), err)
 		return nil, err
 	}
 	d.served.Add(1)
-	s.resp, s.status = resp, resp.StatusCode
-	c.answer.hand(c.Context(), resp, s)
+	a.resp, a.status = resp, resp.StatusCode
+	c.answer.attach(c.Context(), resp, a)
 	return resp, nil
 }
 

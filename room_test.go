@@ -40,8 +40,8 @@ func headerOf(lines ...string) http.Header {
 
 // gauged is a deployment of which headers were read at noon, one after the other.
 func gauged(headers ...http.Header) *deployment {
-	d := &deployment{record: new(record), backend: &backend{link: new(link), weight: 1}}
-	d.share.Store(1)
+	d := &deployment{record: new(record), backend: &backend{sharedState: new(sharedState), weight: 1}}
+	d.drawWeight.Store(1)
 	for _, h := range headers {
 		d.ReportedLimits.Update(noon, noon, d.Sent.Load(), wire.ReadLimits(h))
 	}
@@ -146,9 +146,9 @@ func TestMeasureResizes(t *testing.T) {
 		limit   any
 		changes bool
 	}{{1000, true}, {1000, false}, {-1, false}, {0, false}, {"", false}, {500, true}, {500, false}, {1000, true}} {
-		before := tier.shares.Load()
+		before := tier.weights.Load()
 		d.measure(noon, noon, d.Sent.Load(), headerOf(tells(step.limit, 1)...))
-		require.Equal(t, step.changes, before != tier.shares.Load(), step.limit)
+		require.Equal(t, step.changes, before != tier.weights.Load(), step.limit)
 	}
 }
 
@@ -490,9 +490,9 @@ func TestTiersAreKeptProperties(t *testing.T) {
 		}
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		for i := range 20 {
-			q := &query{now: now, tried: tried, tokens: 100, random: source.Uint64}
+			q := &selection{now: now, tried: tried, tokens: 100, random: source.Uint64}
 			if i%2 == 0 {
-				q.loyal = loyalty(source.Uint64() | 1)
+				q.affinity = affinity(source.Uint64() | 1)
 			}
 			_, d := r.choose(q)
 			if want == nil {

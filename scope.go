@@ -29,7 +29,7 @@ func (s *scope) healths(d *deployment) healths {
 // asks reports whether the caller's own credential is sent to a deployment, and
 // something may be held against one.
 func (s *scope) asks(d *deployment) bool {
-	return s.caller != 0 && s.callers.Any.Load() && d.backend.anonymous()
+	return s.caller != 0 && s.callers.Any.Load() && d.backend.usesCallerCredential()
 }
 
 // accepts tells whether nothing is known against sending the request there.

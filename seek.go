@@ -15,12 +15,12 @@ import (
 // direct finds the route: the deployments of the model, or of all backends
 // where the request names none, or those of the resource that has the object
 // that the request is about. It stays nil for a model that nobody serves.
-func (c *call) direct() {
+func (c *call) findRoute() {
 	c.route = c.table.find(c.model)
 	switch {
 	case c.Dots:
 		// It may lead to another deployment than the one that is named.
-		c.route = c.table.nameless.where(func(b *backend) bool { return b.models == nil })
+		c.route = c.table.nameless.filter(func(b *backend) bool { return b.models == nil })
 		return
 	case c.Foundry:
 		c.route = c.toFoundry(c.route)
@@ -40,8 +40,8 @@ func (c *call) direct() {
 			continue
 		}
 		for _, r := range [...]*route{c.route, c.table.nameless} {
-			if only := r.only(home); only != nil {
-				c.rest, c.route = c.route, only
+			if only := r.atResource(home); only != nil {
+				c.fallbackRoute, c.route = c.route, only
 				return
 			}
 		}
@@ -50,7 +50,7 @@ func (c *call) direct() {
 }
 
 // seek lets the request be asked around on a route.
-func (c *call) seek(r *route) { c.seeking, c.route, c.rest = true, r.free(), nil }
+func (c *call) seek(r *route) { c.seeking, c.route, c.fallbackRoute = true, r.free(), nil }
 
 // toFoundry is the route of an operation of Microsoft Foundry: backends of that
 // kind, or at the caller's own host.
@@ -58,7 +58,7 @@ func (c *call) toFoundry(r *route) *route {
 	suits := func(b *backend) bool { return ofFoundry(b.host) || strings.EqualFold(b.host, c.URL.Host) }
 	for _, r := range [...]*route{r, c.table.nameless} {
 		if r != nil {
-			if r = r.where(suits); r != nil {
+			if r = r.filter(suits); r != nil {
 				return r
 			}
 		}
@@ -67,7 +67,7 @@ func (c *call) toFoundry(r *route) *route {
 }
 
 // where is the route to some backends, nil if it has none of them.
-func (r *route) where(suits func(*backend) bool) *route {
+func (r *route) filter(suits func(*backend) bool) *route {
 	w := &route{model: r.model}
 	for _, t := range r.tiers {
 		var members []*deployment
@@ -77,7 +77,7 @@ func (r *route) where(suits func(*backend) bool) *route {
 			}
 		}
 		if len(members) > 0 {
-			w.tiers = append(w.tiers, t.with(members, new(shares), t.budget))
+			w.tiers = append(w.tiers, t.with(members, new(weights), t.budget))
 		}
 	}
 	if len(w.tiers) == 0 {
@@ -87,15 +87,15 @@ func (r *route) where(suits func(*backend) bool) *route {
 }
 
 // only is the route to one resource, as far as the route has it.
-func (r *route) only(home *objects.Resource) *route {
-	return r.where(func(b *backend) bool { return b.home == home })
+func (r *route) atResource(home *objects.Resource) *route {
+	return r.filter(func(b *backend) bool { return b.resource == home })
 }
 
 // misses tells whether an answer says that something the request is about does
 // not exist there: another resource may have it.
-func (c *call) misses(o outcome) bool {
+func (c *call) saysNotFound(o outcome) bool {
 	switch {
-	case o.lacks || o.status != http.StatusNotFound && o.status != http.StatusBadRequest:
+	case o.noDeployment || o.status != http.StatusNotFound && o.status != http.StatusBadRequest:
 		return false
 	case len(c.ids) > 0 && o.status == http.StatusNotFound:
 		return true
@@ -137,10 +137,10 @@ func (c *call) namesOwn(message string) bool {
 // miss takes note of an answer that says that something does not exist there.
 // Where the home was known the others are asked after it; a response that its
 // maker does not find may be found a moment later.
-func (c *call) miss(o outcome) {
+func (c *call) notFound(o outcome) {
 	switch {
-	case c.rest != nil:
-		c.missed, c.again = true, o.unfound && !c.askedAgain
+	case c.fallbackRoute != nil:
+		c.notFoundAtHome, c.mayAskHomeAgain = true, o.responseNotFound && !c.askedAgain
 	case !c.seeking:
 		c.seek(c.route)
 	}
@@ -148,20 +148,20 @@ func (c *call) miss(o outcome) {
 
 // widen goes on with the others where the home of an object says that it has it
 // not. The answer is kept: if nobody has it, it is the one to hand over.
-func (c *call) widen() bool {
-	if !c.missed || c.final || !c.body.CanSend() || c.failure.Response == nil {
+func (c *call) searchElsewhere() bool {
+	if !c.notFoundAtHome || c.final || !c.body.CanSend() || c.failedAnswer.Response == nil {
 		return false
 	}
-	c.missed = false
-	if c.again {
-		c.again, c.askedAgain = false, true
-		c.failure.discard()
-		c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return slices.Contains(c.unfit, d) })
-		c.unfit = c.unfit[:0]
+	c.notFoundAtHome = false
+	if c.mayAskHomeAgain {
+		c.mayAskHomeAgain, c.askedAgain = false, true
+		c.failedAnswer.discard()
+		c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return slices.Contains(c.unsuitable, d) })
+		c.unsuitable = c.unsuitable[:0]
 		return true
 	}
-	c.absence, c.failure = c.failure, kept{}
-	c.seek(c.rest)
+	c.notFoundAnswer, c.failedAnswer = c.failedAnswer, fallbackAnswer{}
+	c.seek(c.fallbackRoute)
 	return true
 }
 

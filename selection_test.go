@@ -325,7 +325,7 @@ func TestDeploymentIsNeverComparedWithItself(t *testing.T) {
 		tr := balance(t, newNet(), backends...)
 		deploymentOf(t, tr, "busy").InFlight.Store(1)
 		for range 1000 {
-			_, d := tr.table().find("m").choose(&query{now: time.Now(), random: tr.random})
+			_, d := tr.table().find("m").choose(&selection{now: time.Now(), random: tr.random})
 			require.NotEqual(t, "busy", d.backend.name)
 		}
 	}

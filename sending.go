@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/replay"
@@ -18,32 +20,50 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A sending is what an attempt holds while it is under way: a place among the
-// requests in flight, a context of its own with a time limit, and the body.
-type sending struct {
-	attempt
-	attemptRecord
-	call   *call
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	url    url.URL
-	body   *replay.Attempt // the latest; nil when there is none
-	space  replay.Attempt  // of the first
-	bearer string          // the token that it is sent with; "" for another credential
-	ended  atomic.Bool
-	cost   atomic.Int64 // tokens, as the answer told, or the estimate if it told none
+// A sending is an attempt: one send of a request to one deployment.
+type attempt struct {
+	call       *call // nil until the attempt has its places
+	deployment *deployment
 
-	tokens int64           // sent to the deployment in all, with this request
-	took   time.Duration   // until an answer that comes whole began; 0 once that was learnt from
-	before health.Progress // of the operation, before this answer
-	header http.Header     // of a stream
+	// Why it is made, and what it has taken.
+	sentAt      time.Time
+	repeated    bool  // it was sent there before
+	cost        int64 // in the budget of its tier, which gets it back if it is served
+	lastResort  bool  // although what was learned from refusals closes the deployment
+	knownToFail bool  // although the deployment is known to fail
+	reserved    health.Reservation
+	probed      healths // of what it is the one probe, and with which number
+	probes      [len(healths{})]uint64
+
+	// What is recorded of it.
+	span          trace.Span   // nil when there is none, and once it has ended
+	status        int          // of the answer's header
+	input, output atomic.Int64 // tokens
+	endState      atomic.Int32 // of an answer that is read by the caller
+	detached      atomic.Bool  // either the answer has ended or RoundTrip has returned
+
+	// What it holds while it is in flight.
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	url         url.URL
+	body        *replay.Attempt // the latest; nil when there is none
+	firstBody   replay.Attempt  // of the first
+	bearerToken string          // the token that it is sent with; "" for another credential
+	ended       atomic.Bool
+	usedTokens  atomic.Int64 // tokens, as the answer reported, or the estimate
+
+	roundTrip time.Duration   // until the header of the answer
+	tokens    int64           // sent to the deployment in all, with this request
+	wholeWait time.Duration   // until an answer that comes whole began; 0 once that was learnt from
+	before    health.Progress // of the operation, before this answer
+	header    http.Header     // of a stream
 
 	limits timeLimit
 
-	connect *time.Timer  // of a probe
-	waits   bool         // for an answer
-	conn    atomic.Int32 // how far a base got that tells when it connects
-	resp    *http.Response
+	connect  *time.Timer  // of a probe
+	awaiting bool         // for an answer
+	conn     atomic.Int32 // how far a base got that tells when it connects
+	resp     *http.Response
 }
 
 // How far a base got with an attempt. With one that does not tell, or is not
@@ -53,14 +73,14 @@ const (
 	connMade                    // it had one, so that something may have been sent
 )
 
-func (s *sending) begin(c *call, a attempt) context.Context {
-	s.call, s.attempt = c, a
-	a.d.InFlight.Add(1)
-	a.d.RequestSent(a.sent)
-	s.waits = true
-	s.tokens = a.d.CountSent(c.tokens)
-	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
-	return s.traced(s.ctx)
+// begin counts the attempt as in flight. The context is its own.
+func (a *attempt) begin() context.Context {
+	a.deployment.InFlight.Add(1)
+	a.deployment.RequestSent(a.sentAt)
+	a.awaiting = true
+	a.tokens = a.deployment.CountSent(a.call.tokens)
+	a.ctx, a.cancel = context.WithCancelCause(a.call.ctx)
+	return a.traceConnection(a.ctx)
 }
 
 // How long a probe may take to connect: an ordinary request has the base's own
@@ -77,37 +97,37 @@ const (
 // traced watches the attempt connect, with a base that tells when it does. That
 // costs something: it is done for probes, where no answer has come of late, and
 // for what may be sent again only if nothing was sent.
-func (s *sending) traced(ctx context.Context) context.Context {
-	b := s.d.backend
-	probe := s.isProbe()
-	if !probe && b.Answered.Age(s.sent) < pendingConnect && s.call.repeatable() {
+func (a *attempt) traceConnection(ctx context.Context) context.Context {
+	b := a.deployment.backend
+	probe := a.isProbe()
+	if !probe && b.Answered.Age(a.sentAt) < pendingConnect && a.call.repeatable() {
 		return ctx
 	}
 	limit := time.Duration(0)
 	if lost := b.LostProbes.Load(); probe && lost <= probeDoublings {
 		limit = probeConnect << lost
-		s.connect = time.AfterFunc(time.Hour, func() {
+		a.connect = time.AfterFunc(time.Hour, func() {
 			b.LostProbes.CompareAndSwap(lost, lost+1)
-			s.cancel(errConnectTimeout)
+			a.cancel(errConnectTimeout)
 		})
-		s.connect.Stop()
+		a.connect.Stop()
 	}
 	var wanted health.Timestamp
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			now := time.Now()
 			b.Connecting.SetIfZero(now.Add(pendingConnect))
-			s.conn.CompareAndSwap(0, connWanted)
+			a.conn.CompareAndSwap(0, connWanted)
 			wanted.Set(now)
-			if s.connect != nil {
-				s.connect.Reset(limit)
+			if a.connect != nil {
+				a.connect.Reset(limit)
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			s.call.connected(b)
-			s.conn.Store(connMade)
-			if s.connect != nil {
-				s.connect.Stop()
+			a.call.connected(b)
+			a.conn.Store(connMade)
+			if a.connect != nil {
+				a.connect.Stop()
 			}
 			if !info.Reused && wanted.Age(time.Now()) <= probeConnect {
 				b.LostProbes.Store(0)
@@ -128,37 +148,37 @@ func (c *call) connected(b *backend) {
 }
 
 // hear ends the wait for an answer, with one or without.
-func (s *sending) hear(served, answered bool) {
-	if !s.waits {
+func (a *attempt) answered(served, answered bool) {
+	if !a.awaiting {
 		return
 	}
-	s.waits = false
+	a.awaiting = false
 	now := time.Now()
 	if !answered {
-		s.d.RequestAbandoned(s.call.leftErr() != nil, now.Sub(s.sent))
+		a.deployment.RequestAbandoned(a.call.callerErr() != nil, now.Sub(a.sentAt))
 		return
 	}
-	s.d.ResponseReceived(now)
+	a.deployment.ResponseReceived(now)
 	if served {
-		s.d.ObserveWait(now.Sub(s.sent))
+		a.deployment.ObserveWait(now.Sub(a.sentAt))
 	}
-	if s.d.HeardAgain() {
-		s.call.tell(&s.d.State, s.d, now, outcome{status: s.status})
-		s.call.transport.opened.notify()
+	if a.deployment.HeardAgain() {
+		a.call.tell(&a.deployment.State, a.deployment, now, outcome{status: a.status})
+		a.call.transport.opened.notify()
 	}
 }
 
 // judgeError reads why there was no answer, with what the base told of its
 // connection: a proxy's refusal, say, is an error like any other.
-func (s *sending) judgeError(err error) outcome {
-	if s.body != nil && s.body.Failed.Load() {
+func (a *attempt) classifyError(err error) outcome {
+	if a.body != nil && a.body.Failed.Load() {
 		return outcome{verdict: declined, reason: "request body"} // which is the caller's
 	}
 	o := judgeError(err)
 	switch {
-	case s.conn.Load() == connWanted && s.status == 0:
+	case a.conn.Load() == connWanted && a.status == 0:
 		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
-	case s.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), s.status != 0 && o.connect:
+	case a.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), a.status != 0 && o.connect:
 		o.connect, o.cause, o.reason = false, health.NoAnswer, "no answer"
 	}
 	return o
@@ -172,49 +192,54 @@ func refusedCertificate(err error) bool {
 }
 
 // end gives back what the attempt holds, once.
-func (s *sending) end() {
-	if s.ended.CompareAndSwap(false, true) {
-		s.d.InFlight.Add(-1)
-		s.d.Ledger.Settle(s.entry, s.cost.Load(), true)
-		s.cancel(nil)
-		if s.connect != nil {
-			s.connect.Stop()
+func (a *attempt) end() {
+	if a.ended.CompareAndSwap(false, true) {
+		a.deployment.InFlight.Add(-1)
+		a.deployment.Ledger.Settle(a.reserved, a.usedTokens.Load(), true)
+		a.cancel(nil)
+		if a.connect != nil {
+			a.connect.Stop()
 		}
-		s.limits.stop()
-		if s.parted.Swap(true) {
-			s.call.finish(s)
+		a.limits.stop()
+		if a.detached.Swap(true) {
+			a.call.finish(a)
 		}
 	}
 }
 
+// giveBack returns what was reserved of configured limits: nothing was sent.
+func (a *attempt) giveBack() {
+	a.deployment.Ledger.Settle(a.reserved, 0, false)
+	a.reserved = health.Reservation{}
+}
+
 // undo ends an attempt of which nothing was sent.
-func (s *sending) undo() {
-	s.d.Ledger.Settle(s.entry, 0, false)
-	s.entry = health.Reservation{}
-	s.hear(false, false)
-	s.end()
-	s.call.release(&s.attempt, time.Now())
+func (a *attempt) cancelUnsent() {
+	a.giveBack()
+	a.answered(false, false)
+	a.end()
+	a.call.release(a, time.Now())
 }
 
 // abandon ends an attempt that a panic has cut short, and which a server may
 // recover from: of Base, Token or another function that the program supplies.
-func (s *sending) abandon() {
-	if s.cancel == nil {
-		s.d.Ledger.Settle(s.entry, 0, false) // it had not begun
+func (a *attempt) abandon() {
+	if a.cancel == nil {
+		a.giveBack() // it had not begun
 	} else {
-		if s.resp != nil {
-			s.resp.Body.Close()
+		if a.resp != nil {
+			a.resp.Body.Close()
 		}
-		if s.body != nil {
-			s.body.Close()
-			s.body.Keep() // by nobody
+		if a.body != nil {
+			a.body.Close()
+			a.body.Keep() // by nobody
 		}
-		s.call.connected(s.d.backend)
-		s.end()
-		s.closeSpan(errorType(0, "panic"))
+		a.call.connected(a.deployment.backend)
+		a.end()
+		a.closeSpan(errorType(0, "panic"))
 	}
-	s.hear(false, false)
-	s.call.release(&s.attempt, time.Now())
+	a.answered(false, false)
+	a.call.release(a, time.Now())
 }
 
 // A timeLimit ends an attempt that takes too long. It is set and lifted with
@@ -230,18 +255,18 @@ type timeLimit struct {
 }
 
 // limit ends the attempt after a time, unless relax is called before; 0 does not.
-func (s *sending) limit(d time.Duration, cause error) (now time.Time) {
+func (a *attempt) startTimeout(d time.Duration, cause error) (now time.Time) {
 	if d <= 0 {
 		return time.Time{}
 	}
-	l := &s.limits
+	l := &a.limits
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now = time.Now()
 	l.until, l.cause = now.Add(d), cause
 	switch {
 	case l.timer == nil:
-		l.timer = time.AfterFunc(d, s.expire)
+		l.timer = time.AfterFunc(d, a.expire)
 	case l.fires.IsZero() || l.fires.After(l.until):
 		l.timer.Reset(d)
 	default:
@@ -260,11 +285,11 @@ func (l *timeLimit) stop() {
 	}
 }
 
-func (s *sending) expire() {
-	l := &s.limits
+func (a *attempt) expire() {
+	l := &a.limits
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fires = (time.Time{}); l.until.IsZero() || s.ended.Load() {
+	if l.fires = (time.Time{}); l.until.IsZero() || a.ended.Load() {
 		return
 	}
 	if left := time.Until(l.until); left > 0 {
@@ -273,20 +298,20 @@ func (s *sending) expire() {
 		return
 	}
 	l.over = true
-	s.cancel(l.cause)
+	a.cancel(l.cause)
 }
 
 // relax ends a limit. It is false when that was too late.
-func (s *sending) relax() bool {
-	s.limits.mu.Lock()
-	defer s.limits.mu.Unlock()
-	s.limits.until = time.Time{}
-	return !s.limits.over
+func (a *attempt) stopTimeout() bool {
+	a.limits.mu.Lock()
+	defer a.limits.mu.Unlock()
+	a.limits.until = time.Time{}
+	return !a.limits.over
 }
 
 // explain is why the attempt ended, if it was the attempt's own doing.
-func (s *sending) explain(err error) error {
-	cause := context.Cause(s.ctx)
+func (a *attempt) timeoutCause(err error) error {
+	cause := context.Cause(a.ctx)
 	if errors.Is(cause, errConnectTimeout) || errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {
 		return cause
 	}
@@ -295,36 +320,36 @@ func (s *sending) explain(err error) error {
 
 // brokeOff counts an answer that the caller saw break off. It is the caller's
 // own doing after its context has ended, or the body is closed.
-func (s *sending) brokeOff() {
-	if s.ended.Load() || s.call.leftErr() != nil {
+func (a *attempt) interrupted() {
+	if a.ended.Load() || a.call.callerErr() != nil {
 		return
 	}
-	s.fate.Store(endedBroken)
-	s.blame(s.call.note(s.d, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
+	a.endState.Store(endInterrupted)
+	a.failLate(a.call.recordFailure(a.deployment, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
 }
 
 // failedWith is what an error says of the deployment that came in a stream which
 // is already the caller's: it has been passed, as everything else.
-func (s *sending) failedWith(problem []byte) {
-	status, h := wire.StreamErrorStatus(s.header, problem)
-	o := s.call.note(s.d, judge(status, h, problem, s.call.Operation, time.Now()), s.bearer)
+func (a *attempt) failedInStream(problem []byte) {
+	status, h := wire.StreamErrorStatus(a.header, problem)
+	o := a.call.recordFailure(a.deployment, judge(status, h, problem, a.call.Operation, time.Now()), a.bearerToken)
 	switch {
 	case o.verdict == throttled:
-		s.call.coolDown(s.call.throttleOf(s.d), s.d, time.Now(), health.Refusal{Sent: s.sent, RoundTrip: s.trip}, o)
+		a.call.coolDown(a.call.throttleOf(a.deployment), a.deployment, time.Now(), health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
 	case o.verdict == failed && o.wait > 0:
-		s.call.coolDown(&s.d.State, s.d, time.Now(), health.Refusal{Sent: s.sent, RoundTrip: s.trip}, o)
+		a.call.coolDown(&a.deployment.State, a.deployment, time.Now(), health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
 	case o.verdict == failed:
-		s.blame(o)
+		a.failLate(o)
 	}
 }
 
 // blame counts a failure after the answer was the caller's. Those before it
 // count on, unless another answer ended well meanwhile: that this one began well
 // was no success.
-func (s *sending) blame(o outcome) {
-	d, now := s.d, time.Now()
+func (a *attempt) failLate(o outcome) {
+	d, now := a.deployment, time.Now()
 	d.failed.Add(1)
-	h := s.call.failureOf(d, o)
-	h.FailLate(now, health.FailedAttempt{Sent: s.sent, Seen: now, Cause: o.cause, Reason: o.reason}, s.before, unit(s.call.transport.random()))
-	s.call.tell(h, d, now, o)
+	h := a.call.failureOf(d, o)
+	h.FailLate(now, health.FailedAttempt{Sent: a.sentAt, Seen: now, Cause: o.cause, Reason: o.reason}, a.before, unit(a.call.transport.random()))
+	a.call.tell(h, d, now, o)
 }

@@ -32,13 +32,13 @@ func (r *request) session(of func(*http.Request) string) string {
 
 // A loyalty is a session as it is compared with deployments: its id and its
 // model, hashed. 0 is none.
-type loyalty uint64
+type affinity uint64
 
-func newLoyalty(session, model string) loyalty {
+func newAffinity(session, model string) affinity {
 	if session == "" {
 		return 0
 	}
-	return loyalty(max(1, stableHash(session+"\x00"+model)))
+	return affinity(max(1, stableHash(session+"\x00"+model)))
 }
 
 // stableHash is FNV-1a: the same in every process and every version.
@@ -53,7 +53,7 @@ func stableHash(s string) uint64 {
 // pull is how much a session is drawn to a backend: by weighted rendezvous
 // hashing the one with the most pull has it, and a backend that comes or goes
 // moves no session but its own.
-func (l loyalty) pull(b *backend) float64 {
+func (l affinity) score(b *backend) float64 {
 	// splitmix64's finalizer: FNV alone leaves neighbours alike.
 	x := uint64(l) ^ b.hash
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -64,7 +64,7 @@ func (l loyalty) pull(b *backend) float64 {
 
 // luck is what decides whether a PTU that is nearly full passes the session on:
 // the same sessions each time, so that the others keep their caches.
-func (l loyalty) luck() float64 { return unit(uint64(l) * 0x9e3779b97f4a7c15) }
+func (l affinity) spillRoll() float64 { return unit(uint64(l) * 0x9e3779b97f4a7c15) }
 
 // sessionBound is how much more than its share of the requests in flight a
 // deployment may have for its sessions' sake: it keeps nearly all hits of
@@ -73,10 +73,10 @@ const sessionBound = 1.25
 
 // chooseLoyal is the candidate that has most pull on the session, but for those
 // that are too busy.
-func (t *tier) chooseLoyal(q *query) *deployment {
+func (t *tier) chooseByAffinity(q *selection) *deployment {
 	var busy, weight float64
 	for _, d := range t.members {
-		if q.takes(d) {
+		if q.candidate(d) {
 			busy += float64(d.InFlight.Load())
 			weight += float64(d.backend.weight)
 		}
@@ -84,14 +84,14 @@ func (t *tier) chooseLoyal(q *query) *deployment {
 	var best *deployment
 	var most float64
 	for _, d := range t.members {
-		if !q.takes(d) {
+		if !q.candidate(d) {
 			continue
 		}
 		share := (busy + 1) * float64(d.backend.weight) / weight
 		if float64(d.InFlight.Load()) >= math.Ceil(sessionBound*share) {
 			continue
 		}
-		if pull := q.loyal.pull(d.backend); best == nil || pull > most {
+		if pull := q.affinity.score(d.backend); best == nil || pull > most {
 			best, most = d, pull
 		}
 	}

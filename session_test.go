@@ -30,12 +30,12 @@ func sessionOf(t testing.TB, id string) *http.Request {
 // homeOf is the backend that has a session of the model m when nothing speaks
 // against it.
 func homeOf(tr *Transport, id string) string {
-	return mostPull(tr.table().find("m").tiers[0].members, newLoyalty(id, "m")).backend.name
+	return mostPull(tr.table().find("m").tiers[0].members, newAffinity(id, "m")).backend.name
 }
 
-func mostPull(all []*deployment, l loyalty) (most *deployment) {
+func mostPull(all []*deployment, l affinity) (most *deployment) {
 	for _, d := range all {
-		if most == nil || l.pull(d.backend) > l.pull(most.backend) {
+		if most == nil || l.score(d.backend) > l.score(most.backend) {
 			most = d
 		}
 	}
@@ -73,10 +73,10 @@ func TestStablePull(t *testing.T) {
 		{"Ünïcode", "", "eastus", 1, 6.0784512206340571},
 	} {
 		b := newBackend(Backend{Name: test.backend, Weight: test.weight})
-		require.InEpsilon(t, test.pull, newLoyalty(test.id, test.model).pull(b), 1e-12, "%q", test)
+		require.InEpsilon(t, test.pull, newAffinity(test.id, test.model).score(b), 1e-12, "%q", test)
 	}
-	require.Zero(t, newLoyalty("", "m"))
-	require.NotEqual(t, newLoyalty("a", "bc"), newLoyalty("ab", "c"))
+	require.Zero(t, newAffinity("", "m"))
+	require.NotEqual(t, newAffinity("a", "bc"), newAffinity("ab", "c"))
 }
 
 func TestStableChoice(t *testing.T) {
@@ -227,10 +227,10 @@ func TestSessionsReturnHomeAfterThrottles(t *testing.T) {
 func TestSessionsNeedNoMemory(t *testing.T) {
 	tr := three(t, newNet())
 	r, i := tr.table().find("m"), 0
-	q := &query{now: time.Now(), random: tr.random}
+	q := &selection{now: time.Now(), random: tr.random}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
 		i++
-		q.loyal = loyalty(i)
+		q.affinity = affinity(i)
 		r.choose(q)
 	}))
 }
@@ -342,7 +342,7 @@ func TestSessionBound(t *testing.T) {
 					require.LessOrEqual(t, float64(d.InFlight.Load()), math.Ceil(sessionBound*share), "%s of %d", d.backend.name, n)
 				}
 			}
-			home := mostPull(tier.members, newLoyalty("x", "m"))
+			home := mostPull(tier.members, newAffinity("x", "m"))
 			share := float64(80*home.backend.weight) / float64(sum)
 			require.Greater(t, float64(home.InFlight.Load()), share, "as much as it may have")
 			require.Less(t, float64(home.InFlight.Load()), 2*share, "the others are elsewhere")
@@ -368,7 +368,7 @@ func TestSessionMovesForAReasonProperties(t *testing.T) {
 		want := candidates(members)
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		for range 30 {
-			q := &query{now: now, tried: tried, loyal: loyalty(source.Uint64() | 1), random: source.Uint64}
+			q := &selection{now: now, tried: tried, affinity: affinity(source.Uint64() | 1), random: source.Uint64}
 			_, d := r.choose(q)
 			if want == nil {
 				require.Nil(t, d)
@@ -386,7 +386,7 @@ func TestSessionMovesForAReasonProperties(t *testing.T) {
 				}
 			}
 			require.NotEmpty(t, free, "they cannot all be over the mean")
-			require.Equal(t, mostPull(free, q.loyal).backend.name, d.backend.name)
+			require.Equal(t, mostPull(free, q.affinity).backend.name, d.backend.name)
 		}
 	})
 }
@@ -407,7 +407,7 @@ func TestRendezvousProperties(t *testing.T) {
 		const sessions = 400
 		moved := 0.
 		for i := range sessions {
-			l := newLoyalty(fmt.Sprint(i), "m")
+			l := newAffinity(fmt.Sprint(i), "m")
 			with, without := mostPull(all, l), mostPull(all[:len(all)-1], l)
 			if with == last {
 				moved++

@@ -28,7 +28,7 @@ func sized(sizes ...size) *tier { return sizedRoute(sizes...).tiers[0] }
 func sizedRoute(sizes ...size) *route {
 	var all []*deployment
 	for i, s := range sizes {
-		d := &deployment{record: new(record), backend: &backend{link: &link{home: new(objects.Resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: health.Rates{TPM: s.tpm}}
+		d := &deployment{record: new(record), backend: &backend{sharedState: &sharedState{resource: new(objects.Resource)}, name: fmt.Sprint(i), priority: 1, weight: s.weight}, rates: health.Rates{TPM: s.tpm}}
 		d.Limit.Store(s.limit)
 		all = append(all, d)
 	}
@@ -38,7 +38,7 @@ func sizedRoute(sizes ...size) *route {
 // sharesOf is the sizes that a tier goes by.
 func sharesOf(t *tier) (all []int64) {
 	for _, d := range t.members {
-		all = append(all, d.share.Load())
+		all = append(all, d.drawWeight.Load())
 	}
 	return all
 }
@@ -65,7 +65,7 @@ func TestShares(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tier := sized(test.sizes...)
 			require.Equal(t, test.shares, sharesOf(tier))
-			require.Equal(t, test.bounds, tier.shares.Load().bounds)
+			require.Equal(t, test.bounds, tier.weights.Load().bounds)
 		})
 	}
 }
@@ -79,7 +79,7 @@ func TestSharesFollowTheLimits(t *testing.T) {
 	}{{0, 1000, []int64{1000, 1000}}, {1, 3000, []int64{1000, 3000}}, {0, 3000, []int64{3000, 3000}}, {1, -1, []int64{3000, 3000}}, {1, 500, []int64{3000, 500}}} {
 		tier.members[step.of].measure(noon, noon, 0, headerOf(tells(step.limit, 1)...))
 		require.Equal(t, step.want, sharesOf(tier))
-		require.Equal(t, step.want[0] == step.want[1], tier.shares.Load().bounds == nil)
+		require.Equal(t, step.want[0] == step.want[1], tier.weights.Load().bounds == nil)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestSharesIndex(t *testing.T) {
 		{{weight: 1}}, {{weight: 1}, {weight: 1}, {weight: 1}}, {{weight: 3}, {weight: 1}, {weight: 2}}, {{1, 7, 0}, {1, 0, 1}, {weight: 1}},
 	} {
 		tier := sized(sizes...)
-		s, total := tier.shares.Load(), uint64(0)
+		s, total := tier.weights.Load(), uint64(0)
 		for _, n := range sharesOf(tier) {
 			total += uint64(n)
 		}
@@ -120,7 +120,7 @@ func TestSharesProperties(t *testing.T) {
 		tier := sized(sizes...)
 		all := sharesOf(tier)
 		var sum int64
-		bounds := tier.shares.Load().bounds
+		bounds := tier.weights.Load().bounds
 		for i, n := range all {
 			require.Positive(t, n)
 			if sum += n; bounds != nil {
@@ -132,14 +132,14 @@ func TestSharesProperties(t *testing.T) {
 		if rapid.Bool().Draw(t, "all") || len(all) == 1 {
 			but = nil
 		} else {
-			sum -= but.share.Load()
+			sum -= but.drawWeight.Load()
 		}
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		const draws = 2000
 		got := map[*deployment]float64{}
-		q := &query{now: noon, random: source.Uint64}
+		q := &selection{now: noon, random: source.Uint64}
 		for range draws {
-			got[tier.draw(q, tier.shares.Load(), but)]++
+			got[tier.draw(q, tier.weights.Load(), but)]++
 		}
 		require.Zero(t, got[nil])
 		for _, d := range tier.members {
@@ -147,7 +147,7 @@ func TestSharesProperties(t *testing.T) {
 				require.Zero(t, got[d])
 				continue
 			}
-			share := float64(d.share.Load()) / float64(sum)
+			share := float64(d.drawWeight.Load()) / float64(sum)
 			// Eight standard deviations: less than one false alarm in 10^12.
 			require.InDelta(t, draws*share, got[d], 8*math.Sqrt(draws*share*(1-share))+1e-9)
 		}
@@ -218,8 +218,8 @@ func TestSharesOfARouteOfOneRequest(t *testing.T) {
 			tier := r.tiers[0]
 			want := sharesOf(tier)
 			for _, d := range tier.members {
-				only := r.only(d.backend.home)
-				require.Same(t, d, only.chosen(&query{now: noon, random: rand.Uint64}))
+				only := r.atResource(d.backend.resource)
+				require.Same(t, d, only.chosen(&selection{now: noon, random: rand.Uint64}))
 				require.Equal(t, want, sharesOf(tier))
 			}
 			r.free()
@@ -239,6 +239,6 @@ func TestSharesOfManyAtOnce(t *testing.T) {
 		}
 		all.Wait()
 		require.Equal(t, []int64{1000, 2000, 3000, 4000}, sharesOf(tier))
-		require.Equal(t, []int64{1000, 3000, 6000, 10000}, tier.shares.Load().bounds)
+		require.Equal(t, []int64{1000, 3000, 6000, 10000}, tier.weights.Load().bounds)
 	}
 }

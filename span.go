@@ -114,9 +114,9 @@ func (c *call) openSpan() {
 	o := c.telemetry.opening(kind)
 	c.ctx, c.span = c.telemetry.tracer.Start(c.Context(), o.name, o.options...)
 	if kind.model == otherModels && c.span.IsRecording() {
-		c.span.SetAttributes(keyModel.String(tame(c.model)))
+		c.span.SetAttributes(keyModel.String(sanitize(c.model)))
 	}
-	c.told = c.span.IsRecording() || c.telemetry.listened(c.ctx)
+	c.recording = c.span.IsRecording() || c.telemetry.listened(c.ctx)
 }
 
 // closeSpan ends the request's span.
@@ -126,10 +126,10 @@ func (c *call) closeSpan(outcome string, problem attribute.KeyValue) {
 		if c.waited > 0 {
 			attributes = append(attributes, keyWaited.Float64(c.waited.Seconds()))
 		}
-		if s := c.by; s != nil {
-			attributes = append(attributes, s.d.backend.provider(), keyBackend.String(s.d.backend.name), keyStatus.Int(s.status))
-			attributes = append(attributes, s.address()...)
-			if in, out := s.input.Load(), s.output.Load(); in+out > 0 {
+		if a := c.answeredBy; a != nil {
+			attributes = append(attributes, a.deployment.backend.provider(), keyBackend.String(a.deployment.backend.name), keyStatus.Int(a.status))
+			attributes = append(attributes, a.address()...)
+			if in, out := a.input.Load(), a.output.Load(); in+out > 0 {
 				attributes = append(attributes, keyInput.Int64(in), keyOutput.Int64(out))
 			}
 		}
@@ -143,8 +143,8 @@ func (c *call) closeSpan(outcome string, problem attribute.KeyValue) {
 
 // openSpan starts the attempt's span: what the base does with the request is
 // beneath it. There is none beneath a request's that is not recorded.
-func (s *sending) openSpan(out *http.Request) *http.Request {
-	c := s.call
+func (a *attempt) openSpan(out *http.Request) *http.Request {
+	c := a.call
 	if !c.span.IsRecording() {
 		return out
 	}
@@ -158,9 +158,9 @@ func (s *sending) openSpan(out *http.Request) *http.Request {
 		method = "_OTHER"
 	}
 	// Without the query: on realtime connections it may hold a key.
-	url := s.url.Scheme + "://" + s.url.Host + s.url.EscapedPath()
-	attributes := append(s.address(), keyMethod.String(method), keyURL.String(url[:min(len(url), maxURL)]),
-		keyBackend.String(s.d.backend.name), keyTier.Int(s.d.backend.priority), keyDeployment.String(tame(cmp.Or(s.d.name, c.model))))
+	url := a.url.Scheme + "://" + a.url.Host + a.url.EscapedPath()
+	attributes := append(a.address(), keyMethod.String(method), keyURL.String(url[:min(len(url), maxURL)]),
+		keyBackend.String(a.deployment.backend.name), keyTier.Int(a.deployment.backend.priority), keyDeployment.String(sanitize(cmp.Or(a.deployment.name, c.model))))
 	if c.sends > 0 {
 		attributes = append(attributes, keyResend.Int(c.sends))
 	}
@@ -168,22 +168,22 @@ func (s *sending) openSpan(out *http.Request) *http.Request {
 		method = "HTTP"
 	}
 	ctx, span := c.telemetry.tracer.Start(out.Context(), method, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
-	s.span = span
+	a.span = span
 	return out.WithContext(ctx)
 }
 
 const maxURL = 2 << 10
 
 // closeSpan ends the attempt's span.
-func (s *sending) closeSpan(problem attribute.KeyValue) {
-	if s.span == nil {
+func (a *attempt) closeSpan(problem attribute.KeyValue) {
+	if a.span == nil {
 		return
 	}
-	if s.status != 0 {
-		s.span.SetAttributes(keyStatus.Int(s.status))
+	if a.status != 0 {
+		a.span.SetAttributes(keyStatus.Int(a.status))
 	}
-	endSpan(s.span, problem)
-	s.span = nil
+	endSpan(a.span, problem)
+	a.span = nil
 }
 
 // endSpan ends a span, with an error if there is a class of one.
@@ -196,14 +196,14 @@ func endSpan(span trace.Span, problem attribute.KeyValue) {
 }
 
 // address is the server that the attempt is sent to.
-func (s *sending) address() []attribute.KeyValue {
-	port, err := strconv.Atoi(s.url.Port())
+func (a *attempt) address() []attribute.KeyValue {
+	port, err := strconv.Atoi(a.url.Port())
 	switch {
 	case err == nil:
-	case s.url.Scheme == "http":
+	case a.url.Scheme == "http":
 		port = 80
 	default:
 		port = 443
 	}
-	return []attribute.KeyValue{keyAddress.String(s.url.Hostname()), keyPort.Int(port)}
+	return []attribute.KeyValue{keyAddress.String(a.url.Hostname()), keyPort.Int(port)}
 }

@@ -84,7 +84,7 @@ func (t *Transport) Status() Status {
 					s.Operations = append(s.Operations, OperationStatus{wire.OperationName(i), until, reason})
 				}
 			}
-			if d.asked() || r != table.nameless && r != table.others {
+			if d.asked() || r != table.nameless && r != table.otherModels {
 				byBackend[d.backend] = append(byBackend[d.backend], s)
 			}
 		}

@@ -268,7 +268,7 @@ func TestStoredHomeFails(t *testing.T) {
 func TestStoredHomeWithoutTheModel(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
 	require.Equal(t, "b", servedBy(resp))
 	require.Contains(t, n.seen[0].body, `"model":"m"`)
@@ -620,7 +620,7 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 func TestStoredFileInChat(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-abc"}, tr.table().backends[1].home)
+	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-abc"}, tr.table().backends[1].resource)
 	for range 20 {
 		req := newChat(t, "/v1/chat/completions")
 		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`

@@ -18,40 +18,40 @@ import (
 // learnt from as it passes. The attempt ends with it: at its end, at an error,
 // when it is closed, or with the context of a caller who forgets to, whichever
 // is first.
-type answerBody struct {
+type responseBody struct {
 	io.ReadCloser
-	held   []byte // of a stream, what was read before its commit
-	send   *sending
-	unhook func() bool // from the caller's context; nil if that cannot end
+	held    []byte // of a stream, what was read before its commit
+	attempt *attempt
+	unhook  func() bool // from the caller's context; nil if that cannot end
 
 	watcher  wire.FieldScanner
 	events   *wire.EventReader  // of a stream that is judged
 	ids      *wire.IDScanner    // nil when there are none to learn
 	inflater *wire.Decompressor // of a compressed answer
-	used     wire.Usage         // as the answer said last
+	usage    wire.Usage         // as the answer said last
 
-	idle   time.Duration // the longest silence; 0 when there is no limit
-	silent error         // what it ends with then
-	quiet  time.Duration // how long it has been silent so far
-	begun  bool          // there was content: before, a silence has no end
-	spoke  bool          // what was read last has content
+	idle        time.Duration // the longest silence; 0 when there is no limit
+	idleError   error         // what it ends with then
+	idleFor     time.Duration // how long it has been silent so far
+	hasContent  bool          // there was content: before, a silence has no end
+	readContent bool          // what was read last has content
 
 	failed bool  // an error event has passed
 	err    error // that the answer ended with
 
-	blames bool        // the deployment, when the answer breaks off
-	closed atomic.Bool // by the caller, whose doing an error is then
+	countsFailure bool        // the deployment, when the answer breaks off
+	closed        atomic.Bool // by the caller, whose doing an error is then
 }
 
 // An upgradedBody is that of a 101, which net/http lets be written to as well.
 type upgradedBody struct {
-	*answerBody
+	*responseBody
 	io.Writer
 }
 
 // hand puts the end of an attempt behind the body of its answer.
-func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) {
-	b.ReadCloser, b.send = resp.Body, s
+func (b *responseBody) attach(ctx context.Context, resp *http.Response, a *attempt) {
+	b.ReadCloser, b.attempt = resp.Body, a
 	if ctx.Done() != nil {
 		b.unhook = context.AfterFunc(ctx, b.end)
 	}
@@ -63,7 +63,7 @@ func (b *answerBody) hand(ctx context.Context, resp *http.Response, s *sending) 
 
 // learnFrom makes the body tell its usage, the ids of what it stores, and the
 // errors in a stream.
-func (b *answerBody) learnFrom(resp *http.Response, r *request) {
+func (b *responseBody) inspect(resp *http.Response, r *request) {
 	if !wire.CanDecompress(resp.Header) || b.events == nil && wire.MediaType(resp.Header) != "application/json" && !wire.IsStream(resp.Header) {
 		return
 	}
@@ -75,11 +75,11 @@ func (b *answerBody) learnFrom(resp *http.Response, r *request) {
 		b.ids = wire.NewIDScanner(r.spec().Has(wire.OfItems), wire.IsStream(resp.Header))
 	}
 	if encoding := wire.ContentEncoding(resp.Header); encoding != "" && (b.watcher.Keys != nil || b.ids != nil || b.events != nil) {
-		b.inflater = wire.NewDecompressor(encoding, b.learn)
+		b.inflater = wire.NewDecompressor(encoding, b.read)
 	}
 }
 
-func (b *answerBody) Read(p []byte) (int, error) {
+func (b *responseBody) Read(p []byte) (int, error) {
 	if len(b.held) > 0 {
 		n := copy(p, b.held)
 		if b.held = b.held[n:]; len(b.held) == 0 {
@@ -93,69 +93,71 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	// A caller who does not read is no silence.
 	var from time.Time
-	if b.idle > 0 && b.begun {
-		from = b.send.limit(max(b.idle-b.quiet, 1), b.silent)
+	if b.idle > 0 && b.hasContent {
+		from = b.attempt.startTimeout(max(b.idle-b.idleFor, 1), b.idleError)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.watch(p[:n])
 	if !from.IsZero() {
-		b.send.relax()
-		if b.spoke {
-			b.quiet = 0
+		b.attempt.stopTimeout()
+		if b.readContent {
+			b.idleFor = 0
 		} else {
-			b.quiet += time.Since(from)
+			b.idleFor += time.Since(from)
 		}
 	}
 	if err != nil {
-		err = b.conclude(err)
+		err = b.ended(err)
 		b.finish()
 	}
 	return n, err
 }
 
 // conclude is what the end of an answer says of its deployment.
-func (b *answerBody) conclude(err error) error {
+func (b *responseBody) ended(err error) error {
 	if b.events != nil && len(b.events.Partial) > 0 {
-		b.judge(b.events.Partial)
+		b.checkEvent(b.events.Partial)
 	}
 	switch {
 	case b.closed.Load():
 	case err != io.EOF:
-		if err = b.send.explain(err); b.blames && !b.failed {
-			b.send.brokeOff()
+		if err = b.attempt.timeoutCause(err); b.countsFailure && !b.failed {
+			b.attempt.interrupted()
 		}
-	case b.blames && !b.failed:
-		b.send.readWhole()
+	case b.countsFailure && !b.failed:
+		b.attempt.readToEnd()
 	}
 	b.err = err
 	return err
 }
 
 // watch learns from what passes.
-func (b *answerBody) watch(p []byte) {
-	b.spoke = false
+func (b *responseBody) watch(p []byte) {
+	b.readContent = false
 	switch {
 	case len(p) == 0:
 	case b.inflater == nil:
-		b.learn(p)
+		b.read(p)
 	case !b.inflater.Feed(p):
-		b.spoke = true // whatever it says
+		b.readContent = true // whatever it says
 	}
-	b.begun = b.begun || b.spoke
+	b.hasContent = b.hasContent || b.readContent
 }
 
 // learn reads a piece of the text of the answer. It is true: there may be more.
-func (b *answerBody) learn(p []byte) bool {
+func (b *responseBody) read(p []byte) bool {
 	if b.watcher.Keys != nil || b.watcher.FindErrors {
 		for _, value := range b.watcher.Values(p) {
 			b.learnUsage(value)
 		}
 	}
 	if b.ids != nil {
-		b.ids.Scan(p, func(id wire.ObjectID) { b.send.call.transport.stored.Learn(time.Now(), id, b.send.d.backend.home) })
+		b.ids.Scan(p, func(id wire.ObjectID) {
+			b.attempt.call.transport.stored.Learn(time.Now(), id, b.attempt.deployment.backend.resource)
+		})
 	}
 	if b.events == nil {
-		b.spoke = true
+		b.readContent = true
 		return true
 	}
 	suspect := b.watcher.MayBeError
@@ -163,9 +165,9 @@ func (b *answerBody) learn(p []byte) bool {
 	for event, split := range b.events.Events(p) {
 		switch {
 		case suspect, split:
-			b.judge(event)
-		case b.idle > 0 && !b.spoke:
-			b.spoke = hasContent(event)
+			b.checkEvent(event)
+		case b.idle > 0 && !b.readContent:
+			b.readContent = hasContent(event)
 		}
 	}
 	return true
@@ -188,57 +190,57 @@ func hasContent(event []byte) bool {
 }
 
 // judge reads an event of a stream that is the caller's.
-func (b *answerBody) judge(event []byte) {
+func (b *responseBody) checkEvent(event []byte) {
 	t, problem := wire.ClassifyEvent(wire.ParseEvent(event))
-	b.spoke = b.spoke || t != wire.Preamble
+	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {
 		return
 	}
 	// What the caller may leave behind it does not matter: it has ended so.
 	b.failed = true
-	b.send.fate.Store(endedBroken)
-	if b.blames {
-		b.send.failedWith(problem)
+	b.attempt.endState.Store(endInterrupted)
+	if b.countsFailure {
+		b.attempt.failedInStream(problem)
 	}
 }
 
-func (b *answerBody) learnUsage(value []byte) {
+func (b *responseBody) learnUsage(value []byte) {
 	u, ok := wire.ParseUsage(value)
 	if !ok {
 		return
 	}
-	d := b.send.d
-	d.input.Add(u.Input - b.used.Input)
-	d.output.Add(u.Output - b.used.Output)
-	b.used = u
-	b.send.cost.Store(u.Input + u.Output)
-	if b.send.took > 0 {
-		d.Whole.Observe(time.Now(), float64(b.send.took)/float64(health.FirstTokenCost+u.Output))
-		b.send.took = 0
+	d := b.attempt.deployment
+	d.input.Add(u.Input - b.usage.Input)
+	d.output.Add(u.Output - b.usage.Output)
+	b.usage = u
+	b.attempt.usedTokens.Store(u.Input + u.Output)
+	if b.attempt.wholeWait > 0 {
+		d.Whole.Observe(time.Now(), float64(b.attempt.wholeWait)/float64(health.FirstTokenCost+u.Output))
+		b.attempt.wholeWait = 0
 	}
-	b.send.input.Store(u.Input)
-	b.send.output.Store(u.Output)
+	b.attempt.input.Store(u.Input)
+	b.attempt.output.Store(u.Output)
 }
 
-func (b *answerBody) Close() error {
+func (b *responseBody) Close() error {
 	b.closed.Store(true)
 	err := b.ReadCloser.Close()
 	b.finish()
 	return err
 }
 
-func (b *answerBody) finish() {
+func (b *responseBody) finish() {
 	if b.unhook != nil {
 		b.unhook()
 	}
 	b.end()
 }
 
-func (b *answerBody) end() {
+func (b *responseBody) end() {
 	if b.inflater != nil {
 		b.inflater.Close()
 	}
-	b.send.end()
+	b.attempt.end()
 }
 
 // errIdleTimeout is what an answer ends with that was silent for IdleTimeout.

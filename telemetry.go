@@ -164,7 +164,7 @@ func errorType(status int, word string) attribute.KeyValue {
 }
 
 // tame makes a text fit to be told: printable, and short. Most are.
-func tame(s string) string {
+func sanitize(s string) string {
 	const most = 128
 	if len(s) <= most && wire.IsPrintableASCII(s) {
 		return s

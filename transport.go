@@ -25,7 +25,7 @@ import (
 // is always closed. The contract also says that a RoundTripper should not
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
-	setup    atomic.Pointer[setup]
+	setup    atomic.Pointer[activeConfig]
 	stored   objects.Store
 	models   models
 	callers  health.Callers
@@ -41,11 +41,11 @@ type Transport struct {
 
 // A setup is what one configuration makes. A request ends with the one that it
 // began with.
-type setup struct {
-	cfg   Config // without its backends, and so without their keys
-	base  http.RoundTripper
-	own   *http.Transport // base, if it is the Transport's own
-	table *table
+type activeConfig struct {
+	cfg          Config // without its backends, and so without their keys
+	base         http.RoundTripper
+	ownTransport *http.Transport // base, if it is the Transport's own
+	table        *table
 	*telemetry
 
 	fields []string // that backends set in bodies, by their bits
@@ -61,7 +61,7 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{random: rand.Uint64, done: make(chan struct{}), drained: map[string]bool{}}
-	s, err := newSetup(cfg, &setup{table: new(table)})
+	s, err := newSetup(cfg, &activeConfig{table: new(table)})
 	if err != nil {
 		return nil, err
 	}
@@ -75,23 +75,23 @@ func New(cfg Config) (*Transport, error) {
 
 // newSetup takes a Config over that was normalized. What is known of deployments
 // that are in an earlier setup, too, is kept.
-func newSetup(cfg Config, old *setup) (s *setup, err error) {
+func newSetup(cfg Config, old *activeConfig) (s *activeConfig, err error) {
 	var backends []*backend
 	for _, b := range cfg.Backends {
 		n := newBackend(b)
 		if was := old.table.same(n); was != nil {
-			n.link = was.link
+			n.sharedState = was.sharedState
 		}
 		backends = append(backends, n)
 	}
-	house(backends, old.table.backends)
+	assignResources(backends, old.table.backends)
 	cfg.Backends = nil
-	s = &setup{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
 	if s.base == nil {
-		if s.own = old.own; s.own == nil {
-			s.own = ownBase()
+		if s.ownTransport = old.ownTransport; s.ownTransport == nil {
+			s.ownTransport = ownBase()
 		}
-		s.base = s.own
+		s.base = s.ownTransport
 	}
 	s.telemetry, err = newTelemetry(cfg, backends)
 	return s, err
@@ -139,9 +139,9 @@ func ownBase() *http.Transport {
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{transport: t, setup: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
+	c := &call{transport: t, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
-	defer c.forget() // whatever a panic leaves
+	defer c.pardonFailures() // whatever a panic leaves
 	returns := false
 	defer func() {
 		c.body.Close() // which no attempt took
@@ -156,9 +156,9 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp.Request = in
-	tellWaited(resp, c.waited)
-	c.about = [2]string{c.from, strconv.Itoa(c.sends)}
-	resp.Header[headerBackend], resp.Header[headerAttempts] = c.about[:1:1], c.about[1:]
+	setWaitedHeader(resp, c.waited)
+	c.answerHeaders = [2]string{c.answeredFrom, strconv.Itoa(c.sends)}
+	resp.Header[headerBackend], resp.Header[headerAttempts] = c.answerHeaders[:1:1], c.answerHeaders[1:]
 	c.conclude(resp, nil)
 	returns = true
 	return resp, nil
@@ -183,7 +183,7 @@ func (t *Transport) Close() error {
 	}
 	close(t.done)
 	t.setup.Load().unobserve()
-	if own := t.setup.Load().own; own != nil {
+	if own := t.setup.Load().ownTransport; own != nil {
 		own.CloseIdleConnections()
 	}
 	return nil

@@ -24,15 +24,15 @@ const leastWait = time.Millisecond
 // come, first served would only build a standing one. How many are let in when
 // they wake is the pacing's to say. It is false when there is no use in waiting,
 // or the caller has left, or the transport is closed.
-func (c *call) wait(now time.Time, o outlook) bool {
+func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	if !c.canWait(now, o) {
 		return false
 	}
 	opened := c.transport.opened.subscribe()
 	defer c.transport.opened.unsubscribe()
-	o = c.look(now, c.unfit) // as it is from now on
-	d := min(max(o.at.Sub(now), 0), c.patience(now))
-	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, c.patience(now)-d)))
+	o = c.lookAhead(now, c.unsuitable) // as it is from now on
+	d := min(max(o.at.Sub(now), 0), c.remainingWait(now))
+	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, c.remainingWait(now)-d)))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -46,19 +46,19 @@ func (c *call) wait(now time.Time, o outlook) bool {
 		return false
 	}
 	// Who throttled it may be asked again; who cannot take it may not.
-	c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return !slices.Contains(c.unfit, d) })
-	c.refusers, c.throttled = nil, false
+	c.tried = slices.DeleteFunc(c.tried, func(d *deployment) bool { return !slices.Contains(c.unsuitable, d) })
+	c.throttledBy, c.throttled = nil, false
 	return true
 }
 
 // canWait reports whether there is any use in waiting for the soonest.
 func (c *call) canWait(now time.Time, o outlook) bool {
-	patience := c.patience(now)
-	return patience >= leastWait && o.soonest != nil && !o.hopeless && !c.general && c.may() && o.at.Sub(now) <= patience
+	patience := c.remainingWait(now)
+	return patience >= leastWait && o.soonest != nil && !o.hopeless && !c.maybeRequestsFault && c.mayResend() && o.at.Sub(now) <= patience
 }
 
 // patience is how long the request may still wait.
-func (c *call) patience(now time.Time) time.Duration {
+func (c *call) remainingWait(now time.Time) time.Duration {
 	left := c.cfg.MaxWait - c.waited
 	if deadline, limited := c.Context().Deadline(); limited {
 		left = min(left, deadline.Sub(now)-1)
@@ -99,7 +99,7 @@ func (n *notifier) notify() {
 }
 
 // tellWaited puts the time that a request waited on its answer.
-func tellWaited(resp *http.Response, waited time.Duration) {
+func setWaitedHeader(resp *http.Response, waited time.Duration) {
 	if waited > 0 {
 		resp.Header[headerWaited] = []string{strconv.FormatInt(waited.Milliseconds(), 10)}
 	}

@@ -24,16 +24,16 @@ type Failure struct {
 }
 
 // A lapse is a failure of a request's attempt.
-type lapse struct {
+type failedAttempt struct {
 	d *deployment
 	*Failure
 }
 
 // note keeps why an attempt failed, and makes its cause fit to be shown.
 // secrets are what must not be in it, beside the credentials that are known here.
-func (c *call) note(d *deployment, o outcome, secrets ...string) outcome {
-	misspelt := o.verdict == answered && strings.Contains(strings.ToLower(o.reason), "apiversion")
-	if o.verdict == served || o.verdict == answered && !misspelt {
+func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcome {
+	misspelt := o.verdict == rejected && strings.Contains(strings.ToLower(o.reason), "apiversion")
+	if o.verdict == served || o.verdict == rejected && !misspelt {
 		return o
 	}
 	if o.detail != "" {
@@ -42,11 +42,11 @@ func (c *call) note(d *deployment, o outcome, secrets ...string) outcome {
 	}
 	f := &Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail}
 	d.failure.Store(f)
-	d.backend.link.failure.Store(f)
+	d.backend.sharedState.failure.Store(f)
 	// Looking for a stored object is no failure, nor is a request that is too large.
 	missing := o.status == http.StatusNotFound && !c.seeking
-	if misspelt || o.verdict == failed || o.verdict == declined && (!o.own || missing) {
-		c.lapses = append(c.lapses, lapse{d, f})
+	if misspelt || o.verdict == failed || o.verdict == declined && (!o.deploymentOnly || missing) {
+		c.failedAttempts = append(c.failedAttempts, failedAttempt{d, f})
 	}
 	return o
 }
@@ -66,17 +66,17 @@ func (c *call) warn(resp *http.Response) {
 		return
 	}
 	now := time.Now()
-	lapses := c.lapses
-	switch answeredBy := c.by; {
+	lapses := c.failedAttempts
+	switch answeredBy := c.answeredBy; {
 	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
 		return // all are throttled: more of them is the remedy, and nothing is wrong
 	case c.outcome == outcomeSynthesized:
-		lapses = c.known(now)
-	case answeredBy != nil && !slices.ContainsFunc(lapses, func(l lapse) bool { return l.d == answeredBy.d }):
+		lapses = c.permanentFailures(now)
+	case answeredBy != nil && !slices.ContainsFunc(lapses, func(l failedAttempt) bool { return l.d == answeredBy.deployment }):
 		return // the caller's own mistake
 	}
 	for i, l := range lapses {
-		same := func(other lapse) bool { return other.Reason == l.Reason }
+		same := func(other failedAttempt) bool { return other.Reason == l.Reason }
 		if slices.IndexFunc(lapses, same) < i {
 			continue
 		}
@@ -96,10 +96,10 @@ func (c *call) warn(resp *http.Response) {
 
 // known is why the deployments of the request are out, of those that waiting
 // does not bring back.
-func (c *call) known(now time.Time) (lapses []lapse) {
+func (c *call) permanentFailures(now time.Time) (lapses []failedAttempt) {
 	for d := range c.route.all {
 		if f := d.failure.Load(); f != nil && c.scope.hopeless(d, now) {
-			lapses = append(lapses, lapse{d, f})
+			lapses = append(lapses, failedAttempt{d, f})
 		}
 	}
 	return lapses
@@ -108,7 +108,7 @@ func (c *call) known(now time.Time) (lapses []lapse) {
 // mostNames is how many backends a record names.
 const mostNames = 16
 
-func (l lapse) attrs(model string, backends []string, requests int) []slog.Attr {
+func (l failedAttempt) attrs(model string, backends []string, requests int) []slog.Attr {
 	attributes := []slog.Attr{slog.Any("backends", backends[:min(len(backends), mostNames)])}
 	if len(backends) > mostNames {
 		attributes = append(attributes, slog.Int("more_backends", len(backends)-mostNames))

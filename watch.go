@@ -102,7 +102,7 @@ func (t *Transport) losesCredentials(path string, cfg Config) error {
 			continue
 		}
 		was := before[b.Name]
-		if was == nil && tokens || was != nil && !was.anonymous() {
+		if was == nil && tokens || was != nil && !was.usesCallerCredential() {
 			errs = append(errs, &LoadError{File: path, Path: fmt.Sprintf("backends[%d].api_key", i), Err: fmt.Errorf(
 				"is missing, and backend %q has no Token: callers' own credentials would be sent to it; set api_key, keep the name of the backend that has the Token, or set the Token in the function that Watch calls", configfile.Shorten(b.Name))})
 		}
