@@ -1,19 +1,18 @@
 package spillover
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"slices"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/replay"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // newAttempt takes the places that a deployment has for one more request. It is
@@ -72,218 +71,162 @@ func (c *call) release(a *attempt, now time.Time) {
 	}
 }
 
-// attempt sends the request to a deployment. With neither an answer nor an
-// error the request is to move on.
-func (c *call) attempt(a *attempt) (*http.Response, error) {
-	d := a.deployment
-	c.lastAttempt = a
-	for _, h := range a.probed {
-		if h != nil {
-			c.tell(h, d, a.sentAt, outcome{})
-		}
-	}
-	bearer, err := d.backend.bearer(c.ctx)
-	if err != nil {
-		a.giveBack()
-		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
-		o = c.recordFailure(d, o)
-		c.countAttempt(d, failed.String(), errorType(0, o.reason))
-		return nil, c.applyOutcome(a, nil, err, o)
-	}
-	a.sentAt = time.Now() // a token may take its time
-	ctx := a.begin()
-	a.bearerToken = bearer
-	// It may have been drained since it was chosen: from here on it is in flight.
-	if d.backend.drained.Load() {
-		a.cancelUnsent()
-		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
-		return nil, nil
-	}
-	out, err := c.attemptRequest(ctx, d, bearer, a)
-	if err != nil {
-		a.cancelUnsent()
-		if errors.Is(err, replay.ErrOtherBody) {
-			c.keepAnswer(d, nil, err, false)
-			return nil, nil
-		}
-		c.callerLeft()
-		return nil, err
-	}
-	out = a.openSpan(out)
-	c.sends++
-	a.startTimeout(d.backend.headerTimeout, errHeaderTimeout)
-	resp, o, err := c.send(a, out)
-	if !a.stopTimeout() && err == nil {
-		resp.Body.Close()
-		err = a.limits.cause
-	}
-	a.answered(err == nil && o.verdict == served, err == nil)
-	if err != nil {
-		a.end()
-		a.body.Settle(&c.body)
-		o = a.classifyError(err)
-		c.final = !o.connect && !c.repeatable()
-		c.failures++
-		o = a.judged(o, err)
-		return nil, c.applyOutcome(a, nil, err, o)
-	}
-	if o.verdict == served {
-		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
-		a.log(served.String(), successOf(resp))
-	} else {
-		o = a.judged(o, nil)
-	}
-	if o.verdict == served || o.verdict == rejected || o.final {
-		a.body.Keep()
-		c.answeredFrom, c.answeredBy = d.backend.name, a
-		return resp, c.applyOutcome(a, resp, nil, o)
-	}
-	a.body.Settle(&c.body)
-	if !o.uncounted {
-		c.failures++
-	}
-	return nil, c.applyOutcome(a, resp, nil, o)
+// A sending is an attempt: one send of a request to one deployment.
+type attempt struct {
+	call       *call // nil until the attempt has its places
+	deployment *deployment
+
+	// Why it is made, and what it has taken.
+	sentAt      time.Time
+	repeated    bool  // it was sent there before
+	cost        int64 // in the budget of its tier, which gets it back if it is served
+	lastResort  bool  // although what was learned from refusals closes the deployment
+	knownToFail bool  // although the deployment is known to fail
+	reserved    health.Reservation
+	probed      healths // of what it is the one probe, and with which number
+	probes      [len(healths{})]uint64
+
+	// What is recorded of it.
+	span          trace.Span   // nil when there is none, and once it has ended
+	status        int          // of the answer's header
+	input, output atomic.Int64 // tokens
+	endState      atomic.Int32 // of an answer that is read by the caller
+	detached      atomic.Bool  // either the answer has ended or RoundTrip has returned
+
+	// What it holds while it is in flight.
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	url         url.URL
+	body        *replay.Attempt // the latest; nil when there is none
+	firstBody   replay.Attempt  // of the first
+	bearerToken string          // the token that it is sent with; "" for another credential
+	ended       atomic.Bool
+	usedTokens  atomic.Int64 // tokens, as the answer reported, or the estimate
+
+	roundTrip time.Duration   // until the header of the answer
+	tokens    int64           // sent to the deployment in all, with this request
+	wholeWait time.Duration   // until an answer that comes whole began; 0 once that was learnt from
+	before    health.Progress // of the operation, before this answer
+	header    http.Header     // of a stream
+
+	limits timeLimit
+
+	connect  *time.Timer  // of a probe
+	awaiting bool         // for an answer
+	conn     atomic.Int32 // how far a base got that tells when it connects
+	resp     *http.Response
 }
 
-// send gives the request to the base and reads of the answer what it takes to
-// judge it: all of an error, the beginning of a stream.
-func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, error) {
-	resp, err := checked(c.base, out)
-	b := a.deployment.backend
-	c.connected(b)
-	if err != nil {
-		return nil, outcome{}, a.timeoutCause(err)
+// begin counts the attempt as in flight. The context is its own.
+func (a *attempt) begin() context.Context {
+	a.deployment.InFlight.Add(1)
+	a.deployment.RequestSent(a.sentAt)
+	a.awaiting = true
+	a.tokens = a.deployment.CountSent(a.call.tokens)
+	a.ctx, a.cancel = context.WithCancelCause(a.call.ctx)
+	return a.traceConnection(a.ctx)
+}
+
+// hear ends the wait for an answer, with one or without.
+func (a *attempt) answered(served, answered bool) {
+	if !a.awaiting {
+		return
 	}
+	a.awaiting = false
 	now := time.Now()
-	a.resp = resp
-	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
-	b.Answered.Set(now)
-	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
-	if b.Troubled() {
-		b.Reached(a.sentAt)
-		c.tell(&b.State, a.deployment, now, successOf(resp))
+	if !answered {
+		a.deployment.RequestAbandoned(a.call.callerErr() != nil, now.Sub(a.sentAt))
+		return
 	}
-	var o outcome
-	var held []byte
-	switch {
-	case resp.StatusCode >= 400:
-		text, known := c.readErrorBody(resp, a)
-		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
-		if o.verdict == rejected && !known && c.repeatable() {
-			// What it refuses the request for is not known, and may be this
-			// deployment's alone.
-			o.verdict = declined
-		}
-		return resp, c.adjustOutcome(a.deployment, o), nil
-	case c.streamed(resp):
-		h, err := c.holdStream(resp, a)
-		if err != nil {
-			resp.Body.Close()
-			return nil, h.failure, err
-		}
-		if !h.notEvents {
-			if o = h.failure; o.verdict == served && h.hasContent && !wire.SpilledByAzure(resp.Header) {
-				a.deployment.Stream.Observe(time.Now(), float64(time.Since(a.sentAt)))
-			}
-			c.deliver(resp, a, h)
-			return resp, c.adjustOutcome(a.deployment, o), nil
-		}
-		held = h.held
-	case b.headerTimeout > 0 && c.stateless() && resp.StatusCode < 300 && resp.Body != http.NoBody:
-		// The answer has not begun before its body has.
-		held = make([]byte, 512)
-		n, err := io.ReadAtLeast(resp.Body, held, 1)
-		if held = held[:n]; err != nil && err != io.EOF {
-			resp.Body.Close()
-			return nil, outcome{}, a.timeoutCause(err)
-		}
+	a.deployment.ResponseReceived(now)
+	if served {
+		a.deployment.ObserveWait(now.Sub(a.sentAt))
 	}
-	if !wire.SpilledByAzure(resp.Header) {
-		a.wholeWait = now.Sub(a.sentAt)
+	if a.deployment.HeardAgain() {
+		a.call.tell(&a.deployment.State, a.deployment, now, outcome{status: a.status})
+		a.call.transport.opened.notify()
 	}
-	c.deliver(resp, a, &streamHold{held: held, notEvents: true, hasContent: true})
-	return resp, c.adjustOutcome(a.deployment, o), nil
 }
 
-// reconsider is what an outcome means for this request in particular.
-func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
+// judgeError reads why there was no answer, with what the base told of its
+// connection: a proxy's refusal, say, is an error like any other.
+func (a *attempt) classifyError(err error) outcome {
+	if a.body != nil && a.body.Failed.Load() {
+		return outcome{verdict: declined, reason: "request body"} // which is the caller's
+	}
+	o := judgeError(err)
 	switch {
-	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
-		// What it asks for may be at another backend.
-		c.notFound(o)
-		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
-	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
-		// The api-version is the caller's own, and may be what is not found.
-		o.verdict, o.cause = declined, health.NoFailure
-	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():
-		o.final = true
+	case a.conn.Load() == connWanted && a.status == 0:
+		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
+	case a.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), a.status != 0 && o.connect:
+		o.connect, o.cause, o.reason = false, health.NoAnswer, "no answer"
 	}
 	return o
 }
 
-// handOver makes an answer one that is learnt from while the caller reads it.
-func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
-	if wire.SpilledByAzure(resp.Header) {
-		a.deployment.SpilledByAzure(time.Now())
-	}
-	if resp.Body == http.NoBody {
-		// There is nothing to read, and so nothing that its caller must close.
-		a.readToEnd()
-		a.usedTokens.Store(c.tokens)
-		a.end()
-		return
-	}
-	b := &c.answer
-	if b.attempt != nil {
-		b = new(responseBody) // an earlier attempt's has it
-	}
-	b.held = h.held
-	b.hasContent = h.hasContent || c.repeatable()
-	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket is silent, and ends, as it likes
-		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
-		b.countsFailure = h.failure.verdict == served // and once
-	}
-	if !h.notEvents {
-		a.header = resp.Header
-		b.events = new(wire.EventReader)
-	}
-	a.before = a.deployment.Operation(c.scope.op).Progress()
-	b.inspect(resp, &c.request)
-	if resp.StatusCode/100 == 2 && c.tellsIDs() {
-		wire.HeaderIDs(resp.Header, func(id string) {
-			c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
-		})
-	}
-	b.attach(c.Context(), resp, a)
+// refusedCertificate tells of an alert with which a server ends the handshake
+// after the client has: in TLS 1.3 it reads the client's certificate then. It has
+// read no request.
+func refusedCertificate(err error) bool {
+	return opOf(err) == "remote error" && strings.Contains(err.Error(), "certificate")
 }
 
-// checked holds a base to the contract: an answer or an error, and an answer
-// has a header and a body.
-func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) {
-	resp, err := base.RoundTrip(out)
-	if resp == nil && err == nil {
-		return nil, fmt.Errorf("spillover: the base %T returned neither an answer nor an error", base)
-	}
-	if resp != nil && resp.Body == nil {
-		resp.Body = http.NoBody
-	}
-	if err != nil {
-		if resp != nil {
-			resp.Body.Close()
+// end gives back what the attempt holds, once.
+func (a *attempt) end() {
+	if a.ended.CompareAndSwap(false, true) {
+		a.deployment.InFlight.Add(-1)
+		a.deployment.Ledger.Settle(a.reserved, a.usedTokens.Load(), true)
+		a.cancel(nil)
+		if a.connect != nil {
+			a.connect.Stop()
 		}
-		return nil, err
-	}
-	if resp.Header == nil {
-		resp.Header = http.Header{}
-	}
-	if _, ok := base.(*http.Transport); !ok { // which has them so
-		wire.CanonicalizeHeader(resp.Header)
-	}
-	// What this package says of an answer no service can say.
-	for name := range resp.Header {
-		if len(name) >= len(headerPrefix) && strings.EqualFold(name[:len(headerPrefix)], headerPrefix) {
-			delete(resp.Header, name)
+		a.limits.stop()
+		if a.detached.Swap(true) {
+			a.call.finish(a)
 		}
 	}
-	return resp, nil
+}
+
+// giveBack returns what was reserved of configured limits: nothing was sent.
+func (a *attempt) giveBack() {
+	a.deployment.Ledger.Settle(a.reserved, 0, false)
+	a.reserved = health.Reservation{}
+}
+
+// undo ends an attempt of which nothing was sent.
+func (a *attempt) cancelUnsent() {
+	a.giveBack()
+	a.answered(false, false)
+	a.end()
+	a.call.release(a, time.Now())
+}
+
+// abandon ends an attempt that a panic has cut short, and which a server may
+// recover from: of Base, Token or another function that the program supplies.
+func (a *attempt) abandon() {
+	if a.cancel == nil {
+		a.giveBack() // it had not begun
+	} else {
+		if a.resp != nil {
+			a.resp.Body.Close()
+		}
+		if a.body != nil {
+			a.body.Close()
+			a.body.Keep() // by nobody
+		}
+		a.call.connected(a.deployment.backend)
+		a.end()
+		a.closeSpan(errorType(0, "panic"))
+	}
+	a.answered(false, false)
+	a.call.release(a, time.Now())
+}
+
+// explain is why the attempt ended, if it was the attempt's own doing.
+func (a *attempt) timeoutCause(err error) error {
+	cause := context.Cause(a.ctx)
+	if errors.Is(cause, errConnectTimeout) || errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {
+		return cause
+	}
+	return err
 }

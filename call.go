@@ -81,19 +81,6 @@ type fallbackAnswer struct {
 	from string
 }
 
-// A suspicion is a failure that may be the request's own fault: it counts once
-// another deployment answers the request. What is a deployment's own fault by
-// its word counts at once, and is taken back when it turns out otherwise: then
-// there is what was known before and after.
-type provisionalFailure struct {
-	health     *health.State
-	d          *deployment
-	outcome    outcome
-	sent, seen time.Time
-	counted    bool
-	undo       health.Undo // of what was counted
-}
-
 // do finds the answer.
 func (c *call) do() (*http.Response, error) {
 	switch {
@@ -218,116 +205,6 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 	return t, chosen
 }
 
-// lastResort is an attempt although something speaks against each deployment, as
-// long as that is no word of the service's own: nobody is refused for our own
-// caution alone. First comes one that is open, if the request would be told to
-// wait only because others took its attempts up, and just one; then the one that
-// only what was learnt from earlier refusals closes, if its tier can afford that,
-// or one that has a connection pending, if the request cannot wait; then any that
-// failed, whatever it failed of if no other one is throttled.
-func (c *call) lastResort(now time.Time) *attempt {
-	if c.final || !c.body.CanSend() {
-		return nil
-	}
-	q := c.selection(now)
-	throttled := c.lookAhead(now, nil).throttled
-	if !c.mayResend() {
-		if c.maybeRequestsFault || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
-			return nil
-		}
-		_, d := c.choose(&q)
-		if d == nil {
-			return nil
-		}
-		a := c.newAttempt(d, now, q.ignoreHeadroom)
-		if a != nil {
-			c.tried = append(c.tried, d)
-		}
-		return a
-	}
-	if !c.canWait(now, c.lookAhead(now, c.unsuitable)) {
-		for _, t := range c.route.tiers {
-			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
-				continue
-			}
-			if d := c.leastCautious(t, &q); d != nil {
-				t.budget.Spend(health.LastResortCost)
-				a := c.attemptAnyway(d, now)
-				a.lastResort, a.cost = true, health.LastResortCost
-				return a
-			}
-		}
-		for d := range c.route.all {
-			if slices.Contains(c.tried, d) || !c.scope.connecting(d, now) {
-				continue
-			}
-			if a := c.newAttempt(d, now, true); a != nil {
-				c.tried = append(c.tried, d)
-				return a
-			}
-		}
-	}
-	if c.triedKnownFailing {
-		return nil // one is enough
-	}
-	if d := c.leastBusyEjected(&q, throttled); d != nil {
-		a := c.attemptAnyway(d, now)
-		a.knownToFail = true
-		return a
-	}
-	return nil
-}
-
-// anyway is an attempt that takes no place of those that a deployment has for
-// requests: something speaks against it.
-func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
-	a := c.place()
-	a.call, a.deployment, a.sentAt = c, d, now
-	a.reserved, _ = d.Ledger.Reserve(now, d.rates, c.tokens, true)
-	c.tried = append(c.tried, d)
-	return a
-}
-
-// cautioned is the deployment of a tier whose own word has passed the longest,
-// of those that nothing but what was learnt closes.
-func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
-	var longest time.Time
-	for _, d := range t.members {
-		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || c.scope.accepts(d, q.now) {
-			continue
-		}
-		passed, ok := c.scope.wordPassed(d, q.now)
-		if ok && (best == nil || passed.Before(longest)) {
-			best, longest = d, passed
-		}
-	}
-	return best
-}
-
-// suspect is one of those that only failures close, by two random choices. Where
-// others are throttled those alone count whose failures the requests may have
-// caused: it is better to be told when to come back than to wait for an answer
-// of what is known to be silent, or to be refused once more.
-func (c *call) leastBusyEjected(q *selection, throttled bool) *deployment {
-	var all []*deployment
-	for d := range c.route.all {
-		if slices.Contains(c.tried, d) || d.backend.drained.Load() || c.scope.accepts(d, q.now) {
-			continue
-		}
-		if cause, ok := c.scope.ejected(d, q.now); ok && cause != health.OutOfQuota && (cause.Uncertain() || !throttled) {
-			all = append(all, d)
-		}
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	one, other := all[below(q.random(), uint64(len(all)))], all[below(q.random(), uint64(len(all)))]
-	if other.InFlight.Load() < one.InFlight.Load() {
-		return other
-	}
-	return one
-}
-
 // exhausted is the answer when no deployment is left to ask; none when the
 // request has waited and there may be one again.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
@@ -404,53 +281,6 @@ func (c *call) callerLeft() {
 	c.discard()
 }
 
-// forget drops what a request seemed to say against deployments that nobody
-// answered: it is taken for the cause itself.
-func (c *call) pardonFailures() {
-	opened := false
-	for s := range c.resolved {
-		if s.counted {
-			now := time.Now()
-			opened = s.health.Pardon(now, s.undo) || opened
-			c.tell(s.health, s.d, now, s.outcome)
-		}
-	}
-	if opened {
-		c.transport.opened.notify()
-	}
-}
-
-// confirm counts what a request said against deployments. Where no other one has
-// answered it the request may be the cause after all: then the time that a failure
-// came with is not obeyed.
-func (c *call) countFailures(now time.Time, answered bool) {
-	for s := range c.resolved {
-		switch {
-		case s.counted:
-		case s.outcome.wait > 0 && answered:
-			c.coolDown(&s.d.State, s.d, s.seen, health.Refusal{Sent: s.sent}, s.outcome)
-			continue
-		default:
-			s.count(c, now)
-		}
-		c.tell(s.health, s.d, now, s.outcome)
-	}
-}
-
-// resolved is every suspicion, which is none any more: what is told of it may
-// panic.
-func (c *call) resolved(yield func(provisionalFailure) bool) {
-	for len(c.pendingFailures) > 0 {
-		s := c.pendingFailures[0]
-		if c.pendingFailures = c.pendingFailures[1:]; !s.counted {
-			s.d.PendingFailures.Add(-1)
-		}
-		if !yield(s) {
-			return
-		}
-	}
-}
-
 // discard closes the answers that are not handed over.
 func (c *call) discard() {
 	c.failedAnswer.discard()
@@ -462,5 +292,63 @@ func (k *fallbackAnswer) discard() {
 	if k.Response != nil {
 		k.Body.Close()
 		k.Response = nil
+	}
+}
+
+// errRequestCanceled is what net/http says of a request whose Cancel is closed.
+var errRequestCanceled = errors.New("net/http: request canceled")
+
+// leftErr is why the caller has left: its context has ended or it has closed
+// Request.Cancel, as an http.Client does after its Timeout. What a base returns
+// then says nothing of a deployment. It is nil while the caller waits.
+func (c *call) callerErr() error {
+	err := context.Cause(c.Context())
+	if err == nil && canceled(c.Request) {
+		err = errRequestCanceled
+	}
+	// An http.Client's Timeout is a deadline, whichever it ends first.
+	if deadline, limited := c.Context().Deadline(); err == errRequestCanceled && limited && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// heedCancel makes the request's context end when Request.Cancel is closed, until
+// unheed, so that what heeds the one heeds the other. A base that heeds Cancel may
+// still be sooner.
+func (c *call) watchCancel() {
+	if c.Cancel == nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(c.Context())
+	c.unheedCancel = cancel
+	c.Request = c.WithContext(ctx)
+	go func(closed <-chan struct{}) {
+		select {
+		case <-closed:
+			cancel(errRequestCanceled)
+		case <-ctx.Done():
+		}
+	}(c.Cancel)
+}
+
+// abandon gives back what a panic, from which a server may recover, has left
+// behind.
+func (c *call) abandon() {
+	if c.lastAttempt != nil {
+		c.lastAttempt.abandon()
+	}
+	c.discard()
+	c.stopWatchingCancel()
+	if c.span != nil {
+		c.outcome, c.errorType = failed.String(), errorType(0, "panic")
+		c.finish(nil)
+	}
+}
+
+// unheed ends heedCancel.
+func (c *call) stopWatchingCancel() {
+	if c.unheedCancel != nil {
+		c.unheedCancel(nil)
 	}
 }

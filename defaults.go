@@ -101,17 +101,3 @@ func (p defaultField) suits(op string) bool {
 	}
 	return true
 }
-
-// leftOut returns the members that a backend adds to the body, each followed by a
-// comma.
-func (r *request) leftOut(b *backend) string {
-	var text strings.Builder
-	for _, p := range b.presets {
-		if !p.suits(r.Operation) || r.naming.Present&p.bit != 0 || r.naming.HasMaxTokens && (p.name == wire.MaxTokens || p.name == wire.MaxCompletionTokens) {
-			continue
-		}
-		text.WriteString(p.text)
-		text.WriteByte(',')
-	}
-	return text.String()
-}

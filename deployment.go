@@ -86,26 +86,3 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 	}
 	return until, reason, false
 }
-
-// recover is what a success says to all that may have spoken against it. It
-// reports whether it opened anything.
-func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
-	d := a.deployment
-	opened := false
-	for _, h := range c.scope.healths(d) {
-		if h == nil || !h.Troubled() {
-			continue
-		}
-		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
-		c.tell(h, d, now, successOf(resp))
-	}
-	if opened {
-		c.transport.opened.notify()
-	}
-}
-
-// readWhole notes that an answer was read to its end.
-func (a *attempt) readToEnd() {
-	a.endState.Store(endComplete)
-	a.deployment.Operation(a.call.scope.op).ReadToEnd()
-}

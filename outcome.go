@@ -150,3 +150,25 @@ func refusesPayment(status int) bool {
 	}
 	return false
 }
+
+// errUnfinished is what a stream ended with before it was complete.
+var errUnfinished = errors.New("the stream ended before it was complete")
+
+// errIdleTimeout is what an answer ends with that was silent for IdleTimeout.
+var errIdleTimeout net.Error = timeoutError("spillover: the answer was silent for IdleTimeout")
+
+type timeoutError string
+
+func (e timeoutError) Error() string { return string(e) }
+
+func (timeoutError) Timeout() bool { return true }
+
+func (timeoutError) Temporary() bool { return true }
+
+var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
+
+// leaves tells of the statuses for which a request moves on, whatever the body.
+func failsOver(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
+		status == http.StatusTooManyRequests || status >= 500
+}

@@ -3,7 +3,6 @@ package spillover
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"time"
@@ -85,19 +84,6 @@ func (t *table) amend() (amended []*deployment) {
 		}
 	}
 	return amended
-}
-
-// outdated tells that by now the backend is asked otherwise.
-func (b *backend) reconfigured() bool {
-	latest := b.latest.Load()
-	return latest != nil && !latest.sameRequests(b)
-}
-
-// asks tells whether another backend sends requests with the same credential,
-// in the same form. Token functions cannot be compared.
-func (b *backend) sameRequests(other *backend) bool {
-	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
-		maps.Equal(b.headers, other.headers)
 }
 
 // Drain takes a backend out by hand, until [Transport.Resume]: no request is

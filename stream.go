@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -242,12 +241,3 @@ func (b *responseBody) end() {
 	}
 	b.attempt.end()
 }
-
-// errIdleTimeout is what an answer ends with that was silent for IdleTimeout.
-var errIdleTimeout net.Error = timeoutError("spillover: the answer was silent for IdleTimeout")
-
-type timeoutError string
-
-func (e timeoutError) Error() string { return string(e) }
-func (timeoutError) Timeout() bool   { return true }
-func (timeoutError) Temporary() bool { return true }

@@ -2,7 +2,6 @@ package spillover
 
 import (
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,18 +38,6 @@ type Transport struct {
 	drained  map[string]bool // backends that are out by hand, whether configured or not
 }
 
-// A setup is what one configuration makes. A request ends with the one that it
-// began with.
-type activeConfig struct {
-	cfg          Config // without its backends, and so without their keys
-	base         http.RoundTripper
-	ownTransport *http.Transport // base, if it is the Transport's own
-	table        *table
-	*telemetry
-
-	fields []string // that backends set in bodies, by their bits
-}
-
 var _ http.RoundTripper = (*Transport)(nil)
 
 // New makes a Transport. Its error joins all mistakes of the configuration,
@@ -73,30 +60,6 @@ func New(cfg Config) (*Transport, error) {
 	return t, nil
 }
 
-// newSetup takes a Config over that was normalized. What is known of deployments
-// that are in an earlier setup, too, is kept.
-func newSetup(cfg Config, old *activeConfig) (s *activeConfig, err error) {
-	var backends []*backend
-	for _, b := range cfg.Backends {
-		n := newBackend(b)
-		if was := old.table.same(n); was != nil {
-			n.sharedState = was.sharedState
-		}
-		backends = append(backends, n)
-	}
-	assignResources(backends, old.table.backends)
-	cfg.Backends = nil
-	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
-	if s.base == nil {
-		if s.ownTransport = old.ownTransport; s.ownTransport == nil {
-			s.ownTransport = ownBase()
-		}
-		s.base = s.ownTransport
-	}
-	s.telemetry, err = newTelemetry(cfg, backends)
-	return s, err
-}
-
 // String names the backends. A Transport can be printed without its keys.
 func (t *Transport) String() string {
 	var names []string
@@ -108,25 +71,6 @@ func (t *Transport) String() string {
 
 // GoString is String.
 func (t *Transport) GoString() string { return t.String() }
-
-// ownBase is a clone of http.DefaultTransport, or one like net/http's own if a
-// program has put something else there, as instrumentation does. A pool sends all it has to a few hosts,
-// so as many connections may stay open to one as to all.
-func ownBase() *http.Transport {
-	// What net/http's own has.
-	base := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2: true, MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second,
-		TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: time.Second,
-	}
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		base = t.Clone()
-	}
-	if base.MaxIdleConnsPerHost == 0 {
-		base.MaxIdleConnsPerHost = base.MaxIdleConns
-	}
-	return base
-}
 
 // RoundTrip sends the request to a deployment of its model, and on to others
 // while they refuse it or fail. Its answer is that of the deployment, with

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // learn draws the conclusions from an attempt, for the deployment and for the
@@ -181,21 +182,121 @@ func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
 	return counted
 }
 
-// put keeps what an attempt brought, in case nothing better comes.
-func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal bool) {
-	if resp == nil {
-		c.errs = append(c.errs, attemptError{d.backend.name, err})
+// A suspicion is a failure that may be the request's own fault: it counts once
+// another deployment answers the request. What is a deployment's own fault by
+// its word counts at once, and is taken back when it turns out otherwise: then
+// there is what was known before and after.
+type provisionalFailure struct {
+	health     *health.State
+	d          *deployment
+	outcome    outcome
+	sent, seen time.Time
+	counted    bool
+	undo       health.Undo // of what was counted
+}
+
+// brokeOff counts an answer that the caller saw break off. It is the caller's
+// own doing after its context has ended, or the body is closed.
+func (a *attempt) interrupted() {
+	if a.ended.Load() || a.call.callerErr() != nil {
 		return
 	}
-	slot := &c.failedAnswer
-	if refusal {
-		slot = &c.throttledAnswer
+	a.endState.Store(endInterrupted)
+	a.failLate(a.call.recordFailure(a.deployment, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
+}
+
+// failedWith is what an error says of the deployment that came in a stream which
+// is already the caller's: it has been passed, as everything else.
+func (a *attempt) failedInStream(problem []byte) {
+	status, h := wire.StreamErrorStatus(a.header, problem)
+	o := a.call.recordFailure(a.deployment, judge(status, h, problem, a.call.Operation, time.Now()), a.bearerToken)
+	switch {
+	case o.verdict == throttled:
+		a.call.coolDown(a.call.throttleOf(a.deployment), a.deployment, time.Now(), health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
+	case o.verdict == failed && o.wait > 0:
+		a.call.coolDown(&a.deployment.State, a.deployment, time.Now(), health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
+	case o.verdict == failed:
+		a.failLate(o)
 	}
-	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {
-		// Where something failed it may well be: "not found" would be misleading.
-		resp.Body.Close()
-		return
+}
+
+// blame counts a failure after the answer was the caller's. Those before it
+// count on, unless another answer ended well meanwhile: that this one began well
+// was no success.
+func (a *attempt) failLate(o outcome) {
+	d, now := a.deployment, time.Now()
+	d.failed.Add(1)
+	h := a.call.failureOf(d, o)
+	h.FailLate(now, health.FailedAttempt{Sent: a.sentAt, Seen: now, Cause: o.cause, Reason: o.reason}, a.before, unit(a.call.transport.random()))
+	a.call.tell(h, d, now, o)
+}
+
+// recover is what a success says to all that may have spoken against it. It
+// reports whether it opened anything.
+func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
+	d := a.deployment
+	opened := false
+	for _, h := range c.scope.healths(d) {
+		if h == nil || !h.Troubled() {
+			continue
+		}
+		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
+		c.tell(h, d, now, successOf(resp))
 	}
-	slot.discard()
-	*slot = fallbackAnswer{resp, d.backend.name}
+	if opened {
+		c.transport.opened.notify()
+	}
+}
+
+// readWhole notes that an answer was read to its end.
+func (a *attempt) readToEnd() {
+	a.endState.Store(endComplete)
+	a.deployment.Operation(a.call.scope.op).ReadToEnd()
+}
+
+// forget drops what a request seemed to say against deployments that nobody
+// answered: it is taken for the cause itself.
+func (c *call) pardonFailures() {
+	opened := false
+	for s := range c.resolved {
+		if s.counted {
+			now := time.Now()
+			opened = s.health.Pardon(now, s.undo) || opened
+			c.tell(s.health, s.d, now, s.outcome)
+		}
+	}
+	if opened {
+		c.transport.opened.notify()
+	}
+}
+
+// confirm counts what a request said against deployments. Where no other one has
+// answered it the request may be the cause after all: then the time that a failure
+// came with is not obeyed.
+func (c *call) countFailures(now time.Time, answered bool) {
+	for s := range c.resolved {
+		switch {
+		case s.counted:
+		case s.outcome.wait > 0 && answered:
+			c.coolDown(&s.d.State, s.d, s.seen, health.Refusal{Sent: s.sent}, s.outcome)
+			continue
+		default:
+			s.count(c, now)
+		}
+		c.tell(s.health, s.d, now, s.outcome)
+	}
+}
+
+// resolved is every suspicion, which is none any more: what is told of it may
+// panic.
+func (c *call) resolved(yield func(provisionalFailure) bool) {
+	for len(c.pendingFailures) > 0 {
+		s := c.pendingFailures[0]
+		if c.pendingFailures = c.pendingFailures[1:]; !s.counted {
+			s.d.PendingFailures.Add(-1)
+		}
+		if !yield(s) {
+			return
+		}
+	}
 }

@@ -3,7 +3,6 @@ package spillover
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -19,9 +18,6 @@ const (
 	maxPreamble = 256 << 10
 	maxHeld     = 8 << 20
 )
-
-// errUnfinished is what a stream ended with before it was complete.
-var errUnfinished = errors.New("the stream ended before it was complete")
 
 // A hold is a stream that is read up to where it belongs to the caller: its
 // first event with content, or with HoldStreams its end. An error until then is

@@ -1,16 +1,9 @@
 package spillover
 
 import (
-	"bytes"
-	"cmp"
-	"encoding/json"
-	"errors"
 	"io"
-	"net/http"
 	"sync"
 	"time"
-
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // How much of an error answer is read into memory, how long it is waited for
@@ -21,35 +14,6 @@ const (
 	errorBodyWait    = time.Second
 	errorBodySilence = time.Minute
 )
-
-// detach reads an error answer into memory, which gives its connection back at
-// once: several SDKs never close an error answer. It returns the beginning, and
-// whether that is all it takes to judge it. If there is more, that stays behind
-// the response's body: also where it comes too late to be waited for.
-func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, known bool) {
-	a.stopTimeout()
-	body := readAhead(resp.Body)
-	late := time.NewTimer(errorBodyWait)
-	defer late.Stop()
-	select {
-	case <-body.done:
-	case <-late.C:
-	case <-a.ctx.Done():
-	}
-	text, whole, err := body.soFar()
-	if whole && err == io.EOF {
-		body.Close()
-		a.end()
-		resp.Body = io.NopCloser(bytes.NewReader(text))
-		return text, true
-	}
-	resp.Body = body
-	b := &responseBody{idle: cmp.Or(a.deployment.backend.idleTimeout, errorBodySilence), idleError: errSlowBody, hasContent: true}
-	b.attach(c.Context(), resp, a)
-	return text, whole && err == nil || json.Valid(wire.Decompress(resp.Header, text, errorBodyLimit))
-}
-
-var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
 
 // An aheadBody is a body whose beginning is read before anybody asks for it.
 type aheadBody struct {
@@ -115,10 +79,4 @@ func (b *aheadBody) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return b.ReadCloser.Read(p)
-}
-
-// leaves tells of the statuses for which a request moves on, whatever the body.
-func failsOver(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
-		status == http.StatusTooManyRequests || status >= 500
 }

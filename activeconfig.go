@@ -1,0 +1,62 @@
+package spillover
+
+import (
+	"net"
+	"net/http"
+	"time"
+)
+
+// A setup is what one configuration makes. A request ends with the one that it
+// began with.
+type activeConfig struct {
+	cfg          Config // without its backends, and so without their keys
+	base         http.RoundTripper
+	ownTransport *http.Transport // base, if it is the Transport's own
+	table        *table
+	*telemetry
+
+	fields []string // that backends set in bodies, by their bits
+}
+
+// newSetup takes a Config over that was normalized. What is known of deployments
+// that are in an earlier setup, too, is kept.
+func newSetup(cfg Config, old *activeConfig) (s *activeConfig, err error) {
+	var backends []*backend
+	for _, b := range cfg.Backends {
+		n := newBackend(b)
+		if was := old.table.same(n); was != nil {
+			n.sharedState = was.sharedState
+		}
+		backends = append(backends, n)
+	}
+	assignResources(backends, old.table.backends)
+	cfg.Backends = nil
+	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	if s.base == nil {
+		if s.ownTransport = old.ownTransport; s.ownTransport == nil {
+			s.ownTransport = ownBase()
+		}
+		s.base = s.ownTransport
+	}
+	s.telemetry, err = newTelemetry(cfg, backends)
+	return s, err
+}
+
+// ownBase is a clone of http.DefaultTransport, or one like net/http's own if a
+// program has put something else there, as instrumentation does. A pool sends all it has to a few hosts,
+// so as many connections may stay open to one as to all.
+func ownBase() *http.Transport {
+	// What net/http's own has.
+	base := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2: true, MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second,
+		TLSHandshakeTimeout: 10 * time.Second, ExpectContinueTimeout: time.Second,
+	}
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		base = t.Clone()
+	}
+	if base.MaxIdleConnsPerHost == 0 {
+		base.MaxIdleConnsPerHost = base.MaxIdleConns
+	}
+	return base
+}

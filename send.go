@@ -1,0 +1,333 @@
+package spillover
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
+)
+
+// attempt sends the request to a deployment. With neither an answer nor an
+// error the request is to move on.
+func (c *call) attempt(a *attempt) (*http.Response, error) {
+	d := a.deployment
+	c.lastAttempt = a
+	for _, h := range a.probed {
+		if h != nil {
+			c.tell(h, d, a.sentAt, outcome{})
+		}
+	}
+	bearer, err := d.backend.bearer(c.ctx)
+	if err != nil {
+		a.giveBack()
+		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
+		o = c.recordFailure(d, o)
+		c.countAttempt(d, failed.String(), errorType(0, o.reason))
+		return nil, c.applyOutcome(a, nil, err, o)
+	}
+	a.sentAt = time.Now() // a token may take its time
+	ctx := a.begin()
+	a.bearerToken = bearer
+	// It may have been drained since it was chosen: from here on it is in flight.
+	if d.backend.drained.Load() {
+		a.cancelUnsent()
+		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
+		return nil, nil
+	}
+	out, err := c.attemptRequest(ctx, d, bearer, a)
+	if err != nil {
+		a.cancelUnsent()
+		if errors.Is(err, replay.ErrOtherBody) {
+			c.keepAnswer(d, nil, err, false)
+			return nil, nil
+		}
+		c.callerLeft()
+		return nil, err
+	}
+	out = a.openSpan(out)
+	c.sends++
+	a.startTimeout(d.backend.headerTimeout, errHeaderTimeout)
+	resp, o, err := c.send(a, out)
+	if !a.stopTimeout() && err == nil {
+		resp.Body.Close()
+		err = a.limits.cause
+	}
+	a.answered(err == nil && o.verdict == served, err == nil)
+	if err != nil {
+		a.end()
+		a.body.Settle(&c.body)
+		o = a.classifyError(err)
+		c.final = !o.connect && !c.repeatable()
+		c.failures++
+		o = a.judged(o, err)
+		return nil, c.applyOutcome(a, nil, err, o)
+	}
+	if o.verdict == served {
+		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
+		a.log(served.String(), successOf(resp))
+	} else {
+		o = a.judged(o, nil)
+	}
+	if o.verdict == served || o.verdict == rejected || o.final {
+		a.body.Keep()
+		c.answeredFrom, c.answeredBy = d.backend.name, a
+		return resp, c.applyOutcome(a, resp, nil, o)
+	}
+	a.body.Settle(&c.body)
+	if !o.uncounted {
+		c.failures++
+	}
+	return nil, c.applyOutcome(a, resp, nil, o)
+}
+
+// send gives the request to the base and reads of the answer what it takes to
+// judge it: all of an error, the beginning of a stream.
+func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, error) {
+	resp, err := checked(c.base, out)
+	b := a.deployment.backend
+	c.connected(b)
+	if err != nil {
+		return nil, outcome{}, a.timeoutCause(err)
+	}
+	now := time.Now()
+	a.resp = resp
+	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
+	b.Answered.Set(now)
+	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
+	if b.Troubled() {
+		b.Reached(a.sentAt)
+		c.tell(&b.State, a.deployment, now, successOf(resp))
+	}
+	var o outcome
+	var held []byte
+	switch {
+	case resp.StatusCode >= 400:
+		text, known := c.readErrorBody(resp, a)
+		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
+		if o.verdict == rejected && !known && c.repeatable() {
+			// What it refuses the request for is not known, and may be this
+			// deployment's alone.
+			o.verdict = declined
+		}
+		return resp, c.adjustOutcome(a.deployment, o), nil
+	case c.streamed(resp):
+		h, err := c.holdStream(resp, a)
+		if err != nil {
+			resp.Body.Close()
+			return nil, h.failure, err
+		}
+		if !h.notEvents {
+			if o = h.failure; o.verdict == served && h.hasContent && !wire.SpilledByAzure(resp.Header) {
+				a.deployment.Stream.Observe(time.Now(), float64(time.Since(a.sentAt)))
+			}
+			c.deliver(resp, a, h)
+			return resp, c.adjustOutcome(a.deployment, o), nil
+		}
+		held = h.held
+	case b.headerTimeout > 0 && c.stateless() && resp.StatusCode < 300 && resp.Body != http.NoBody:
+		// The answer has not begun before its body has.
+		held = make([]byte, 512)
+		n, err := io.ReadAtLeast(resp.Body, held, 1)
+		if held = held[:n]; err != nil && err != io.EOF {
+			resp.Body.Close()
+			return nil, outcome{}, a.timeoutCause(err)
+		}
+	}
+	if !wire.SpilledByAzure(resp.Header) {
+		a.wholeWait = now.Sub(a.sentAt)
+	}
+	c.deliver(resp, a, &streamHold{held: held, notEvents: true, hasContent: true})
+	return resp, c.adjustOutcome(a.deployment, o), nil
+}
+
+// reconsider is what an outcome means for this request in particular.
+func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
+	switch {
+	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
+		// What it asks for may be at another backend.
+		c.notFound(o)
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+		// The api-version is the caller's own, and may be what is not found.
+		o.verdict, o.cause = declined, health.NoFailure
+	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():
+		o.final = true
+	}
+	return o
+}
+
+// handOver makes an answer one that is learnt from while the caller reads it.
+func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
+	if wire.SpilledByAzure(resp.Header) {
+		a.deployment.SpilledByAzure(time.Now())
+	}
+	if resp.Body == http.NoBody {
+		// There is nothing to read, and so nothing that its caller must close.
+		a.readToEnd()
+		a.usedTokens.Store(c.tokens)
+		a.end()
+		return
+	}
+	b := &c.answer
+	if b.attempt != nil {
+		b = new(responseBody) // an earlier attempt's has it
+	}
+	b.held = h.held
+	b.hasContent = h.hasContent || c.repeatable()
+	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket is silent, and ends, as it likes
+		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
+		b.countsFailure = h.failure.verdict == served // and once
+	}
+	if !h.notEvents {
+		a.header = resp.Header
+		b.events = new(wire.EventReader)
+	}
+	a.before = a.deployment.Operation(c.scope.op).Progress()
+	b.inspect(resp, &c.request)
+	if resp.StatusCode/100 == 2 && c.tellsIDs() {
+		wire.HeaderIDs(resp.Header, func(id string) {
+			c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
+		})
+	}
+	b.attach(c.Context(), resp, a)
+}
+
+// checked holds a base to the contract: an answer or an error, and an answer
+// has a header and a body.
+func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) {
+	resp, err := base.RoundTrip(out)
+	if resp == nil && err == nil {
+		return nil, fmt.Errorf("spillover: the base %T returned neither an answer nor an error", base)
+	}
+	if resp != nil && resp.Body == nil {
+		resp.Body = http.NoBody
+	}
+	if err != nil {
+		if resp != nil {
+			resp.Body.Close()
+		}
+		return nil, err
+	}
+	if resp.Header == nil {
+		resp.Header = http.Header{}
+	}
+	if _, ok := base.(*http.Transport); !ok { // which has them so
+		wire.CanonicalizeHeader(resp.Header)
+	}
+	// What this package says of an answer no service can say.
+	for name := range resp.Header {
+		if len(name) >= len(headerPrefix) && strings.EqualFold(name[:len(headerPrefix)], headerPrefix) {
+			delete(resp.Header, name)
+		}
+	}
+	return resp, nil
+}
+
+// put keeps what an attempt brought, in case nothing better comes.
+func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal bool) {
+	if resp == nil {
+		c.errs = append(c.errs, attemptError{d.backend.name, err})
+		return
+	}
+	slot := &c.failedAnswer
+	if refusal {
+		slot = &c.throttledAnswer
+	}
+	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {
+		// Where something failed it may well be: "not found" would be misleading.
+		resp.Body.Close()
+		return
+	}
+	slot.discard()
+	*slot = fallbackAnswer{resp, d.backend.name}
+}
+
+// detach reads an error answer into memory, which gives its connection back at
+// once: several SDKs never close an error answer. It returns the beginning, and
+// whether that is all it takes to judge it. If there is more, that stays behind
+// the response's body: also where it comes too late to be waited for.
+func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, known bool) {
+	a.stopTimeout()
+	body := readAhead(resp.Body)
+	late := time.NewTimer(errorBodyWait)
+	defer late.Stop()
+	select {
+	case <-body.done:
+	case <-late.C:
+	case <-a.ctx.Done():
+	}
+	text, whole, err := body.soFar()
+	if whole && err == io.EOF {
+		body.Close()
+		a.end()
+		resp.Body = io.NopCloser(bytes.NewReader(text))
+		return text, true
+	}
+	resp.Body = body
+	b := &responseBody{idle: cmp.Or(a.deployment.backend.idleTimeout, errorBodySilence), idleError: errSlowBody, hasContent: true}
+	b.attach(c.Context(), resp, a)
+	return text, whole && err == nil || json.Valid(wire.Decompress(resp.Header, text, errorBodyLimit))
+}
+
+// attemptRequest is the request as it is sent to a deployment: a clone of the
+// caller's own, so that nothing of an earlier attempt is left in it.
+// Its body, if it has one, is s.body.
+func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, a *attempt) (*http.Request, error) {
+	b := d.backend
+	name := d.name
+	if name == "" {
+		name = r.model
+	}
+	if err := r.body.WaitIdle(ctx); err != nil {
+		return nil, err
+	}
+	change, err := r.edits(b, name)
+	if err != nil {
+		return nil, err
+	}
+	out := r.WithContext(ctx)
+	a.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(r.URL.RawQuery))}
+	out.URL = &a.url
+	if r.inQuery && name != "" {
+		out.URL.RawQuery = wire.RenameQuery(out.URL.RawQuery, r.queryKey(b), name)
+	}
+	out.URL.Path, out.URL.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
+	out.Host = b.host
+	out.Header = b.header(r.Header, bearer)
+	if !r.body.Present {
+		return out, nil
+	}
+	if err := r.body.Open(&a.firstBody, change); err != nil {
+		return nil, err
+	}
+	a.body = &a.firstBody
+	out.Body, out.ContentLength, out.GetBody = a.body, r.body.EditedLength(change), nil
+	if r.body.Again != nil {
+		// net/http sends again by itself what a dead connection did not take.
+		out.GetBody = func() (io.ReadCloser, error) {
+			a.body.Settle(&r.body)
+			if err := r.body.WaitIdle(ctx); err != nil {
+				return nil, err
+			}
+			next := new(replay.Attempt)
+			if err := r.body.Open(next, change); err != nil {
+				return nil, err
+			}
+			a.body = next
+			return next, nil
+		}
+	}
+	return out, nil
+}
