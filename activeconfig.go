@@ -3,8 +3,24 @@ package spillover
 import (
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/objects"
 )
+
+// A pool is what requests share whatever configuration they began with.
+type pool struct {
+	stored   objects.Store
+	models   models
+	callers  health.Callers
+	warnings warnings
+	opened   notifier // wakes waiting requests when a deployment becomes available
+	random   func() uint64
+	closed   atomic.Bool
+	done     chan struct{} // closed with it
+}
 
 // A setup is what one configuration makes. A request ends with the one that it
 // began with.

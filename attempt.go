@@ -67,7 +67,7 @@ func (c *call) release(a *attempt, now time.Time) {
 		}
 	}
 	if opened {
-		c.transport.opened.notify()
+		c.pool.opened.notify()
 	}
 }
 
@@ -144,7 +144,7 @@ func (a *attempt) answered(served, answered bool) {
 	}
 	if a.deployment.HeardAgain() {
 		a.call.tell(&a.deployment.State, a.deployment, now, outcome{status: a.status})
-		a.call.transport.opened.notify()
+		a.call.pool.opened.notify()
 	}
 }
 

@@ -21,9 +21,9 @@ import (
 type call struct {
 	request
 	*activeConfig
-	transport *Transport
-	route     *route
-	scope     scope
+	*pool
+	route *route
+	scope scope
 
 	sends       int           // attempts that were sent
 	failures    int           // of those, the ones that MaxAttempts bounds
@@ -84,7 +84,7 @@ type fallbackAnswer struct {
 // do finds the answer.
 func (c *call) do() (*http.Response, error) {
 	switch {
-	case c.transport.closed.Load():
+	case c.pool.closed.Load():
 		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
 	case c.URL == nil:
 		return nil, errors.New("spillover: the request has no URL")
@@ -102,7 +102,7 @@ func (c *call) do() (*http.Response, error) {
 	}
 	c.tried = c.triedSpace[:0]
 	c.affinity = newAffinity(c.session(c.cfg.Session), c.model)
-	c.scope = scope{op: wire.OperationIndex(c.Operation), callers: &c.transport.callers}
+	c.scope = scope{op: wire.OperationIndex(c.Operation), callers: &c.pool.callers}
 	if c.table.callerCredentials {
 		c.scope.caller = callerOf(c.Request)
 	}
@@ -136,7 +136,7 @@ func (c *call) do() (*http.Response, error) {
 
 // query is what the next deployment is chosen for.
 func (c *call) selection(now time.Time) selection {
-	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.transport.random}
+	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.pool.random}
 	if c.failures > 0 {
 		q.attemptsLeft = c.cfg.MaxAttempts - c.failures
 	}

@@ -325,7 +325,7 @@ func TestWaitersWakeWhenSomethingBecomesAvailable(t *testing.T) {
 		"a backend is resumed": func(t *testing.T, tr *Transport) { require.NoError(t, tr.Resume("b")) },
 		"a success lifts a cool-down": func(t *testing.T, tr *Transport) {
 			d := deploymentOf(t, tr, "a")
-			c := &call{transport: tr, activeConfig: tr.setup.Load(), request: request{Request: newChat(t, chatPath)}}
+			c := &call{pool: &tr.pool, activeConfig: tr.setup.Load(), request: request{Request: newChat(t, chatPath)}}
 			c.ctx = t.Context()
 			c.recover(&attempt{deployment: d, sentAt: time.Now()}, time.Now(), &http.Response{StatusCode: 200})
 		},

@@ -75,6 +75,6 @@ func (c *call) connected(b *backend) {
 	}
 	stuck := b.Stuck(time.Now())
 	if b.Connecting.Set(time.Time{}); stuck {
-		c.transport.opened.notify()
+		c.pool.opened.notify()
 	}
 }

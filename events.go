@@ -28,7 +28,7 @@ var records = [...]struct {
 // tell tells of a change in what is known of a deployment, or of its backend,
 // if there is any, and of the answer that made it. Neither's lock is held
 // meanwhile.
-func (t *Transport) tell(ctx context.Context, s *activeConfig, h *health.State, d *deployment, now time.Time, o outcome) {
+func (t *pool) tell(ctx context.Context, s *activeConfig, h *health.State, d *deployment, now time.Time, o outcome) {
 	if h.Private {
 		return
 	}
@@ -94,7 +94,7 @@ func (s *activeConfig) warnOfCallersCredentials(before []*backend) {
 }
 
 func (c *call) tell(h *health.State, d *deployment, now time.Time, o outcome) {
-	c.transport.tell(c.ctx, c.activeConfig, h, d, now, o)
+	c.pool.tell(c.ctx, c.activeConfig, h, d, now, o)
 }
 
 // log tells of an attempt, to those who look that closely.

@@ -80,7 +80,7 @@ func (c *call) leftDuring(a *attempt, now time.Time, cause error) error {
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
 		if !id.Uncertain {
-			c.transport.stored.Put(now, id, b.resource)
+			c.pool.stored.Put(now, id, b.resource)
 		}
 	}
 }
@@ -130,7 +130,7 @@ func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.
 		r.Wait = c.cfg.DefaultCooldown
 	}
 	r.Wait = min(r.Wait, c.cfg.MaxCooldown)
-	h.Refuse(now, r, unit(c.transport.random()))
+	h.Refuse(now, r, unit(c.pool.random()))
 	c.tell(h, d, now, o)
 }
 
@@ -178,7 +178,7 @@ func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Tim
 // count counts a failure and reports whether it did.
 func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
 	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason, Outdated: s.d.backend.reconfigured}
-	s.undo, counted = s.health.Fail(now, f, unit(c.transport.random()))
+	s.undo, counted = s.health.Fail(now, f, unit(c.pool.random()))
 	return counted
 }
 
@@ -227,7 +227,7 @@ func (a *attempt) failLate(o outcome) {
 	d, now := a.deployment, time.Now()
 	d.failed.Add(1)
 	h := a.call.failureOf(d, o)
-	h.FailLate(now, health.FailedAttempt{Sent: a.sentAt, Seen: now, Cause: o.cause, Reason: o.reason}, a.before, unit(a.call.transport.random()))
+	h.FailLate(now, health.FailedAttempt{Sent: a.sentAt, Seen: now, Cause: o.cause, Reason: o.reason}, a.before, unit(a.call.pool.random()))
 	a.call.tell(h, d, now, o)
 }
 
@@ -244,7 +244,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 		c.tell(h, d, now, successOf(resp))
 	}
 	if opened {
-		c.transport.opened.notify()
+		c.pool.opened.notify()
 	}
 }
 
@@ -266,7 +266,7 @@ func (c *call) pardonFailures() {
 		}
 	}
 	if opened {
-		c.transport.opened.notify()
+		c.pool.opened.notify()
 	}
 }
 

@@ -70,7 +70,7 @@ func ofModel(model string, more ...attribute.KeyValue) []attribute.KeyValue {
 }
 
 // identify is what a deployment is called in metrics.
-func (t *Transport) identify(table *table, d *deployment) *identity {
+func (t *pool) identify(table *table, d *deployment) *identity {
 	id := d.identity.Load()
 	if id == nil || id.model == otherModels && t.models.met(d.model) {
 		id = newIdentity(d, t.models.label(table, d.model))

@@ -35,7 +35,7 @@ func (c *call) findRoute() {
 	}
 	now := time.Now()
 	for _, id := range c.ids {
-		home := c.transport.stored.Find(now, id.ID)
+		home := c.pool.stored.Find(now, id.ID)
 		if home == nil {
 			continue
 		}

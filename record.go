@@ -63,7 +63,7 @@ func (c *call) countAnswer(resp *http.Response, a *attempt) {
 		t.synthesized.Add(c.ctx, 1, newLabels(c.ofModel(keyStatus.Int(resp.StatusCode))...).add...)
 	case c.outcome == served.String() && a != nil:
 		if a.deployment.name != "" && c.identify(a.deployment).model == otherModels {
-			c.transport.models.meet(a.deployment.model)
+			c.pool.models.meet(a.deployment.model)
 		}
 		t.firstContent.Record(c.ctx, c.took.Seconds(), c.identify(a.deployment).all.record...)
 	}
@@ -195,9 +195,9 @@ func (c *call) countAttempt(d *deployment, outcome string, problem attribute.Key
 	t.attempts.Add(c.ctx, 1, id.with(keyOutcome.String(outcome), problem).add...)
 }
 
-func (c *call) identify(d *deployment) *identity { return c.transport.identify(c.table, d) }
+func (c *call) identify(d *deployment) *identity { return c.pool.identify(c.table, d) }
 
 // ofModel are attributes with that of the request's model.
 func (c *call) ofModel(more ...attribute.KeyValue) []attribute.KeyValue {
-	return ofModel(c.transport.models.label(c.table, c.model), more...)
+	return ofModel(c.pool.models.label(c.table, c.model), more...)
 }

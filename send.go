@@ -198,7 +198,7 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	b.inspect(resp, &c.request)
 	if resp.StatusCode/100 == 2 && c.tellsIDs() {
 		wire.HeaderIDs(resp.Header, func(id string) {
-			c.transport.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
+			c.pool.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
 		})
 	}
 	b.attach(c.Context(), resp, a)

@@ -110,7 +110,7 @@ func (b *backend) provider() attribute.KeyValue {
 
 // openSpan starts the request's span, once the request has been read.
 func (c *call) openSpan() {
-	kind := opens{operation(c.Method, c.Operation), c.transport.models.label(c.table, c.model)}
+	kind := opens{operation(c.Method, c.Operation), c.pool.models.label(c.table, c.model)}
 	o := c.telemetry.opening(kind)
 	c.ctx, c.span = c.telemetry.tracer.Start(c.Context(), o.name, o.options...)
 	if kind.model == otherModels && c.span.IsRecording() {

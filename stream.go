@@ -152,7 +152,7 @@ func (b *responseBody) read(p []byte) bool {
 	}
 	if b.ids != nil {
 		b.ids.Scan(p, func(id wire.ObjectID) {
-			b.attempt.call.transport.stored.Learn(time.Now(), id, b.attempt.deployment.backend.resource)
+			b.attempt.call.pool.stored.Learn(time.Now(), id, b.attempt.deployment.backend.resource)
 		})
 	}
 	if b.events == nil {

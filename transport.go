@@ -9,11 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/objects"
-
 	"github.com/spillover-go/spillover/internal/replay"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A Transport sends each request to the best of several deployments. It is an
@@ -24,15 +20,8 @@ import (
 // is always closed. The contract also says that a RoundTripper should not
 // interpret the answer; a Transport does, as that is what it is for.
 type Transport struct {
-	setup    atomic.Pointer[activeConfig]
-	stored   objects.Store
-	models   models
-	callers  health.Callers
-	warnings warnings
-	opened   notifier // tells those who wait that something was opened
-	random   func() uint64
-	closed   atomic.Bool
-	done     chan struct{} // closed with it
+	pool
+	setup atomic.Pointer[activeConfig]
 
 	changing sync.Mutex      // held by what changes setup or drained
 	drained  map[string]bool // backends that are out by hand, whether configured or not
@@ -47,7 +36,7 @@ func New(cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{random: rand.Uint64, done: make(chan struct{}), drained: map[string]bool{}}
+	t := &Transport{pool: pool{random: rand.Uint64, done: make(chan struct{})}, drained: map[string]bool{}}
 	s, err := newSetup(cfg, &activeConfig{table: new(table)})
 	if err != nil {
 		return nil, err
@@ -83,7 +72,7 @@ func (t *Transport) GoString() string { return t.String() }
 // deployment gave any answer it wraps what each attempt failed of.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{transport: t, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
+	c := &call{pool: &t.pool, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
 	defer c.pardonFailures() // whatever a panic leaves
 	returns := false

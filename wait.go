@@ -26,21 +26,21 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	if !c.canWait(now, o) {
 		return false
 	}
-	opened := c.transport.opened.subscribe()
-	defer c.transport.opened.unsubscribe()
+	opened := c.pool.opened.subscribe()
+	defer c.pool.opened.unsubscribe()
 	o = c.lookAhead(now, c.unsuitable) // as it is from now on
 	d := min(max(o.at.Sub(now), 0), c.remainingWait(now))
-	d += time.Duration(unit(c.transport.random()) * float64(min(wakeSpread, c.remainingWait(now)-d)))
+	d += time.Duration(unit(c.pool.random()) * float64(min(wakeSpread, c.remainingWait(now)-d)))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-opened:
 	case <-c.Context().Done():
-	case <-c.transport.done:
+	case <-c.pool.done:
 	}
 	c.waited += time.Since(now)
-	if c.transport.closed.Load() {
+	if c.pool.closed.Load() {
 		return false
 	}
 	// Who throttled it may be asked again; who cannot take it may not.

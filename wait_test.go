@@ -100,7 +100,7 @@ func TestRequestWaitsUpToMaxWait(t *testing.T) {
 func balanceOff(tr *Transport) *Transport {
 	s := *tr.setup.Load()
 	s.cfg = withoutWait(s.cfg)
-	other := &Transport{random: tr.random, done: tr.done}
+	other := &Transport{pool: pool{random: tr.random, done: tr.done}}
 	other.setup.Store(&s)
 	return other
 }

@@ -80,7 +80,7 @@ func (c *call) warn(resp *http.Response) {
 		if slices.IndexFunc(lapses, same) < i {
 			continue
 		}
-		requests, due := c.transport.warnings.take(now, l.Reason)
+		requests, due := c.pool.warnings.take(now, l.Reason)
 		if !due {
 			continue
 		}
@@ -90,7 +90,7 @@ func (c *call) warn(resp *http.Response) {
 				backends = append(backends, other.d.backend.name)
 			}
 		}
-		log.LogAttrs(c.ctx, slog.LevelWarn, "requests fail", l.attrs(c.transport.models.label(c.table, c.model), backends, requests)...)
+		log.LogAttrs(c.ctx, slog.LevelWarn, "requests fail", l.attrs(c.pool.models.label(c.table, c.model), backends, requests)...)
 	}
 }
 
