@@ -71,7 +71,7 @@ func (c *call) release(a *attempt, now time.Time) {
 	}
 }
 
-// A sending is an attempt: one send of a request to one deployment.
+// An attempt is one send of a request to one deployment.
 type attempt struct {
 	call       *call // nil until the attempt has its places
 	deployment *deployment
@@ -109,12 +109,10 @@ type attempt struct {
 	before    health.Progress // of the operation, before this answer
 	header    http.Header     // of a stream
 
-	limits timeLimit
-
-	connect  *time.Timer  // of a probe
-	awaiting bool         // for an answer
-	conn     atomic.Int32 // how far a base got that tells when it connects
-	resp     *http.Response
+	timeout    timeout
+	connection connectionTrace
+	awaiting   bool // an answer
+	resp       *http.Response
 }
 
 // begin counts the attempt as in flight. The context is its own.
@@ -124,7 +122,30 @@ func (a *attempt) begin() context.Context {
 	a.awaiting = true
 	a.tokens = a.deployment.CountSent(a.call.tokens)
 	a.ctx, a.cancel = context.WithCancelCause(a.call.ctx)
-	return a.traceConnection(a.ctx)
+	a.timeout.cancel = a.cancel
+	return a.watchConnection()
+}
+
+// watchConnection watches the attempt connect. That has a cost: it is done for
+// probes, where no answer has come for a while, and for a request that may only
+// be sent again if nothing was sent.
+func (a *attempt) watchConnection() context.Context {
+	b := a.deployment.backend
+	if !a.isProbe() && b.Answered.Age(a.sentAt) < pendingConnect && a.call.repeatable() {
+		return a.ctx
+	}
+	return a.connection.watch(a.ctx, &b.Connection, a.isProbe(), a.cancel, func() { a.call.connected(b) })
+}
+
+// connected records that a backend has a connection again.
+func (c *call) connected(b *backend) {
+	if b.Connecting.IsZero() {
+		return
+	}
+	stuck := b.Stuck(time.Now())
+	if b.Connecting.Set(time.Time{}); stuck {
+		c.pool.opened.notify()
+	}
 }
 
 // hear ends the wait for an answer, with one or without.
@@ -156,9 +177,9 @@ func (a *attempt) classifyError(err error) outcome {
 	}
 	o := judgeError(err)
 	switch {
-	case a.conn.Load() == connWanted && a.status == 0:
+	case a.connection.state.Load() == connectionRequested && a.status == 0:
 		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
-	case a.conn.Load() == connMade && o.connect && !unconnected(err) && !refusedCertificate(err), a.status != 0 && o.connect:
+	case a.connection.state.Load() == connectionMade && o.connect && !unconnected(err) && !refusedCertificate(err), a.status != 0 && o.connect:
 		o.connect, o.cause, o.reason = false, health.NoAnswer, "no answer"
 	}
 	return o
@@ -177,10 +198,8 @@ func (a *attempt) end() {
 		a.deployment.InFlight.Add(-1)
 		a.deployment.Ledger.Settle(a.reserved, a.usedTokens.Load(), true)
 		a.cancel(nil)
-		if a.connect != nil {
-			a.connect.Stop()
-		}
-		a.limits.stop()
+		a.connection.close()
+		a.timeout.close()
 		if a.detached.Swap(true) {
 			a.call.finish(a)
 		}

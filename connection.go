@@ -3,78 +3,76 @@ package spillover
 import (
 	"context"
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// How far a base got with an attempt. With one that does not tell, or is not
-// asked to, that is not known.
+// A connectionState is how far a base got with connecting. It is unknown for a
+// base that does not report it (net/http/httptrace), and where nobody asked.
+type connectionState = int32
+
 const (
-	connWanted int32 = iota + 1 // it has asked for a connection and has none yet
-	connMade                    // it had one, so that something may have been sent
+	connectionUnknown   connectionState = iota
+	connectionRequested                 // a connection was asked for and is not there yet
+	connectionMade                      // there was one, so something may have been sent
 )
 
-// How long a probe may take to connect: an ordinary request has the base's own
-// time for that, but a probe's caller waits for what is likely dead. Each probe
-// that is lost to it doubles the time of the next, up to about the half minute
-// that net/http gives itself; from then on it is the base's own. And how long a
-// connection may be pending before others are spared it.
 const (
+	// A probe has probeConnect to connect: its caller waits for something that is
+	// probably dead. Each probe that exceeds it doubles the time of the next. After
+	// probeDoublings the limit of the base holds, about half a minute in net/http.
 	probeConnect   = time.Second
 	probeDoublings = 4
+	// A connection that is pending for so long keeps other requests away.
 	pendingConnect = 500 * time.Millisecond
 )
 
-// traced watches the attempt connect, with a base that tells when it does. That
-// costs something: it is done for probes, where no answer has come of late, and
-// for what may be sent again only if nothing was sent.
-func (a *attempt) traceConnection(ctx context.Context) context.Context {
-	b := a.deployment.backend
-	probe := a.isProbe()
-	if !probe && b.Answered.Age(a.sentAt) < pendingConnect && a.call.repeatable() {
-		return ctx
-	}
+// A connectionTrace watches one attempt connect.
+type connectionTrace struct {
+	state atomic.Int32
+	timer *time.Timer // of a probe; nil without a limit
+}
+
+// watch returns a context by which the base reports its connection. With probe it
+// calls cancel if connecting takes too long. connected is called once there is a
+// connection.
+func (c *connectionTrace) watch(ctx context.Context, backend *health.Connection, probe bool, cancel context.CancelCauseFunc, connected func()) context.Context {
 	limit := time.Duration(0)
-	if lost := b.LostProbes.Load(); probe && lost <= probeDoublings {
+	if lost := backend.LostProbes.Load(); probe && lost <= probeDoublings {
 		limit = probeConnect << lost
-		a.connect = time.AfterFunc(time.Hour, func() {
-			b.LostProbes.CompareAndSwap(lost, lost+1)
-			a.cancel(errConnectTimeout)
+		c.timer = time.AfterFunc(time.Hour, func() {
+			backend.LostProbes.CompareAndSwap(lost, lost+1)
+			cancel(errConnectTimeout)
 		})
-		a.connect.Stop()
+		c.timer.Stop() // until a connection is asked for
 	}
-	var wanted health.Timestamp
+	var requested health.Timestamp
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			now := time.Now()
-			b.Connecting.SetIfZero(now.Add(pendingConnect))
-			a.conn.CompareAndSwap(0, connWanted)
-			wanted.Set(now)
-			if a.connect != nil {
-				a.connect.Reset(limit)
+			backend.Connecting.SetIfZero(now.Add(pendingConnect))
+			c.state.CompareAndSwap(connectionUnknown, connectionRequested)
+			requested.Set(now)
+			if c.timer != nil {
+				c.timer.Reset(limit)
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			a.call.connected(b)
-			a.conn.Store(connMade)
-			if a.connect != nil {
-				a.connect.Stop()
-			}
-			if !info.Reused && wanted.Age(time.Now()) <= probeConnect {
-				b.LostProbes.Store(0)
+			connected()
+			c.state.Store(connectionMade)
+			c.close()
+			if !info.Reused && requested.Age(time.Now()) <= probeConnect {
+				backend.LostProbes.Store(0)
 			}
 		},
 	})
 }
 
-// connected ends what speaks against a backend with a connection pending.
-func (c *call) connected(b *backend) {
-	if b.Connecting.IsZero() {
-		return
-	}
-	stuck := b.Stuck(time.Now())
-	if b.Connecting.Set(time.Time{}); stuck {
-		c.pool.opened.notify()
+// close stops the timer.
+func (c *connectionTrace) close() {
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 }

@@ -149,7 +149,7 @@ func TestAlertAfterTheConnection(t *testing.T) {
 	alert := func(text string) error { return &net.OpError{Op: "remote error", Err: errors.New("tls: " + text)} }
 	for text, reason := range map[string]string{"bad record MAC": "no answer", "internal error": "no answer", "certificate required": "no connection"} {
 		var a attempt
-		a.conn.Store(connMade)
+		a.connection.state.Store(connectionMade)
 		require.Equal(t, reason, a.classifyError(alert(text)).reason, text)
 		a.status = 200
 		require.Equal(t, "no answer", a.classifyError(alert(text)).reason, "%s in an answer", text)

@@ -58,11 +58,11 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	}
 	out = a.openSpan(out)
 	c.sends++
-	a.startTimeout(d.backend.headerTimeout, errHeaderTimeout)
+	a.timeout.start(d.backend.headerTimeout, errHeaderTimeout)
 	resp, o, err := c.send(a, out)
-	if !a.stopTimeout() && err == nil {
+	if !a.timeout.stop() && err == nil {
 		resp.Body.Close()
-		err = a.limits.cause
+		err = a.timeout.cause
 	}
 	a.answered(err == nil && o.verdict == served, err == nil)
 	if err != nil {
@@ -259,7 +259,7 @@ func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal
 // whether that is all it takes to judge it. If there is more, that stays behind
 // the response's body: also where it comes too late to be waited for.
 func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, known bool) {
-	a.stopTimeout()
+	a.timeout.stop()
 	body := readAhead(resp.Body)
 	late := time.NewTimer(errorBodyWait)
 	defer late.Stop()
@@ -330,4 +330,35 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		}
 	}
 	return out, nil
+}
+
+// holdStream holds an event stream until it can be passed to the caller.
+func (c *call) holdStream(resp *http.Response, a *attempt) (*streamHold, error) {
+	h := &streamHold{
+		resp: resp, operation: c.Operation, requested: c.naming.Stream, repeatable: c.repeatable(),
+		whole: c.cfg.HoldStreams && c.repeatable(), timeout: &a.timeout, idleTimeout: a.deployment.backend.idleTimeout,
+	}
+	if err := h.read(); err != nil {
+		return h, a.timeoutCause(err)
+	}
+	return h, nil
+}
+
+// streamed tells whether an answer is, or may be, a stream of events that is
+// judged: those of all operations that leave nothing behind at the service.
+// Some gateways leave out what type it is.
+func (c *call) streamed(resp *http.Response) bool {
+	if resp.StatusCode != http.StatusOK || !c.stateless() || !wire.CanDecompress(resp.Header) {
+		return false
+	}
+	switch t := wire.MediaType(resp.Header); t {
+	case "text/event-stream":
+		return true
+	case "", "text/plain", "application/octet-stream":
+		// It is looked at only where a stream was asked for, as far as that is known.
+		return resp.Body != http.NoBody && (c.naming.Stream || !c.naming.Complete)
+	case "application/json":
+		return resp.Body != http.NoBody && c.naming.Stream // an error in the place of the stream
+	}
+	return false
 }

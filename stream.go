@@ -93,12 +93,12 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	// A caller who does not read is no silence.
 	var from time.Time
 	if b.idle > 0 && b.hasContent {
-		from = b.attempt.startTimeout(max(b.idle-b.idleFor, 1), b.idleError)
+		from = b.attempt.timeout.start(max(b.idle-b.idleFor, 1), b.idleError)
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.watch(p[:n])
 	if !from.IsZero() {
-		b.attempt.stopTimeout()
+		b.attempt.timeout.stop()
 		if b.readContent {
 			b.idleFor = 0
 		} else {

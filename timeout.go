@@ -1,73 +1,77 @@
 package spillover
 
 import (
+	"context"
 	"sync"
 	"time"
 )
 
-// A timeLimit ends an attempt that takes too long. It is set and lifted with
-// each read of a stream: so its timer is left to run, and looks when it fires
-// whether there is still a limit.
-type timeLimit struct {
-	mu    sync.Mutex
-	timer *time.Timer
-	fires time.Time // when the timer does; zero when it does not
-	until time.Time // zero: there is no limit
-	cause error     // of the end that it makes
-	over  bool      // it made that end
+// A timeout cancels an attempt that takes too long. It is started and stopped
+// with each read of a stream, so its timer is left running: when it fires it looks
+// whether there is still a deadline.
+type timeout struct {
+	cancel context.CancelCauseFunc // of the attempt; set before the first start
+
+	mu       sync.Mutex
+	timer    *time.Timer
+	fires    time.Time // when the timer fires; zero if it does not run
+	deadline time.Time // zero: there is none
+	cause    error     // what the attempt is canceled with
+	expired  bool
+	closed   bool
 }
 
-// limit ends the attempt after a time, unless relax is called before; 0 does not.
-func (a *attempt) startTimeout(d time.Duration, cause error) (now time.Time) {
+// start cancels the attempt after d, unless stop comes first. It returns the time
+// of the start; with d <= 0 there is no timeout and the time is zero.
+func (t *timeout) start(d time.Duration, cause error) (now time.Time) {
 	if d <= 0 {
 		return time.Time{}
 	}
-	l := &a.limits
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	now = time.Now()
-	l.until, l.cause = now.Add(d), cause
+	t.deadline, t.cause = now.Add(d), cause
 	switch {
-	case l.timer == nil:
-		l.timer = time.AfterFunc(d, a.expire)
-	case l.fires.IsZero() || l.fires.After(l.until):
-		l.timer.Reset(d)
+	case t.timer == nil:
+		t.timer = time.AfterFunc(d, t.fire)
+	case t.fires.IsZero() || t.fires.After(t.deadline):
+		t.timer.Reset(d)
 	default:
-		return now // it fires before, and looks
+		return now // it fires earlier, and looks again
 	}
-	l.fires = l.until
+	t.fires = t.deadline
 	return now
 }
 
-// stop spares a timer whose attempt has ended its turn.
-func (l *timeLimit) stop() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.timer != nil {
-		l.timer.Stop()
+// stop ends the timeout. It reports whether it was in time.
+func (t *timeout) stop() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deadline = time.Time{}
+	return !t.expired
+}
+
+// close stops the timer of an attempt that has ended.
+func (t *timeout) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.timer != nil {
+		t.timer.Stop()
 	}
 }
 
-func (a *attempt) expire() {
-	l := &a.limits
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fires = (time.Time{}); l.until.IsZero() || a.ended.Load() {
+func (t *timeout) fire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fires = (time.Time{}); t.deadline.IsZero() || t.closed {
 		return
 	}
-	if left := time.Until(l.until); left > 0 {
-		l.timer.Reset(left)
-		l.fires = l.until
+	if left := time.Until(t.deadline); left > 0 {
+		t.timer.Reset(left)
+		t.fires = t.deadline
 		return
 	}
-	l.over = true
-	a.cancel(l.cause)
-}
-
-// relax ends a limit. It is false when that was too late.
-func (a *attempt) stopTimeout() bool {
-	a.limits.mu.Lock()
-	defer a.limits.mu.Unlock()
-	a.limits.until = time.Time{}
-	return !a.limits.over
+	t.expired = true
+	t.cancel(t.cause)
 }
