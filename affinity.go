@@ -41,15 +41,6 @@ func newAffinity(session, model string) affinity {
 	return affinity(max(1, stableHash(session+"\x00"+model)))
 }
 
-// stableHash is FNV-1a: the same in every process and every version.
-func stableHash(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
 // pull is how much a session is drawn to a backend: by weighted rendezvous
 // hashing the one with the most pull has it, and a backend that comes or goes
 // moves no session but its own.

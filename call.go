@@ -224,7 +224,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 		c.answeredFrom = from
 		return resp, nil
 	}
-	o := c.lookAhead(now, c.unsuitable)
+	o := c.scope.outlook(c.route, now, c.unsuitable)
 	// What fails for reasons of its own says nothing of the others: where one
 	// of those is merely throttled, waiting helps.
 	if !c.maybeRequestsFault && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {

@@ -67,21 +67,6 @@ func presets(defaults map[string]any) (all []defaultField) {
 	return all
 }
 
-// presetNames assigns a bit to each name among the presets of backends.
-func presetNames(backends []*backend) (names []string) {
-	for _, b := range backends {
-		for i := range b.presets {
-			p := &b.presets[i]
-			at := slices.Index(names, p.name)
-			if at < 0 {
-				at, names = len(names), append(names, p.name)
-			}
-			p.bit = 1 << at
-		}
-	}
-	return names
-}
-
 // generates reports whether an operation generates text. Only such operations have
 // presets.
 func generates(op string) bool {

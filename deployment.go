@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/objects"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -31,16 +30,6 @@ type record struct {
 	served, throttled, failed atomic.Uint64
 	input, output             atomic.Int64            // tokens, as answers told
 	failure                   atomic.Pointer[Failure] // the last one
-}
-
-// A link is what is known of a backend, which all its deployments share. It
-// outlives the configuration.
-type sharedState struct {
-	health.Connection
-	drained  atomic.Bool
-	resource *objects.Resource       // that the backend is an entry of
-	failure  atomic.Pointer[Failure] // the last one of any of its deployments
-	latest   atomic.Pointer[backend] // the backend as it is configured
 }
 
 // measure reads what an answer tells of the deployment's limits, see gauge.read.
@@ -85,4 +74,9 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 		return time.Time{}, "", false
 	}
 	return until, reason, false
+}
+
+// asked tells whether any request was sent to the deployment.
+func (s *record) asked() bool {
+	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
 }

@@ -1,6 +1,10 @@
 package spillover
 
 import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -146,3 +150,112 @@ func (r *request) leftOut(b *backend) string {
 	}
 	return text.String()
 }
+
+// queryKey is what a backend calls the model in the query of a request.
+func (r *request) queryKey(b *backend) string {
+	if b.dialect == Azure && r.upgrades() {
+		return "deployment"
+	}
+	return "model"
+}
+
+// withoutKey is a query without the caller's key, which Azure's realtime API and
+// gateways take there, too, for a backend that is not to be sent it.
+func (b *backend) withoutKey(raw string) string {
+	names := credentialQuery
+	if b.usesCallerCredential() {
+		names = names[:1] // which is a credential of Azure's
+	}
+	if b.usesCallerCredential() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
+		return raw
+	}
+	var query string
+	for part := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(part, "=")
+		if plain, err := url.QueryUnescape(name); err != nil || !isOneOf(plain, names) {
+			query = wire.JoinQuery(query, part)
+		}
+	}
+	return query
+}
+
+// header is a copy of the caller's with the backend's credential in the place
+// of the caller's. A backend without one is sent the caller's, but only in its
+// own form. The headers that a backend has replace the caller's.
+func (b *backend) header(caller http.Header, bearer string) http.Header {
+	var key, authorization string
+	h := make(http.Header, len(caller)+1+len(b.headers))
+	values := make([]string, 0, len(caller)+2+len(b.headers))
+	for name, v := range caller {
+		switch {
+		case b.hasCredential && isCredential(name), b.setsHeader(name):
+		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
+			key = wire.Header(caller, name)
+		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
+			authorization = wire.Header(caller, name)
+		case b.hasCredential && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
+			if v = protocols(v); len(v) > 0 {
+				h[name] = v
+			}
+		default:
+			from := len(values)
+			values = append(values, v...)
+			h[name] = values[from:len(values):len(values)]
+		}
+	}
+	set := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1:]
+	}
+	switch {
+	case bearer != "":
+		set(authHeader, "Bearer "+bearer)
+	case b.key != "" && b.dialect == OpenAI:
+		set(authHeader, b.bearerKey)
+	case b.key != "":
+		set(keyHeader, b.key)
+	case b.dialect != OpenAI && key != "":
+		set(keyHeader, key)
+	case authorization != "":
+		set(authHeader, authorization)
+	}
+	for name, value := range b.headers {
+		set(name, value)
+	}
+	return h
+}
+
+// replaces tells whether the backend has such a header of its own.
+func (b *backend) setsHeader(name string) bool {
+	for own := range b.headers {
+		if len(own) == len(name) && strings.EqualFold(own, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// bearer asks for the backend's token; "" when it has another credential.
+func (b *backend) bearer(ctx context.Context) (string, error) {
+	if b.token == nil {
+		return "", nil
+	}
+	token, err := b.token(ctx)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("token: %w", err)
+	case token == "":
+		return "", fmt.Errorf("token: it is empty")
+	case !wire.IsPrintableASCII(token):
+		return "", fmt.Errorf("token: it has a line break or a character that is not ASCII")
+	}
+	return token, nil
+}
+
+// sharesAccount tells whether what one has spent the other has spent too.
+func (b *backend) sharesAccount(other *backend) bool {
+	return b.key != "" && b.key == other.key && b.host == other.host && maps.Equal(b.headers, other.headers)
+}
+
+// anonymous tells that the backend is sent the callers' own credentials.
+func (b *backend) usesCallerCredential() bool { return !b.hasCredential }

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/objects"
 )
 
@@ -95,4 +98,38 @@ func (b *backend) reconfigured() bool {
 func (b *backend) sameRequests(other *backend) bool {
 	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
 		maps.Equal(b.headers, other.headers)
+}
+
+// stableHash is FNV-1a: the same in every process and every version.
+func stableHash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// A link is what is known of a backend, which all its deployments share. It
+// outlives the configuration.
+type sharedState struct {
+	health.Connection
+	drained  atomic.Bool
+	resource *objects.Resource       // that the backend is an entry of
+	failure  atomic.Pointer[Failure] // the last one of any of its deployments
+	latest   atomic.Pointer[backend] // the backend as it is configured
+}
+
+// presetNames assigns a bit to each name among the presets of backends.
+func presetNames(backends []*backend) (names []string) {
+	for _, b := range backends {
+		for i := range b.presets {
+			p := &b.presets[i]
+			at := slices.Index(names, p.name)
+			if at < 0 {
+				at, names = len(names), append(names, p.name)
+			}
+			p.bit = 1 << at
+		}
+	}
+	return names
 }

@@ -19,7 +19,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 		return nil
 	}
 	q := c.selection(now)
-	throttled := c.lookAhead(now, nil).throttled
+	throttled := c.scope.outlook(c.route, now, nil).throttled
 	if !c.mayResend() {
 		if c.maybeRequestsFault || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
 			return nil
@@ -34,7 +34,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 		}
 		return a
 	}
-	if !c.canWait(now, c.lookAhead(now, c.unsuitable)) {
+	if !c.canWait(now, c.scope.outlook(c.route, now, c.unsuitable)) {
 		for _, t := range c.route.tiers {
 			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
 				continue

@@ -11,14 +11,6 @@ import (
 	"time"
 )
 
-// The headers that every answer carries, real or not.
-const (
-	headerBackend     = "X-Spillover-Backend"
-	headerAttempts    = "X-Spillover-Attempts"
-	headerSynthesized = "X-Spillover-Synthesized"
-	headerPrefix      = "X-Spillover-" // of them all
-)
-
 // An apiError is the body of a synthesized answer, as OpenAI's reference has it.
 type apiError struct {
 	Message string  `json:"message"`

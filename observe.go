@@ -69,8 +69,3 @@ func (t *Transport) read(s *activeConfig, now time.Time, o metric.Observer) {
 		o.ObserveInt64(s.inFlight, n.inFlight, n.option)
 	}
 }
-
-// asked tells whether any request was sent to the deployment.
-func (s *record) asked() bool {
-	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
-}

@@ -172,3 +172,14 @@ func failsOver(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
 		status == http.StatusTooManyRequests || status >= 500
 }
+
+// A Failure is why an attempt failed.
+type Failure struct {
+	Time   time.Time // when; the zero time: there was no failure
+	Status int       // of the answer, or what an error in a stream stands for; 0 without an answer
+	Reason string    // short, such as "401 invalid_api_key" or "no connection"
+	// Cause is the service's own message, or the error of the credential or the
+	// connection: at most 256 bytes of printable ASCII, with *** for whatever
+	// looks like a credential. It may be empty.
+	Cause string
+}

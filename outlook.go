@@ -16,24 +16,23 @@ type outlook struct {
 	hopeless    bool        // all of them are out for quota or credentials
 }
 
-// look finds when the deployments of the request's route can be asked again, but
-// for those that are drained and the unfit, who are no help to the request, and
-// those that may or may not connect, which nobody knows. One that is open can be
-// asked now.
-func (c *call) lookAhead(now time.Time, unfit []*deployment) outlook {
+// outlook is when the deployments of a route can be asked again. It leaves out
+// those that are drained, those that cannot take this request (unsuitable), and
+// those with a connection pending, as nobody knows whether they will connect.
+func (s *scope) outlook(r *route, now time.Time, unsuitable []*deployment) outlook {
 	o := outlook{hopeless: true}
-	for d := range c.route.all {
+	for d := range r.all {
 		o.deployments++
-		if slices.Contains(unfit, d) || d.backend.drained.Load() {
+		if slices.Contains(unsuitable, d) || d.backend.drained.Load() {
 			continue
 		}
-		until, _, throttled := c.scope.closed(d, now)
+		until, _, throttled := s.closed(d, now)
 		if until.IsZero() && d.backend.Stuck(now) {
 			continue
 		}
 		until = health.Later(until, now)
 		o.throttled = o.throttled || throttled
-		o.hopeless = o.hopeless && c.scope.hopeless(d, now)
+		o.hopeless = o.hopeless && s.hopeless(d, now)
 		if o.soonest == nil || until.Before(o.at) {
 			o.soonest, o.at = d, until
 		}

@@ -164,11 +164,3 @@ func (r *request) stateless() bool { return r.spec().Has(wire.Stateless) }
 func (r *request) upgrades() bool {
 	return strings.EqualFold(wire.Header(r.Header, "Upgrade"), "websocket")
 }
-
-// queryKey is what a backend calls the model in the query of a request.
-func (r *request) queryKey(b *backend) string {
-	if b.dialect == Azure && r.upgrades() {
-		return "deployment"
-	}
-	return "model"
-}

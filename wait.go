@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// headerWaited tells on an answer for how long the request waited, in milliseconds.
-const headerWaited = "X-Spillover-Waited-Ms"
-
 // wakeSpread is over what time those wake up who wait for the same moment.
 const wakeSpread = 200 * time.Millisecond
 
@@ -28,7 +25,7 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	}
 	opened := c.pool.opened.subscribe()
 	defer c.pool.opened.unsubscribe()
-	o = c.lookAhead(now, c.unsuitable) // as it is from now on
+	o = c.scope.outlook(c.route, now, c.unsuitable) // as it is from now on
 	d := min(max(o.at.Sub(now), 0), c.remainingWait(now))
 	d += time.Duration(unit(c.pool.random()) * float64(min(wakeSpread, c.remainingWait(now)-d)))
 	timer := time.NewTimer(d)

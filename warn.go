@@ -12,17 +12,6 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A Failure is why an attempt failed.
-type Failure struct {
-	Time   time.Time // when; the zero time: there was no failure
-	Status int       // of the answer, or what an error in a stream stands for; 0 without an answer
-	Reason string    // short, such as "401 invalid_api_key" or "no connection"
-	// Cause is the service's own message, or the error of the credential or the
-	// connection: at most 256 bytes of printable ASCII, with *** for whatever
-	// looks like a credential. It may be empty.
-	Cause string
-}
-
 // A lapse is a failure of a request's attempt.
 type failedAttempt struct {
 	d *deployment
@@ -263,6 +252,3 @@ func looksSecret(word string) bool {
 	}
 	return len(word) >= 24 && digits && upper && lower
 }
-
-// headerShouldRetry tells SDKs that waiting is useless.
-const headerShouldRetry = "X-Should-Retry"
