@@ -22,21 +22,21 @@ type pool struct {
 	done     chan struct{} // closed with it
 }
 
-// A setup is what one configuration makes. A request ends with the one that it
-// began with.
+// An activeConfig is a configuration in force. A request ends with the one that
+// it began with.
 type activeConfig struct {
-	cfg          Config // without its backends, and so without their keys
+	cfg          Config // without its backends, so it holds no key
 	base         http.RoundTripper
-	ownTransport *http.Transport // base, if it is the Transport's own
+	ownTransport *http.Transport // base, if the configuration has none
 	table        *table
 	*telemetry
 
-	fields []string // that backends set in bodies, by their bits
+	fields []string // that Defaults set in bodies; a field's index is its bit
 }
 
-// newSetup takes a Config over that was normalized. What is known of deployments
-// that are in an earlier setup, too, is kept.
-func newSetup(cfg Config, old *activeConfig) (s *activeConfig, err error) {
+// newActiveConfig puts a normalized Config into force. What is known of
+// deployments that the old configuration has as well is kept.
+func newActiveConfig(cfg Config, old *activeConfig) (s *activeConfig, err error) {
 	var backends []*backend
 	for _, b := range cfg.Backends {
 		n := newBackend(b)
@@ -58,11 +58,12 @@ func newSetup(cfg Config, old *activeConfig) (s *activeConfig, err error) {
 	return s, err
 }
 
-// ownBase is a clone of http.DefaultTransport, or one like net/http's own if a
-// program has put something else there, as instrumentation does. A pool sends all it has to a few hosts,
-// so as many connections may stay open to one as to all.
+// ownBase is a clone of [http.DefaultTransport]. If a program has replaced that
+// by another type, as instrumentation does, it has net/http's own settings. A
+// pool sends everything to a few hosts, so as many idle connections are kept
+// for one host as for all.
 func ownBase() *http.Transport {
-	// What net/http's own has.
+	// The settings of net/http's DefaultTransport.
 	base := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2: true, MaxIdleConns: 100, IdleConnTimeout: 90 * time.Second,

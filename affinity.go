@@ -8,12 +8,13 @@ import (
 
 type sessionKey struct{}
 
-// WithSession makes the requests of a context those of one session: they keep
-// to one deployment while it is available and not busier than the others by a
-// quarter, as prompt caches want it. The choice needs no shared state: every
-// process that is configured alike makes the same. An empty id is no session.
+// WithSession puts the requests of a context into a session (session affinity):
+// they go to one deployment while it is available and has at most a quarter
+// more than its share of the requests in flight. This serves prompt caches. The
+// choice needs no shared state: every process with the same configuration makes
+// the same. An empty id means no session.
 //
-// Without it the id is what [Config.Session] says, else the prompt_cache_key of
+// Without it the id is that of [Config.Session], else the prompt_cache_key of
 // the request's body.
 func WithSession(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, sessionKey{}, id)

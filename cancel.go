@@ -4,7 +4,7 @@ import (
 	"net/http"
 )
 
-// canceled tells whether a request's Cancel is closed.
+// canceled reports whether a request's Cancel channel is closed.
 func canceled(req *http.Request) bool {
 	select {
 	case <-req.Cancel:

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The headers that carry a credential of Azure and of OpenAI.
+// The headers that carry a credential for Azure and for OpenAI.
 const (
 	keyHeader  = "Api-Key"
 	authHeader = "Authorization"
@@ -16,18 +16,19 @@ const (
 // gatewayKeys are headers with a key of API Management and of other gateways.
 var gatewayKeys = []string{"Ocp-Apim-Subscription-Key", "X-Api-Key", "X-Functions-Key", "X-Goog-Api-Key"}
 
-// credentialHeaders are all that belongs to a caller's credential: the account
-// that a key is used for as well, and what is meant for another host.
+// credentialHeaders are all headers that belong to a caller's credential, with
+// the account that a key is used for and what is meant for another host.
 var credentialHeaders = slices.Concat([]string{keyHeader, authHeader}, gatewayKeys,
 	[]string{"Openai-Organization", "Openai-Project", "Proxy-Authorization", "Cookie"})
 
-// credentialQuery are the parameters of a query that do.
+// credentialQuery are the query parameters that may hold a credential.
 var credentialQuery = []string{"api-key", "subscription-key", "key"}
 
-// isCredential tells whether a header is one of a credential. Its case is of no
-// matter: a map made by hand is not canonical.
+// isCredential reports whether a header belongs to a credential. It ignores
+// case, as a map made by hand may not be canonical.
 func isCredential(name string) bool { return isOneOf(name, credentialHeaders) }
 
+// isOneOf reports whether a list has a name in any case.
 func isOneOf(name string, names []string) bool {
 	for _, n := range names {
 		if len(n) == len(name) && strings.EqualFold(n, name) {
@@ -37,7 +38,7 @@ func isOneOf(name string, names []string) bool {
 	return false
 }
 
-// withoutCredentials is a copy of a caller's header.
+// withoutCredentials is a copy of a caller's headers.
 func withoutCredentials(caller http.Header) http.Header {
 	h := caller.Clone()
 	for name := range h {
@@ -48,8 +49,8 @@ func withoutCredentials(caller http.Header) http.Header {
 	return h
 }
 
-// protocols are those of a WebSocket that a caller proposes, without the
-// credential that OpenAI's realtime API takes there from browsers.
+// protocols are the WebSocket protocols that a caller proposes, without the
+// credential that OpenAI's realtime API accepts there from browsers.
 func protocols(proposed []string) (kept []string) {
 	for _, line := range proposed {
 		var names []string
@@ -68,15 +69,16 @@ func protocols(proposed []string) (kept []string) {
 	return kept
 }
 
-// protocolHeader is what a WebSocket's client proposes.
+// protocolHeader lists the protocols that a WebSocket client proposes.
 const protocolHeader = "Sec-WebSocket-Protocol"
 
 var callerSeed = maphash.MakeSeed()
 
-// noCredential is the caller of those without a credential.
+// noCredential is the caller of requests without a credential.
 const noCredential = 1
 
-// callerOf tells callers apart by their credentials, which it does not keep.
+// callerOf identifies a caller by a hash of its credential. The credential
+// itself is not kept.
 func callerOf(r *http.Request) uint64 {
 	var h maphash.Hash
 	any := false

@@ -10,29 +10,29 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A deployment is one (backend, model) pair: the unit that is chosen,
-// throttled and measured.
+// A deployment is one (backend, model) pair: the unit that is chosen, throttled
+// and measured.
 type deployment struct {
 	*record
 	backend      *backend
 	tier         *tier
-	drawWeight   atomic.Int64 // its size among those of its tier
-	weighedLimit atomic.Int64 // the limit that was told when that was worked out
-	model        string       // what callers ask for; "" for requests that name none
-	name         string       // what the backend calls it; "" where that is what the caller said
-	rates        health.Rates // that are configured
+	drawWeight   atomic.Int64 // its weight in a draw among its tier, see tier.reweigh
+	weighedLimit atomic.Int64 // the reported token limit that drawWeight is based on
+	model        string       // the name that callers use; "" for requests without a model
+	name         string       // the backend's name for it; "" if it is the caller's
+	rates        health.Rates // the configured limits
 	identity     atomic.Pointer[identity]
 }
 
-// What is known of a deployment outlives the configuration.
+// A record is what is known of a deployment. It outlives the configuration.
 type record struct {
 	health.Deployment
 	served, throttled, failed atomic.Uint64
-	input, output             atomic.Int64            // tokens, as answers told
+	input, output             atomic.Int64            // tokens that responses reported
 	failure                   atomic.Pointer[Failure] // the last one
 }
 
-// measure reads what an answer tells of the deployment's limits, see gauge.read.
+// measure reads the limits that a response reports.
 func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 	d.ReportedLimits.Update(now, sent, tokens, wire.ReadLimits(h))
 	if d.Limit.Load() != d.weighedLimit.Load() {
@@ -40,7 +40,8 @@ func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 	}
 }
 
-// headroom is what was reported of late, else what is left of configured limits.
+// headroom is what the service reported lately, else what is left of the
+// configured limits.
 func (d *deployment) headroom(now time.Time) health.Headroom {
 	h := d.ReportedLimits.TokenHeadroom(now)
 	if h.Trust == 0 && d.rates != (health.Rates{}) {
@@ -49,8 +50,8 @@ func (d *deployment) headroom(now time.Time) health.Headroom {
 	return h
 }
 
-// closed tells until when and why a deployment is closed to everybody: as a
-// whole, or for every operation that it was asked for.
+// closed reports until when and why a deployment is closed for everybody: as a
+// whole, or for every operation that was tried there.
 func (d *deployment) closed(now time.Time) (until time.Time, reason string, throttled bool) {
 	for _, h := range [...]*health.State{&d.State, &d.backend.State} {
 		at, why, word := h.Closed(now)
@@ -76,7 +77,7 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 	return until, reason, false
 }
 
-// asked tells whether any request was sent to the deployment.
+// asked reports whether any request was sent to the deployment.
 func (s *record) asked() bool {
 	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
 }

@@ -13,30 +13,30 @@ import (
 	"github.com/spillover-go/spillover/internal/objects"
 )
 
-// A backend is a configured Backend, ready for use.
+// A backend is a configured [Backend], ready for use.
 type backend struct {
 	*sharedState
 	name          string
 	hash          uint64 // of the name
 	scheme, host  string
-	base          string // escaped base path, without a slash at its end
-	bareBase      bool   // the dialect's paths begin with it alone
+	base          string // escaped base path, without a trailing slash
+	bareBase      bool   // the base path replaces the dialect's prefix
 	priority      int
 	weight        int
 	dialect       Dialect
 	apiVersion    string
 	key           string
-	bearerKey     string // the same as OpenAI wants it
+	bearerKey     string // the key as an Authorization header
 	token         TokenFunc
-	headers       map[string]string // by their canonical names
-	hasCredential bool              // it has a credential of its own: the callers' are not for it
+	headers       map[string]string // by canonical name
+	hasCredential bool              // its own; callers' credentials are not sent to it
 	presets       []defaultField
-	models        map[string]Model // by what callers ask for; nil: everything
+	models        map[string]Model // by the name that callers use; nil: every model
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
 }
 
-// newBackend takes a Backend over that was normalized.
+// newBackend makes a backend of a normalized Backend.
 func newBackend(b Backend) *backend {
 	u, err := url.Parse(b.URL)
 	if err != nil {
@@ -44,7 +44,7 @@ func newBackend(b Backend) *backend {
 	}
 	base, bare := basePath(b.Dialect, u.EscapedPath())
 	n := &backend{
-		sharedState: new(sharedState), // unless it has one already
+		sharedState: new(sharedState), // replaced if an earlier configuration has the backend
 		name:        b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bareBase: bare,
 		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
@@ -60,9 +60,8 @@ func newBackend(b Backend) *backend {
 	return n
 }
 
-// house gives each backend the resource that it is of: the one that its entry
-// had in an earlier configuration, or that another entry of the same account
-// has, now or before; else a new one.
+// assignResources gives each backend its resource: that of the same account in
+// this or the earlier configuration, else a new one.
 func assignResources(backends, before []*backend) {
 	for _, b := range backends {
 		for _, others := range [...][]*backend{backends, before} {
@@ -78,29 +77,29 @@ func assignResources(backends, before []*backend) {
 	}
 }
 
-// sharesResource tells whether two backends are entries of one resource: at the
-// same place, with the same account. A host of Azure's own is one resource,
-// whichever of its two keys or tokens it is asked with; elsewhere the key tells
-// the account.
+// sharesResource reports whether two backends belong to one resource: the same
+// URL and the same account. A host of Azure is one resource whichever of its
+// two keys or tokens is used. Elsewhere the key identifies the account.
 func (b *backend) sharesResource(other *backend) bool {
 	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
 		(b.key == other.key || b.dialect != OpenAI && other.dialect != OpenAI && ofAzure(b.host))
 }
 
-// outdated tells that by now the backend is asked otherwise.
+// reconfigured reports whether the backend sends requests in another way by
+// now.
 func (b *backend) reconfigured() bool {
 	latest := b.latest.Load()
 	return latest != nil && !latest.sameRequests(b)
 }
 
-// asks tells whether another backend sends requests with the same credential,
-// in the same form. Token functions cannot be compared.
+// sameRequests reports whether two backends send requests with the same
+// credential and in the same form. Token functions cannot be compared.
 func (b *backend) sameRequests(other *backend) bool {
 	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
 		maps.Equal(b.headers, other.headers)
 }
 
-// stableHash is FNV-1a: the same in every process and every version.
+// stableHash is FNV-1a: equal in every process and every version.
 func stableHash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
@@ -109,17 +108,17 @@ func stableHash(s string) uint64 {
 	return h
 }
 
-// A link is what is known of a backend, which all its deployments share. It
-// outlives the configuration.
+// A sharedState is what all deployments of a backend share. It outlives the
+// configuration.
 type sharedState struct {
 	health.Connection
-	drained  atomic.Bool
-	resource *objects.Resource       // that the backend is an entry of
-	failure  atomic.Pointer[Failure] // the last one of any of its deployments
-	latest   atomic.Pointer[backend] // the backend as it is configured
+	drained  atomic.Bool             // by [Transport.Drain]
+	resource *objects.Resource       // where its stored objects are
+	failure  atomic.Pointer[Failure] // the last of any of its deployments
+	latest   atomic.Pointer[backend] // the backend as it is configured now
 }
 
-// presetNames assigns a bit to each name among the presets of backends.
+// presetNames assigns a bit to each field that the Defaults of any backend set.
 func presetNames(backends []*backend) (names []string) {
 	for _, b := range backends {
 		for i := range b.presets {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// How much of an error answer is read into memory, how long it is waited for
-// before another deployment is asked, and how long it may be silent in the
-// hands of the caller where there is no IdleTimeout.
+// How much of an error body is read into memory, how long it is awaited before
+// the request fails over, and how long it may be silent while the caller reads
+// it if there is no IdleTimeout.
 const (
 	errorBodyLimit   = 64 << 10
 	errorBodyWait    = time.Second
@@ -18,16 +18,17 @@ const (
 // An aheadBody is a body whose beginning is read before anybody asks for it.
 type aheadBody struct {
 	io.ReadCloser
-	done chan struct{} // closed when the beginning has been read
+	done chan struct{} // closed when the beginning is complete
 
 	mu    sync.Mutex
 	more  sync.Cond
 	text  []byte
-	taken int   // of it, by Read
-	err   error // that ended it
-	whole bool  // the beginning is there
+	taken int   // bytes of text that Read has returned
+	err   error // of the last read; nil while there may be more
+	whole bool  // the beginning is complete
 }
 
+// readAhead starts to read a body, at most errorBodyLimit bytes and one more.
 func readAhead(body io.ReadCloser) *aheadBody {
 	b := &aheadBody{ReadCloser: body, done: make(chan struct{})}
 	b.more.L = &b.mu
@@ -44,7 +45,7 @@ func readAhead(body io.ReadCloser) *aheadBody {
 	return b
 }
 
-// append is true when no more is to be read ahead.
+// append reports whether the beginning is complete.
 func (b *aheadBody) append(p []byte, err error) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -54,15 +55,15 @@ func (b *aheadBody) append(p []byte, err error) bool {
 	return b.whole
 }
 
-// soFar is what has come, whether that is the beginning, and the error that
-// ended it.
+// soFar is what has arrived, whether that is the whole beginning, and the error
+// that ended it.
 func (b *aheadBody) soFar() (text []byte, whole bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text[:len(b.text):len(b.text)], b.whole, b.err
 }
 
-// Read waits for what has not come.
+// Read waits for what has not arrived yet.
 func (b *aheadBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	for !b.whole && b.taken == len(b.text) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An attemptError is why one backend gave no answer.
+// An attemptError is the error of one backend that gave no response.
 type attemptError struct {
 	backend string
 	err     error
@@ -18,8 +18,8 @@ func (e attemptError) Error() string { return e.backend + ": " + presentable(e.e
 
 func (e attemptError) Unwrap() error { return e.err }
 
-// A noAnswerError is that of a request that no backend answered. It unwraps to
-// the error of each attempt.
+// A noAnswerError is the error of a request that no backend answered. It
+// unwraps to the error of each attempt.
 type noAnswerError struct {
 	model    string
 	attempts []error
@@ -39,7 +39,7 @@ func (e *noAnswerError) Error() string {
 	return b.String()
 }
 
-// Timeout reports whether every attempt timed out, as [net.Error] has it.
+// Timeout reports whether every attempt timed out. It implements [net.Error].
 func (e *noAnswerError) Timeout() bool {
 	for _, err := range e.attempts {
 		var t net.Error
@@ -50,11 +50,11 @@ func (e *noAnswerError) Timeout() bool {
 	return len(e.attempts) > 0
 }
 
-// Temporary completes [net.Error]; nothing in net/http asks for it.
+// Temporary implements [net.Error]. Nothing in net/http uses it.
 func (e *noAnswerError) Temporary() bool { return e.Timeout() }
 
-// A silentError is that of a request whose caller's deadline ended while a
-// deployment had it. It unwraps to the context's.
+// A silentError is the error of a request whose deadline passed while a
+// deployment had it. It unwraps to the context's error.
 type silentError struct {
 	backend string
 	waited  time.Duration
@@ -67,8 +67,8 @@ func (e *silentError) Error() string {
 
 func (e *silentError) Unwrap() error { return e.err }
 
-// Timeout reports true, as [net.Error] has it.
+// Timeout is true. It implements [net.Error].
 func (e *silentError) Timeout() bool { return true }
 
-// Temporary completes [net.Error].
+// Temporary implements [net.Error].
 func (e *silentError) Temporary() bool { return true }

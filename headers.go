@@ -1,15 +1,15 @@
 package spillover
 
-// The headers that every answer carries, real or not.
+// The headers that the transport sets in responses.
 const (
 	headerBackend     = "X-Spillover-Backend"
 	headerAttempts    = "X-Spillover-Attempts"
 	headerSynthesized = "X-Spillover-Synthesized"
-	headerPrefix      = "X-Spillover-" // of them all
+	headerPrefix      = "X-Spillover-" // of all of these
 )
 
-// headerWaited tells on an answer for how long the request waited, in milliseconds.
+// headerWaited is how long the request waited, in milliseconds.
 const headerWaited = "X-Spillover-Waited-Ms"
 
-// headerShouldRetry tells SDKs that waiting is useless.
+// headerShouldRetry tells SDKs not to retry.
 const headerShouldRetry = "X-Should-Retry"

@@ -85,7 +85,7 @@ func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || c.scope.accepts(d, q.now) {
 			continue
 		}
-		passed, ok := c.scope.wordPassed(d, q.now)
+		passed, ok := c.scope.onlyLearned(d, q.now)
 		if ok && (best == nil || passed.Before(longest)) {
 			best, longest = d, passed
 		}

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// An apiError is the body of a synthesized answer, as OpenAI's reference has it.
+// An apiError is the body of a response generated here, in the format of
+// OpenAI's API reference.
 type apiError struct {
 	Message string  `json:"message"`
 	Type    string  `json:"type"`
@@ -19,7 +20,7 @@ type apiError struct {
 	Code    string  `json:"code"`
 }
 
-// synthesize makes an answer that no service gave.
+// synthesize makes a response that no service has sent.
 func synthesize(in *http.Request, status int, e apiError) *http.Response {
 	body, _ := json.Marshal(map[string]apiError{"error": e}) // strings always marshal
 	return &http.Response{
@@ -32,7 +33,7 @@ func synthesize(in *http.Request, status int, e apiError) *http.Response {
 	}
 }
 
-// unknownModel answers for a model that no backend serves.
+// unknownModel is the response for a model that no backend serves.
 func unknownModel(in *http.Request, model string, known []string) *http.Response {
 	const most = 50
 	list := strings.Join(known[:min(len(known), most)], ", ")
@@ -46,8 +47,8 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	})
 }
 
-// brief is a caller's text within bounds, and without what could forge a line of
-// a log.
+// shortened is a caller's text in bounded length, without anything that could
+// forge a line of a log.
 func shortened(s string) string {
 	const most = 100
 	if len(s) > most {
@@ -56,8 +57,8 @@ func shortened(s string) string {
 	return sanitize(s)
 }
 
-// unavailable answers that all deployments are throttled, with the time that is
-// left until the soonest can be asked again.
+// unavailable is the 429 for a request when every deployment is unavailable,
+// with the time until the soonest can be asked again.
 func unavailable(in *http.Request, model string, o outlook, now time.Time) *http.Response {
 	wait := max(o.at.Sub(now), time.Millisecond)
 	seconds := int64((wait + time.Second - 1) / time.Second)
@@ -85,8 +86,8 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 	return resp
 }
 
-// allDrained answers that what could take the request is out by hand. How long
-// that lasts nobody knows.
+// allDrained is the 503 for a request when every backend that could take it is
+// drained. Nobody knows for how long.
 func allDrained(in *http.Request) *http.Response {
 	return synthesize(in, http.StatusServiceUnavailable, apiError{
 		Message: "Every backend that could take the request is drained.", Type: "server_error", Code: "drained",

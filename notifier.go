@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// A notifier wakes those who wait whenever something becomes available. Nothing
-// is done while nobody waits.
+// A notifier wakes waiting requests when a deployment becomes available. It
+// does nothing while nobody waits.
 type notifier struct {
 	waiting atomic.Int64
 	mu      sync.Mutex
-	ch      chan struct{} // closed at the next notice; nil while nobody has asked for it
+	ch      chan struct{} // closed by the next notify; nil without a subscriber
 }
 
 func (n *notifier) subscribe() <-chan struct{} {

@@ -12,14 +12,14 @@ import (
 	"github.com/spillover-go/spillover/internal/objects"
 )
 
-// direct finds the route: the deployments of the model, or of all backends
-// where the request names none, or those of the resource that has the object
-// that the request is about. It stays nil for a model that nobody serves.
+// findRoute finds the deployments that may take the request: those of its
+// model, of all backends if it names none, or of the resource that stores the
+// object which it is about. The route stays nil if nobody serves the model.
 func (c *call) findRoute() {
 	c.route = c.table.find(c.model)
 	switch {
 	case c.Dots:
-		// It may lead to another deployment than the one that is named.
+		// The path may lead to another deployment than the one that it names.
 		c.route = c.table.nameless.filter(func(b *backend) bool { return b.models == nil })
 		return
 	case c.Foundry:
@@ -27,7 +27,7 @@ func (c *call) findRoute() {
 		return
 	}
 	if c.route == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
-		// What is not about a deployment may name any model.
+		// A request that is not about a deployment may name any model.
 		c.route, c.model = c.table.nameless, ""
 	}
 	if len(c.ids) == 0 || c.route == nil {
@@ -49,11 +49,11 @@ func (c *call) findRoute() {
 	c.seek(c.route)
 }
 
-// seek lets the request be asked around on a route.
+// seek makes the request ask the deployments of a route one after the other.
 func (c *call) seek(r *route) { c.seeking, c.route, c.fallbackRoute = true, r.free(), nil }
 
 // toFoundry is the route of an operation of Microsoft Foundry: backends of that
-// kind, or at the caller's own host.
+// kind, or those at the caller's own host.
 func (c *call) toFoundry(r *route) *route {
 	suits := func(b *backend) bool { return ofFoundry(b.host) || strings.EqualFold(b.host, c.URL.Host) }
 	for _, r := range [...]*route{r, c.table.nameless} {
@@ -66,7 +66,7 @@ func (c *call) toFoundry(r *route) *route {
 	return c.table.nameless
 }
 
-// where is the route to some backends, nil if it has none of them.
+// filter is the route to the backends that suit, or nil if there are none.
 func (r *route) filter(suits func(*backend) bool) *route {
 	w := &route{model: r.model}
 	for _, t := range r.tiers {
@@ -86,13 +86,13 @@ func (r *route) filter(suits func(*backend) bool) *route {
 	return w
 }
 
-// only is the route to one resource, as far as the route has it.
+// atResource is the part of the route that is at one resource.
 func (r *route) atResource(home *objects.Resource) *route {
 	return r.filter(func(b *backend) bool { return b.resource == home })
 }
 
-// misses tells whether an answer says that something the request is about does
-// not exist there: another resource may have it.
+// saysNotFound reports whether a response says that something the request is
+// about does not exist there. Another resource may have it.
 func (c *call) saysNotFound(o outcome) bool {
 	switch {
 	case o.noDeployment || o.status != http.StatusNotFound && o.status != http.StatusBadRequest:
@@ -105,13 +105,13 @@ func (c *call) saysNotFound(o outcome) bool {
 	return o.missing && o.status == http.StatusNotFound && c.namesOwn(o.message)
 }
 
-// namesID tells whether a message has one of the ids that the request is about.
+// namesID reports whether a message contains one of the request's ids.
 func (c *call) namesID(message string) bool {
 	return slices.ContainsFunc(c.ids, func(id wire.ObjectID) bool { return strings.Contains(message, id.ID) })
 }
 
-// namesOwn tells whether a message names something that stands in the body,
-// other than the model.
+// namesOwn reports whether a message names something in the body other than the
+// model.
 func (c *call) namesOwn(message string) bool {
 	if !c.body.Present || !c.body.CanSend() || c.body.Again == nil {
 		return false
@@ -134,9 +134,9 @@ func (c *call) namesOwn(message string) bool {
 	return named
 }
 
-// miss takes note of an answer that says that something does not exist there.
-// Where the home was known the others are asked after it; a response that its
-// maker does not find may be found a moment later.
+// notFound handles a response that says that something does not exist there. If
+// the resource was known, the others are asked next. A response that was just
+// created may be found by its own resource a moment later.
 func (c *call) notFound(o outcome) {
 	switch {
 	case c.fallbackRoute != nil:
@@ -146,8 +146,9 @@ func (c *call) notFound(o outcome) {
 	}
 }
 
-// widen goes on with the others where the home of an object says that it has it
-// not. The answer is kept: if nobody has it, it is the one to hand over.
+// searchElsewhere continues with the other backends after an object's own
+// resource did not find it. Its response is kept: if nobody has the object,
+// that is the one to return.
 func (c *call) searchElsewhere() bool {
 	if !c.notFoundAtHome || c.final || !c.body.CanSend() || c.failedAnswer.Response == nil {
 		return false
@@ -165,8 +166,8 @@ func (c *call) searchElsewhere() bool {
 	return true
 }
 
-// notFoundStatus tells of the statuses that say, of an object that is asked
-// around for, that it is not there.
+// notFoundStatus reports whether a status can mean that an object does not
+// exist there.
 func notFoundStatus(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusBadRequest
 }

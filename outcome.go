@@ -21,38 +21,40 @@ import (
 type verdict int
 
 const (
-	served    verdict = iota // the caller's, and the deployment is well
-	rejected                 // the caller's: its own mistake, which no other deployment would mend
-	throttled                // not here, not now
-	declined                 // elsewhere, and nothing is said about the deployment
-	failed                   // elsewhere, and the deployment is suspect
+	served    verdict = iota // a success: it goes to the caller
+	rejected                 // the request itself is wrong: the error goes to the caller
+	throttled                // rate-limited: the request fails over, the deployment cools down
+	declined                 // the request fails over, and nothing is held against the deployment
+	failed                   // the request fails over, and the failure counts against the deployment
 )
 
-// An outcome is what happened in an attempt and what it says about the deployment.
+// An outcome is what happened in an attempt, and what that means for the
+// request and for the deployment.
 type outcome struct {
 	verdict          verdict
-	wait             time.Duration // how long the deployment is to be left alone; 0 when the answer does not say
-	cause            health.Cause  // of a failed attempt
-	connect          bool          // there was no connection: the backend as a whole is suspect, and nothing was received
-	status           int           // of the answer, or what an error in a stream stands for
+	wait             time.Duration // how long the deployment asks to be left alone; 0 if it does not say
+	cause            health.Cause  // of a failure
+	connect          bool          // there was no connection: it counts against the whole backend, and nothing was sent
+	status           int           // of the response, or what an error in a stream stands for
 	uncounted        bool          // MaxAttempts does not count it
-	final            bool          // the caller's all the same: the request may have been carried out
-	noDeployment     bool          // the deployment: the answer says so by name
-	missing          bool          // the answer says that something does not exist
-	responseNotFound bool          // and that it is the response that the request goes on from
-	otherResource    bool          // the request is about something that another backend made
-	message          string        // of an answer that is about something missing
-	byChance         bool          // a refusal that the load of this deployment did not cause
-	tooLarge         bool          // the request alone is more than the deployment's limit
-	deploymentOnly   bool          // the trouble is this deployment's alone: another one may take the very same request
-	notSent          bool          // the request was not sent: it is not to blame
-	reason           string        // short, for people
-	detail           string        // the service's message, or the error; as it came, until call.note
-	requestID        string        // of the answer
+	final            bool          // it goes to the caller anyway, as the request may have been carried out
+	noDeployment     bool          // the error says that the deployment does not exist
+	missing          bool          // the error says that something does not exist
+	responseNotFound bool          // and it is the previous response
+	otherResource    bool          // the request refers to something of another resource
+	message          string        // of the error, if something is missing
+	byChance         bool          // a refusal that this deployment's load has not caused
+	tooLarge         bool          // the request alone exceeds the deployment's limit
+	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
+	notSent          bool          // the request was not sent, so it is not the cause
+	reason           string        // short, for logs and Status
+	detail           string        // the service's message or the error; not redacted until recordFailure
+	requestID        string        // of the response
 }
 
-// judge reads an answer. The body is its beginning, as far as it was read; of
-// a 2xx or 3xx it is not looked at.
+// judge is the one place that decides what a status and an error body mean.
+// body is the part of it that was read; it is not used below 400. The rules are
+// tried in order.
 func judge(status int, h http.Header, body []byte, op string, now time.Time) outcome {
 	if status < 400 {
 		return outcome{verdict: served}
@@ -77,7 +79,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		status == http.StatusBadRequest && e.OperationUnsupported(), status == http.StatusNotFound && wire.StatelessPaths[op] && !e.NotFromService():
 		o.verdict, o.cause, o.deploymentOnly, o.wait = failed, health.Misconfigured, true, 0
 	case status == http.StatusForbidden, status == http.StatusNotFound && wire.StatelessPaths[op]:
-		// It is not the service that says so, but a firewall or a gateway before it.
+		// Not the service's own error: a firewall or a gateway in front of it has answered.
 		o.verdict, o.cause, o.wait = failed, health.Blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
@@ -91,13 +93,13 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	return o
 }
 
-// errHeaderTimeout is the cause of an attempt's end after HeaderTimeout.
+// errHeaderTimeout ends an attempt after HeaderTimeout.
 var errHeaderTimeout net.Error = timeoutError("no header of an answer, or no content of a stream, within HeaderTimeout")
 
-// errConnectTimeout is the cause of a probe's end that could not connect.
+// errConnectTimeout ends a probe that cannot connect.
 var errConnectTimeout net.Error = timeoutError("no connection for a probe within the time that it has")
 
-// judgeError reads why there was no answer.
+// judgeError is the outcome of an attempt without a response.
 func judgeError(err error) outcome {
 	o := outcome{verdict: failed, cause: health.NoAnswer, reason: "no answer", detail: err.Error()}
 	switch {
@@ -111,28 +113,29 @@ func judgeError(err error) outcome {
 	return o
 }
 
-// unconnected tells of the errors that nothing but connecting makes.
+// unconnected reports whether an error can only come from connecting.
 func unconnected(err error) bool {
 	var dns *net.DNSError
 	op := opOf(err)
 	return errors.Is(err, errConnectTimeout) || errors.As(err, &dns) || op == "dial" || op == "proxyconnect"
 }
 
-// refusedHandshake tells of the errors of a TLS handshake. Unless a base tells
-// that it had a connection, see [sending.judgeError], they are taken for that.
+// refusedHandshake reports whether an error is of a TLS handshake. It counts as
+// a failed connection unless the base reports that it had a connection, see
+// [attempt.classifyError].
 func refusedHandshake(err error) bool {
 	var record tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
-	// As a Config.VerifyConnection returns them; crypto/tls itself wraps them.
+	// tls.Config.VerifyConnection may return these unwrapped; crypto/tls itself wraps them.
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
-	op := opOf(err) // of an alert that came, or that was sent
+	op := opOf(err) // of a TLS alert, received or sent
 	return op == "remote error" || op == "local error" || errors.As(err, &record) ||
 		errors.As(err, &certificate) || errors.As(err, &authority) || errors.As(err, &host) ||
 		strings.HasSuffix(err.Error(), "TLS handshake timeout") // net/http has no type for it
 }
 
-// opOf is what a network connection was doing when it failed; "" for another error.
+// opOf is the operation of a network connection that failed, or "".
 func opOf(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -141,8 +144,8 @@ func opOf(err error) string {
 	return ""
 }
 
-// refusesPayment reports whether a status may come with a code about the account:
-// 429 as a rule, but gateways and older APIs have others.
+// refusesPayment reports whether a status may come with a code about the
+// account: usually 429, but gateways and older APIs use others.
 func refusesPayment(status int) bool {
 	switch status {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusTooManyRequests:
@@ -151,10 +154,10 @@ func refusesPayment(status int) bool {
 	return false
 }
 
-// errUnfinished is what a stream ended with before it was complete.
+// errUnfinished ends a stream that is incomplete.
 var errUnfinished = errors.New("the stream ended before it was complete")
 
-// errIdleTimeout is what an answer ends with that was silent for IdleTimeout.
+// errIdleTimeout ends a response that was silent for IdleTimeout.
 var errIdleTimeout net.Error = timeoutError("spillover: the answer was silent for IdleTimeout")
 
 type timeoutError string
@@ -165,9 +168,11 @@ func (timeoutError) Timeout() bool { return true }
 
 func (timeoutError) Temporary() bool { return true }
 
+// errSlowBody ends an error response whose body does not arrive.
 var errSlowBody = errors.New("spillover: the body of the error answer did not come in time")
 
-// leaves tells of the statuses for which a request moves on, whatever the body.
+// failsOver reports whether a request fails over after a status, whatever the
+// body.
 func failsOver(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusRequestTimeout ||
 		status == http.StatusTooManyRequests || status >= 500
@@ -175,8 +180,8 @@ func failsOver(status int) bool {
 
 // A Failure is why an attempt failed.
 type Failure struct {
-	Time   time.Time // when; the zero time: there was no failure
-	Status int       // of the answer, or what an error in a stream stands for; 0 without an answer
+	Time   time.Time // when; the zero time if there was no failure
+	Status int       // of the response, or what an error in a stream stands for; 0 without a response
 	Reason string    // short, such as "401 invalid_api_key" or "no connection"
 	// Cause is the service's own message, or the error of the credential or the
 	// connection: at most 256 bytes of printable ASCII, with *** for whatever

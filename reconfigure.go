@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// Reconfigure replaces the configuration, as a whole and at once: requests that
-// begin after it find the new one, those under way end with the one they began
-// with. Its error is that of [New], and then nothing has changed, or wraps
+// Reconfigure replaces the whole configuration at once. Requests that begin
+// later use the new one; requests in flight end with the one that they began
+// with. Its error is that of [New], in which case nothing has changed, or wraps
 // [net.ErrClosed] after Close.
 //
-// A backend stays if its Name and URL do, and a deployment if its backend does
-// and calls it the same. What is known of those that stay is kept: cool-downs,
-// failures, limits that were told, counts, stored objects, and being drained.
-// Only failures that a new credential, Dialect, APIVersion or Headers may mend are
-// forgotten with the old one.
+// A backend is kept if its Name and URL stay the same, and a deployment if its
+// backend is kept and has the same name for it. What is known of them is kept
+// as well: cool-downs, failures, reported limits, counters, stored objects, and
+// whether they are drained. Only failures that a new credential, Dialect,
+// APIVersion or Headers may repair are forgotten.
 func (t *Transport) Reconfigure(cfg Config) error {
 	cfg, err := cfg.normalize()
 	if err != nil {
@@ -40,8 +40,8 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	return nil
 }
 
-// replace takes a Config over that was normalized. It tells the deployments
-// whose failures it may have mended.
+// replace puts a normalized Config into force. It returns the deployments whose
+// failures it may have repaired.
 func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
@@ -49,14 +49,14 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 		return nil, nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
 	}
 	old := t.setup.Load()
-	if s, err = newSetup(cfg, old); err != nil {
+	if s, err = newActiveConfig(cfg, old); err != nil {
 		return nil, nil, err
 	}
 	if err := s.observe(t); err != nil {
 		return nil, nil, err
 	}
 	t.markDrained(s)
-	amended = s.table.amend()
+	amended = s.table.repaired()
 	t.setup.Store(s)
 	old.unobserve()
 	if old.ownTransport != nil && s.ownTransport == nil {
@@ -65,9 +65,10 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	return s, amended, nil
 }
 
-// amend forgets the failures that a backend's new credential, or form of
-// requests, may mend. Those of the old one that are still to come count no more.
-func (t *table) amend() (amended []*deployment) {
+// repaired forgets the failures that a backend's new credential or form of
+// requests may repair, and returns their deployments. Failures of requests that
+// are still in flight in the old form do not count.
+func (t *table) repaired() (amended []*deployment) {
 	changed := map[*backend]bool{}
 	for _, b := range t.backends {
 		changed[b] = !b.latest.Swap(b).sameRequests(b)
@@ -86,12 +87,12 @@ func (t *table) amend() (amended []*deployment) {
 	return amended
 }
 
-// Drain takes a backend out by hand, until [Transport.Resume]: no request is
-// sent to it any more, while those under way there finish. Once Status shows
-// none in flight there is nothing that could still arrive. Objects that it
-// stores cannot be reached meanwhile. A request that no other backend could
-// take is answered 503. Status tells, and Reconfigure keeps it. It is an error
-// if no backend has that name.
+// Drain takes a backend out of use until [Transport.Resume]: it gets no new
+// request, and requests in flight finish. When [Transport.Status] shows 0 in
+// flight, no request can reach it any more. Objects that it stores are
+// unavailable meanwhile. A request that no other backend can take is answered
+// 503. Status shows drained backends, and Reconfigure keeps them drained. Drain
+// returns an error if no backend has the name.
 func (t *Transport) Drain(backend string) error {
 	changed, err := t.setDrained(backend, true)
 	if changed {
@@ -100,9 +101,9 @@ func (t *Transport) Drain(backend string) error {
 	return err
 }
 
-// Resume ends what [Transport.Drain] began, of a backend that is configured no
-// longer, too. It is an error if no backend has that name; one that was not
-// drained stays as it is.
+// Resume ends [Transport.Drain]. The backend may have been removed from the
+// configuration since. Resume returns an error if no backend has the name, and
+// does nothing for a backend that is not drained.
 func (t *Transport) Resume(backend string) error {
 	changed, err := t.setDrained(backend, false)
 	if changed {

@@ -11,8 +11,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// redirected tells of a request that an http.Client made of a redirect to
-// another host than the one its caller named. No deployment was asked for.
+// redirected reports whether an http.Client made the request of a redirect to
+// another host than the one that its caller named. No deployment was asked for.
 func (c *call) redirected() bool {
 	first := c.Request
 	for first.Response != nil && first.Response.Request != nil {
@@ -21,13 +21,13 @@ func (c *call) redirected() bool {
 	return first.URL != nil && !strings.EqualFold(first.URL.Host, c.URL.Host)
 }
 
-// follow sends such a request where it says. No credential goes along, except a
-// backend's own where it is that backend which redirects to itself: others have
-// no say in what is asked in its name. An http.Client takes Authorization out of
-// what it redirects to another host, but not api-key.
+// follow sends such a request where it says. It carries no credential. The one
+// exception is a backend that redirects to itself: it gets its own credential.
+// Other hosts have no say in what is requested with it. (On a redirect to
+// another host an http.Client removes Authorization, but not api-key.)
 //
-// A backend is never sent anything while it is drained, and what it is sent is in
-// flight there.
+// A drained backend gets no such request either, and one that is sent counts as
+// in flight.
 func (c *call) follow() (*http.Response, error) {
 	b, itself := c.destination()
 	header := withoutCredentials(c.Header)
@@ -75,7 +75,7 @@ func (c *call) follow() (*http.Response, error) {
 	return resp, nil
 }
 
-// forward is the request as its caller made it, with another header.
+// forward is the caller's request with other headers.
 func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
 	out := c.WithContext(ctx)
 	out.Header = h
@@ -85,11 +85,11 @@ func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
 	return out
 }
 
-// destination is the backend that such a request goes to, if it is one, and
-// whether that redirected to itself. Of backends at one place it is the one that
-// did, else one that is not drained.
+// destination is the backend that such a request goes to, or nil, and whether
+// that backend has redirected to itself. Of several backends at one address it
+// is the one that redirected, else one that is not drained.
 func (c *call) destination() (b *backend, itself bool) {
-	from := wire.Header(c.Response.Header, headerBackend) // which is ours to set
+	from := wire.Header(c.Response.Header, headerBackend) // only this package sets it
 	for _, other := range c.table.backends {
 		if other.scheme != c.URL.Scheme || !strings.EqualFold(withPort(other.scheme, other.host), withPort(c.URL.Scheme, c.URL.Host)) {
 			continue

@@ -12,24 +12,24 @@ import (
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
-// A request is what was read of the caller's request, once, before the first
+// A request is what is read of the caller's request, once, before the first
 // attempt.
 type request struct {
 	*http.Request
 	wire.Target
-	model   string // what the caller asks for; "" when it names none
-	inQuery bool   // the query names it
+	model   string // the model that the caller names; "" if none
+	inQuery bool   // the model is in the query
 	body    replay.Body
 	naming  wire.BodyInfo
-	scanned bool            // naming is known
+	scanned bool            // the body has been read
 	ids     []wire.ObjectID // of stored objects that the request is about
-	tokens  int64           // an estimate of what it costs
+	tokens  int64           // an estimate of its cost
 
-	fields []string              // that backends set, by their bits
+	fields []string              // that Defaults set; a field's index is its bit
 	count  func(body []byte) int // Config.CountTokens
 }
 
-// read looks at the body once, for all that must be found there.
+// read looks at the request once, for everything that is needed of it.
 func (r *request) read() error {
 	r.Target = wire.ParsePath(r.URL.EscapedPath())
 	r.model = r.Target.Model
@@ -61,16 +61,16 @@ func (r *request) read() error {
 	return nil
 }
 
-// worthReading tells whether the body is read although the path names the
-// model: for the session and the size of the request, unless that takes long.
+// worthReading reports whether the body is read although the path names the
+// model: for the session and the size of the request, unless it is large.
 func (r *request) worthReading() bool {
 	return r.stateless() && r.body.Again != nil && r.body.Length < worthReadingLimit && !wire.IsForm(wire.Header(r.Header, "Content-Type"))
 }
 
 const worthReadingLimit = 1 << 20
 
-// scan finds the model and ids in a body of JSON or of a form. What is neither
-// has none: the service shall answer that.
+// scan finds the model and the ids in a body of JSON or of a multipart form.
+// Other bodies have none: the service answers them.
 func (r *request) scan() error {
 	if r.scanned || !r.body.Present || wire.Header(r.Header, "Content-Encoding") != "" {
 		return nil
@@ -82,7 +82,7 @@ func (r *request) scan() error {
 	w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 	if form {
 		if w.Tree = spec.Form; len(w.Tree.Children) == 0 {
-			return nil // an upload: of no model
+			return nil // an upload without a model
 		}
 	}
 	seen := 0
@@ -115,8 +115,8 @@ func (r *request) scan() error {
 	return nil
 }
 
-// scanOn looks for the model behind what peek shows of a large body. It keeps
-// nothing of it, so the body must be one that can be had again.
+// scanOn looks for the model beyond the part of a large body that Peek shows.
+// It keeps nothing of the body, so the body must be available once more.
 func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) error {
 	if w.Info.HasModel || r.body.Again == nil || r.spec().Has(wire.BaseModel) {
 		return nil
@@ -141,26 +141,26 @@ func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) err
 	return nil
 }
 
-// tellsIDs tells whether answers to the request tell ids of stored objects.
-func (r *request) tellsIDs() bool {
+// answersIDs reports whether responses contain ids of stored objects.
+func (r *request) answersIDs() bool {
 	return r.spec().Has(wire.AnswersIDs) || r.naming.Stored
 }
 
-// repeatable tells whether the request may be sent again after it may have been
-// received: it creates nothing at the service.
+// repeatable reports whether the request may be sent again after it may have
+// been received: it creates nothing at the service.
 func (r *request) repeatable() bool {
 	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.Background
 }
 
-// spec is the row of the table for a request with this target.
+// spec is the request's row of the table of operations.
 func (r *request) spec() *wire.Spec { return r.Target.Spec(r.Method) }
 
-// stateless tells whether the operation leaves nothing behind at the service:
+// stateless reports whether the operation leaves nothing behind at the service:
 // any deployment of the model can answer it, and answer it again.
 func (r *request) stateless() bool { return r.spec().Has(wire.Stateless) }
 
-// upgrades tells of a WebSocket, as the realtime API has it. It names its model
-// in the query: deployment on classic Azure, model elsewhere.
+// upgrades reports whether the request opens a WebSocket, as in the realtime
+// API. Its model is in the query: deployment on classic Azure, model elsewhere.
 func (r *request) upgrades() bool {
 	return strings.EqualFold(wire.Header(r.Header, "Upgrade"), "websocket")
 }

@@ -11,25 +11,25 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// renewal is the longest a reset without a unit is believed where the answer
-// names no renewal period of its own: Azure's limits renew each minute.
+// renewal bounds a reset without a unit if the response names no renewal
+// period: Azure's limits renew each minute.
 const renewal = time.Minute
 
-// retryAfter reads from an answer that is no success how long its sender wants
-// to be left alone. It is zero when the answer does not say, says "now", or
-// says nothing usable. It is not clamped, but never negative.
+// retryAfter reads from an error response how long its sender wants to be left
+// alone. It is zero if the response does not say, says "now", or says nothing
+// usable. It is never negative and has no upper bound.
 //
-// The order is the one the OpenAI and Azure SDKs agree on: milliseconds before
-// seconds, Retry-After before x-ratelimit-reset-*, and the prose of the message
-// last. A reset tells when a limit is full again, not when a request fits: it
-// is read from a 429 alone, and only for a limit that is spent.
+// The order is the one that the SDKs of OpenAI and Azure agree on: milliseconds
+// before seconds, Retry-After before x-ratelimit-reset-*, and the text of the
+// message last. A reset is when a limit is full again, not when a request fits.
+// So it is only read from a 429, and only for a limit that is used up.
 func retryAfter(status int, h http.Header, body []byte, now time.Time) time.Duration {
 	for _, name := range [...]string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
 		if d := longest(h, name, func(s string) time.Duration { return number(s, time.Millisecond) }); d > 0 {
 			return d
 		}
 	}
-	// A date is measured against the sender's own clock where it tells it.
+	// A date is compared with the sender's own clock if the response has that.
 	if date, err := http.ParseTime(wire.Header(h, "Date")); err == nil {
 		now = date
 	}
@@ -51,9 +51,8 @@ func retryAfter(status int, h http.Header, body []byte, now time.Time) time.Dura
 	return prose(body)
 }
 
-// reset is the longest x-ratelimit-reset-* of the limits that are spent, those
-// that say nothing of what remains included. Some answers of Azure spell the
-// name x-rate-limit-reset-*.
+// reset is the longest x-ratelimit-reset-* of the limits that are used up, or
+// whose rest is unknown. Some responses of Azure spell it x-rate-limit-reset-*.
 func reset(h http.Header) time.Duration {
 	var longestReset time.Duration
 	for name := range h {
@@ -78,8 +77,8 @@ func reset(h http.Header) time.Duration {
 			ceiling = renewal
 		}
 		d := longest(h, name, func(s string) time.Duration {
-			// A bare number has been milliseconds and seconds on the wire, by
-			// region and date: the longer reading, within the renewal period.
+			// A number without a unit has been milliseconds and seconds, depending on
+			// region and date: it is read as seconds, within the renewal period.
 			if d := number(s, time.Second); d > 0 {
 				return min(d, ceiling)
 			}
@@ -110,8 +109,9 @@ func prose(body []byte) time.Duration {
 	return total
 }
 
-// number reads a plain decimal as a count of units; zero when it is not one,
-// or not above zero. Infinities, hexadecimal and words are not numbers here.
+// number reads a plain decimal as a count of units. It is zero for anything
+// else, for numbers that are not positive, infinite or hexadecimal, and for
+// words.
 func number(s string, unit time.Duration) time.Duration {
 	s = strings.TrimSpace(s)
 	if s == "" || strings.Trim(s, "0123456789.eE+-") != "" {
@@ -124,7 +124,8 @@ func number(s string, unit time.Duration) time.Duration {
 	return saturate(f * float64(unit))
 }
 
-// saturate turns nanoseconds into a duration; what does not fit is the longest.
+// saturate converts nanoseconds. What does not fit becomes the longest
+// duration.
 func saturate(ns float64) time.Duration {
 	if ns >= math.MaxInt64 {
 		return math.MaxInt64
@@ -132,8 +133,8 @@ func saturate(ns float64) time.Duration {
 	return time.Duration(ns)
 }
 
-// longest is the longest of the values of a header, be they repeated or joined
-// with commas by a proxy. A date has a comma of its own, so the whole value is
+// longest is the longest of the values of a header, which may be repeated, or
+// joined with commas by a proxy. A date contains a comma, so the whole value is
 // tried first.
 func longest(h http.Header, name string, parse func(string) time.Duration) time.Duration {
 	var d time.Duration

@@ -17,23 +17,26 @@ import (
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
-// RetryClient is an HTTP client over a Transport for SDKs that never retry, of
-// which github.com/sashabaranov/go-openai is one. When every deployment is
-// throttled it waits for as long as the transport's 429 says and asks again, at
-// most maxRetries times; less than 1 means never. Other retryable answers
-// (408, 5xx, none at all) are waited out for half a second, then twice as long
-// each time, and only if the request creates nothing at the service.
+// RetryClient returns an HTTP client over a Transport, for SDKs that never
+// retry, such as github.com/sashabaranov/go-openai. When every deployment is
+// rate-limited it waits as long as the transport's 429 says and asks again, at
+// most maxRetries times; less than 1 means never. After other retryable results
+// (408, 5xx, no response) it backs off for half a second and then twice as long
+// each time, at most 8 s, and only if the request creates nothing at the
+// service.
 //
-// It does not wait at all where that is of no use: for longer than two minutes,
-// beyond the deadline of the request's context, or against an X-Should-Retry of
-// false. The last answer is handed over as it is.
+// It does not wait if that is of no use: for longer than two minutes, beyond
+// the deadline of the request's context, or if the response has X-Should-Retry:
+// false. Then it returns the last response.
 //
-// Leave it out under SDKs that retry by themselves: the numbers multiply.
+// Do not use it under SDKs that retry by themselves: the numbers of retries
+// multiply.
 func RetryClient(t *Transport, maxRetries int) *http.Client {
 	return &http.Client{Transport: &retrier{t, max(0, maxRetries)}}
 }
 
-// The longest wait, and those between retries of answers that name no time.
+// The longest wait, and the shortest and longest backoff after responses that
+// name no time.
 const (
 	maxRetryWait   = 2 * time.Minute
 	firstRetryWait = 500 * time.Millisecond
@@ -61,7 +64,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	again := &retryablehttp.Request{Request: out}
 	if b.Present {
-		// SetBody asks for a body only to see how long it is: that is known.
+		// SetBody asks for a body to find its length, which is known.
 		body := func() (io.Reader, error) { return http.NoBody, nil }
 		if err := again.SetBody(retryablehttp.ReaderFunc(func() (io.Reader, error) { return body() })); err != nil {
 			return nil, err
@@ -89,7 +92,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 	return r.handOver(in)(client.Do(again))
 }
 
-// handOver makes an answer that of the caller's own request.
+// handOver makes a response one to the caller's own request.
 func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.Response, error) {
 	return func(resp *http.Response, err error) (*http.Response, error) {
 		var wrapped *url.Error
@@ -104,15 +107,15 @@ func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.
 	}
 }
 
-// A waiter decides for one request whether to wait, and how long.
+// A waiter decides for one request whether to wait, and for how long.
 type waiter struct {
 	request request
 	retries int
 	wait    time.Duration
 }
 
-// read looks at the request as far as it must be known whether it may be sent
-// again: the answer to one of the Responses API may be made in the background.
+// read reads the request as far as it shows whether it may be sent again: a
+// request of the Responses API may run in the background.
 func (w *waiter) read() error {
 	r := &w.request
 	if err := r.body.Prepare(r.GetBody, r.ContentLength); err != nil || !w.responses() {
@@ -123,15 +126,15 @@ func (w *waiter) read() error {
 
 func (w *waiter) responses() bool { return strings.HasPrefix(w.request.Operation, "responses") }
 
-// repeatable tells whether the request may be sent again although it may have
+// repeatable reports whether the request may be sent again although it may have
 // been carried out.
 func (w *waiter) repeatable() bool {
 	r := &w.request
 	return r.repeatable() && (!w.responses() || !r.scanned || r.naming.Complete)
 }
 
-// sleep waits before the next retry. The wait ends early if the caller leaves;
-// go-retryablehttp, which is left no time to wait, knows of the context alone.
+// sleep waits before the next retry. The wait ends early if the caller leaves.
+// It is done here because go-retryablehttp only knows the request's context.
 func (w *waiter) sleep(time.Duration, time.Duration, int, *http.Response) time.Duration {
 	timer := time.NewTimer(w.wait)
 	defer timer.Stop()
@@ -151,7 +154,7 @@ func (w *waiter) check(ctx context.Context, resp *http.Response, err error) (boo
 	if w.wait, ok = w.after(resp, err); !ok || w.wait > maxRetryWait {
 		return false, err
 	}
-	// All who were refused together must not come back together.
+	// Jitter: requests that were refused together must not come back together.
 	w.wait += time.Duration(rand.Int64N(int64(min(w.wait/4+50*time.Millisecond, time.Second))))
 	if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) < w.wait {
 		return false, err
@@ -160,7 +163,7 @@ func (w *waiter) check(ctx context.Context, resp *http.Response, err error) (boo
 	return true, nil
 }
 
-// after is the time to wait after an answer, if it is one to wait after.
+// after is the time to wait after a result, and whether to retry at all.
 func (w *waiter) after(resp *http.Response, err error) (time.Duration, bool) {
 	backoff := min(firstRetryWait<<min(w.retries, 10), mostRetryWait)
 	if err != nil {

@@ -6,33 +6,34 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A scope is what a request may find closed at a deployment beside the
-// deployment as a whole: the operation that it asks for, and, at a backend
-// without a credential of its own, what its own credential is good for.
+// A scope is what may be closed to a request beside the deployment as a whole:
+// its operation and, at a backend without its own credential, its caller's
+// credential.
 type scope struct {
-	op      int    // see operationIndex
-	caller  uint64 // 0 where no backend is sent the callers' own credentials
+	op      int    // see wire.OperationIndex
+	caller  uint64 // a hash, see callerOf; 0 if no backend gets callers' credentials
 	callers *health.Callers
 }
 
-// healths is all that may close a deployment to a request, the widest first.
+// healths are the states that may close a deployment to a request, the widest
+// first.
 type healths [5]*health.State
 
 func (s *scope) healths(d *deployment) healths {
 	h := healths{&d.backend.State, &d.State, d.Operation(s.op)}
-	if s.asks(d) {
+	if s.usesCaller(d) {
 		h[3], h[4] = s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 0}), s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 1 + s.op})
 	}
 	return h
 }
 
-// asks reports whether the caller's own credential is sent to a deployment, and
-// something may be held against one.
-func (s *scope) asks(d *deployment) bool {
+// usesCaller reports whether the caller's credential is sent to the deployment
+// and something may be held against a caller.
+func (s *scope) usesCaller(d *deployment) bool {
 	return s.caller != 0 && s.callers.Any.Load() && d.backend.usesCallerCredential()
 }
 
-// accepts tells whether nothing is known against sending the request there.
+// accepts reports whether nothing closes the deployment to the request.
 func (s *scope) accepts(d *deployment, now time.Time) bool {
 	if !d.Open(now) || !d.backend.Open(now) || d.backend.Stuck(now) || d.backend.drained.Load() {
 		return false
@@ -40,7 +41,7 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 	if h := d.Operation(s.op); h != nil && !h.Open(now) {
 		return false
 	}
-	if s.asks(d) {
+	if s.usesCaller(d) {
 		for i, h := range s.healths(d) {
 			if i >= 3 && h != nil && !h.Open(now) {
 				return false
@@ -50,14 +51,14 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 	return true
 }
 
-// connecting tells whether nothing speaks against a deployment but a connection
-// that has been pending for long.
+// connecting reports whether only a pending connection keeps the request away
+// from a deployment.
 func (s *scope) connecting(d *deployment, now time.Time) bool {
 	until, _, _ := s.closed(d, now)
 	return until.IsZero() && d.backend.Stuck(now) && !d.backend.drained.Load()
 }
 
-// troubled tells whether anything is held against a deployment, even if that
+// troubled reports whether anything is held against a deployment, even if that
 // does not close it.
 func (s *scope) troubled(d *deployment) bool {
 	for _, h := range s.healths(d) {
@@ -68,8 +69,8 @@ func (s *scope) troubled(d *deployment) bool {
 	return false
 }
 
-// closed tells until when and why a deployment is closed to the request, and
-// whether the service itself said so; the zero time when open.
+// closed reports until when and why a deployment is closed to the request, and
+// whether the service itself said so. The time is zero when it is open.
 func (s *scope) closed(d *deployment, now time.Time) (until time.Time, reason string, throttled bool) {
 	for _, h := range s.healths(d) {
 		if h == nil {
@@ -84,9 +85,9 @@ func (s *scope) closed(d *deployment, now time.Time) (until time.Time, reason st
 	return until, reason, throttled
 }
 
-// wordPassed is when the last word of the service's own passed, of a deployment
-// that nothing but what was learnt from it closes.
-func (s *scope) wordPassed(d *deployment, now time.Time) (passed time.Time, ok bool) {
+// onlyLearned reports whether only what was learned from earlier refusals
+// closes a deployment, and when the wait that the service asked for ended.
+func (s *scope) onlyLearned(d *deployment, now time.Time) (passed time.Time, ok bool) {
 	for _, h := range s.healths(d) {
 		if h == nil {
 			continue
@@ -100,8 +101,8 @@ func (s *scope) wordPassed(d *deployment, now time.Time) (passed time.Time, ok b
 	return passed, true
 }
 
-// ejected is what a deployment is ejected for that is closed by nothing else; of
-// several causes the last to need a look.
+// ejected is the cause of a deployment's ejection if nothing else closes it. Of
+// several causes it is the most lasting one.
 func (s *scope) ejected(d *deployment, now time.Time) (cause health.Cause, ok bool) {
 	for _, h := range s.healths(d) {
 		if h == nil {
@@ -118,7 +119,8 @@ func (s *scope) ejected(d *deployment, now time.Time) (cause health.Cause, ok bo
 	return cause, ok
 }
 
-// hopeless tells that waiting does not end what closes a deployment.
+// hopeless reports whether waiting does not open the deployment: only a change
+// of the configuration does.
 func (s *scope) hopeless(d *deployment, now time.Time) bool {
 	for _, h := range s.healths(d) {
 		if h != nil && h.NeedsChange(now) {

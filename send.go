@@ -196,7 +196,7 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	}
 	a.before = a.deployment.Operation(c.scope.op).Progress()
 	b.inspect(resp, &c.request)
-	if resp.StatusCode/100 == 2 && c.tellsIDs() {
+	if resp.StatusCode/100 == 2 && c.answersIDs() {
 		wire.HeaderIDs(resp.Header, func(id string) {
 			c.pool.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
 		})

@@ -6,63 +6,64 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A Status is what a Transport knows of its deployments at one moment. It is a
-// copy, and holds no credential.
+// A Status is a snapshot of what a Transport knows of its deployments. It is a
+// copy and holds no credential.
 type Status struct {
-	Tiers []TierStatus // best first
+	Tiers []TierStatus // in order of priority
 }
 
-// A TierStatus is the backends of one priority.
+// A TierStatus is the state of the backends of one priority.
 type TierStatus struct {
 	Priority int
 	Backends []BackendStatus // in the order of the configuration
 }
 
-// A BackendStatus is one backend.
+// A BackendStatus is the state of one backend.
 type BackendStatus struct {
 	Name        string
 	URL         string // scheme, host and base path
 	Weight      int
-	Available   bool               // whether it can be connected to and is not drained
-	Drained     bool               // whether it is out by hand, see [Transport.Drain]
-	Until       time.Time          // if not available: when it is probed; else, and when drained, the zero time
-	Reason      string             // if not available: why, such as "no connection"
-	LastFailure Failure            // of any of its deployments, even if all is well since
-	Deployments []DeploymentStatus // those of the configuration, and those that were asked for
+	Available   bool               // false while it is drained, or ejected because it cannot be connected to
+	Drained     bool               // by [Transport.Drain]
+	Until       time.Time          // when an unavailable backend is probed; zero if it is available or drained
+	Reason      string             // why it is unavailable, such as "no connection"
+	LastFailure Failure            // of any of its deployments; it is kept after they recover
+	Deployments []DeploymentStatus // the configured ones, and others that were requested
 }
 
-// A DeploymentStatus is one deployment: a model of a backend.
+// A DeploymentStatus is the state of one deployment: a model of a backend.
 type DeploymentStatus struct {
-	Model     string    // what callers ask for; "" for requests that name none, "*" for those beyond the first thousand that are not configured
-	Name      string    // what the backend calls it
-	Available bool      // whether it may be chosen, its backend's state included
-	Until     time.Time // if not: when it is asked again; else, and when drained, the zero time
-	Reason    string    // if not: why, such as "429 rate_limit_reached"
+	Model     string    // the name that callers use; "" for requests without a model, "*" for unconfigured models beyond the first thousand
+	Name      string    // the backend's name for it
+	Available bool      // whether it may be chosen; includes the backend's state
+	Until     time.Time // when an unavailable deployment is asked again; zero if it is available or drained
+	Reason    string    // why it is unavailable, such as "429 rate_limit_reached"
 
-	// Operations are those that are skipped here while others are served, such as
-	// "responses" in a region without the Responses API.
+	// Operations are skipped here while others are served, such as "responses" in a
+	// region without the Responses API.
 	Operations []OperationStatus
 
-	InFlight  int    // requests whose answer has not ended
-	Served    uint64 // answers that went to the caller, those to its own mistakes (400) included
-	Throttled uint64 // attempts that were refused with a 429
-	Failed    uint64 // attempts that failed otherwise, and answers that broke off
+	InFlight  int    // requests whose response has not ended
+	Served    uint64 // responses that went to the caller, including errors in the request itself (400)
+	Throttled uint64 // attempts that were rate-limited (429)
+	Failed    uint64 // attempts that failed for other reasons, and responses that were interrupted
 
-	LastFailure Failure // of an attempt, refusals included, even if all is well since
+	LastFailure Failure // of an attempt, including 429s; it is kept after the deployment recovers
 
-	InputTokens, OutputTokens int64 // as answers told in their usage
+	InputTokens, OutputTokens int64 // as reported in the usage of responses
 }
 
-// An OperationStatus is one operation of a deployment that failed there.
+// An OperationStatus is the state of one operation of a deployment that failed
+// there.
 type OperationStatus struct {
-	Name   string    // such as "chat/completions"; "" for one that this package does not know
+	Name   string    // such as "chat/completions"; "" for an operation unknown to this package
 	Until  time.Time // when it is asked again
 	Reason string    // such as "404 NotFound"
 }
 
 const drainedReason = "drained"
 
-// Status tells, for every tier, backend and deployment, whether it is
+// Status returns, for every tier, backend and deployment, whether it is
 // available, and if not until when and why.
 func (t *Transport) Status() Status {
 	now := time.Now()

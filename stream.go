@@ -13,42 +13,42 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// An answerBody is the body of an answer on its way to the caller, which is
-// learnt from as it passes. The attempt ends with it: at its end, at an error,
-// when it is closed, or with the context of a caller who forgets to, whichever
-// is first.
+// A responseBody is the body of a response on its way to the caller. It is
+// inspected as it passes. The attempt ends with it: at its end, at an error,
+// when it is closed, or when the caller's context ends, whichever comes first.
 type responseBody struct {
 	io.ReadCloser
-	held    []byte // of a stream, what was read before its commit
+	held    []byte // what was read of a stream before it was passed on
 	attempt *attempt
 	unhook  func() bool // from the caller's context; nil if that cannot end
 
 	watcher  wire.FieldScanner
 	events   *wire.EventReader  // of a stream that is judged
-	ids      *wire.IDScanner    // nil when there are none to learn
+	ids      *wire.IDScanner    // nil if there are no ids to learn
 	inflater *wire.Decompressor // of a compressed answer
-	usage    wire.Usage         // as the answer said last
+	usage    wire.Usage         // as reported last
 
-	idle        time.Duration // the longest silence; 0 when there is no limit
-	idleError   error         // what it ends with then
-	idleFor     time.Duration // how long it has been silent so far
-	hasContent  bool          // there was content: before, a silence has no end
-	readContent bool          // what was read last has content
+	idle        time.Duration // the idle timeout; 0 for none
+	idleError   error         // of the idle timeout
+	idleFor     time.Duration // the silence so far
+	hasContent  bool          // there was content; before it there is no idle timeout
+	readContent bool          // the last read had content
 
 	failed bool  // an error event has passed
-	err    error // that the answer ended with
+	err    error // that the body ended with
 
-	countsFailure bool        // the deployment, when the answer breaks off
-	closed        atomic.Bool // by the caller, whose doing an error is then
+	countsFailure bool        // an interruption counts against the deployment
+	closed        atomic.Bool // by the caller, which then has caused any error
 }
 
-// An upgradedBody is that of a 101, which net/http lets be written to as well.
+// An upgradedBody is the body of a 101, which net/http makes writable.
 type upgradedBody struct {
 	*responseBody
 	io.Writer
 }
 
-// hand puts the end of an attempt behind the body of its answer.
+// attach puts the body between a response and its caller. The attempt ends with
+// it.
 func (b *responseBody) attach(ctx context.Context, resp *http.Response, a *attempt) {
 	b.ReadCloser, b.attempt = resp.Body, a
 	if ctx.Done() != nil {
@@ -60,8 +60,8 @@ func (b *responseBody) attach(ctx context.Context, resp *http.Response, a *attem
 	}
 }
 
-// learnFrom makes the body tell its usage, the ids of what it stores, and the
-// errors in a stream.
+// inspect decides what is read of the body: its usage, the ids of stored
+// objects, and the errors in a stream.
 func (b *responseBody) inspect(resp *http.Response, r *request) {
 	if !wire.CanDecompress(resp.Header) || b.events == nil && wire.MediaType(resp.Header) != "application/json" && !wire.IsStream(resp.Header) {
 		return
@@ -70,7 +70,7 @@ func (b *responseBody) inspect(resp *http.Response, r *request) {
 	if r.stateless() {
 		b.watcher.Keys = wire.UsageFields
 	}
-	if r.tellsIDs() {
+	if r.answersIDs() {
 		b.ids = wire.NewIDScanner(r.spec().Has(wire.OfItems), wire.IsStream(resp.Header))
 	}
 	if encoding := wire.ContentEncoding(resp.Header); encoding != "" && (b.watcher.Keys != nil || b.ids != nil || b.events != nil) {
@@ -90,7 +90,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	// A caller who does not read is no silence.
+	// Only the time of reads counts: a caller that does not read is not a silence of the service.
 	var from time.Time
 	if b.idle > 0 && b.hasContent {
 		from = b.attempt.timeout.start(max(b.idle-b.idleFor, 1), b.idleError)
@@ -112,7 +112,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// conclude is what the end of an answer says of its deployment.
+// ended records how the body has ended.
 func (b *responseBody) ended(err error) error {
 	if b.events != nil && len(b.events.Partial) > 0 {
 		b.checkEvent(b.events.Partial)
@@ -130,7 +130,7 @@ func (b *responseBody) ended(err error) error {
 	return err
 }
 
-// watch learns from what passes.
+// watch inspects a piece that passes.
 func (b *responseBody) watch(p []byte) {
 	b.readContent = false
 	switch {
@@ -138,12 +138,12 @@ func (b *responseBody) watch(p []byte) {
 	case b.inflater == nil:
 		b.read(p)
 	case !b.inflater.Feed(p):
-		b.readContent = true // whatever it says
+		b.readContent = true // it cannot be read
 	}
 	b.hasContent = b.hasContent || b.readContent
 }
 
-// learn reads a piece of the text of the answer. It is true: there may be more.
+// read inspects a piece of the decompressed body. It always asks for more.
 func (b *responseBody) read(p []byte) bool {
 	if b.watcher.Keys != nil || b.watcher.FindErrors {
 		for _, value := range b.watcher.Values(p) {
@@ -172,9 +172,10 @@ func (b *responseBody) read(p []byte) bool {
 	return true
 }
 
-// hasContent tells whether an event that is not suspect has content.
+// hasContent reports whether an event has content, of events that cannot be
+// errors.
 func hasContent(event []byte) bool {
-	// Most events have one of these. Inside of a string the quotes would be escaped.
+	// Most events have one of these. Inside a string the quotes would be escaped.
 	if i := bytes.Index(event, []byte(`delta":`)); i > 0 && event[i-1] == '"' && event[0] != ':' {
 		text := bytes.TrimPrefix(event[i+len(`delta":`):], []byte(`{"content":`))
 		if len(text) > 1 && text[0] == '"' && text[1] != '"' {
@@ -188,14 +189,15 @@ func hasContent(event []byte) bool {
 	return t != wire.Preamble
 }
 
-// judge reads an event of a stream that is the caller's.
+// checkEvent looks for an error in an event that was already passed to the
+// caller.
 func (b *responseBody) checkEvent(event []byte) {
 	t, problem := wire.ClassifyEvent(wire.ParseEvent(event))
 	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {
 		return
 	}
-	// What the caller may leave behind it does not matter: it has ended so.
+	// Whether the caller reads on does not matter: the stream has ended with this.
 	b.failed = true
 	b.attempt.endState.Store(endInterrupted)
 	if b.countsFailure {
@@ -203,6 +205,7 @@ func (b *responseBody) checkEvent(event []byte) {
 	}
 }
 
+// learnUsage records the usage that the response reports.
 func (b *responseBody) learnUsage(value []byte) {
 	u, ok := wire.ParseUsage(value)
 	if !ok {

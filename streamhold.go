@@ -12,8 +12,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// How much of a stream is held before its first content, and how much of one
-// that is to be committed when it is whole.
+// How much of a stream is held before its first content, and how much if it is
+// held whole. In bytes.
 const (
 	maxPreamble = 256 << 10
 	maxHeld     = 8 << 20
@@ -103,8 +103,8 @@ func (h *streamHold) read() (err error) {
 	return errUnfinished
 }
 
-// feed reads a further piece of the stream. It is false when nothing more
-// needs to be read.
+// feed reads the next piece of the stream. It is false when nothing more needs
+// to be read.
 func (h *streamHold) feed(p []byte) bool {
 	if h.sniffed != nil {
 		if h.sniffed = append(h.sniffed, p...); !h.looksLikeEvents(false) {
@@ -120,9 +120,9 @@ func (h *streamHold) feed(p []byte) bool {
 	return true
 }
 
-// looksLikeEvents tells whether what has no Content-Type of a stream is one, or
-// the JSON object of an error in the place of one. What is neither is the
-// caller's at once.
+// looksLikeEvents reports whether a response without the Content-Type of a
+// stream is one, or is the JSON object of an error in place of one. Anything
+// else goes to the caller at once.
 func (h *streamHold) looksLikeEvents(all bool) bool {
 	text := bytes.TrimLeft(bytes.TrimPrefix(h.sniffed, []byte("\ufeff")), " \t\r\n")
 	for _, start := range [...]string{"data:", "event:", "id:", "retry:", ":", "{"} {
@@ -131,18 +131,17 @@ func (h *streamHold) looksLikeEvents(all bool) bool {
 			h.jsonObject = start == "{"
 			return true
 		case !all && len(h.sniffed) < 1<<10 && strings.HasPrefix(start, string(text)):
-			return false // that is not known yet
+			return false // not known yet
 		}
 	}
 	if all && len(text) == 0 && h.requested {
-		return true // it broke off before it began
+		return true // the stream was interrupted before it began
 	}
 	h.done, h.notEvents = true, true
 	return false
 }
 
-// event judges an event. cut tells of the last one, which has no blank line
-// behind it.
+// event judges an event. cut marks the last one if no blank line follows it.
 func (h *streamHold) event(event []byte, cut bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
@@ -152,18 +151,18 @@ func (h *streamHold) event(event []byte, cut bool) {
 	case t == wire.End:
 		h.done = true
 	case cut && t == wire.Content && !json.Valid(data):
-		// A part of an event is no content: nothing of it can be used.
+		// A caller cannot use part of an event, so it is not content.
 	case t == wire.Content && !h.whole:
 		h.done, h.hasContent = true, true
 	case t == wire.Content:
-		// Only content ends a silence.
+		// Only content restarts the idle timeout.
 		h.timeout.stop()
 		h.timeout.start(h.idleTimeout, errIdleTimeout)
 		h.hasContent = true
 		h.ends.Add(data)
 	case len(data) > 0 && !h.repeatable:
-		// It cannot be sent again: there is nothing to hold it for, and its
-		// caller may need the id of what was begun.
+		// It cannot be sent again, so there is no reason to hold it, and the caller
+		// may need the id of what was begun.
 		h.done = true
 	}
 }

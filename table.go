@@ -11,7 +11,7 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// asked tells whether anything was sent there.
+// asked reports whether any request was sent on the route.
 func (r *route) asked() bool {
 	for d := range r.all {
 		if d.asked() {
@@ -21,32 +21,32 @@ func (r *route) asked() bool {
 	return false
 }
 
-// A table finds the route of a model. Reading it takes one atomic load; it
-// grows at the first sight of a model that no configuration names.
+// A table finds the route of a model with one atomic load. It grows when a
+// model is asked for that the configuration does not name.
 type table struct {
 	backends          []*backend
-	models            []string // that the configuration names, sorted
-	nameless          *route   // for requests that name no model
-	callerCredentials bool     // a backend is sent the callers' own credentials
-	otherModels       *route   // shared by models beyond maxRoutes; nil when no backend serves every model
+	models            []string // the configured models, sorted
+	nameless          *route   // for requests without a model
+	callerCredentials bool     // some backend gets callers' credentials
+	otherModels       *route   // shared by the models beyond maxRoutes; nil if no backend serves every model
 	routes            atomic.Pointer[map[string]*route]
-	growing           sync.Mutex
-	rejectedModels    int // how many models found no room since one did
+	growing           sync.Mutex // guards changes of routes, and rejectedModels
+	rejectedModels    int        // how many models have found no room since one did
 }
 
-// maxRoutes bounds the models that have a state of their own without being
-// configured, as callers may make names up. Those that come later share one, as
-// do those with longer names than maxModelName. Models that nothing was served
-// of give way to one that was.
+// maxRoutes bounds the models with a route of their own that are not
+// configured, as callers may invent names. Later ones share a route, as do
+// names longer than [wire.MaxModelName]. Models that nothing was served of give
+// way to a model that was served.
 const (
 	maxRoutes = 1000
 )
 
-// manyModels is what Status calls those.
+// manyModels is the name of the shared route in [Status].
 const manyModels = "*"
 
-// newTable makes the table of backends. What an earlier one knows of the
-// deployments that stay is kept.
+// newTable makes the table of some backends. What the old one knows of
+// deployments that remain is kept.
 func newTable(backends []*backend, old *table) *table {
 	t := &table{backends: backends}
 	known := map[string]*route{}
@@ -79,7 +79,7 @@ func newTable(backends []*backend, old *table) *table {
 	return t
 }
 
-// same is the backend of the same name at the same place, nil if there is none.
+// same is the backend with the same name and URL, or nil.
 func (t *table) same(b *backend) *backend {
 	for _, other := range t.backends {
 		if other.name == b.name && other.scheme == b.scheme && other.host == b.host && other.base == b.base && other.bareBase == b.bareBase {
@@ -89,8 +89,8 @@ func (t *table) same(b *backend) *backend {
 	return nil
 }
 
-// build makes the route of a model. What an earlier one knows of deployments
-// that a backend calls the same is kept.
+// build makes the route of a model. What the old one knows of a deployment is
+// kept if the backend has the same name for it.
 func (t *table) build(model string, old *route) *route {
 	var serving []*deployment
 	known := old.byLink()
@@ -116,13 +116,13 @@ func (t *table) build(model string, old *route) *route {
 	return newRoute(model, serving, old)
 }
 
-// find is the route of a model, nil when no backend serves it.
+// find returns the route of a model, or nil if no backend serves it.
 func (t *table) find(model string) *route {
 	switch model {
 	case "":
 		return t.nameless
 	case ".", "..":
-		return nil // nothing can be called so: it would change the path of a URL
+		return nil // not a possible name: it would change the path of a URL
 	}
 	if r := (*t.routes.Load())[model]; r != nil || t.otherModels == nil {
 		return r
@@ -135,7 +135,7 @@ func (t *table) find(model string) *route {
 	routes := *t.routes.Load()
 	r := routes[model]
 	switch {
-	case r != nil: // somebody else asked for it meanwhile
+	case r != nil: // another request has added it meanwhile
 	case len(routes) >= maxRoutes+len(t.models):
 		r = t.otherModels
 	default:
@@ -144,17 +144,18 @@ func (t *table) find(model string) *route {
 	return r
 }
 
-// grow adds the route of a model to a table of routes, and puts that in use.
+// grow adds the route of a model to a copy of the routes and puts that into
+// use.
 func (t *table) grow(routes map[string]*route, model string) *route {
-	model = strings.Clone(model) // it may be a piece of something large
+	model = strings.Clone(model) // it may be part of a large string
 	routes[model] = t.build(model, nil)
 	t.routes.Store(&routes)
 	return routes[model]
 }
 
-// promote gives a model a route of its own that was served by the one of the
-// others, if models that nothing was served of give way. As looking for these
-// takes long, it is done for one in a thousand in vain.
+// promote gives a model its own route after it was served by the shared one, if
+// models that nothing was served of can give way. Looking for those is slow, so
+// a full table does it once in maxRoutes attempts.
 func (t *table) promote(model string) {
 	if len(model) > wire.MaxModelName {
 		return
@@ -185,7 +186,8 @@ func (t *table) promote(model string) {
 	t.grow(grown, model)
 }
 
-// idle tells that nothing was served by the route, and nothing is under way.
+// idle reports whether the route has served nothing and has no request in
+// flight.
 func (r *route) idle() bool {
 	for d := range r.all {
 		if d.served.Load() > 0 || d.InFlight.Load() > 0 {
@@ -195,7 +197,7 @@ func (r *route) idle() bool {
 	return true
 }
 
-// all is every route, by the name of its model; the shared ones first.
+// all returns every route by the name of its model, the shared ones first.
 func (t *table) all() []*route {
 	routes := []*route{t.nameless}
 	if t.otherModels != nil {

@@ -16,28 +16,29 @@ import (
 // [http.RoundTripper]: set it as the Transport of an [http.Client]. It is safe
 // for concurrent use.
 //
-// As the contract demands, the caller's request is never modified and its body
-// is always closed. The contract also says that a RoundTripper should not
-// interpret the answer; a Transport does, as that is what it is for.
+// As the contract of RoundTripper demands, the caller's request is never
+// modified and its body is always closed. The contract also says that a
+// RoundTripper should not interpret the response. A Transport does, since that
+// is its purpose.
 type Transport struct {
 	pool
 	setup atomic.Pointer[activeConfig]
 
-	changing sync.Mutex      // held by what changes setup or drained
-	drained  map[string]bool // backends that are out by hand, whether configured or not
+	changing sync.Mutex      // guards changes of setup, and drained
+	drained  map[string]bool // names of drained backends, whether configured or not
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// New makes a Transport. Its error joins all mistakes of the configuration,
-// each naming the backend and the field, and none of them a credential.
+// New makes a Transport. Its error joins all errors in the configuration. Each
+// names the backend and the field, and none contains a credential.
 func New(cfg Config) (*Transport, error) {
 	cfg, err := cfg.normalize()
 	if err != nil {
 		return nil, err
 	}
 	t := &Transport{pool: pool{random: rand.Uint64, done: make(chan struct{})}, drained: map[string]bool{}}
-	s, err := newSetup(cfg, &activeConfig{table: new(table)})
+	s, err := newActiveConfig(cfg, &activeConfig{table: new(table)})
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,8 @@ func New(cfg Config) (*Transport, error) {
 	return t, nil
 }
 
-// String names the backends. A Transport can be printed without its keys.
+// String returns the names of the backends. A Transport can be printed without
+// revealing its keys.
 func (t *Transport) String() string {
 	var names []string
 	for _, b := range t.setup.Load().table.backends {
@@ -58,26 +60,26 @@ func (t *Transport) String() string {
 	return "spillover.Transport(" + strings.Join(names, ", ") + ")"
 }
 
-// GoString is String.
+// GoString implements [fmt.GoStringer] with String.
 func (t *Transport) GoString() string { return t.String() }
 
-// RoundTrip sends the request to a deployment of its model, and on to others
-// while they refuse it or fail. Its answer is that of the deployment, with
-// X-Spillover-Backend and X-Spillover-Attempts added to the header, or one of
-// its own, with X-Spillover-Synthesized: 429 with the time to wait when every
-// deployment is throttled, 503 when all that could take the request are drained,
-// 404 for a model that no backend serves.
+// RoundTrip sends the request to a deployment of its model. While deployments
+// refuse it or fail, it fails over to others. The response is the deployment's,
+// with X-Spillover-Backend and X-Spillover-Attempts added to the header, or one
+// that is generated here, with X-Spillover-Synthesized: 429 with the time to
+// wait if every deployment is rate-limited, 503 if every backend that could
+// take the request is drained, 404 for a model that no backend serves.
 //
-// The error is the context's when the caller's context ends. When no
-// deployment gave any answer it wraps what each attempt failed of.
+// The error is the context's if the caller's context ends. If no deployment has
+// responded, it wraps the error of each attempt.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{pool: &t.pool, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
 	c.ctx, c.begun = in.Context(), time.Now()
-	defer c.pardonFailures() // whatever a panic leaves
+	defer c.pardonFailures() // those that a panic leaves undecided
 	returns := false
 	defer func() {
-		c.body.Close() // which no attempt took
+		c.body.Close() // unless an attempt has taken it
 		if !returns {
 			c.abandon()
 		}
@@ -97,17 +99,17 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections closes the idle connections of the base.
+// CloseIdleConnections closes the idle connections of the base transport.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.setup.Load().base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
-// Close ends the Transport: from now on RoundTrip fails with an error that
-// wraps [net.ErrClosed]. Requests that wait get the 429 that they wait to be
-// spared; those under way finish. A Base of the configuration is left alone.
-// Close may be called more than once; its error is nil.
+// Close ends the Transport: later requests fail with an error that wraps
+// [net.ErrClosed]. Waiting requests are answered 429 at once, and requests in
+// flight finish. A Base of the configuration is not closed. Close may be called
+// more than once; its error is nil.
 func (t *Transport) Close() error {
 	t.changing.Lock()
 	defer t.changing.Unlock()
