@@ -134,8 +134,7 @@ func refusedHandshake(err error) bool {
 
 // opOf is what a network connection was doing when it failed; "" for another error.
 func opOf(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Op
 	}
 	return ""

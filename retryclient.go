@@ -92,8 +92,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 // handOver makes an answer that of the caller's own request.
 func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.Response, error) {
 	return func(resp *http.Response, err error) (*http.Response, error) {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // the caller's client wraps it again
 		}
 		if err != nil {

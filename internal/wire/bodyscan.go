@@ -2,6 +2,7 @@ package wire
 
 import (
 	"io"
+	"maps"
 	"strconv"
 )
 
@@ -221,9 +222,7 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 // stream is readJSON for a body of any size, of which nothing is kept.
 func (w *BodyScanner) Stream(src io.Reader) error {
 	tree := &FieldTree{Children: map[string]*FieldTree{"background": {flag: true}}}
-	for key, child := range w.Tree.Children {
-		tree.Children[key] = child
-	}
+	maps.Copy(tree.Children, w.Tree.Children)
 	s := JsonScanner{Root: tree, Limit: 6 * MaxModelName}
 	p := make([]byte, 64<<10)
 	for {

@@ -408,7 +408,7 @@ func newKeyNode(models, ids string) *FieldTree {
 	for i, path := range strings.Fields(models) {
 		place(path).model = i + 1
 	}
-	for _, path := range strings.Fields(ids) {
+	for path := range strings.FieldsSeq(ids) {
 		path, item := strings.CutSuffix(path, "*")
 		n := place(path)
 		n.ID, n.item = true, item
