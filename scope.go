@@ -53,7 +53,7 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 // connecting tells whether nothing speaks against a deployment but a connection
 // that has been pending for long.
 func (s *scope) connecting(d *deployment, now time.Time) bool {
-	until, _, _ := s.closed(d, now)
+	until, _ := s.closed(d, now)
 	return until.IsZero() && d.backend.Stuck(now) && !d.backend.drained.Load()
 }
 
@@ -68,20 +68,20 @@ func (s *scope) troubled(d *deployment) bool {
 	return false
 }
 
-// closed tells until when and why a deployment is closed to the request, and
-// whether the service itself said so; the zero time when open.
-func (s *scope) closed(d *deployment, now time.Time) (until time.Time, reason string, throttled bool) {
+// closed returns until when a deployment is closed to the request (the zero time
+// if it is open), and whether a rate limit of the service is one of the reasons.
+func (s *scope) closed(d *deployment, now time.Time) (until time.Time, throttled bool) {
 	for _, h := range s.healths(d) {
 		if h == nil {
 			continue
 		}
-		at, why, word := h.Closed(now)
+		at, _, word := h.Closed(now)
 		throttled = throttled || word && !at.IsZero()
 		if at.After(until) {
-			until, reason = at, why
+			until = at
 		}
 	}
-	return until, reason, throttled
+	return until, throttled
 }
 
 // wordPassed is when the last word of the service's own passed, of a deployment

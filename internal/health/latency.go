@@ -50,6 +50,6 @@ func (s *Deployment) Slow(other *Deployment, now time.Time) bool {
 
 func (s *Deployment) slower(own, its *Latency, now time.Time) bool {
 	x, known := own.Value()
-	y, comparable := its.Value()
-	return known && comparable && x-y > slowBy && (own.at.Age(now) < latencyFresh || s.InFlight.Load() > 0)
+	y, othersKnown := its.Value()
+	return known && othersKnown && x-y > slowBy && (own.at.Age(now) < latencyFresh || s.InFlight.Load() > 0)
 }

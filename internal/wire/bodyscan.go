@@ -147,7 +147,7 @@ func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 func (w *BodyScanner) array(i int, n *FieldTree) int {
 	text := w.text
 	for i = skipSpace(text, i+1); i < len(text) && text[i] != ']'; {
-		to := -1
+		var to int
 		if text[i] == '[' {
 			to = skipValue(text, i)
 		} else {

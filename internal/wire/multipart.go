@@ -238,7 +238,7 @@ func endsLine(text []byte) bool {
 // endsBoundary tells whether a boundary ends where the text begins: a line may
 // begin like one and be content.
 func endsBoundary(text []byte) bool {
-	return len(text) == 0 || bytes.IndexByte([]byte(" \t\r\n"), text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
+	return len(text) == 0 || strings.IndexByte(" \t\r\n", text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
 }
 
 // wanted is the node that a part is at, if it is a text that is looked for, and
