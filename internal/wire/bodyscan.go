@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// A bodyWalk looks into the body of a request, where the table of operations
+// A BodyScanner reads the body of a request, where the table of operations
 // says, and nowhere else.
 type BodyScanner struct {
 	Tree   *FieldTree
@@ -39,7 +39,7 @@ func (w *BodyScanner) addModel(model string, at Span, place int) {
 	n.Model, n.ModelSpan, n.HasModel, n.Rank = model, at, true, place
 }
 
-// readJSON reads what a JSON body says of itself, up to where it breaks off.
+// ReadJSON reads what a JSON body says of itself, up to where it breaks off.
 // usual is the name that the model is likely to have, and fields those that
 // backends may set.
 func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
@@ -219,7 +219,7 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 	return i + 1
 }
 
-// stream is readJSON for a body of any size, of which nothing is kept.
+// Stream is readJSON for a body of any size, of which nothing is kept.
 func (w *BodyScanner) Stream(src io.Reader) error {
 	tree := &FieldTree{Children: map[string]*FieldTree{"background": {flag: true}}}
 	maps.Copy(tree.Children, w.Tree.Children)
