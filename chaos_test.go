@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/assert" //nolint:depguard // require must not be called in other goroutines
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"

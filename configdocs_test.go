@@ -75,8 +75,8 @@ func configDocs(t testing.TB) map[string]string {
 
 // inFile is the doc comment of a field by the name that it has in a file.
 func inFile(doc, name string) string {
-	if strings.HasPrefix(doc, "RPM and TPM ") {
-		return "rpm and tpm " + strings.TrimPrefix(doc, "RPM and TPM ")
+	if rest, ok := strings.CutPrefix(doc, "RPM and TPM "); ok {
+		return "rpm and tpm " + rest
 	}
 	return regexp.MustCompile(`^`+name+`\b`).ReplaceAllString(doc, configfile.Key(name))
 }
@@ -94,7 +94,7 @@ func defaultValues() map[reflect.Type]reflect.Value {
 
 // usual is the default of a number, a duration or a truth value, if it has one.
 func usual(v reflect.Value) (text string, value any) {
-	switch d, isDuration := v.Interface().(time.Duration); {
+	switch d, isDuration := reflect.TypeAssert[time.Duration](v); {
 	case isDuration && d > 0:
 		text = strings.TrimSuffix(d.String(), "m0s")
 		if text != d.String() {
@@ -202,7 +202,7 @@ func TestConfigSchema(t *testing.T) {
 		}
 		def := map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
 		var required []string
-		for _, name := range strings.Fields(c.required) {
+		for name := range strings.FieldsSeq(c.required) {
 			required = append(required, configfile.Key(name))
 		}
 		def["required"] = required

@@ -81,14 +81,14 @@ const noCredential = 1
 // itself is not kept.
 func callerOf(r *http.Request) uint64 {
 	var h maphash.Hash
-	any := false
+	found := false
 	h.SetSeed(callerSeed)
 	for _, name := range [...]string{keyHeader, authHeader} {
 		for n, values := range r.Header {
 			if strings.EqualFold(n, name) {
 				for _, v := range values {
 					_, _ = h.WriteString(v)
-					any = true
+					found = true
 				}
 			}
 		}
@@ -97,10 +97,10 @@ func callerOf(r *http.Request) uint64 {
 	for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(name, keyHeader) {
 			_, _ = h.WriteString(value)
-			any = true
+			found = true
 		}
 	}
-	if !any {
+	if !found {
 		return noCredential
 	}
 	return max(noCredential+1, h.Sum64())

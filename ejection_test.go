@@ -266,8 +266,8 @@ func TestThrottleSteps(t *testing.T) {
 func TestGate(t *testing.T) {
 	var h health.State
 	base := time.Now()
-	in := func(d time.Duration) time.Time { return base.Add(d) }
-	require.True(t, !h.Troubled())
+	in := base.Add
+	require.False(t, h.Troubled())
 	require.True(t, h.Open(base))
 
 	h.Refuse(base, health.Refusal{Wait: time.Second, ByChance: true, Reason: "429"}, 0)
@@ -289,7 +289,7 @@ func TestGate(t *testing.T) {
 		require.Equal(t, s.reason == "", until.IsZero(), s.at)
 		require.Equal(t, s.reason == "", h.Open(in(s.at)), s.at)
 	}
-	require.False(t, !h.Troubled(), "it is on trial")
+	require.True(t, h.Troubled(), "it is on trial")
 
 	h.Refuse(base, health.Refusal{Wait: time.Minute, ByChance: true, Reason: "429"}, 0)
 	until, reason, _ := h.Closed(base)
@@ -297,9 +297,9 @@ func TestGate(t *testing.T) {
 	require.Equal(t, "429", reason)
 
 	h.Change(func() { h.Throttle, h.Ejection = health.Throttle{}, health.Ejection{} })
-	require.True(t, !h.Troubled())
+	require.False(t, h.Troubled())
 
 	// The gate of the very moment that gates count from is one, too.
 	h.Change(func() { h.Throttle.Until = health.Start })
-	require.False(t, !h.Troubled())
+	require.True(t, h.Troubled())
 }

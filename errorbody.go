@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -60,7 +61,7 @@ func (b *aheadBody) append(p []byte, err error) bool {
 func (b *aheadBody) soFar() (text []byte, whole bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.text[:len(b.text):len(b.text)], b.whole, b.err
+	return slices.Clip(b.text), b.whole, b.err
 }
 
 // Read waits for what has not arrived yet.

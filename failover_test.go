@@ -61,7 +61,7 @@ func unharmed(t testing.TB, tr *Transport, backend string) {
 	require.Zero(t, s.Failed)
 	d := deploymentOf(t, tr, backend)
 	require.Zero(t, d.Ejection.Streak)
-	require.True(t, !d.backend.Troubled())
+	require.False(t, d.backend.Troubled())
 }
 
 // A tracked body tells when it is closed.

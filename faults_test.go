@@ -60,9 +60,9 @@ var scenarios = []scenario{
 	{"stalled after four tokens", spillovertest.Fault{Kind: spillovertest.KindStall, After: 4}, 0,
 		sight{"part, then a timeout", 1, 1350 * ms, 0, 1}, sight{"complete", 2, 2000 * ms, 0, 1}},
 	{"a malformed event among the others", faultStream("data: {malformed\n\n" + lastChunk + doneEvent), 0,
-		sight{"complete, the malformed event as it came", 1, 0, 0, 0}, sight{"complete, the malformed event as it came", 1, 0, 0, 0}},
+		sight{"complete, with the malformed event", 1, 0, 0, 0}, sight{"complete, with the malformed event", 1, 0, 0, 0}},
 	{"a stream without [DONE]", faultStream(lastChunk), 0,
-		sight{"complete, without [DONE] as it came", 1, 0, 0, 0}, sight{"complete, without [DONE] as it came", 1, 0, 0, 0}},
+		sight{"complete, without [DONE]", 1, 0, 0, 0}, sight{"complete, without [DONE]", 1, 0, 0, 0}},
 	{"context too long", faultAnswer(400, `{"error":{"code":"context_length_exceeded","message":"m"}}`), 0,
 		sight{"the 400", 1, 0, 0, 0}, sight{"the 400", 1, 0, 0, 0}},
 	{"content filter", faultAnswer(400, `{"error":{"code":"content_filter","message":"m","status":400}}`), 0,
@@ -177,9 +177,9 @@ func named(t *testing.T, resp *http.Response, body string, err error) string {
 	case tokens == 4 && err == nil && strings.Contains(body, `"error"`):
 		return "part, then the error event"
 	case tokens == 10 && err == nil && strings.Contains(body, "{malformed"):
-		return "complete, the malformed event as it came"
+		return "complete, with the malformed event"
 	case tokens == 10 && err == nil && !strings.Contains(body, "[DONE]"):
-		return "complete, without [DONE] as it came"
+		return "complete, without [DONE]"
 	case tokens == 10 && err == nil && strings.Count(body, "[DONE]") == 1 && strings.Count(body, `"role"`) == 1:
 		return "complete"
 	}

@@ -79,23 +79,23 @@ func TestLedgerWindowBeginsWithItsFirstRequest(t *testing.T) {
 	f, ok := l.reserve(end.Add(time.Hour), 300, false)
 	require.True(t, ok)
 	l.Settle(e, 0, false)
-	require.EqualValues(t, []int64{1, 300}, []int64{l.Requests, l.Tokens}, "what comes late says nothing of the next window")
+	require.Equal(t, []int64{1, 300}, []int64{l.Requests, l.Tokens}, "what comes late says nothing of the next window")
 	l.Settle(f, 200, true)
-	require.EqualValues(t, []int64{1, 200}, []int64{l.Requests, l.Tokens})
+	require.Equal(t, []int64{1, 200}, []int64{l.Requests, l.Tokens})
 }
 
 func TestLedgerGivesBack(t *testing.T) {
 	l := filled(10, 1000, 100)
 	e, _ := l.reserve(noon, 300, false)
 	l.Settle(e, 0, true)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "a failure: the request was sent")
+	require.Equal(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "a failure: the request was sent")
 	e, _ = l.reserve(noon, 300, false)
 	l.Settle(e, 0, false)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "not sent at all")
+	require.Equal(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "not sent at all")
 	e, ok := l.reserve(noon, 950, false)
 	require.False(t, ok)
 	l.Settle(e, 950, true)
-	require.EqualValues(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "nothing was reserved")
+	require.Equal(t, []int64{2, 100}, []int64{l.Requests, l.Tokens}, "nothing was reserved")
 	_, ok = l.reserve(noon, 950, true)
 	require.True(t, ok, "all the same")
 }

@@ -137,8 +137,7 @@ func refusedHandshake(err error) bool {
 
 // opOf is the operation of a network connection that failed, or "".
 func opOf(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Op
 	}
 	return ""

@@ -26,7 +26,7 @@ func (s *scope) outlook(r *route, now time.Time, unsuitable []*deployment) outlo
 		if slices.Contains(unsuitable, d) || d.backend.drained.Load() {
 			continue
 		}
-		until, _, throttled := s.closed(d, now)
+		until, throttled := s.closed(d, now)
 		if until.IsZero() && d.backend.Stuck(now) {
 			continue
 		}

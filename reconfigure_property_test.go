@@ -39,7 +39,7 @@ type world struct {
 	open    []func()                 // answers that are not read to their end
 }
 
-// What fails fails in the sequence that was drawn.
+// A failed assertion is reported with the sequence that was drawn.
 func (w *world) Errorf(format string, args ...any) { w.rapid.Errorf(format, args...) }
 func (w *world) FailNow()                          { w.rapid.FailNow() }
 

@@ -95,8 +95,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 // handOver makes a response one to the caller's own request.
 func (r *retrier) handOver(in *http.Request) func(*http.Response, error) (*http.Response, error) {
 	return func(resp *http.Response, err error) (*http.Response, error) {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // the caller's client wraps it again
 		}
 		if err != nil {

@@ -741,7 +741,6 @@ func TestSpilloverHeadersOfTheServiceAreReplaced(t *testing.T) {
 
 // Requests that create state are not sent twice once they may have been received.
 func TestStateIsMadeOnce(t *testing.T) {
-
 	for name, c := range map[string]struct {
 		answer roundTripFunc
 		sends  int

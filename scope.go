@@ -54,7 +54,7 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 // connecting reports whether only a pending connection keeps the request away
 // from a deployment.
 func (s *scope) connecting(d *deployment, now time.Time) bool {
-	until, _, _ := s.closed(d, now)
+	until, _ := s.closed(d, now)
 	return until.IsZero() && d.backend.Stuck(now) && !d.backend.drained.Load()
 }
 
@@ -76,13 +76,13 @@ func (s *scope) closed(d *deployment, now time.Time) (until time.Time, reason st
 		if h == nil {
 			continue
 		}
-		at, why, word := h.Closed(now)
+		at, _, word := h.Closed(now)
 		throttled = throttled || word && !at.IsZero()
 		if at.After(until) {
-			until, reason = at, why
+			until = at
 		}
 	}
-	return until, reason, throttled
+	return until, throttled
 }
 
 // onlyLearned reports whether only what was learned from earlier refusals

@@ -70,7 +70,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// A limit that changes changes the sizes: under pressure Azure lowers it for hours.
+// A new limit changes the sizes: under pressure Azure lowers limits for hours.
 func TestSharesFollowTheLimits(t *testing.T) {
 	tier := sized(size{weight: 1}, size{weight: 1})
 	for _, step := range []struct {

@@ -144,10 +144,10 @@ func TestAnswerEndsASilence(t *testing.T) {
 			read(t, resp)
 			return servedBy(resp)
 		}
-		require.Equal(t, "", try())
+		require.Empty(t, try())
 		require.Equal(t, "ptu", try())
-		require.Equal(t, "", try(), "the first after an answer")
-		require.Equal(t, "", try(), "as before it: one alone may just take long")
+		require.Empty(t, try(), "the first after an answer")
+		require.Empty(t, try(), "as before it: one alone may just take long")
 		require.Equal(t, "payg", try(), "two of them are a silence")
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -57,9 +58,7 @@ func plays(t testing.TB, pieces ...any) roundTripFunc {
 	h := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}}
 	pieces = slices.DeleteFunc(slices.Clone(pieces), func(piece any) bool {
 		more, ok := piece.(http.Header)
-		for name, v := range more {
-			h[name] = v
-		}
+		maps.Copy(h, more)
 		return ok
 	})
 	return func(req *http.Request) (*http.Response, error) {

@@ -20,8 +20,8 @@ import (
 // warned are the records of requests that fail.
 func (l *listener) warned() (records []string) {
 	for _, r := range l.log() {
-		if strings.HasPrefix(r, "WARN,requests fail,") {
-			records = append(records, strings.TrimPrefix(r, "WARN,requests fail,"))
+		if rest, ok := strings.CutPrefix(r, "WARN,requests fail,"); ok {
+			records = append(records, rest)
 		}
 	}
 	return records

@@ -40,9 +40,9 @@ var phases = []struct {
 	share, rate float64
 	name        string
 }{
-	{0.25, 15, "calm: less than the PTU can take"},
-	{0.35, 45, "busy: more than the PTU can take"},
-	{0.08, 400, "burst: more than everything can take"},
+	{0.25, 15, "calm: less than the PTU can serve"},
+	{0.35, 45, "busy: more than the PTU can serve"},
+	{0.08, 400, "burst: more than all deployments can serve"},
 	{0.32, 12, "calm again"},
 }
 

@@ -1,13 +1,13 @@
 // Example shows a pool of one provisioned (PTU) and two pay-as-you-go
-// deployments behind go-openai, under a load that overruns first the PTU and
-// then, for a moment, everything:
+// deployments behind go-openai. The load exceeds first the PTU and then, for a
+// moment, all deployments:
 //
 //	go run ./example
 //
-// The deployments are simulated in this process, on loopback: it takes some
+// The deployments are simulated in this process, on loopback. It takes about
 // eight seconds and needs no network, no key and no configuration. Their limits
-// are Azure's, but the PTU's bucket is one second deep instead of twenty, so
-// that seconds show what takes minutes there.
+// are like Azure's, but the PTU's bucket holds one second instead of twenty, so
+// that seconds show what takes minutes in Azure.
 //
 // A production hour in the format of the Azure LLM inference trace
 // (TIMESTAMP,ContextTokens,GeneratedTokens) can be replayed instead:
@@ -68,11 +68,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("example", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.BoolVar(&o.plain, "plain", false, "plain lines, also on a terminal")
-	f.IntVar(&o.seconds, "seconds", 0, "how long it runs (default 8, or the whole trace)")
-	f.Uint64Var(&o.seed, "seed", 1, "of the arrivals and the answers' times")
+	f.BoolVar(&o.plain, "plain", false, "print plain lines, even on a terminal")
+	f.IntVar(&o.seconds, "seconds", 0, "run for this many seconds (default 8, or the whole trace)")
+	f.Uint64Var(&o.seed, "seed", 1, "seed for arrivals and response times")
 	f.StringVar(&o.trace, "trace", "", "a `file` of TIMESTAMP,ContextTokens,GeneratedTokens to replay")
-	f.Float64Var(&o.speed, "speed", 60, "how many times faster than it happened the trace is replayed")
+	f.Float64Var(&o.speed, "speed", 60, "replay the trace this many times faster than recorded")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -34,25 +34,25 @@ func (n *news) of(v view, l load) (events []string) {
 	switch {
 	case used > n.used:
 		if !n.spilling {
-			say("the PTU is full: spilling over to pay-as-you-go")
+			say("the PTU is full: failing over to pay-as-you-go")
 		}
 		n.spilling, n.spilled = true, v.at
 	case n.spilling && v.at-n.spilled >= calm:
 		n.spilling = false
-		say("home again: the PTU takes everything")
+		say("back on the PTU only")
 	}
 	switch {
 	case v.told > n.last.told:
 		if !n.full {
-			say("everything is full: a caller gets a 429, to come back in %s", duration(v.wait))
+			say("every deployment is rate-limited: 429 to the caller, Retry-After %s", duration(v.wait))
 		}
 		n.full, n.told = true, v.at
 	case n.full && v.at-n.told >= calm:
 		n.full = false
-		say("no caller has been told to wait for a second")
+		say("no 429 to a caller for a second")
 	}
 	if v.failed > n.last.failed {
-		say("%d failed with something else than a 429", v.failed-n.last.failed)
+		say("%d failed with an error other than 429", v.failed-n.last.failed)
 	}
 	n.used, n.last = used, v.counts
 	return events

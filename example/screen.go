@@ -38,7 +38,7 @@ type row struct {
 
 func newScreen(w io.Writer, live bool) *screen { return &screen{w: w, live: live} }
 
-// isTerminal tells whether w understands being drawn over.
+// isTerminal reports whether w is a terminal that can be redrawn.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -49,10 +49,10 @@ func isTerminal(w io.Writer) bool {
 }
 
 func (s *screen) open(l load, z size) {
-	fmt.Fprintf(s.w, `spillover puts several Azure OpenAI deployments behind the OpenAI SDK you have,
-as its http.RoundTripper. Requests go to the provisioned deployment (PTU) while
-it has room, spill over to pay-as-you-go when it has not, and come home again.
-A caller meets a 429 only when all are full, and is told how long to wait.
+	fmt.Fprintf(s.w, `spillover puts several Azure OpenAI deployments behind your OpenAI SDK, as its
+http.RoundTripper. Requests go to the provisioned deployment (PTU) while it has
+capacity. They fail over to pay-as-you-go deployments when it has none. A caller
+gets a 429 only when every deployment is rate-limited.
 
 Simulated here: %s.
 %s
@@ -132,7 +132,7 @@ func (v view) line(since view) string {
 		}
 		fmt.Fprintf(&b, "%s %3d   ", r.name, served)
 	}
-	fmt.Fprintf(&b, "told to wait %3d\n", v.told-since.told)
+	fmt.Fprintf(&b, "got a 429 %3d\n", v.told-since.told)
 	return b.String()
 }
 
@@ -148,7 +148,7 @@ func (v view) table() string {
 		fmt.Fprintf(&b, "  %4d  %-11s  %-15s  %9d  %7d  %9d  %3.0f %%\n",
 			r.tier, r.name, r.state(v.now), r.InFlight, r.Served, r.Throttled, share)
 	}
-	fmt.Fprintf(&b, "  %.1f s: %d chats, %d answered, %d told to wait, %d 429s absorbed\n",
+	fmt.Fprintf(&b, "  %.1f s: %d chats, %d answered, %d 429s to the caller, %d absorbed\n",
 		v.at.Seconds(), v.chats, v.answered, v.told, v.absorbed)
 	return b.String()
 }
@@ -161,7 +161,7 @@ func (v view) served() (n uint64) {
 	return n
 }
 
-// state is whether the deployment may be asked, and if not why and how long.
+// state says whether the deployment is available, and if not, why and how long.
 func (r row) state(now time.Time) string {
 	if r.Available {
 		return "ready"

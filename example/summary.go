@@ -49,15 +49,15 @@ func (s summary) String() string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "  %-20s%s\n", name, fmt.Sprintf(format, args...))
 	}
-	b.WriteString("For whoever pays for the PTU:\n")
+	b.WriteString("Summary\n")
 	// In what order chats arrived exactly may get a PTU a little more than its ideal.
-	line("PTU used", "%.0f %% of its capacity, %.0f %% of what it could have taken", 100*s.used, min(100, 100*s.possible))
-	line("spilled", "%d of %d answers (%.1f %%) came from pay-as-you-go", s.spilled, s.answered, percent(s.spilled, s.answered))
+	line("PTU used", "%.0f %% of its capacity, %.0f %% of what it could have served", 100*s.used, min(100, 100*s.possible))
+	line("spilled", "%d of %d answers (%.1f %%) from the fallback tier", s.spilled, s.answered, percent(s.spilled, s.answered))
 	line("429s absorbed", "%d: refused by one deployment, answered by another", s.absorbed)
-	line("429s to the caller", "%d of %d chats (%.1f %%), each told when to come back", s.told, s.chats, percent(s.told, s.chats))
+	line("429s to the caller", "%d of %d chats (%.1f %%), each with a Retry-After", s.told, s.chats, percent(s.told, s.chats))
 	line("other errors", "%d", s.failed)
 	if s.failure != nil {
-		line("", "such as %v", s.failure)
+		line("", "for example %v", s.failure)
 	}
 	line("added latency", "p50 %s, p99 %s until the send that succeeded", milliseconds(s.p50), milliseconds(s.p99))
 	return b.String()

@@ -70,7 +70,7 @@ func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) 
 		c.stream = len(l.chats)%4 == 0 // the trace does not tell
 		if c.at < l.length {
 			line, _ := lines.FieldPos(0)
-			return load{}, fmt.Errorf("line %d: earlier than the line before", line)
+			return load{}, fmt.Errorf("line %d: its time is before that of the previous line", line)
 		}
 		if most > 0 && c.at > most {
 			break
@@ -79,7 +79,7 @@ func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) 
 		l.chats = append(l.chats, c)
 	}
 	if l.length == 0 {
-		return load{}, errors.New("a trace needs requests at two times or more")
+		return load{}, errors.New("a trace needs requests at two different times at least")
 	}
 	return l, nil
 }

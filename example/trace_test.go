@@ -40,14 +40,14 @@ func TestReadTraceErrors(t *testing.T) {
 		"":                             "the file is empty",
 		good:                           "line 1: the header must be TIMESTAMP,ContextTokens,GeneratedTokens",
 		"module example\n":             "line 1: the header must be TIMESTAMP,ContextTokens,GeneratedTokens",
-		firstLine:                      "a trace needs requests at two times or more",
-		firstLine + good:               "a trace needs requests at two times or more",
+		firstLine:                      "a trace needs requests at two different times at least",
+		firstLine + good:               "a trace needs requests at two different times at least",
 		firstLine + good + "x,1,1\n":   `line 3: TIMESTAMP "x" is not like 2023-11-16 18:15:46.6805900`,
 		firstLine + good + "\n\nx,1,1": `line 5: TIMESTAMP "x"`,
 		firstLine + good + "2023-11-16 18:15:47,-1,1": `line 3: ContextTokens "-1" is not a number of tokens`,
 		firstLine + "2023-11-16 18:15:47,1,1.5":       `line 2: GeneratedTokens "1.5" is not a number of tokens`,
 		firstLine + good + "2023-11-16 18:15:47,1":    "line 3: wrong number of fields",
-		firstLine + good + "2023-11-16 18:15:46,1,1":  "line 3: earlier than the line before",
+		firstLine + good + "2023-11-16 18:15:46,1,1":  "line 3: its time is before that of the previous line",
 	} {
 		_, err := readTrace(strings.NewReader(lines), 1, 0)
 		require.ErrorContains(t, err, says, "%q", lines)

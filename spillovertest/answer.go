@@ -2,6 +2,7 @@ package spillovertest
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -139,9 +140,7 @@ func (s *Server) problem(p *problem, h http.Header, cut *Fault) answer {
 	if p.edge {
 		h.Del("X-Ms-Region")
 	}
-	for k, v := range p.header {
-		h[k] = v
-	}
+	maps.Copy(h, p.header)
 	a := s.whole([]byte(p.body()), 0, h, cut)
 	a.status, a.result = p.status, failed
 	return a

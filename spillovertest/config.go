@@ -3,6 +3,7 @@ package spillovertest
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -97,10 +98,8 @@ func (c Config) check() error {
 	default:
 		return fmt.Errorf("unknown Config.Dialect %q", c.Dialect)
 	}
-	for _, key := range c.Keys {
-		if key == "" {
-			return fmt.Errorf("Config.Keys has an empty key")
-		}
+	if slices.Contains(c.Keys, "") {
+		return fmt.Errorf("Config.Keys has an empty key")
 	}
 	seen := make(map[string]bool)
 	for _, d := range c.Deployments {

@@ -1,7 +1,6 @@
 package spillovertest_test
 
 import (
-	"errors"
 	"io"
 	"testing"
 
@@ -130,6 +129,6 @@ func sdkErrors(t *testing.T, c *goopenai.Client, s *spillovertest.Server) {
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	require.True(t, errors.As(err, &api), "%v", err)
+	require.ErrorAs(t, err, &api, "%v", err)
 	require.Equal(t, "rate_limit_exceeded", api.Code)
 }

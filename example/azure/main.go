@@ -1,12 +1,12 @@
-// Azure asks real Azure OpenAI deployments, the first of which is the
-// provisioned one:
+// Azure sends a request to real Azure OpenAI deployments. The first one is the
+// provisioned deployment (PTU):
 //
 //	export AZURE_OPENAI_ENDPOINTS=https://ptu.openai.azure.com,https://payg.openai.azure.com
 //	export AZURE_OPENAI_KEYS=key-of-ptu,key-of-payg
 //	export AZURE_OPENAI_DEPLOYMENT=gpt-4o
 //	go run ./example/azure
 //
-// One key alone is that of all endpoints. AZURE_OPENAI_API_VERSION may be set.
+// A single key is used for all endpoints. AZURE_OPENAI_API_VERSION is optional.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	os.Exit(run(os.Getenv, nil, os.Stdout, os.Stderr))
 }
 
-// run is main with everything from outside as an argument. It returns the exit
+// run is main with its environment as arguments. It returns the exit
 // status: 2 when the environment is not complete, 1 when there is no answer.
 func run(env func(string) string, base http.RoundTripper, stdout, stderr io.Writer) int {
 	backends, err := backends(env)
@@ -55,7 +55,7 @@ func run(env func(string) string, base http.RoundTripper, stdout, stderr io.Writ
 		Messages: []openai.ChatCompletionMessage{{Role: openai.ChatMessageRoleUser, Content: "In one sentence: what is a spillway?"}},
 	})
 	if err == nil && len(answer.Choices) == 0 {
-		err = errors.New("the answer has no choices")
+		err = errors.New("the response has no choices")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "azure:", err)
@@ -65,7 +65,7 @@ func run(env func(string) string, base http.RoundTripper, stdout, stderr io.Writ
 	return 0
 }
 
-// backends reads them from the environment.
+// backends reads the backends from the environment.
 func backends(env func(string) string) ([]spillover.Backend, error) {
 	var missing []string
 	for _, name := range []string{"AZURE_OPENAI_ENDPOINTS", "AZURE_OPENAI_KEYS", "AZURE_OPENAI_DEPLOYMENT"} {
@@ -74,7 +74,7 @@ func backends(env func(string) string) ([]spillover.Backend, error) {
 		}
 	}
 	if missing != nil {
-		return nil, fmt.Errorf("set %s in the environment; go doc ./example/azure tells how", strings.Join(missing, ", "))
+		return nil, fmt.Errorf("set %s in the environment; see go doc ./example/azure", strings.Join(missing, ", "))
 	}
 	endpoints, keys := list(env("AZURE_OPENAI_ENDPOINTS")), list(env("AZURE_OPENAI_KEYS"))
 	if len(keys) != 1 && len(keys) != len(endpoints) {

@@ -1,11 +1,11 @@
-// Retry shows an SDK that never retries, go-openai, waiting out a moment in
-// which every deployment is throttled:
+// Retry shows how RetryClient adds retries to an SDK that has none, go-openai,
+// while every deployment is rate-limited:
 //
 //	go run ./example/retry
 //
 // The deployments are simulated in memory. Each refuses one request; the
-// transport then answers with its own 429, which names the time until the
-// soonest is open again, and RetryClient waits for exactly that and a little.
+// transport then generates a 429 with the time until the first of them is
+// available again, and RetryClient waits for that time and a little more.
 package main
 
 import (
@@ -46,13 +46,13 @@ func run(w io.Writer) error {
 	}
 	defer pool.Close()
 
-	fmt.Fprintln(w, "Without retries, the 429 of a throttled pool is the caller's to see:")
+	fmt.Fprintln(w, "Without retries, the caller gets the 429 of the rate-limited pool:")
 	throttle(east, "1500")
 	throttle(west, "2500")
 	if err := ask(w, &http.Client{Transport: pool}); err == nil {
-		return fmt.Errorf("the pool was not throttled")
+		return fmt.Errorf("the pool was not rate-limited")
 	}
-	fmt.Fprintln(w, "\nThe same moment with RetryClient:")
+	fmt.Fprintln(w, "\nThe same situation with RetryClient:")
 	return ask(w, spillover.RetryClient(pool, 3))
 }
 

@@ -1,10 +1,10 @@
-// Streaming shows a streamed chat that moves on before its first word:
+// Streaming shows a streamed chat that fails over before its first token:
 //
 //	go run ./example/streaming
 //
 // The deployments are simulated in memory. The provisioned one refuses the
-// request with a 429, and the stream comes from the pay-as-you-go one, as if
-// nothing had happened. The next stream comes from the first again.
+// request with a 429, and the stream comes from the pay-as-you-go one. The caller
+// sees no error. The next stream comes from the provisioned one again.
 package main
 
 import (

@@ -33,6 +33,8 @@ type config struct {
 	hidden     int // cannot be set from outside
 }
 
+var _ = config{}.hidden
+
 type mode string
 
 type limits struct{ MaxOpen, MaxIdle int }

@@ -2,7 +2,7 @@ package health
 
 import "sync/atomic"
 
-// A budget bounds second attempts within a tier (a retry budget), so that trouble
+// A RetryBudget bounds second attempts within a tier (a retry budget), so that trouble
 // is not doubled by our own retries: each success earns a fifth of one. It starts
 // full.
 type RetryBudget struct{ Spent atomic.Int64 } // in fifths of an attempt
@@ -10,12 +10,12 @@ type RetryBudget struct{ Spent atomic.Int64 } // in fifths of an attempt
 const (
 	budgetFull  = 10 * AttemptCost
 	AttemptCost = 5
-	// A last resort costs more than a second attempt, and is paid back if it is
+	// LastResortCost is higher: a last resort costs more than a second attempt, and is paid back if it is
 	// served: so it is free where caution is wrong, and bounded where it is right.
 	LastResortCost = 7
 )
 
-// earn gives back so many fifths.
+// Earn gives back so many fifths.
 func (b *RetryBudget) Earn(fifths int64) {
 	for {
 		spent := b.Spent.Load()
@@ -25,10 +25,10 @@ func (b *RetryBudget) Earn(fifths int64) {
 	}
 }
 
-// has reports whether there are so many fifths left.
+// Has reports whether there are so many fifths left.
 func (b *RetryBudget) Has(fifths int64) bool { return b.Spent.Load()+fifths <= budgetFull }
 
-// spend takes so many fifths, if they are left.
+// Spend takes so many fifths, if they are left.
 func (b *RetryBudget) Spend(fifths int64) bool {
 	for {
 		spent := b.Spent.Load()

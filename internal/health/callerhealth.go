@@ -18,7 +18,7 @@ type Callers struct {
 
 const MaxCallers = 1000
 
-// A callerKey is a caller at a deployment: what is throttled (0), or one
+// A CallerKey is a caller at a deployment: what is throttled (0), or one
 // operation (1 and its index).
 type CallerKey struct {
 	Deployment *Deployment
@@ -47,7 +47,7 @@ func (c *Callers) look(key CallerKey) *State {
 	return e.Value.(callerHealth).health
 }
 
-// hold is find for what is to be changed.
+// Change is find for what is to be changed.
 func (c *Callers) Change(key CallerKey) *State {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,7 +2,7 @@ package health
 
 import "time"
 
-// A failure is what an attempt failed of, when that was not a throttle.
+// A Cause is what an attempt failed of, when that was not a throttle.
 type Cause int
 
 const (
@@ -16,14 +16,14 @@ const (
 	OutOfQuota          // the account has nothing left to spend
 )
 
-// needsChange reports whether a failure lasts until the configuration changes.
+// NeedsChange reports whether a failure lasts until the configuration changes.
 func (f Cause) NeedsChange() bool { return f == Misconfigured || f == OutOfQuota }
 
-// uncertain reports whether the request may have caused the failure. Such a
+// Uncertain reports whether the request may have caused the failure. Such a
 // failure counts only once another deployment has answered the same request.
 func (f Cause) Uncertain() bool { return f == ServerFailure || f == NoAnswer || f == Blocked }
 
-// ejections says for each failure how many in a row are ignored, how long the
+// Ejections says for each failure how many in a row are ignored, how long the
 // next one ejects, and the longest time that doubling with each more leads to.
 var Ejections = [...]struct {
 	Ignored     int
@@ -42,14 +42,14 @@ var Ejections = [...]struct {
 	OutOfQuota:    {0, 5 * time.Minute, 5 * time.Minute},
 }
 
-// probeClaim is how long one request alone may find out whether something that
+// ProbeClaim is how long one request alone may find out whether something that
 // was ejected has recovered. A lost probe delays the next by no more.
 const ProbeClaim = 10 * time.Second
 
 // forgotten is after how long a failure does not count as one in a row.
 const forgotten = 10 * time.Minute
 
-// An ejection is our own judgement that something fails, from the failures in a
+// An Ejection is our own judgement that something fails, from the failures in a
 // row (outlier ejection). It ends with one half-open probe, a real request,
 // whose success clears it.
 type Ejection struct {
@@ -63,7 +63,7 @@ type Ejection struct {
 	Reason string
 }
 
-// fail counts a failure that was seen at a time, of an attempt that was sent at
+// Fail counts a failure that was seen at a time, of an attempt that was sent at
 // another, and reports whether it did: attempts that were under way together
 // count once. The time out varies with u, from 0 to 1, by a fifth either way.
 func (e *Ejection) Fail(now, seen, sent time.Time, cause Cause, reason string, u float64) bool {
@@ -89,7 +89,7 @@ func (e *Ejection) Fail(now, seen, sent time.Time, cause Cause, reason string, u
 	return true
 }
 
-// pardon takes back a failure that turned out to be the request's own: it
+// Pardon takes back a failure that turned out to be the request's own: it
 // failed everywhere. was is the ejection before that failure, and then the one
 // it made. What was ejected already stays ejected.
 func (e *Ejection) Pardon(was, then Ejection) {
@@ -119,14 +119,14 @@ func askAgain(silence time.Duration) time.Duration {
 	return min(max(silence/2, rule.First), rule.Most)
 }
 
-// succeed forgets every failure, unless the attempt is older than the last.
+// Succeed forgets every failure, unless the attempt is older than the last.
 func (e *Ejection) Succeed(sent time.Time) {
 	if !sent.Before(e.Since) {
 		*e = Ejection{Probes: e.Probes}
 	}
 }
 
-// claim asks to be the one request that probes, which is granted where no probe
+// Claim asks to be the one request that probes, which is granted where no probe
 // is needed, too. The number, if there is one, is to be given back with release.
 func (e *Ejection) Claim(now time.Time) (ok bool, probe uint64) {
 	if !e.Active {
@@ -144,7 +144,7 @@ func (e *Ejection) Claim(now time.Time) (ok bool, probe uint64) {
 	return true, e.Probe
 }
 
-// release gives back the place of a probe whose request told nothing. That a
+// Release gives back the place of a probe whose request told nothing. That a
 // caller left a deployment that is silent tells nothing new: it stays as it is.
 func (e *Ejection) Release(now time.Time, probe uint64) {
 	if probe == 0 || probe != e.Probe {

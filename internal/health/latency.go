@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A latency is how long a deployment takes as a rule until its answer begins:
+// A Latency is how long a deployment takes as a rule until its answer begins:
 // a mean of the logarithms of what good answers took, so that one long answer
 // among many says little, and the newer the more they count. Failures are no
 // answers: however fast, they are no merit. Its zero value knows nothing.
@@ -41,7 +41,7 @@ func (l *Latency) Value() (log float64, known bool) {
 // that come whole, by the length of their output: the two do not compare.
 type latencies struct{ Stream, Whole Latency }
 
-// slow reports whether a deployment takes more than twice as long as another, in
+// Slow reports whether a deployment takes more than twice as long as another, in
 // nanoseconds or nanoseconds a token. A measurement that is not fresh is repeated
 // with one request at a time.
 func (s *Deployment) Slow(other *Deployment, now time.Time) bool {
@@ -50,6 +50,6 @@ func (s *Deployment) Slow(other *Deployment, now time.Time) bool {
 
 func (s *Deployment) slower(own, its *Latency, now time.Time) bool {
 	x, known := own.Value()
-	y, comparable := its.Value()
-	return known && comparable && x-y > slowBy && (own.at.Age(now) < latencyFresh || s.InFlight.Load() > 0)
+	y, othersKnown := its.Value()
+	return known && othersKnown && x-y > slowBy && (own.at.Age(now) < latencyFresh || s.InFlight.Load() > 0)
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A ledger counts what is sent against limits that are configured, for a
+// A LocalLimits counts what is sent against limits that are configured, for a
 // service that reports nothing of them: requests and tokens in windows of a
 // minute, each opened by the first request after the last.
 type LocalLimits struct {
@@ -18,7 +18,7 @@ type LocalLimits struct {
 // Rates are limits in requests and tokens a minute; 0 is none.
 type Rates struct{ RPM, TPM int64 }
 
-// An entry is what one request has reserved.
+// An Reservation is what one request has reserved.
 type Reservation struct {
 	opened time.Time // the window; zero when nothing is counted
 	Tokens int64
@@ -26,7 +26,7 @@ type Reservation struct {
 
 const LedgerWindow = time.Minute
 
-// lacks tells whether a request of so many tokens would be over a limit. One
+// Exhausted tells whether a request of so many tokens would be over a limit. One
 // that is more than a whole limit is not, while nothing else is counted.
 func (l *LocalLimits) Exhausted(now time.Time, most Rates, tokens int64) bool {
 	if most == (Rates{}) {
@@ -44,7 +44,7 @@ func (l *LocalLimits) over(now time.Time, most Rates, tokens int64) bool {
 	return most.RPM > 0 && l.Requests >= most.RPM || most.TPM > 0 && l.Tokens > 0 && l.Tokens+tokens > most.TPM
 }
 
-// room is the share of the limits that is left.
+// Headroom is the share of the limits that is left.
 func (l *LocalLimits) Headroom(now time.Time, most Rates) float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +62,7 @@ func share(spent, most int64) float64 {
 	return float64(spent) / float64(most)
 }
 
-// reserve counts a request that is about to be sent, if there is room for it or
+// Reserve counts a request that is about to be sent, if there is room for it or
 // it is sent all the same.
 func (l *LocalLimits) Reserve(now time.Time, most Rates, tokens int64, anyway bool) (e Reservation, ok bool) {
 	if most == (Rates{}) {
@@ -81,7 +81,7 @@ func (l *LocalLimits) Reserve(now time.Time, most Rates, tokens int64, anyway bo
 	return Reservation{l.opened, tokens}, true
 }
 
-// settle puts what a request cost in the place of what it reserved, as long as
+// Settle puts what a request cost in the place of what it reserved, as long as
 // its window is open. The request itself stays counted if it was sent.
 func (l *LocalLimits) Settle(e Reservation, tokens int64, sent bool) {
 	if e.opened.IsZero() {

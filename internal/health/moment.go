@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// start is what moments count from, on the monotonic clock. A clock that is not
+// Start is what moments count from, on the monotonic clock. A clock that is not
 // the process's own, such as a test's, may be before it.
 var Start = time.Now()
 
-// A moment is a time that is read without a lock. The zero value has passed.
+// A Timestamp is a time that is read without a lock. The zero value has passed.
 type Timestamp struct{ ns atomic.Int64 }
 
 func (m *Timestamp) Set(t time.Time) {
@@ -22,7 +22,7 @@ func (m *Timestamp) Set(t time.Time) {
 	m.ns.Store(cmp.Or(int64(t.Sub(Start)), 1))
 }
 
-// setIfZero sets a time unless there is one.
+// SetIfZero sets a time unless there is one.
 func (m *Timestamp) SetIfZero(t time.Time) { m.ns.CompareAndSwap(0, cmp.Or(int64(t.Sub(Start)), 1)) }
 
 func (m *Timestamp) IsZero() bool { return m.ns.Load() == 0 }
@@ -32,7 +32,7 @@ func (m *Timestamp) Passed(now time.Time) bool {
 	return ns == 0 || int64(now.Sub(Start)) >= ns
 }
 
-// age is how long ago the time was; the longest for the zero value.
+// Age is how long ago the time was; the longest for the zero value.
 func (m *Timestamp) Age(now time.Time) time.Duration {
 	ns := m.ns.Load()
 	if ns == 0 {

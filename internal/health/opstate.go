@@ -7,7 +7,7 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A state is what is known of a deployment. It outlives the configuration.
+// A Deployment is what is known of a deployment. It outlives the configuration.
 type Deployment struct {
 	// What choosing reads comes first, within a cache line: there may be
 	// thousands.
@@ -25,21 +25,21 @@ type Deployment struct {
 	Ledger LocalLimits
 }
 
-// passesOn tells whether a PTU passes a request on. One that is full passes all
+// PassesOn tells whether a PTU passes a request on. One that is full passes all
 // of them on but one at a time, which finds out whether it still is: to be refused
 // costs less than to leave it idle for as long as a report is believed.
 func (s *Deployment) PassesOn(now time.Time, x float64) bool {
 	return s.Spills(now, x) && (s.Utilization.Load() < SpillAll || s.Awaiting.Load() > 0)
 }
 
-// serve notes that an operation was served.
+// ServedOperation notes that an operation was served.
 func (s *Deployment) ServedOperation(op int) {
 	if bit := uint64(1) << op; s.ServedOperations.Load()&bit == 0 {
 		s.ServedOperations.Or(bit)
 	}
 }
 
-// A connection is what is known of the connection to a backend.
+// A Connection is what is known of the connection to a backend.
 type Connection struct {
 	State
 	Answered   Timestamp    // when an answer came last
@@ -47,15 +47,15 @@ type Connection struct {
 	LostProbes atomic.Int32 // in a row, to the time that they have to connect
 }
 
-// stuck tells that a connection has been pending for long.
+// Stuck tells that a connection has been pending for long.
 func (c *Connection) Stuck(now time.Time) bool {
 	return !c.Connecting.IsZero() && c.Connecting.Passed(now)
 }
 
-// pressureLasts is how long a spilled answer speaks of a full PTU.
+// PressureLasts is how long a spilled answer speaks of a full PTU.
 const PressureLasts = 10 * time.Second
 
-// spilledNow records that Azure itself has served one of the deployment's
+// SpilledByAzure records that Azure itself has served one of the deployment's
 // requests elsewhere, as it was full.
 func (s *Deployment) SpilledByAzure(now time.Time) { s.SpilledUntil.Set(now.Add(PressureLasts)) }
 
@@ -64,7 +64,7 @@ func (s *Deployment) SpilledByAzure(now time.Time) { s.SpilledUntil.Set(now.Add(
 // usual, and a role may allow one operation alone.
 type operationHealth [wire.MaxOperations]atomic.Pointer[State]
 
-// ofOperation is what is held against an operation; nil when nothing is.
+// Operation is what is held against an operation; nil when nothing is.
 func (s *Deployment) Operation(index int) *State {
 	if all := s.byOp.Load(); all != nil {
 		return all[index].Load()
@@ -72,7 +72,7 @@ func (s *Deployment) Operation(index int) *State {
 	return nil
 }
 
-// holdOperation is the same to be changed.
+// ChangeOperation is the same to be changed.
 func (s *Deployment) ChangeOperation(index int) *State {
 	all := s.byOp.Load()
 	if all == nil {
@@ -85,7 +85,7 @@ func (s *Deployment) ChangeOperation(index int) *State {
 	return all[index].Load()
 }
 
-// operations is all that is held against single operations.
+// Operations is all that is held against single operations.
 func (s *Deployment) Operations(yield func(index int, h *State) bool) {
 	if all := s.byOp.Load(); all != nil {
 		for i := range all {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A pacing lets requests back in after a throttle one by one (slow start). Without
+// A RampUp lets requests back in after a throttle one by one (slow start). Without
 // it all who waited for the end of a cool-down would come at once, only to be
 // refused at once.
 //
@@ -31,14 +31,16 @@ const (
 	// the gap grows without end.
 	paceStep  = 0.2
 	PaceUsual = 4.8
-	// It takes more requests where they are so many that a refusal is known only
-	// some requests later, or that several come while the service wants none, which
+	// PaceTrips and PaceHints: it takes more requests where they are so many that a
+	// refusal is known only some requests later, or that several come while the
+	// service wants none, which
 	// is when a hint is longer than the time between them: then refusals are hardly
 	// a matter of chance.
 	PaceTrips = 5
 	PaceHints = 2
-	// The gap begins at this share of the round trip or of the mean time between
-	// two requests that would be sent, and ends at so many times the latter.
+	// PaceShareOfTrip, PaceShareOfDemand, PaceMostOfDemand: the gap begins at this
+	// share of the round trip or of the mean time between two requests that would be
+	// sent, and ends at so many times the latter.
 	PaceShareOfTrip   = 0.5
 	PaceShareOfDemand = 0.3
 	PaceMostOfDemand  = 16
@@ -50,14 +52,14 @@ const (
 
 func (p *RampUp) Active() bool { return p.Gap > 0 }
 
-// usual is after how many requests the gap is as long as it was before the last
+// RecoveryRequests is after how many requests the gap is as long as it was before the last
 // refusal.
 func (p *RampUp) RecoveryRequests() float64 {
 	apart := float64(p.Gap + p.Arrival)
 	return PaceUsual * max(1, PaceTrips*float64(p.RoundTrip)/apart, min(1+2*float64(max(0, p.Wait-p.RoundTrip))/apart, PaceHints))
 }
 
-// current is the gap as it is now.
+// Current is the gap as it is now.
 func (p *RampUp) Current() time.Duration {
 	if !p.Active() {
 		return 0
@@ -66,7 +68,7 @@ func (p *RampUp) Current() time.Duration {
 	return time.Duration(float64(p.Gap) * math.Exp(-paceStep*n*n*n))
 }
 
-// refused lengthens the gap. The next request may come at a time. What a service
+// Refused lengthens the gap. The next request may come at a time. What a service
 // takes to refuse tells little about the way there, so it counts within bounds.
 func (p *RampUp) Refused(until time.Time, trip, hint time.Duration) {
 	gap := time.Duration(math.Exp(paceStep) * float64(p.Current()))
@@ -76,7 +78,7 @@ func (p *RampUp) Refused(until time.Time, trip, hint time.Duration) {
 	p.n, p.Next = 0, until
 }
 
-// take asks for the place of the next request.
+// Admit asks for the place of the next request.
 func (p *RampUp) Admit(now time.Time) bool {
 	if !p.Active() {
 		return true

@@ -8,7 +8,7 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A gauge is what a deployment reported of itself in its last answers. It is
+// A ReportedLimits is what a deployment reported of itself in its last answers. It is
 // read and written without a lock: a value that is a little older than its
 // neighbour does no harm.
 type ReportedLimits struct {
@@ -30,7 +30,7 @@ const (
 	SameHeadroom     = 0.05 // a smaller difference is none: comparing it herds
 )
 
-// read takes the limits that an answer reported to a request that was sent at a
+// Update takes the limits that an answer reported to a request that was sent at a
 // time, when so many tokens had been sent. They are live values: under pressure
 // Azure lowers a limit for a time (Azure's quota page).
 func (g *ReportedLimits) Update(now, sent time.Time, tokens int64, l wire.Limits) {
@@ -48,18 +48,18 @@ func (g *ReportedLimits) Update(now, sent time.Time, tokens int64, l wire.Limits
 	}
 }
 
-// spend counts the tokens of a request that is sent, and tells their sum.
+// CountSent counts the tokens of a request that is sent, and tells their sum.
 func (g *ReportedLimits) CountSent(tokens int64) int64 { return g.Sent.Add(tokens) }
 
 // left is what remains of the limit, less what was sent since that was told.
 func (g *ReportedLimits) left() int64 { return g.remaining.Load() - (g.Sent.Load() - g.covered.Load()) }
 
-// hasRoom reports whether a PTU has said of late that it is far from full.
+// HasCapacity reports whether a PTU has said of late that it is far from full.
 func (g *ReportedLimits) HasCapacity(now time.Time) bool {
 	return g.UtilizationAt.Age(now) <= UtilizationFresh && g.Utilization.Load() < SpillFrom
 }
 
-// spills tells whether a PTU that reported to be nearly full passes a request
+// Spills tells whether a PTU that reported to be nearly full passes a request
 // on, a little before it would refuse it. x is between 0 and 1, drawn once for
 // the request.
 func (g *ReportedLimits) Spills(now time.Time, x float64) bool {
@@ -69,7 +69,7 @@ func (g *ReportedLimits) Spills(now time.Time, x float64) bool {
 	return x < float64(g.Utilization.Load()-SpillFrom)/(SpillAll-SpillFrom)
 }
 
-// lacks tells whether what was reported leaves no room for so many tokens.
+// LacksHeadroom tells whether what was reported leaves no room for so many tokens.
 func (g *ReportedLimits) LacksHeadroom(now time.Time, tokens int64) bool {
 	age, limit := g.sampled.Age(now), g.Limit.Load()
 	if limit <= 0 || age > HeadroomFresh {
@@ -79,7 +79,7 @@ func (g *ReportedLimits) LacksHeadroom(now time.Time, tokens int64) bool {
 	return min(limit, g.left()+regained) < tokens
 }
 
-// A headroom is the share of the limit that is thought to be free, and the trust
+// A Headroom is the share of the limit that is thought to be free, and the trust
 // in that: 1 for what was just reported, less with age, 0 for unknown.
 type Headroom struct{ Share, Trust float64 }
 
@@ -91,7 +91,7 @@ func (g *ReportedLimits) TokenHeadroom(now time.Time) Headroom {
 	return Headroom{float64(g.left()) / float64(limit), math.Exp(-float64(age) / float64(HeadroomTrust))}
 }
 
-// more reports how much more headroom one is thought to have than another. What is
+// More reports how much more headroom one is thought to have than another. What is
 // unknown is taken for the average of both, as far as each is trusted: with less
 // it would not be asked, and so never be known.
 func (a Headroom) More(b Headroom) float64 {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A silence watches whether a deployment still answers. One that accepts requests
+// A Silence detects whether a deployment still answers. One that accepts requests
 // and answers none fails no request by itself: where no timeout is configured
 // nothing else would tell. Its zero value has heard nothing and misses nothing.
 type Silence struct {
@@ -29,7 +29,7 @@ const (
 	ComparisonInterval = 30 * time.Second
 )
 
-// await notes that an attempt was sent.
+// RequestSent notes that an attempt was sent.
 func (s *Silence) RequestSent(now time.Time) {
 	if s.quiet.Load() {
 		s.Awaiting.Add(1)
@@ -43,7 +43,7 @@ func (s *Silence) RequestSent(now time.Time) {
 	}
 }
 
-// answered notes that an attempt has got an answer, whatever it says.
+// ResponseReceived notes that an attempt has got an answer, whatever it says.
 func (s *Silence) ResponseReceived(now time.Time) {
 	s.Awaiting.Add(-1)
 	s.LastHeard.Set(now)
@@ -55,7 +55,7 @@ func (s *Silence) ResponseReceived(now time.Time) {
 	}
 }
 
-// took is how long an attempt that was served waited for its answer.
+// ObserveWait is how long an attempt that was served waited for its answer.
 func (s *Silence) ObserveWait(d time.Duration) {
 	const weight = 16
 	if mean := s.usual.Load(); mean != 0 {
@@ -65,7 +65,7 @@ func (s *Silence) ObserveWait(d time.Duration) {
 	}
 }
 
-// gaveUp notes that an attempt has ended without an answer, after so long. One
+// RequestAbandoned notes that an attempt has ended without an answer, after so long. One
 // that its caller leaves early says nothing.
 func (s *Silence) RequestAbandoned(callerLeft bool, waited time.Duration) {
 	if callerLeft && waited > s.patience() {
@@ -79,17 +79,17 @@ func (s *Silence) patience() time.Duration {
 	return max(silentLeast, silentTimes*time.Duration(s.usual.Load()))
 }
 
-// overdue reports whether the deployment seems silent and is not yet ejected.
+// SeemsSilent reports whether the deployment seems silent and is not yet ejected.
 func (s *Silence) SeemsSilent(now time.Time) bool { return s.silentFor(now, s.patience()) }
 
-// doubtful reports whether it may be so before long: then it is time to compare.
+// MaybeSilent reports whether it may be so before long: then it is time to compare.
 func (s *Silence) MaybeSilent(now time.Time) bool { return s.silentFor(now, s.patience()/2) }
 
 func (s *Silence) silentFor(now time.Time, d time.Duration) bool {
 	return s.Awaiting.Load()+s.left.Load() >= silentMany && !s.quiet.Load() && s.LastHeard.Age(now) > d
 }
 
-// mute ejects a deployment that is silent. It is false if it is not, or another
+// EjectSilent ejects a deployment that is silent. It is false if it is not, or another
 // request did it.
 func (s *Deployment) EjectSilent(now time.Time) bool {
 	if !s.SeemsSilent(now) || s.quiet.Swap(true) {
@@ -103,7 +103,7 @@ func (s *Deployment) EjectSilent(now time.Time) bool {
 	return true
 }
 
-// unmute takes a deployment back in that has answered.
+// HeardAgain takes a deployment back in that has answered.
 func (s *Deployment) HeardAgain() (changed bool) {
 	if !s.quiet.Load() || !s.quiet.Swap(false) {
 		return false

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A health is what is known of a deployment, of one operation of it, or of a
+// A State is what is known of a deployment, of one operation of it, or of a
 // whole backend. Its mutex guards it; the two atomics repeat its verdict so that
 // a request to something healthy takes no lock.
 type State struct {
@@ -21,10 +21,10 @@ type State struct {
 	Private     bool // it is about one caller: not told
 }
 
-// open tells whether nothing that is known speaks against asking.
+// Open tells whether nothing that is known speaks against asking.
 func (h *State) Open(now time.Time) bool { return h.closedUntil.Passed(now) }
 
-// change applies a change and publishes its result.
+// Change applies a change and publishes its result.
 func (h *State) Change(f func()) {
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
@@ -40,11 +40,11 @@ func (h *State) opens(now time.Time, f func()) bool {
 	return closed && h.closedUntil.Passed(now)
 }
 
-// troubled reports whether anything is held against it, even if that does not
+// Troubled reports whether anything is held against it, even if that does not
 // close it.
 func (h *State) Troubled() bool { return h.isTroubled.Load() }
 
-// admit takes the place of the next request: the only one while a probe is due,
+// Admit takes the place of the next request: the only one while a probe is due,
 // or the next one during ramp-up. A probe has a number, which must be released if
 // the request shows nothing.
 func (h *State) Admit(now time.Time) (ok bool, probe uint64) {
@@ -59,19 +59,19 @@ func (h *State) Admit(now time.Time) (ok bool, probe uint64) {
 	return ok, probe
 }
 
-// release gives the place of a probe back. It reports whether that opened
+// Release gives the place of a probe back. It reports whether that opened
 // anything.
 func (h *State) Release(now time.Time, probe uint64) (opened bool) {
 	return h.opens(now, func() { h.Ejection.Release(now, probe) })
 }
 
-// refuse records that the service refused a request for its rate limit. u is
+// Refuse records that the service refused a request for its rate limit. u is
 // random, between 0 and 1.
 func (h *State) Refuse(now time.Time, r Refusal, u float64) {
 	h.Change(func() { h.Throttle.Refuse(now, r, u) })
 }
 
-// A failedAttempt is what a failure is counted by.
+// A FailedAttempt is what a failure is counted by.
 type FailedAttempt struct {
 	Sent, Seen time.Time
 	Cause      Cause
@@ -79,10 +79,10 @@ type FailedAttempt struct {
 	Outdated   func() bool // reports that the configuration it depends on was replaced; may be nil
 }
 
-// An undo takes a failure back: it has the ejection before and after it.
+// An Undo takes a failure back: it has the ejection before and after it.
 type Undo struct{ before, after Ejection }
 
-// fail counts a failure and reports whether it did: requests that were in flight
+// Fail counts a failure and reports whether it did: requests that were in flight
 // together count once. u is random, between 0 and 1.
 func (h *State) Fail(now time.Time, f FailedAttempt, u float64) (_ Undo, counted bool) {
 	var taken Undo
@@ -97,19 +97,19 @@ func (h *State) Fail(now time.Time, f FailedAttempt, u float64) (_ Undo, counted
 	return taken, counted
 }
 
-// pardon takes a failure back that the request itself has caused. It reports
+// Pardon takes a failure back that the request itself has caused. It reports
 // whether that opened anything.
 func (h *State) Pardon(now time.Time, u Undo) (opened bool) {
 	return h.opens(now, func() { h.Ejection.Pardon(u.before, u.after) })
 }
 
-// A progress is what was known of an operation before an answer began.
+// A Progress is what was known of an operation before an answer began.
 type Progress struct {
 	streak int    // failures in a row
 	ended  uint64 // answers that were read to their end
 }
 
-// progress is what is known now.
+// Progress is what is known now.
 func (h *State) Progress() (p Progress) {
 	if h == nil {
 		return p
@@ -123,14 +123,14 @@ func (h *State) Progress() (p Progress) {
 	return p
 }
 
-// readToEnd records that an answer was read to its end.
+// ReadToEnd records that an answer was read to its end.
 func (h *State) ReadToEnd() {
 	if h != nil {
 		h.ended.Add(1)
 	}
 }
 
-// failLate counts a failure of an answer that had begun well. That it began well
+// FailLate counts a failure of an answer that had begun well. That it began well
 // was no success after all: the failures before it still count, unless another
 // answer has been read to its end meanwhile.
 func (h *State) FailLate(now time.Time, f FailedAttempt, before Progress, u float64) {
@@ -142,7 +142,7 @@ func (h *State) FailLate(now time.Time, f FailedAttempt, before Progress, u floa
 	})
 }
 
-// succeed records a success of an attempt that was sent at a time. It reports
+// Succeed records a success of an attempt that was sent at a time. It reports
 // whether that opened anything. lastResort tells that it was sent although only
 // what was learned from refusals closed the deployment.
 func (h *State) Succeed(now, sent time.Time, lastResort bool) (opened bool) {
@@ -155,10 +155,10 @@ func (h *State) Succeed(now, sent time.Time, lastResort bool) (opened bool) {
 	})
 }
 
-// reached records that a connection was made, whatever the answer says.
+// Reached records that a connection was made, whatever the answer says.
 func (h *State) Reached(sent time.Time) { h.Change(func() { h.Ejection.Succeed(sent) }) }
 
-// reconfigured forgets a failure that a new configuration may have repaired.
+// Reconfigured forgets a failure that a new configuration may have repaired.
 func (h *State) Reconfigured() {
 	h.Change(func() {
 		if h.Ejection.Cause.NeedsChange() {
@@ -167,7 +167,7 @@ func (h *State) Reconfigured() {
 	})
 }
 
-// onlyLearned reports whether nothing but what was learned from earlier refusals
+// OnlyLearned reports whether nothing but what was learned from earlier refusals
 // closes it, and when the wait that the service asked for ended.
 func (h *State) OnlyLearned(now time.Time) (ended time.Time, ok bool) {
 	h.Mu.Lock()
@@ -175,7 +175,7 @@ func (h *State) OnlyLearned(now time.Time) (ended time.Time, ok bool) {
 	return h.Throttle.ServiceUntil, !h.Throttle.ServiceUntil.After(now) && !h.Ejection.Until.After(now)
 }
 
-// closed reports until when it is closed and why, and whether the service itself
+// Closed reports until when it is closed and why, and whether the service itself
 // said so; the zero time when it is open.
 func (h *State) Closed(now time.Time) (until time.Time, reason string, throttled bool) {
 	h.Mu.Lock()
@@ -202,7 +202,7 @@ func (h *State) Ejected(now time.Time) (cause Cause, ejected, throttled bool) {
 	return h.Ejection.Cause, h.Ejection.Until.After(now), h.Throttle.closedUntil().After(now)
 }
 
-// needsChange reports whether it is ejected until the configuration changes.
+// NeedsChange reports whether it is ejected until the configuration changes.
 func (h *State) NeedsChange(now time.Time) bool {
 	if h.closedUntil.Passed(now) {
 		return false

@@ -2,7 +2,7 @@ package health
 
 import "time"
 
-// A throttle is the service's own word that a deployment is not to be asked,
+// A Throttle is the service's own word that a deployment is not to be asked,
 // and what was learnt from how often it had to be said.
 type Throttle struct {
 	Until        time.Time // the service's word and what is added to it
@@ -12,7 +12,7 @@ type Throttle struct {
 	RampUp       RampUp
 }
 
-// A refusal is what an attempt was told by a throttled deployment.
+// A Refusal is what an attempt was told by a throttled deployment.
 type Refusal struct {
 	Sent      time.Time
 	RoundTrip time.Duration // from then to the header
@@ -21,7 +21,7 @@ type Refusal struct {
 	Reason    string
 }
 
-// refuse takes a refusal in: its hint and, where requests are let in one by one,
+// Refuse takes a refusal in: its hint and, where requests are let in one by one,
 // a share u, from 0 to 1, of the time between two: others have been told to come
 // at the same moment. Attempts that were under way together teach once.
 func (t *Throttle) Refuse(now time.Time, r Refusal, u float64) {
@@ -35,7 +35,7 @@ func (t *Throttle) Refuse(now time.Time, r Refusal, u float64) {
 	t.RampUp.Refused(t.Until, r.RoundTrip, r.Wait)
 }
 
-// mark leaves the deployment alone for as long as the service says, and an extra
+// Extend leaves the deployment alone for as long as the service says, and an extra
 // time. A later, shorter word does not shorten an earlier one.
 func (t *Throttle) Extend(now time.Time, hint, extra time.Duration, reason string) {
 	t.ServiceUntil = Later(t.ServiceUntil, now.Add(hint))
@@ -44,7 +44,7 @@ func (t *Throttle) Extend(now time.Time, hint, extra time.Duration, reason strin
 	}
 }
 
-// lift is what the success of an attempt says. One that was sent after the word
+// Clear is what the success of an attempt says. One that was sent after the word
 // is newer than it.
 func (t *Throttle) Clear(sent time.Time) {
 	if sent.After(t.Since) {
@@ -52,11 +52,11 @@ func (t *Throttle) Clear(sent time.Time) {
 	}
 }
 
-// relent is what it says that an attempt was served that was sent although only
+// Relax is what it says that an attempt was served that was sent although only
 // what was learnt spoke against it.
 func (t *Throttle) Relax() { t.RampUp.Gap /= 2 }
 
-// take asks for the place of the next request.
+// Admit asks for the place of the next request.
 func (t *Throttle) Admit(now time.Time) bool { return !now.Before(t.Until) && t.RampUp.Admit(now) }
 
 // closedUntil is when the next request may be sent.

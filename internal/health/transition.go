@@ -2,7 +2,7 @@ package health
 
 import "time"
 
-// A phase is what a deployment is in, or a backend as a whole.
+// A Phase is what a deployment is in, or a backend as a whole.
 type Phase int
 
 const (
@@ -20,7 +20,7 @@ type notice struct {
 	Reason string
 }
 
-// news is what is so, if it is not what was told last. That a cool-down lasts
+// News is what is so, if it is not what was told last. That a cool-down lasts
 // longer is none, another one after it ran out is. That one merely ran out is
 // none either: whether it is over, the next request shows.
 func (h *State) News(now time.Time) (_ notice, changed bool) {

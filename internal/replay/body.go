@@ -14,12 +14,12 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// maxBuffered is how much of a body without GetBody is kept so that it can be
+// MaxBuffered is how much of a body without GetBody is kept so that it can be
 // sent again. A larger one is sent once, as it comes. It is also how far a body
 // is searched for its model.
 const MaxBuffered = 32 << 20
 
-// A body is what the caller sends, as often as it needs to be sent. The zero
+// A Body is what the caller sends, as often as it needs to be sent. The zero
 // value is that of a request without one.
 //
 // What is sent first is the caller's Body, or the bytes that were read of it.
@@ -39,7 +39,7 @@ type Body struct {
 	last *Attempt // of the latest attempt: a Read of it may be under way
 }
 
-// take takes a request's body over.
+// New takes a request's body over.
 func New(own io.ReadCloser) Body {
 	if own == nil || own == http.NoBody {
 		return Body{}
@@ -47,7 +47,7 @@ func New(own io.ReadCloser) Body {
 	return Body{Present: true, original: own}
 }
 
-// prepare makes the body one that can be sent again: by the caller's GetBody,
+// Prepare makes the body one that can be sent again: by the caller's GetBody,
 // else by reading it here, up to maxBuffered.
 func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) error {
 	if !b.Present {
@@ -80,7 +80,7 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	return nil
 }
 
-// sendable tells whether the body can be sent (again).
+// CanSend tells whether the body can be sent (again).
 func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.Again != nil }
 
 // TakeOriginal hands the caller's own body over, to be sent once as it is. Whoever
@@ -91,7 +91,7 @@ func (b *Body) TakeOriginal() io.ReadCloser {
 	return own
 }
 
-// close gives the caller's own body up if no attempt took it.
+// Close gives the caller's own body up if no attempt took it.
 func (b *Body) Close() {
 	if b.original != nil {
 		b.original.Close()
@@ -155,7 +155,7 @@ var bodySeed = maphash.MakeSeed()
 // sumOf tells bodies apart; it is never 0.
 func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 
-// peek shows the beginning of the body, at most maxBuffered, to f, which must
+// Peek shows the beginning of the body, at most maxBuffered, to f, which must
 // not keep it.
 func (b *Body) Peek(f func([]byte)) error {
 	if b.beginning != nil || b.original == nil {
@@ -208,7 +208,7 @@ func readInto(buf *bytes.Buffer, src io.Reader, most int) (whole bool, err error
 	return false, nil
 }
 
-// peekAgain is peek for a body of which the beginning was read before, or that
+// PeekAgain is peek for a body of which the beginning was read before, or that
 // an attempt took.
 func (b *Body) PeekAgain(f func([]byte)) error {
 	if b.beginning != nil {
@@ -228,7 +228,7 @@ func (b *Body) PeekAgain(f func([]byte)) error {
 	return nil
 }
 
-// errOtherBody is why a request is not sent again whose GetBody returns another
+// ErrOtherBody is why a request is not sent again whose GetBody returns another
 // body than the one that was sent.
 var ErrOtherBody = errors.New("spillover: GetBody does not return the request's body, so it cannot be sent again")
 
@@ -257,7 +257,7 @@ func (b *Body) repeat() (io.ReadCloser, error) {
 	return &readBody{text: b.kept}, nil
 }
 
-// A splice is a stretch of a body that is replaced on the way.
+// A Edit is a stretch of a body that is replaced on the way.
 type Edit struct {
 	At   wire.Span
 	Text string
@@ -267,7 +267,7 @@ type Edit struct {
 // value, like that of a splice, changes nothing.
 type Edits [2]Edit
 
-// edited is the length of the body with edits.
+// EditedLength is the length of the body with edits.
 func (b *Body) EditedLength(e Edits) int64 {
 	if b.Length < 0 {
 		return -1
@@ -279,7 +279,7 @@ func (b *Body) EditedLength(e Edits) int64 {
 	return n
 }
 
-// open makes a the body for one more attempt.
+// Open makes a the body for one more attempt.
 func (b *Body) Open(a *Attempt, e Edits) error {
 	a.pending, a.single, a.remaining = e, b.Again == nil, -1
 	if b.original != nil {
@@ -294,7 +294,7 @@ func (b *Body) Open(a *Attempt, e Edits) error {
 	return nil
 }
 
-// next is the body for one more send, when the one before has ended.
+// Next is the body for one more send, when the one before has ended.
 func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 	b.last.Settle(b)
 	if err := b.WaitIdle(ctx); err != nil {
@@ -307,7 +307,7 @@ func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 	return a, nil
 }
 
-// idle waits until no attempt reads the body any more: several SDKs hand out one
+// WaitIdle waits until no attempt reads the body any more: several SDKs hand out one
 // reader, rewound, for every GetBody.
 func (b *Body) WaitIdle(ctx context.Context) error {
 	if b.last == nil || b.last.reading.TryLock() {
@@ -330,7 +330,7 @@ func (b *Body) WaitIdle(ctx context.Context) error {
 	}
 }
 
-// An attemptBody is the body of one attempt. A base may read a body even after
+// An Attempt is the body of one attempt. A base may read a body even after
 // RoundTrip returned, and several SDKs hand out one reader, rewound, for every
 // GetBody: so once it is settled, and idle, the reader beneath is never touched
 // again.
@@ -420,7 +420,7 @@ func (a *Attempt) Close() error {
 	return a.src.Close()
 }
 
-// settle ends an attempt's hold on its body, whatever its base still does with
+// Settle ends an attempt's hold on its body, whatever its base still does with
 // it: it is closed, or given back to b if it is the only one and unread. It does
 // not wait for a Read under way, which a stuck upload may never end.
 func (a *Attempt) Settle(b *Body) {
@@ -440,7 +440,7 @@ func (a *Attempt) Settle(b *Body) {
 	}
 }
 
-// keep leaves the body to an attempt whose answer goes to the caller. One that is
+// Keep leaves the body to an attempt whose answer goes to the caller. One that is
 // being read is in use: Close closes it.
 func (a *Attempt) Keep() {
 	if a == nil || !a.single || !a.reading.TryLock() {
@@ -453,7 +453,7 @@ func (a *Attempt) Keep() {
 	}
 }
 
-// sorted puts two edits in the order of the text.
+// Sorted puts two edits in the order of the text.
 func (e Edits) Sorted() Edits {
 	if e[1] != (Edit{}) && e[1].At.From < e[0].At.From {
 		e[0], e[1] = e[1], e[0]

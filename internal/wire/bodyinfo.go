@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// naming is where a body names its model, and what else it says of itself.
+// BodyInfo is where a body names its model, and what else it says of itself.
 type BodyInfo struct {
 	Model     string // "" when it is no string
 	ModelSpan Span   // of the value, quotes included
@@ -32,7 +32,7 @@ type BodyInfo struct {
 	Complete               bool     // all of the body was read
 }
 
-// A namedModel is a model at its place in a body.
+// A ModelRef is a model at its place in a body.
 type ModelRef struct {
 	Model string
 	At    Span
@@ -43,7 +43,7 @@ func IsForm(contentType string) bool {
 	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
 }
 
-// estimate is what a request costs, in tokens, as Azure reckons it: a quarter
+// EstimateTokens is what a request costs, in tokens, as Azure reckons it: a quarter
 // of the text, and the output it may have (Azure's quota page).
 func EstimateTokens(length, most int64) int64 {
 	if most <= 0 {
@@ -52,7 +52,7 @@ func EstimateTokens(length, most int64) int64 {
 	return max(length, 0)/4 + most
 }
 
-// cost is the estimate for a body that was read: what is no text in it counts
+// Cost is the estimate for a body that was read: what is no text in it counts
 // by its kind, and the prompt is what the caller's own counter says if there is
 // one.
 func (n BodyInfo) Cost(length int64) int64 {
@@ -62,18 +62,18 @@ func (n BodyInfo) Cost(length int64) int64 {
 	return EstimateTokens(length-n.MediaBytes, n.MaxOutput) + n.MediaTokens
 }
 
-// mostUnread is how many bytes of a body that is not read count: a large one is
+// MaxUnreadBytes is how many bytes of a body that is not read count: a large one is
 // mostly sound or pictures.
 const MaxUnreadBytes = 16 << 10
 
-// usualOutput is the output of a request that names no maximum, or whose body
+// DefaultOutputTokens is the output of a request that names no maximum, or whose body
 // is not read, in tokens.
 const DefaultOutputTokens = 250
 
-// maxIDs bounds the ids that one request is searched for.
+// MaxIDs bounds the ids that one request is searched for.
 const MaxIDs = 64
 
-// text is a name as the body spells it.
+// ModelText is a name as the body spells it.
 func (n BodyInfo) ModelText(name string) string {
 	if n.Boundary != "" && !n.InJSON {
 		return name
@@ -81,7 +81,7 @@ func (n BodyInfo) ModelText(name string) string {
 	return QuoteJSON(name)
 }
 
-// member is a name with all that a body without one needs.
+// ModelMember is a name with all that a body without one needs.
 func (n BodyInfo) ModelMember(name string) string {
 	switch {
 	case n.Boundary != "":
@@ -92,7 +92,7 @@ func (n BodyInfo) ModelMember(name string) string {
 	return `"model":` + QuoteJSON(name)
 }
 
-// quote is a JSON string. strconv.Quote is not: it escapes what JSON cannot.
+// QuoteJSON is a JSON string. strconv.Quote is not: it escapes what JSON cannot.
 func QuoteJSON(s string) string {
 	if plain([]byte(s)) && !strings.ContainsRune(s, '"') {
 		return `"` + s + `"`
@@ -123,5 +123,5 @@ const (
 	MaxOutputTokens     = "max_output_tokens"
 )
 
-// maxModelName is the longest name of a model, in bytes, that is handled on its own.
+// MaxModelName is the longest name of a model, in bytes, that is handled on its own.
 const MaxModelName = 256

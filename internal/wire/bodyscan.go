@@ -2,10 +2,11 @@ package wire
 
 import (
 	"io"
+	"maps"
 	"strconv"
 )
 
-// A bodyWalk looks into the body of a request, where the table of operations
+// A BodyScanner reads the body of a request, where the table of operations
 // says, and nowhere else.
 type BodyScanner struct {
 	Tree   *FieldTree
@@ -38,7 +39,7 @@ func (w *BodyScanner) addModel(model string, at Span, place int) {
 	n.Model, n.ModelSpan, n.HasModel, n.Rank = model, at, true, place
 }
 
-// readJSON reads what a JSON body says of itself, up to where it breaks off.
+// ReadJSON reads what a JSON body says of itself, up to where it breaks off.
 // usual is the name that the model is likely to have, and fields those that
 // backends may set.
 func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
@@ -146,7 +147,7 @@ func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 func (w *BodyScanner) array(i int, n *FieldTree) int {
 	text := w.text
 	for i = skipSpace(text, i+1); i < len(text) && text[i] != ']'; {
-		to := -1
+		var to int
 		if text[i] == '[' {
 			to = skipValue(text, i)
 		} else {
@@ -218,12 +219,10 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 	return i + 1
 }
 
-// stream is readJSON for a body of any size, of which nothing is kept.
+// Stream is readJSON for a body of any size, of which nothing is kept.
 func (w *BodyScanner) Stream(src io.Reader) error {
 	tree := &FieldTree{Children: map[string]*FieldTree{"background": {flag: true}}}
-	for key, child := range w.Tree.Children {
-		tree.Children[key] = child
-	}
+	maps.Copy(tree.Children, w.Tree.Children)
 	s := JsonScanner{Root: tree, Limit: 6 * MaxModelName}
 	p := make([]byte, 64<<10)
 	for {

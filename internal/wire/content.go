@@ -11,7 +11,7 @@ func isReason(value []byte) bool {
 	return len(value) > 2 && value[0] == '"' && value[1] != '"' && !bytes.HasPrefix(value, []byte(`"null"`))
 }
 
-// carries tells whether the JSON of an event has anything in it that a caller
+// CarriesContent tells whether the JSON of an event has anything in it that a caller
 // waits for: text, arguments, audio, a picture, all of which are strings that
 // are not empty, or the reason why a choice ends. Numbers are not, nor what is
 // under the keys that only keep the books, announce or repeat. What is
@@ -106,14 +106,14 @@ func elements(text []byte) iter.Seq[[]byte] {
 	}
 }
 
-// An endState is what a stream has said of its end so far, if it has no event
+// An Completion is what a stream has said of its end so far, if it has no event
 // that is its last.
 type Completion struct {
 	choices map[string]bool // by the index of each, whether it has said why it ends
 	open    bool            // something has begun that an event of its kind ends
 }
 
-// note reads an event with content.
+// Add reads an event with content.
 func (e *Completion) Add(data []byte) {
 	for key, value := range Members(data) {
 		switch v := value.in(data); string(key.in(data)) {
@@ -153,7 +153,7 @@ func (e *Completion) noteChoice(choice []byte) {
 // reference allows n up to 128.)
 const maxChoices = 1 << 10
 
-// whole tells that everything that began has ended: then the answer is
+// Complete tells that everything that began has ended: then the answer is
 // complete, with [DONE] or without.
 func (e *Completion) Complete() bool {
 	for _, ended := range e.choices {

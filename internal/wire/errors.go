@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A serviceError is the error object of Azure and OpenAI. Gateways leave out
+// A ServiceError is the error object of Azure and OpenAI. Gateways leave out
 // the object around it; other bodies make an empty one.
 type ServiceError struct {
 	Code    looseString `json:"code"`
@@ -49,7 +49,7 @@ func ParseError(body []byte) ServiceError {
 	return e
 }
 
-// quotaCodes mean that the account has nothing left to spend (OpenAI's help
+// QuotaCodes mean that the account has nothing left to spend (OpenAI's help
 // pages on billing errors): no wait mends that.
 var QuotaCodes = []string{
 	"insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
@@ -60,12 +60,12 @@ func (e ServiceError) OutOfQuota() bool {
 	return slices.Contains(QuotaCodes, string(e.Code)) || slices.Contains(QuotaCodes, string(e.Type))
 }
 
-// tooLarge tells that the request alone is more than the whole limit.
+// RequestTooLarge tells that the request alone is more than the whole limit.
 func (e ServiceError) RequestTooLarge() bool {
 	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
 }
 
-// scarce reports whether a refusal is about what the service as a whole has left,
+// NoCapacity reports whether a refusal is about what the service as a whole has left,
 // not about the deployment's own limit.
 func (e ServiceError) NoCapacity() bool {
 	for _, text := range [...]looseString{e.Code, e.Type, e.Message} {
@@ -79,7 +79,7 @@ func (e ServiceError) NoCapacity() bool {
 	return false
 }
 
-// lacksDeployment reports whether an error is about the deployment, not about a
+// DeploymentMissing reports whether an error is about the deployment, not about a
 // stored object or a path.
 func (e ServiceError) DeploymentMissing() bool {
 	switch e.Code {
@@ -89,18 +89,18 @@ func (e ServiceError) DeploymentMissing() bool {
 	return false
 }
 
-// noOperation reports whether the deployment does not have the operation, which
+// OperationUnsupported reports whether the deployment does not have the operation, which
 // others of the same name may have.
 func (e ServiceError) OperationUnsupported() bool { return e.Code == "OperationNotSupported" }
 
-// foreign reports whether an error has not the form of the service's own, an
+// NotFromService reports whether an error has not the form of the service's own, an
 // object of that name or at least a code: then a firewall or gateway in front of
 // it has answered.
 func (e ServiceError) NotFromService() bool { return !e.wrapped && e.Code == "" && e.Type == "" }
 
 const PreviousNotFound = "previous_response_not_found"
 
-// elsewhere tells of a request about something that another backend made.
+// OtherResource tells of a request about something that another backend made.
 func (e ServiceError) OtherResource() bool {
 	return e.Code == "invalid_encrypted_content" || e.Code == PreviousNotFound
 }
@@ -108,7 +108,7 @@ func (e ServiceError) OtherResource() bool {
 // sayings are how messages say that something is not there.
 var notFoundPhrases = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
 
-// saysMissing tells of an error that something does not exist.
+// SaysNotFound tells of an error that something does not exist.
 func (e ServiceError) SaysNotFound() bool {
 	for _, code := range []looseString{e.Code, e.Type} {
 		if c := strings.ToLower(strings.ReplaceAll(string(code), "_", "")); strings.Contains(c, "notfound") {

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// spilled tells of an answer that Azure itself took from a full PTU to a
+// SpilledByAzure tells of an answer that Azure itself took from a full PTU to a
 // standard deployment of the same resource (Azure's page on spillover).
 func SpilledByAzure(h http.Header) bool {
 	return Header(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(Header(h, "X-Ms-Is-Spilled-Over"), "true")
 }
 
-// requestID is how the service knows a request (Azure has either header, OpenAI
+// RequestID is how the service knows a request (Azure has either header, OpenAI
 // the first); "" if it is nothing to be told on.
 func RequestID(h http.Header) string {
 	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
@@ -23,7 +23,7 @@ func RequestID(h http.Header) string {
 	return ""
 }
 
-// mediaType is the type of a body, without its parameters.
+// MediaType is the type of a body, without its parameters.
 func MediaType(h http.Header) string {
 	t, _, _ := strings.Cut(Header(h, "Content-Type"), ";")
 	return strings.ToLower(strings.TrimSpace(t))
@@ -31,7 +31,7 @@ func MediaType(h http.Header) string {
 
 func IsStream(h http.Header) bool { return MediaType(h) == "text/event-stream" }
 
-// field is a header that net/http has made canonical.
+// Header is a header that net/http has made canonical.
 func Header(h http.Header, name string) string {
 	if v := h[name]; len(v) > 0 {
 		return v[0]
@@ -75,7 +75,7 @@ func tokenCount(h http.Header, name string) (n int64, ok bool) {
 	return n, err == nil
 }
 
-// canonicalize makes the names in an answer's header canonical, as net/http has
+// CanonicalizeHeader makes the names in an answer's header canonical, as net/http has
 // them: a base may store others.
 func CanonicalizeHeader(h http.Header) {
 	for name, values := range h {
@@ -86,7 +86,7 @@ func CanonicalizeHeader(h http.Header) {
 	}
 }
 
-// visible tells whether a text is printable ASCII, and so safe in a header.
+// IsPrintableASCII tells whether a text is printable ASCII, and so safe in a header.
 func IsPrintableASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -96,6 +96,6 @@ func IsPrintableASCII(s string) bool {
 	return true
 }
 
-// mostTokens bounds every number of tokens that an answer reports, so that sums
+// MaxTokenCount bounds every number of tokens that an answer reports, so that sums
 // stay within an int64.
 const MaxTokenCount = 1 << 40

@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// An objectID is the id of something that a service stores.
+// An ObjectID is the id of something that a service stores.
 type ObjectID struct {
 	ID        string
 	Item      bool // of a response or a conversation, of which there are many
 	Uncertain bool // it may as well be a word of the API: nothing is learnt from where it is found
 }
 
-// maxIDLength bounds the ids that are looked at.
+// MaxIDLength bounds the ids that are looked at.
 const MaxIDLength = 256
 
-// isID tells whether a text where an id is expected can be one. "auto" and
+// IsID tells whether a text where an id is expected can be one. "auto" and
 // "none" are settings of the API.
 func IsID[T string | []byte](s T) bool {
 	if len(s) == 0 || len(s) > MaxIDLength {
@@ -39,7 +39,7 @@ func isWord(s string) bool {
 // itemSegments are the places in paths that name an item.
 var itemSegments = []string{"item_id", "output_item_id", "turn_id"}
 
-// ids are the ids in the path: what stands in place of the braces in the
+// PathIDs are the ids in the path: what stands in place of the braces in the
 // table of operations. Off the table what is below the collection may be one.
 func (t Target) PathIDs(method string) (ids []ObjectID) {
 	if t.Dialect == "" {
@@ -67,7 +67,7 @@ func (t Target) PathIDs(method string) (ids []ObjectID) {
 	return ids
 }
 
-// queryIDs are the ids in the query of a GET.
+// QueryIDs are the ids in the query of a GET.
 func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 	if raw == "" || t.node == nil || method != http.MethodGet && method != "" {
 		return nil
@@ -84,7 +84,7 @@ func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 	return ids
 }
 
-// headerIDs calls found for the ids in the header of an answer.
+// HeaderIDs calls found for the ids in the header of an answer.
 func HeaderIDs(h http.Header, found func(id string)) {
 	for _, name := range HeaderPlaces.Paths {
 		if v := Header(h, name); v != "" {
@@ -106,7 +106,7 @@ func HeaderIDs(h http.Header, found func(id string)) {
 	}
 }
 
-// An idReader finds the ids in an answer that passes.
+// An IDScanner finds the ids in an answer that passes.
 type IDScanner struct {
 	Scanner JsonScanner
 	last    string // streams tell the same ones again and again

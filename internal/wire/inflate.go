@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// An inflater decodes a compressed answer while it passes, to read in it what
+// A Decompressor decodes a compressed answer while it passes, to read in it what
 // is read in others. The caller is handed the answer as it came.
 //
 // The packages that decode pull their input. Here it is pushed, so the decoding
@@ -43,7 +43,7 @@ func NewDecompressor(encoding string, out func([]byte) bool) *Decompressor {
 	return d
 }
 
-// feed decodes a further piece. It is false when that is not possible.
+// Feed decodes a further piece. It is false when that is not possible.
 func (d *Decompressor) Feed(p []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,7 +114,7 @@ func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
 	return flate.NewReader(source), nil
 }
 
-// encodingOf is how an answer is compressed: "gzip", "deflate", another that
+// ContentEncoding is how an answer is compressed: "gzip", "deflate", another that
 // cannot be read here, or "" if it is not.
 func ContentEncoding(h http.Header) string {
 	switch e := strings.ToLower(strings.TrimSpace(Header(h, "Content-Encoding"))); e {
@@ -135,7 +135,7 @@ func CanDecompress(h http.Header) bool {
 	return false
 }
 
-// inflated is the text of an error, decoded as far as it can be and no further
+// Decompress is the text of an error, decoded as far as it can be and no further
 // than a limit.
 func Decompress(h http.Header, text []byte, most int64) []byte {
 	encoding := ContentEncoding(h)

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// span is a stretch of a text: from is its first byte, to the one after its last.
+// Span is a stretch of a text: from is its first byte, to the one after its last.
 type Span struct{ From, To int }
 
 func (s Span) in(text []byte) []byte { return text[s.From:s.To] }
 
-// members walks the members of a JSON object, up to where the text breaks off
+// Members walks the members of a JSON object, up to where the text breaks off
 // or is no JSON. It makes no copy and parses nothing that is not asked for: a
 // key is quoted, a value as it stands.
 func Members(text []byte) iter.Seq2[Span, Span] {

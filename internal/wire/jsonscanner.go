@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A jsonScanner looks for values at known places in JSON that passes in pieces,
+// A JsonScanner looks for values at known places in JSON that passes in pieces,
 // be it a body, an answer or the events of a stream. It keeps no more than the
 // key or the value at hand. What is no JSON makes it find nothing, or nothing
 // but what stands at such a place all the same.

@@ -6,7 +6,7 @@ import (
 
 // What is no text costs by its kind, whatever its bytes.
 const (
-	// pictureTokens is what a picture costs (as measured on OpenAI's counters).
+	// PictureTokens is what a picture costs (as measured on OpenAI's counters).
 	PictureTokens = 765
 	// A second of sound costs ten tokens (OpenAI's guide to audio) and takes
 	// about 16 KB: 128 kbit/s, or 8 kHz of 16 bits.
@@ -17,7 +17,7 @@ const (
 	pageBytes  = 100 << 10
 )
 
-// findMedia is what the base64 in a JSON text costs in tokens, and its bytes:
+// MediaTokens is what the base64 in a JSON text costs in tokens, and its bytes:
 // data URLs, and the fields that hold files and sound. It looks for what is rare
 // in other text.
 func MediaTokens(text []byte) (tokens, bytesOf int64) {

@@ -17,7 +17,7 @@ const (
 	MaxPartText = 1 << 20
 )
 
-// findForm finds the model in a multipart form: the text of its "model" part,
+// FindForm finds the model in a multipart form: the text of its "model" part,
 // which may come after a file.
 func FindForm(contentType string, text []byte) BodyInfo {
 	w := BodyScanner{Tree: UnknownSpec.Models}
@@ -25,7 +25,7 @@ func FindForm(contentType string, text []byte) BodyInfo {
 	return w.Info
 }
 
-// readForm reads the parts of a form at the places of the tree. Nothing is kept
+// ReadForm reads the parts of a form at the places of the tree. Nothing is kept
 // but the part at hand, if it is one of those.
 func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 	_, params, err := mime.ParseMediaType(contentType)
@@ -238,7 +238,7 @@ func endsLine(text []byte) bool {
 // endsBoundary tells whether a boundary ends where the text begins: a line may
 // begin like one and be content.
 func endsBoundary(text []byte) bool {
-	return len(text) == 0 || bytes.IndexByte([]byte(" \t\r\n"), text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
+	return len(text) == 0 || strings.IndexByte(" \t\r\n", text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
 }
 
 // wanted is the node that a part is at, if it is a text that is looked for, and

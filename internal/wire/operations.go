@@ -24,22 +24,22 @@ type operationRow struct {
 type Trait uint
 
 const (
-	// The operation leaves nothing behind at the service: any deployment of the
+	// Stateless: the operation leaves nothing behind at the service: any deployment of the
 	// model can answer it, and answer it again. So its stream is read until its
 	// first content before it is handed over.
 	Stateless Trait = 1 << iota
-	// On classic Azure the path names the deployment (the SDKs' own tables, and
+	// DeploymentInPath: on classic Azure the path names the deployment (the SDKs' own tables, and
 	// Azure's reference).
 	DeploymentInPath
-	// The model is in the query of a POST, as ?model=.
+	// The ModelInQuery is in the query of a POST, as ?model=.
 	ModelInQuery
-	// The model of the body is a base model, which every resource calls alike.
+	// BaseModel: the model of the body is a base model, which every resource calls alike.
 	BaseModel
-	// On classic Azure the body must not name the deployment that the path names.
+	// NoModelBesidePath: on classic Azure the body must not name the deployment that the path names.
 	NoModelBesidePath
-	// Its answers tell the ids of what is stored.
+	// AnswersIDs: its responses contain the ids of stored objects.
 	AnswersIDs
-	// The ids of its path and of the list that it answers are items.
+	// OfItems: the ids in its path, and in the list that it returns, are ids of items.
 	OfItems
 )
 
@@ -57,7 +57,7 @@ const (
 	sessionIDs    = "session.prompt.id session.audio.output.voice.id"
 )
 
-// operations are those of OpenAI's API reference and of Azure's, as of November
+// Operations are those of OpenAI's API reference and of Azure's, as of November
 // 2026. What is not among them is taken for one that creates state, and is
 // pinned by the ids in its path.
 var Operations = []operationRow{
@@ -226,7 +226,7 @@ var Operations = []operationRow{
 	{"GET", "chatkit/threads/{thread_id}/items", AnswersIDs | OfItems, "", ""},
 }
 
-// foundryOperations are those that Microsoft Foundry has outside of OpenAI's
+// FoundryOperations are those that Microsoft Foundry has outside of OpenAI's
 // API. They are sent as they came, to backends that are of that kind.
 var FoundryOperations = []operationRow{
 	{"POST", "models/chat/completions", Stateless, "model", ""},
@@ -237,11 +237,11 @@ var FoundryOperations = []operationRow{
 	{"POST", "anthropic/v1/messages/count_tokens", Stateless, "model", ""},
 }
 
-// unknownOperation is what an operation is taken for that is not in the table.
+// UnknownOperation is what an operation is taken for that is not in the table.
 var UnknownOperation = operationRow{"", "", AnswersIDs | ModelInQuery, "model", "file_id file_ids input_file_id vector_store_id vector_store_ids " +
 	"previous_response_id response_id conversation conversation_id container container_id assistant_id thread_id run_id batch_id upload_id session_id agent_id vault_id vault_ids video_id"}
 
-// answerPlaces are where answers, and the events of streams, tell the ids of
+// AnswerPlaces are where answers, and the events of streams, tell the ids of
 // what is stored, whatever the operation. The caller's own data is never among
 // them.
 const AnswerPlaces = "id data.id " +
@@ -252,10 +252,10 @@ const AnswerPlaces = "id data.id " +
 	"response.id response.conversation.id response.output.id* response.output.container_id " +
 	"choices.message.audio.id choices.delta.audio.id"
 
-// queryPlaces are the parameters of a query that are ids.
+// QueryPlaces are the parameters of a query that are ids.
 var QueryPlaces = []string{"call_id", "after", "before", "run_id"}
 
-// headerPlaces are the headers of answers that tell an id: two as the path of
+// HeaderPlaces are the headers of answers that tell an id: two as the path of
 // what was made, two as the id alone.
 var HeaderPlaces = struct{ Paths, IDs []string }{[]string{"Location", "Operation-Location"}, []string{"Openai-Call-Id", "X-Openai-Call-Id"}}
 
@@ -267,7 +267,7 @@ type pathNode struct {
 	Specs   []*Spec
 }
 
-// A compiledSpec is a row of the table, ready for use.
+// A Spec is a row of the table, ready for use.
 type Spec struct {
 	operationRow
 	Models *FieldTree // the places of the model alone
@@ -332,7 +332,7 @@ func pathsThat(t Trait) map[string]bool {
 
 func (s operationRow) Has(t Trait) bool { return s.traits&t != 0 }
 
-// isCollection tells whether a segment is the first of operations in the table.
+// IsCollection tells whether a segment is the first of operations in the table.
 func IsCollection(segment string) bool { return OperationTree.literal[segment] != nil }
 
 // below is the node below a segment; nil off the table.
@@ -379,7 +379,7 @@ func containsWord(words, word string) bool {
 	return false
 }
 
-// A keyNode is what stands below some keys of a JSON text in the table.
+// A FieldTree is what stands below some keys of a JSON text in the table.
 type FieldTree struct {
 	Children    map[string]*FieldTree
 	model       int  // 1 for the place that decides, 2 for the next, …; 0 for none
@@ -408,7 +408,7 @@ func newKeyNode(models, ids string) *FieldTree {
 	for i, path := range strings.Fields(models) {
 		place(path).model = i + 1
 	}
-	for _, path := range strings.Fields(ids) {
+	for path := range strings.FieldsSeq(ids) {
 		path, item := strings.CutSuffix(path, "*")
 		n := place(path)
 		n.ID, n.item = true, item
@@ -435,7 +435,7 @@ func (n *FieldTree) child(quoted []byte) *FieldTree {
 	return nil
 }
 
-// maxOperations bounds the operations that are told apart. They are known ones;
+// MaxOperations bounds the operations that are told apart. They are known ones;
 // all others share one place.
 const MaxOperations = 64
 
@@ -457,7 +457,7 @@ var operationNumbers = func() map[string]int {
 	return numbers
 }()
 
-// operationIndex is the place of an operation, or of the collection that it is
+// OperationIndex is the place of an operation, or of the collection that it is
 // about; 0 for one that is not known.
 func OperationIndex(op string) int {
 	if n := operationNumbers[op]; n > 0 {
@@ -467,7 +467,7 @@ func OperationIndex(op string) int {
 	return operationNumbers[root]
 }
 
-// operationName is what a place is called.
+// OperationName is what a place is called.
 func OperationName(index int) string {
 	for name, i := range operationNumbers {
 		if i == index {

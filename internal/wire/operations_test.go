@@ -63,12 +63,12 @@ func TestOperationsAreFound(t *testing.T) {
 		seen := map[string]bool{}
 		for _, s := range table.specs {
 			path := s.Path
-			for _, segment := range strings.Split(path, "/") {
+			for segment := range strings.SplitSeq(path, "/") {
 				if segment[0] == '{' {
 					path = strings.Replace(path, segment, "x_1", 1)
 				}
 			}
-			for _, method := range strings.Fields(s.Methods) {
+			for method := range strings.FieldsSeq(s.Methods) {
 				require.False(t, seen[method+" "+s.Path], "%s %s is there twice", method, s.Path)
 				seen[method+" "+s.Path] = true
 				require.Equal(t, s, table.tree.Find(path).Spec(method).operationRow)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A target is what a request's path asks for, apart from how its dialect
+// A Target is what a request's path asks for, apart from how its dialect
 // spells that.
 type Target struct {
 	Dialect   Dialect   // as the caller spelt it; "" where the path is none we know
@@ -18,7 +18,7 @@ type Target struct {
 	Dots      bool      // the path has a segment that would lead elsewhere, as ".." does
 }
 
-// parsePath reads an escaped URL path. What stands before the dialect's prefix
+// ParsePath reads an escaped URL path. What stands before the dialect's prefix
 // is the caller's base path and no concern of a backend: of several prefixes
 // the one that is nearest to an operation counts. Segments are compared as
 // segments, so that a deployment called "chat" or "v1" is only a name.
@@ -117,7 +117,7 @@ func hasDots(escaped string) bool {
 	return false
 }
 
-// namesDeployment tells whether a classic Azure path for this names the deployment.
+// NamesDeployment tells whether a classic Azure path for this names the deployment.
 func (t Target) NamesDeployment(deployment string) bool {
 	return deployment != "" && (t.Model != "" || DeploymentPaths[t.Operation])
 }
@@ -131,7 +131,7 @@ func HasVersion(raw string) bool {
 	return false
 }
 
-// defaultVersion is the api-version of a request to classic Azure that has none:
+// DefaultVersion is the api-version of a request to classic Azure that has none:
 // the latest stable one for what that has, else the latest preview (Azure's
 // specifications of its data plane). Of the models that make pictures the stable
 // one knows DALL-E alone.
@@ -159,7 +159,7 @@ func JoinQuery(query, part string) string {
 	return query + "&" + part
 }
 
-// cutSegment is the first segment of an escaped path and what comes after it;
+// CutSegment is the first segment of an escaped path and what comes after it;
 // doubled slashes make no segment.
 func CutSegment(path string) (segment, rest string) {
 	path = strings.TrimLeft(path, "/")
@@ -169,7 +169,7 @@ func CutSegment(path string) (segment, rest string) {
 	return path, ""
 }
 
-// clean is an escaped path without slashes at its ends and without doubled ones.
+// CleanPath is an escaped path without slashes at its ends and without doubled ones.
 func CleanPath(path string) string {
 	path = strings.Trim(path, "/")
 	for strings.Contains(path, "//") {
@@ -178,7 +178,7 @@ func CleanPath(path string) string {
 	return path
 }
 
-// unescapePath is an escaped path as the two fields of a URL.
+// SplitEscapedPath is an escaped path as the two fields of a URL.
 func SplitEscapedPath(escaped string) (path, rawPath string) {
 	path, _ = url.PathUnescape(escaped) // which it can be
 	return path, escaped                // always both: Path alone is escaped in a way of its own
@@ -195,7 +195,7 @@ func QueryModel(raw string) string {
 	return ""
 }
 
-// renameQuery puts a deployment in the place of the model that a query names,
+// RenameQuery puts a deployment in the place of the model that a query names,
 // under a key. Everything else stays as it was.
 func RenameQuery(raw string, key, deployment string) string {
 	var query string
@@ -211,7 +211,7 @@ func RenameQuery(raw string, key, deployment string) string {
 	return query
 }
 
-// spec is the row of the table for a request with this target.
+// Spec is the row of the table for a request with this target.
 func (t Target) Spec(method string) *Spec {
 	if t.Operation == "" {
 		return UnknownSpec

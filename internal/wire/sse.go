@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A tone is what an event of a stream says of the stream as a whole.
+// A EventKind is what an event of a stream says of the stream as a whole.
 type EventKind int
 
 const (
@@ -18,18 +18,18 @@ const (
 	End                       // the answer is complete
 )
 
-// maxEvent is how much of an event is looked at. Longer ones, such as those
+// MaxEvent is how much of an event is looked at. Longer ones, such as those
 // with a picture, say what they are at their beginning.
 const MaxEvent = 256 << 10
 
-// An eventReader cuts a stream that arrives in pieces into its events. Of an
+// An EventReader cuts a stream that arrives in pieces into its events. Of an
 // event that arrives in several pieces it keeps the beginning.
 type EventReader struct {
 	eventSplitter
 	Partial []byte // of the unfinished event, at most maxEvent
 }
 
-// events are those that a further piece completes, each with whether it came in
+// Events are those that a further piece completes, each with whether it came in
 // several pieces. They are valid until the next.
 func (r *EventReader) Events(p []byte) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
@@ -111,7 +111,7 @@ func lineEnd(p []byte) int {
 	return -1
 }
 
-// readEvent is the name and the data of an event. A JSON object that is no
+// ParseEvent is the name and the data of an event. A JSON object that is no
 // event, as gateways put one in the place of a stream, is data.
 func ParseEvent(event []byte) (name, data []byte) {
 	event = bytes.TrimPrefix(event, []byte("\ufeff"))
@@ -145,7 +145,7 @@ func ParseEvent(event []byte) (name, data []byte) {
 	return name, data
 }
 
-// judgeEvent tells the tone of an event, and of a failing one the error object.
+// ClassifyEvent tells the tone of an event, and of a failing one the error object.
 // What is not understood is content: it is the caller's to see.
 func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 	data = bytes.TrimSpace(data)

@@ -24,7 +24,7 @@ type streamError struct {
 	} `json:"inner_error"`
 }
 
-// standsFor is the status that an error in a stream stands for, and the
+// StreamErrorStatus is the status that an error in a stream stands for, and the
 // answer's header with what the error has of its own put before it. The problem
 // is an error object, or what has one.
 func StreamErrorStatus(h http.Header, problem []byte) (int, http.Header) {

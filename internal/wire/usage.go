@@ -6,12 +6,12 @@ import (
 	"iter"
 )
 
-// A usage is what an answer says it cost, in tokens.
+// A Usage is what an answer says it cost, in tokens.
 type Usage struct {
 	Input, Output int64
 }
 
-// readUsage reads the usage object of chat completions, completions and
+// ParseUsage reads the usage object of chat completions, completions and
 // embeddings, or that of the Responses API.
 func ParseUsage(text []byte) (Usage, bool) {
 	if len(text) == 0 || text[0] != '{' {
@@ -31,7 +31,7 @@ func ParseUsage(text []byte) (Usage, bool) {
 	return told, told != Usage{}
 }
 
-// A watcher looks for the values of some keys in JSON that passes in pieces,
+// A FieldScanner looks for the values of some keys in JSON that passes in pieces,
 // be it an answer or the events of a stream, and keeps nothing but what may be
 // the beginning of one. Inside a JSON string the key's quotes are escaped, so
 // that a model that writes JSON is not mistaken for the service.
@@ -42,13 +42,13 @@ type FieldScanner struct {
 	MayBeError bool // there was such a thing
 }
 
-// A watched key is one of those, or all that end alike.
+// A ScannedField is one of these keys, or all keys with the same end.
 type ScannedField struct {
 	name  string // the key's end, with its quote and colon
 	limit int    // a longer value is not one of those looked for
 }
 
-// values are those that a further piece completes, each with its key's place
+// Values are those that a further piece completes, each with its key's place
 // among the keys.
 func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
