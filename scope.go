@@ -69,9 +69,9 @@ func (s *scope) troubled(d *deployment) bool {
 	return false
 }
 
-// closed reports until when and why a deployment is closed to the request, and
-// whether the service itself said so. The time is zero when it is open.
-func (s *scope) closed(d *deployment, now time.Time) (until time.Time, reason string, throttled bool) {
+// closed reports until when a deployment is closed to the request, and whether the
+// service itself said so. The time is zero when it is open.
+func (s *scope) closed(d *deployment, now time.Time) (until time.Time, throttled bool) {
 	for _, h := range s.healths(d) {
 		if h == nil {
 			continue
