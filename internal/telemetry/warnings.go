@@ -1,0 +1,121 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Failure is why an attempt failed.
+type Failure struct {
+	Backend string
+	Status  int    // 0 without a response
+	Reason  string // short, such as "401 invalid_api_key" or "no connection"
+	Cause   string // safe to show, may be empty
+}
+
+// LogsWarnings reports whether WarnOfFailures has any effect.
+func (r *Recorder) LogsWarnings(ctx context.Context) bool {
+	return r.log.Enabled(ctx, slog.LevelWarn)
+}
+
+// WarnOfFailures warns that a request has failed, with one record for each reason
+// and minute.
+func (r *Recorder) WarnOfFailures(ctx context.Context, now time.Time, model string, failures []Failure) {
+	if !r.LogsWarnings(ctx) {
+		return
+	}
+	for i, f := range failures {
+		same := func(other Failure) bool { return other.Reason == f.Reason }
+		if slices.IndexFunc(failures, same) < i {
+			continue
+		}
+		requests, due := r.warnings.count(now, f.Reason)
+		if !due {
+			continue
+		}
+		var backends []string
+		for _, other := range failures {
+			if same(other) && !slices.Contains(backends, other.Backend) {
+				backends = append(backends, other.Backend)
+			}
+		}
+		r.log.LogAttrs(ctx, slog.LevelWarn, "requests fail", f.attrs(r.modelLabel(model), backends, requests)...)
+	}
+}
+
+// maxBackendNames limits the backends that a record names.
+const maxBackendNames = 16
+
+func (f Failure) attrs(model string, backends []string, requests int) []slog.Attr {
+	attributes := []slog.Attr{slog.Any("backends", backends[:min(len(backends), maxBackendNames)])}
+	if len(backends) > maxBackendNames {
+		attributes = append(attributes, slog.Int("more_backends", len(backends)-maxBackendNames))
+	}
+	if model != "" {
+		attributes = append(attributes, slog.String("model", model))
+	}
+	attributes = append(attributes, slog.String("reason", f.Reason))
+	if f.Status != 0 {
+		attributes = append(attributes, slog.Int("status", f.Status))
+		if _, code, ok := strings.Cut(f.Reason, " "); ok {
+			attributes = append(attributes, slog.String("code", code))
+		}
+	}
+	if f.Cause != "" {
+		attributes = append(attributes, slog.String("error", f.Cause))
+	}
+	return append(attributes, slog.Int("requests", requests))
+}
+
+// failureWarnings limit the warnings to one for each reason and minute.
+type failureWarnings struct {
+	mu      sync.Mutex
+	reasons map[string]*failureWarning
+}
+
+type failureWarning struct {
+	warned   time.Time
+	requests int // that have failed since
+}
+
+const (
+	warningPeriod = time.Minute
+	// The service chooses its error codes: reasons beyond so many share one warning.
+	maxReasons   = 32
+	otherReasons = ""
+)
+
+// count counts a request that has failed for a reason. When a warning is due it
+// returns for how many requests.
+func (w *failureWarnings) count(now time.Time, reason string) (requests int, due bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reasons == nil {
+		w.reasons = map[string]*failureWarning{}
+	}
+	if w.reasons[reason] == nil && len(w.reasons) >= maxReasons {
+		for name, r := range w.reasons {
+			if now.Sub(r.warned) >= warningPeriod {
+				delete(w.reasons, name)
+			}
+		}
+		if len(w.reasons) >= maxReasons {
+			reason = otherReasons
+		}
+	}
+	r := w.reasons[reason]
+	switch {
+	case r == nil:
+		w.reasons[strings.Clone(reason)] = &failureWarning{warned: now}
+		return 1, true
+	case now.Sub(r.warned) < warningPeriod:
+		r.requests++
+		return 0, false
+	}
+	requests, r.warned, r.requests = r.requests+1, now, 0
+	return requests, true
+}
