@@ -66,7 +66,7 @@ func Text(message string, secrets ...string) string {
 // Sanitize is a value, such as a model name, with "?" for whatever is not
 // printable, cut to MaxValue bytes.
 func Sanitize(value string) string {
-	if len(value) <= MaxValue && IsPrintableASCII(value) {
+	if len(value) <= MaxValue && isPrintableASCII(value) {
 		return value // almost always
 	}
 	return strings.Map(func(r rune) rune {
@@ -86,9 +86,7 @@ func Brief(value string) string {
 	return Sanitize(value)
 }
 
-// IsPrintableASCII reports whether a text has only the characters from space to
-// tilde, and is therefore safe in a header.
-func IsPrintableASCII(s string) bool {
+func isPrintableASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
 			return false

@@ -38,8 +38,8 @@ var endpoint = &url.URL{Scheme: "https", Host: "first.example", Path: "/openai/v
 
 // roundTrip records a request for a model that a deployment has served.
 func roundTrip(t testing.TB, r *Recorder, d *Deployment, model string) {
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", model)
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", model)
 	var a Attempt
 	q.StartAttempt(ctx, &a, AttemptStart{Deployment: d, Method: "POST", URL: endpoint})
 	q.Return(ctx, Response{Outcome: "served", Status: 200, Deployment: d})

@@ -15,19 +15,20 @@ import (
 // A Request is one request that is recorded: Start, any number of attempts, Return,
 // End. Nothing is computed while nobody listens.
 type Request struct {
+	Begun time.Time // when the request came: set before Start
+
 	recorder     *Recorder
 	span         trace.Span // nil before Start
 	enabled      bool       // somebody listens
 	streams      bool
-	begun        time.Time
 	firstContent time.Duration
 	model        string
 }
 
 // Start starts the request's span, and returns the context with it: that of the
-// other methods. begun is when the request came.
-func (q *Request) Start(ctx context.Context, r *Recorder, begun time.Time, operation, model string) context.Context {
-	q.recorder, q.begun, q.model = r, begun, model
+// other methods.
+func (q *Request) Start(ctx context.Context, r *Recorder, operation, model string) context.Context {
+	q.recorder, q.model = r, model
 	ctx, q.span = r.startRequest(ctx, operation, model)
 	q.enabled = q.span.IsRecording() || r.instruments.enabled(ctx)
 	return ctx
@@ -35,6 +36,9 @@ func (q *Request) Start(ctx context.Context, r *Recorder, begun time.Time, opera
 
 // Started reports whether Start was called.
 func (q *Request) Started() bool { return q.span != nil }
+
+// Enabled reports whether what is handed over is recorded. Nothing depends on asking.
+func (q *Request) Enabled() bool { return q.enabled }
 
 // A Response is what a request is answered, when RoundTrip returns.
 type Response struct {
@@ -53,7 +57,7 @@ func (q *Request) Return(ctx context.Context, p Response) {
 		return
 	}
 	r := q.recorder
-	q.firstContent, q.streams = time.Since(q.begun), p.Streams
+	q.firstContent, q.streams = time.Since(q.Begun), p.Streams
 	if p.Waited > 0 {
 		r.waits.Record(ctx, p.Waited.Seconds(), newLabels(q.withModel()...).record...)
 	}
@@ -108,7 +112,7 @@ func (q *Request) End(ctx context.Context, e RequestEnd) {
 }
 
 func (q *Request) count(ctx context.Context, e RequestEnd) {
-	r, took := q.recorder, time.Since(q.begun).Seconds()
+	r, took := q.recorder, time.Since(q.Begun).Seconds()
 	if e.Deployment != nil && e.Outcome == outcomeServed {
 		l := r.labels(e.Deployment).request
 		r.requests.Add(ctx, 1, l.add...)

@@ -20,10 +20,11 @@ func TestRequestThatFailsOverIsRecorded(t *testing.T) {
 		l, r := listened(t)
 		first := deployment()
 		second := &Deployment{Backend: "second", Tier: 2, Provider: "openai", Model: "m", Name: "m"}
-		var q Request
+		q := Request{Begun: time.Now()}
 		require.False(t, q.Started())
-		ctx := q.Start(t.Context(), r, time.Now(), "chat", "m")
+		ctx := q.Start(t.Context(), r, "chat", "m")
 		require.True(t, q.Started())
+		require.True(t, q.Enabled())
 
 		var a Attempt
 		_, ok := q.StartAttempt(ctx, &a, AttemptStart{Deployment: first, Method: "POST", URL: endpoint})
@@ -83,8 +84,8 @@ func TestRequestThatFailsOverIsRecorded(t *testing.T) {
 
 func TestSynthesizedResponseHasNoDeployment(t *testing.T) {
 	l, r := listened(t)
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", "made-up")
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", "made-up")
 	q.Return(ctx, Response{Outcome: "synthesized", Synthesized: true, Status: 404})
 	q.End(ctx, RequestEnd{Outcome: "synthesized", ErrorType: "404"})
 	require.Equal(t, map[string]float64{"model=other status_code=404": 1}, l.Metric("spillover.synthesized_answers"))
@@ -99,8 +100,8 @@ func TestSynthesizedResponseHasNoDeployment(t *testing.T) {
 func TestBrokenResponseCountsForItsTier(t *testing.T) {
 	l, r := listened(t)
 	d := deployment()
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", "m")
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", "m")
 	q.End(ctx, RequestEnd{Outcome: "broken", ErrorType: "answer_broke_off", Deployment: d, URL: endpoint, Status: 200})
 	require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 1}, l.Metric("spillover.requests"))
 	require.Contains(t, l.Metric("spillover.request.duration"), "model=m outcome=broken tier=1")
@@ -108,8 +109,8 @@ func TestBrokenResponseCountsForItsTier(t *testing.T) {
 
 func TestAbortedAttemptIsNotCounted(t *testing.T) {
 	l, r := listened(t)
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", "m")
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", "m")
 	var a Attempt
 	a.Abort(0, "panic") // none has begun
 	q.StartAttempt(ctx, &a, AttemptStart{Deployment: deployment(), Method: "POST", URL: endpoint})
@@ -125,8 +126,8 @@ func TestAbortedAttemptIsNotCounted(t *testing.T) {
 func TestUnrecordedRequestHasNoSpansOfAttempts(t *testing.T) {
 	l := telemetrytest.New()
 	_, r := listened(t, func(o *Options) { o.TracerProvider = l.DroppingTracerProvider() })
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", "made-up")
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", "made-up")
 	var a Attempt
 	_, ok := q.StartAttempt(ctx, &a, AttemptStart{Deployment: deployment(), Method: "POST", URL: endpoint})
 	require.False(t, ok)
@@ -137,8 +138,8 @@ func TestUnrecordedRequestHasNoSpansOfAttempts(t *testing.T) {
 
 func TestDeploymentWithoutNameIsCalledAsTheModelInSpans(t *testing.T) {
 	l, r := listened(t)
-	var q Request
-	ctx := q.Start(t.Context(), r, time.Now(), "chat", "m")
+	q := Request{Begun: time.Now()}
+	ctx := q.Start(t.Context(), r, "chat", "m")
 	var a Attempt
 	q.StartAttempt(ctx, &a, AttemptStart{Deployment: &Deployment{Backend: "first", Tier: 1}, URL: endpoint})
 	require.Equal(t, "m", l.Spans[1].Attributes()["spillover.deployment"])
@@ -174,8 +175,9 @@ func TestUnlistenedRequestAllocatesAlmostNothing(t *testing.T) {
 	r.tracing.init(tracenoop.NewTracerProvider(), "openai")
 	d, ctx := deployment(), t.Context()
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
-		var q Request
-		ctx := q.Start(ctx, r, time.Now(), "chat", "m")
+		q := Request{Begun: time.Now()}
+		ctx := q.Start(ctx, r, "chat", "m")
+		require.False(t, q.Enabled())
 		var a Attempt
 		q.StartAttempt(ctx, &a, AttemptStart{Deployment: d, Method: "POST", URL: endpoint})
 		q.Return(ctx, Response{Outcome: "served", Status: 200, Deployment: d})

@@ -40,8 +40,8 @@ func (c countingTracer) Start(ctx context.Context, name string, o ...trace.SpanS
 }
 
 func request(ctx context.Context, r *Recorder) context.Context {
-	var q Request
-	spanned := q.Start(ctx, r, time.Now(), "chat", "m")
+	q := Request{Begun: time.Now()}
+	spanned := q.Start(ctx, r, "chat", "m")
 	q.End(spanned, RequestEnd{Outcome: "served"})
 	return spanned
 }
