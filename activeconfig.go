@@ -12,14 +12,12 @@ import (
 
 // A pool is what requests share whatever configuration they began with.
 type pool struct {
-	stored   objects.Store
-	models   models
-	callers  health.Callers
-	warnings warnings
-	opened   notifier // wakes waiting requests when a deployment becomes available
-	random   func() uint64
-	closed   atomic.Bool
-	done     chan struct{} // closed with it
+	stored  objects.Store
+	callers health.Callers
+	opened  notifier // wakes waiting requests when a deployment becomes available
+	random  func() uint64
+	closed  atomic.Bool
+	done    chan struct{} // closed with it
 }
 
 // An activeConfig is a configuration in force. A request ends with the one that
@@ -29,7 +27,7 @@ type activeConfig struct {
 	base         http.RoundTripper
 	ownTransport *http.Transport // base, if the configuration has none
 	table        *table
-	*telemetry
+	recorder     *recorder
 
 	fields []string // that Defaults set in bodies; a field's index is its bit
 }
@@ -54,7 +52,10 @@ func newActiveConfig(cfg Config, old *activeConfig) (s *activeConfig, err error)
 		}
 		s.base = s.ownTransport
 	}
-	s.telemetry, err = newTelemetry(cfg, backends)
+	s.recorder, err = newRecorder(recorderOptions{
+		Logger: cfg.Logger, MeterProvider: cfg.MeterProvider, TracerProvider: cfg.TracerProvider,
+		Provider: backends[0].provider(), Models: s.table.models,
+	}, old.recorder)
 	return s, err
 }
 

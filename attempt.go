@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
 )
@@ -87,7 +85,7 @@ type attempt struct {
 	probes      [len(healths{})]uint64
 
 	// What is recorded of it.
-	span          trace.Span   // nil when there is none, and once it has ended
+	recorded      attemptRecord
 	status        int          // of the answer's header
 	input, output atomic.Int64 // tokens
 	endState      atomic.Int32 // of an answer that is read by the caller
@@ -164,7 +162,7 @@ func (a *attempt) answered(served, answered bool) {
 		a.deployment.ObserveWait(now.Sub(a.sentAt))
 	}
 	if a.deployment.HeardAgain() {
-		a.call.tell(&a.deployment.State, a.deployment, now, outcome{status: a.status})
+		a.call.recordTransition(&a.deployment.State, a.deployment, now, outcome{status: a.status})
 		a.call.pool.opened.notify()
 	}
 }
@@ -201,7 +199,7 @@ func (a *attempt) end() {
 		a.connection.close()
 		a.timeout.close()
 		if a.detached.Swap(true) {
-			a.call.finish(a)
+			a.call.recordEnd(a)
 		}
 	}
 }
@@ -235,7 +233,7 @@ func (a *attempt) abandon() {
 		}
 		a.call.connected(a.deployment.backend)
 		a.end()
-		a.closeSpan(errorType(0, "panic"))
+		a.recordPanic()
 	}
 	a.answered(false, false)
 	a.call.release(a, time.Now())

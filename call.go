@@ -9,9 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -56,16 +53,12 @@ type call struct {
 
 	// What is recorded of it.
 	ctx        context.Context // the caller's, with the request's span
-	span       trace.Span      // nil until the request has been read
-	recording  bool            // somebody listens
-	begun      time.Time
+	recorded   requestRecord
 	answeredBy *attempt // whose answer it is; nil for one of our own and for a failure
 
-	// How RoundTrip ended, and how long it took: to the first content.
+	// How RoundTrip ended.
 	outcome        string
-	errorType      attribute.KeyValue // the class of an error; else not valid
-	took           time.Duration
-	streams        bool
+	errorType      string          // "" without an error
 	failedAttempts []failedAttempt // attempts that failed
 
 	lastAttempt   *attempt // the last attempt
@@ -92,12 +85,12 @@ func (c *call) do() (*http.Response, error) {
 		return nil, errors.New("spillover: the request's URL is opaque")
 	}
 	if c.Response != nil && c.redirected() {
-		c.openSpan()
+		c.startRecord()
 		return c.follow()
 	}
 	c.watchCancel()
 	err := c.read()
-	if c.openSpan(); err != nil {
+	if c.startRecord(); err != nil {
 		return nil, err
 	}
 	c.tried = c.triedSpace[:0]
@@ -190,7 +183,7 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 		switch {
 		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
 			if d.EjectSilent(q.now) {
-				c.tell(&d.State, d, q.now, outcome{reason: "silent"})
+				c.recordTransition(&d.State, d, q.now, outcome{reason: "silent"})
 			}
 		case chosen != nil && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
 			d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
@@ -340,10 +333,7 @@ func (c *call) abandon() {
 	}
 	c.discard()
 	c.stopWatchingCancel()
-	if c.span != nil {
-		c.outcome, c.errorType = failed.String(), errorType(0, "panic")
-		c.finish(nil)
-	}
+	c.recordPanic()
 }
 
 // unheed ends heedCancel.

@@ -41,18 +41,18 @@ func TestCallersCredentialsAreToldOf(t *testing.T) {
 		"beside a token":              {[]Backend{azure("a", keyless), azure("b", entra)}, []string{"WARN,callers' credentials are sent,backend:a,tier:1" + remedy}},
 		"each by its name":            {[]Backend{azure("a", keyless), azure("b"), azure("c", keyless)}, []string{"WARN,callers' credentials are sent,backend:a,tier:1" + remedy, "WARN,callers' credentials are sent,backend:c,tier:1" + remedy}},
 	} {
-		l, tr := overheard(t, Config{Base: newNet(), Backends: c.backends})
-		require.Equal(t, c.want, l.log(), name)
+		l, tr := listened(t, Config{Base: newNet(), Backends: c.backends})
+		require.Equal(t, c.want, l.Log(), name)
 		require.NoError(t, tr.Close())
 	}
 
-	l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a"), azure("b")}})
+	l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a"), azure("b")}})
 	for range 2 {
 		cfg := tr.setup.Load().cfg
 		cfg.Backends = []Backend{azure("a"), azure("b", keyless)}
 		require.NoError(t, tr.Reconfigure(cfg))
 	}
-	require.Equal(t, []string{"WARN,callers' credentials are sent,backend:b,tier:1" + remedy, "INFO,reconfigured,backends:2", "INFO,reconfigured,backends:2"}, l.log(), "once")
+	require.Equal(t, []string{"WARN,callers' credentials are sent,backend:b,tier:1" + remedy, "INFO,reconfigured,backends:2", "INFO,reconfigured,backends:2"}, l.Log(), "once")
 	require.NoError(t, tr.Close())
 }
 
@@ -84,14 +84,14 @@ func TestWatchKeepsCallersCredentials(t *testing.T) {
 		"keys and callers', by the file": {before: []Backend{azure("a")}, file: yaml("a , api_key: key", "b")},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			l, tr := overheard(t, Config{Base: newNet(), Backends: c.before})
+			l, tr := listened(t, Config{Base: newNet(), Backends: c.before})
 			before := tr.String()
 			path := written(t, "c.yaml", c.file)
 			ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
 			defer cancel()
 			require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, path, c.adjust))
 			var records []string
-			for _, r := range l.log() {
+			for _, r := range l.Log() {
 				if strings.Contains(r, "configuration not loaded") {
 					records = append(records, r)
 				}

@@ -21,7 +21,7 @@ type deployment struct {
 	model        string       // the name that callers use; "" for requests without a model
 	name         string       // the backend's name for it; "" if it is the caller's
 	rates        health.Rates // the configured limits
-	identity     atomic.Pointer[identity]
+	labelCache   atomic.Pointer[deploymentLabels]
 }
 
 // A record is what is known of a deployment. It outlives the configuration.
@@ -30,6 +30,16 @@ type record struct {
 	served, throttled, failed atomic.Uint64
 	input, output             atomic.Int64            // tokens that responses reported
 	failure                   atomic.Pointer[Failure] // the last one
+}
+
+// labels is how the deployment is called in what is recorded.
+func (d *deployment) labels() *deploymentLabels {
+	if l := d.labelCache.Load(); l != nil {
+		return l
+	}
+	b := d.backend
+	d.labelCache.CompareAndSwap(nil, &deploymentLabels{Backend: b.name, Tier: b.priority, Provider: b.provider(), Model: d.model, Name: d.name})
+	return d.labelCache.Load()
 }
 
 // measure reads the limits that a response reports.

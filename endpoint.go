@@ -132,3 +132,11 @@ func presetNames(backends []*backend) (names []string) {
 	}
 	return names
 }
+
+// provider is the attribute gen_ai.provider.name.
+func (b *backend) provider() string {
+	if b.dialect == OpenAI {
+		return "openai"
+	}
+	return "azure.ai.openai"
+}

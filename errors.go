@@ -6,6 +6,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/redact"
 )
 
 // An attemptError is the error of one backend that gave no response.
@@ -14,7 +16,7 @@ type attemptError struct {
 	err     error
 }
 
-func (e attemptError) Error() string { return e.backend + ": " + presentable(e.err.Error()) }
+func (e attemptError) Error() string { return e.backend + ": " + redact.Text(e.err.Error()) }
 
 func (e attemptError) Unwrap() error { return e.err }
 
@@ -31,7 +33,7 @@ func (e *noAnswerError) Error() string {
 	var b strings.Builder
 	b.WriteString("spillover: no answer")
 	if e.model != "" {
-		b.WriteString(" for " + shortened(e.model))
+		b.WriteString(" for " + redact.Brief(e.model))
 	}
 	for i, err := range e.attempts {
 		b.WriteString([]string{": ", "; "}[min(i, 1)] + err.Error())

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,16 +14,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-)
 
-// overheard is a Transport that a listener hears, with nothing left to chance.
-func overheard(t testing.TB, cfg Config) (*listener, *Transport) {
-	l := listen()
-	tr := configured(t, l.to(cfg))
-	tr.random = func() uint64 { return 1 << 63 }
-	t.Cleanup(func() { runtime.KeepAlive(tr) }) // what nobody has any more is not observed
-	return l, tr
-}
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+)
 
 // firstOf is a pool of two that serve the model m: first, and second a tier below.
 func firstOf(n http.RoundTripper, change ...func(*Backend)) Config {
@@ -38,23 +30,23 @@ func TestLogOfACooldown(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(429, `{"error":{"code":"rate_limit_exceeded"}}`, "Retry-After: 4", "X-Request-Id: id-1"),
 			status(429, `{}`, "Retry-After: 2", "Apim-Request-Id: id-2"), status(200, "{}", "X-Request-Id: id-3"))
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:4s,wait:4s,reason:429 rate_limit_exceeded,status:429,request_id:id-1"}, l.log())
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:4s,wait:4s,reason:429 rate_limit_exceeded,status:429,request_id:id-1"}, l.Log())
 		for range 10 {
 			ask(t, tr) // while it cools down
 		}
 		time.Sleep(5 * time.Second)
-		require.Empty(t, l.log(), "its end by time is nothing that happens")
+		require.Empty(t, l.Log(), "its end by time is nothing that happens")
 
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:429,status:429,request_id:id-2"}, l.log(),
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:429,status:429,request_id:id-2"}, l.Log(),
 			"another one")
 		time.Sleep(3 * time.Second)
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:8s,reason:429,status:200,request_id:id-3"}, l.log())
+		require.Equal(t, []string{"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:8s,reason:429,status:200,request_id:id-3"}, l.Log())
 		ask(t, tr)
-		require.Empty(t, l.log())
+		require.Empty(t, l.Log())
 	})
 }
 
@@ -62,23 +54,23 @@ func TestLogOfAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(500, `{}`, "X-Request-Id: id-1"), status(500, "{}", "X-Request-Id: id-2"), status(502, "{}", "X-Request-Id: id-3"), status(200, "{}"))
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
-		require.Empty(t, l.log(), "one is forgiven")
+		require.Empty(t, l.Log(), "one is forgiven")
 		ask(t, tr)
-		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait:1s,reason:500,status:500,request_id:id-2"}, l.log())
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait:1s,reason:500,status:500,request_id:id-2"}, l.Log())
 		time.Sleep(time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:500",
 			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:502,status:502,request_id:id-3",
-		}, l.log())
+		}, l.Log())
 		time.Sleep(2 * time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:502",
 			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:3s,reason:502,status:200",
-		}, l.log())
+		}, l.Log())
 	})
 }
 
@@ -87,7 +79,7 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(401, `{}`), status(429, "{}", "Retry-After: 7"), status(200, "{}"))
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
 		time.Sleep(5 * time.Second)
 		ask(t, tr)
@@ -99,7 +91,7 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:7s,wait:7s,reason:429,status:429",
 			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:7s,reason:429,status:200",
 			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:12s,reason:401,status:200",
-		}, l.log())
+		}, l.Log())
 	})
 }
 
@@ -107,7 +99,7 @@ func TestLogOfABackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), broken(refused), status(200, "{}"))
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
 		time.Sleep(2 * time.Second)
 		ask(t, tr)
@@ -115,8 +107,8 @@ func TestLogOfABackend(t *testing.T) {
 			"WARN,backend out,backend:first,tier:1,until:2s,wait:2s,reason:no connection,error:dial tcp: connection refused",
 			"INFO,backend probing,backend:first,tier:1,reason:no connection",
 			"INFO,backend back,backend:first,tier:1,lasted:2s,reason:no connection,status:200",
-		}, l.log())
-		require.Equal(t, map[string]float64{"backend=first state=out tier=1 type=no_connection": 2}, l.heard("spillover.cooldown.duration"))
+		}, l.Log())
+		require.Equal(t, map[string]float64{"backend=first state=out tier=1 type=no_connection": 2}, l.Metric("spillover.cooldown.duration"))
 	})
 }
 
@@ -130,17 +122,17 @@ func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
 			n := newNet()
 			n.on(host("first"), answer)
 			n.on(host("second"), answer)
-			l, tr := overheard(t, firstOf(n))
+			l, tr := listened(t, firstOf(n))
 			for range 5 {
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
 				if err == nil {
 					read(t, resp)
 				}
 			}
-			records := l.log()
+			records := l.Log()
 			require.Len(t, records, 1, name)
 			require.Contains(t, records[0], "WARN,requests fail,backends:[first,second],model:m,reason:", name)
-			require.Empty(t, l.heard("spillover.cooldown.duration"), name)
+			require.Empty(t, l.Metric("spillover.cooldown.duration"), name)
 		}
 	})
 }
@@ -152,12 +144,12 @@ func TestLogAfterMaxAttempts(t *testing.T) {
 		n.on(host("first"), status(401, "{}"))
 		cfg := firstOf(n)
 		cfg.MaxAttempts = 1
-		l, tr := overheard(t, cfg)
+		l, tr := listened(t, cfg)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401",
 			"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1",
-		}, l.log())
+		}, l.Log())
 	})
 }
 
@@ -166,24 +158,24 @@ func TestLogOfAReconfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("first"), status(401, "{}"))
-		l := listen()
-		cfg := l.to(firstOf(n))
+		l := telemetrytest.New()
+		cfg := withListener(l, firstOf(n))
 		tr := configured(t, cfg)
 		tr.random = func() uint64 { return 1 << 63 }
 		ask(t, tr)
 		out := []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401"}
-		require.Equal(t, out, l.log())
+		require.Equal(t, out, l.Log())
 		cfg.Backends[0].APIKey = "another"
 		require.NoError(t, tr.Reconfigure(cfg))
-		require.Equal(t, []string{"INFO,reconfigured,backends:2", "INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:0s,reason:401"}, l.log())
-		require.Len(t, l.callbacks, 1)
-		require.Equal(t, 1.0, l.heard("spillover.deployment.available")["backend=first deployment=m model=m tier=1"])
+		require.Equal(t, []string{"INFO,reconfigured,backends:2", "INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:0s,reason:401"}, l.Log())
+		require.Len(t, l.Callbacks, 1)
+		require.Equal(t, 1.0, l.Metric("spillover.deployment.available")["backend=first deployment=m model=m tier=1"])
 		ask(t, tr)
-		require.Equal(t, out, l.log())
-		require.Equal(t, 2, l.counts["spillover.cooldown.duration{backend=first deployment=m model=m state=out tier=1 type=401}"])
+		require.Equal(t, out, l.Log())
+		require.Equal(t, 2, l.Counts["spillover.cooldown.duration{backend=first deployment=m model=m state=out tier=1 type=401}"])
 
 		require.NoError(t, tr.Reconfigure(cfg))
-		require.Equal(t, []string{"INFO,reconfigured,backends:2"}, l.log(), "what is out stays so")
+		require.Equal(t, []string{"INFO,reconfigured,backends:2"}, l.Log(), "what is out stays so")
 	})
 }
 
@@ -191,7 +183,7 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, `{"error":{"code":"insufficient_quota"}}`))
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{
 			azure("one", serves("m"), func(b *Backend) { b.URL, b.APIKey = "https://"+host("a"), "k" }),
 			azure("two", priority(2), func(b *Backend) {
 				b.URL, b.APIKey, b.Models = "https://"+host("a"), "k", []Model{{Name: "m", Deployment: "other"}}
@@ -202,7 +194,7 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 			"WARN,deployment out,backend:one,tier:1,model:m,deployment:m,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
 			"WARN,deployment out,backend:two,tier:2,model:m,deployment:other,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
 			"WARN,requests fail,backends:[one],model:m,reason:429 insufficient_quota,status:429,code:insufficient_quota,requests:1",
-		}, l.log(), "its own account it is, whoever else answers")
+		}, l.Log(), "its own account it is, whoever else answers")
 	})
 }
 
@@ -212,19 +204,19 @@ func TestLogOfABrokenAnswer(t *testing.T) {
 		n.on(host("first"), withBody(200, func(*http.Request) io.ReadCloser {
 			return io.NopCloser(io.MultiReader(strings.NewReader("{"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
 		}))
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		for range 2 { // the first is ignored
-			require.Empty(t, l.log())
+			require.Empty(t, l.Log())
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
 			_, err = io.ReadAll(resp.Body)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.NoError(t, resp.Body.Close())
 		}
-		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:answer broke off"}, l.log())
-		require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.heard("spillover.requests"))
-		require.Equal(t, map[string]float64{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.heard("spillover.attempts"))
-		require.Equal(t, "answer_broke_off", l.traced(t)[0].attributes()["error.type"])
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:answer broke off"}, l.Log())
+		require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.requests"))
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.attempts"))
+		require.Equal(t, "answer_broke_off", l.EndedSpans(t)[0].Attributes()["error.type"])
 	})
 }
 
@@ -237,7 +229,7 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 			<-open
 			return status(429, "{}", "Retry-After: 3")(req)
 		})
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		var all sync.WaitGroup
 		for range 1000 {
 			all.Go(func() { ask(t, tr) })
@@ -246,8 +238,8 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 		require.Equal(t, 1000, n.sends(host("first")))
 		close(open)
 		all.Wait()
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"}, l.log())
-		require.Equal(t, map[string]float64{"backend=first deployment=m model=m state=cooling tier=1 type=429": 3}, l.heard("spillover.cooldown.duration"))
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"}, l.Log())
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m state=cooling tier=1 type=429": 3}, l.Metric("spillover.cooldown.duration"))
 	})
 }
 
@@ -261,7 +253,7 @@ func TestLogOfStragglers(t *testing.T) {
 			time.Sleep(d)
 			return status(429, "{}", "Retry-After: 3")(req)
 		})
-		l, tr := overheard(t, firstOf(n))
+		l, tr := listened(t, firstOf(n))
 		var all sync.WaitGroup
 		for _, d := range []string{"1s", "2s", "4s", "6s", "10s"} {
 			all.Go(func() {
@@ -272,27 +264,19 @@ func TestLogOfStragglers(t *testing.T) {
 		}
 		all.Wait()
 		const cooling = "INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"
-		require.Equal(t, []string{cooling, cooling}, l.log(), "that of 10 s comes after the others' has run out at 9 s")
+		require.Equal(t, []string{cooling, cooling}, l.Log(), "that of 10 s comes after the others' has run out at 9 s")
 	})
 }
 
 func TestLogOfHealthyRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := overheard(t, firstOf(newNet()))
+		l, tr := listened(t, firstOf(newNet()))
 		for range 1000 {
 			ask(t, tr)
 		}
-		require.Empty(t, l.log())
+		require.Empty(t, l.Log())
 	})
 }
-
-// levelled is a handler for records of a level and above.
-type levelled struct {
-	slog.Handler
-	level slog.Level
-}
-
-func (h levelled) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
 
 func TestLogOfAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -305,9 +289,9 @@ func TestLogOfAttempts(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			return status(200, "{}", "X-Request-Id: id-2")(req)
 		}, hung)
-		l := listen()
-		cfg := l.to(firstOf(n))
-		cfg.Logger = slog.New(levelled{cfg.Logger.Handler(), slog.LevelDebug})
+		l := telemetrytest.New()
+		cfg := withListener(l, firstOf(n))
+		cfg.Logger = l.LoggerAt(slog.LevelDebug)
 		tr := configured(t, cfg)
 		ask(t, tr)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -319,19 +303,19 @@ func TestLogOfAttempts(t *testing.T) {
 			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429,request_id:id-1",
 			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:served,took:2s,status:200,request_id:id-2",
 			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took:1s",
-		}, l.log())
+		}, l.Log())
 
 		n.on(host("second"), status(500, `{"error":{"message":"I am sorry"}}`))
 		ask(t, tr)
-		require.Contains(t, l.log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took:0s,reason:500,error:I am sorry,status:500")
+		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took:0s,reason:500,error:I am sorry,status:500")
 		n.on(host("second"), status(400, `{"error":{"message":"what a caller wrote"}}`))
 		ask(t, tr)
-		require.Contains(t, l.log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took:0s,reason:400,status:400", "no text of a caller's own mistake")
+		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took:0s,reason:400,status:400", "no text of a caller's own mistake")
 
 		n.on(host("second"), status(200, "{}"))
-		cfg.Logger = slog.New(levelled{cfg.Logger.Handler(), slog.LevelError})
+		cfg.Logger = l.LoggerAt(slog.LevelError)
 		ask(t, configured(t, cfg))
-		require.Empty(t, l.log())
+		require.Empty(t, l.Log())
 	})
 }
 

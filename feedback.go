@@ -131,7 +131,7 @@ func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.
 	}
 	r.Wait = min(r.Wait, c.cfg.MaxCooldown)
 	h.Refuse(now, r, unit(c.pool.random()))
-	c.tell(h, d, now, o)
+	c.recordTransition(h, d, now, o)
 }
 
 // blame holds a failure against what failed. What the request itself may have
@@ -169,7 +169,7 @@ func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Tim
 	// That a backend's own account has spent everything is no request's fault,
 	// nor that there is no token.
 	if o.notSent || o.cause == health.OutOfQuota && !d.backend.usesCallerCredential() {
-		c.tell(h, d, now, o)
+		c.recordTransition(h, d, now, o)
 		return
 	}
 	c.pendingFailures = append(c.pendingFailures, s)
@@ -228,7 +228,7 @@ func (a *attempt) failLate(o outcome) {
 	d.failed.Add(1)
 	h := a.call.failureOf(d, o)
 	h.FailLate(now, health.FailedAttempt{Sent: a.sentAt, Seen: now, Cause: o.cause, Reason: o.reason}, a.before, unit(a.call.pool.random()))
-	a.call.tell(h, d, now, o)
+	a.call.recordTransition(h, d, now, o)
 }
 
 // recover is what a success says to all that may have spoken against it. It
@@ -241,7 +241,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 			continue
 		}
 		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
-		c.tell(h, d, now, successOf(resp))
+		c.recordTransition(h, d, now, successOf(resp))
 	}
 	if opened {
 		c.pool.opened.notify()
@@ -262,7 +262,7 @@ func (c *call) pardonFailures() {
 		if s.counted {
 			now := time.Now()
 			opened = s.health.Pardon(now, s.undo) || opened
-			c.tell(s.health, s.d, now, s.outcome)
+			c.recordTransition(s.health, s.d, now, s.outcome)
 		}
 	}
 	if opened {
@@ -283,7 +283,7 @@ func (c *call) countFailures(now time.Time, answered bool) {
 		default:
 			s.count(c, now)
 		}
-		c.tell(s.health, s.d, now, s.outcome)
+		c.recordTransition(s.health, s.d, now, s.outcome)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/redact"
 )
 
 // An apiError is the body of a response generated here, in the format of
@@ -42,19 +44,9 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	}
 	param := "model"
 	return synthesize(in, http.StatusNotFound, apiError{
-		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", shortened(model), list),
+		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", redact.Brief(model), list),
 		Type:    "invalid_request_error", Param: &param, Code: "model_not_found",
 	})
-}
-
-// shortened is a caller's text in bounded length, without anything that could
-// forge a line of a log.
-func shortened(s string) string {
-	const most = 100
-	if len(s) > most {
-		return sanitize(s[:most]) + "…"
-	}
-	return sanitize(s)
 }
 
 // unavailable is the 429 for a request when every deployment is unavailable,
@@ -64,7 +56,7 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 	seconds := int64((wait + time.Second - 1) / time.Second)
 	of := ""
 	if model != "" {
-		of = " of " + shortened(model)
+		of = " of " + redact.Brief(model)
 	}
 	e := apiError{
 		Message: fmt.Sprintf("All %d deployments%s are unavailable; the soonest is %s in %.2fs. Please retry after %d seconds.",

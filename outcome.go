@@ -28,6 +28,10 @@ const (
 	failed                   // the request fails over, and the failure counts against the deployment
 )
 
+func (v verdict) String() string {
+	return [...]string{"served", "rejected", "throttled", "declined", "failed"}[v]
+}
+
 // An outcome is what happened in an attempt, and what that means for the
 // request and for the deployment.
 type outcome struct {

@@ -29,11 +29,11 @@ func (t *Transport) Reconfigure(cfg Config) error {
 		return err
 	}
 	s.warnOfCallersCredentials(old.table.backends)
-	s.log.Info("reconfigured", "backends", len(s.table.backends))
+	s.recorder.Reconfigured(len(s.table.backends))
 	for _, d := range amended {
-		t.tell(context.Background(), s, &d.State, d, time.Now(), outcome{})
+		s.recordTransition(context.Background(), &d.State, d, time.Now(), outcome{})
 		for _, h := range d.Operations {
-			t.tell(context.Background(), s, h, d, time.Now(), outcome{})
+			s.recordTransition(context.Background(), h, d, time.Now(), outcome{})
 		}
 	}
 	t.opened.notify()
@@ -52,13 +52,13 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	if s, err = newActiveConfig(cfg, old); err != nil {
 		return nil, nil, err
 	}
-	if err := s.observe(t); err != nil {
+	if err := s.observe(t.inForce()); err != nil {
 		return nil, nil, err
 	}
 	t.markDrained(s)
 	amended = s.table.repaired()
 	t.setup.Store(s)
-	old.unobserve()
+	old.recorder.Unobserve()
 	if old.ownTransport != nil && s.ownTransport == nil {
 		old.ownTransport.CloseIdleConnections()
 	}
@@ -96,7 +96,7 @@ func (t *table) repaired() (amended []*deployment) {
 func (t *Transport) Drain(backend string) error {
 	changed, err := t.setDrained(backend, true)
 	if changed {
-		t.setup.Load().log.Info("backend drained", "backend", backend)
+		t.setup.Load().recorder.Drained(backend)
 	}
 	return err
 }
@@ -107,7 +107,7 @@ func (t *Transport) Drain(backend string) error {
 func (t *Transport) Resume(backend string) error {
 	changed, err := t.setDrained(backend, false)
 	if changed {
-		t.setup.Load().log.Info("backend resumed", "backend", backend)
+		t.setup.Load().recorder.Resumed(backend)
 	}
 	return err
 }

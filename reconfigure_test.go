@@ -12,7 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/spillover-go/spillover/internal/health"
+
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
 
 // reconfigure replaces the backends, and what else change says.
@@ -423,14 +427,19 @@ func TestReconfigureMistakes(t *testing.T) {
 	tr := balance(t, n, azure("a", serves("m")))
 	require.NoError(t, tr.Drain("a"))
 	was, status := tr.setup.Load(), tr.Status()
+	refusing := func(instrument string) metric.MeterProvider {
+		l := telemetrytest.New()
+		l.Refuses = instrument
+		return l.MeterProvider()
+	}
 	for _, cfg := range []Config{
 		{},
 		{Backends: []Backend{azure("a", keyed(secret+" ")), azure("a"), azure("b", placed("https://x:"+secret+"@b"))}},
 		{Backends: []Backend{azure("a", keyed(secret), entra, keyed(secret))}, MaxWait: -1},
 		{Backends: []Backend{azure("a", placed("https://a?key="+secret))}, DefaultCooldown: time.Hour},
 		{Backends: []Backend{azure("a", defaults(map[string]any{"x": func() {}}))}},
-		{Backends: []Backend{azure("a")}, MeterProvider: heardMeters{l: &listener{refuses: "spillover.requests", declared: map[string]string{}}}},
-		{Backends: []Backend{azure("b")}, MeterProvider: heardMeters{l: &listener{refuses: "callback", declared: map[string]string{}}}},
+		{Backends: []Backend{azure("a")}, MeterProvider: refusing("spillover.requests")},
+		{Backends: []Backend{azure("b")}, MeterProvider: refusing("callback")},
 	} {
 		_, want := New(cfg)
 		require.Error(t, want)
@@ -449,11 +458,11 @@ func TestReconfigureMistakes(t *testing.T) {
 // What is configured anew is told without its keys.
 func TestReconfigureTellsNoSecret(t *testing.T) {
 	const secret = "s3cret"
-	l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a", keyed(secret))}})
-	cfg := l.to(Config{Base: newNet(), Backends: []Backend{azure("b", keyed(secret)), azure("c", keyed(secret+"2"))}})
+	l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a", keyed(secret))}})
+	cfg := withListener(l, Config{Base: newNet(), Backends: []Backend{azure("b", keyed(secret)), azure("c", keyed(secret+"2"))}})
 	require.NoError(t, tr.Reconfigure(cfg))
 	require.NoError(t, tr.Drain("b"))
-	told := fmt.Sprint(tr, tr.Status(), l.log(), tr.Drain("nobody"), tr.Resume("nobody")) + fmt.Sprintf("%v %+v %#v %s %q", tr, tr, tr, tr, tr)
+	told := fmt.Sprint(tr, tr.Status(), l.Log(), tr.Drain("nobody"), tr.Resume("nobody")) + fmt.Sprintf("%v %+v %#v %s %q", tr, tr, tr, tr, tr)
 	require.NotContains(t, told, secret)
 	require.Contains(t, told, "spillover.Transport(b, c)")
 	require.Contains(t, told, "INFO,reconfigured,backends:2")
@@ -486,20 +495,20 @@ func TestReconfigureAfterClose(t *testing.T) {
 
 // The metrics have what is configured, once.
 func TestReconfigureMetrics(t *testing.T) {
-	l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a", serves("m")), azure("b", serves("m"))}})
+	l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a", serves("m")), azure("b", serves("m"))}})
 	for range 5 {
-		require.NoError(t, tr.Reconfigure(l.to(Config{Base: newNet(), Backends: []Backend{azure("b", serves("m")), azure("c", serves("m"), priority(2))}})))
+		require.NoError(t, tr.Reconfigure(withListener(l, Config{Base: newNet(), Backends: []Backend{azure("b", serves("m")), azure("c", serves("m"), priority(2))}})))
 	}
 	require.NoError(t, tr.Drain("c"))
-	require.Len(t, l.callbacks, 1)
+	require.Len(t, l.Callbacks, 1)
 	require.Equal(t, map[string]float64{"backend=b deployment=m model=m tier=1": 1, "backend=c deployment=m model=m tier=2": 0},
-		l.heard("spillover.deployment.available"))
-	other := listen()
-	require.NoError(t, tr.Reconfigure(other.to(Config{Base: newNet(), Backends: []Backend{azure("b")}})))
-	require.Empty(t, l.callbacks)
-	require.Len(t, other.callbacks, 1)
+		l.Metric("spillover.deployment.available"))
+	other := telemetrytest.New()
+	require.NoError(t, tr.Reconfigure(withListener(other, Config{Base: newNet(), Backends: []Backend{azure("b")}})))
+	require.Empty(t, l.Callbacks)
+	require.Len(t, other.Callbacks, 1)
 	require.NoError(t, tr.Close())
-	require.Empty(t, other.callbacks)
+	require.Empty(t, other.Callbacks)
 }
 
 // Which backend has an object outlives configurations, but not the backend.
@@ -647,14 +656,14 @@ func TestModelsThatGoLeaveNothing(t *testing.T) {
 // What was forgotten is told again when it comes again.
 func TestRefusalOfTheNewKeyIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, l := newNet(), listen()
+		n, l := newNet(), telemetrytest.New()
 		n.on(host("a"), status(401, wrongKey))
-		tr := configured(t, l.to(Config{Base: n, Backends: []Backend{azure("a"), azure("b", priority(2))}}))
+		tr := configured(t, withListener(l, Config{Base: n, Backends: []Backend{azure("a"), azure("b", priority(2))}}))
 		for _, key := range []string{"old", "new", "newer"} {
 			reconfigure(t, tr, nil, azure("a", keyed(key)), azure("b", priority(2)))
-			l.log()
+			l.Log()
 			ask(t, tr)
-			require.Contains(t, strings.Join(l.log(), "\n"), "deployment out", key)
+			require.Contains(t, strings.Join(l.Log(), "\n"), "deployment out", key)
 		}
 	})
 }

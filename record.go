@@ -4,37 +4,66 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-
+	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/redact"
+	"github.com/spillover-go/spillover/internal/telemetry"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// The fates of an answer that is read by the caller. It has none while it is
-// read, nor when the caller leaves it.
+// What is recorded of requests, attempts and deployments passes through this file:
+// it turns the package's types into the plain values that internal/telemetry takes.
+// No decision depends on it.
+
+// How the body of a response ended that the caller reads. It has not while it is
+// read, nor when the caller closes it early.
 const (
 	endComplete int32 = iota + 1
 	endInterrupted
 )
 
-// What becomes of requests and attempts, beside the verdicts.
+// The outcomes of requests and attempts, beside the verdicts.
 const (
-	outcomeSynthesized = "synthesized" // the answer was made here
+	outcomeSynthesized = "synthesized" // the response was generated here
 	outcomeCanceled    = "canceled"    // the caller's context ended
-	outcomeBroken      = "broken"      // the answer was the caller's and broke off
+	outcomeBroken      = "broken"      // the response broke off while the caller read it
 )
 
-func (v verdict) String() string {
-	return [...]string{"served", "rejected", "throttled", "declined", "failed"}[v]
+// startRecord starts the request's span, once the request has been read.
+func (c *call) startRecord() {
+	c.ctx = c.recorded.Start(c.Context(), c.recorder, spanOperation(c.Method, c.Operation), c.model)
 }
 
-// conclude records a request whose RoundTrip returns. One whose answer is still
-// to be read ends with that.
-func (c *call) conclude(resp *http.Response, err error) {
-	if c.span == nil {
+// spanOperation is the attribute gen_ai.operation.name. An operation without a name
+// in the GenAI conventions has the first segment of its path.
+func spanOperation(method, op string) string {
+	root, rest := wire.CutSegment(op)
+	switch {
+	case method == http.MethodPost && (op == "chat/completions" || op == "responses"):
+		return "chat"
+	case op == "completions":
+		return "text_completion"
+	case method == http.MethodGet && root == "responses" && strings.Count(rest, "/") == 1:
+		return "fetch_response"
+	case method == http.MethodPost && root == "vector_stores" && strings.HasSuffix(rest, "/search"):
+		return "retrieval"
+	case root == "chat":
+		return "chat_completions" // stored ones
+	case wire.IsCollection(root):
+		return root
+	}
+	return "other"
+}
+
+// recordReturn records a request whose RoundTrip returns. One whose response is
+// still to be read ends with that.
+func (c *call) recordReturn(resp *http.Response, err error) {
+	if !c.recorded.Started() {
 		c.stopWatchingCancel()
-		return // it was none
+		return // it could not be read as a request
 	}
 	c.outcome, c.errorType = c.result(resp, err)
 	c.warn(resp)
@@ -42,65 +71,53 @@ func (c *call) conclude(resp *http.Response, err error) {
 	if a == nil && resp != nil && resp.Body == http.NoBody {
 		a = c.answeredBy // which has ended with it
 	}
-	if c.recording {
-		c.took = time.Since(c.begun)
-		c.streams = a != nil && wire.IsStream(resp.Header)
-		c.countAnswer(resp, a)
+	if c.recorded.Enabled() {
+		r := telemetry.Response{Outcome: c.outcome, Synthesized: c.outcome == outcomeSynthesized, Waited: c.waited}
+		if resp != nil {
+			r.Status = resp.StatusCode
+		}
+		if a != nil {
+			r.Deployment, r.Streams = a.deployment.labels(), wire.IsStream(resp.Header)
+		}
+		c.recorded.Return(c.ctx, r)
 	}
 	if a == nil || a.detached.Swap(true) {
-		c.finish(a)
-	}
-}
-
-// countAnswer records what is known when an answer, if any, is handed over.
-func (c *call) countAnswer(resp *http.Response, a *attempt) {
-	t := c.telemetry
-	if c.waited > 0 {
-		t.waits.Record(c.ctx, c.waited.Seconds(), newLabels(c.ofModel()...).record...)
-	}
-	switch {
-	case c.outcome == outcomeSynthesized:
-		t.synthesized.Add(c.ctx, 1, newLabels(c.ofModel(keyStatus.Int(resp.StatusCode))...).add...)
-	case c.outcome == served.String() && a != nil:
-		if a.deployment.name != "" && c.identify(a.deployment).model == otherModels {
-			c.pool.models.meet(a.deployment.model)
-		}
-		t.firstContent.Record(c.ctx, c.took.Seconds(), c.identify(a.deployment).all.record...)
+		c.recordEnd(a)
 	}
 }
 
 // result is how RoundTrip ended.
-func (c *call) result(resp *http.Response, err error) (outcome string, problem attribute.KeyValue) {
+func (c *call) result(resp *http.Response, err error) (outcome, errorType string) {
 	switch {
 	case err != nil && c.callerErr() != nil:
-		return outcomeCanceled, c.leaving()
+		return outcomeCanceled, c.cancelType()
 	case err != nil:
 		if _, ok := err.(*noAnswerError); ok {
-			return failed.String(), errorType(0, "no answer")
+			return failed.String(), telemetry.ErrorType(0, "no answer")
 		}
-		return failed.String(), errorType(0, "_OTHER")
+		return failed.String(), telemetry.ErrorType(0, "")
 	case c.answeredFrom == "" && wire.Header(resp.Header, headerSynthesized) != "":
-		return outcomeSynthesized, errorType(resp.StatusCode, "")
+		return outcomeSynthesized, telemetry.ErrorType(resp.StatusCode, "")
 	case resp.StatusCode < 400:
-		return served.String(), attribute.KeyValue{}
+		return served.String(), ""
 	case failsOver(resp.StatusCode):
-		return failed.String(), errorType(resp.StatusCode, "")
+		return failed.String(), telemetry.ErrorType(resp.StatusCode, "")
 	}
-	return rejected.String(), errorType(resp.StatusCode, "")
+	return rejected.String(), telemetry.ErrorType(resp.StatusCode, "")
 }
 
-// leaving is why the caller left.
-func (c *call) leaving() attribute.KeyValue {
+// cancelType is the error type of a request whose caller has left.
+func (c *call) cancelType() string {
 	// An http.Client with a Timeout closes Request.Cancel and ends the context, in
 	// either order.
 	deadline, limited := c.Context().Deadline()
 	if limited && !time.Now().Before(deadline) || errors.Is(c.Context().Err(), context.DeadlineExceeded) {
-		return errorType(0, "timeout")
+		return telemetry.ErrorType(0, "timeout")
 	}
-	return errorType(0, "canceled")
+	return telemetry.ErrorType(0, "canceled")
 }
 
-// behind is the attempt whose answer is still to be read.
+// attemptOf is the attempt whose response is still to be read.
 func attemptOf(resp *http.Response) *attempt {
 	if resp == nil {
 		return nil
@@ -114,90 +131,218 @@ func attemptOf(resp *http.Response) *attempt {
 	return nil
 }
 
-// finish records a request that has ended with its answer.
-func (c *call) finish(a *attempt) {
+// recordEnd records a request that has ended with its response.
+func (c *call) recordEnd(a *attempt) {
 	defer c.stopWatchingCancel()
-	outcome, problem := c.outcome, c.errorType
+	outcome, errorType := c.outcome, c.errorType
 	if a != nil && outcome == served.String() {
-		switch fate := a.endState.Load(); {
-		case fate == endInterrupted:
-			outcome, problem = outcomeBroken, errorType(0, "answer broke off")
-		case fate != endComplete && c.callerErr() != nil:
-			outcome, problem = outcomeCanceled, c.leaving()
+		switch end := a.endState.Load(); {
+		case end == endInterrupted:
+			outcome, errorType = outcomeBroken, telemetry.ErrorType(0, "answer broke off")
+		case end != endComplete && c.callerErr() != nil:
+			outcome, errorType = outcomeCanceled, c.cancelType()
 		}
-		a.record(outcome, problem)
+		a.recordEnd(outcome, errorType)
 	}
-	if c.recording {
-		c.count(outcome, problem)
+	e := telemetry.RequestEnd{Outcome: outcome, ErrorType: errorType, Attempts: c.sends, Waited: c.waited}
+	if by := c.answeredBy; by != nil {
+		e.Deployment, e.URL, e.Status = by.deployment.labels(), &by.url, by.status
+		e.Input, e.Output = by.input.Load(), by.output.Load()
 	}
-	c.closeSpan(outcome, problem)
+	c.recorded.End(c.ctx, e)
 }
 
-// count records a request in the metrics of requests.
-func (c *call) count(outcome string, problem attribute.KeyValue) {
-	t, took := c.telemetry, time.Since(c.begun).Seconds()
-	if c.answeredBy != nil && outcome == served.String() {
-		l := c.identify(c.answeredBy.deployment).request
-		t.requests.Add(c.ctx, 1, l.add...)
-		t.duration.Record(c.ctx, took, l.record...)
-		return
+// recordPanic records a request that a panic has cut short.
+func (c *call) recordPanic() {
+	if c.recorded.Started() {
+		c.outcome, c.errorType = failed.String(), telemetry.ErrorType(0, "panic")
+		c.recordEnd(nil)
 	}
-	attributes := c.ofModel(keyOutcome.String(outcome))
-	if c.answeredBy != nil {
-		attributes = append(attributes, keyTier.Int(c.answeredBy.deployment.backend.priority))
-	}
-	t.duration.Record(c.ctx, took, newLabels(attributes...).record...)
-	if problem.Valid() {
-		attributes = append(attributes, problem)
-	}
-	t.requests.Add(c.ctx, 1, newLabels(attributes...).add...)
 }
 
-// judged records an attempt that did not serve the request. The outcome that it
-// gives back can be shown.
-func (a *attempt) judged(o outcome, err error) outcome {
+// startSpan starts the attempt's span: what the base does with the request is
+// beneath it.
+func (a *attempt) startSpan(out *http.Request) *http.Request {
+	c := a.call
+	ctx, ok := c.recorded.StartAttempt(out.Context(), &a.recorded, telemetry.AttemptStart{
+		Deployment: a.deployment.labels(), Method: out.Method, URL: &a.url, Resend: c.sends,
+	})
+	if !ok {
+		return out
+	}
+	return out.WithContext(ctx)
+}
+
+// recordFailed records an attempt that did not serve the request. The cause of the
+// outcome that it returns is safe to show.
+func (a *attempt) recordFailed(o outcome, err error) outcome {
 	if err != nil && a.call.callerErr() != nil {
-		a.record(outcomeCanceled, a.call.leaving())
+		a.recordEnd(outcomeCanceled, a.call.cancelType())
 		a.log(outcomeCanceled, outcome{})
 		return o
 	}
 	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
-	a.record(o.verdict.String(), errorType(o.status, o.reason))
+	a.recordEnd(o.verdict.String(), telemetry.ErrorType(o.status, o.reason))
 	a.log(o.verdict.String(), o)
 	return o
 }
 
-// record records an attempt, once.
-func (a *attempt) record(outcome string, problem attribute.KeyValue) {
+// recordUnsent records an attempt that failed before it was sent.
+func (a *attempt) recordUnsent(o outcome) outcome {
+	o = a.call.recordFailure(a.deployment, o)
+	a.recordEnd(o.verdict.String(), telemetry.ErrorType(0, o.reason))
+	return o
+}
+
+// recordServed logs an attempt that serves the request. It is counted when its
+// response has ended.
+func (a *attempt) recordServed(resp *http.Response) {
+	if a.call.recorder.LogsAttempts(a.call.ctx) {
+		a.log(served.String(), successOf(resp))
+	}
+}
+
+// recordEnd records the end of an attempt, once.
+func (a *attempt) recordEnd(outcome, errorType string) {
+	a.call.recorded.EndAttempt(a.call.ctx, &a.recorded, telemetry.AttemptEnd{
+		Deployment: a.deployment.labels(), Outcome: outcome, ErrorType: errorType, Status: a.status, Input: a.input.Load(), Output: a.output.Load(),
+	})
+}
+
+// recordPanic ends the attempt's span, if it has not ended yet.
+func (a *attempt) recordPanic() { a.recorded.Abort(a.status, telemetry.ErrorType(0, "panic")) }
+
+// log writes the log record of an attempt.
+func (a *attempt) log(outcome string, o outcome) {
 	c := a.call
-	c.countAttempt(a.deployment, outcome, problem)
-	if c.recording {
-		t, id := c.telemetry, c.identify(a.deployment)
-		if n := a.input.Load(); n > 0 {
-			t.tokens.Add(c.ctx, n, id.input.add...)
-		}
-		if n := a.output.Load(); n > 0 {
-			t.tokens.Add(c.ctx, n, id.output.add...)
-		}
-	}
-	a.closeSpan(problem)
-}
-
-func (c *call) countAttempt(d *deployment, outcome string, problem attribute.KeyValue) {
-	if !c.recording {
+	if !c.recorder.LogsAttempts(c.ctx) {
 		return
 	}
-	t, id := c.telemetry, c.identify(d)
-	if outcome == served.String() {
-		t.attempts.Add(c.ctx, 1, id.served.add...)
-		return
+	r := telemetry.AttemptRecord{Deployment: a.deployment.labels(), Number: c.sends, Outcome: outcome, Took: time.Since(a.sentAt), Response: o.info(), Cause: o.detail}
+	if o.verdict == rejected {
+		r.Cause = "" // it may quote the request
 	}
-	t.attempts.Add(c.ctx, 1, id.with(keyOutcome.String(outcome), problem).add...)
+	c.recorder.LogAttempt(c.ctx, r)
 }
 
-func (c *call) identify(d *deployment) *identity { return c.pool.identify(c.table, d) }
+func (o outcome) info() telemetry.ResponseInfo {
+	return telemetry.ResponseInfo{Status: o.status, RequestID: o.requestID, Reason: o.reason}
+}
 
-// ofModel are attributes with that of the request's model.
-func (c *call) ofModel(more ...attribute.KeyValue) []attribute.KeyValue {
-	return ofModel(c.pool.models.label(c.table, c.model), more...)
+// successOf is what a response says that is no error.
+func successOf(resp *http.Response) outcome {
+	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
+}
+
+// A failedAttempt is the failure of one of a request's attempts.
+type failedAttempt struct {
+	d *deployment
+	*Failure
+}
+
+// recordFailure keeps why an attempt failed, for Status and for the warning if the
+// request fails. The cause of the outcome that it returns is safe to show. secrets
+// must not be in it, beside the credentials that are known here.
+func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcome {
+	misspelt := o.verdict == rejected && strings.Contains(strings.ToLower(o.reason), "apiversion")
+	if o.verdict == served || o.verdict == rejected && !misspelt {
+		return o
+	}
+	if o.detail != "" {
+		_, caller, _ := strings.Cut(wire.Header(c.Header, authHeader), " ")
+		o.detail = redact.Text(o.detail, append(secrets, d.backend.key, caller, wire.Header(c.Header, keyHeader))...)
+	}
+	f := &Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail}
+	d.failure.Store(f)
+	d.backend.sharedState.failure.Store(f)
+	// Neither a stored object that is looked for nor a request that is too large is a failure.
+	missing := o.status == http.StatusNotFound && !c.seeking
+	if misspelt || o.verdict == failed || o.verdict == declined && (!o.deploymentOnly || missing) {
+		c.failedAttempts = append(c.failedAttempts, failedAttempt{d, f})
+	}
+	return o
+}
+
+// warn warns of a request that has failed, for each reason once a minute.
+func (c *call) warn(resp *http.Response) {
+	if c.outcome == served.String() || c.outcome == outcomeCanceled || !c.recorder.LogsWarnings(c.ctx) {
+		return
+	}
+	now := time.Now()
+	failures := c.failedAttempts
+	switch by := c.answeredBy; {
+	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
+		return // all are rate-limited: more quota helps, and nothing is wrong
+	case c.outcome == outcomeSynthesized:
+		failures = c.permanentFailures(now)
+	case by != nil && !slices.ContainsFunc(failures, func(f failedAttempt) bool { return f.d == by.deployment }):
+		return // a client error
+	}
+	var plain []telemetry.Failure
+	for _, f := range failures {
+		plain = append(plain, telemetry.Failure{Backend: f.d.backend.name, Status: f.Status, Reason: f.Reason, Cause: f.Cause})
+	}
+	c.recorder.WarnOfFailures(c.ctx, now, c.model, plain)
+}
+
+// permanentFailures is why the request's deployments are ejected, of those that do not
+// recover by waiting.
+func (c *call) permanentFailures(now time.Time) (failures []failedAttempt) {
+	for d := range c.route.all {
+		if f := d.failure.Load(); f != nil && c.scope.hopeless(d, now) {
+			failures = append(failures, failedAttempt{d, f})
+		}
+	}
+	return failures
+}
+
+// warnOfCallersCredentials warns of backends that are sent the callers' own
+// credentials while others have one. Those that were sent them before are not
+// warned of again.
+func (s *activeConfig) warnOfCallersCredentials(before []*backend) {
+	known := map[string]bool{}
+	for _, b := range before {
+		known[b.name] = b.usesCallerCredential()
+	}
+	all := s.table.backends
+	if !slices.ContainsFunc(all, func(b *backend) bool { return !b.usesCallerCredential() }) {
+		return
+	}
+	for _, b := range all {
+		if b.usesCallerCredential() && !known[b.name] {
+			s.recorder.CallersCredentialsSent(b.name, b.priority)
+		}
+	}
+}
+
+var phases = [...]telemetry.Phase{
+	health.Healthy: telemetry.Healthy, health.CoolingDown: telemetry.Cooling, health.Ejected: telemetry.Ejected, health.Probing: telemetry.Probing,
+}
+
+// recordTransition records a change of what is known of a deployment, or of its
+// backend, if there is one, with the outcome that made it. No lock is held.
+func (s *activeConfig) recordTransition(ctx context.Context, h *health.State, d *deployment, now time.Time, o outcome) {
+	if h.Private {
+		return
+	}
+	to, changed := h.Transition(now)
+	if !changed {
+		return
+	}
+	r := telemetry.Transition{
+		Deployment: d.labels(), WholeBackend: h == &d.backend.State,
+		Phase: phases[to.Phase], Since: to.Since, Until: to.Until, Reason: to.Reason, Response: o.info(), Cause: o.detail,
+	}
+	for i, one := range d.Operations {
+		// A deployment that has never served any other operation is as good as closed.
+		if one == h && d.ServedOperations.Load()&^(1<<i) != 0 {
+			name := wire.OperationName(i)
+			r.Operation = &name
+		}
+	}
+	s.recorder.Transition(ctx, now, r)
+}
+
+func (c *call) recordTransition(h *health.State, d *deployment, now time.Time, o outcome) {
+	c.activeConfig.recordTransition(c.ctx, h, d, now, o)
 }

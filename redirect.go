@@ -58,7 +58,7 @@ func (c *call) follow() (*http.Response, error) {
 		return allDrained(c.Request), nil
 	}
 	a.url = *c.URL
-	out := a.openSpan(c.forward(ctx, header))
+	out := a.startSpan(c.forward(ctx, header))
 	c.sends++
 	resp, err := checked(c.base, out)
 	c.connected(b)
@@ -66,7 +66,7 @@ func (c *call) follow() (*http.Response, error) {
 	if err != nil {
 		a.end()
 		d.failed.Add(1)
-		a.judged(judgeError(err), err)
+		a.recordFailed(judgeError(err), err)
 		return nil, err
 	}
 	d.served.Add(1)

@@ -115,17 +115,17 @@ func TestRefusedOperationIsInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses), "/holograms": status(401, wrongKey)}))
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
 		responses := func() *http.Request { return asks(t, "v1/responses", `{"model":"m","input":"x"}`, "") }
 		send(t, tr, responses())
-		out := l.log()
+		out := l.Log()
 		require.Len(t, out, 1)
 		require.NotContains(t, out[0], "operation:", "nothing else was ever served: it is as good as the whole")
 		time.Sleep(time.Minute)
 		ask(t, tr)
-		l.log()
+		l.Log()
 		send(t, tr, responses())
-		out = l.log()
+		out = l.Log()
 		require.Len(t, out, 2)
 		for _, record := range out {
 			require.Contains(t, record, ",operation:responses,")

@@ -26,15 +26,14 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	c.lastAttempt = a
 	for _, h := range a.probed {
 		if h != nil {
-			c.tell(h, d, a.sentAt, outcome{})
+			c.recordTransition(h, d, a.sentAt, outcome{})
 		}
 	}
 	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
 		a.giveBack()
 		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
-		o = c.recordFailure(d, o)
-		c.countAttempt(d, failed.String(), errorType(0, o.reason))
+		o = a.recordUnsent(o)
 		return nil, c.applyOutcome(a, nil, err, o)
 	}
 	a.sentAt = time.Now() // a token may take its time
@@ -56,7 +55,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		c.callerLeft()
 		return nil, err
 	}
-	out = a.openSpan(out)
+	out = a.startSpan(out)
 	c.sends++
 	a.timeout.start(d.backend.headerTimeout, errHeaderTimeout)
 	resp, o, err := c.send(a, out)
@@ -71,14 +70,14 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		o = a.classifyError(err)
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
-		o = a.judged(o, err)
+		o = a.recordFailed(o, err)
 		return nil, c.applyOutcome(a, nil, err, o)
 	}
 	if o.verdict == served {
 		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
-		a.log(served.String(), successOf(resp))
+		a.recordServed(resp)
 	} else {
-		o = a.judged(o, nil)
+		o = a.recordFailed(o, nil)
 	}
 	if o.verdict == served || o.verdict == rejected || o.final {
 		a.body.Keep()
@@ -108,7 +107,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
 	if b.Troubled() {
 		b.Reached(a.sentAt)
-		c.tell(&b.State, a.deployment, now, successOf(resp))
+		c.recordTransition(&b.State, a.deployment, now, successOf(resp))
 	}
 	var o outcome
 	var held []byte

@@ -36,7 +36,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 		n := newNet()
 		answers := make(chan struct{})
 		n.on(host("ptu"), slow(time.Second, ok200))
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{azure("ptu"), azure("payg", priority(2))}})
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu"), azure("payg", priority(2))}})
 		var all sync.WaitGroup
 		var mu sync.Mutex
 		by := map[string]int{}
@@ -68,8 +68,8 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 		require.Equal(t, "silent", s.Reason)
 		require.LessOrEqual(t, time.Until(s.Until), 30*time.Second)
 		require.Greater(t, s.InFlight, 15, "nothing is cancelled")
-		require.Contains(t, strings.Join(l.log(), "\n"), "WARN,deployment out,backend:ptu,tier:1,model:m,deployment:m")
-		require.NotEmpty(t, l.heard("spillover.cooldown.duration")["backend=ptu deployment=m model=m state=out tier=1 type=silent"])
+		require.Contains(t, strings.Join(l.Log(), "\n"), "WARN,deployment out,backend:ptu,tier:1,model:m,deployment:m")
+		require.NotEmpty(t, l.Metric("spillover.cooldown.duration")["backend=ptu deployment=m model=m state=out tier=1 type=silent"])
 
 		close(answers)
 		n.on(host("ptu"), slow(time.Second, ok200))

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/spillover-go/spillover/internal/telemetry"
 )
 
 const usageAnswer = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
@@ -57,31 +59,31 @@ func TestSpansOfARequestThatMovesOn(t *testing.T) {
 		cfg.Backends[0].URL += ":8443"
 		n.on(host("first")+":8443", n.hosts[host("first")].(roundTripFunc))
 		cfg.Backends = append(cfg.Backends, Backend{Name: "third", URL: "http://" + host("third"), Priority: 3, Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "deployed"}}})
-		l, tr := overheard(t, cfg)
+		l, tr := listened(t, cfg)
 		began := time.Now()
-		ctx, outer := heardTracer{l: l}.Start(t.Context(), "the caller's")
+		ctx, outer := l.TracerProvider().Tracer(telemetry.Scope).Start(t.Context(), "the caller's")
 		resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 		require.NoError(t, err)
 		require.Contains(t, read(t, resp), contentEvent)
 		outer.End()
 
-		spans := l.traced(t)
+		spans := l.EndedSpans(t)
 		require.Len(t, spans, 5)
 		request, attempts := spans[1], spans[2:]
-		require.Equal(t, "chat m", request.name)
-		require.Equal(t, trace.SpanKindClient, request.kind)
-		require.Equal(t, spans[0], request.parent)
-		require.Equal(t, codes.Unset, request.status)
-		require.Equal(t, 7*time.Second, request.ended[0].Sub(began), "with the answer's body")
+		require.Equal(t, "chat m", request.Name)
+		require.Equal(t, trace.SpanKindClient, request.Kind)
+		require.Equal(t, spans[0], request.Parent)
+		require.Equal(t, codes.Unset, request.Status)
+		require.Equal(t, 7*time.Second, request.Ended[0].Sub(began), "with the answer's body")
 		require.Equal(t, map[string]any{
 			"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "m",
 			"gen_ai.request.stream": true, "gen_ai.response.time_to_first_chunk": 3.0,
 			"gen_ai.usage.input_tokens": int64(7), "gen_ai.usage.output_tokens": int64(11),
 			"server.address": host("third"), "server.port": int64(80), "http.response.status_code": int64(200),
 			"spillover.attempts": int64(3), "spillover.backend": "third", "spillover.outcome": "served",
-		}, request.attributes())
+		}, request.Attributes())
 		for _, key := range []string{"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} {
-			require.Contains(t, (&heardSpan{l: l, first: request.first}).attributes(), key, "samplers see it")
+			require.Contains(t, request.FirstAttributes(), key, "samplers see it")
 		}
 
 		for i, want := range []map[string]any{
@@ -97,21 +99,21 @@ func TestSpansOfARequestThatMovesOn(t *testing.T) {
 		} {
 			s := attempts[i]
 			want["http.request.method"] = "POST"
-			require.Equal(t, "POST", s.name)
-			require.Equal(t, trace.SpanKindClient, s.kind)
-			require.Equal(t, request, s.parent)
-			require.Equal(t, want, s.attributes())
-			require.Equal(t, i < 2, s.status == codes.Error)
+			require.Equal(t, "POST", s.Name)
+			require.Equal(t, trace.SpanKindClient, s.Kind)
+			require.Equal(t, request, s.Parent)
+			require.Equal(t, want, s.Attributes())
+			require.Equal(t, i < 2, s.Status == codes.Error)
 		}
 		require.Equal(t, []time.Duration{time.Second, time.Second, 7 * time.Second},
-			[]time.Duration{attempts[0].ended[0].Sub(began), attempts[1].ended[0].Sub(began), attempts[2].ended[0].Sub(began)})
+			[]time.Duration{attempts[0].Ended[0].Sub(began), attempts[1].Ended[0].Sub(began), attempts[2].Ended[0].Sub(began)})
 	})
 }
 
 // The base, and whoever gives the token, work beneath the spans.
 func TestSpansArePassedOn(t *testing.T) {
 	var base, token trace.Span
-	l, tr := overheard(t, Config{Backends: []Backend{azure("a", serves("m"), func(b *Backend) {
+	l, tr := listened(t, Config{Backends: []Backend{azure("a", serves("m"), func(b *Backend) {
 		b.APIKey = ""
 		b.Token = func(ctx context.Context) (string, error) {
 			token = trace.SpanFromContext(ctx)
@@ -123,7 +125,7 @@ func TestSpansArePassedOn(t *testing.T) {
 		return status(200, "{}")(req)
 	})})
 	ask(t, tr)
-	spans := l.traced(t)
+	spans := l.EndedSpans(t)
 	require.Equal(t, spans[0], token)
 	require.Equal(t, spans[1], base)
 }
@@ -233,7 +235,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 				if e.config != nil {
 					e.config(&cfg)
 				}
-				l, tr := overheard(t, cfg)
+				l, tr := listened(t, cfg)
 				req := newChat(t, chatPath)
 				if e.request != nil {
 					req = e.request(req)
@@ -245,17 +247,17 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 					resp.Body.Close()
 				}
 				synctest.Wait()
-				require.Len(t, l.traced(t), e.spans)
-				require.Equal(t, map[string]float64{e.requests: 1}, l.heard("spillover.requests"))
+				require.Len(t, l.EndedSpans(t), e.spans)
+				require.Equal(t, map[string]float64{e.requests: 1}, l.Metric("spillover.requests"))
 				attempts := map[string]float64{}
 				for _, a := range e.attempts {
 					attempts[a] = 1
 				}
-				require.Equal(t, attempts, l.heard("spillover.attempts"))
-				if root := l.spans[0].attributes(); strings.Contains(e.requests, "type=") {
+				require.Equal(t, attempts, l.Metric("spillover.attempts"))
+				if root := l.Spans[0].Attributes(); strings.Contains(e.requests, "type=") {
 					_, class, _ := strings.Cut(e.requests, "type=")
 					require.Equal(t, class, root["error.type"])
-					require.Equal(t, codes.Error, l.spans[0].status)
+					require.Equal(t, codes.Error, l.Spans[0].Status)
 				} else {
 					require.NotContains(t, root, "error.type")
 				}
@@ -291,56 +293,13 @@ func TestOperations(t *testing.T) {
 		"POST <script>/chat/completions%0a%00": "other",
 	} {
 		method, op, _ := strings.Cut(line, " ")
-		require.Equal(t, want, operation(method, op), line)
+		require.Equal(t, want, spanOperation(method, op), line)
 	}
 }
 
 // The dialect tells whose model it is.
 func TestProviders(t *testing.T) {
 	for d, want := range map[Dialect]string{Azure: "azure.ai.openai", AzureV1: "azure.ai.openai", OpenAI: "openai"} {
-		require.Equal(t, want, (&backend{dialect: d}).provider().Value.AsString())
+		require.Equal(t, want, (&backend{dialect: d}).provider())
 	}
 }
-
-// Methods are those that HTTP has; one made up is told as such.
-func TestSpanMethods(t *testing.T) {
-	for method, want := range map[string][2]string{
-		"": {"GET", "GET"}, "DELETE": {"DELETE", "DELETE"}, "MADE-UP": {"HTTP", "_OTHER"},
-	} {
-		l, tr := overheard(t, firstOf(newNet()))
-		req := with(t, "GET /openai/models")
-		req.Method = method
-		send(t, tr, req)
-		s := l.traced(t)[1]
-		require.Equal(t, want, [2]string{s.name, s.attributes()["http.request.method"].(string)})
-	}
-}
-
-// What a sampler drops costs no further spans.
-func TestSpansThatAreNotRecorded(t *testing.T) {
-	l := listen()
-	cfg := l.to(firstOf(newNet()))
-	dropped := droppingTracers{heardTracers{l: l}}
-	cfg.TracerProvider = dropped
-	tr := configured(t, cfg)
-	ask(t, tr)
-	require.Len(t, l.traced(t), 1)
-	require.Empty(t, l.spans[0].more)
-}
-
-type droppingTracers struct{ heardTracers }
-
-func (p droppingTracers) Tracer(string, ...trace.TracerOption) trace.Tracer {
-	return droppingTracer{heardTracer{l: p.l}}
-}
-
-type droppingTracer struct{ heardTracer }
-
-func (t droppingTracer) Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
-	_, s := t.heardTracer.Start(ctx, name, options...)
-	return trace.ContextWithSpan(ctx, droppedSpan{s.(*heardSpan)}), droppedSpan{s.(*heardSpan)}
-}
-
-type droppedSpan struct{ *heardSpan }
-
-func (droppedSpan) IsRecording() bool { return false }

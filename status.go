@@ -108,3 +108,11 @@ func (t *Transport) Status() Status {
 	}
 	return s
 }
+
+// lastFailure is what Status has of a failure, if there was one.
+func lastFailure(f *Failure) Failure {
+	if f == nil {
+		return Failure{}
+	}
+	return *f
+}

@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"reflect"
-	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +14,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/internal/telemetry"
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
@@ -26,13 +25,13 @@ import (
 
 // eventful has a Transport live through something of everything that metrics
 // tell of.
-func eventful(t *testing.T) (*listener, *Transport) {
+func eventful(t *testing.T) (*telemetrytest.Listener, *Transport) {
 	n := newNet()
 	n.on(host("first"), status(429, "{}", "Retry-After: 9"))
 	n.on(host("second"), status(200, usageAnswer, "Azure-Openai-Deployment-Utilization: 87.5%"), status(429, "{}", "Retry-After: 1"), status(200, "{}"))
 	cfg := firstOf(n)
 	cfg.MaxWait = 2 * time.Second
-	l, tr := overheard(t, cfg)
+	l, tr := listened(t, cfg)
 	ask(t, tr)
 	ask(t, tr)
 	send(t, tr, newChat(t, "/openai/deployments/unknown/chat/completions"))
@@ -43,33 +42,16 @@ func eventful(t *testing.T) (*listener, *Transport) {
 func TestEveryInstrumentIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := eventful(t)
-		require.Len(t, l.declared, len(declared))
-		units := regexp.MustCompile(`^(s|1|\{[a-z]+\}) [A-Z0-9].*\.$`)
-		for _, d := range declared {
-			require.Regexp(t, units, l.declared[d.name])
-			found := l.heard(d.name)
-			require.NotEmpty(t, found, d.name)
+		for _, i := range telemetry.Table {
+			found := l.Metric(i.Name)
+			require.NotEmpty(t, found, i.Name)
 			for attributes := range found {
 				for pair := range strings.FieldsSeq(attributes) {
 					key, _, _ := strings.Cut(pair, "=")
-					require.True(t, func() bool {
-						for _, k := range d.attributes {
-							if short(k) == key {
-								return true
-							}
-						}
-						return false
-					}(), "%s has %s", d.name, pair)
+					require.True(t, slices.ContainsFunc(i.Attributes, func(k attribute.Key) bool { return telemetrytest.ShortKey(k) == key }), "%s has %s", i.Name, pair)
 				}
 			}
 		}
-		// And whatever is recorded is declared: each instrument is in the table once.
-		fields := map[any]bool{}
-		var i instruments
-		for _, d := range declared {
-			fields[d.in(&i)] = true
-		}
-		require.Len(t, fields, reflect.TypeFor[instruments]().NumField()-1, "all but the meter")
 	})
 }
 
@@ -93,16 +75,16 @@ func TestMetrics(t *testing.T) {
 			"spillover.deployment.in_flight":          {"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 0},
 			"spillover.deployment.utilization":        {"backend=second deployment=m model=m tier=2": 0.875},
 		} {
-			require.Equal(t, want, l.heard(name), name)
+			require.Equal(t, want, l.Metric(name), name)
 		}
-		require.Equal(t, 2, l.counts["spillover.request.duration{model=m outcome=served tier=2}"])
+		require.Equal(t, 2, l.Counts["spillover.request.duration{model=m outcome=served tier=2}"])
 
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
-		require.Equal(t, 1.0, l.heard("spillover.deployment.in_flight")["backend=second deployment=m model=m tier=2"])
+		require.Equal(t, 1.0, l.Metric("spillover.deployment.in_flight")["backend=second deployment=m model=m tier=2"])
 		resp.Body.Close()
 		time.Sleep(time.Minute)
-		require.Empty(t, l.heard("spillover.deployment.utilization"), "what is that old is not told any more")
+		require.Empty(t, l.Metric("spillover.deployment.utilization"), "what is that old is not told any more")
 	})
 }
 
@@ -116,9 +98,9 @@ func TestAvailability(t *testing.T) {
 		n.on(host("fourth"), status(200, "{}"), status(429, "{}", "Retry-After: 1"))
 		cfg := firstOf(n)
 		cfg.Backends = append(cfg.Backends, azure("third", serves("m"), priority(3)), azure("fourth", serves("m", "k"), priority(4)))
-		l, tr := overheard(t, cfg)
+		l, tr := listened(t, cfg)
 		available := func(model string) (of []float64) {
-			states := l.heard("spillover.deployment.available")
+			states := l.Metric("spillover.deployment.available")
 			for tier, name := range []string{"first", "second", "third", "fourth"} {
 				if v, ok := states[fmt.Sprintf("backend=%s deployment=%s model=%[2]s tier=%d", name, model, tier+1)]; ok {
 					of = append(of, v)
@@ -142,42 +124,42 @@ func TestAvailability(t *testing.T) {
 // answered here.
 func TestMetricsOfDrainedBackends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := overheard(t, firstOf(newNet()))
+		l, tr := listened(t, firstOf(newNet()))
 		require.NoError(t, tr.Drain("first"))
-		require.Equal(t, map[string]float64{"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 1}, l.heard("spillover.deployment.available"))
+		require.Equal(t, map[string]float64{"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 1}, l.Metric("spillover.deployment.available"))
 		require.NoError(t, tr.Drain("second"))
 		ask(t, tr)
-		require.Equal(t, map[string]float64{"model=m status_code=503": 1}, l.heard("spillover.synthesized_answers"))
-		require.Equal(t, map[string]float64{"model=m outcome=synthesized type=503": 1}, l.heard("spillover.requests"))
+		require.Equal(t, map[string]float64{"model=m status_code=503": 1}, l.Metric("spillover.synthesized_answers"))
+		require.Equal(t, map[string]float64{"model=m outcome=synthesized type=503": 1}, l.Metric("spillover.requests"))
 		require.NoError(t, tr.Resume("first"))
-		require.Equal(t, []string{"INFO,backend drained,backend:first", "INFO,backend drained,backend:second", "INFO,backend resumed,backend:first"}, l.log())
-		l.traced(t)
+		require.Equal(t, []string{"INFO,backend drained,backend:first", "INFO,backend drained,backend:second", "INFO,backend resumed,backend:first"}, l.Log())
+		l.EndedSpans(t)
 	})
 }
 
 // Metrics are read until Close, and of a Transport that nobody closed for as
 // long as there is one.
 func TestObservationEnds(t *testing.T) {
-	l := listen()
-	tr := configured(t, l.to(firstOf(newNet())))
-	require.Len(t, l.callbacks, 1)
+	l := telemetrytest.New()
+	tr := configured(t, withListener(l, firstOf(newNet())))
+	require.Len(t, l.Callbacks, 1)
 	require.NoError(t, tr.Close())
-	require.Empty(t, l.callbacks)
+	require.Empty(t, l.Callbacks)
 	require.NoError(t, tr.Close())
 
-	configured(t, l.to(firstOf(newNet())))
-	require.Len(t, l.callbacks, 1)
+	configured(t, withListener(l, firstOf(newNet())))
+	require.Len(t, l.Callbacks, 1)
 	runtime.GC()
-	require.Empty(t, l.heard("spillover.deployment.available"), "it is forgotten")
+	require.Empty(t, l.Metric("spillover.deployment.available"), "it is forgotten")
 }
 
 func TestMeterProviderThatRefuses(t *testing.T) {
-	for _, d := range append([]instrument{{name: "callback"}}, declared...) {
-		l := listen()
-		l.refuses = d.name
-		_, err := New(l.to(firstOf(newNet())))
-		require.ErrorContains(t, err, "spillover: MeterProvider: no "+d.name)
-		require.Empty(t, l.callbacks)
+	for _, i := range append([]telemetry.Instrument{{Name: "callback"}}, telemetry.Table...) {
+		l := telemetrytest.New()
+		l.Refuses = i.Name
+		_, err := New(withListener(l, firstOf(newNet())))
+		require.ErrorContains(t, err, "spillover: MeterProvider: no "+i.Name)
+		require.Empty(t, l.Callbacks)
 	}
 }
 
@@ -192,37 +174,37 @@ func TestModelsOfMetrics(t *testing.T) {
 			}
 			return status(200, "{}")(req)
 		})
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{azure("first")}})
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("first")}})
 		to := func(model string) {
 			send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions"))
 		}
 		for i := range maxRoutes + 10 {
 			to(fmt.Sprintf("made-up-%d", i))
 		}
-		require.Equal(t, map[string]float64{"model=other outcome=rejected type=404": maxRoutes + 10}, l.heard("spillover.requests"))
-		require.Len(t, l.heard("spillover.attempts"), 1)
-		require.Len(t, l.heard("spillover.request.duration"), 1)
-		require.Equal(t, map[string]float64{"backend=first deployment=other model=other tier=1": 1}, l.heard("spillover.deployment.available"))
+		require.Equal(t, map[string]float64{"model=other outcome=rejected type=404": maxRoutes + 10}, l.Metric("spillover.requests"))
+		require.Len(t, l.Metric("spillover.attempts"), 1)
+		require.Len(t, l.Metric("spillover.request.duration"), 1)
+		require.Equal(t, map[string]float64{"backend=first deployment=other model=other tier=1": 1}, l.Metric("spillover.deployment.available"))
 		to("gpt-4o")
-		require.Contains(t, l.heard("spillover.requests"), "model=other outcome=served tier=1", "the routes are full of what was made up")
+		require.Contains(t, l.Metric("spillover.requests"), "model=other outcome=served tier=1", "the routes are full of what was made up")
 
-		l, tr = overheard(t, Config{Base: n, Backends: []Backend{azure("first"), azure("second", serves("configured"), priority(2))}})
+		l, tr = listened(t, Config{Base: n, Backends: []Backend{azure("first"), azure("second", serves("configured"), priority(2))}})
 		for i := range 200 {
 			to(fmt.Sprintf("served-%d", i))
 		}
 		to("configured")
 		to("served-0")
 		send(t, tr, with(t, "GET /openai/models"))
-		requests := l.heard("spillover.requests")
+		requests := l.Metric("spillover.requests")
 		require.Len(t, requests, 103, "a hundred, others, the configured one, and that of no model")
 		require.Equal(t, 2.0, requests["model=served-0 outcome=served tier=1"], "from the first on")
 		require.Equal(t, 100.0, requests["model=other outcome=served tier=1"])
 		require.Equal(t, 1.0, requests["model=configured outcome=served tier=1"])
 		require.Equal(t, 1.0, requests["outcome=served tier=1"])
-		require.Len(t, l.heard("spillover.deployment.in_flight"), 104)
+		require.Len(t, l.Metric("spillover.deployment.in_flight"), 104)
 		names := map[string]bool{}
-		for _, s := range l.traced(t) {
-			names[s.name] = true
+		for _, s := range l.EndedSpans(t) {
+			names[s.Name] = true
 		}
 		require.Equal(t, map[string]bool{"chat other": true, "chat served-0": true, "chat configured": true, "models": true, "POST": true, "GET": true}, names)
 	})
@@ -241,7 +223,7 @@ func TestHostileValues(t *testing.T) {
 			calls++
 			return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader(`{"error":{"code":"a\u000ab","message":"` + strings.Repeat("y", 5000) + `"},"usage":{"prompt_tokens":-5,"completion_tokens":-1}}`)), Request: req}, nil
 		})
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{azure("first"), {Name: "second", URL: "https://" + host("second"), APIKey: "k", Dialect: AzureV1, Priority: 2, Models: []Model{{Name: evil, Deployment: evil}}}}})
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("first"), {Name: "second", URL: "https://" + host("second"), APIKey: "k", Dialect: AzureV1, Priority: 2, Models: []Model{{Name: evil, Deployment: evil}}}}})
 		for i := range 20 {
 			req := newChat(t, "/openai/v1/chat/completions")
 			body := fmt.Sprintf(`{"model":%q}`, "m")
@@ -265,41 +247,32 @@ func TestHostileValues(t *testing.T) {
 				require.True(t, unicode.IsPrint(r), "%s: %q", what, s)
 			}
 		}
-		records := l.log()
+		records := l.Log()
 		require.NotEmpty(t, records)
 		for _, r := range records {
 			tell("log", r)
 			require.NotContains(t, r, `\`, "nothing had to be escaped")
 		}
-		l.collect()
-		for key := range l.measured {
+		l.Collect()
+		for key := range l.Measured {
 			tell("metric", key)
 			require.NotContains(t, key, "a\nb")
 		}
-		for _, s := range l.traced(t) {
-			tell("name", s.name)
-			for k, v := range s.attributes() {
+		for _, s := range l.EndedSpans(t) {
+			tell("name", s.Name)
+			for k, v := range s.Attributes() {
 				tell(k, fmt.Sprint(v))
 			}
 		}
 	})
 }
 
-func TestErrorTypes(t *testing.T) {
-	for want, got := range map[string]attribute.KeyValue{
-		"429": errorType(429, "429 whatever the service says"), "_OTHER": errorType(999, ""), "no_answer_in_time": errorType(0, "no answer in time"),
-	} {
-		require.Equal(t, keyErrorType.String(want), got)
-	}
-	require.Equal(t, "_OTHER", errorType(0, "").Value.AsString())
-}
-
 // Requests, answers and reads of the metrics at once.
 func TestTelemetryConcurrently(t *testing.T) {
 	n := newNet()
 	n.on(host("first"), status(200, usageAnswer), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(200, usageAnswer))
-	l := listen()
-	tr := configured(t, l.to(Config{Base: n, Backends: []Backend{azure("first"), azure("second", priority(2))}}))
+	l := telemetrytest.New()
+	tr := configured(t, withListener(l, Config{Base: n, Backends: []Backend{azure("first"), azure("second", priority(2))}}))
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -310,20 +283,20 @@ func TestTelemetryConcurrently(t *testing.T) {
 	}
 	all.Go(func() {
 		for range 20 {
-			l.collect()
+			l.Collect()
 		}
 	})
 	all.Wait()
-	l.traced(t)
+	l.EndedSpans(t)
 	var sum float64
-	for _, v := range l.heard("spillover.requests") {
+	for _, v := range l.Metric("spillover.requests") {
 		sum += v
 	}
 	require.Equal(t, 400.0, sum)
 }
 
-// With no-op providers all that telemetry allocates is the context of a span
-// that is none. Before a global provider is set, OpenTelemetry takes two more.
+// With a no-op provider all that telemetry allocates is the context of a span that
+// records nothing. At the global provider, before one is set, it does not start any.
 func TestAllocationsOfNoTelemetry(t *testing.T) {
 	count := func(rt http.RoundTripper) float64 {
 		request := benchRequest(classicURL, 1<<10)
@@ -338,48 +311,5 @@ func TestAllocationsOfNoTelemetry(t *testing.T) {
 	cfg.MeterProvider, cfg.TracerProvider = metricnoop.NewMeterProvider(), tracenoop.NewTracerProvider()
 	noop := count(configured(t, cfg))
 	require.LessOrEqual(t, noop-count(nop{}), 14.0+poolsForget)
-	require.LessOrEqual(t, global-noop, 2.0+poolsForget)
-}
-
-// advice is what to do about what a metric shows.
-var advice = map[string]string{
-	"spillover.requests":                      "Watch the share of `outcome` other than `served`; `broken` and `failed` are for whoever runs the deployments, `rejected` for the callers. Over `spillover.tier` it is the share that spilled.",
-	"spillover.request.duration":              "Compare tiers; a tail that only one of them has is that tier's.",
-	"spillover.request.time_to_first_content": "The time that people wait for. If it grows while attempts serve as ever, the deployments are full.",
-	"spillover.request.wait_time":             "Its count is of the requests that had to wait. Much of it: there is too little quota, or `MaxWait` is too long for your callers.",
-	"spillover.synthesized_answers":           "429: all were throttled; add deployments or quota, or set `MaxWait`. 404: a caller or a configuration names a model that is not there.",
-	"spillover.attempts":                      "Attempts for each request are what moving on costs. `throttled` at the first tier is spilling at work, at the last it is a lack of quota.",
-	"spillover.tokens":                        "What is used of each quota, and of a PTU.",
-	"spillover.cooldown.duration":             "Its count is of cool-downs. `cooling` is the service's own word, `out` is a failure: look at the log.",
-	"spillover.deployment.available":          "0 over all of a model: every request is refused or waits. 0 for minutes: look at the log for why.",
-	"spillover.deployment.in_flight":          "What grows without end is an answer that somebody never closes.",
-	"spillover.deployment.utilization":        "Above 0.85 requests are passed on a little early. Well below that while requests spill, something keeps them away.",
-}
-
-// docs/telemetry.md has the instruments as they are declared.
-func TestTelemetryTable(t *testing.T) {
-	var table strings.Builder
-	table.WriteString("| metric | type | unit | attributes | what it is | what to do about it |\n|---|---|---|---|---|---|\n")
-	for _, d := range declared {
-		require.NotEmpty(t, advice[d.name], d.name)
-		kind := map[string]string{"Int64Counter": "counter", "Float64Histogram": "histogram", "Int64ObservableUpDownCounter": "up-down counter", "Float64ObservableGauge": "gauge"}
-		var attributes []string
-		for _, a := range d.attributes {
-			attributes = append(attributes, "`"+string(a)+"`")
-		}
-		fmt.Fprintf(&table, "| `%s` | %s | `%s` | %s | %s | %s |\n", d.name, kind[reflect.TypeOf(d.in(new(instruments))).Elem().Name()], d.unit,
-			strings.Join(attributes, ", "), d.meaning, advice[d.name])
-	}
-	doctest.Section(t, "docs/telemetry.md", "metrics", table.String())
-}
-
-// The log records that docs/telemetry.md tells of are those that there are.
-func TestTelemetryRecords(t *testing.T) {
-	text, err := os.ReadFile("docs/telemetry.md")
-	require.NoError(t, err)
-	for _, r := range records {
-		for _, message := range []string{r.deployment, r.backend} {
-			require.True(t, message == "" || strings.Contains(string(text), fmt.Sprintf("| `%s` | %s |", message, r.level)), message)
-		}
-	}
+	require.LessOrEqual(t, global, noop-1+poolsForget)
 }

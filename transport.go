@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/spillover-go/spillover/internal/replay"
 )
@@ -43,11 +44,23 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t.setup.Store(s)
-	if err := s.observe(t); err != nil {
+	if err := s.observe(t.inForce()); err != nil {
 		return nil, err
 	}
 	s.warnOfCallersCredentials(nil)
 	return t, nil
+}
+
+// inForce is the configuration in force, nil once the Transport has been garbage
+// collected: what observes it does not keep a Transport that nobody has closed.
+func (t *Transport) inForce() func() *activeConfig {
+	transport := weak.Make(t)
+	return func() *activeConfig {
+		if t := transport.Value(); t != nil {
+			return t.setup.Load()
+		}
+		return nil
+	}
 }
 
 // String returns the names of the backends. A Transport can be printed without
@@ -75,7 +88,7 @@ func (t *Transport) GoString() string { return t.String() }
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{pool: &t.pool, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
-	c.ctx, c.begun = in.Context(), time.Now()
+	c.ctx, c.recorded.Begun = in.Context(), time.Now()
 	defer c.pardonFailures() // those that a panic leaves undecided
 	returns := false
 	defer func() {
@@ -86,7 +99,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	}()
 	resp, err := c.do()
 	if err != nil {
-		c.conclude(nil, err)
+		c.recordReturn(nil, err)
 		returns = true
 		return nil, err
 	}
@@ -94,7 +107,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	setWaitedHeader(resp, c.waited)
 	c.answerHeaders = [2]string{c.answeredFrom, strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.answerHeaders[:1:1], c.answerHeaders[1:]
-	c.conclude(resp, nil)
+	c.recordReturn(resp, nil)
 	returns = true
 	return resp, nil
 }
@@ -117,7 +130,7 @@ func (t *Transport) Close() error {
 		return nil
 	}
 	close(t.done)
-	t.setup.Load().unobserve()
+	t.setup.Load().recorder.Unobserve()
 	if own := t.setup.Load().ownTransport; own != nil {
 		own.CloseIdleConnections()
 	}

@@ -56,7 +56,7 @@ func (t *Transport) Watch(ctx context.Context, path string, adjust func(*Config)
 			return t.Reconfigure(cfg)
 		},
 		Report: func(err error) {
-			t.setup.Load().log.WarnContext(ctx, "configuration not loaded", "path", path, "error", err.Error())
+			t.setup.Load().recorder.ConfigurationNotLoaded(ctx, path, err)
 		},
 	}
 	if err := w.Run(ctx, t.done); err != nil {

@@ -73,13 +73,13 @@ func TestWatchFollowsRenamesAndSymbolicLinks(t *testing.T) {
 // What New rejects changes nothing, and is logged once.
 func TestWatchReportsWhatNewRejectsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := overheard(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
+		l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
 		path := written(t, "c.yaml", "backends: [{name: x, url: h, api_key: literal}, {name: y, url: h, api_key: literal}]")
 		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
 		defer cancel()
 		require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, path, nil))
 		require.Equal(t, "spillover.Transport(a)", tr.String())
-		records := l.log()
+		records := l.Log()
 		require.Len(t, records, 1)
 		require.Contains(t, records[0], "WARN,configuration not loaded,path:"+path+",error:"+path+":1:64: backends[")
 		require.Contains(t, records[0], " already uses it for all models with the same credential")
@@ -95,7 +95,7 @@ func TestWatchKeepsWhatOnlyCodeCanSet(t *testing.T) {
 		token := func(token string) TokenFunc {
 			return func(context.Context) (string, error) { return token, nil }
 		}
-		l, tr := overheard(t, Config{Base: n, Backends: []Backend{
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{
 			{URL: "https://unnamed.openai.azure.com", Token: token("unnamed")}, {Name: "keyed", URL: "https://k.openai.azure.com", Token: token("lost")}}})
 		path := written(t, "c.yaml", `
 backends:
@@ -112,7 +112,7 @@ backends:
 		}()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		require.Equal(t, []string{"INFO,reconfigured,backends:3"}, l.log())
+		require.Equal(t, []string{"INFO,reconfigured,backends:3"}, l.Log())
 		var sent []string
 		for _, backend := range []string{"unnamed.openai.azure.com", "keyed", "new"} {
 			resp, _ := ask(t, tr)

@@ -11,14 +11,14 @@ import (
 // whole backend. Its mutex guards it; the two atomics repeat its verdict so that
 // a request to something healthy takes no lock.
 type State struct {
-	closedUntil Timestamp
-	isTroubled  atomic.Bool   // something is held against it since the last success
-	ended       atomic.Uint64 // answers that were read to their end
-	Mu          sync.Mutex
-	Throttle    Throttle
-	Ejection    Ejection
-	told        notice
-	Private     bool // it is about one caller: not told
+	closedUntil  Timestamp
+	isTroubled   atomic.Bool   // something is held against it since the last success
+	ended        atomic.Uint64 // answers that were read to their end
+	Mu           sync.Mutex
+	Throttle     Throttle
+	Ejection     Ejection
+	lastReported Transition
+	Private      bool // about one caller only: its transitions are not recorded
 }
 
 // Open tells whether nothing that is known speaks against asking.

@@ -2,44 +2,44 @@ package health
 
 import "time"
 
-// A Phase is what a deployment is in, or a backend as a whole.
+// A Phase is what a deployment is in, one operation of it, or a whole backend.
 type Phase int
 
 const (
 	Healthy     Phase = iota
-	CoolingDown       // the service itself said to leave it alone
+	CoolingDown       // rate-limited: the service itself said for how long
 	Ejected           // it failed
-	Probing           // one request finds out whether it is back
+	Probing           // ejected, and one request finds out whether it has recovered
 )
 
-// A notice is what was told last.
-type notice struct {
+// A Transition is a change of phase, or a new cool-down.
+type Transition struct {
 	Phase  Phase
-	Since  time.Time // when it was well last
-	Until  time.Time
-	Reason string
+	Since  time.Time // when it was healthy last
+	Until  time.Time // the end of a cool-down or ejection
+	Reason string    // of Healthy and Probing: what it was closed for
 }
 
-// News is what is so, if it is not what was told last. That a cool-down lasts
-// longer is none, another one after it ran out is. That one merely ran out is
-// none either: whether it is over, the next request shows.
-func (h *State) News(now time.Time) (_ notice, changed bool) {
+// Transition reports the phase, and whether it has changed since the last call. A
+// longer cool-down is no change; a new one after the last has run out is. That a
+// cool-down runs out is no change either: the next request shows whether it is over.
+func (h *State) Transition(now time.Time) (_ Transition, changed bool) {
 	h.Mu.Lock()
 	defer h.Mu.Unlock()
-	t, e, last := &h.Throttle, &h.Ejection, h.told
-	n := notice{Since: last.Since, Reason: last.Reason}
+	t, e, last := &h.Throttle, &h.Ejection, h.lastReported
+	to := Transition{Since: last.Since, Reason: last.Reason}
 	switch {
 	case e.Active && !(t.Until.After(now) && t.Until.After(e.Until)):
-		n.Phase, n.Until, n.Reason = Ejected, e.Until, e.Reason
+		to.Phase, to.Until, to.Reason = Ejected, e.Until, e.Reason
 		if e.Probe != 0 {
-			n.Phase = Probing
+			to.Phase = Probing
 		}
 	case !t.Until.IsZero():
-		n.Phase, n.Until, n.Reason = CoolingDown, t.Until, t.Reason
+		to.Phase, to.Until, to.Reason = CoolingDown, t.Until, t.Reason
 	}
 	if last.Phase == Healthy {
-		n.Since = now
+		to.Since = now
 	}
-	h.told = n
-	return n, n.Phase != last.Phase || n.Phase == CoolingDown && !last.Until.After(t.Since)
+	h.lastReported = to
+	return to, to.Phase != last.Phase || to.Phase == CoolingDown && !last.Until.After(t.Since)
 }

@@ -44,17 +44,18 @@ func (i *instruments) enabled(ctx context.Context) bool {
 		i.synthesized.Enabled(ctx) || i.attempts.Enabled(ctx) || i.tokens.Enabled(ctx)
 }
 
-// An instrument is one row of the table that docs/telemetry.md is generated from.
-type instrument struct {
-	name, unit string
-	attributes []attribute.Key // all that a measurement may have
-	help       string
+// An Instrument is one row of the Table.
+type Instrument struct {
+	Name, Unit string
+	Attributes []attribute.Key // all that a measurement may have
+	Help       string
 	field      func(*instruments) any // a pointer to where the instrument is kept
 }
 
 var deploymentKeys = []attribute.Key{keyBackend, keyModel, keyDeployment, keyTier}
 
-var table = []instrument{
+// Table has all instruments. docs/telemetry.md is generated from it.
+var Table = []Instrument{
 	{"spillover.requests", "{request}", []attribute.Key{keyModel, keyOutcome, keyTier, keyErrorType},
 		"Finished requests (body read or closed). Outcomes: served (success), rejected (client error), failed, canceled, broken (interrupted), synthesized (by spillover itself).",
 		func(i *instruments) any { return &i.requests }},
@@ -94,17 +95,17 @@ var table = []instrument{
 // two more for long responses.
 var secondsBounds = []float64{.01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68}
 
-func (d instrument) create(i *instruments) (err error) {
-	unit, help := metric.WithUnit(d.unit), metric.WithDescription(d.help)
+func (d Instrument) create(i *instruments) (err error) {
+	unit, help := metric.WithUnit(d.Unit), metric.WithDescription(d.Help)
 	switch p := d.field(i).(type) {
 	case *metric.Int64Counter:
-		*p, err = i.meter.Int64Counter(d.name, unit, help)
+		*p, err = i.meter.Int64Counter(d.Name, unit, help)
 	case *metric.Float64Histogram:
-		*p, err = i.meter.Float64Histogram(d.name, unit, help, metric.WithExplicitBucketBoundaries(secondsBounds...))
+		*p, err = i.meter.Float64Histogram(d.Name, unit, help, metric.WithExplicitBucketBoundaries(secondsBounds...))
 	case *metric.Int64ObservableUpDownCounter:
-		*p, err = i.meter.Int64ObservableUpDownCounter(d.name, unit, help)
+		*p, err = i.meter.Int64ObservableUpDownCounter(d.Name, unit, help)
 	case *metric.Float64ObservableGauge:
-		*p, err = i.meter.Float64ObservableGauge(d.name, unit, help)
+		*p, err = i.meter.Float64ObservableGauge(d.Name, unit, help)
 	}
 	return err
 }

@@ -25,7 +25,7 @@ func (r *Recorder) Observe(deployments iter.Seq[Observation]) (err error) {
 		return nil
 	}, r.available, r.inFlight, r.utilization)
 	if err != nil {
-		return fmt.Errorf("MeterProvider: %w", err)
+		return fmt.Errorf("spillover: MeterProvider: %w", err)
 	}
 	return nil
 }

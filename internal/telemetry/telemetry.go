@@ -67,9 +67,9 @@ func New(o Options, earlier *Recorder) (*Recorder, error) {
 	}
 	r.tracing.init(o.TracerProvider, o.Provider)
 	r.meter = meters.Meter(Scope)
-	for _, i := range table {
+	for _, i := range Table {
 		if err := i.create(&r.instruments); err != nil {
-			return nil, fmt.Errorf("MeterProvider: %w", err)
+			return nil, fmt.Errorf("spillover: MeterProvider: %w", err)
 		}
 	}
 	return r, nil

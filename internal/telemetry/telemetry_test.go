@@ -10,27 +10,27 @@ import (
 
 func TestEveryInstrumentIsCreatedAsInTheTable(t *testing.T) {
 	l, r := listened(t)
-	require.Len(t, l.Declared, len(table))
+	require.Len(t, l.Declared, len(Table))
 	pattern := regexp.MustCompile(`^(s|1|\{[a-z]+\}) [A-Z0-9].*\.$`)
 	fields := map[any]bool{}
-	for _, i := range table {
-		require.Regexp(t, pattern, l.Declared[i.name], "unit and a sentence")
-		require.NotNil(t, reflect.ValueOf(i.field(&r.instruments)).Elem().Interface(), i.name)
+	for _, i := range Table {
+		require.Regexp(t, pattern, l.Declared[i.Name], "unit and a sentence")
+		require.NotNil(t, reflect.ValueOf(i.field(&r.instruments)).Elem().Interface(), i.Name)
 		fields[i.field(&r.instruments)] = true
 	}
 	require.Len(t, fields, reflect.TypeFor[instruments]().NumField()-1, "all but the meter")
 }
 
 func TestErrorOfTheMeterProviderIsReturned(t *testing.T) {
-	for _, i := range table {
+	for _, i := range Table {
 		l, _ := listened(t)
-		l.Refuses = i.name
+		l.Refuses = i.Name
 		_, err := New(Options{MeterProvider: l.MeterProvider()}, nil)
-		require.EqualError(t, err, "MeterProvider: no "+i.name)
+		require.EqualError(t, err, "spillover: MeterProvider: no "+i.Name)
 	}
 	l, r := listened(t)
 	l.Refuses = "callback"
-	require.EqualError(t, r.Observe(nil), "MeterProvider: no callback")
+	require.EqualError(t, r.Observe(nil), "spillover: MeterProvider: no callback")
 	require.Empty(t, l.Callbacks)
 }
 
