@@ -44,7 +44,7 @@ func (c *call) conclude(resp *http.Response, err error) {
 	}
 	if c.recording {
 		c.took = time.Since(c.begun)
-		c.streams = a != nil && wire.IsStream(resp.Header)
+		c.streams = a != nil && a.mediaType == wire.EventStream
 		c.countAnswer(resp, a)
 	}
 	if a == nil || a.detached.Swap(true) {

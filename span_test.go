@@ -205,7 +205,8 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			req.Body, req.GetBody = io.NopCloser(readerFunc(func([]byte) (int, error) { return 0, errors.New("no") })), nil
 			return req
 		}, requests: "model=m outcome=failed type=_OTHER"},
-		"a body that cannot be had again": {answers: []roundTripFunc{status(429, "{}")}, spans: 2, request: func(req *http.Request) *http.Request {
+		"a body that cannot be had again": {answers: []roundTripFunc{status(429, "{}")}, spans: 2, request: func(*http.Request) *http.Request {
+			req := newLargeChat(t, chatPath)
 			req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
 			return req
 		}, requests: "model=m outcome=failed type=_OTHER", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429"}},
