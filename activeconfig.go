@@ -8,6 +8,7 @@ import (
 
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/objects"
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A pool is what requests share whatever configuration they began with.
@@ -30,6 +31,7 @@ type activeConfig struct {
 	recorder     *recorder
 
 	fields []string // that Defaults set in bodies; a field's index is its bit
+	paths  knownPaths
 }
 
 // newActiveConfig puts a normalized Config into force. What is known of
@@ -75,6 +77,9 @@ func ownBase() *http.Transport {
 	}
 	if base.MaxIdleConnsPerHost == 0 {
 		base.MaxIdleConnsPerHost = base.MaxIdleConns
+	}
+	if base.WriteBufferSize == 0 {
+		base.WriteBufferSize = replay.MaxKept + 4<<10 // a body that is sent from memory, and a header
 	}
 	return base
 }

@@ -46,12 +46,17 @@ func newAffinity(session, model string) affinity {
 // hashing the one with the most pull has it, and a backend that comes or goes
 // moves no session but its own.
 func (l affinity) score(b *backend) float64 {
+	return -float64(b.weight) / math.Log(unit(l.hash(b.hash))+1.0/(1<<54))
+}
+
+// hash mixes the session with the hash of a backend. Of equal weights the higher
+// hash has the higher score.
+func (l affinity) hash(backend uint64) uint64 {
 	// splitmix64's finalizer: FNV alone leaves neighbours alike.
-	x := uint64(l) ^ b.hash
+	x := uint64(l) ^ backend
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
-	x ^= x >> 31
-	return -float64(b.weight) / math.Log(unit(x)+1.0/(1<<54))
+	return x ^ x>>31
 }
 
 // luck is what decides whether a PTU that is nearly full passes the session on:
@@ -63,29 +68,76 @@ func (l affinity) spillRoll() float64 { return unit(uint64(l) * 0x9e3779b97f4a7c
 // prompt caches and bounds the load.
 const sessionBound = 1.25
 
-// chooseLoyal is the candidate that has most pull on the session, but for those
-// that are too busy.
+// chooseByAffinity is the candidate with the highest score for the session, of
+// those that are not too busy.
 func (t *tier) chooseByAffinity(q *selection) *deployment {
+	if home := t.home(q.affinity); home != nil && home.InFlight.Load() == 0 && q.candidate(home) {
+		return home // one that is idle is never too busy: nothing else needs to be looked at
+	}
+	score := q.affinity.score
+	if t.hashes != nil {
+		score = func(b *backend) float64 { return unit(q.affinity.hash(b.hash)) }
+	}
 	var busy, weight float64
+	best := highest{}
 	for _, d := range t.members {
 		if q.candidate(d) {
 			busy += float64(d.InFlight.Load())
 			weight += float64(d.backend.weight)
+			best.note(d, score(d.backend))
 		}
 	}
-	var best *deployment
-	var most float64
-	for _, d := range t.members {
-		if !q.candidate(d) {
-			continue
-		}
+	tooBusy := func(d *deployment) bool {
 		share := (busy + 1) * float64(d.backend.weight) / weight
-		if float64(d.InFlight.Load()) >= math.Ceil(sessionBound*share) {
-			continue
-		}
-		if pull := q.affinity.score(d.backend); best == nil || pull > most {
-			best, most = d, pull
+		return float64(d.InFlight.Load()) >= math.Ceil(sessionBound*share)
+	}
+	if best.deployment == nil || !tooBusy(best.deployment) {
+		return best.deployment
+	}
+	best = highest{}
+	for _, d := range t.members {
+		if q.candidate(d) && !tooBusy(d) {
+			best.note(d, score(d.backend))
 		}
 	}
-	return best
+	return best.deployment
+}
+
+// A highest is the deployment with the highest score so far.
+type highest struct {
+	deployment *deployment
+	score      float64
+}
+
+func (h *highest) note(d *deployment, score float64) {
+	if h.deployment == nil || score > h.score {
+		*h = highest{d, score}
+	}
+}
+
+// home is the member with the highest score for a session, whether it is a candidate
+// or not; nil where the weights differ, as it would take long to find.
+func (t *tier) home(l affinity) *deployment {
+	if t.hashes == nil {
+		return nil
+	}
+	best := 0
+	var most uint64
+	for i, backend := range t.hashes {
+		if h := l.hash(backend) >> 11; h > most { // the bits that unit takes
+			best, most = i, h
+		}
+	}
+	return t.members[best]
+}
+
+// hashesOf are those of the members' backends, if all have the same weight.
+func hashesOf(members []*deployment) []uint64 {
+	hashes := make([]uint64, len(members))
+	for i, d := range members {
+		if hashes[i] = d.backend.hash; d.backend.weight != members[0].backend.weight {
+			return nil
+		}
+	}
+	return hashes
 }

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -95,7 +96,8 @@ type attempt struct {
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
 	url         url.URL
-	body        *replay.Attempt // the latest; nil when there is none
+	text        bytes.Reader    // the body, where it is in memory
+	body        *replay.Attempt // else the latest; nil when there is none
 	firstBody   replay.Attempt  // of the first
 	bearerToken string          // the token that it is sent with; "" for another credential
 	ended       atomic.Bool
@@ -106,6 +108,8 @@ type attempt struct {
 	wholeWait time.Duration   // until an answer that comes whole began; 0 once that was learnt from
 	before    health.Progress // of the operation, before this answer
 	header    http.Header     // of a stream
+	mediaType string          // of the answer
+	spilled   bool            // Azure took it from a full PTU to a standard deployment
 
 	timeout    timeout
 	connection connectionTrace
@@ -147,12 +151,11 @@ func (c *call) connected(b *backend) {
 }
 
 // hear ends the wait for an answer, with one or without.
-func (a *attempt) answered(served, answered bool) {
+func (a *attempt) answered(now time.Time, served, answered bool) {
 	if !a.awaiting {
 		return
 	}
 	a.awaiting = false
-	now := time.Now()
 	if !answered {
 		a.deployment.RequestAbandoned(a.call.callerErr() != nil, now.Sub(a.sentAt))
 		return
@@ -213,7 +216,7 @@ func (a *attempt) giveBack() {
 // undo ends an attempt of which nothing was sent.
 func (a *attempt) cancelUnsent() {
 	a.giveBack()
-	a.answered(false, false)
+	a.answered(time.Now(), false, false)
 	a.end()
 	a.call.release(a, time.Now())
 }
@@ -235,7 +238,7 @@ func (a *attempt) abandon() {
 		a.end()
 		a.recordPanic()
 	}
-	a.answered(false, false)
+	a.answered(time.Now(), false, false)
 	a.call.release(a, time.Now())
 }
 

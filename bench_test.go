@@ -129,6 +129,15 @@ func BenchmarkChoose(b *testing.B) {
 				r.choose(&selection{now: now, random: t.random})
 			}
 		})
+		b.Run(fmt.Sprintf("session/%d", n), func(b *testing.B) {
+			t := benchTransport(b, n, Azure)
+			r, now, session := t.table().find("gpt-4o"), time.Now(), affinity(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				session++
+				r.choose(&selection{now: now, random: t.random, affinity: session})
+			}
+		})
 	}
 }
 

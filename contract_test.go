@@ -185,9 +185,11 @@ func TestBodyIsClosedOnEveryPath(t *testing.T) {
 			return req
 		}},
 		{name: "GetBody fails at the second attempt", base: status(429, "{}"), fails: true,
-			change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
-				req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
-				return req
+			change: func(t *testing.T, _ *Transport, req *http.Request) *http.Request {
+				large := newLargeChat(t, chatPath)
+				large.Body = countedBody{large.Body, req.Body.(countedBody).closed}
+				large.GetBody = func() (io.ReadCloser, error) { return nil, fault }
+				return large
 			}},
 		{name: "reading it fails", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
 			req.GetBody = nil
@@ -369,7 +371,7 @@ func TestGetBodyErrorReachesTheBase(t *testing.T) {
 		_, err := req.GetBody()
 		return nil, err
 	})
-	req := newChat(t, chatPath)
+	req := newLargeChat(t, chatPath)
 	req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
 	_, err := balance(t, base, azure("a")).RoundTrip(req)
 	require.ErrorIs(t, err, fault)

@@ -26,7 +26,18 @@ var credentialQuery = []string{"api-key", "subscription-key", "key"}
 
 // isCredential reports whether a header belongs to a credential. It ignores
 // case, as a map made by hand may not be canonical.
-func isCredential(name string) bool { return isOneOf(name, credentialHeaders) }
+func isCredential(name string) bool {
+	return len(name) < len(credentialsByLength) && isOneOf(name, credentialsByLength[len(name)])
+}
+
+// credentialsByLength are the credentialHeaders, as few have the length of another
+// header.
+var credentialsByLength = func() (names [32][]string) {
+	for _, name := range credentialHeaders {
+		names[len(name)] = append(names[len(name)], name)
+	}
+	return names
+}()
 
 // isOneOf reports whether a list has a name in any case.
 func isOneOf(name string, names []string) bool {

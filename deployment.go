@@ -22,6 +22,7 @@ type deployment struct {
 	name         string       // the backend's name for it; "" if it is the caller's
 	rates        health.Rates // the configured limits
 	labelCache   atomic.Pointer[deploymentLabels]
+	lastURL      atomic.Pointer[knownURL]
 }
 
 // A record is what is known of a deployment. It outlives the configuration.

@@ -107,7 +107,7 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	inPath := b.dialect == Azure && r.NamesDeployment(deployment)
 	switch {
-	case r.Dialect == "" || deployment == "", inPath && !r.spec().Has(wire.NoModelBesidePath):
+	case r.Dialect == "" || deployment == "", inPath && !r.spec.Has(wire.NoModelBesidePath):
 		return replay.Edit{}, nil
 	}
 	if err := r.scan(); err != nil {
@@ -188,7 +188,7 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	values := make([]string, 0, len(caller)+2+len(b.headers))
 	for name, v := range caller {
 		switch {
-		case b.hasCredential && isCredential(name), b.setsHeader(name):
+		case b.hasCredential && isCredential(name), len(b.headers) > 0 && b.setsHeader(name):
 		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
 			key = wire.Header(caller, name)
 		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
@@ -199,7 +199,11 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 			}
 		default:
 			from := len(values)
-			values = append(values, v...)
+			if len(v) == 1 { // as nearly always
+				values = append(values, v[0])
+			} else {
+				values = append(values, v...)
+			}
 			h[name] = values[from:len(values):len(values)]
 		}
 	}
@@ -219,8 +223,10 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	case authorization != "":
 		set(authHeader, authorization)
 	}
-	for name, value := range b.headers {
-		set(name, value)
+	if len(b.headers) > 0 {
+		for name, value := range b.headers {
+			set(name, value)
+		}
 	}
 	return h
 }

@@ -28,7 +28,7 @@ func until(text string, n int) io.ReadCloser {
 // cause, and is no deployment's fault.
 func TestBodyThatCannotBeHadAgain(t *testing.T) {
 	const byPath, byBody = chatPath, "/v1/chat/completions"
-	small, large := `{"input":"x","model":"m"}`, `{"input":"`+strings.Repeat("x", replay.MaxReused)+`","model":"m"}`
+	small, large := `{"input":"`+strings.Repeat("x", replay.MaxKept)+`","model":"m"}`, `{"input":"`+strings.Repeat("x", replay.MaxReused)+`","model":"m"}`
 	gone := func() (io.ReadCloser, error) { return nil, errDisk }
 	for name, c := range map[string]struct {
 		path, text string

@@ -13,8 +13,8 @@ import (
 
 // learn draws the conclusions from an attempt, for the deployment and for the
 // call. Its error ends the call: the caller has left.
-func (c *call) applyOutcome(a *attempt, resp *http.Response, err error, o outcome) error {
-	d, now := a.deployment, time.Now()
+func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err error, o outcome) error {
+	d := a.deployment
 	if o.verdict == served || o.verdict == rejected {
 		d.served.Add(1)
 		d.ServedOperation(c.scope.op)

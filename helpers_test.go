@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A net is a base in memory: each host answers as it was told, and everything
@@ -157,6 +159,16 @@ func newChat(t testing.TB, target string) *http.Request {
 	require.NoError(t, err)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("api-key", "example API key")
+	return req
+}
+
+// newLargeChat is newChat with a body that is too large to be kept in memory: to
+// send it again GetBody is asked.
+func newLargeChat(t testing.TB, target string) *http.Request {
+	req := newChat(t, target)
+	text := `{"messages":[{"role":"user","content":"` + strings.Repeat("a", replay.MaxKept) + `"}],"model":"m"}`
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 	return req
 }
 

@@ -113,7 +113,7 @@ func (c *call) namesID(message string) bool {
 // namesOwn reports whether a message names something in the body other than the
 // model.
 func (c *call) namesOwn(message string) bool {
-	if !c.body.Present || !c.body.CanSend() || c.body.Again == nil {
+	if !c.body.Present || !c.body.CanSend() || !c.body.CanRepeat() {
 		return false
 	}
 	var words [][]byte

@@ -348,6 +348,6 @@ func TestGoodOutcomeAllocatesNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		d.measure(now, now, 1, h)
 		require.Equal(t, served, judge(200, h, nil, "chat/completions", now).verdict)
-		require.NoError(t, c.applyOutcome(a, nil, nil, outcome{verdict: served}))
+		require.NoError(t, c.applyOutcome(a, time.Now(), nil, nil, outcome{verdict: served}))
 	}))
 }

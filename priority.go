@@ -20,13 +20,14 @@ type route struct {
 type tier struct {
 	priority int
 	members  []*deployment
+	hashes   []uint64 // of their backends, if these all have the same weight; else nil
 	weights  atomic.Pointer[weights]
 	resizing sync.Mutex
 	budget   *health.RetryBudget // of second attempts
 }
 
 func newTier(priority int, members []*deployment, b *health.RetryBudget) *tier {
-	t := &tier{priority: priority, members: members, budget: b}
+	t := &tier{priority: priority, members: members, hashes: hashesOf(members), budget: b}
 	t.reweigh()
 	return t
 }
@@ -93,7 +94,9 @@ func (t *tier) triedHere(tried []*deployment) bool {
 func (r *route) free() *route {
 	f := &route{model: r.model}
 	for _, t := range r.tiers {
-		f.tiers = append(f.tiers, t.with(t.members, t.weights.Load(), new(health.RetryBudget)))
+		w := t.with(t.members, t.weights.Load(), new(health.RetryBudget))
+		w.hashes = t.hashes
+		f.tiers = append(f.tiers, w)
 	}
 	return f
 }

@@ -28,11 +28,16 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 	var all []*deployment
 	for p := range tiers {
 		var tier []member
+		weight := rapid.IntRange(1, 9)
+		if rapid.Bool().Draw(t, "equal weights") {
+			weight = rapid.Just(weight.Draw(t, "weight"))
+		}
 		for i := range rapid.IntRange(1, 5).Draw(t, "members") {
 			d := &deployment{record: new(record), model: "m", backend: &backend{
 				sharedState: new(sharedState),
-				name:        fmt.Sprintf("p%d-%d", p, i), priority: 10 * (p + 1), weight: rapid.IntRange(1, 9).Draw(t, "weight"),
+				name:        fmt.Sprintf("p%d-%d", p, i), priority: 10 * (p + 1), weight: weight.Draw(t, "weight"),
 			}}
+			d.backend.hash = stableHash(d.backend.name)
 			m := member{deployment: d}
 			if states {
 				// Each cause closes it until some moment about now, or not at all.

@@ -77,7 +77,7 @@ func (c *call) recordReturn(resp *http.Response, err error) {
 			r.Status = resp.StatusCode
 		}
 		if a != nil {
-			r.Deployment, r.Streams = a.deployment.labels(), wire.IsStream(resp.Header)
+			r.Deployment, r.Streams = a.deployment.labels(), a.mediaType == wire.EventStream
 		}
 		c.recorded.Return(c.ctx, r)
 	}

@@ -62,7 +62,7 @@ func (c *call) follow() (*http.Response, error) {
 	c.sends++
 	resp, err := checked(c.base, out)
 	c.connected(b)
-	a.answered(false, err == nil)
+	a.answered(time.Now(), false, err == nil)
 	if err != nil {
 		a.end()
 		d.failed.Add(1)
@@ -70,7 +70,7 @@ func (c *call) follow() (*http.Response, error) {
 		return nil, err
 	}
 	d.served.Add(1)
-	a.resp, a.status = resp, resp.StatusCode
+	a.resp, a.status, a.mediaType = resp, resp.StatusCode, wire.MediaType(resp.Header)
 	c.answer.attach(c.Context(), resp, a)
 	return resp, nil
 }

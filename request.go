@@ -17,21 +17,29 @@ import (
 type request struct {
 	*http.Request
 	wire.Target
-	model   string // the model that the caller names; "" if none
-	inQuery bool   // the model is in the query
-	body    replay.Body
-	naming  wire.BodyInfo
-	scanned bool            // the body has been read
-	ids     []wire.ObjectID // of stored objects that the request is about
-	tokens  int64           // an estimate of its cost
+	spec        *wire.Spec // the row of the table of operations
+	known       *knownPath // nil unless the path is remembered
+	model       string     // the model that the caller names; "" if none
+	inQuery     bool       // the model is in the query
+	contentType string
+	body        replay.Body
+	naming      wire.BodyInfo
+	scanned     bool            // the body has been read
+	ids         []wire.ObjectID // of stored objects that the request is about
+	tokens      int64           // an estimate of its cost
 
 	fields []string              // that Defaults set; a field's index is its bit
 	count  func(body []byte) int // Config.CountTokens
+	paths  *knownPaths           // where paths are remembered; nil where they are not
+}
+
+func newRequest(in *http.Request) request {
+	return request{Request: in, spec: wire.UnknownSpec, contentType: wire.Header(in.Header, "Content-Type"), body: replay.New(in.Body)}
 }
 
 // read looks at the request once, for everything that is needed of it.
 func (r *request) read() error {
-	r.Target = wire.ParsePath(r.URL.EscapedPath())
+	r.readPath()
 	r.model = r.Target.Model
 	if err := r.body.Prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
@@ -40,13 +48,15 @@ func (r *request) read() error {
 	if r.Dialect == "" && !r.Foundry {
 		return nil
 	}
-	r.ids = append(r.Target.PathIDs(r.Method), r.QueryIDs(r.Method, r.URL.RawQuery)...)
-	spec := r.spec()
-	if r.upgrades() || spec.Has(wire.ModelInQuery) && r.Method == http.MethodPost {
+	if !r.stateless() {
+		r.ids = append(r.Target.PathIDs(r.Method), r.QueryIDs(r.Method, r.URL.RawQuery)...)
+	}
+	spec, upgrades := r.spec, r.upgrades()
+	if upgrades || spec.Has(wire.ModelInQuery) && r.Method == http.MethodPost {
 		r.model = cmp.Or(r.model, wire.QueryModel(r.URL.RawQuery))
 		r.inQuery = r.model != "" && r.Target.Model == ""
 	}
-	if r.upgrades() {
+	if upgrades {
 		return nil
 	}
 	if r.Target.Model == "" || r.worthReading() {
@@ -64,7 +74,7 @@ func (r *request) read() error {
 // worthReading reports whether the body is read although the path names the
 // model: for the session and the size of the request, unless it is large.
 func (r *request) worthReading() bool {
-	return r.stateless() && r.body.Again != nil && r.body.Length < worthReadingLimit && !wire.IsForm(wire.Header(r.Header, "Content-Type"))
+	return r.stateless() && r.body.CanRepeat() && r.body.Length < worthReadingLimit && !wire.IsForm(r.contentType)
 }
 
 const worthReadingLimit = 1 << 20
@@ -76,9 +86,8 @@ func (r *request) scan() error {
 		return nil
 	}
 	r.scanned = true
-	spec := r.spec()
-	contentType := wire.Header(r.Header, "Content-Type")
-	form := wire.IsForm(contentType)
+	spec := r.spec
+	form := wire.IsForm(r.contentType)
 	w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
 	if form {
 		if w.Tree = spec.Form; len(w.Tree.Children) == 0 {
@@ -88,15 +97,18 @@ func (r *request) scan() error {
 	seen := 0
 	if err := r.body.Peek(func(text []byte) {
 		if seen = len(text); form {
-			w.ReadForm(contentType, bytes.NewReader(text))
+			w.ReadForm(r.contentType, bytes.NewReader(text))
 			return
 		}
-		if r.Operation == "chat/completions" && !bytes.Contains(text, []byte(`"file_id"`)) && !bytes.Contains(text, []byte(`"audio"`)) {
-			w.Tree = spec.Models // there are no ids in it
+		if r.Operation == "chat/completions" {
+			w.Tree = spec.Models // there are hardly ever ids in it
 		}
-		w.ReadJSON(text, r.Target.Model, r.fields)
+		if w.ReadJSON(text, r.Target.Model, r.fields); w.Rare.IDs && w.Tree != spec.Body {
+			w = wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+			w.ReadJSON(text, r.Target.Model, r.fields)
+		}
 		w.Info.Complete = len(text) < replay.MaxBuffered
-		w.Info.MediaTokens, w.Info.MediaBytes = wire.MediaTokens(text)
+		w.Info.MediaTokens, w.Info.MediaBytes = wire.MediaTokens(text, w.Rare)
 		if r.count != nil {
 			w.Info.PromptTokens = int64(max(0, r.count(text)))
 		}
@@ -104,7 +116,7 @@ func (r *request) scan() error {
 		return err
 	}
 	if seen >= replay.MaxBuffered {
-		if err := r.scanOn(&w, form, contentType); err != nil {
+		if err := r.scanOn(&w, form); err != nil {
 			return err
 		}
 	}
@@ -117,18 +129,18 @@ func (r *request) scan() error {
 
 // scanOn looks for the model beyond the part of a large body that Peek shows.
 // It keeps nothing of the body, so the body must be available once more.
-func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) error {
-	if w.Info.HasModel || r.body.Again == nil || r.spec().Has(wire.BaseModel) {
+func (r *request) scanOn(w *wire.BodyScanner, form bool) error {
+	if w.Info.HasModel || !r.body.CanRepeat() || r.spec.Has(wire.BaseModel) {
 		return nil
 	}
-	src, err := r.body.Again()
+	src, err := r.body.Repeat()
 	if err != nil {
-		return fmt.Errorf("spillover: GetBody: %w", err)
+		return err
 	}
 	defer src.Close()
 	whole := wire.BodyScanner{Tree: w.Tree, MaxIDs: wire.MaxIDs}
 	if form {
-		whole.ReadForm(contentType, src)
+		whole.ReadForm(r.contentType, src)
 		*w = whole
 		return nil
 	}
@@ -143,7 +155,7 @@ func (r *request) scanOn(w *wire.BodyScanner, form bool, contentType string) err
 
 // answersIDs reports whether responses contain ids of stored objects.
 func (r *request) answersIDs() bool {
-	return r.spec().Has(wire.AnswersIDs) || r.naming.Stored
+	return r.spec.Has(wire.AnswersIDs) || r.naming.Stored
 }
 
 // repeatable reports whether the request may be sent again after it may have
@@ -152,12 +164,9 @@ func (r *request) repeatable() bool {
 	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "" || r.stateless() && !r.naming.Background
 }
 
-// spec is the request's row of the table of operations.
-func (r *request) spec() *wire.Spec { return r.Target.Spec(r.Method) }
-
 // stateless reports whether the operation leaves nothing behind at the service:
 // any deployment of the model can answer it, and answer it again.
-func (r *request) stateless() bool { return r.spec().Has(wire.Stateless) }
+func (r *request) stateless() bool { return r.spec.Has(wire.Stateless) }
 
 // upgrades reports whether the request opens a WebSocket, as in the realtime
 // API. Its model is in the query: deployment on classic Azure, model elsewhere.

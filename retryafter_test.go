@@ -327,7 +327,7 @@ func (c capture) streamed() string {
 	for name, value := range c.Headers {
 		header.Set(name, value)
 	}
-	if !wire.IsStream(header) {
+	if wire.MediaType(header) != wire.EventStream {
 		return c.Body
 	}
 	_, event, found := strings.Cut(c.Body, `{"type":`)

@@ -11,10 +11,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
-
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // RetryClient returns an HTTP client over a Transport, for SDKs that never
@@ -51,14 +47,15 @@ type retrier struct {
 func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
 
 func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
-	w := waiter{request: request{Request: in, Target: wire.ParsePath(in.URL.EscapedPath()), body: replay.New(in.Body)}}
+	w := waiter{request: newRequest(in)}
+	w.request.readPath()
 	defer w.request.body.Close()
 	if err := w.read(); err != nil {
 		return nil, err
 	}
 	b := &w.request.body
 	out := in.WithContext(in.Context())
-	if b.Present && b.Again == nil {
+	if b.Present && !b.CanRepeat() {
 		out.Body = b.TakeOriginal()
 		return r.handOver(in)(r.transport.RoundTrip(out))
 	}

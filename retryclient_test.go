@@ -247,7 +247,7 @@ func TestRetryOfNoAnswer(t *testing.T) {
 	// A body that cannot be had again is not waited for once more.
 	for _, answer := range []roundTripFunc{broken(errors.New("another")), status(503, "{}")} {
 		retrying(t, 9, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-			req := newChat(t, chatPath)
+			req := newLargeChat(t, chatPath)
 			req.GetBody = func() (io.ReadCloser, error) { return nil, lost }
 			resp, err := client.Do(req)
 			require.ErrorIs(t, err, lost)

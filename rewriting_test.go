@@ -413,7 +413,7 @@ func TestGetBodyErrorEndsTheFailover(t *testing.T) {
 	gone := errors.New("gone")
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
-	req := newChat(t, "/v1/chat/completions")
+	req := newLargeChat(t, "/v1/chat/completions")
 	req.GetBody = func() (io.ReadCloser, error) { return nil, gone }
 	_, err := balance(t, n, azure("a"), azure("b", priority(2))).RoundTrip(req)
 	require.ErrorIs(t, err, gone)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -34,9 +33,11 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		a.giveBack()
 		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
 		o = a.recordUnsent(o)
-		return nil, c.applyOutcome(a, nil, err, o)
+		return nil, c.applyOutcome(a, time.Now(), nil, err, o)
 	}
-	a.sentAt = time.Now() // a token may take its time
+	if d.backend.token != nil {
+		a.sentAt = time.Now() // it may have taken its time
+	}
 	ctx := a.begin()
 	a.bearerToken = bearer
 	// It may have been drained since it was chosen: from here on it is in flight.
@@ -63,7 +64,8 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		resp.Body.Close()
 		err = a.timeout.cause
 	}
-	a.answered(err == nil && o.verdict == served, err == nil)
+	now := time.Now()
+	a.answered(now, err == nil && o.verdict == served, err == nil)
 	if err != nil {
 		a.end()
 		a.body.Settle(&c.body)
@@ -71,7 +73,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		c.final = !o.connect && !c.repeatable()
 		c.failures++
 		o = a.recordFailed(o, err)
-		return nil, c.applyOutcome(a, nil, err, o)
+		return nil, c.applyOutcome(a, now, nil, err, o)
 	}
 	if o.verdict == served {
 		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
@@ -82,13 +84,13 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	if o.verdict == served || o.verdict == rejected || o.final {
 		a.body.Keep()
 		c.answeredFrom, c.answeredBy = d.backend.name, a
-		return resp, c.applyOutcome(a, resp, nil, o)
+		return resp, c.applyOutcome(a, now, resp, nil, o)
 	}
 	a.body.Settle(&c.body)
 	if !o.uncounted {
 		c.failures++
 	}
-	return nil, c.applyOutcome(a, resp, nil, o)
+	return nil, c.applyOutcome(a, now, resp, nil, o)
 }
 
 // send gives the request to the base and reads of the answer what it takes to
@@ -105,6 +107,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
 	b.Answered.Set(now)
 	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
+	a.mediaType, a.spilled = wire.MediaType(resp.Header), wire.SpilledByAzure(resp.Header)
 	if b.Troubled() {
 		b.Reached(a.sentAt)
 		c.recordTransition(&b.State, a.deployment, now, successOf(resp))
@@ -121,14 +124,14 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 			o.verdict = declined
 		}
 		return resp, c.adjustOutcome(a.deployment, o), nil
-	case c.streamed(resp):
+	case c.streamed(a, resp):
 		h, err := c.holdStream(resp, a)
 		if err != nil {
 			resp.Body.Close()
 			return nil, h.failure, err
 		}
 		if !h.notEvents {
-			if o = h.failure; o.verdict == served && h.hasContent && !wire.SpilledByAzure(resp.Header) {
+			if o = h.failure; o.verdict == served && h.hasContent && !a.spilled {
 				a.deployment.Stream.Observe(time.Now(), float64(time.Since(a.sentAt)))
 			}
 			c.deliver(resp, a, h)
@@ -144,7 +147,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 			return nil, outcome{}, a.timeoutCause(err)
 		}
 	}
-	if !wire.SpilledByAzure(resp.Header) {
+	if !a.spilled {
 		a.wholeWait = now.Sub(a.sentAt)
 	}
 	c.deliver(resp, a, &streamHold{held: held, notEvents: true, hasContent: true})
@@ -169,7 +172,7 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 
 // handOver makes an answer one that is learnt from while the caller reads it.
 func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
-	if wire.SpilledByAzure(resp.Header) {
+	if a.spilled {
 		a.deployment.SpilledByAzure(time.Now())
 	}
 	if resp.Body == http.NoBody {
@@ -194,7 +197,7 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 		b.events = new(wire.EventReader)
 	}
 	a.before = a.deployment.Operation(c.scope.op).Progress()
-	b.inspect(resp, &c.request)
+	b.inspect(resp, a.mediaType, &c.request)
 	if resp.StatusCode/100 == 2 && c.answersIDs() {
 		wire.HeaderIDs(resp.Header, func(id string) {
 			c.pool.stored.Learn(time.Now(), wire.ObjectID{ID: id}, a.deployment.backend.resource)
@@ -222,13 +225,12 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 	if resp.Header == nil {
 		resp.Header = http.Header{}
 	}
-	if _, ok := base.(*http.Transport); !ok { // which has them so
-		wire.CanonicalizeHeader(resp.Header)
-	}
-	// What this package says of an answer no service can say.
-	for name := range resp.Header {
+	_, canonical := base.(*http.Transport)
+	for name, values := range resp.Header {
 		if len(name) >= len(headerPrefix) && strings.EqualFold(name[:len(headerPrefix)], headerPrefix) {
-			delete(resp.Header, name)
+			delete(resp.Header, name) // what this package says of an answer no service can say
+		} else if !canonical {
+			wire.CanonicalizeHeader(resp.Header, name, values)
 		}
 	}
 	return resp, nil
@@ -297,23 +299,26 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		return nil, err
 	}
 	out := r.WithContext(ctx)
-	a.url = url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(r.URL.RawQuery))}
+	a.url = r.urlFor(d, name)
 	out.URL = &a.url
-	if r.inQuery && name != "" {
-		out.URL.RawQuery = wire.RenameQuery(out.URL.RawQuery, r.queryKey(b), name)
-	}
-	out.URL.Path, out.URL.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
 	out.Host = b.host
 	out.Header = b.header(r.Header, bearer)
 	if !r.body.Present {
+		return out, nil
+	}
+	out.ContentLength, out.GetBody = r.body.EditedLength(change), nil
+	if text, ok := r.body.InMemory(change); ok {
+		a.text.Reset(text)
+		out.Body = io.NopCloser(&a.text)
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 		return out, nil
 	}
 	if err := r.body.Open(&a.firstBody, change); err != nil {
 		return nil, err
 	}
 	a.body = &a.firstBody
-	out.Body, out.ContentLength, out.GetBody = a.body, r.body.EditedLength(change), nil
-	if r.body.Again != nil {
+	out.Body = a.body
+	if r.body.CanRepeat() {
 		// net/http sends again by itself what a dead connection did not take.
 		out.GetBody = func() (io.ReadCloser, error) {
 			a.body.Settle(&r.body)
@@ -346,12 +351,12 @@ func (c *call) holdStream(resp *http.Response, a *attempt) (*streamHold, error) 
 // streamed tells whether an answer is, or may be, a stream of events that is
 // judged: those of all operations that leave nothing behind at the service.
 // Some gateways leave out what type it is.
-func (c *call) streamed(resp *http.Response) bool {
+func (c *call) streamed(a *attempt, resp *http.Response) bool {
 	if resp.StatusCode != http.StatusOK || !c.stateless() || !wire.CanDecompress(resp.Header) {
 		return false
 	}
-	switch t := wire.MediaType(resp.Header); t {
-	case "text/event-stream":
+	switch a.mediaType {
+	case wire.EventStream:
 		return true
 	case "", "text/plain", "application/octet-stream":
 		// It is looked at only where a stream was asked for, as far as that is known.

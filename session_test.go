@@ -362,9 +362,6 @@ func TestSessionMovesForAReasonProperties(t *testing.T) {
 		now := health.Start.Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free()
-		for d := range r.all {
-			d.backend.hash = stableHash(d.backend.name)
-		}
 		want := candidates(members)
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		for range 30 {

@@ -208,8 +208,9 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			return req
 		}, requests: "model=m outcome=failed type=_OTHER"},
 		"a body that cannot be had again": {answers: []roundTripFunc{status(429, "{}")}, spans: 2, request: func(req *http.Request) *http.Request {
-			req.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
-			return req
+			large := newLargeChat(t, chatPath).WithContext(req.Context())
+			large.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
+			return large
 		}, requests: "model=m outcome=failed type=_OTHER", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429"}},
 		"an upgrade": {answers: []roundTripFunc{func(req *http.Request) (*http.Response, error) {
 			resp, err := status(101, "")(req)

@@ -62,8 +62,8 @@ func (b *responseBody) attach(ctx context.Context, resp *http.Response, a *attem
 
 // inspect decides what is read of the body: its usage, the ids of stored
 // objects, and the errors in a stream.
-func (b *responseBody) inspect(resp *http.Response, r *request) {
-	if !wire.CanDecompress(resp.Header) || b.events == nil && wire.MediaType(resp.Header) != "application/json" && !wire.IsStream(resp.Header) {
+func (b *responseBody) inspect(resp *http.Response, mediaType string, r *request) {
+	if !wire.CanDecompress(resp.Header) || b.events == nil && mediaType != "application/json" && mediaType != wire.EventStream {
 		return
 	}
 	b.watcher.FindErrors = b.events != nil
@@ -71,7 +71,7 @@ func (b *responseBody) inspect(resp *http.Response, r *request) {
 		b.watcher.Keys = wire.UsageFields
 	}
 	if r.answersIDs() {
-		b.ids = wire.NewIDScanner(r.spec().Has(wire.OfItems), wire.IsStream(resp.Header))
+		b.ids = wire.NewIDScanner(r.spec.Has(wire.OfItems), mediaType == wire.EventStream)
 	}
 	if encoding := wire.ContentEncoding(resp.Header); encoding != "" && (b.watcher.Keys != nil || b.ids != nil || b.events != nil) {
 		b.inflater = wire.NewDecompressor(encoding, b.read)

@@ -50,7 +50,7 @@ type streamHold struct {
 // is no stream to pass.
 func (h *streamHold) read() (err error) {
 	h.held = make([]byte, 0, 4<<10)
-	if !wire.IsStream(h.resp.Header) {
+	if wire.MediaType(h.resp.Header) != wire.EventStream {
 		h.sniffed, h.guessed = []byte{}, !h.requested
 	}
 	if encoding := wire.ContentEncoding(h.resp.Header); encoding != "" {

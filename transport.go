@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 	"weak"
-
-	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // A Transport sends each request to the best of several deployments. It is an
@@ -87,7 +85,8 @@ func (t *Transport) GoString() string { return t.String() }
 // responded, it wraps the error of each attempt.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
-	c := &call{pool: &t.pool, activeConfig: s, request: request{Request: in, body: replay.New(in.Body), fields: s.fields, count: s.cfg.CountTokens}}
+	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in)}
+	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
 	c.ctx, c.recorded.Begun = in.Context(), time.Now()
 	defer c.pardonFailures() // those that a panic leaves undecided
 	returns := false

@@ -129,10 +129,8 @@ func TestUnsentAttemptIsNotCounted(t *testing.T) {
 		n := newNet()
 		n.on(host("b"), status(429, "{}"))
 		tr := balance(t, n, azure("a", limits(100, 100000), priority(2)), azure("b"))
-		req := newChat(t, chatPath)
+		req := newLargeChat(t, chatPath)
 		bodies := 0
-		req.Body.Close()
-		req.Body = io.NopCloser(strings.NewReader(`{"model":"m"}`))
 		req.GetBody = func() (io.ReadCloser, error) { bodies++; return nil, errors.New("gone") }
 		_, err := tr.RoundTrip(req)
 		require.Error(t, err)

@@ -26,16 +26,21 @@ const MaxBuffered = 32 << 20
 // As in net/http, GetBody is for repeats alone: a program that replaces Body and
 // ContentLength may have forgotten it. So a repeat must be what was sent first.
 type Body struct {
-	Present   bool
-	original  io.ReadCloser                 // what is sent first, until an attempt took it or it is closed
-	Again     func() (io.ReadCloser, error) // a fresh one; nil when there is only own
-	beginning []byte                        // the beginning of own, if that was read already and is kept
-	Length    int64                         // -1 when unknown
+	Present bool
+	Length  int64 // -1 when unknown
 
-	read readBody // own, once it was read whole
+	// All of the body, where it was read and is no larger than MaxKept: then nothing
+	// else is asked for any more. Bases may still read what was sent, so it is never
+	// changed nor used again. The rest is for larger bodies.
+	memory []byte
+
+	original  io.ReadCloser                 // what is sent first, until an attempt took it or it is closed
+	again     func() (io.ReadCloser, error) // the caller's GetBody, or the same of what was read; nil when there is only original
+	beginning []byte                        // the beginning of original, if that was read already and is kept
+
+	read readBody // original, once it was read whole
 	size int64    // how many bytes a repeat must have; -1 when unknown
-	sum  uint64   // of them, where the body was read and is no larger than maxReused; else 0
-	kept []byte   // the body itself, where it is no larger than maxKept
+	sum  uint64   // of them, where the body was read and is no larger than MaxReused; else 0
 	last *Attempt // of the latest attempt: a Read of it may be under way
 }
 
@@ -47,24 +52,28 @@ func New(own io.ReadCloser) Body {
 	return Body{Present: true, original: own}
 }
 
-// Prepare makes the body one that can be sent again: by the caller's GetBody,
-// else by reading it here, up to maxBuffered.
+// Prepare reads a body that is known to be small. A larger one it makes one that
+// can be sent again: by the caller's GetBody, else by reading it here, up to
+// MaxBuffered.
 func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) error {
 	if !b.Present {
 		return nil
 	}
-	b.Again, b.Length = getBody, length
+	b.again, b.Length = getBody, length
 	if length <= 0 {
 		b.Length = -1 // 0 with a body means that the length was not told
 	}
 	b.size = b.Length
-	if b.Again != nil || b.Length > MaxBuffered {
+	if b.Length > 0 && b.Length <= MaxKept {
+		return b.readSmall()
+	}
+	if b.again != nil || b.Length > MaxBuffered {
 		return nil
 	}
 	var kept bytes.Buffer
 	n, err := kept.ReadFrom(io.LimitReader(b.original, MaxBuffered+1))
 	if err != nil {
-		return fmt.Errorf("spillover: reading the request's body: %w", err)
+		return readError(err)
 	}
 	text := kept.Bytes()
 	if n > MaxBuffered {
@@ -73,15 +82,78 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	}
 	b.Close()
 	b.size = n
-	b.Again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 	if b.Length < 0 {
 		b.Length = n
 	}
+	if n <= MaxKept {
+		b.memory = text
+		return nil
+	}
+	b.again = func() (io.ReadCloser, error) { return inMemory(text), nil }
 	return nil
 }
 
-// CanSend tells whether the body can be sent (again).
-func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.Again != nil }
+// readSmall reads a body into memory, unless it is longer than it was said to be.
+func (b *Body) readSmall() error {
+	text := make([]byte, 0, b.Length+1) // one more byte, to see that it ends
+	for len(text) < cap(text) {
+		n, err := b.original.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if err == io.EOF {
+			b.Close()
+			b.memory = text
+			return nil
+		}
+		if err != nil {
+			return readError(err)
+		}
+	}
+	b.original = prefixed(bytes.NewReader(text), b.original)
+	return nil
+}
+
+func readError(err error) error { return fmt.Errorf("spillover: reading the request's body: %w", err) }
+
+// inMemory is a body of a type that net/http knows to be in memory: then it writes
+// the header and the body at once.
+func inMemory(text []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(text)) }
+
+// InMemory is the body with edits, if all of it is in memory. It must not be changed.
+func (b *Body) InMemory(e Edits) (text []byte, ok bool) {
+	if b.memory == nil || e == (Edits{}) {
+		return b.memory, b.memory != nil
+	}
+	room := len(b.memory)
+	for _, s := range e {
+		room += len(s.Text) - (s.At.To - s.At.From)
+	}
+	text, from := make([]byte, 0, room), 0
+	for _, s := range e {
+		if s != (Edit{}) {
+			text = append(append(text, b.memory[from:s.At.From]...), s.Text...)
+			from = s.At.To
+		}
+	}
+	return append(text, b.memory[from:]...), true
+}
+
+// CanSend reports whether the body can be sent (again).
+func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.CanRepeat() }
+
+// CanRepeat reports whether the body can be had again after it was sent.
+func (b *Body) CanRepeat() bool { return b.memory != nil || b.again != nil }
+
+// Repeat is the caller's body once more.
+func (b *Body) Repeat() (io.ReadCloser, error) {
+	if b.memory != nil {
+		return inMemory(b.memory), nil
+	}
+	src, err := b.again()
+	if err != nil {
+		return nil, fmt.Errorf("spillover: GetBody: %w", err)
+	}
+	return src, nil
+}
 
 // TakeOriginal hands the caller's own body over, to be sent once as it is. Whoever
 // takes it closes it.
@@ -107,9 +179,9 @@ func prefixed(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
 	}{io.MultiReader(beginning, rest), rest}
 }
 
-// Of a body with GetBody what was read is kept up to maxKept. What is larger is
-// let go as soon as it has been sent, so that it is not held while its answer is
-// waited for; up to maxReused its buffer is used again.
+// A body up to MaxKept is read into memory of its own. Of a larger one with GetBody
+// nothing is kept once it has been sent, so that it is not held while its answer is
+// waited for; up to MaxReused the buffer that it was read into is used again.
 const (
 	MaxKept   = 16 << 10
 	MaxReused = 1 << 20
@@ -155,34 +227,33 @@ var bodySeed = maphash.MakeSeed()
 // sumOf tells bodies apart; it is never 0.
 func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 
-// Peek shows the beginning of the body, at most maxBuffered, to f, which must
+// Peek shows the beginning of the body, at most MaxBuffered, to f, which must
 // not keep it.
 func (b *Body) Peek(f func([]byte)) error {
-	if b.beginning != nil || b.original == nil {
+	if b.memory != nil || b.beginning != nil || b.original == nil {
 		return b.PeekAgain(f)
 	}
 	buf := readBuffers.Get().(*bytes.Buffer)
 	whole, err := readInto(buf, b.original, MaxBuffered)
 	if err != nil {
-		return fmt.Errorf("spillover: reading the request's body: %w", err)
+		return readError(err)
 	}
 	text := buf.Bytes()
 	f(text)
 	switch {
-	case b.Again == nil:
+	case b.again == nil:
 		b.beginning = text
 		b.original = prefixed(buf, b.original)
 	case !whole:
 		b.original = prefixed(buf, b.original)
+	case len(text) <= MaxKept:
+		b.Close()
+		b.memory = bytes.Clone(text)
+		release(buf)
 	default:
 		b.Close()
 		b.size = int64(len(text))
 		b.read = readBody{text, buf}
-		if len(text) <= MaxKept {
-			b.kept = bytes.Clone(text)
-			b.read = readBody{text: b.kept}
-			release(buf)
-		}
 		if len(text) <= MaxReused {
 			b.sum = sumOf(text)
 		}
@@ -208,21 +279,25 @@ func readInto(buf *bytes.Buffer, src io.Reader, most int) (whole bool, err error
 	return false, nil
 }
 
-// PeekAgain is peek for a body of which the beginning was read before, or that
+// PeekAgain is Peek for a body that was read before, at least its beginning, or that
 // an attempt took.
 func (b *Body) PeekAgain(f func([]byte)) error {
-	if b.beginning != nil {
+	switch {
+	case b.memory != nil:
+		f(b.memory)
+		return nil
+	case b.beginning != nil:
 		f(b.beginning)
 		return nil
 	}
-	src, err := b.Again()
+	src, err := b.Repeat()
 	if err != nil {
-		return fmt.Errorf("spillover: GetBody: %w", err)
+		return err
 	}
 	defer src.Close()
 	text, err := io.ReadAll(io.LimitReader(src, MaxBuffered))
 	if err != nil {
-		return fmt.Errorf("spillover: reading the request's body: %w", err)
+		return readError(err)
 	}
 	f(text)
 	return nil
@@ -234,27 +309,21 @@ var ErrOtherBody = errors.New("spillover: GetBody does not return the request's 
 
 // repeat is the body once more. Where the first one was read it is compared.
 func (b *Body) repeat() (io.ReadCloser, error) {
-	src, err := b.Again()
-	if err != nil {
-		return nil, fmt.Errorf("spillover: GetBody: %w", err)
-	}
-	if b.sum == 0 {
-		return src, nil
+	src, err := b.Repeat()
+	if err != nil || b.sum == 0 {
+		return src, err
 	}
 	defer src.Close()
 	buf := readBuffers.Get().(*bytes.Buffer)
 	if _, err := readInto(buf, src, int(b.size)+1); err != nil {
-		return nil, fmt.Errorf("spillover: reading the request's body: %w", err)
+		return nil, readError(err)
 	}
 	if sumOf(buf.Bytes()) == b.sum {
 		return &readBody{buf.Bytes(), buf}, nil
 	}
 	release(buf)
-	if b.kept == nil {
-		b.Again = nil
-		return nil, ErrOtherBody
-	}
-	return &readBody{text: b.kept}, nil
+	b.again = nil
+	return nil, ErrOtherBody
 }
 
 // A Edit is a stretch of a body that is replaced on the way.
@@ -279,9 +348,9 @@ func (b *Body) EditedLength(e Edits) int64 {
 	return n
 }
 
-// Open makes a the body for one more attempt.
+// Open makes a the body for one more attempt, where it is not in memory.
 func (b *Body) Open(a *Attempt, e Edits) error {
-	a.pending, a.single, a.remaining = e, b.Again == nil, -1
+	a.pending, a.single, a.remaining = e, b.again == nil, -1
 	if b.original != nil {
 		a.src, b.original, b.last = b.original, nil, a
 		return nil
@@ -296,6 +365,9 @@ func (b *Body) Open(a *Attempt, e Edits) error {
 
 // Next is the body for one more send, when the one before has ended.
 func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
+	if b.memory != nil {
+		return inMemory(b.memory), nil
+	}
 	b.last.Settle(b)
 	if err := b.WaitIdle(ctx); err != nil {
 		return nil, err
@@ -436,7 +508,7 @@ func (a *Attempt) Settle(b *Body) {
 	case a.single && !a.used:
 		a.single, b.original = false, a.src
 	case a.mismatched:
-		b.Again = nil
+		b.again = nil
 	}
 }
 

@@ -12,6 +12,7 @@ type BodyScanner struct {
 	Tree   *FieldTree
 	text   []byte
 	Info   BodyInfo
+	Rare   RareKeys
 	IDs    []ObjectID
 	MaxIDs int // ids
 }
@@ -61,18 +62,18 @@ func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 		if i = skipSpace(text, key.To); i >= len(text) || text[i] != ':' {
 			return
 		}
-		k := key.in(text)
+		name := keyName(key.in(text))
 		for i, field := range fields {
-			if isKey(k, field) {
+			if string(name) == field {
 				n.Present |= 1 << i
 			}
 		}
 		value := Span{From: skipSpace(text, i+1)}
-		child := w.Tree.child(k)
+		child := w.Tree.Children[string(name)]
 		if value.To = w.value(value.From, child, usual); value.To < 0 {
 			return
 		}
-		w.noteMember(k, value.in(text))
+		w.noteMember(name, value.in(text))
 		i = skipSpace(text, value.To)
 		if child != nil && child.model > 0 && n.ModelSpan == value {
 			switch {
@@ -93,28 +94,67 @@ func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 
 // note reads a member of the body that is no matter of the operation.
 func (w *BodyScanner) noteMember(key, value []byte) {
+	w.noteString(key)
 	n := &w.Info
-	switch {
-	case isKey(key, MaxTokens), isKey(key, MaxCompletionTokens), isKey(key, MaxOutputTokens):
+	switch string(key) {
+	case MaxTokens, MaxCompletionTokens, MaxOutputTokens:
 		n.HasMaxTokens = true
 		if most, err := strconv.ParseInt(string(value), 10, 32); err == nil {
 			n.MaxOutput = max(n.MaxOutput, most)
 		}
-	case isKey(key, "prompt_cache_key"):
+	case "prompt_cache_key":
 		n.PromptCacheKey, _ = unquote(value)
-	case isKey(key, "background"):
+	case "background":
 		n.Background = string(value) == "true"
-	case isKey(key, "stream"):
+	case "stream":
 		n.Stream = string(value) == "true"
-	case isKey(key, "store") && string(value) == "true", isKey(key, "audio") && len(value) > 0 && value[0] == '{':
-		n.Stored = true
+	case "store":
+		n.Stored = n.Stored || string(value) == "true"
+	case "audio":
+		n.Stored = n.Stored || len(value) > 0 && value[0] == '{'
 	}
+}
+
+// noteString notes the rare keys among the strings of a body.
+func (w *BodyScanner) noteString(s []byte) {
+	switch string(s) {
+	case "file_id", "audio":
+		w.Rare.IDs = true
+	case "file_data", "input_audio":
+		w.Rare.Files = true
+	}
+}
+
+// skip is skipValue, but for the rare keys in the value.
+func (w *BodyScanner) skip(i int) int {
+	text := w.text
+	if i >= len(text) || text[i] != '{' && text[i] != '[' {
+		return skipValue(text, i)
+	}
+	for depth := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			end := skipString(text, i)
+			if end < 0 {
+				return -1
+			}
+			w.noteString(text[i+1 : end-1])
+			i = end - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return -1
 }
 
 // value reads the value that begins at i, and returns where it ends, or -1.
 func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 	if n == nil || i >= len(w.text) {
-		return skipValue(w.text, i)
+		return w.skip(i)
 	}
 	switch c := w.text[i]; {
 	case c == '{' && n.Children != nil:
@@ -122,7 +162,7 @@ func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
 	case c == '[' && (n.Children != nil || n.ID):
 		end = w.array(i, n)
 	default:
-		end = skipValue(w.text, i)
+		end = w.skip(i)
 	}
 	if end < 0 {
 		return end
@@ -149,7 +189,7 @@ func (w *BodyScanner) array(i int, n *FieldTree) int {
 	for i = skipSpace(text, i+1); i < len(text) && text[i] != ']'; {
 		var to int
 		if text[i] == '[' {
-			to = skipValue(text, i)
+			to = w.skip(i)
 		} else {
 			to = w.value(i, n, "")
 		}
@@ -181,10 +221,11 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 		if i = skipSpace(text, key.To); i >= len(text) || text[i] != ':' {
 			return -1
 		}
-		k := key.in(text)
+		name := keyName(key.in(text))
+		w.noteString(name)
 		value := Span{From: skipSpace(text, i+1)}
-		child := n.child(k)
-		if n.listOfItems && isKey(k, "id") {
+		child := n.Children[string(name)]
+		if n.listOfItems && string(name) == "id" {
 			child = nil
 		}
 		if value.To = w.value(value.From, child, ""); value.To < 0 {
@@ -192,13 +233,13 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 		}
 		if n.listOfItems {
 			v := value.in(text)
-			switch {
-			case isKey(k, "id"):
+			switch string(name) {
+			case "id":
 				id = value
-			case isKey(k, "type"):
+			case "type":
 				plain = string(v) == "null"
 				reference = string(v) == `"item_reference"` || string(v) == `"reasoning"` || string(v) == `"compaction"`
-			case isKey(k, "role"):
+			case "role":
 				plain = false
 			}
 		}

@@ -29,7 +29,8 @@ func MediaType(h http.Header) string {
 	return strings.ToLower(strings.TrimSpace(t))
 }
 
-func IsStream(h http.Header) bool { return MediaType(h) == "text/event-stream" }
+// EventStream is the media type of a stream.
+const EventStream = "text/event-stream"
 
 // Header is a header that net/http has made canonical.
 func Header(h http.Header, name string) string {
@@ -77,12 +78,10 @@ func tokenCount(h http.Header, name string) (n int64, ok bool) {
 
 // CanonicalizeHeader makes the names in an answer's header canonical, as net/http has
 // them: a base may store others.
-func CanonicalizeHeader(h http.Header) {
-	for name, values := range h {
-		if canonical := http.CanonicalHeaderKey(name); canonical != name {
-			delete(h, name)
-			h[canonical] = append(h[canonical], values...)
-		}
+func CanonicalizeHeader(h http.Header, name string, values []string) {
+	if canonical := http.CanonicalHeaderKey(name); canonical != name {
+		delete(h, name)
+		h[canonical] = append(h[canonical], values...)
 	}
 }
 

@@ -52,6 +52,15 @@ func isKey(quoted []byte, key string) bool {
 	return ok && s == key
 }
 
+// keyName is what a JSON string spells; nil for one that is not valid.
+func keyName(quoted []byte) []byte {
+	if name := quoted[1 : len(quoted)-1]; bytes.IndexByte(name, '\\') < 0 {
+		return name
+	}
+	s, _ := unquote(quoted)
+	return []byte(s)
+}
+
 func unquote(value []byte) (string, bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false

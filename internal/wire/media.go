@@ -17,10 +17,15 @@ const (
 	pageBytes  = 100 << 10
 )
 
+// RareKeys are the keys in a JSON body, at any depth, that most bodies do not have.
+type RareKeys struct {
+	IDs   bool // in chat completions: a file, or the sound of an earlier answer
+	Files bool // a file or sound, in base64
+}
+
 // MediaTokens is what the base64 in a JSON text costs in tokens, and its bytes:
-// data URLs, and the fields that hold files and sound. It looks for what is rare
-// in other text.
-func MediaTokens(text []byte) (tokens, bytesOf int64) {
+// data URLs, and the fields that hold files and sound, if the text has any of those.
+func MediaTokens(text []byte, keys RareKeys) (tokens, bytesOf int64) {
 	count := func(kind string, begin, from int) int {
 		end := skipString(text, from)
 		if end < 0 {
@@ -43,6 +48,9 @@ func MediaTokens(text []byte) (tokens, bytesOf int64) {
 		if i := bytes.LastIndex(kind, []byte("data:")); i >= 0 {
 			from = count(string(kind[i+len("data:"):]), at, from-1)
 		}
+	}
+	if !keys.Files {
+		return tokens, bytesOf
 	}
 	// These may be base64 alone.
 	for _, c := range [...]struct{ mark, key, kind string }{{`"file_data"`, "", "application/"}, {`"input_audio"`, `"data"`, "audio/"}} {
