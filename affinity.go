@@ -20,7 +20,7 @@ func WithSession(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, sessionKey{}, id)
 }
 
-// session is the id of the request's session; "" when it is of none.
+// session is the id of the request's session, or "".
 func (r *request) session(of func(*http.Request) string) string {
 	if id, _ := r.Context().Value(sessionKey{}).(string); id != "" {
 		return id
@@ -31,8 +31,8 @@ func (r *request) session(of func(*http.Request) string) string {
 	return r.naming.PromptCacheKey
 }
 
-// A loyalty is a session as it is compared with deployments: its id and its
-// model, hashed. 0 is none.
+// An affinity is a session and its model as a hash that is compared with
+// backends. 0 is no session.
 type affinity uint64
 
 func newAffinity(session, model string) affinity {
@@ -42,9 +42,9 @@ func newAffinity(session, model string) affinity {
 	return affinity(max(1, stableHash(session+"\x00"+model)))
 }
 
-// pull is how much a session is drawn to a backend: by weighted rendezvous
-// hashing the one with the most pull has it, and a backend that comes or goes
-// moves no session but its own.
+// score ranks the backends for a session (weighted rendezvous hashing): the
+// highest score has it. A backend that comes or goes moves only its own
+// sessions.
 func (l affinity) score(b *backend) float64 {
 	return -float64(b.weight) / math.Log(unit(l.hash(b.hash))+1.0/(1<<54))
 }
@@ -52,20 +52,21 @@ func (l affinity) score(b *backend) float64 {
 // hash mixes the session with the hash of a backend. Of equal weights the higher
 // hash has the higher score.
 func (l affinity) hash(backend uint64) uint64 {
-	// splitmix64's finalizer: FNV alone leaves neighbours alike.
+	// splitmix64's finalizer: FNV alone gives similar ids similar hashes.
 	x := uint64(l) ^ backend
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// luck is what decides whether a PTU that is nearly full passes the session on:
-// the same sessions each time, so that the others keep their caches.
+// spillRoll decides whether a PTU that is nearly full passes the session on. It
+// is always the same for a session, so that the other sessions keep their
+// caches.
 func (l affinity) spillRoll() float64 { return unit(uint64(l) * 0x9e3779b97f4a7c15) }
 
-// sessionBound is how much more than its share of the requests in flight a
-// deployment may have for its sessions' sake: it keeps nearly all hits of
-// prompt caches and bounds the load.
+// sessionBound is how many times its share of the requests in flight a
+// deployment may have because of sessions. It keeps nearly all prompt cache
+// hits and bounds the load (consistent hashing with bounded loads).
 const sessionBound = 1.25
 
 // chooseByAffinity is the candidate with the highest score for the session, of

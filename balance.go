@@ -11,27 +11,27 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A query is what a choice is made for.
+// A selection is what a deployment is chosen for.
 type selection struct {
 	scope
 	now      time.Time
-	tried    []*deployment // to which the request was sent already
-	tokens   int64         // an estimate of what the request costs
-	affinity affinity      // the session it is of
+	tried    []*deployment // by this request
+	tokens   int64         // the estimated cost of the request
+	affinity affinity      // of the request's session
 	selector Selector
 	random   func() uint64
 
-	attemptsLeft  int           // attempts that are left after a failure; 0 before one
-	silent        []*deployment // passed over as they seem silent
-	includeSilent bool          // pass over none for that
+	attemptsLeft  int           // attempts left after a failure; 0 before the first failure
+	silent        []*deployment // skipped because they may be silent
+	includeSilent bool          // do not skip those
 
-	spillRoll      float64 // between 0 and 1: whether a PTU that is nearly full passes the request on
-	ignoreHeadroom bool    // ask also those that are thought to have no room
+	spillRoll      float64 // random, between 0 and 1: decides whether a PTU that is nearly full passes the request on
+	ignoreHeadroom bool    // include deployments without headroom
 
-	healthyOnly bool // ask only those that nothing is held against
+	healthyOnly bool // only deployments that nothing is held against
 }
 
-// takes tells whether a deployment is a candidate.
+// candidate reports whether a deployment may be chosen.
 func (q *selection) candidate(d *deployment) bool {
 	if !q.includeSilent && d.MaybeSilent(q.now) {
 		if !slices.Contains(q.silent, d) {
@@ -43,7 +43,7 @@ func (q *selection) candidate(d *deployment) bool {
 		(q.ignoreHeadroom || !d.PassesOn(q.now, q.spillRoll) && !d.LacksHeadroom(q.now, q.tokens) && !d.Ledger.Exhausted(q.now, d.rates, q.tokens))
 }
 
-// choose is an available deployment that was not tried, or nil.
+// choose returns an available deployment that was not tried, or nil.
 func (t *tier) choose(q *selection) *deployment {
 	q.healthyOnly = t.retryBudgetSpent(q)
 	if q.affinity != 0 && len(t.members) > 1 {
@@ -57,9 +57,10 @@ func (t *tier) choose(q *selection) *deployment {
 	return t.chooseOfTwo(q)
 }
 
-// chooseTwo draws two different candidates by size and takes the better. Two
-// choices halve the imbalance of one; the best of all would herd, since what a
-// process knows of a deployment is always a little old.
+// chooseOfTwo draws two different candidates by weight and takes the better one
+// (power of two choices). Two choices halve the imbalance of one. Taking the
+// best of all would make requests herd, since what a process knows is always
+// slightly old.
 func (t *tier) chooseOfTwo(q *selection) *deployment {
 	s := t.weights.Load()
 	first := t.draw(q, s, nil)
@@ -72,10 +73,11 @@ func (t *tier) chooseOfTwo(q *selection) *deployment {
 	return first
 }
 
-// better compares first whether one has just failed, as far as that is known yet,
-// then whether Azure said that one is full, then whether one is slow, then the
-// headroom that both reported, then the requests in flight by size. Of equals the
-// one that was drawn first is taken, so that shares follow the sizes when idle.
+// better compares two candidates: first whether one has just failed, even if
+// that is not confirmed yet, then whether Azure reported one as full, then
+// whether one is slow, then their headroom, then the requests in flight
+// relative to weight. Of equals the one drawn first is taken, so that an idle
+// tier is used in proportion to the weights.
 func better(now time.Time, a, b *deployment) bool {
 	if doubted := b.PendingFailures.Load() > 0; doubted != (a.PendingFailures.Load() > 0) {
 		return doubted
@@ -92,16 +94,16 @@ func better(now time.Time, a, b *deployment) bool {
 	return a.InFlight.Load()*b.drawWeight.Load() < b.InFlight.Load()*a.drawWeight.Load()
 }
 
-// Shares are the sizes of the members of a tier, as they are drawn by.
+// Weights are what the members of a tier are drawn by.
 type weights struct {
-	bounds []int64 // running sum; nil where all are equal
+	bounds []int64 // running sum; nil if all are equal
 }
 
-// resize works out the sizes anew: weights where one was configured, else the
-// limits that were configured or told. Who has none is taken for the mean of
-// the others.
+// reweigh computes the weights: the configured ones if there are any, else the
+// configured or reported token limits. A member without a limit gets the mean
+// of the others.
 func (t *tier) reweigh() {
-	t.resizing.Lock() // the last to look has the last word
+	t.resizing.Lock() // so that the latest limits win
 	defer t.resizing.Unlock()
 	var sum, known int64
 	weighted := slices.ContainsFunc(t.members, func(d *deployment) bool { return d.backend.weight != 1 })
@@ -112,7 +114,7 @@ func (t *tier) reweigh() {
 		return min(cmp.Or(d.rates.TPM, d.weighedLimit.Load()), wire.MaxTokenCount)
 	}
 	for _, d := range t.members {
-		d.weighedLimit.Store(d.Limit.Load()) // one told from here on is another reason to look
+		d.weighedLimit.Store(d.Limit.Load()) // a limit reported from here on computes them again
 		if n := size(d); n > 0 {
 			sum, known = sum+n, known+1
 		}
@@ -138,7 +140,7 @@ func (t *tier) reweigh() {
 	t.weights.Store(s)
 }
 
-// index turns a random number into that of a member, in proportion to size.
+// index maps a random number to a member, in proportion to weight.
 func (s *weights) index(r uint64, members int) int {
 	if s.bounds == nil {
 		return int(below(r, uint64(members)))
@@ -147,34 +149,34 @@ func (s *weights) index(r uint64, members int) int {
 	return i
 }
 
-// draws is how often draw guesses before it looks at every member: with half
-// of a tier closed one guess in 256 comes that far.
+// draws is how often draw guesses before it looks at every member. With half of
+// a tier closed, one request in 256 gets that far.
 const draws = 8
 
-// draw picks one of the candidates other than but, with a probability in
-// proportion to size. Guessing and looking again is as fair as looking at
-// every member, and does not slow down with their number.
-func (t *tier) draw(q *selection, s *weights, but *deployment) *deployment {
+// draw picks a candidate other than except, with a probability in proportion to
+// its weight. Guessing and checking is as fair as looking at every member, and
+// does not become slower with their number.
+func (t *tier) draw(q *selection, s *weights, except *deployment) *deployment {
 	for range draws {
-		if d := t.members[s.index(q.random(), len(t.members))]; d != but && q.candidate(d) {
+		if d := t.members[s.index(q.random(), len(t.members))]; d != except && q.candidate(d) {
 			return d
 		}
 	}
 	var sum uint64
 	for _, d := range t.members {
-		if d != but && q.candidate(d) {
+		if d != except && q.candidate(d) {
 			sum += uint64(d.drawWeight.Load())
 		}
 	}
 	if sum == 0 {
 		return nil
 	}
-	// What is known may change between the two looks. While there is a
-	// candidate one is drawn all the same: the tier must not seem empty.
+	// Health may change between the two passes. If there is a candidate one is
+	// drawn anyway: the tier must not appear empty.
 	at := below(q.random(), sum)
 	var last *deployment
 	for _, d := range t.members {
-		if d != but && q.candidate(d) {
+		if d != except && q.candidate(d) {
 			last = d
 			n := uint64(d.drawWeight.Load())
 			if at < n {
@@ -192,7 +194,7 @@ func below(r, limit uint64) uint64 {
 	return n
 }
 
-// choosePlugged lets a Selector choose.
+// chooseBySelector lets the configured Selector choose.
 func (t *tier) chooseBySelector(q *selection) *deployment {
 	var open []*deployment
 	var candidates []Candidate
@@ -220,8 +222,8 @@ func (t *tier) chooseBySelector(q *selection) *deployment {
 // unit maps a random number to 0 ≤ u < 1.
 func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
 
-// outdone reports whether another deployment of a route has served a request since
-// this one was heard last.
+// outdone reports whether another deployment of a route has served a request
+// since this one was last heard.
 func (d *deployment) outdone(r *route, now time.Time) bool {
 	silent := d.LastHeard.Age(now)
 	for other := range r.all {

@@ -11,7 +11,7 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// learn draws the conclusions from an attempt, for the deployment and for the
+// applyOutcome applies what an attempt means, to the deployment and to the
 // call. Its error ends the call: the caller has left.
 func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err error, o outcome) error {
 	d := a.deployment
@@ -21,7 +21,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		d.LastServed.Set(now)
 		c.recover(a, now, resp)
 		d.tier.budget.Earn(1 + a.cost)
-		c.countFailures(now, true) // another one answered: the failures count
+		c.countFailures(now, true) // confirmed by this response
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
@@ -37,7 +37,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		return c.leftDuring(a, now, left)
 	}
 	if o.final {
-		// Nobody else can tell whether the deployment or the request is to blame.
+		// No other deployment can show whether the request is the cause.
 		d.failed.Add(1)
 		c.callerLeft()
 		return nil
@@ -59,7 +59,8 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 	}
 	if o.verdict != throttled && o.cause != health.OutOfQuota {
 		c.unsuitable = append(c.unsuitable, d)
-		// What is known to fail says nothing of the request, nor what never got it.
+		// A deployment that is known to fail, or never got the request, shows nothing
+		// about the request.
 		c.maybeRequestsFault = c.maybeRequestsFault || !o.deploymentOnly && !o.connect && !a.probablyFails()
 		c.triedKnownFailing = c.triedKnownFailing || a.knownToFail
 	}
@@ -67,8 +68,8 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 	return nil
 }
 
-// leftBy is the error of a call whose caller left during an attempt. After a
-// deadline it says which deployment was silent.
+// leftDuring is the error of a call whose caller left during an attempt. After
+// a deadline it names the deployment that was silent.
 func (c *call) leftDuring(a *attempt, now time.Time, cause error) error {
 	if !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
 		return cause
@@ -76,7 +77,7 @@ func (c *call) leftDuring(a *attempt, now time.Time, cause error) error {
 	return &silentError{a.deployment.backend.name, now.Sub(a.sentAt), cause}
 }
 
-// found remembers where the objects are that the request asked around for.
+// found records where the objects are that the request searched for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
 		if !id.Uncertain {
@@ -85,8 +86,8 @@ func (c *call) found(now time.Time, b *backend) {
 	}
 }
 
-// leaveOut passes over the deployments that are known to have no larger limit
-// than one that was too small for the request.
+// excludeLimits skips the deployments whose limit is not larger than one that
+// was too small for the request.
 func (c *call) excludeLimits(limit int64) {
 	for d := range c.route.all {
 		if l := d.Limit.Load(); l > 0 && l <= limit && !slices.Contains(c.tried, d) {
@@ -95,8 +96,8 @@ func (c *call) excludeLimits(limit int64) {
 	}
 }
 
-// throttleOf is what a refusal for a rate limit is held against: the deployment,
-// or the caller whose own credential it was told.
+// throttleOf is what a rate limit is held against: the deployment, or the
+// caller if the caller's own credential was limited.
 func (c *call) throttleOf(d *deployment) *health.State {
 	if c.scope.caller != noCredential && d.backend.usesCallerCredential() {
 		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 0})
@@ -104,10 +105,10 @@ func (c *call) throttleOf(d *deployment) *health.State {
 	return &d.State
 }
 
-// failureOf is what a failure is held against: the backend where there was no
-// connection, all that the account does where it is out of quota, else the one
-// operation of the deployment. What a caller's own credential is refused for is
-// no concern of the other callers.
+// failureOf is what a failure is held against: the backend if there was no
+// connection, the deployment if its account is out of quota, else one operation
+// of the deployment. A failure of a caller's own credential is held against
+// that caller only.
 func (c *call) failureOf(d *deployment, o outcome) *health.State {
 	switch {
 	case o.connect:
@@ -122,7 +123,8 @@ func (c *call) failureOf(d *deployment, o outcome) *health.State {
 	return d.ChangeOperation(c.scope.op)
 }
 
-// coolDown leaves a deployment alone for as long as it asked, within reason.
+// coolDown leaves a deployment alone for the time that it asked for, within
+// MaxCooldown.
 func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.Refusal, o outcome) {
 	r.Wait, r.Reason = o.wait, o.reason
 	r.ByChance = o.byChance || d.HasCapacity(now)
@@ -134,8 +136,8 @@ func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.
 	c.recordTransition(h, d, now, o)
 }
 
-// blame holds a failure against what failed. What the request itself may have
-// caused only counts once another deployment has answered it.
+// blame holds a failure against what failed. A failure that the request may
+// have caused counts only once another deployment has answered the request.
 func (c *call) blame(a *attempt, now time.Time, o outcome) {
 	d := a.deployment
 	h := c.failureOf(d, o)
@@ -154,20 +156,21 @@ func (c *call) blame(a *attempt, now time.Time, o outcome) {
 	}
 }
 
-// doubt keeps a failure until another deployment has answered, or none has.
+// deferFailure keeps a failure until another deployment has answered, or all
+// have failed.
 func (c *call) deferFailure(s provisionalFailure) {
 	s.d.PendingFailures.Add(1)
 	c.pendingFailures = append(c.pendingFailures, s)
 }
 
-// suspectNow counts a failure at once.
+// countNow counts a failure at once.
 func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Time, o outcome) {
 	s := provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now, counted: true}
 	if !s.count(c, now) {
 		return
 	}
-	// That a backend's own account has spent everything is no request's fault,
-	// nor that there is no token.
+	// A request cannot cause that an account is out of quota, nor that there is no
+	// token: this is never taken back.
 	if o.notSent || o.cause == health.OutOfQuota && !d.backend.usesCallerCredential() {
 		c.recordTransition(h, d, now, o)
 		return
@@ -182,21 +185,21 @@ func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
 	return counted
 }
 
-// A suspicion is a failure that may be the request's own fault: it counts once
-// another deployment answers the request. What is a deployment's own fault by
-// its word counts at once, and is taken back when it turns out otherwise: then
-// there is what was known before and after.
+// A provisionalFailure is a failure that the request itself may have caused. It
+// counts once another deployment answers the request. A failure that the
+// response attributes to the deployment, such as a wrong credential, counts at
+// once and is taken back if every deployment fails the request.
 type provisionalFailure struct {
 	health     *health.State
 	d          *deployment
 	outcome    outcome
 	sent, seen time.Time
 	counted    bool
-	undo       health.Undo // of what was counted
+	undo       health.Undo // takes back what was counted
 }
 
-// brokeOff counts an answer that the caller saw break off. It is the caller's
-// own doing after its context has ended, or the body is closed.
+// interrupted counts a response that was interrupted. It does not count if the
+// caller has left or closed the body.
 func (a *attempt) interrupted() {
 	if a.ended.Load() || a.call.callerErr() != nil {
 		return
@@ -205,8 +208,7 @@ func (a *attempt) interrupted() {
 	a.failLate(a.call.recordFailure(a.deployment, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
 }
 
-// failedWith is what an error says of the deployment that came in a stream which
-// is already the caller's: it has been passed, as everything else.
+// failedInStream counts an error in a stream that the caller already has.
 func (a *attempt) failedInStream(problem []byte) {
 	status, h := wire.StreamErrorStatus(a.header, problem)
 	o := a.call.recordFailure(a.deployment, judge(status, h, problem, a.call.Operation, time.Now()), a.bearerToken)
@@ -220,9 +222,8 @@ func (a *attempt) failedInStream(problem []byte) {
 	}
 }
 
-// blame counts a failure after the answer was the caller's. Those before it
-// count on, unless another answer ended well meanwhile: that this one began well
-// was no success.
+// failLate counts a failure of a response that had begun well, see
+// [health.State.FailLate].
 func (a *attempt) failLate(o outcome) {
 	d, now := a.deployment, time.Now()
 	d.failed.Add(1)
@@ -231,8 +232,8 @@ func (a *attempt) failLate(o outcome) {
 	a.call.recordTransition(h, d, now, o)
 }
 
-// recover is what a success says to all that may have spoken against it. It
-// reports whether it opened anything.
+// recover applies a success to everything that may have been held against the
+// deployment.
 func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 	d := a.deployment
 	opened := false
@@ -248,14 +249,14 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 	}
 }
 
-// readWhole notes that an answer was read to its end.
+// readToEnd records that the response was read to its end.
 func (a *attempt) readToEnd() {
 	a.endState.Store(endComplete)
 	a.deployment.Operation(a.call.scope.op).ReadToEnd()
 }
 
-// forget drops what a request seemed to say against deployments that nobody
-// answered: it is taken for the cause itself.
+// pardonFailures drops the failures of a request that no deployment has
+// answered: the request is taken for their cause.
 func (c *call) pardonFailures() {
 	opened := false
 	for s := range c.resolved {
@@ -270,9 +271,9 @@ func (c *call) pardonFailures() {
 	}
 }
 
-// confirm counts what a request said against deployments. Where no other one has
-// answered it the request may be the cause after all: then the time that a failure
-// came with is not obeyed.
+// countFailures counts the failures of a request. If no other deployment has
+// answered it, the request may be the cause after all, so the time that a
+// failure asked for is not obeyed.
 func (c *call) countFailures(now time.Time, answered bool) {
 	for s := range c.resolved {
 		switch {
@@ -287,8 +288,8 @@ func (c *call) countFailures(now time.Time, answered bool) {
 	}
 }
 
-// resolved is every suspicion, which is none any more: what is told of it may
-// panic.
+// resolved yields and removes every pending failure. Each is removed first,
+// because handling it may panic in the program's logger.
 func (c *call) resolved(yield func(provisionalFailure) bool) {
 	for len(c.pendingFailures) > 0 {
 		s := c.pendingFailures[0]

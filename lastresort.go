@@ -7,13 +7,17 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// lastResort is an attempt although something speaks against each deployment, as
-// long as that is no word of the service's own: nobody is refused for our own
-// caution alone. First comes one that is open, if the request would be told to
-// wait only because others took its attempts up, and just one; then the one that
-// only what was learnt from earlier refusals closes, if its tier can afford that,
-// or one that has a connection pending, if the request cannot wait; then any that
-// failed, whatever it failed of if no other one is throttled.
+// lastResort is an attempt although something is held against each deployment,
+// as long as the service itself has not asked to wait: nobody is refused
+// because of our own caution alone. In this order:
+//
+//   - a deployment that is open, once, if the request would be answered 429
+//     only because other deployments have used up its attempts;
+//   - if the request cannot wait, one that is closed only by what was
+//     learned from earlier refusals, if its tier's budget allows, or one
+//     with a connection pending;
+//   - one that is ejected, whatever the cause if no deployment is
+//     rate-limited.
 func (c *call) lastResort(now time.Time) *attempt {
 	if c.final || !c.body.CanSend() {
 		return nil
@@ -57,7 +61,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 		}
 	}
 	if c.triedKnownFailing {
-		return nil // one is enough
+		return nil // once per request
 	}
 	if d := c.leastBusyEjected(&q, throttled); d != nil {
 		a := c.attemptAnyway(d, now)
@@ -67,8 +71,8 @@ func (c *call) lastResort(now time.Time) *attempt {
 	return nil
 }
 
-// anyway is an attempt that takes no place of those that a deployment has for
-// requests: something speaks against it.
+// attemptAnyway is an attempt that takes no probe or ramp-up place of a
+// deployment.
 func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
 	a := c.place()
 	a.call, a.deployment, a.sentAt = c, d, now
@@ -77,8 +81,8 @@ func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
 	return a
 }
 
-// cautioned is the deployment of a tier whose own word has passed the longest,
-// of those that nothing but what was learnt closes.
+// leastCautious is the deployment of a tier that is closed only by what was
+// learned from refusals, and whose requested wait ended first.
 func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 	var longest time.Time
 	for _, d := range t.members {
@@ -93,10 +97,10 @@ func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 	return best
 }
 
-// suspect is one of those that only failures close, by two random choices. Where
-// others are throttled those alone count whose failures the requests may have
-// caused: it is better to be told when to come back than to wait for an answer
-// of what is known to be silent, or to be refused once more.
+// leastBusyEjected is the less busy of two random deployments that are closed
+// only by ejections. If others are rate-limited, only those count that requests
+// may have caused: a 429 with a time is better than waiting for a deployment
+// that is known to be silent, or being refused once more.
 func (c *call) leastBusyEjected(q *selection, throttled bool) *deployment {
 	var all []*deployment
 	for d := range c.route.all {

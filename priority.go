@@ -9,8 +9,8 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A route is the deployments that serve one model, tier by tier, best first.
-// It is built once and never changed.
+// A route is the deployments that serve one model, tier by tier in order of
+// priority. It does not change after it is built.
 type route struct {
 	model string
 	tiers []*tier
@@ -23,7 +23,7 @@ type tier struct {
 	hashes   []uint64 // of their backends, if these all have the same weight; else nil
 	weights  atomic.Pointer[weights]
 	resizing sync.Mutex
-	budget   *health.RetryBudget // of second attempts
+	budget   *health.RetryBudget
 }
 
 func newTier(priority int, members []*deployment, b *health.RetryBudget) *tier {
@@ -32,19 +32,19 @@ func newTier(priority int, members []*deployment, b *health.RetryBudget) *tier {
 	return t
 }
 
-// with is a tier of the same members or fewer for one request. Their sizes are
-// the first tier's to say.
+// with is the tier reduced to some members, for one request. The weights are
+// those of the original tier.
 func (t *tier) with(members []*deployment, s *weights, b *health.RetryBudget) *tier {
 	w := &tier{priority: t.priority, members: members, budget: b}
 	w.weights.Store(s)
 	return w
 }
 
-// choose is the deployment for a request: the first tier that has an available
-// one decides. A tier is a promise, so no tier below is looked at before that,
-// unless the request had its try there and the tier can afford no second one, or
-// what is left of its attempts is needed for the tiers below.
-// Those that are thought to have no room are asked when nobody else is left.
+// choose chooses a deployment: the first tier with an available one decides. A
+// lower tier is considered only if no deployment of a higher one is available,
+// or the request was tried there and the tier's retry budget is spent, or the
+// attempts that are left are needed for the tiers below. Deployments without
+// headroom are asked only if nobody else is left.
 func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())
@@ -61,7 +61,7 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	return nil, nil
 }
 
-// openBelow counts the tiers from one on that can take the request.
+// openBelow counts the tiers from index i on that can take the request.
 func (r *route) openBelow(i int, q *selection) (n int) {
 	for _, t := range r.tiers[i:] {
 		if t.choose(q) != nil {
@@ -71,14 +71,14 @@ func (r *route) openBelow(i int, q *selection) (n int) {
 	return n
 }
 
-// broke reports whether the tier can afford no second attempt of the request. Its
-// first one there is free, and so is one to a deployment that nothing is held
-// against.
+// retryBudgetSpent reports whether the tier can afford no retry of the request.
+// Its first attempt there is free, and so is one to a deployment that nothing
+// is held against.
 func (t *tier) retryBudgetSpent(q *selection) bool {
 	return t.triedHere(q.tried) && !t.budget.Has(health.AttemptCost)
 }
 
-// pay takes what a further attempt in the tier costs out of its budget.
+// payForRetry takes the cost of a retry in the tier out of its budget.
 func (t *tier) payForRetry(q *selection, d *deployment) int64 {
 	if t.triedHere(q.tried) && q.troubled(d) && t.budget.Spend(health.AttemptCost) {
 		return health.AttemptCost
@@ -86,11 +86,12 @@ func (t *tier) payForRetry(q *selection, d *deployment) int64 {
 	return 0
 }
 
+// triedHere reports whether any of the tried deployments is in this tier.
 func (t *tier) triedHere(tried []*deployment) bool {
 	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier.budget == t.budget })
 }
 
-// free is the same route, with second attempts that nobody counts.
+// free is the same route with retries that nobody counts.
 func (r *route) free() *route {
 	f := &route{model: r.model}
 	for _, t := range r.tiers {
@@ -101,7 +102,7 @@ func (r *route) free() *route {
 	return f
 }
 
-// all is every deployment of the route.
+// all yields every deployment of the route.
 func (r *route) all(yield func(*deployment) bool) {
 	for _, t := range r.tiers {
 		for _, d := range t.members {
@@ -112,8 +113,8 @@ func (r *route) all(yield func(*deployment) bool) {
 	}
 }
 
-// newRoute sorts deployments into tiers. Where an earlier route has the same tier
-// its budget goes on.
+// newRoute sorts deployments into tiers. A tier that an earlier route has keeps
+// its retry budget.
 func newRoute(model string, deployments []*deployment, old *route) *route {
 	r := &route{model: model}
 	byPriority := func(a, b *deployment) int { return cmp.Compare(a.backend.priority, b.backend.priority) }
@@ -134,7 +135,7 @@ func newRoute(model string, deployments []*deployment, old *route) *route {
 	return r
 }
 
-// budget is that of a tier, or a new one.
+// budget is the retry budget of a tier, or a new one.
 func (r *route) budget(priority int) *health.RetryBudget {
 	if r != nil {
 		for _, t := range r.tiers {
@@ -146,9 +147,9 @@ func (r *route) budget(priority int) *health.RetryBudget {
 	return new(health.RetryBudget)
 }
 
-// byLink is the deployments of a route by the links of their backends, which
-// outlive a configuration.
-func (r *route) byLink() map[*sharedState]*deployment {
+// byBackend is the deployments of a route by the shared state of their
+// backends, which outlives a configuration.
+func (r *route) byBackend() map[*sharedState]*deployment {
 	if r == nil {
 		return nil
 	}

@@ -93,7 +93,7 @@ func (t *table) same(b *backend) *backend {
 // kept if the backend has the same name for it.
 func (t *table) build(model string, old *route) *route {
 	var serving []*deployment
-	known := old.byLink()
+	known := old.byBackend()
 	for _, b := range t.backends {
 		m, ok := Model{Deployment: model}, b.models == nil || model == ""
 		if !ok {
