@@ -265,3 +265,34 @@ func (b *backend) sharesAccount(other *backend) bool {
 
 // anonymous tells that the backend is sent the callers' own credentials.
 func (b *backend) usesCallerCredential() bool { return !b.hasCredential }
+
+// A knownURL is the URL of an earlier request to a deployment.
+type knownURL struct {
+	of          *knownPath
+	query, name string // of that request
+	url         url.URL
+}
+
+// urlFor is the URL for a deployment. It is that of the last request if that
+// was alike.
+func (r *request) urlFor(d *deployment, name string) url.URL {
+	query := r.URL.RawQuery
+	if k := d.lastURL.Load(); k != nil && r.known == k.of && query == k.query && name == k.name {
+		return k.url
+	}
+	// A query that may hold a key is not kept.
+	remember := r.known != nil && !r.inQuery && len(query) <= maxKnownPath && !strings.Contains(strings.ToLower(query), "key")
+	if remember {
+		query, name = strings.Clone(query), strings.Clone(name)
+	}
+	b := d.backend
+	u := url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(query))}
+	if r.inQuery && name != "" {
+		u.RawQuery = wire.RenameQuery(u.RawQuery, r.queryKey(b), name)
+	}
+	u.Path, u.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
+	if remember {
+		d.lastURL.Store(&knownURL{r.known, query, name, u})
+	}
+	return u
+}

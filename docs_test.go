@@ -4,9 +4,11 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +91,158 @@ func TestBoundsAreConstants(t *testing.T) {
 		cells := strings.Split(strings.TrimSpace(line), "|")
 		for _, name := range regexp.MustCompile("`([A-Za-z]+)`").FindAllStringSubmatch(cells[len(cells)-2], -1) {
 			require.Equal(t, 1, names[name[1]], "%s of %s", name[1], line)
+		}
+	}
+}
+
+// fileGroups are the groups of files in docs/architecture.md, from the top down.
+func fileGroups(t testing.TB) (groups [][]string) {
+	text, err := os.ReadFile("docs/architecture.md")
+	require.NoError(t, err)
+	_, list, ok := strings.Cut(string(text), "<!-- files: begin -->")
+	require.True(t, ok)
+	list, _, ok = strings.Cut(list, "<!-- files: end -->")
+	require.True(t, ok)
+	row := regexp.MustCompile("^\\| `([a-z]+\\.go)` \\|")
+	for line := range strings.Lines(list) {
+		if strings.HasPrefix(line, "**") {
+			groups = append(groups, nil)
+		}
+		if m := row.FindStringSubmatch(line); m != nil {
+			groups[len(groups)-1] = append(groups[len(groups)-1], m[1])
+		}
+	}
+	return groups
+}
+
+// docs/architecture.md lists every file of the root package once, and names every
+// internal package.
+func TestArchitectureListsEveryFile(t *testing.T) {
+	listed := map[string]int{}
+	for _, group := range fileGroups(t) {
+		for _, file := range group {
+			listed[file]++
+		}
+	}
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") {
+			require.Equal(t, 1, listed[file], file)
+			delete(listed, file)
+		}
+	}
+	require.Empty(t, listed, "these files do not exist")
+	text, err := os.ReadFile("docs/architecture.md")
+	require.NoError(t, err)
+	packages, err := filepath.Glob("internal/*")
+	require.NoError(t, err)
+	for _, p := range packages {
+		require.True(t, strings.Contains(string(text), p), "%s is missing", p)
+	}
+}
+
+// Files use files of their own group and of the groups below it, and no more than
+// ten know each other.
+func TestFilesUseOnlyGroupsBelow(t *testing.T) {
+	level := map[string]int{}
+	for i, group := range fileGroups(t) {
+		for _, file := range group {
+			level[file] = i
+		}
+	}
+	uses := fileUses(t)
+	require.Greater(t, len(uses), 30)
+	for from, all := range uses {
+		for to, name := range all {
+			require.LessOrEqual(t, level[from], level[to], "%s uses %s of %s", from, name, to)
+		}
+	}
+	// What a file reaches and is reached by is its cycle.
+	reach := func(from string) map[string]bool {
+		seen := map[string]bool{}
+		var visit func(string)
+		visit = func(file string) {
+			for next := range uses[file] {
+				if !seen[next] {
+					seen[next] = true
+					visit(next)
+				}
+			}
+		}
+		visit(from)
+		return seen
+	}
+	reached := map[string]map[string]bool{}
+	for file := range uses {
+		reached[file] = reach(file)
+	}
+	for file := range uses {
+		var cycle []string
+		for other := range reached[file] {
+			if reached[other][file] {
+				cycle = append(cycle, other)
+			}
+		}
+		slices.Sort(cycle)
+		require.LessOrEqual(t, len(cycle), 10, "%v", cycle)
+	}
+}
+
+// fileUses is, for each file of the root package, the files that it uses a name of.
+// Types of other packages are not resolved: a name that is only known through one
+// is not found.
+func fileUses(t testing.TB) map[string]map[string]string {
+	fset := token.NewFileSet()
+	var files []*ast.File
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range names {
+		if !strings.HasSuffix(name, "_test.go") {
+			f, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			files = append(files, f)
+		}
+	}
+	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+	config := types.Config{Importer: noImporter{}, Error: func(error) {}}
+	pkg, _ := config.Check("spillover", fset, files, info)
+	uses := map[string]map[string]string{}
+	for id, o := range info.Uses {
+		v, isVar := o.(*types.Var)
+		if o.Pkg() != pkg || isVar && !v.IsField() && o.Parent() != pkg.Scope() {
+			continue // of another package, or local
+		}
+		from, to := fset.Position(id.Pos()).Filename, fset.Position(o.Pos()).Filename
+		if from != to {
+			if uses[from] == nil {
+				uses[from] = map[string]string{}
+			}
+			uses[from][to] = id.Name
+		}
+	}
+	return uses
+}
+
+// A noImporter knows every package, and nothing in it.
+type noImporter struct{}
+
+func (noImporter) Import(path string) (*types.Package, error) {
+	p := types.NewPackage(path, filepath.Base(path))
+	p.MarkComplete()
+	return p, nil
+}
+
+// The tests that architecture and contributor guide name exist.
+func TestGuidesNameTestsThatExist(t *testing.T) {
+	tests := declarations(t, "*_test.go", "internal/*/*_test.go")
+	for _, file := range []string{"docs/architecture.md", "CONTRIBUTING.md"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		found := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(text), -1)
+		require.NotEmpty(t, found)
+		for _, m := range found {
+			require.Equal(t, 1, tests[m[1]], "%s names %s", file, m[1])
 		}
 	}
 }
