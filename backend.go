@@ -163,11 +163,15 @@ const (
 	OpenAI = wire.OpenAI
 )
 
-func credentialForm(d Dialect) string {
-	if d == OpenAI {
-		return "openai"
+// dialects lists the dialects that suit, for an error.
+func dialects(separator string, suit func(*wire.DialectSpec) bool) string {
+	var names []string
+	for i := range wire.Dialects {
+		if suit(&wire.Dialects[i]) {
+			names = append(names, strconv.Quote(string(wire.Dialects[i].Name)))
+		}
 	}
-	return "azure"
+	return strings.Join(names, separator)
 }
 
 // normalize sets the defaults and reports every error.
@@ -193,13 +197,11 @@ func (b *Backend) normalize(report reportFunc) {
 	if b.IdleTimeout < 0 {
 		report("IdleTimeout", "%v is negative", b.IdleTimeout)
 	}
-	switch b.Dialect {
-	case Azure, AzureV1, OpenAI:
-		if b.APIVersion != "" && b.Dialect == OpenAI {
-			report("APIVersion", fmt.Sprintf("is only for the dialects %q and %q; this backend is %q", Azure, AzureV1, b.Dialect))
-		}
-	default:
-		report("Dialect", fmt.Sprintf("must be one of %q, %q, %q, not %%q", Azure, AzureV1, OpenAI), b.Dialect)
+	switch spec := wire.SpecOf(b.Dialect); {
+	case spec.Name == "":
+		report("Dialect", "must be one of "+dialects(", ", func(*wire.DialectSpec) bool { return true })+", not %q", b.Dialect)
+	case b.APIVersion != "" && spec.APIVersion == wire.NoAPIVersion:
+		report("APIVersion", fmt.Sprintf("is only for the dialects %s; this backend is %q", dialects(" and ", (*wire.DialectSpec).HasAPIVersion), b.Dialect))
 	}
 	if url.QueryEscape(b.APIVersion) != b.APIVersion {
 		report("APIVersion", "%q is not a valid api-version", b.APIVersion)

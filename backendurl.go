@@ -66,7 +66,7 @@ func (b *Backend) normalizeURL(report reportFunc) *url.URL {
 	if b.Dialect == Azure && strings.HasSuffix(path, "/openai/v1") {
 		report("URL", fmt.Sprintf("ends in /openai/v1, the path of dialect %q, but the dialect is %q", AzureV1, Azure))
 	}
-	u.Path, u.RawPath = wire.SplitEscapedPath(plainPath(b.Dialect, path))
+	u.Path, u.RawPath = wire.SplitEscapedPath(wire.ShortPath(b.Dialect, path))
 	u.User, u.RawQuery, u.ForceQuery, u.Fragment, u.RawFragment = nil, "", false, "", ""
 	b.URL = u.String()
 	return u
@@ -131,42 +131,6 @@ func inferDialect(host, path string) Dialect {
 		return d
 	}
 	return OpenAI
-}
-
-// basePath returns the base path of the escaped path of a backend's URL, and
-// whether the dialect's paths follow it without the dialect's prefix (bare). They
-// do if the path ends as they begin: /ai/v1 of an AzureV1 backend does not mean
-// /ai/openai/v1, nor does /ai/deployments of an Azure one mean
-// /ai/openai/deployments.
-func basePath(d Dialect, path string) (base string, bare bool) {
-	path = strings.TrimSuffix(path, "/")
-	base, within := path, false
-	if d == Azure {
-		base, within = strings.CutSuffix(path, "/deployments")
-	}
-	if base, usual := strings.CutSuffix(base, wire.Prefix(d)); usual {
-		return base, false
-	}
-	switch {
-	case within, d == AzureV1 && strings.HasSuffix(path, "/v1"):
-		return base, true
-	case d == AzureV1:
-		return strings.TrimSuffix(path, "/openai"), false
-	}
-	return path, false
-}
-
-// plainPath removes from a path what basePath would add again.
-func plainPath(d Dialect, path string) string {
-	base, bare := basePath(d, path)
-	again, _ := basePath(d, base)
-	switch {
-	case bare && d == Azure:
-		return base + "/deployments"
-	case !bare && again != base:
-		return base + wire.Prefix(d)
-	}
-	return base
 }
 
 // An operationURL holds the parts of the URL of one operation or deployment, as

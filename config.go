@@ -12,6 +12,8 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // Config configures a [Transport]. Only Backends is required. [New] copies it: a
@@ -188,7 +190,7 @@ func conflicts(backends []Backend) (found []*fieldError) {
 		if !b.hasCredential() {
 			anonymous = append(anonymous, i)
 		}
-		dialects[credentialForm(b.Dialect)] = b.Name
+		dialects[wire.SpecOf(b.Dialect).Credentials] = b.Name
 		if b.Token != nil || b.URL == "" {
 			continue
 		}

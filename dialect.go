@@ -18,7 +18,7 @@ func (b *backend) prefix() string {
 	if b.bareBase {
 		return b.base
 	}
-	return b.base + wire.Prefix(b.dialect)
+	return b.base + wire.SpecOf(b.dialect).Prefix
 }
 
 // path is the escaped path for a backend, under the name that the backend has
@@ -33,7 +33,7 @@ func (b *backend) path(t wire.Target, deployment string) string {
 		return "/" + strings.TrimPrefix(t.Raw, "/") // these are not below a project
 	case t.Dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.Raw, "/")
-	case b.dialect != Azure || !t.NamesDeployment(deployment):
+	case !wire.SpecOf(b.dialect).DeploymentInPath || !t.NamesDeployment(deployment):
 		return b.prefix() + slash + t.Operation
 	case deployment == t.Model:
 		return b.prefix() + "/deployments/" + t.Segment + slash + t.Operation // escaped as it came
@@ -45,11 +45,12 @@ func (b *backend) path(t wire.Target, deployment string) string {
 // api-version: a backend's own replaces it, and one that was meant for a
 // classic path goes no further than that.
 func (b *backend) query(t wire.Target, raw string) string {
-	version := b.apiVersion
-	if version == "" && b.dialect == Azure && t.Dialect != Azure && (t.Dialect == AzureV1 || !wire.HasVersion(raw)) {
+	version, own, caller := b.apiVersion, wire.SpecOf(b.dialect).APIVersion, wire.SpecOf(t.Dialect).APIVersion
+	fromClassic := caller == wire.RequiredAPIVersion
+	if version == "" && own == wire.RequiredAPIVersion && !fromClassic && (caller == wire.OptionalAPIVersion || !wire.HasVersion(raw)) {
 		version = t.DefaultVersion()
 	}
-	keep := version == "" && (b.dialect == Azure || b.dialect == AzureV1 && t.Dialect != Azure) || t.Dialect == ""
+	keep := version == "" && (own == wire.RequiredAPIVersion || own == wire.OptionalAPIVersion && !fromClassic) || t.Dialect == ""
 	if keep || raw == "" && version == "" {
 		return raw
 	}
@@ -59,15 +60,12 @@ func (b *backend) query(t wire.Target, raw string) string {
 	if !strings.Contains(strings.ToLower(raw), "api-version") {
 		return wire.JoinQuery(raw, version)
 	}
-	var query string
-	for part := range strings.SplitSeq(raw, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if !strings.EqualFold(name, "api-version") {
-			query = wire.JoinQuery(query, part)
-			continue
+	query := wire.EditQuery(raw, func(name, parameter string) string {
+		if strings.EqualFold(name, "api-version") {
+			parameter, version = version, ""
 		}
-		query, version = wire.JoinQuery(query, version), ""
-	}
+		return parameter
+	})
 	return wire.JoinQuery(query, version)
 }
 
@@ -105,7 +103,7 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 // rename is what must change in the body so that it names the deployment, if
 // the body is where the backend looks for it.
 func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
-	inPath := b.dialect == Azure && r.NamesDeployment(deployment)
+	inPath := wire.SpecOf(b.dialect).DeploymentInPath && r.NamesDeployment(deployment)
 	switch {
 	case r.Dialect == "" || deployment == "", inPath && !r.spec.Has(wire.NoModelBesidePath):
 		return replay.Edit{}, nil
@@ -153,7 +151,7 @@ func (r *request) leftOut(b *backend) string {
 
 // queryKey is what a backend calls the model in the query of a request.
 func (r *request) queryKey(b *backend) string {
-	if b.dialect == Azure && r.upgrades() {
+	if wire.SpecOf(b.dialect).DeploymentInPath && r.upgrades() {
 		return "deployment"
 	}
 	return "model"
@@ -163,20 +161,19 @@ func (r *request) queryKey(b *backend) string {
 // gateways take there, too, for a backend that is not to be sent it.
 func (b *backend) withoutKey(raw string) string {
 	names := credentialQuery
+	inQuery := wire.SpecOf(b.dialect).KeyHeader == keyHeader // a caller's key may be in the query
 	if b.usesCallerCredential() {
-		names = names[:1] // which is a credential of Azure's
+		names = names[:1] // api-key, a credential for Azure alone
 	}
-	if b.usesCallerCredential() && b.dialect != OpenAI || !strings.Contains(strings.ToLower(raw), "key") {
+	if b.usesCallerCredential() && inQuery || !strings.Contains(strings.ToLower(raw), "key") {
 		return raw
 	}
-	var query string
-	for part := range strings.SplitSeq(raw, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if plain, err := url.QueryUnescape(name); err != nil || !isOneOf(plain, names) {
-			query = wire.JoinQuery(query, part)
+	return wire.EditQuery(raw, func(name, parameter string) string {
+		if plain, err := url.QueryUnescape(name); err == nil && isOneOf(plain, names) {
+			return ""
 		}
-	}
-	return query
+		return parameter
+	})
 }
 
 // header is a copy of the caller's with the backend's credential in the place
@@ -211,14 +208,15 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 		values = append(values, value)
 		h[name] = values[len(values)-1:]
 	}
+	ownHeader := wire.SpecOf(b.dialect).KeyHeader == keyHeader
 	switch {
 	case bearer != "":
 		set(authHeader, "Bearer "+bearer)
-	case b.key != "" && b.dialect == OpenAI:
+	case b.key != "" && !ownHeader:
 		set(authHeader, b.bearerKey)
 	case b.key != "":
 		set(keyHeader, b.key)
-	case b.dialect != OpenAI && key != "":
+	case ownHeader && key != "":
 		set(keyHeader, key)
 	case authorization != "":
 		set(authHeader, authorization)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/objects"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A backend is a configured [Backend], ready for use.
@@ -42,7 +43,7 @@ func newBackend(b Backend) *backend {
 	if err != nil {
 		panic(fmt.Sprintf("spillover: backend %q was not normalized: %v", b.Name, err))
 	}
-	base, bare := basePath(b.Dialect, u.EscapedPath())
+	base, bare := wire.BasePath(b.Dialect, u.EscapedPath())
 	n := &backend{
 		sharedState: new(sharedState), // replaced if an earlier configuration has the backend
 		name:        b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bareBase: bare,
@@ -82,7 +83,11 @@ func assignResources(backends, before []*backend) {
 // two keys or tokens is used. Elsewhere the key identifies the account.
 func (b *backend) sharesResource(other *backend) bool {
 	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
-		(b.key == other.key || b.dialect != OpenAI && other.dialect != OpenAI && ofAzure(b.host))
+		(b.key == other.key || ofAzure(b.host) && b.azureCredentials() && other.azureCredentials())
+}
+
+func (b *backend) azureCredentials() bool {
+	return wire.SpecOf(b.dialect).Credentials == wire.AzureCredentials
 }
 
 // reconfigured reports whether the backend sends requests in another way by
@@ -134,9 +139,4 @@ func presetNames(backends []*backend) (names []string) {
 }
 
 // provider is the attribute gen_ai.provider.name.
-func (b *backend) provider() string {
-	if b.dialect == OpenAI {
-		return "openai"
-	}
-	return "azure.ai.openai"
-}
+func (b *backend) provider() string { return wire.SpecOf(b.dialect).Provider }

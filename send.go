@@ -161,7 +161,8 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 		// What it asks for may be at another backend.
 		c.notFound(o)
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
-	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && c.Target.Dialect == Azure && d.backend.dialect == Azure && d.backend.apiVersion == "":
+	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
+		wire.SpecOf(c.Target.Dialect).APIVersion == wire.RequiredAPIVersion && wire.SpecOf(d.backend.dialect).APIVersion == wire.RequiredAPIVersion:
 		// The api-version is the caller's own, and may be what is not found.
 		o.verdict, o.cause = declined, health.NoFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():

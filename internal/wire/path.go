@@ -34,25 +34,11 @@ func ParsePath(escaped string) Target {
 				return Target{Operation: op, node: FoundryTree.Find(op), Raw: escaped, Foundry: true}
 			}
 		}
-		t := Target{Raw: escaped}
-		next, after := CutSegment(rest)
-		switch {
-		case segment == "openai" && next == "deployments":
-			var err error
-			t.Segment, after = CutSegment(after)
-			if t.Model, err = url.PathUnescape(t.Segment); err != nil || t.Segment == "" {
-				continue
-			}
-			t.Dialect, rest = Azure, after
-		case segment == "openai" && next == "v1":
-			t.Dialect, rest = AzureV1, after
-		case segment == "openai":
-			t.Dialect = Azure
-		case segment == "v1" && next != "openai":
-			t.Dialect = OpenAI
-		default:
+		t, after, ok := prefixAt(segment, rest)
+		if !ok {
 			continue
 		}
+		rest, t.Raw = after, escaped
 		t.Operation = CleanPath(rest)
 		root, _ := CutSegment(t.Operation)
 		n := 1
