@@ -24,17 +24,18 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 	}
 	a := c.place()
 	a.deployment, a.sentAt, a.reserved = d, now, reserved
-	for i, h := range c.scope.healths(d) {
+	for _, h := range c.scope.healths(d) {
 		if h == nil {
 			continue
 		}
-		if ok, a.probes[i] = h.Admit(now); !ok {
+		ok, number := h.Admit(now)
+		if !ok {
 			c.release(a, now)
 			d.Ledger.Settle(reserved, 0, false)
 			return nil
 		}
-		if a.probes[i] != 0 {
-			a.probed[i] = h
+		if number != 0 {
+			a.probes = append(a.probes, probe{h, number})
 		}
 	}
 	a.call = c
@@ -47,12 +48,12 @@ func (c *call) place() *attempt {
 	if c.firstAttempt.call != nil {
 		return new(attempt)
 	}
-	c.firstAttempt.probed, c.firstAttempt.probes = healths{}, [len(healths{})]uint64{} // of one that had no place
+	c.firstAttempt.probes = nil // of one that had no place
 	return &c.firstAttempt
 }
 
 // isProbe reports whether the attempt finds out whether something has recovered.
-func (a *attempt) isProbe() bool { return a.probed != healths{} }
+func (a *attempt) isProbe() bool { return len(a.probes) > 0 }
 
 // suspected reports whether the deployment is known to fail.
 func (a *attempt) probablyFails() bool { return a.knownToFail || a.isProbe() }
@@ -60,14 +61,18 @@ func (a *attempt) probablyFails() bool { return a.knownToFail || a.isProbe() }
 // release gives the places for probes back when nothing was learnt.
 func (c *call) release(a *attempt, now time.Time) {
 	opened := false
-	for i, h := range a.probed {
-		if h != nil {
-			opened = h.Release(now, a.probes[i]) || opened
-		}
+	for _, p := range a.probes {
+		opened = p.of.Release(now, p.number) || opened
 	}
 	if opened {
 		c.pool.opened.notify()
 	}
+}
+
+// A probe is the one request that finds out whether something has recovered.
+type probe struct {
+	of     *health.State
+	number uint64
 }
 
 // An attempt is one send of a request to one deployment.
@@ -77,13 +82,14 @@ type attempt struct {
 
 	// Why it is made, and what it has taken.
 	sentAt      time.Time
-	repeated    bool  // it was sent there before
 	cost        int64 // in the budget of its tier, which gets it back if it is served
+	repeated    bool  // it was sent there before
 	lastResort  bool  // although what was learned from refusals closes the deployment
 	knownToFail bool  // although the deployment is known to fail
+	awaiting    bool  // an answer
+	spilled     bool  // Azure took the answer from a full PTU to a standard deployment
 	reserved    health.Reservation
-	probed      healths // of what it is the one probe, and with which number
-	probes      [len(healths{})]uint64
+	probes      []probe // that the attempt is, mostly none
 
 	// What is recorded of it.
 	recorded      attemptRecord
@@ -91,6 +97,7 @@ type attempt struct {
 	input, output atomic.Int64 // tokens
 	endState      atomic.Int32 // of an answer that is read by the caller
 	detached      atomic.Bool  // either the answer has ended or RoundTrip has returned
+	ended         atomic.Bool  // what it holds was given back
 
 	// What it holds while it is in flight.
 	ctx         context.Context
@@ -98,10 +105,8 @@ type attempt struct {
 	url         url.URL
 	text        bytes.Reader    // the body, where it is in memory
 	body        *replay.Attempt // else the latest; nil when there is none
-	firstBody   replay.Attempt  // of the first
 	bearerToken string          // the token that it is sent with; "" for another credential
-	ended       atomic.Bool
-	usedTokens  atomic.Int64 // tokens, as the answer reported, or the estimate
+	usedTokens  atomic.Int64    // tokens, as the answer reported, or the estimate
 
 	roundTrip time.Duration   // until the header of the answer
 	tokens    int64           // sent to the deployment in all, with this request
@@ -109,11 +114,9 @@ type attempt struct {
 	before    health.Progress // of the operation, before this answer
 	header    http.Header     // of a stream
 	mediaType string          // of the answer
-	spilled   bool            // Azure took it from a full PTU to a standard deployment
 
 	timeout    timeout
 	connection connectionTrace
-	awaiting   bool // an answer
 	resp       *http.Response
 }
 

@@ -28,12 +28,12 @@ type call struct {
 	throttledBy []*deployment // of those, the ones that throttled and may be asked once more
 	unsuitable  []*deployment // of those, the ones that did not take this very request
 
-	seeking         bool   // it is about a stored object of which the resource is not known
-	fallbackRoute   *route // where it is known: who is asked if the object is not there after all; else nil
-	notFoundAtHome  bool   // its home said that it is not there
-	mayAskHomeAgain bool   // and may say otherwise if it is asked again
+	seeking         bool // it is about a stored object of which the resource is not known
+	notFoundAtHome  bool // where it is known: it said that it is not there
+	mayAskHomeAgain bool // and may say otherwise if it is asked again
 	askedAgain      bool
 	notFoundAnswer  fallbackAnswer // what it said
+	fallbackRoute   *route         // who is asked if the object is not there after all; nil where the resource is not known
 	affinity        affinity
 	waited          time.Duration
 

@@ -284,11 +284,11 @@ func (r *request) urlFor(d *deployment, name string) url.URL {
 		query, name = strings.Clone(query), strings.Clone(name)
 	}
 	b := d.backend
-	u := url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(r.Target, b.withoutKey(query))}
+	u := url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(*r.Target, b.withoutKey(query))}
 	if r.inQuery && name != "" {
 		u.RawQuery = wire.RenameQuery(u.RawQuery, r.queryKey(b), name)
 	}
-	u.Path, u.RawPath = wire.SplitEscapedPath(b.path(r.Target, name))
+	u.Path, u.RawPath = wire.SplitEscapedPath(b.path(*r.Target, name))
 	if remember {
 		d.lastURL.Store(&knownURL{r.known, query, name, u})
 	}

@@ -27,20 +27,21 @@ const maxKnownPath = 256
 func (r *request) readPath() {
 	u, method := r.URL, r.Method
 	if r.paths == nil || len(u.Path) > maxKnownPath {
-		r.Target = wire.ParsePath(u.EscapedPath())
-		r.spec = r.Target.Spec(method)
+		target := wire.ParsePath(u.EscapedPath())
+		r.Target, r.spec = &target, target.Spec(method)
 		return
 	}
 	last := &r.paths[len(u.Path)%len(r.paths)]
 	if k := last.Load(); k != nil && k.path == u.Path && k.rawPath == u.RawPath && k.method == method {
-		r.Target, r.spec, r.known = k.target, k.spec, k
+		r.Target, r.spec, r.known = &k.target, k.spec, k
 		return
 	}
 	// A copy, as it is part of the whole URL, whose query may hold a key.
 	u = &url.URL{Path: strings.Clone(u.Path), RawPath: strings.Clone(u.RawPath)}
-	r.Target = wire.ParsePath(u.EscapedPath())
-	if r.spec = r.Target.Spec(method); r.stateless() {
-		r.known = &knownPath{u.Path, u.RawPath, method, r.Target, r.spec}
-		last.Store(r.known)
+	k := &knownPath{path: u.Path, rawPath: u.RawPath, method: method, target: wire.ParsePath(u.EscapedPath())}
+	k.spec = k.target.Spec(method)
+	if r.Target, r.spec = &k.target, k.spec; r.stateless() {
+		r.known = k
+		last.Store(k)
 	}
 }

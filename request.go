@@ -16,15 +16,15 @@ import (
 // attempt.
 type request struct {
 	*http.Request
-	wire.Target
+	*wire.Target
 	spec        *wire.Spec // the row of the table of operations
 	known       *knownPath // nil unless the path is remembered
 	model       string     // the model that the caller names; "" if none
 	inQuery     bool       // the model is in the query
+	scanned     bool       // the body has been read
 	contentType string
 	body        replay.Body
 	naming      wire.BodyInfo
-	scanned     bool            // the body has been read
 	ids         []wire.ObjectID // of stored objects that the request is about
 	tokens      int64           // an estimate of its cost
 
@@ -33,8 +33,11 @@ type request struct {
 	paths  *knownPaths           // where paths are remembered; nil where they are not
 }
 
+// unread is the target of a request whose path has not been read.
+var unread wire.Target
+
 func newRequest(in *http.Request) request {
-	return request{Request: in, spec: wire.UnknownSpec, contentType: wire.Header(in.Header, "Content-Type"), body: replay.New(in.Body)}
+	return request{Request: in, Target: &unread, spec: wire.UnknownSpec, contentType: wire.Header(in.Header, "Content-Type"), body: replay.New(in.Body)}
 }
 
 // read looks at the request once, for everything that is needed of it.

@@ -23,10 +23,8 @@ import (
 func (c *call) attempt(a *attempt) (*http.Response, error) {
 	d := a.deployment
 	c.lastAttempt = a
-	for _, h := range a.probed {
-		if h != nil {
-			c.recordTransition(h, d, a.sentAt, outcome{})
-		}
+	for _, p := range a.probes {
+		c.recordTransition(p.of, d, a.sentAt, outcome{})
 	}
 	bearer, err := d.backend.bearer(c.ctx)
 	if err != nil {
@@ -314,10 +312,11 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 		return out, nil
 	}
-	if err := r.body.Open(&a.firstBody, change); err != nil {
+	first := new(replay.Attempt)
+	if err := r.body.Open(first, change); err != nil {
 		return nil, err
 	}
-	a.body = &a.firstBody
+	a.body = first
 	out.Body = a.body
 	if r.body.CanRepeat() {
 		// net/http sends again by itself what a dead connection did not take.

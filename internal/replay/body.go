@@ -31,17 +31,22 @@ type Body struct {
 
 	// All of the body, where it was read and is no larger than MaxKept: then nothing
 	// else is asked for any more. Bases may still read what was sent, so it is never
-	// changed nor used again. The rest is for larger bodies.
+	// changed nor used again.
 	memory []byte
 
-	original  io.ReadCloser                 // what is sent first, until an attempt took it or it is closed
-	again     func() (io.ReadCloser, error) // the caller's GetBody, or the same of what was read; nil when there is only original
-	beginning []byte                        // the beginning of original, if that was read already and is kept
+	original io.ReadCloser // what is sent first, until an attempt took it or it is closed
+	larger   *larger       // nil for a body in memory, and before Prepare
+}
 
-	read readBody // original, once it was read whole
+// larger is what there is of a body that is not in memory.
+type larger struct {
+	again     func() (io.ReadCloser, error) // the caller's GetBody, or the same of what was read; nil when there is only the original
+	beginning []byte                        // the beginning of the original, if that was read already and is kept
+
+	read readBody // the original, once it was read whole
 	size int64    // how many bytes a repeat must have; -1 when unknown
 	sum  uint64   // of them, where the body was read and is no larger than MaxReused; else 0
-	last *Attempt // of the latest attempt: a Read of it may be under way
+	last *Attempt // the latest attempt: a Read of it may be in progress
 }
 
 // New takes a request's body over.
@@ -59,15 +64,16 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	if !b.Present {
 		return nil
 	}
-	b.again, b.Length = getBody, length
-	if length <= 0 {
+	if b.Length = length; length <= 0 {
 		b.Length = -1 // 0 with a body means that the length was not told
 	}
-	b.size = b.Length
 	if b.Length > 0 && b.Length <= MaxKept {
-		return b.readSmall()
+		if err := b.readSmall(); err != nil || b.memory != nil {
+			return err
+		}
 	}
-	if b.again != nil || b.Length > MaxBuffered {
+	b.larger = &larger{again: getBody, size: b.Length}
+	if getBody != nil || b.Length > MaxBuffered {
 		return nil
 	}
 	var kept bytes.Buffer
@@ -77,11 +83,11 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	}
 	text := kept.Bytes()
 	if n > MaxBuffered {
-		b.beginning, b.original = text, prefixed(bytes.NewReader(text), b.original)
+		b.larger.beginning, b.original = text, prefixed(bytes.NewReader(text), b.original)
 		return nil
 	}
 	b.Close()
-	b.size = n
+	b.larger.size = n
 	if b.Length < 0 {
 		b.Length = n
 	}
@@ -89,7 +95,7 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 		b.memory = text
 		return nil
 	}
-	b.again = func() (io.ReadCloser, error) { return inMemory(text), nil }
+	b.larger.again = func() (io.ReadCloser, error) { return inMemory(text), nil }
 	return nil
 }
 
@@ -141,14 +147,14 @@ func (b *Body) InMemory(e Edits) (text []byte, ok bool) {
 func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.CanRepeat() }
 
 // CanRepeat reports whether the body can be had again after it was sent.
-func (b *Body) CanRepeat() bool { return b.memory != nil || b.again != nil }
+func (b *Body) CanRepeat() bool { return b.memory != nil || b.larger != nil && b.larger.again != nil }
 
 // Repeat is the caller's body once more.
 func (b *Body) Repeat() (io.ReadCloser, error) {
 	if b.memory != nil {
 		return inMemory(b.memory), nil
 	}
-	src, err := b.again()
+	src, err := b.larger.again()
 	if err != nil {
 		return nil, fmt.Errorf("spillover: GetBody: %w", err)
 	}
@@ -230,7 +236,7 @@ func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 // Peek shows the beginning of the body, at most MaxBuffered, to f, which must
 // not keep it.
 func (b *Body) Peek(f func([]byte)) error {
-	if b.memory != nil || b.beginning != nil || b.original == nil {
+	if b.memory != nil || b.larger.beginning != nil || b.original == nil {
 		return b.PeekAgain(f)
 	}
 	buf := readBuffers.Get().(*bytes.Buffer)
@@ -241,8 +247,8 @@ func (b *Body) Peek(f func([]byte)) error {
 	text := buf.Bytes()
 	f(text)
 	switch {
-	case b.again == nil:
-		b.beginning = text
+	case b.larger.again == nil:
+		b.larger.beginning = text
 		b.original = prefixed(buf, b.original)
 	case !whole:
 		b.original = prefixed(buf, b.original)
@@ -252,12 +258,12 @@ func (b *Body) Peek(f func([]byte)) error {
 		release(buf)
 	default:
 		b.Close()
-		b.size = int64(len(text))
-		b.read = readBody{text, buf}
+		b.larger.size = int64(len(text))
+		b.larger.read = readBody{text, buf}
 		if len(text) <= MaxReused {
-			b.sum = sumOf(text)
+			b.larger.sum = sumOf(text)
 		}
-		b.original = &b.read
+		b.original = &b.larger.read
 	}
 	return nil
 }
@@ -286,8 +292,8 @@ func (b *Body) PeekAgain(f func([]byte)) error {
 	case b.memory != nil:
 		f(b.memory)
 		return nil
-	case b.beginning != nil:
-		f(b.beginning)
+	case b.larger.beginning != nil:
+		f(b.larger.beginning)
 		return nil
 	}
 	src, err := b.Repeat()
@@ -310,19 +316,19 @@ var ErrOtherBody = errors.New("spillover: GetBody does not return the request's 
 // repeat is the body once more. Where the first one was read it is compared.
 func (b *Body) repeat() (io.ReadCloser, error) {
 	src, err := b.Repeat()
-	if err != nil || b.sum == 0 {
+	if err != nil || b.larger.sum == 0 {
 		return src, err
 	}
 	defer src.Close()
 	buf := readBuffers.Get().(*bytes.Buffer)
-	if _, err := readInto(buf, src, int(b.size)+1); err != nil {
+	if _, err := readInto(buf, src, int(b.larger.size)+1); err != nil {
 		return nil, readError(err)
 	}
-	if sumOf(buf.Bytes()) == b.sum {
+	if sumOf(buf.Bytes()) == b.larger.sum {
 		return &readBody{buf.Bytes(), buf}, nil
 	}
 	release(buf)
-	b.again = nil
+	b.larger.again = nil
 	return nil, ErrOtherBody
 }
 
@@ -350,16 +356,16 @@ func (b *Body) EditedLength(e Edits) int64 {
 
 // Open makes a the body for one more attempt, where it is not in memory.
 func (b *Body) Open(a *Attempt, e Edits) error {
-	a.pending, a.single, a.remaining = e, b.again == nil, -1
+	a.pending, a.single, a.remaining = e, b.larger.again == nil, -1
 	if b.original != nil {
-		a.src, b.original, b.last = b.original, nil, a
+		a.src, b.original, b.larger.last = b.original, nil, a
 		return nil
 	}
 	src, err := b.repeat()
 	if err != nil {
 		return err
 	}
-	a.src, a.remaining, b.last = src, b.size, a
+	a.src, a.remaining, b.larger.last = src, b.larger.size, a
 	return nil
 }
 
@@ -368,7 +374,7 @@ func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 	if b.memory != nil {
 		return inMemory(b.memory), nil
 	}
-	b.last.Settle(b)
+	b.larger.last.Settle(b)
 	if err := b.WaitIdle(ctx); err != nil {
 		return nil, err
 	}
@@ -382,9 +388,12 @@ func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 // WaitIdle waits until no attempt reads the body any more: several SDKs hand out one
 // reader, rewound, for every GetBody.
 func (b *Body) WaitIdle(ctx context.Context) error {
-	if b.last == nil || b.last.reading.TryLock() {
-		if b.last != nil {
-			b.last.reading.Unlock()
+	if b.larger == nil {
+		return nil
+	}
+	if b.larger.last == nil || b.larger.last.reading.TryLock() {
+		if b.larger.last != nil {
+			b.larger.last.reading.Unlock()
 		}
 		return nil
 	}
@@ -393,7 +402,7 @@ func (b *Body) WaitIdle(ctx context.Context) error {
 		reading.Lock()
 		defer reading.Unlock()
 		close(free)
-	}(&b.last.reading)
+	}(&b.larger.last.reading)
 	select {
 	case <-free:
 		return nil
@@ -508,7 +517,7 @@ func (a *Attempt) Settle(b *Body) {
 	case a.single && !a.used:
 		a.single, b.original = false, a.src
 	case a.mismatched:
-		b.again = nil
+		b.larger.again = nil
 	}
 }
 

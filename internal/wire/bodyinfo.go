@@ -9,27 +9,29 @@ import (
 type BodyInfo struct {
 	Model     string // "" when it is no string
 	ModelSpan Span   // of the value, quotes included
-	HasModel  bool   // there is a value
 	// Where a name can be put if there is none: behind the opening brace of an
 	// object, or before the first part of a form.
-	InsertAt               int
-	Insertable, HasMembers bool     // whether there is a gap, and anything behind it
-	Boundary               string   // of a form
-	Rank                   int      // which of the operation's places of a model that is; the first decides
-	InJSON                 bool     // it is a JSON string, though in a form
-	MemberSpan             Span     // the whole member of an object, or part of a form, with what separates it
-	Second                 ModelRef // another model that the request names
-	MaxOutput              int64    // tokens of output; 0 when it does not say
-	PromptTokens           int64    // tokens of the prompt, as the caller's counter says; 0 when there is none
-	MediaTokens            int64    // tokens of what is no text
-	MediaBytes             int64    // of that
-	PromptCacheKey         string   // prompt_cache_key
-	Background             bool     // the answer is stored and made later: it is begun once
-	Stream                 bool     // the answer is to be a stream of events
-	Stored                 bool     // chat: the answer is stored, or has sound that can be referred to
-	Present                uint64   // which of the fields are there that backends set
-	HasMaxTokens           bool     // a maximum of output tokens is, under either name
-	Complete               bool     // all of the body was read
+	InsertAt       int
+	Boundary       string   // of a form
+	Rank           int      // which of the operation's places of a model that is; the first decides
+	MemberSpan     Span     // the whole member of an object, or part of a form, with what separates it
+	Second         ModelRef // another model that the request names
+	MaxOutput      int64    // tokens of output; 0 when it does not say
+	PromptTokens   int64    // tokens of the prompt, as the caller's counter says; 0 when there is none
+	MediaTokens    int64    // tokens of what is no text
+	MediaBytes     int64    // of that
+	PromptCacheKey string   // prompt_cache_key
+	Present        uint64   // which of the fields are there that backends set
+
+	HasModel     bool // there is a value for the model
+	InJSON       bool // and it is a JSON string, though in a form
+	Insertable   bool // there is a gap,
+	HasMembers   bool // and something behind it
+	Background   bool // the answer is stored and made later: it is begun once
+	Stream       bool // the answer is to be a stream of events
+	Stored       bool // chat: the answer is stored, or has sound that can be referred to
+	HasMaxTokens bool // there is a maximum of output tokens, under any name
+	Complete     bool // all of the body was read
 }
 
 // A ModelRef is a model at its place in a body.

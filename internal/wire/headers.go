@@ -25,7 +25,11 @@ func RequestID(h http.Header) string {
 
 // MediaType is the type of a body, without its parameters.
 func MediaType(h http.Header) string {
-	t, _, _ := strings.Cut(Header(h, "Content-Type"), ";")
+	t := Header(h, "Content-Type")
+	if t == "application/json" {
+		return t // as nearly always
+	}
+	t, _, _ = strings.Cut(t, ";")
 	return strings.ToLower(strings.TrimSpace(t))
 }
 
