@@ -221,9 +221,11 @@ func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
 		for d := range tr.table().find("m").all {
 			n.on(d.backend.host, status(500, `"bad"`))
-			d.Change(func() {
-				d.Ejection = health.Ejection{Streak: 5, Cause: health.ServerFailure, Since: time.Now().Add(-time.Minute), Until: time.Now().Add(out[d.backend.name]), Active: true}
-			})
+			now := time.Now()
+			for i := range 5 { // the fifth failure ejects it for 8 s
+				at := now.Add(time.Duration(i-65) * time.Second)
+				d.Fail(now.Add(out[d.backend.name]-8*time.Second), health.FailedAttempt{Sent: at, Seen: at, Cause: health.ServerFailure, Reason: "500"}, 0.5)
+			}
 		}
 		for i := range 3 {
 			resp, body := ask(t, tr)
@@ -318,9 +320,7 @@ func TestHopeless(t *testing.T) {
 			n := newNet()
 			tr := balance(t, n, azure("a"), azure("b"))
 			for d := range tr.table().find("m").all {
-				d.Change(func() {
-					d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.OutOfQuota, "429 insufficient_quota", 0.5)
-				})
+				failAt(&d.State, time.Now(), health.OutOfQuota, "429 insufficient_quota", 0.5)
 			}
 			resp, body := ask(t, tr)
 			require.Zero(t, n.sends())

@@ -18,7 +18,7 @@ import (
 // nil when there is none. anyway sends the request although a configured limit is
 // used up.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
-	reserved, ok := d.Ledger.Reserve(now, d.rates, c.tokens, anyway)
+	reserved, ok := d.LocalLimits.Reserve(now, d.rates, c.tokens, anyway)
 	if !ok {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 		ok, number := h.Admit(now)
 		if !ok {
 			c.release(a, now)
-			d.Ledger.Settle(reserved, 0, false)
+			d.LocalLimits.Settle(reserved, 0, false)
 			return nil
 		}
 		if number != 0 {
@@ -200,7 +200,7 @@ func refusedCertificate(err error) bool {
 func (a *attempt) end() {
 	if a.ended.CompareAndSwap(false, true) {
 		a.deployment.InFlight.Add(-1)
-		a.deployment.Ledger.Settle(a.reserved, a.usedTokens.Load(), true)
+		a.deployment.LocalLimits.Settle(a.reserved, a.usedTokens.Load(), true)
 		a.cancel(nil)
 		a.connection.close()
 		a.timeout.close()
@@ -212,7 +212,7 @@ func (a *attempt) end() {
 
 // giveBack returns what was reserved of configured limits: nothing was sent.
 func (a *attempt) giveBack() {
-	a.deployment.Ledger.Settle(a.reserved, 0, false)
+	a.deployment.LocalLimits.Settle(a.reserved, 0, false)
 	a.reserved = health.Reservation{}
 }
 

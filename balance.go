@@ -40,7 +40,7 @@ func (q *selection) candidate(d *deployment) bool {
 		return false
 	}
 	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.healthyOnly && q.troubled(d)) &&
-		(q.ignoreHeadroom || !d.PassesOn(q.now, q.spillRoll) && !d.LacksHeadroom(q.now, q.tokens) && !d.Ledger.Exhausted(q.now, d.rates, q.tokens))
+		(q.ignoreHeadroom || !d.PassesOn(q.now, q.spillRoll) && !d.LacksHeadroom(q.now, q.tokens) && !d.LocalLimits.Exhausted(q.now, d.rates, q.tokens))
 }
 
 // choose returns an available deployment that was not tried, or nil.

@@ -100,7 +100,7 @@ func TestSlowTokenDoesNotHoldTrafficBack(t *testing.T) {
 		}))
 		ask(t, tr)
 		d := deploymentOf(t, tr, "a")
-		require.Less(t, d.Throttle.RampUp.RoundTrip, 100*time.Millisecond)
+		require.Less(t, gapOf(t, &d.State), longestTrip/2)
 	})
 }
 
@@ -186,7 +186,7 @@ func TestFailedProbeIsNotTheAnswerWhileOthersAreThrottled(t *testing.T) {
 		d, now := deploymentOf(t, tr, "bad"), time.Now()
 		h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
 		for range 2 {
-			h.Change(func() { h.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
+			failAt(h, now, health.ServerFailure, "500", 0.5)
 		}
 		ask(t, tr)                  // b is throttled from now on
 		time.Sleep(3 * time.Second) // and the other one is due for a probe
@@ -248,7 +248,7 @@ func TestAllEjectedShareTheLoad(t *testing.T) {
 		for d := range tr.table().find("m").all {
 			h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
 			for range 2 {
-				h.Change(func() { h.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
+				failAt(h, now, health.ServerFailure, "500", 0.5)
 			}
 		}
 		require.Equal(t, map[int]int{200: 90}, together(t, tr, 90))

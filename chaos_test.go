@@ -234,10 +234,12 @@ func disturb(t *testing.T, seed uint64) {
 			for d := range route.all {
 				require.Zero(t, d.InFlight.Load(), at)
 				require.Zero(t, d.PendingFailures.Load(), at)
-				require.Zero(t, d.Awaiting.Load(), at)
+				require.Zero(t, d.Unanswered(), at)
 				for _, h := range []*health.State{&d.State, &d.backend.State} {
-					require.False(t, h.Ejection.Probe != 0 && h.Ejection.Until.Before(time.Now()), "%s: a probe is lost", at)
-					require.Less(t, time.Until(h.Ejection.Until), 6*time.Minute+time.Second, at)
+					is := transitionOf(h)
+					require.False(t, is.Phase == health.Probing && is.Until.Before(time.Now()), "%s: a probe is lost", at)
+					until, _, _ := h.Closed(time.Now())
+					require.Less(t, time.Until(until), 6*time.Minute+time.Second, at)
 				}
 			}
 		}

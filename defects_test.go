@@ -410,8 +410,8 @@ func TestThrottleKeepsTheMonotonicClockReading(t *testing.T) {
 	tr := balance(t, n, azure("a"))
 	ask(t, tr)
 	d := tr.table().find("m").tiers[0].members[0]
-	require.Contains(t, d.Throttle.Until.String(), " m=+", "a time with a reading of the monotonic clock")
-	require.Contains(t, health.Start.String(), " m=")
+	until, _, _ := d.Closed(time.Now())
+	require.Contains(t, until.String(), " m=+", "a time with a reading of the monotonic clock")
 }
 
 // A name is replaced wherever the path has it.
@@ -640,7 +640,7 @@ func TestThrottlesDoNotEjectADeployment(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
-		require.Zero(t, tr.table().find("m").tiers[0].members[0].Ejection.Streak)
+		require.Zero(t, failures(&tr.table().find("m").tiers[0].members[0].State))
 	})
 }
 

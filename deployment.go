@@ -56,7 +56,7 @@ func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
 func (d *deployment) headroom(now time.Time) health.Headroom {
 	h := d.ReportedLimits.TokenHeadroom(now)
 	if h.Trust == 0 && d.rates != (health.Rates{}) {
-		return health.Headroom{Share: d.Ledger.Headroom(now, d.rates), Trust: 1}
+		return health.Headroom{Share: d.LocalLimits.Headroom(now, d.rates), Trust: 1}
 	}
 	return h
 }

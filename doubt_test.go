@@ -89,7 +89,7 @@ func TestPanicWhileFailuresAreCounted(t *testing.T) {
 			for d := range tr.table().find("m").all {
 				require.Zero(t, d.PendingFailures.Load(), "%s, %s", record, d.backend.name)
 				require.Zero(t, d.InFlight.Load(), "%s, %s", record, d.backend.name)
-				require.Zero(t, d.Awaiting.Load(), "%s, %s", record, d.backend.name)
+				require.Zero(t, d.Unanswered(), "%s, %s", record, d.backend.name)
 			}
 		})
 	}

@@ -188,7 +188,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 		return func(t *testing.T, tr *Transport) *http.Request {
 			for _, backend := range backends {
 				d := deploymentOf(t, tr, backend)
-				d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.NoAnswer, "no answer", 0.5) })
+				failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
 			}
 			return newChat(t, chatPath)
 		}
@@ -371,24 +371,24 @@ func TestDrainAfterTheChoice(t *testing.T) {
 				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
 				for d := range tr.table().find("m").all {
 					if d.backend.name == "out" {
-						d.Change(func() { d.Ejection = health.Ejection{Until: time.Now().Add(time.Minute), Active: true, Reason: "500"} })
+						for i := range 5 { // the fifth failure ejects it for 30 s
+							failAt(&d.State, time.Now().Add(time.Duration(i)), health.Unreachable, "no connection", 0.5)
+						}
 					}
 				}
 				d := deploymentOf(t, tr, "a")
-				d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Misconfigured, "401", 0.5) })
+				failAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
 				time.Sleep(5 * time.Second) // and the request is a probe
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.Zero(t, statusOf(t, tr, "a").InFlight)
-				d.Mu.Lock()
-				require.NotZero(t, d.Ejection.Probe)
-				d.Mu.Unlock()
+				require.Equal(t, health.Probing, transitionOf(&d.State).Phase)
 				resp, _ := answer()
 				require.Equal(t, test.status, resp.StatusCode)
 				require.Equal(t, test.by, servedBy(resp))
 				require.Zero(t, n.sends(host("a")))
 				require.Zero(t, d.InFlight.Load())
-				require.Zero(t, d.Ledger.Requests, "nor is it counted")
+				require.Zero(t, counted(t, tr, "a")[0], "nor is it counted")
 				require.NoError(t, tr.Resume("a"))
 				resp, _ = ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))

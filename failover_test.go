@@ -60,7 +60,7 @@ func unharmed(t testing.TB, tr *Transport, backend string) {
 	require.True(t, s.Available, s.Reason)
 	require.Zero(t, s.Failed)
 	d := deploymentOf(t, tr, backend)
-	require.Zero(t, d.Ejection.Streak)
+	require.Zero(t, failures(&d.State))
 	require.False(t, d.backend.Troubled())
 }
 
@@ -142,7 +142,7 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 				require.Equal(t, "a", from(), "the probe lets it back in")
 				unharmedSince := statusOf(t, tr, "a")
 				require.True(t, unharmedSince.Available)
-				require.Zero(t, deploymentOf(t, tr, "a").Ejection)
+				require.False(t, deploymentOf(t, tr, "a").Troubled())
 			})
 		})
 	}
@@ -419,7 +419,7 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 				for _, name := range []string{"a", "b"} {
 					d := deploymentOf(t, tr, name)
 					require.True(t, d.accepts(time.Now()), "nothing is held against it")
-					require.Zero(t, d.Ejection.Streak)
+					require.Zero(t, failures(&d.State))
 					require.Zero(t, d.InFlight.Load())
 				}
 			})
@@ -837,7 +837,7 @@ func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		n.on(host(name), broken(errReset))
 		d, now := deploymentOf(t, tr, name), time.Now()
-		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
+		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
 		require.True(t, statusOf(t, tr, name).Available)
 	}
 	_, err := tr.RoundTrip(newChat(t, chatPath))
@@ -901,7 +901,7 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 				n.on(host("a"), ok200)
 				time.Sleep(36 * time.Second)
 				require.Equal(t, "a", from())
-				require.Zero(t, deploymentOf(t, tr, "a").Ejection)
+				require.False(t, deploymentOf(t, tr, "a").Troubled())
 			})
 		})
 	}
@@ -940,7 +940,7 @@ func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, n.sends(host("a")))
 		inTurn(t, tr, 50, 0)
-		time.Sleep(health.ProbeClaim - 1)
+		time.Sleep(probeTime - 1)
 		inTurn(t, tr, 50, 0)
 		require.Equal(t, 2, n.sends(host("a")), "one probe at a time")
 
@@ -990,7 +990,7 @@ func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 		tr := firstAndSecond(t, n)
 		for _, streak := range []int{1, 2, 2, 3} {
 			ask(t, tr)
-			require.Equal(t, streak, heldAgainst(t, tr, "a").Streak)
+			require.Equal(t, streak, failures(heldAgainst(t, tr, "a")))
 			time.Sleep(1200 * time.Millisecond)
 		}
 		require.Equal(t, 4, n.sends(host("a")))
@@ -1028,7 +1028,7 @@ func TestBackendProbeIsGivenBackWhenTheDeploymentIsClosed(t *testing.T) {
 		d := deploymentOf(t, tr, "a")
 		fail := func(h *health.State, cause health.Cause) {
 			now := time.Now()
-			h.Change(func() { h.Ejection.Fail(now, now, now, cause, "", 0.5) })
+			failAt(h, now, cause, "", 0.5)
 		}
 		fail(&d.backend.State, health.NoAnswer)
 		fail(&d.State, health.Misconfigured)
@@ -1133,13 +1133,13 @@ func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 		tr := firstAndSecond(t, n)
 		d := tr.table().nameless.tiers[0].members[0]
 		now := time.Now()
-		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
-		d.Change(func() { d.Ejection.Fail(now, now, now, health.ServerFailure, "500", 0.5) })
+		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
+		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
 		time.Sleep(2 * time.Second)
 		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
 		require.Equal(t, 500, resp.StatusCode)
 		require.Equal(t, "a", servedBy(resp))
-		require.True(t, d.Ejection.Active, "the probe failed: it is still on trial")
+		require.Equal(t, 2, failures(&d.State), "the probe failed: no success is recorded")
 	})
 }
 
@@ -1224,7 +1224,7 @@ func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 		now := time.Now()
 		for name, cause := range map[string]health.Cause{"a": health.Misconfigured, "b": health.OutOfQuota} {
 			d := deploymentOf(t, tr, name)
-			d.Change(func() { d.Ejection.Fail(now, now, now, cause, "", 0.5) })
+			failAt(&d.State, now, cause, "", 0.5)
 		}
 		resp, text := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
@@ -1242,7 +1242,7 @@ func TestAllOutForFailuresAlone(t *testing.T) {
 		for name, u := range map[string]float64{"a": 0.9, "b": 0.5, "c": 0.1} {
 			d := deploymentOf(t, tr, name)
 			for range 2 {
-				d.Change(func() { d.Ejection.Fail(now, now, now, health.NoAnswer, "no answer", u) })
+				failAt(&d.State, now, health.NoAnswer, "no answer", u)
 			}
 		}
 		for _, name := range []string{"a", "b", "c"} {

@@ -138,7 +138,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 	}
 	require.Zero(t, streamsInFlight(tr))
 
-	for ended = health.Later(ended, over); ; {
+	for ended = health.Latest(ended, over); ; {
 		sent := time.Now()
 		resp, err := tr.RoundTrip(faultRequest(t))
 		require.NoError(t, err)
@@ -155,7 +155,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 		for _, b := range tr.Status().Tiers[0].Backends {
 			until := b.Until
 			for _, d := range b.Deployments {
-				until = health.Later(until, d.Until)
+				until = health.Latest(until, d.Until)
 			}
 			time.Sleep(time.Until(until))
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
@@ -204,3 +207,95 @@ func (r *route) chosen(q *selection) *deployment {
 
 // accepts and closed are those of a request that asks for nothing in particular.
 func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// What the tests of transports expect of internal/health.
+const (
+	probeTime   = 10 * time.Second       // how long a half-open probe has its place
+	longestTrip = 100 * time.Millisecond // a refusal's round trip counts as no more
+
+	headroomAge      = 10 * time.Second // a report of remaining tokens that is this old counts less
+	headroomFresh    = 20 * time.Second // a report that no tokens remain counts for so long
+	utilizationFresh = 10 * time.Second // a reported utilization counts for so long
+	nearlyFull       = 850              // thousandths: a PTU spills early above it
+	utilizationFull  = 1000
+)
+
+// failAt counts a failure against h that was sent and seen at a time. u varies the
+// time of an ejection: 0.5 makes it the nominal one.
+func failAt(h *health.State, at time.Time, cause health.Cause, reason string, u float64) {
+	h.Fail(at, health.FailedAttempt{Sent: at, Seen: at, Cause: cause, Reason: reason}, u)
+}
+
+// failures is the number of failures in a row.
+func failures(h *health.State) int {
+	n, _ := h.Failures()
+	return n
+}
+
+func lastReason(h *health.State) string {
+	_, reason := h.Failures()
+	return reason
+}
+
+// ejectedUntil is when the ejection in force ends; the zero time when there is none.
+func ejectedUntil(h *health.State, now time.Time) time.Time {
+	after := sort.Search(int(time.Hour), func(after int) bool {
+		_, ejected, _ := h.Ejected(now.Add(time.Duration(after)))
+		return !ejected
+	})
+	if after == 0 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(after))
+}
+
+// transitionOf is the phase that h is in.
+func transitionOf(h *health.State) health.Transition {
+	is, _ := h.Transition(time.Now())
+	return is
+}
+
+// endCooldown ends the cool-down of a deployment by a success.
+func endCooldown(d *deployment) {
+	now := time.Now().Add(1)
+	d.Succeed(now, now, false)
+}
+
+// rampUp leaves a ramp-up in force whose gap is one second: sixteen refusals that
+// ask for no wait.
+func rampUp(h *health.State) {
+	now := time.Now()
+	trip := time.Duration(2 * math.Exp(-0.2*15) * float64(time.Second)) // half of it is the first gap
+	for i := range 16 {
+		at := now.Add(time.Duration(i-60) * time.Second)
+		h.Refuse(at, health.Refusal{Sent: at, RoundTrip: trip, Reason: "429"}, 0)
+	}
+}
+
+// rampsUp reports whether requests are let in one by one. It ends any cool-down and
+// ejection.
+func rampsUp(h *health.State) bool {
+	at := time.Now().Add(time.Hour)
+	h.Succeed(at, at, false)
+	return h.Troubled()
+}
+
+// gapOf is the time between the first two requests that are let in after a cool-down.
+// It takes the place of the first.
+func gapOf(t testing.TB, h *health.State) time.Duration {
+	until, _, _ := h.Closed(time.Now())
+	ok, _ := h.Admit(until)
+	require.True(t, ok)
+	next, _, _ := h.Closed(until)
+	return next.Sub(until)
+}
+
+// spentOf is what was spent of a retry budget.
+func spentOf(b *health.RetryBudget) (spent int64) {
+	for !b.Has(10*health.AttemptCost - spent) {
+		spent++
+	}
+	return spent
+}

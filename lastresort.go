@@ -76,7 +76,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
 	a := c.place()
 	a.call, a.deployment, a.sentAt = c, d, now
-	a.reserved, _ = d.Ledger.Reserve(now, d.rates, c.tokens, true)
+	a.reserved, _ = d.LocalLimits.Reserve(now, d.rates, c.tokens, true)
 	c.tried = append(c.tried, d)
 	return a
 }

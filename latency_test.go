@@ -2,55 +2,13 @@ package spillover
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
-
-func TestLatencyIsRecent(t *testing.T) {
-	var l health.Latency
-	_, known := l.Value()
-	require.False(t, known)
-	l.Observe(noon, 1e9)
-	x, known := l.Value()
-	require.True(t, known)
-	require.InDelta(t, math.Log(1e9), x, 1e-9, "the first is believed")
-	l.Observe(noon, 100e9)
-	x, _ = l.Value()
-	require.InDelta(t, math.Log(1e9)+health.LatencyLeast*math.Log(100), x, 1e-9, "another one at once changes little")
-	l.Observe(noon.Add(10*health.LatencyFolding), 5e9)
-	x, _ = l.Value()
-	require.InDelta(t, math.Log(5e9), x, 1e-3, "what is old counts for nothing")
-	for _, odd := range []float64{0, -1, 1} {
-		l.Observe(noon.Add(20*health.LatencyFolding), odd)
-		x, known = l.Value()
-		require.True(t, known && !math.IsInf(x, 0) && !math.IsNaN(x), odd)
-	}
-}
-
-// Whatever is seen, what is kept is between the least and the most of it.
-func TestLatencyProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var l health.Latency
-		now, least, most := noon, math.Inf(1), math.Inf(-1)
-		for range rapid.IntRange(1, 40).Draw(t, "answers") {
-			now = now.Add(drawSpan(t, "later", time.Minute))
-			took := rapid.Float64Range(2, 1e12).Draw(t, "took")
-			least, most = min(least, math.Log(took)), max(most, math.Log(took))
-			l.Observe(now, took)
-			x, known := l.Value()
-			require.True(t, known)
-			require.True(t, least-1e-9 <= x && x <= most+1e-9, "%v of %v to %v", x, least, most)
-		}
-	})
-}
 
 // takes makes a host answer after a time, with so many tokens of output.
 func takes(after func() time.Duration, output int, answer roundTripFunc) roundTripFunc {

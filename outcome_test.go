@@ -318,7 +318,7 @@ func TestOutcomeSpilled(t *testing.T) {
 			require.Equal(t, 1, n.sends())
 			d := tr.table().find("m").tiers[0].members[0]
 			require.True(t, d.accepts(time.Now()))
-			time.Sleep(health.PressureLasts - time.Millisecond)
+			time.Sleep(10*time.Second - time.Millisecond)
 			resp, _ = ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
 			n.on(host("b"), status(429, "{}", "retry-after-ms: 1"))

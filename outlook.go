@@ -30,7 +30,7 @@ func (s *scope) outlook(r *route, now time.Time, unsuitable []*deployment) outlo
 		if until.IsZero() && d.backend.Stuck(now) {
 			continue
 		}
-		until = health.Later(until, now)
+		until = health.Latest(until, now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && s.hopeless(d, now)
 		if o.soonest == nil || until.Before(o.at) {

@@ -89,7 +89,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 				tr := configured(t, Config{Base: base, Backends: []Backend{a}, Logger: slog.New(panicking{at: &at})})
 				d := deploymentOf(t, tr, "a")
 				if test.out {
-					d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Unreachable, "no answer", 0.5) })
+					failAt(&d.State, time.Now(), health.Unreachable, "no answer", 0.5)
 					time.Sleep(time.Minute)
 				}
 				at = test.record
@@ -104,7 +104,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 					require.EqualValues(t, 1, answers.Load(), "the answer's body is closed")
 				}
 				require.True(t, d.backend.Connecting.IsZero())
-				require.Zero(t, d.Ejection.Probe, "no probe is under way")
+				require.NotEqual(t, health.Probing, transitionOf(&d.State).Phase, "no probe is under way")
 
 				at, panics = "", false
 				time.Sleep(2 * time.Second)

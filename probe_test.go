@@ -75,7 +75,7 @@ func (c *crowd) first() *deployment { return c.tr.table().find("m").tiers[0].mem
 func (c *crowd) eject() {
 	now := time.Now()
 	d := c.first()
-	d.Change(func() { d.Ejection.Fail(now, now, now, health.Misconfigured, "401", 0.5) })
+	failAt(&d.State, now, health.Misconfigured, "401", 0.5)
 	require.False(c.t, d.accepts(now))
 	time.Sleep(5 * time.Second)
 }
@@ -127,7 +127,7 @@ func TestProbeIsGivenBack(t *testing.T) {
 		require.Equal(t, 1, c.waiting())
 		c.answer(status(200, "{}"))
 		leave()
-		require.False(t, c.first().Ejection.Active)
+		require.Zero(t, failures(&c.first().State))
 	})
 }
 
@@ -137,7 +137,7 @@ func TestLostProbeExpires(t *testing.T) {
 		c := newCrowd(t, azure("a"), azure("b", priority(2)))
 		c.eject()
 		c.start(1)
-		time.Sleep(health.ProbeClaim - time.Second)
+		time.Sleep(probeTime - time.Second)
 		c.start(1)
 		require.Equal(t, 1, c.waiting())
 		time.Sleep(2 * time.Second)

@@ -49,8 +49,16 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 					m.closed = m.closed || until.After(now)
 					return until
 				}
-				d.Change(func() { d.Throttle.Until, d.Ejection.Until = shut("throttled until"), shut("out until") })
-				d.backend.Change(func() { d.backend.Ejection.Until = shut("no connection until") })
+				if until := shut("throttled until"); !until.IsZero() {
+					d.Refuse(until.Add(-time.Minute), health.Refusal{Wait: time.Minute, ByChance: true, Reason: "429"}, 0)
+				}
+				out := func(h *health.State, until time.Time) {
+					if !until.IsZero() {
+						failAt(h, until.Add(-2*time.Second), health.Unreachable, "no connection", 0.5)
+					}
+				}
+				out(&d.State, shut("out until"))
+				out(&d.backend.State, shut("no connection until"))
 				d.InFlight.Store(rapid.Int64Range(0, 20).Draw(t, "in flight"))
 				if m.tried = rapid.IntRange(0, 3).Draw(t, "tried") == 0; m.tried {
 					tried = append(tried, d)
@@ -92,7 +100,7 @@ func busiest(all []*deployment) *deployment {
 func TestChooseProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		now := health.Start.Add(time.Hour)
+		now := time.Now().Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		source := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
@@ -123,7 +131,7 @@ func TestChooseProperties(t *testing.T) {
 func TestSelectorProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		now := health.Start.Add(time.Hour)
+		now := time.Now().Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		s := &counter{take: rapid.IntRange(-1, 5).Draw(t, "takes")}
@@ -157,7 +165,7 @@ func TestSelectorProperties(t *testing.T) {
 func TestShareProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		now := health.Start.Add(time.Hour)
+		now := time.Now().Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free() // the budget has tests of its own
 		for d := range r.all {
@@ -189,7 +197,7 @@ func TestShareProperties(t *testing.T) {
 func TestRouteProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r, members, _ := drawRoute(t, health.Start, false)
+		r, members, _ := drawRoute(t, time.Now(), false)
 		require.Len(t, r.tiers, len(members))
 		last := 0
 		for i, tier := range r.tiers {
@@ -206,157 +214,4 @@ func TestRouteProperties(t *testing.T) {
 
 func drawSpan(t *rapid.T, label string, most time.Duration) time.Duration {
 	return time.Duration(rapid.Int64Range(0, int64(most)).Draw(t, label))
-}
-
-func TestThrottleProperties(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		var h health.Throttle
-		now := noon
-		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			now = now.Add(drawSpan(t, "later", 5*time.Second))
-			was := h
-			if rapid.Bool().Draw(t, "mark") {
-				d := drawSpan(t, "for", 20*time.Second)
-				h.Extend(now, d, 0, "why")
-				require.False(t, h.Until.Before(was.Until), "never shortened")
-				require.False(t, h.Until.Before(now.Add(d)), "at least as long as asked")
-				require.Equal(t, health.Later(was.Until, now.Add(d)), h.Until, "and no longer")
-				continue
-			}
-			sent := now.Add(-drawSpan(t, "sent before", 20*time.Second))
-			h.Clear(sent)
-			if sent.After(was.Since) {
-				require.Equal(t, health.Throttle{}, h)
-			} else {
-				require.Equal(t, was, h, "only what was sent after it began lifts it")
-			}
-		}
-	})
-}
-
-func TestEjectionProperties(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		var e health.Ejection
-		var claimed time.Time // until when nobody else may probe
-		var probe uint64
-		now := noon
-		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			now = now.Add(drawSpan(t, "later", 8*time.Second))
-			was := e
-			switch rapid.SampledFrom([]string{"fail", "fail", "claim", "claim", "release", "succeed"}).Draw(t, "do") {
-			case "fail":
-				cause := health.Cause(rapid.IntRange(int(health.ServerFailure), int(health.OutOfQuota)).Draw(t, "cause"))
-				sent := now.Add(-drawSpan(t, "took", 10*time.Second))
-				u := rapid.Float64Range(0, 0.999).Draw(t, "u")
-				if !e.Fail(now, now, sent, cause, "why", u) {
-					require.True(t, sent.Before(was.Since) || was.Active && sent.Equal(was.Since))
-					require.Equal(t, was, e)
-					continue
-				}
-				require.Equal(t, was.Streak+1, e.Streak)
-				rule := health.Ejections[cause]
-				if n := e.Streak - rule.Ignored; n > 0 {
-					nominal := float64(rule.Most)
-					if f := float64(rule.First) * math.Pow(2, float64(n-1)); f < nominal {
-						nominal = f
-					}
-					out := float64(e.Until.Sub(now))
-					require.GreaterOrEqual(t, out, math.Floor(0.8*nominal))
-					require.LessOrEqual(t, out, math.Ceil(1.2*nominal))
-					require.True(t, e.Active)
-					ok, _ := e.Claim(now)
-					require.False(t, ok, "out means out")
-				} else {
-					require.Equal(t, was.Until, e.Until, "forgiven")
-					require.Equal(t, was.Active, e.Active)
-				}
-				claimed = time.Time{}
-				if rapid.Bool().Draw(t, "pardoned") {
-					e.Pardon(was, e)
-					require.Equal(t, was.Streak, e.Streak)
-					require.Equal(t, was.Active, e.Active)
-					if !was.Active {
-						require.Equal(t, was, e, "the inverse of fail")
-					}
-				}
-			case "claim":
-				granted, number := e.Claim(now)
-				require.Equal(t, granted && was.Active, number != 0)
-				switch {
-				case !was.Active:
-					require.True(t, granted, "nothing to probe")
-					require.Equal(t, was, e)
-				case granted:
-					require.False(t, now.Before(was.Until), "not before its time")
-					require.False(t, now.Before(claimed), "one at a time")
-					claimed, probe = e.Until, number
-					require.GreaterOrEqual(t, e.Until.Sub(now), health.Ejections[health.Silent].First, "and lost ones expire")
-					require.LessOrEqual(t, e.Until.Sub(now), health.Ejections[health.Silent].Most)
-					again, _ := e.Claim(e.Until.Add(-1))
-					require.False(t, again)
-				default:
-					require.True(t, now.Before(was.Until))
-					require.Equal(t, was, e)
-				}
-			case "release":
-				stale := rapid.Bool().Draw(t, "stale")
-				if e.Release(now, probe+map[bool]uint64{true: 1000}[stale]); stale || was.Probe != probe || probe == 0 {
-					require.Equal(t, was, e, "it has not got the place")
-				} else if claimed = (time.Time{}); e.Active && e.Cause != health.Silent {
-					require.False(t, now.Before(e.Until), "the place is free")
-				}
-				require.Equal(t, was.Streak, e.Streak)
-			case "succeed":
-				sent := now.Add(-drawSpan(t, "took", 10*time.Second))
-				e.Succeed(sent)
-				if sent.Before(was.Since) {
-					require.Equal(t, was, e)
-				} else {
-					require.Equal(t, health.Ejection{Probes: was.Probes}, e)
-					claimed = time.Time{}
-				}
-			}
-		}
-	})
-}
-
-// Whatever happens, the gate says without a lock what is said under it.
-func TestGateProperties(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		var h health.State
-		now := health.Start.Add(drawSpan(t, "since start", time.Hour) - 30*time.Minute)
-		var probe uint64
-		for range rapid.IntRange(1, 20).Draw(t, "steps") {
-			now = now.Add(drawSpan(t, "later", 5*time.Second))
-			switch rapid.IntRange(0, 4).Draw(t, "do") {
-			case 0:
-				h.Change(func() { h.Throttle.Extend(now, drawSpan(t, "for", 9*time.Second), 0, "429") })
-			case 1:
-				h.Change(func() { h.Ejection.Fail(now, now, now, health.NoAnswer, "no answer", 0.5) })
-			case 2:
-				h.Change(func() { h.Throttle.Clear(now); h.Ejection.Succeed(now) })
-			case 3:
-				open := h.Open(now)
-				ok, number := h.Admit(now)
-				require.True(t, !open || ok, "what is open admits")
-				if require.True(t, ok || number == 0); number != 0 {
-					probe = number
-				}
-			case 4:
-				h.Release(now, probe)
-			}
-			until, reason, throttled := h.Closed(now)
-			require.Equal(t, until.IsZero(), h.Open(now))
-			require.Equal(t, until.IsZero(), reason == "")
-			require.True(t, !throttled || !until.IsZero())
-			if !until.IsZero() {
-				require.True(t, until.After(now))
-				require.False(t, h.Open(until.Add(-1)))
-				require.True(t, h.Open(until))
-			}
-		}
-	})
 }

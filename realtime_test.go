@@ -91,7 +91,7 @@ func TestRealtime(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, d.InFlight.Load())
 	require.Zero(t, d.failed.Load())
-	require.True(t, d.Open(d.backend.Ejection.Until))
+	require.False(t, d.Troubled() || d.backend.Troubled())
 }
 
 // The query names the model, each dialect in its own way.

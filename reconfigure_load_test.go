@@ -88,7 +88,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 		"no connection": {broken(errRefused), func(t testing.TB, s DeploymentStatus, d *deployment) {
 			require.EqualValues(t, 1, s.Failed)
 			require.False(t, s.Available)
-			require.False(t, d.backend.Ejection.Until.IsZero(), "the whole backend")
+			require.False(t, d.backend.Open(time.Now()), "the whole backend")
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 				s := statusOf(t, tr, "a")
 				require.Zero(t, s.InFlight)
 				test.check(t, s, deploymentOf(t, tr, "a"))
-				require.EqualValues(t, 1, deploymentOf(t, tr, "a").Ledger.Requests)
+				require.EqualValues(t, 1, counted(t, tr, "a")[0])
 			})
 		})
 	}

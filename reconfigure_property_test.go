@@ -195,7 +195,7 @@ func (w *world) options(model string) (all []option) {
 	backends, models := serving(w.pool, model)
 	for i, b := range backends {
 		f, whole := w.facts[standing{siteOf(b), model, models[i].Deployment}], w.sites[siteOf(b)]
-		all = append(all, option{b, models[i], f, whole, health.Later(health.Later(f.cool, f.out), whole.out)})
+		all = append(all, option{b, models[i], f, whole, health.Latest(health.Latest(f.cool, f.out), whole.out)})
 	}
 	return all
 }
@@ -345,7 +345,7 @@ func (w *world) check() {
 		for i, tier := range r.tiers {
 			require.Len(w, tier.members, len(tiers[i]))
 			require.Equal(w, tiers[i][0].Priority, tier.priority)
-			require.Equal(w, w.spent[model][tier.priority], tier.budget.Spent.Load(), "of tier %d of %q", tier.priority, model)
+			require.Equal(w, w.spent[model][tier.priority], spentOf(tier.budget), "of tier %d of %q", tier.priority, model)
 			sizes := w.sizes(tiers[i])
 			for j, d := range tier.members {
 				o := tiers[i][j]
@@ -517,21 +517,24 @@ func (w *world) step() {
 		span := drawSpan(w.rapid, "for", 20*time.Second) + 1
 		d.Refuse(now, health.Refusal{Wait: span, ByChance: true, Reason: "429"}, 0)
 		d.throttled.Add(1)
-		o.throttled, o.cool = o.throttled+1, health.Later(o.cool, now.Add(span))
+		o.throttled, o.cool = o.throttled+1, health.Latest(o.cool, now.Add(span))
 	case "fail":
 		d, o := w.any()
 		cause := health.Cause(rapid.IntRange(int(health.ServerFailure), int(health.OutOfQuota)).Draw(w.rapid, "cause"))
-		d.Change(func() { d.Ejection.Fail(now, now, now, cause, "failed", 0.5) })
+		failAt(&d.State, now, cause, "failed", 0.5)
 		d.failed.Add(1)
-		o.failed, o.out, o.cause = o.failed+1, d.Ejection.Until, d.Ejection.Cause
+		o.failed, o.out, o.cause = o.failed+1, ejectedUntil(&d.State, now), cause
+		if c, ejected, _ := d.Ejected(now); ejected {
+			o.cause = c
+		}
 	case "disconnect":
 		d, o := w.any()
-		d.backend.Change(func() { d.backend.Ejection.Fail(now, now, now, health.Unreachable, "no connection", 0.5) })
-		o.whole.out = d.backend.Ejection.Until
+		failAt(&d.backend.State, now, health.Unreachable, "no connection", 0.5)
+		o.whole.out = ejectedUntil(&d.backend.State, now)
 	case "told":
 		d, o := w.any()
 		o.limit = rapid.Int64Range(1, 9).Draw(w.rapid, "limit")
-		d.measure(now, now, d.Sent.Load(), http.Header{"X-Ratelimit-Limit-Tokens": {fmt.Sprint(o.limit)}})
+		d.measure(now, now, d.CountSent(0), http.Header{"X-Ratelimit-Limit-Tokens": {fmt.Sprint(o.limit)}})
 	case "spend":
 		d, o := w.any()
 		if d.tier.budget.Spend(health.AttemptCost) {

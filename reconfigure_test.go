@@ -119,25 +119,25 @@ func TestReconfigureMends(t *testing.T) {
 					ask(t, tr)
 					for _, backend := range []string{"a", "b"} {
 						d := deploymentOf(t, tr, backend)
-						d.Change(func() {
-							d.Ejection.Fail(now, now, now, cause, "failed", 0.5)
-							d.Ejection.Fail(now, now, now, cause, "failed", 0.5)
-							d.Throttle.Refuse(now, health.Refusal{Sent: now, Wait: 90 * time.Second, Reason: "429"}, 0.5)
-						})
-						d.backend.Change(func() { d.backend.Ejection.Fail(now, now, now, health.Unreachable, "no connection", 0.5) })
+						failAt(&d.State, now, cause, "failed", 0.5)
+						failAt(&d.State, now, cause, "failed", 0.5)
+						d.Refuse(now, health.Refusal{Sent: now, Wait: 90 * time.Second, Reason: "429"}, 0.5)
+						failAt(&d.backend.State, now, health.Unreachable, "no connection", 0.5)
 					}
 					reconfigure(t, tr, nil, azure("a", test.change), azure("b"))
 					for backend, mended := range map[string]bool{"a": test.mends && cause.NeedsChange(), "b": false} {
 						d := deploymentOf(t, tr, backend)
-						require.Equal(t, mended, d.Ejection == health.Ejection{}, backend)
-						require.Equal(t, now.Add(90*time.Second), d.Throttle.Until, "a cool-down is the service's word")
-						require.True(t, d.Throttle.RampUp.Active())
+						require.Equal(t, mended, failures(&d.State) == 0, backend)
+						asked, _ := d.OnlyLearned(now)
+						require.Equal(t, now.Add(90*time.Second), asked, "a cool-down is the service's word")
 						require.True(t, d.Troubled())
-						require.True(t, d.backend.Ejection.Active, "nor does it mend the connection")
+						_, ejected, _ := d.backend.Ejected(now)
+						require.True(t, ejected, "nor does it mend the connection")
 						if s := statusOf(t, tr, backend); mended || cause != health.OutOfQuota {
 							require.Equal(t, now.Add(90*time.Second), s.Until)
 							require.Equal(t, "429", s.Reason)
 						}
+						require.True(t, rampsUp(&d.State))
 					}
 				})
 			})
@@ -191,7 +191,7 @@ func TestReconfigureLimits(t *testing.T) {
 		tokens := int(chatTokens(t))
 		reconfigure(t, tr, nil, azure("a", limits(0, 7*tokens)), azure("b", priority(2)))
 		require.Equal(t, "aabb", served(), "five that were counted")
-		time.Sleep(health.LedgerWindow)
+		time.Sleep(time.Minute)
 		require.Equal(t, "aaaa", served())
 	})
 }
@@ -271,7 +271,7 @@ func TestReconfigureBudget(t *testing.T) {
 			require.False(t, tierOf(tr, 0).Spend(health.AttemptCost))
 			require.True(t, tierOf(tr, 1).Spend(health.AttemptCost), "every tier has its own")
 		}
-		require.EqualValues(t, 3*health.AttemptCost, tierOf(tr, 1).Spent.Load())
+		require.EqualValues(t, 3*health.AttemptCost, spentOf(tierOf(tr, 1)))
 		n.on(host("c"), status(429, "{}", "Retry-After: 9"))
 		n.on(host("a"), status(500, "{}"))
 		n.on(host("b"), status(500, "{}"))
@@ -349,7 +349,7 @@ func TestReconfigureTheRest(t *testing.T) {
 		}},
 		"CountTokens": {nil, nil, func(c *Config) { c.CountTokens = func([]byte) int { return 1234 } }, nil, func(t testing.TB, tr *Transport) {
 			ask(t, tr)
-			require.Greater(t, deploymentOf(t, tr, "a").Sent.Load(), int64(1234))
+			require.Greater(t, deploymentOf(t, tr, "a").CountSent(0), int64(1234))
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // at is what Status tells of a backend's deployment of the model m.
@@ -187,7 +185,7 @@ func TestLaterOfTwoThrottleTimesCounts(t *testing.T) {
 				ask(t, tr)
 				time.Sleep(3 * time.Second)
 				<-done
-				require.InDelta(t, c.want, left(t, tr, "a"), float64(health.PaceLongestTrip), "but for what two refusals teach")
+				require.InDelta(t, c.want, left(t, tr, "a"), float64(longestTrip), "but for what two refusals teach")
 			})
 		})
 	}
@@ -259,17 +257,6 @@ func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 		}
 		require.Greater(t, n.sends(host("a")), 1)
 	})
-}
-
-func TestThrottleIsNeverShortened(t *testing.T) {
-	now := time.Now()
-	var mark health.Throttle
-	mark.Extend(now, 30*time.Second, 0, "first")
-	was := mark
-	for _, d := range []time.Duration{0, -time.Hour, 5 * time.Second} {
-		mark.Extend(now.Add(time.Second), d, 0, "later")
-		require.Equal(t, was, mark)
-	}
 }
 
 // The wall clock may be put back. A time that is compared by the monotonic one

@@ -76,7 +76,7 @@ func do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, s
 // longer: a spread, and what repeated refusals teach.
 func soonAfter(t testing.TB, want, got time.Duration) {
 	require.GreaterOrEqual(t, got, want)
-	require.Less(t, got, want+min(want/4+50*time.Millisecond, time.Second)+2*health.PaceLongestTrip)
+	require.Less(t, got, want+min(want/4+50*time.Millisecond, time.Second)+2*longestTrip)
 }
 
 func TestRetryWaits(t *testing.T) {
@@ -156,7 +156,7 @@ func TestRetryOfAllOutOfQuota(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"))
 		for d := range tr.table().find("m").all {
-			d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.OutOfQuota, "429", 0) })
+			failAt(&d.State, time.Now(), health.OutOfQuota, "429", 0)
 		}
 		started := time.Now()
 		resp, _ := do(t, RetryClient(tr, 5), newChat(t, chatPath))

@@ -43,7 +43,7 @@ func gauged(headers ...http.Header) *deployment {
 	d := &deployment{record: new(record), backend: &backend{sharedState: new(sharedState), weight: 1}}
 	d.drawWeight.Store(1)
 	for _, h := range headers {
-		d.ReportedLimits.Update(noon, noon, d.Sent.Load(), wire.ReadLimits(h))
+		d.ReportedLimits.Update(noon, noon, d.CountSent(0), wire.ReadLimits(h))
 	}
 	return d
 }
@@ -51,42 +51,6 @@ func gauged(headers ...http.Header) *deployment {
 // chatTokens is the estimate of the request that ask sends.
 func chatTokens(t testing.TB) int64 {
 	return wire.EstimateTokens(newChat(t, chatPath).ContentLength, 0)
-}
-
-func TestGaugeReads(t *testing.T) {
-	const unknown = math.MaxInt64
-	for name, test := range map[string]struct {
-		headers []http.Header
-		fits    int64 // the largest request that does
-	}{
-		"nothing":              {nil, unknown},
-		"half":                 {[]http.Header{headerOf(tells(10000, 5000)...)}, 5000},
-		"all":                  {[]http.Header{headerOf(tells(10000, 10000)...)}, 10000},
-		"more than all":        {[]http.Header{headerOf(tells(10000, 20000)...)}, 10000},
-		"none":                 {[]http.Header{headerOf(tells(10000, 0)...)}, 0},
-		"overdrawn":            {[]http.Header{headerOf(tells(333000, -27689)...)}, -27689},
-		"overdrawn by one":     {[]http.Header{headerOf(tells(1000, -1)...)}, -1},
-		"placeholders -1":      {[]http.Header{headerOf(tells(-1, -1)...)}, unknown},
-		"placeholders 0 of 0":  {[]http.Header{headerOf(tells(0, 0)...)}, unknown},
-		"empty":                {[]http.Header{headerOf(tells("", "")...)}, unknown},
-		"words":                {[]http.Header{headerOf(tells("many", "some")...)}, unknown},
-		"no integers":          {[]http.Header{headerOf(tells("1e4", "5000.5")...)}, unknown},
-		"too long":             {[]http.Header{headerOf(tells("99999999999999999999", "99999999999999999999")...)}, unknown},
-		"a limit alone":        {[]http.Header{headerOf(tells(10000, 0)[:1]...)}, unknown},
-		"what remains alone":   {[]http.Header{headerOf(tells(10000, 0)[1:]...)}, unknown},
-		"the last word counts": {[]http.Header{headerOf(tells(10000, 5000)...), headerOf(tells(20000, 4000)...)}, 4000},
-		"placeholders say nothing of what was told before": {
-			[]http.Header{headerOf(tells(10000, 5000)...), headerOf(tells(-1, -1)...), headerOf(tells(0, 0)...), {}}, 5000,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			d := gauged(test.headers...)
-			require.False(t, d.LacksHeadroom(noon, test.fits))
-			if test.fits != unknown {
-				require.True(t, d.LacksHeadroom(noon, test.fits+1))
-			}
-		})
-	}
 }
 
 // Which of two has more room, both as idle and as large as the other.
@@ -107,9 +71,9 @@ func TestRoomIsCompared(t *testing.T) {
 		"just more":                     {left(5000 + same + 1), left(5000), 0, true},
 		"what was sent since is gone":   {left(4000), spent, 0, true},
 		"in proportion to the limit":    {small, left(5000), 0, true},
-		"still trusted":                 {left(9000), left(1000), health.HeadroomTrust, true},
-		"too old":                       {left(9000), left(1000), 10 * health.HeadroomTrust, false},
-		"what was sent since, too":      {left(4000), spent, 10 * health.HeadroomTrust, false},
+		"still trusted":                 {left(9000), left(1000), headroomAge, true},
+		"too old":                       {left(9000), left(1000), 10 * headroomAge, false},
+		"what was sent since, too":      {left(4000), spent, 10 * headroomAge, false},
 		"one that tells nothing":        {left(9000), gauged(), 0, false},
 		"one that tells nothing, again": {left(100), gauged(), 0, false},
 		"neither tells anything":        {gauged(), gauged(), 0, false},
@@ -147,42 +111,9 @@ func TestMeasureResizes(t *testing.T) {
 		changes bool
 	}{{1000, true}, {1000, false}, {-1, false}, {0, false}, {"", false}, {500, true}, {500, false}, {1000, true}} {
 		before := tier.weights.Load()
-		d.measure(noon, noon, d.Sent.Load(), headerOf(tells(step.limit, 1)...))
+		d.measure(noon, noon, d.CountSent(0), headerOf(tells(step.limit, 1)...))
 		require.Equal(t, step.changes, before != tier.weights.Load(), step.limit)
 	}
-}
-
-// What is sent counts until the service tells what remains.
-func TestGaugeSpends(t *testing.T) {
-	d := gauged(headerOf(tells(1000, 500)...))
-	d.CountSent(300)
-	require.False(t, d.LacksHeadroom(noon, 200))
-	require.True(t, d.LacksHeadroom(noon, 201))
-	d.ReportedLimits.Update(noon, noon, d.Sent.Load(), wire.ReadLimits(headerOf(tells(1000, 450)...)))
-	require.False(t, d.LacksHeadroom(noon, 450))
-}
-
-func TestGaugeAges(t *testing.T) {
-	const limit = 60000 // a thousand a second
-	g := gauged(headerOf(tells(limit, 0)...))
-	require.True(t, g.LacksHeadroom(noon, 1))
-	require.False(t, g.LacksHeadroom(after(3), 3000), "regained")
-	require.True(t, g.LacksHeadroom(after(3), 3001))
-	require.True(t, g.LacksHeadroom(noon.Add(health.HeadroomFresh), 2*limit), "more than the limit never fits")
-	require.False(t, g.LacksHeadroom(noon.Add(health.HeadroomFresh+1), 2*limit), "too old to say so")
-}
-
-// Whatever a service writes there, it stays a number.
-func TestGaugeOfTheLargest(t *testing.T) {
-	for _, remaining := range []int64{math.MaxInt64, math.MaxInt64 - 1, 1 << 62} {
-		g := gauged(headerOf(tells(math.MaxInt64, remaining)...))
-		for _, age := range []time.Duration{0, 1, time.Second, health.HeadroomFresh} {
-			require.False(t, g.LacksHeadroom(noon.Add(age), 1000), "%d after %v", remaining, age)
-		}
-	}
-	g := gauged(headerOf(tells(math.MaxInt64, math.MinInt64)...))
-	g.CountSent(1000)
-	require.True(t, g.LacksHeadroom(noon, 1000))
 }
 
 // Some services tell the largest number there is where there is no limit.
@@ -209,47 +140,6 @@ func TestLargestLimitsAreDrawn(t *testing.T) {
 	})
 }
 
-func TestGaugeOfTheLargestProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		limit, remaining := rapid.Int64().Draw(t, "limit"), rapid.Int64().Draw(t, "remaining")
-		g := gauged(headerOf(tells(limit, remaining)...))
-		now := noon.Add(drawSpan(t, "age", time.Hour))
-		tokens := rapid.Int64Range(1, 1<<40).Draw(t, "tokens")
-		// With nothing sent there is never less room later, while the report is fresh or not.
-		require.True(t, g.LacksHeadroom(now, tokens) || !g.LacksHeadroom(now.Add(drawSpan(t, "later", time.Hour)), tokens))
-	})
-}
-
-// The share of requests that a PTU passes on, over many draws.
-func TestGaugeSpills(t *testing.T) {
-	const half = (health.SpillFrom + health.SpillAll) / 2
-	for text, want := range map[string]float64{
-		"85%": 0, "92.5%": 0.5, "100%": 1, // the policy's own
-		"0%": 0, "1.6%": 0, "84.9%": 0, "89.3%": 0.28667, "99.9%": 0.99333, "112.5%": 1, "1e9%": 1, "1e999%": 0, "Inf%": 1, "95 %": 0.66667,
-		"": 0, "%": 0, "99": 0, "-99%": 0, "NaN%": 0, "full%": 0,
-	} {
-		g := gauged(headerOf("Azure-Openai-Deployment-Utilization: " + text))
-		const draws = 10000
-		spilled := 0
-		for i := range draws {
-			if g.Spills(noon, float64(i)/draws) {
-				spilled++
-			}
-		}
-		require.InDelta(t, want, float64(spilled)/draws, 0.001, "%q", text)
-	}
-	g := gauged(headerOf(utilization(half)))
-	require.True(t, g.Spills(noon, 0.49))
-	require.False(t, g.Spills(noon, 0.51))
-
-	g = gauged(headerOf(utilization(health.SpillAll)), headerOf(utilization(half)))
-	require.False(t, g.Spills(noon, 0.51), "the last word counts")
-	g = gauged(headerOf(utilization(health.SpillAll)), http.Header{}, headerOf("Azure-Openai-Deployment-Utilization: "))
-	require.True(t, g.Spills(noon, 0.99), "one that says nothing changes nothing")
-	require.True(t, g.Spills(noon.Add(health.UtilizationFresh), 0.99))
-	require.False(t, g.Spills(noon.Add(health.UtilizationFresh+1), 0), "too old")
-}
-
 // One has 5000 tokens left and one 1000, and both have been seen once. (The
 // requests that remain are not compared: in benchmarks/lab that changes nothing.)
 func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
@@ -265,8 +155,8 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 		"less room":                         {a: 1000, b: 5000, want: 0},
 		"equal: by requests in flight":      {a: 5000, b: 5000, inFlight: 1, want: 0},
 		"about equal: by those, too":        {a: 5000 + health.SameHeadroom*10000 - 1, b: 5000, inFlight: 1, want: 0},
-		"older than the trust":              {a: 5000, b: 1000, later: 10 * health.HeadroomTrust, want: 200, by: 60},
-		"older: by requests in flight then": {a: 5000, b: 1000, inFlight: 1, later: 10 * health.HeadroomTrust, want: 0},
+		"older than the trust":              {a: 5000, b: 1000, later: 10 * headroomAge, want: 200, by: 60},
+		"older: by requests in flight then": {a: 5000, b: 1000, inFlight: 1, later: 10 * headroomAge, want: 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -274,7 +164,7 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 				tr := seeded(balance(t, n, azure("a"), azure("b")))
 				for name, remaining := range map[string]int{"a": test.a, "b": test.b} {
 					d := deploymentOf(t, tr, name)
-					d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(10000, remaining)...))
+					d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(10000, remaining)...))
 					if test.later == 0 { // it goes on telling that
 						n.on(host(name), status(200, "{}", tells(10000, remaining)...))
 					}
@@ -332,7 +222,7 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 				spent := tells(1000, 0)
 				n.on(host("a"), status(200, "{}", spent...))
 				tr := balance(t, n, azure("a"), azure("b", priority(lower)))
-				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").Sent.Load(), headerOf(spent...))
+				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").CountSent(0), headerOf(spent...))
 				for range 100 {
 					resp, _ := ask(t, tr)
 					require.Equal(t, "b", servedBy(resp))
@@ -344,12 +234,12 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 					require.Equal(t, 200, resp.StatusCode, "only the service's own word refuses a request")
 					require.Equal(t, "a", servedBy(resp))
 				}
-				deploymentOf(t, tr, "b").measure(time.Now(), time.Now(), deploymentOf(t, tr, "b").Sent.Load(), headerOf(spent...))
-				deploymentOf(t, tr, "b").Change(func() { deploymentOf(t, tr, "b").Throttle = health.Throttle{} })
+				deploymentOf(t, tr, "b").measure(time.Now(), time.Now(), deploymentOf(t, tr, "b").CountSent(0), headerOf(spent...))
+				endCooldown(deploymentOf(t, tr, "b"))
 				resp, _ := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode, "where all lack it")
 
-				time.Sleep(health.HeadroomFresh + 1)
+				time.Sleep(headroomFresh + 1)
 				n.on(host("a"), status(200, "{}"))
 				for range 1000 {
 					if resp, _ = ask(t, tr); servedBy(resp) == "a" {
@@ -368,11 +258,11 @@ func TestRoomIsSeenBySize(t *testing.T) {
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	fits := chatTokens(t)
 	d := deploymentOf(t, tr, "a")
-	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(1000000, fits)...))
+	d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(1000000, fits)...))
 	req := with(t, `POST /openai/deployments/m/chat/completions?api-version=1 {"model":"m","max_tokens":5000}`)
 	resp, _ := send(t, tr, req)
 	require.Equal(t, "b", servedBy(resp))
-	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(1000000, fits)...))
+	d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(1000000, fits)...))
 	resp, _ = ask(t, tr)
 	require.Equal(t, "a", servedBy(resp))
 }
@@ -388,18 +278,18 @@ func TestEarlySpill(t *testing.T) {
 		share := func(thousandths int) int {
 			n.seen = nil
 			n.on(host("ptu"), status(200, "{}", utilization(thousandths)))
-			d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(utilization(thousandths)))
+			d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(utilization(thousandths)))
 			for range 1000 {
 				resp, _ := ask(t, tr)
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "none is refused for it")
 			}
 			return n.sends(host("ptu"))
 		}
-		require.Equal(t, 1000, share(health.SpillFrom))
-		require.InDelta(t, 500, share((health.SpillFrom+health.SpillAll)/2), 100)
+		require.Equal(t, 1000, share(nearlyFull))
+		require.InDelta(t, 500, share((nearlyFull+utilizationFull)/2), 100)
 		d.RequestSent(time.Now()) // one request finds out whether it still is
-		require.Zero(t, share(health.SpillAll))
-		require.Zero(t, share(2*health.SpillAll))
+		require.Zero(t, share(utilizationFull))
+		require.Zero(t, share(2*utilizationFull))
 
 		coolFor(deploymentOf(t, tr, "b"), time.Second)
 		resp, _ := ask(t, tr)
@@ -409,7 +299,7 @@ func TestEarlySpill(t *testing.T) {
 		resp, _ = ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		d.RequestAbandoned(false, 0)
-		time.Sleep(health.UtilizationFresh)
+		time.Sleep(utilizationFresh)
 		n.on(host("ptu"), status(200, "{}", utilization(100)))
 		for range 100 {
 			resp, _ = ask(t, tr)
@@ -422,10 +312,10 @@ func TestEarlySpill(t *testing.T) {
 func TestEarlySpillOfSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		const half = (health.SpillFrom + health.SpillAll) / 2
+		const half = (nearlyFull + utilizationFull) / 2
 		n.on(host("ptu"), status(200, "{}", utilization(half)))
 		tr := balance(t, n, azure("ptu"), azure("b", priority(2)))
-		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").Sent.Load(), headerOf(utilization(half)))
+		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").CountSent(0), headerOf(utilization(half)))
 		spilled := 0
 		for i := range 200 {
 			var by []string
@@ -447,7 +337,7 @@ func TestEarlySpillOfSessions(t *testing.T) {
 // tried, are closed, or are known to have no room while it has.
 func TestTiersAreKeptProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := health.Start.Add(time.Hour)
+		now := time.Now().Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free()
 		full := map[*deployment]bool{}
@@ -455,18 +345,18 @@ func TestTiersAreKeptProperties(t *testing.T) {
 			for _, m := range members[i] {
 				at, stale := now, rapid.Bool().Draw(t, "stale")
 				if stale {
-					at = now.Add(-max(health.HeadroomFresh, health.UtilizationFresh) - 1)
+					at = now.Add(-max(headroomFresh, utilizationFresh) - 1)
 				}
 				switch rapid.IntRange(0, 3).Draw(t, "reports") {
 				case 0:
-					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(tells(1000, rapid.IntRange(-50, 99).Draw(t, "remaining"))...)))
+					m.ReportedLimits.Update(at, at, m.CountSent(0), wire.ReadLimits(headerOf(tells(1000, rapid.IntRange(-50, 99).Draw(t, "remaining"))...)))
 					full[m.deployment] = !stale
 				case 1:
-					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(utilization(health.SpillAll))))
-					m.Awaiting.Store(1) // finds out whether it still is
+					m.ReportedLimits.Update(at, at, m.CountSent(0), wire.ReadLimits(headerOf(utilization(utilizationFull))))
+					m.RequestSent(now) // finds out whether it still is
 					full[m.deployment] = !stale
 				case 2:
-					m.ReportedLimits.Update(at, at, m.Sent.Load(), wire.ReadLimits(headerOf(append(tells(1000, 100), utilization(health.SpillFrom))...)))
+					m.ReportedLimits.Update(at, at, m.CountSent(0), wire.ReadLimits(headerOf(append(tells(1000, 100), utilization(nearlyFull))...)))
 				}
 			}
 		}

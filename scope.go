@@ -96,7 +96,7 @@ func (s *scope) onlyLearned(d *deployment, now time.Time) (passed time.Time, ok 
 		if !own {
 			return time.Time{}, false
 		}
-		passed = health.Later(passed, at)
+		passed = health.Latest(passed, at)
 	}
 	return passed, true
 }

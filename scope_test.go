@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 const (
@@ -250,14 +248,18 @@ func TestThrottledCallerIsToldWhenToComeBack(t *testing.T) {
 
 // However many callers come, what is known of them stays within bounds.
 func TestCallersAreBounded(t *testing.T) {
+	const maxCallersKept = 1000
 	n := newNet()
 	n.on(host("a"), status(429, "{}", "Retry-After: 30"))
 	tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
-	for i := range 3 * health.MaxCallers {
+	for i := range 3 * maxCallersKept {
 		send(t, tr, chats(t, fmt.Sprint("caller ", i)))
 	}
-	require.LessOrEqual(t, len(tr.callers.ByKey), health.MaxCallers)
-	require.Equal(t, len(tr.callers.ByKey), tr.callers.Recent.Len())
+	sends := n.sends()
+	send(t, tr, chats(t, fmt.Sprint("caller ", 2*maxCallersKept)))
+	require.Equal(t, sends, n.sends(), "the last ones are known to be throttled")
+	send(t, tr, chats(t, fmt.Sprint("caller ", 2*maxCallersKept-1)))
+	require.Equal(t, sends+1, n.sends(), "what is known of earlier ones is forgotten")
 }
 
 // A caller's own api-version that a backend does not have says nothing of it.

@@ -58,14 +58,12 @@ func statusOf(t testing.TB, tr *Transport, backend string) DeploymentStatus {
 
 // heldAgainst is what is held against chat completions of a backend's deployment
 // of the model m, whether it is ejected for that or not.
-func heldAgainst(t testing.TB, tr *Transport, backend string) health.Ejection {
+func heldAgainst(t testing.TB, tr *Transport, backend string) *health.State {
 	h := deploymentOf(t, tr, backend).Operation(wire.OperationIndex("chat/completions"))
 	if h == nil {
-		return health.Ejection{}
+		return new(health.State)
 	}
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Ejection
+	return h
 }
 
 // coolFor throttles a deployment from now on.
@@ -217,7 +215,7 @@ func TestRequestIsServedWhenAllAreEjected(t *testing.T) {
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 		for i, name := range []string{"a", "b", "c"} {
 			d, now := deploymentOf(t, tr, name), time.Now()
-			d.Change(func() { d.Ejection.Fail(now, now, now, health.Unreachable, "no connection", float64(i)/4) })
+			failAt(&d.State, now, health.Unreachable, "no connection", float64(i)/4)
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode, "our own judgement shuts no pool")
@@ -449,7 +447,7 @@ func TestInFlightCountsUntilTheBodyIsRead(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp))
 		open = append(open, resp.Body)
 	}
-	b.Change(func() { b.Throttle = health.Throttle{} })
+	endCooldown(b)
 	require.Equal(t, 10, statusOf(t, tr, "a").InFlight)
 	for range 100 {
 		resp, _ := ask(t, tr)

@@ -18,8 +18,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/replay"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // sessionOf is a request of a session to the model m.
@@ -300,7 +298,7 @@ func TestThrottledSessionHomeIsPassedOver(t *testing.T) {
 func TestSessionHomeWithoutHeadroomIsPassedOver(t *testing.T) {
 	tr := three(t, newNet())
 	home := homeOf(tr, "x")
-	deploymentOf(t, tr, home).measure(time.Now(), time.Now(), deploymentOf(t, tr, home).Sent.Load(), headerOf(tells(1000, 0)...))
+	deploymentOf(t, tr, home).measure(time.Now(), time.Now(), deploymentOf(t, tr, home).CountSent(0), headerOf(tells(1000, 0)...))
 	for range 20 {
 		resp, _ := send(t, tr, sessionOf(t, "x"))
 		require.NotEqual(t, home, servedBy(resp))
@@ -359,7 +357,7 @@ func TestSessionBound(t *testing.T) {
 // room or is over its bound.
 func TestSessionMovesForAReasonProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		now := health.Start.Add(time.Hour)
+		now := time.Now().Add(time.Hour)
 		r, members, tried := drawRoute(t, now, true)
 		r = r.free()
 		want := candidates(members)

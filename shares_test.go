@@ -179,7 +179,7 @@ func TestLoadFollowsTheLimits(t *testing.T) {
 				if limit := test.told[i]; limit > 0 {
 					answer := tells(limit, limit)
 					n.on(host(name), status(200, "{}", answer...))
-					deploymentOf(t, tr, name).measure(time.Now(), time.Now(), deploymentOf(t, tr, name).Sent.Load(), headerOf(answer...))
+					deploymentOf(t, tr, name).measure(time.Now(), time.Now(), deploymentOf(t, tr, name).CountSent(0), headerOf(answer...))
 				}
 			}
 			for range requests {

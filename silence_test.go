@@ -7,14 +7,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // hangs waits for the end of the request, or of the test's patience.
@@ -225,26 +222,4 @@ func TestDeadlineNamesTheSilentDeployment(t *testing.T) {
 		_, err = tr.RoundTrip(newChat(t, chatPath).WithContext(stopped))
 		require.Equal(t, gone, err, "a caller who leaves gets what it left with")
 	})
-}
-
-// Requests that come together after an idle hour do not take it for silence.
-func TestBurstAfterAnIdleHourIsNoSilence(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	for range 20000 {
-		var s health.Silence
-		var all sync.WaitGroup
-		var early atomic.Bool
-		s.LastHeard.Set(now.Add(-time.Hour))
-		for range 3 {
-			all.Go(func() {
-				s.RequestSent(now)
-				if s.SeemsSilent(now) {
-					early.Store(true)
-				}
-			})
-		}
-		all.Wait()
-		require.False(t, early.Load())
-	}
 }

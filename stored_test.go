@@ -247,7 +247,7 @@ func TestStoredHomeFails(t *testing.T) {
 		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
 		for d := range tr.table().find("m").all {
 			now := time.Now()
-			d.Change(func() { d.Ejection.Fail(now, now, now, health.Misconfigured, "401", 0.5) }) // all are out
+			failAt(&d.State, now, health.Misconfigured, "401", 0.5) // all are out
 		}
 		for range 5 {
 			before := n.sends(host("b"))
@@ -308,7 +308,7 @@ func TestStoredAskedAround(t *testing.T) {
 				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
 				for _, r := range tr.table().all() {
 					for d := range r.all {
-						require.Zero(t, d.tier.budget.Spent.Load(), "asking around costs nothing")
+						require.Zero(t, spentOf(d.tier.budget), "asking around costs nothing")
 						require.True(t, d.accepts(time.Now()), "and harms nobody")
 						require.Zero(t, d.InFlight.Load())
 					}

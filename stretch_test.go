@@ -16,123 +16,13 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A saying is what a throttle is told at a moment, and what it is then.
-type saying struct {
-	at, sent float64       // seconds
-	hint     time.Duration // of a refusal; 0 is a success
-	u        float64
-	chance   bool
-	until    time.Duration // after noon; 0 when open
-	taught   int           // refusals that taught something
-}
-
-// The trips here are so long that the first gap is half of the longest.
-const firstGap = health.PaceLongestTrip / 2
-
-// spaced is the gap after so many refusals in a row.
+// spaced is the gap of the ramp-up after so many refusals in a row, whose round trips
+// are as long as counts.
 func spaced(refusals int) time.Duration {
-	p := new(health.RampUp)
-	for range refusals {
-		p.Refused(noon, time.Minute, 0)
+	if refusals == 0 {
+		return 0
 	}
-	return p.Gap
-}
-
-func TestRefusalSteps(t *testing.T) {
-	const second = time.Second
-	for name, steps := range map[string][]saying{
-		"the first refusal is believed to the letter": {
-			{at: 1, sent: 0.5, hint: 20 * time.Millisecond, u: 0.9, until: 1020 * time.Millisecond, taught: 1},
-		},
-		"repeated ones teach": {
-			{at: 1, sent: 0.9, hint: second, u: 0.5, until: 2 * second, taught: 1},
-			{at: 3, sent: 2.9, hint: second, u: 0.5, until: 4*second + spaced(1)/2, taught: 2},
-			{at: 6, sent: 5.9, hint: second, u: 0.5, until: 7*second + spaced(2)/2, taught: 3},
-		},
-		"nothing more": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
-			{at: 3, sent: 2.9, hint: second, u: 0, until: 4 * second, taught: 2},
-		},
-		"all of the gap more": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
-			{at: 3, sent: 2.9, hint: second, u: 1, until: 4*second + spaced(1), taught: 2},
-		},
-		"those under way together teach once": {
-			{at: 1, sent: 0.5, hint: 5 * second, until: 6 * second, taught: 1},
-			{at: 1.1, sent: 0.6, hint: second, until: 6 * second, taught: 1},
-			{at: 1.2, sent: 1, hint: second, until: 6 * second, taught: 1},
-		},
-		"and are believed to the letter, too": {
-			{at: 1, sent: 0.5, hint: second, u: 0.5, until: 2 * second, taught: 1},
-			{at: 1.1, sent: 0.6, hint: second, u: 0.5, until: 2100 * time.Millisecond, taught: 1},
-		},
-		"a refusal that the load has not caused teaches nothing": {
-			{at: 1, sent: 0.9, hint: second, u: 0.5, chance: true, until: 2 * second},
-			{at: 3, sent: 2.9, hint: second, u: 0.5, chance: true, until: 4 * second},
-		},
-		"a shorter word shortens nothing, and teaches": {
-			{at: 1, sent: 0.9, hint: 9 * second, until: 10 * second, taught: 1},
-			{at: 2, sent: 1.5, hint: second, u: 0.5, until: 10 * second, taught: 2},
-		},
-		"a success lifts what it is newer than": {
-			{at: 1, sent: 0.9, hint: second, until: 2 * second, taught: 1},
-			{at: 3, sent: 2.5, taught: 1},
-		},
-		"an older one lifts nothing": {
-			{at: 1, sent: 0.9, hint: 5 * second, until: 6 * second, taught: 1},
-			{at: 2, sent: 0.5, until: 6 * second, taught: 1},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var h health.Throttle
-			for i, s := range steps {
-				if s.hint > 0 {
-					h.Refuse(after(s.at), health.Refusal{Sent: after(s.sent), RoundTrip: time.Minute, Wait: s.hint, ByChance: s.chance, Reason: "429"}, s.u)
-				} else {
-					h.Clear(after(s.sent))
-				}
-				var until time.Duration
-				if !h.Until.IsZero() {
-					until = h.Until.Sub(noon)
-				}
-				require.InDelta(t, s.until, until, 1, "step %d", i)
-				require.Equal(t, spaced(s.taught), h.RampUp.Gap, "step %d", i)
-			}
-		})
-	}
-}
-
-// A success that was sent although only what was learnt spoke against it takes
-// half of that back.
-func TestThrottleRelents(t *testing.T) {
-	var h health.Throttle
-	h.Refuse(after(1), health.Refusal{Sent: after(0.5), RoundTrip: time.Minute, Wait: time.Second, Reason: "429"}, 0)
-	h.Relax()
-	require.Equal(t, firstGap/2, h.RampUp.Gap)
-}
-
-func TestRefusalProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var h health.Throttle
-		now := noon
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			now = now.Add(drawSpan(t, "later", 3*time.Second))
-			sent := now.Add(-drawSpan(t, "took", 5*time.Second))
-			was, gap := h, h.RampUp.Current()
-			if rapid.IntRange(0, 2).Draw(t, "success") == 0 {
-				h.Clear(sent)
-				h.Admit(now)
-				continue
-			}
-			hint := drawSpan(t, "hint", 20*time.Second)
-			u := rapid.Float64Range(0, 1).Draw(t, "u")
-			h.Refuse(now, health.Refusal{Sent: sent, RoundTrip: now.Sub(sent), Wait: hint, Reason: "429"}, u)
-			require.False(t, h.Until.Before(was.Until), "never shortened")
-			require.False(t, h.Until.Before(now.Add(hint)), "at least as long as asked")
-			require.False(t, h.Until.After(health.Later(was.Until, now.Add(hint+gap))), "and no more than a gap longer")
-			require.Equal(t, health.Later(was.ServiceUntil, now.Add(hint)), h.ServiceUntil)
-		}
-	})
+	return time.Duration(float64(longestTrip) / 2 * math.Exp(0.2*float64(refusals-1)))
 }
 
 // What callers are told is when this transport asks again: what is added to the
@@ -185,8 +75,9 @@ func TestACrowdIsRefusedOnce(t *testing.T) {
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		inTurn(t, tr, 100, 0)
 		d := deploymentOf(t, tr, "a")
-		require.Equal(t, 25*time.Millisecond, d.Throttle.RampUp.Gap, "half of the round trip")
-		require.Equal(t, time.Now().Add(20*time.Millisecond), d.Throttle.Until)
+		until, _, _ := d.Closed(time.Now())
+		require.Equal(t, time.Now().Add(20*time.Millisecond), until)
+		require.InDelta(t, 25*time.Millisecond, gapOf(t, &d.State), float64(time.Microsecond), "half of the round trip")
 	})
 }
 

@@ -92,7 +92,7 @@ func TestSpentBudgetHidesNoHealthyDeployment(t *testing.T) {
 					tr := configured(t, Config{Base: n, Selector: selector, Backends: append(backends, azure("c"))})
 					for i := range troubled {
 						d := deploymentOf(t, tr, fmt.Sprint("b", i))
-						d.Change(func() { d.Throttle.RampUp.Gap = time.Second })
+						rampUp(&d.State)
 					}
 					budget := deploymentOf(t, tr, "a").tier.budget
 					for budget.Spend(health.AttemptCost) {
@@ -142,7 +142,7 @@ func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
 		tr := configured(t, Config{MaxWait: 20 * time.Second, Base: n, Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
 		coolFor(deploymentOf(t, tr, "ptu"), time.Minute)
 		d := deploymentOf(t, tr, "a")
-		d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.Unreachable, "no connection", 0.5) })
+		failAt(&d.State, time.Now(), health.Unreachable, "no connection", 0.5)
 		time.Sleep(5 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -179,7 +179,7 @@ func TestWaitForABudgetEnds(t *testing.T) {
 		tr := configured(t, Config{MaxWait: 5 * time.Second, Base: n, Backends: []Backend{azure("bad", weight(1000)), azure("open"), azure("throttled")}})
 		coolFor(deploymentOf(t, tr, "throttled"), time.Minute)
 		d := deploymentOf(t, tr, "open")
-		d.Change(func() { d.Throttle.RampUp.Gap = time.Second })
+		rampUp(&d.State)
 		for d.tier.budget.Spend(health.AttemptCost) {
 		}
 		for n.sends(host("bad")) == 0 {

@@ -34,7 +34,7 @@ var (
 
 // counted is the requests and tokens that a deployment of m has counted.
 func counted(t testing.TB, tr *Transport, backend string) [2]int64 {
-	requests, tokens := deploymentOf(t, tr, backend).Ledger.Counted()
+	requests, tokens := deploymentOf(t, tr, backend).LocalLimits.Counted()
 	return [2]int64{requests, tokens}
 }
 
@@ -156,43 +156,26 @@ func TestRequestToTheLastResortIsCounted(t *testing.T) {
 		n.on(host("a"), usage20)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		d := deploymentOf(t, tr, "a")
-		d.Change(func() { d.Ejection.Fail(time.Now(), time.Now(), time.Now(), health.NoAnswer, "no answer", 0.5) })
+		failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
 	})
 }
 
-// What is left of configured limits, when the service reports nothing.
+// Headroom comes from configured limits while the service reports none.
 func TestHeadroomComesFromLimitsWithoutReports(t *testing.T) {
-	for name, test := range map[string]struct {
-		health.Rates
-		tokens []int64
-		after  time.Duration
-		want   float64
-	}{
-		"nothing sent":      {health.Rates{RPM: 60, TPM: 10000}, nil, 0, 1},
-		"half of tokens":    {health.Rates{RPM: 60, TPM: 10000}, []int64{5000}, 0, 0.5},
-		"half of requests":  {health.Rates{RPM: 60, TPM: 10000}, make([]int64, 30), 0, 0.5},
-		"the lesser counts": {health.Rates{RPM: 60, TPM: 10000}, append(make([]int64, 29), 6000), 0, 0.4},
-		"requests alone":    {health.Rates{RPM: 10, TPM: 0}, []int64{1e6}, 0, 0.9},
-		"more than all":     {health.Rates{RPM: 0, TPM: 1000}, []int64{3000}, 0, -2},
-		"another minute":    {health.Rates{RPM: 60, TPM: 10000}, []int64{5000}, health.LedgerWindow, 1},
-	} {
-		l := filled(test.RPM, test.TPM, test.tokens...)
-		require.InDelta(t, test.want, l.Headroom(noon.Add(test.after), test.Rates), 1e-9, name)
-	}
 	tr := seeded(balance(t, newNet(), azure("a", limits(0, 100_000)), azure("b", limits(0, 50_000))))
 	for range 60 {
 		ask(t, tr)
 	}
 	left := func(name string) float64 {
 		d := deploymentOf(t, tr, name)
-		return d.Ledger.Headroom(time.Now(), d.rates)
+		return d.LocalLimits.Headroom(time.Now(), d.rates)
 	}
 	require.InDelta(t, left("a"), left("b"), 0.2, "compared by what is left, not by what was sent")
 	d := deploymentOf(t, tr, "a")
-	d.measure(time.Now(), time.Now(), d.Sent.Load(), headerOf(tells(10000, 9000)...))
+	d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(10000, 9000)...))
 	h := d.headroom(time.Now())
 	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(h.Share*10) / 10, math.Round(h.Trust)}, "the service's own word comes first")
 }
@@ -267,7 +250,7 @@ func TestConcurrentRequestsAreAllCounted(t *testing.T) {
 func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(health.LedgerWindow+time.Second, usage20), usage20)
+		n.on(host("a"), slow(time.Minute+time.Second, usage20), usage20)
 		tr := balance(t, n, azure("a", limits(1, 100000)), azure("b", priority(2)))
 		var late sync.WaitGroup
 		late.Go(func() {
@@ -277,7 +260,7 @@ func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 		synctest.Wait()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-		time.Sleep(health.LedgerWindow - 1)
+		time.Sleep(time.Minute - 1)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		time.Sleep(1)
@@ -337,7 +320,7 @@ func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 			}
 			all.Wait()
 			require.Equal(t, 25*window, n.sends(host("a")))
-			time.Sleep(health.LedgerWindow)
+			time.Sleep(time.Minute)
 		}
 	})
 }

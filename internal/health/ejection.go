@@ -2,39 +2,43 @@ package health
 
 import "time"
 
-// A Cause is what an attempt failed of, when that was not a throttle.
+// Cause is why an attempt failed, if it was not rate-limited.
 type Cause int
 
 const (
 	NoFailure     Cause = iota
 	ServerFailure       // a 5xx
 	NoAnswer            // a broken connection, or no answer in time
-	Blocked             // refused by what stands in front of the service
-	Silent              // accepts requests and answers none
+	Blocked             // refused by a gateway or firewall in front of the service
+	Silent              // accepts requests and answers none of them
 	Unreachable         // no connection
 	Misconfigured       // the credential, the deployment or the operation is not accepted
 	OutOfQuota          // the account has nothing left to spend
 )
 
-// NeedsChange reports whether a failure lasts until the configuration changes.
+// NeedsChange reports whether a failure lasts until the configuration or the account
+// changes.
 func (f Cause) NeedsChange() bool { return f == Misconfigured || f == OutOfQuota }
 
-// Uncertain reports whether the request may have caused the failure. Such a
-// failure counts only once another deployment has answered the same request.
+// Uncertain reports whether the request may have caused the failure. Such a failure
+// counts only once another deployment has answered the same request.
 func (f Cause) Uncertain() bool { return f == ServerFailure || f == NoAnswer || f == Blocked }
 
-// Ejections says for each failure how many in a row are ignored, how long the
-// next one ejects, and the longest time that doubling with each more leads to.
-var Ejections = [...]struct {
-	Ignored     int
-	First, Most time.Duration
+// ejectionRules has a rule for each cause: how many failures in a row are tolerated,
+// for how long the next one ejects, and the longest ejection. Each further failure
+// doubles the time:
+//
+//	min(first * 2^(streak-tolerated-1), longest) * (1 ± ejectionSpread)
+var ejectionRules = [...]struct {
+	tolerated      int
+	first, longest time.Duration
 }{
-	// Over HTTP/2 and idle connections a reset is ordinary, and a PTU with one
-	// 500 in a hundred must not stand idle.
+	// Resets are ordinary over HTTP/2 and on idle connections, and a PTU that answers
+	// one request in a hundred with a 500 must not stand idle.
 	ServerFailure: {1, time.Second, 10 * time.Second},
 	NoAnswer:      {1, 2 * time.Second, 30 * time.Second},
-	// A firewall refuses a prompt, not a caller: it takes three different
-	// requests in a row to tell that it refuses everything.
+	// A firewall refuses a prompt, not a caller: only three different requests in a row
+	// show that it refuses everything.
 	Blocked:       {2, 5 * time.Second, 30 * time.Second},
 	Silent:        {0, 5 * time.Second, 30 * time.Second},
 	Unreachable:   {0, 2 * time.Second, 30 * time.Second},
@@ -42,116 +46,129 @@ var Ejections = [...]struct {
 	OutOfQuota:    {0, 5 * time.Minute, 5 * time.Minute},
 }
 
-// ProbeClaim is how long one request alone may find out whether something that
-// was ejected has recovered. A lost probe delays the next by no more.
-const ProbeClaim = 10 * time.Second
+const (
+	// ejectionSpread is the random part of an ejection, either way: clients that saw
+	// the same failure do not probe at the same time.
+	ejectionSpread = 0.2
+	// probeClaim is how long a half-open probe keeps other requests away. A probe that
+	// never ends delays the next one by no more.
+	probeClaim = 10 * time.Second
+	// streakExpiry is the time between two failures after which the second one is the
+	// first in a row.
+	streakExpiry = 10 * time.Minute
+	// maxDoublings keeps the shift of the doubling from overflowing; every rule reaches
+	// its longest ejection earlier.
+	maxDoublings = 15
+	// silentProbeShare is the share of the silence so far after which a silent
+	// deployment is probed again.
+	silentProbeShare = 2
+)
 
-// forgotten is after how long a failure does not count as one in a row.
-const forgotten = 10 * time.Minute
-
-// An Ejection is our own judgement that something fails, from the failures in a
-// row (outlier ejection). It ends with one half-open probe, a real request,
-// whose success clears it.
-type Ejection struct {
-	Streak int
-	Cause  Cause
-	Until  time.Time
-	Since  time.Time // of the last failure counted
-	Active bool      // ejected, until a probe succeeds
-	Probe  uint64    // number of the probe under way, 0 when there is none
-	Probes uint64    // probes so far
-	Reason string
+// ejection is the judgement that something fails, from the failures in a row (outlier
+// ejection). It ends with one half-open probe, which is a real request: its success
+// clears the ejection.
+type ejection struct {
+	streak int
+	cause  Cause
+	until  time.Time
+	since  time.Time // of the last failure counted
+	active bool      // ejected until a probe succeeds
+	probe  uint64    // number of the probe under way; 0 when there is none
+	probes uint64    // probes so far
+	reason string
 }
 
-// Fail counts a failure that was seen at a time, of an attempt that was sent at
-// another, and reports whether it did: attempts that were under way together
-// count once. The time out varies with u, from 0 to 1, by a fifth either way.
-func (e *Ejection) Fail(now, seen, sent time.Time, cause Cause, reason string, u float64) bool {
-	if sent.Before(e.Since) || e.Active && sent.Equal(e.Since) {
+// fail counts a failure that was seen at a time, of an attempt that was sent at
+// another, and reports whether it did: attempts that were in flight together count
+// once. The length of the ejection varies with u, from 0 to 1, by ejectionSpread.
+func (e *ejection) fail(now, seen, sent time.Time, cause Cause, reason string, u float64) bool {
+	if sent.Before(e.since) || e.active && sent.Equal(e.since) {
 		return false
 	}
-	if seen.Sub(e.Since) > forgotten {
-		e.Streak = 0
+	if seen.Sub(e.since) > streakExpiry {
+		e.streak = 0
 	}
-	e.Streak++
-	e.Cause, e.Since, e.Reason, e.Probe = cause, seen, reason, 0
-	rule := Ejections[cause]
-	n := e.Streak - rule.Ignored
+	e.streak++
+	e.cause, e.since, e.reason, e.probe = cause, seen, reason, 0
+	rule := ejectionRules[cause]
+	n := e.streak - rule.tolerated
 	if n <= 0 {
 		return true
 	}
-	out := rule.Most
-	if n < 16 {
-		out = min(rule.First<<(n-1), rule.Most)
+	out := rule.longest
+	if n <= maxDoublings {
+		out = min(rule.first<<(n-1), rule.longest)
 	}
-	e.Until = now.Add(time.Duration(float64(out) * (0.8 + 0.4*u)))
-	e.Active = true
+	e.until = now.Add(time.Duration(float64(out) * ((1 - ejectionSpread) + 2*ejectionSpread*u)))
+	e.active = true
 	return true
 }
 
-// Pardon takes back a failure that turned out to be the request's own: it
-// failed everywhere. was is the ejection before that failure, and then the one
-// it made. What was ejected already stays ejected.
-func (e *Ejection) Pardon(was, then Ejection) {
+// pardon takes back a failure that the request itself caused: it failed at every
+// deployment. was is the ejection before that failure, and then the ejection after it.
+// What was ejected before stays ejected.
+func (e *ejection) pardon(was, then ejection) {
 	switch {
-	case *e == then && !was.Active:
+	case *e == then && !was.active:
 		*e = was
 	case *e == then:
-		e.Streak = was.Streak
-	case e.Streak > 0:
-		// Others were counted since.
-		if e.Streak--; e.Streak <= Ejections[e.Cause].Ignored {
-			e.Until, e.Active, e.Probe = time.Time{}, false, 0
+		e.streak = was.streak
+	case e.streak > 0:
+		// Other failures were counted since.
+		if e.streak--; e.streak <= ejectionRules[e.cause].tolerated {
+			e.until, e.active, e.probe = time.Time{}, false, 0
 		}
 	}
 }
 
-// silence ejects what has been silent since a time. One request asks again after
-// half as long as that lasts, and so on.
-func (e *Ejection) silence(now, since time.Time) {
-	e.Streak++
-	e.Cause, e.Reason, e.Since, e.Active, e.Probe = Silent, "silent", since, true, 0
-	e.Until = now.Add(askAgain(now.Sub(since)))
+// ejectSilent ejects what has been silent since a time. A probe follows after half of
+// the time that the silence has lasted, and so on.
+func (e *ejection) ejectSilent(now, since time.Time) {
+	e.streak++
+	e.cause, e.reason, e.since, e.active, e.probe = Silent, "silent", since, true, 0
+	e.until = now.Add(silentProbeDelay(now.Sub(since)))
 }
 
-func askAgain(silence time.Duration) time.Duration {
-	rule := Ejections[Silent]
-	return min(max(silence/2, rule.First), rule.Most)
+// silentProbeDelay returns the time until the next probe of a silent deployment.
+func silentProbeDelay(silence time.Duration) time.Duration {
+	rule := ejectionRules[Silent]
+	return min(max(silence/silentProbeShare, rule.first), rule.longest)
 }
 
-// Succeed forgets every failure, unless the attempt is older than the last.
-func (e *Ejection) Succeed(sent time.Time) {
-	if !sent.Before(e.Since) {
-		*e = Ejection{Probes: e.Probes}
+// succeed forgets all failures, unless the attempt was sent before the last of them.
+func (e *ejection) succeed(sent time.Time) {
+	if !sent.Before(e.since) {
+		*e = ejection{probes: e.probes}
 	}
 }
 
-// Claim asks to be the one request that probes, which is granted where no probe
-// is needed, too. The number, if there is one, is to be given back with release.
-func (e *Ejection) Claim(now time.Time) (ok bool, probe uint64) {
-	if !e.Active {
+// claim asks for the place of the half-open probe. It is granted as well where no probe
+// is needed; then the number is 0. A number must be given to release if the probe ends
+// without a result.
+func (e *ejection) claim(now time.Time) (ok bool, probe uint64) {
+	if !e.active {
 		return true, 0
 	}
-	if now.Before(e.Until) {
+	if now.Before(e.until) {
 		return false, 0
 	}
-	next := ProbeClaim
-	if e.Cause == Silent {
-		next = askAgain(now.Sub(e.Since))
+	next := probeClaim
+	if e.cause == Silent {
+		next = silentProbeDelay(now.Sub(e.since))
 	}
-	e.Probes++
-	e.Until, e.Probe = now.Add(next), e.Probes
-	return true, e.Probe
+	e.probes++
+	e.until, e.probe = now.Add(next), e.probes
+	return true, e.probe
 }
 
-// Release gives back the place of a probe whose request told nothing. That a
-// caller left a deployment that is silent tells nothing new: it stays as it is.
-func (e *Ejection) Release(now time.Time, probe uint64) {
-	if probe == 0 || probe != e.Probe {
+// release gives back the place of a probe that ended without a result. A silent
+// deployment stays closed: a caller that leaves it shows nothing new.
+func (e *ejection) release(now time.Time, probe uint64) {
+	if probe == 0 || probe != e.probe {
 		return
 	}
-	e.Probe = 0
-	if e.Active && e.Cause != Silent && e.Until.After(now) {
-		e.Until = now
+	e.probe = 0
+	if e.active && e.cause != Silent && e.until.After(now) {
+		e.until = now
 	}
 }

@@ -5,112 +5,118 @@ import (
 	"time"
 )
 
-// A Silence detects whether a deployment still answers. One that accepts requests
-// and answers none fails no request by itself: where no timeout is configured
-// nothing else would tell. Its zero value has heard nothing and misses nothing.
+// Silence watches whether a deployment still answers. A deployment that accepts
+// requests and answers none of them fails no request: without a configured timeout
+// nothing else would notice. The zero value has seen no request.
 type Silence struct {
-	Awaiting       atomic.Int64 // attempts that are under way without an answer
-	left           atomic.Int64 // of those that callers gave up after long, since the last answer
-	LastHeard      Timestamp    // when an answer came last, or the first attempt was sent that waits for one
-	usual          atomic.Int64 // time to an answer: a mean, in nanoseconds
-	quiet          atomic.Bool  // ejected for it
+	awaiting       atomic.Int64 // attempts in flight without a response
+	abandoned      atomic.Int64 // attempts that callers left after waiting long, since the last response
+	LastHeard      Timestamp    // when a response last arrived, or the first attempt was sent that waits for one
+	meanWait       atomic.Int64 // time to a response: a mean (EWMA), in nanoseconds
+	isEjected      atomic.Bool  // ejected as silent
 	NextComparison Timestamp    // until when no further request is sent elsewhere to compare
 }
 
-// A deployment seems silent once no answer has come for so long, and for so many
-// times as long as usual, although at least so many attempts wait for one. It may
-// just take long, and so may all others: it is ejected once another one has served
-// a request meanwhile. One request is sent elsewhere to find out, after half of that
-// time, and the next not before compareAgain.
+// A deployment seems silent once no response has arrived for minSilence and for
+// silenceFactor times the mean time to one, although at least minUnanswered attempts
+// wait. All deployments may be slow, so it is ejected only once another one has served
+// a request in that time. To find out, one request is sent elsewhere after half of that
+// time, and the next one ComparisonInterval later.
 const (
-	silentLeast        = 10 * time.Second
-	silentTimes        = 4
-	silentMany         = 2
+	minSilence         = 10 * time.Second
+	silenceFactor      = 4
+	minUnanswered      = 2
 	ComparisonInterval = 30 * time.Second
+
+	waitWeight = 16 // a new wait counts 1/waitWeight in the mean
 )
 
-// RequestSent notes that an attempt was sent.
+// Unanswered returns the number of attempts in flight without a response.
+func (s *Silence) Unanswered() int64 { return s.awaiting.Load() }
+
+// RequestSent records that an attempt was sent.
 func (s *Silence) RequestSent(now time.Time) {
-	if s.quiet.Load() {
-		s.Awaiting.Add(1)
+	if s.isEjected.Load() {
+		s.awaiting.Add(1)
 		return
 	}
-	if s.Awaiting.Load() == 0 {
-		s.LastHeard.Set(now) // before it counts, as others look without a lock
+	if s.awaiting.Load() == 0 {
+		s.LastHeard.Set(now) // before it counts, because others read without a lock
 	}
-	if s.Awaiting.Add(1) == 1 {
+	if s.awaiting.Add(1) == 1 {
 		s.LastHeard.Set(now)
 	}
 }
 
-// ResponseReceived notes that an attempt has got an answer, whatever it says.
+// ResponseReceived records that an attempt got a response, whatever it is.
 func (s *Silence) ResponseReceived(now time.Time) {
-	s.Awaiting.Add(-1)
+	s.awaiting.Add(-1)
 	s.LastHeard.Set(now)
 	if !s.NextComparison.IsZero() {
 		s.NextComparison.Set(time.Time{})
 	}
-	if s.left.Load() != 0 {
-		s.left.Store(0)
+	if s.abandoned.Load() != 0 {
+		s.abandoned.Store(0)
 	}
 }
 
-// ObserveWait is how long an attempt that was served waited for its answer.
+// ObserveWait records how long an attempt that was served waited for its response.
 func (s *Silence) ObserveWait(d time.Duration) {
-	const weight = 16
-	if mean := s.usual.Load(); mean != 0 {
-		s.usual.Store(mean + (int64(d)-mean)/weight)
+	if mean := s.meanWait.Load(); mean != 0 {
+		s.meanWait.Store(mean + (int64(d)-mean)/waitWeight)
 	} else {
-		s.usual.Store(int64(d))
+		s.meanWait.Store(int64(d))
 	}
 }
 
-// RequestAbandoned notes that an attempt has ended without an answer, after so long. One
-// that its caller leaves early says nothing.
+// RequestAbandoned records that an attempt has ended without a response after waiting.
+// An attempt that its caller leaves early shows nothing.
 func (s *Silence) RequestAbandoned(callerLeft bool, waited time.Duration) {
 	if callerLeft && waited > s.patience() {
-		s.left.Add(1)
+		s.abandoned.Add(1)
 	}
-	s.Awaiting.Add(-1)
+	s.awaiting.Add(-1)
 }
 
-// patience is how long no answer may come.
+// patience returns for how long no response may arrive.
 func (s *Silence) patience() time.Duration {
-	return max(silentLeast, silentTimes*time.Duration(s.usual.Load()))
+	return max(minSilence, silenceFactor*time.Duration(s.meanWait.Load()))
 }
 
 // SeemsSilent reports whether the deployment seems silent and is not yet ejected.
 func (s *Silence) SeemsSilent(now time.Time) bool { return s.silentFor(now, s.patience()) }
 
-// MaybeSilent reports whether it may be so before long: then it is time to compare.
+// MaybeSilent reports whether half of the time for SeemsSilent has passed: then a
+// request is sent elsewhere to compare.
 func (s *Silence) MaybeSilent(now time.Time) bool { return s.silentFor(now, s.patience()/2) }
 
 func (s *Silence) silentFor(now time.Time, d time.Duration) bool {
-	return s.Awaiting.Load()+s.left.Load() >= silentMany && !s.quiet.Load() && s.LastHeard.Age(now) > d
+	return s.Unanswered()+s.abandoned.Load() >= minUnanswered && !s.isEjected.Load() && s.LastHeard.Age(now) > d
 }
 
-// EjectSilent ejects a deployment that is silent. It is false if it is not, or another
-// request did it.
+// EjectSilent ejects a deployment that seems silent. It returns false if it does not
+// seem silent or is ejected already.
 func (s *Deployment) EjectSilent(now time.Time) bool {
-	if !s.SeemsSilent(now) || s.quiet.Swap(true) {
+	if !s.SeemsSilent(now) || s.isEjected.Swap(true) {
 		return false
 	}
-	s.Change(func() {
-		if !s.Ejection.Active {
-			s.Ejection.silence(now, now.Add(-s.LastHeard.Age(now)))
+	s.change(func() {
+		if !s.ejection.active {
+			s.ejection.ejectSilent(now, now.Add(-s.LastHeard.Age(now)))
 		}
 	})
 	return true
 }
 
-// HeardAgain takes a deployment back in that has answered.
+// HeardAgain ends the ejection of a silent deployment that has answered. It reports
+// whether there was one.
 func (s *Deployment) HeardAgain() (changed bool) {
-	if !s.quiet.Load() || !s.quiet.Swap(false) {
+	if !s.isEjected.Load() || !s.isEjected.Swap(false) {
 		return false
 	}
-	s.Change(func() {
-		if s.Ejection.Cause == Silent {
-			s.Ejection = Ejection{Probes: s.Ejection.Probes}
+	s.change(func() {
+		if s.ejection.cause == Silent {
+			s.ejection = ejection{probes: s.ejection.probes}
 		}
 	})
 	return true

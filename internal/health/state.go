@@ -7,207 +7,215 @@ import (
 	"time"
 )
 
-// A State is what is known of a deployment, of one operation of it, or of a
-// whole backend. Its mutex guards it; the two atomics repeat its verdict so that
-// a request to something healthy takes no lock.
+// State is the health of a deployment, of one of its operations, of a backend, or of
+// a caller's credential at a deployment. The mutex guards the throttle, the ejection
+// and the last transition. The atomics closedUntil and isTroubled repeat the result,
+// so that a request to a healthy deployment takes no lock.
 type State struct {
 	closedUntil  Timestamp
-	isTroubled   atomic.Bool   // something is held against it since the last success
-	ended        atomic.Uint64 // answers that were read to their end
-	Mu           sync.Mutex
-	Throttle     Throttle
-	Ejection     Ejection
+	isTroubled   atomic.Bool   // a throttle, a ramp-up or failures since the last success
+	completed    atomic.Uint64 // responses that were read to their end
+	mu           sync.Mutex
+	throttle     throttle
+	ejection     ejection
 	lastReported Transition
-	Private      bool // about one caller only: its transitions are not recorded
+	Private      bool // about one caller: its transitions are not reported
 }
 
-// Open tells whether nothing that is known speaks against asking.
+// Open reports whether neither a throttle, nor the ramp-up, nor an ejection closes it.
 func (h *State) Open(now time.Time) bool { return h.closedUntil.Passed(now) }
 
-// Change applies a change and publishes its result.
-func (h *State) Change(f func()) {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
+// change applies a change with the mutex held and publishes its result.
+func (h *State) change(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	f()
-	h.closedUntil.Set(Later(h.Throttle.closedUntil(), h.Ejection.Until))
-	h.isTroubled.Store(!h.Throttle.calm() || h.Ejection.Streak > 0)
+	h.closedUntil.Set(Latest(h.throttle.closedUntil(), h.ejection.until))
+	h.isTroubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
 }
 
-// opens applies a change and reports whether it opened what was closed.
-func (h *State) opens(now time.Time, f func()) bool {
+// reopens applies a change and reports whether it opened what was closed.
+func (h *State) reopens(now time.Time, f func()) bool {
 	closed := !h.closedUntil.Passed(now)
-	h.Change(f)
+	h.change(f)
 	return closed && h.closedUntil.Passed(now)
 }
 
-// Troubled reports whether anything is held against it, even if that does not
-// close it.
+// Troubled reports whether there is a throttle, a ramp-up or a failure since the last
+// success, even if it does not close it.
 func (h *State) Troubled() bool { return h.isTroubled.Load() }
 
-// Admit takes the place of the next request: the only one while a probe is due,
-// or the next one during ramp-up. A probe has a number, which must be released if
-// the request shows nothing.
+// Admit takes the place of the next request: the only one while a half-open probe is
+// due, or the next one during ramp-up. A probe has a number, which must be given to
+// Release if the request ends without a result.
 func (h *State) Admit(now time.Time) (ok bool, probe uint64) {
 	if !h.Troubled() {
 		return true, 0
 	}
-	h.Change(func() {
-		if ok = h.Throttle.Admit(now); ok {
-			ok, probe = h.Ejection.Claim(now)
+	h.change(func() {
+		if ok = h.throttle.admit(now); ok {
+			ok, probe = h.ejection.claim(now)
 		}
 	})
 	return ok, probe
 }
 
-// Release gives the place of a probe back. It reports whether that opened
-// anything.
+// Release gives back the place of a probe that ended without a result. It reports
+// whether that opened it.
 func (h *State) Release(now time.Time, probe uint64) (opened bool) {
-	return h.opens(now, func() { h.Ejection.Release(now, probe) })
+	return h.reopens(now, func() { h.ejection.release(now, probe) })
 }
 
-// Refuse records that the service refused a request for its rate limit. u is
+// Refuse records that the service refused a request because of a rate limit. u is
 // random, between 0 and 1.
 func (h *State) Refuse(now time.Time, r Refusal, u float64) {
-	h.Change(func() { h.Throttle.Refuse(now, r, u) })
+	h.change(func() { h.throttle.refuse(now, r, u) })
 }
 
-// A FailedAttempt is what a failure is counted by.
+// FailedAttempt describes a failure: when the attempt was sent, when the failure was
+// seen, and why it failed.
 type FailedAttempt struct {
 	Sent, Seen time.Time
 	Cause      Cause
 	Reason     string
-	Outdated   func() bool // reports that the configuration it depends on was replaced; may be nil
+	Outdated   func() bool // reports that the configuration that caused it was replaced; may be nil
 }
 
-// An Undo takes a failure back: it has the ejection before and after it.
-type Undo struct{ before, after Ejection }
+// Undo takes a failure back: it has the ejection before and after the failure.
+type Undo struct{ before, after ejection }
 
-// Fail counts a failure and reports whether it did: requests that were in flight
+// Fail counts a failure and reports whether it did: attempts that were in flight
 // together count once. u is random, between 0 and 1.
 func (h *State) Fail(now time.Time, f FailedAttempt, u float64) (_ Undo, counted bool) {
 	var taken Undo
-	h.Change(func() {
+	h.change(func() {
 		if f.Cause.NeedsChange() && f.Outdated != nil && f.Outdated() {
 			return
 		}
-		taken.before = h.Ejection
-		counted = h.Ejection.Fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u)
-		taken.after = h.Ejection
+		taken.before = h.ejection
+		counted = h.ejection.fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u)
+		taken.after = h.ejection
 	})
 	return taken, counted
 }
 
-// Pardon takes a failure back that the request itself has caused. It reports
-// whether that opened anything.
+// Pardon takes back a failure that the request itself caused. It reports whether that
+// opened it.
 func (h *State) Pardon(now time.Time, u Undo) (opened bool) {
-	return h.opens(now, func() { h.Ejection.Pardon(u.before, u.after) })
+	return h.reopens(now, func() { h.ejection.pardon(u.before, u.after) })
 }
 
-// A Progress is what was known of an operation before an answer began.
+// Failures returns the number of failures in a row, and the reason of the last.
+func (h *State) Failures() (inARow int, reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ejection.streak, h.ejection.reason
+}
+
+// Progress is what was known of an operation before a response began.
 type Progress struct {
-	streak int    // failures in a row
-	ended  uint64 // answers that were read to their end
+	failures  int    // failures in a row
+	completed uint64 // responses that were read to their end
 }
 
-// Progress is what is known now.
+// Progress returns what is known now. A nil State knows nothing.
 func (h *State) Progress() (p Progress) {
 	if h == nil {
 		return p
 	}
-	p.ended = h.ended.Load()
+	p.completed = h.completed.Load()
 	if h.Troubled() {
-		h.Mu.Lock()
-		defer h.Mu.Unlock()
-		p.streak = h.Ejection.Streak
+		p.failures, _ = h.Failures()
 	}
 	return p
 }
 
-// ReadToEnd records that an answer was read to its end.
+// ReadToEnd records that a response was read to its end.
 func (h *State) ReadToEnd() {
 	if h != nil {
-		h.ended.Add(1)
+		h.completed.Add(1)
 	}
 }
 
-// FailLate counts a failure of an answer that had begun well. That it began well
-// was no success after all: the failures before it still count, unless another
-// answer has been read to its end meanwhile.
+// FailLate counts a failure of a response whose beginning was counted as a success.
+// The failures before it count again, unless another response was read to its end
+// in the meantime.
 func (h *State) FailLate(now time.Time, f FailedAttempt, before Progress, u float64) {
-	h.Change(func() {
-		if h.Ejection.Streak < before.streak && h.ended.Load() == before.ended {
-			h.Ejection.Streak, h.Ejection.Since = before.streak, f.Sent
+	h.change(func() {
+		if h.ejection.streak < before.failures && h.completed.Load() == before.completed {
+			h.ejection.streak, h.ejection.since = before.failures, f.Sent
 		}
-		h.Ejection.Fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u)
+		h.ejection.fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u)
 	})
 }
 
-// Succeed records a success of an attempt that was sent at a time. It reports
-// whether that opened anything. lastResort tells that it was sent although only
-// what was learned from refusals closed the deployment.
+// Succeed records the success of an attempt that was sent at a time. It reports
+// whether that opened it. lastResort means that the attempt was sent while only the
+// ramp-up or the time added to Retry-After closed the deployment.
 func (h *State) Succeed(now, sent time.Time, lastResort bool) (opened bool) {
-	return h.opens(now, func() {
+	return h.reopens(now, func() {
 		if lastResort {
-			h.Throttle.Relax()
+			h.throttle.relax()
 		}
-		h.Throttle.Clear(sent)
-		h.Ejection.Succeed(sent)
+		h.throttle.clear(sent)
+		h.ejection.succeed(sent)
 	})
 }
 
-// Reached records that a connection was made, whatever the answer says.
-func (h *State) Reached(sent time.Time) { h.Change(func() { h.Ejection.Succeed(sent) }) }
+// Reached records that a connection was made, whatever the response is.
+func (h *State) Reached(sent time.Time) { h.change(func() { h.ejection.succeed(sent) }) }
 
-// Reconfigured forgets a failure that a new configuration may have repaired.
+// Reconfigured forgets failures that a new configuration may have repaired.
 func (h *State) Reconfigured() {
-	h.Change(func() {
-		if h.Ejection.Cause.NeedsChange() {
-			h.Ejection = Ejection{Probes: h.Ejection.Probes}
+	h.change(func() {
+		if h.ejection.cause.NeedsChange() {
+			h.ejection = ejection{probes: h.ejection.probes}
 		}
 	})
 }
 
-// OnlyLearned reports whether nothing but what was learned from earlier refusals
-// closes it, and when the wait that the service asked for ended.
+// OnlyLearned reports whether only the ramp-up, or the time added to Retry-After,
+// closes it, and when the wait that the service itself asked for ends.
 func (h *State) OnlyLearned(now time.Time) (ended time.Time, ok bool) {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Throttle.ServiceUntil, !h.Throttle.ServiceUntil.After(now) && !h.Ejection.Until.After(now)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.throttle.serviceUntil, !h.throttle.serviceUntil.After(now) && !h.ejection.until.After(now)
 }
 
-// Closed reports until when it is closed and why, and whether the service itself
-// said so; the zero time when it is open.
+// Closed returns until when it is closed, why, and whether the service itself refuses
+// requests (rate limit or quota). The time is zero when it is open.
 func (h *State) Closed(now time.Time) (until time.Time, reason string, throttled bool) {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	t, e := &h.Throttle, &h.Ejection
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t, e := &h.throttle, &h.ejection
 	mark := t.closedUntil()
-	if e.Until.After(now) && !mark.After(e.Until) {
-		return e.Until, e.Reason, e.Cause == OutOfQuota || mark.After(now)
+	if e.until.After(now) && !mark.After(e.until) {
+		return e.until, e.reason, e.cause == OutOfQuota || mark.After(now)
 	}
 	if mark.After(now) {
-		return mark, cmp.Or(t.Reason, "one at a time"), true
+		return mark, cmp.Or(t.reason, "one at a time"), true
 	}
 	return time.Time{}, "", false
 }
 
-// Ejected is the cause of an ejection in force, if there is one, and whether it
+// Ejected returns the cause of the ejection in force, if there is one, and whether it
 // is throttled as well.
 func (h *State) Ejected(now time.Time) (cause Cause, ejected, throttled bool) {
 	if h.closedUntil.Passed(now) {
 		return NoFailure, false, false
 	}
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Ejection.Cause, h.Ejection.Until.After(now), h.Throttle.closedUntil().After(now)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ejection.cause, h.ejection.until.After(now), h.throttle.closedUntil().After(now)
 }
 
-// NeedsChange reports whether it is ejected until the configuration changes.
+// NeedsChange reports whether it is ejected for a cause that only a change of
+// configuration or account repairs.
 func (h *State) NeedsChange(now time.Time) bool {
 	if h.closedUntil.Passed(now) {
 		return false
 	}
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	return h.Ejection.Until.After(now) && h.Ejection.Cause.NeedsChange()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ejection.until.After(now) && h.ejection.cause.NeedsChange()
 }

@@ -2,65 +2,69 @@ package health
 
 import "time"
 
-// A Throttle is the service's own word that a deployment is not to be asked,
-// and what was learnt from how often it had to be said.
-type Throttle struct {
-	Until        time.Time // the service's word and what is added to it
-	ServiceUntil time.Time // the service's word alone
-	Since        time.Time // when it was said
-	Reason       string
-	RampUp       RampUp
+// throttle is the cool-down that a service asked for (Retry-After), and the ramp-up
+// after it, which is learnt from repeated refusals.
+type throttle struct {
+	until        time.Time // what the service asked for, and what is added to it
+	serviceUntil time.Time // only what the service asked for
+	since        time.Time // when it was refused
+	reason       string
+	rampUp       rampUp
 }
 
-// A Refusal is what an attempt was told by a throttled deployment.
+// Refusal is the answer of a throttled deployment to an attempt.
 type Refusal struct {
 	Sent      time.Time
-	RoundTrip time.Duration // from then to the header
+	RoundTrip time.Duration // from Sent to the header
 	Wait      time.Duration
-	ByChance  bool // the load is not the reason: nothing is to be learnt
+	ByChance  bool // not caused by the load: it does not lengthen the ramp-up
 	Reason    string
 }
 
-// Refuse takes a refusal in: its hint and, where requests are let in one by one,
-// a share u, from 0 to 1, of the time between two: others have been told to come
-// at the same moment. Attempts that were under way together teach once.
-func (t *Throttle) Refuse(now time.Time, r Refusal, u float64) {
-	if !r.Sent.After(t.Since) || r.ByChance {
-		t.Extend(now, r.Wait, 0, r.Reason)
+// refuse records a refusal. The cool-down is the wait that it asks for and, during
+// ramp-up, a share u, from 0 to 1, of the gap, because other clients were told to come
+// back at the same time. Attempts that were in flight together lengthen the ramp-up
+// once.
+func (t *throttle) refuse(now time.Time, r Refusal, u float64) {
+	if !r.Sent.After(t.since) || r.ByChance {
+		t.extend(now, r.Wait, 0, r.Reason)
 		return
 	}
-	extra := part(u, t.RampUp.Current())
-	t.Extend(now, r.Wait, extra, r.Reason)
-	t.Since = now
-	t.RampUp.Refused(t.Until, r.RoundTrip, r.Wait)
+	extra := fraction(u, t.rampUp.current())
+	t.extend(now, r.Wait, extra, r.Reason)
+	t.since = now
+	t.rampUp.refused(t.until, r.RoundTrip, r.Wait)
 }
 
-// Extend leaves the deployment alone for as long as the service says, and an extra
-// time. A later, shorter word does not shorten an earlier one.
-func (t *Throttle) Extend(now time.Time, hint, extra time.Duration, reason string) {
-	t.ServiceUntil = Later(t.ServiceUntil, now.Add(hint))
-	if until := now.Add(hint + extra); until.After(t.Until) {
-		t.Until, t.Since, t.Reason = until, now, reason
+// extend closes the deployment for as long as the service asks for, and an extra time.
+// A shorter wait does not shorten an earlier one.
+func (t *throttle) extend(now time.Time, hint, extra time.Duration, reason string) {
+	t.serviceUntil = Latest(t.serviceUntil, now.Add(hint))
+	if until := now.Add(hint + extra); until.After(t.until) {
+		t.until, t.since, t.reason = until, now, reason
 	}
 }
 
-// Clear is what the success of an attempt says. One that was sent after the word
-// is newer than it.
-func (t *Throttle) Clear(sent time.Time) {
-	if sent.After(t.Since) {
-		t.Until, t.ServiceUntil, t.Since, t.Reason = time.Time{}, time.Time{}, time.Time{}, ""
+// clear ends the cool-down after the success of an attempt that was sent after the
+// refusal.
+func (t *throttle) clear(sent time.Time) {
+	if sent.After(t.since) {
+		t.until, t.serviceUntil, t.since, t.reason = time.Time{}, time.Time{}, time.Time{}, ""
 	}
 }
 
-// Relax is what it says that an attempt was served that was sent although only
-// what was learnt spoke against it.
-func (t *Throttle) Relax() { t.RampUp.Gap /= 2 }
+// relaxation divides the gap of the ramp-up after a served last resort.
+const relaxation = 2
 
-// Admit asks for the place of the next request.
-func (t *Throttle) Admit(now time.Time) bool { return !now.Before(t.Until) && t.RampUp.Admit(now) }
+// relax halves the gap of the ramp-up, after an attempt was served that was sent while
+// only the ramp-up closed the deployment.
+func (t *throttle) relax() { t.rampUp.gap /= relaxation }
 
-// closedUntil is when the next request may be sent.
-func (t *Throttle) closedUntil() time.Time { return Later(t.Until, t.RampUp.Next) }
+// admit asks for the place of the next request.
+func (t *throttle) admit(now time.Time) bool { return !now.Before(t.until) && t.rampUp.admit(now) }
 
-// calm reports whether nothing is left of it.
-func (t *Throttle) calm() bool { return t.Until.IsZero() && !t.RampUp.Active() }
+// closedUntil returns when the next request may be sent.
+func (t *throttle) closedUntil() time.Time { return Latest(t.until, t.rampUp.next) }
+
+// calm reports whether there is neither a cool-down nor a ramp-up.
+func (t *throttle) calm() bool { return t.until.IsZero() && !t.rampUp.active() }

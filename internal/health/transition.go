@@ -2,44 +2,45 @@ package health
 
 import "time"
 
-// A Phase is what a deployment is in, one operation of it, or a whole backend.
+// Phase is the phase that a deployment, one of its operations, or a whole backend is in.
 type Phase int
 
 const (
 	Healthy     Phase = iota
-	CoolingDown       // rate-limited: the service itself said for how long
-	Ejected           // it failed
-	Probing           // ejected, and one request finds out whether it has recovered
+	CoolingDown       // throttled: the service asked for a wait
+	Ejected           // failures took it out (circuit open)
+	Probing           // a half-open probe is under way
 )
 
-// A Transition is a change of phase, or a new cool-down.
+// Transition is the phase that is entered, and why.
 type Transition struct {
 	Phase  Phase
-	Since  time.Time // when it was healthy last
+	Since  time.Time // when the last healthy phase ended
 	Until  time.Time // the end of a cool-down or ejection
-	Reason string    // of Healthy and Probing: what it was closed for
+	Reason string    // of Healthy and Probing: why it was closed
 }
 
-// Transition reports the phase, and whether it has changed since the last call. A
-// longer cool-down is no change; a new one after the last has run out is. That a
-// cool-down runs out is no change either: the next request shows whether it is over.
+// Transition returns the current phase, and whether it is to be reported: it is if it
+// differs from the phase that was returned last. A cool-down that becomes longer is not
+// reported again; a new one after the last has ended is. The end of a cool-down is
+// reported with the first request that succeeds after it.
 func (h *State) Transition(now time.Time) (_ Transition, changed bool) {
-	h.Mu.Lock()
-	defer h.Mu.Unlock()
-	t, e, last := &h.Throttle, &h.Ejection, h.lastReported
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t, e, last := &h.throttle, &h.ejection, h.lastReported
 	to := Transition{Since: last.Since, Reason: last.Reason}
 	switch {
-	case e.Active && !(t.Until.After(now) && t.Until.After(e.Until)):
-		to.Phase, to.Until, to.Reason = Ejected, e.Until, e.Reason
-		if e.Probe != 0 {
+	case e.active && !(t.until.After(now) && t.until.After(e.until)):
+		to.Phase, to.Until, to.Reason = Ejected, e.until, e.reason
+		if e.probe != 0 {
 			to.Phase = Probing
 		}
-	case !t.Until.IsZero():
-		to.Phase, to.Until, to.Reason = CoolingDown, t.Until, t.Reason
+	case !t.until.IsZero():
+		to.Phase, to.Until, to.Reason = CoolingDown, t.until, t.reason
 	}
 	if last.Phase == Healthy {
 		to.Since = now
 	}
 	h.lastReported = to
-	return to, to.Phase != last.Phase || to.Phase == CoolingDown && !last.Until.After(t.Since)
+	return to, to.Phase != last.Phase || to.Phase == CoolingDown && !last.Until.After(t.since)
 }

@@ -1,0 +1,98 @@
+package health
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/spillover-go/spillover/internal/wire"
+)
+
+// Deployment is what is known of a deployment. It outlives the configuration.
+type Deployment struct {
+	// The fields that the choice of a deployment reads come first, within a cache
+	// line: there may be thousands of deployments.
+	InFlight        atomic.Int64
+	PendingFailures atomic.Int64 // provisional failures: no other deployment has answered the request yet
+	SpilledUntil    Timestamp    // until when it counts as full, because Azure spilled one of its requests
+	State
+	Silence
+	LastServed       Timestamp                       // when it last served a request
+	byOperation      atomic.Pointer[operationStates] // nil while every operation is healthy
+	ServedOperations atomic.Uint64                   // operations that it served, one bit each
+
+	ReportedLimits
+	latencies
+	LocalLimits LocalLimits
+}
+
+// PassesOn reports whether a PTU passes a request on to the next tier early. A PTU
+// that reports to be full still gets one request at a time, to find out whether it is:
+// a refusal costs less than an idle PTU for as long as its report counts.
+func (s *Deployment) PassesOn(now time.Time, x float64) bool {
+	return s.Spills(now, x) && (s.Utilization.Load() < spillAll || s.Unanswered() > 0)
+}
+
+// ServedOperation records that an operation was served.
+func (s *Deployment) ServedOperation(op int) {
+	if bit := uint64(1) << op; s.ServedOperations.Load()&bit == 0 {
+		s.ServedOperations.Or(bit)
+	}
+}
+
+// Connection is what is known of the connection to a backend.
+type Connection struct {
+	State
+	Answered   Timestamp    // when a response last arrived
+	Connecting Timestamp    // when the connection that is being made counts as stuck; zero when there is none
+	LostProbes atomic.Int32 // half-open probes in a row that did not connect in time
+}
+
+// Stuck reports whether a connection has been pending for too long.
+func (c *Connection) Stuck(now time.Time) bool {
+	return !c.Connecting.IsZero() && c.Connecting.Passed(now)
+}
+
+// spilledFor is how long a PTU counts as full after Azure served one of its requests
+// elsewhere.
+const spilledFor = 10 * time.Second
+
+// SpilledByAzure records that Azure itself served one of the deployment's requests
+// elsewhere because the deployment was full.
+func (s *Deployment) SpilledByAzure(now time.Time) { s.SpilledUntil.Set(now.Add(spilledFor)) }
+
+// operationStates are the states of single operations of a deployment. A region
+// without the Responses API answers 404 to it and serves all other operations, and a
+// role may allow only one operation.
+type operationStates [wire.MaxOperations]atomic.Pointer[State]
+
+// Operation returns the state of an operation; nil when nothing is known of it.
+func (s *Deployment) Operation(index int) *State {
+	if all := s.byOperation.Load(); all != nil {
+		return all[index].Load()
+	}
+	return nil
+}
+
+// ChangeOperation returns the state of an operation, to be changed.
+func (s *Deployment) ChangeOperation(index int) *State {
+	all := s.byOperation.Load()
+	if all == nil {
+		s.byOperation.CompareAndSwap(nil, new(operationStates))
+		all = s.byOperation.Load()
+	}
+	if all[index].Load() == nil {
+		all[index].CompareAndSwap(nil, new(State))
+	}
+	return all[index].Load()
+}
+
+// Operations yields the states of all operations of which something is known.
+func (s *Deployment) Operations(yield func(index int, h *State) bool) {
+	if all := s.byOperation.Load(); all != nil {
+		for i := range all {
+			if h := all[i].Load(); h != nil && !yield(i, h) {
+				return
+			}
+		}
+	}
+}
