@@ -39,10 +39,13 @@ var credentialsByLength = func() (names [32][]string) {
 	return names
 }()
 
+// sameHeader compares two names in any case.
+func sameHeader(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
+
 // isOneOf reports whether a list has a name in any case.
 func isOneOf(name string, names []string) bool {
 	for _, n := range names {
-		if len(n) == len(name) && strings.EqualFold(n, name) {
+		if sameHeader(n, name) {
 			return true
 		}
 	}

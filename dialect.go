@@ -176,21 +176,23 @@ func (b *backend) withoutKey(raw string) string {
 	})
 }
 
-// header is a copy of the caller's with the backend's credential in the place
-// of the caller's. A backend without one is sent the caller's, but only in its
-// own form. The headers that a backend has replace the caller's.
+// header is a copy of the caller's header with the backend's credential instead of
+// the caller's. A backend without a credential gets the caller's, if that has the
+// form of its dialect. The backend's Headers replace the caller's.
 func (b *backend) header(caller http.Header, bearer string) http.Header {
-	var key, authorization string
+	keyName := wire.SpecOf(b.dialect).KeyHeader
+	var key, authorization string // the caller's
 	h := make(http.Header, len(caller)+1+len(b.headers))
 	values := make([]string, 0, len(caller)+2+len(b.headers))
 	for name, v := range caller {
 		switch {
 		case b.hasCredential && isCredential(name), len(b.headers) > 0 && b.setsHeader(name):
-		case len(name) == len(keyHeader) && strings.EqualFold(name, keyHeader):
-			key = wire.Header(caller, name)
-		case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
+		case sameHeader(name, authHeader):
 			authorization = wire.Header(caller, name)
-		case b.hasCredential && len(name) == len(protocolHeader) && strings.EqualFold(name, protocolHeader):
+		case sameHeader(name, keyName):
+			key = wire.Header(caller, name)
+		case sameHeader(name, keyHeader): // a key for another dialect
+		case b.hasCredential && sameHeader(name, protocolHeader):
 			if v = protocols(v); len(v) > 0 {
 				h[name] = v
 			}
@@ -208,16 +210,15 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 		values = append(values, value)
 		h[name] = values[len(values)-1:]
 	}
-	ownHeader := wire.SpecOf(b.dialect).KeyHeader == keyHeader
 	switch {
 	case bearer != "":
 		set(authHeader, "Bearer "+bearer)
-	case b.key != "" && !ownHeader:
+	case b.key != "" && keyName == authHeader:
 		set(authHeader, b.bearerKey)
 	case b.key != "":
-		set(keyHeader, b.key)
-	case ownHeader && key != "":
-		set(keyHeader, key)
+		set(keyName, b.key)
+	case key != "":
+		set(keyName, key)
 	case authorization != "":
 		set(authHeader, authorization)
 	}
@@ -232,7 +233,7 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 // replaces tells whether the backend has such a header of its own.
 func (b *backend) setsHeader(name string) bool {
 	for own := range b.headers {
-		if len(own) == len(name) && strings.EqualFold(own, name) {
+		if sameHeader(own, name) {
 			return true
 		}
 	}

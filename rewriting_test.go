@@ -827,3 +827,23 @@ func TestPrefixNearestToTheOperation(t *testing.T) {
 		require.Equal(t, want, got.path, in)
 	}
 }
+
+// A dialect is a row of one table: its paths, its credential and its configuration
+// follow from it.
+func TestDialectIsARowOfTheTable(t *testing.T) {
+	all := wire.Dialects
+	defer func() { wire.Dialects = all }()
+	wire.Dialects = append(slices.Clip(all), wire.DialectSpec{
+		Name: "inference", Prefix: "/inference", DeploymentInPath: true, APIVersion: wire.OptionalAPIVersion,
+		KeyHeader: "X-Api-Key", Credentials: "inference", Provider: "inference",
+	})
+	b := Backend{Name: "new", URL: "https://h/base", Dialect: "inference", APIKey: "secret-1", APIVersion: "7", Models: []Model{{Name: "m", Deployment: "theirs"}}}
+	got := arrives(t, b, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"m"}`, "Authorization: Bearer callers")
+	require.Equal(t, "/base/inference/deployments/theirs/chat/completions", got.path)
+	require.Equal(t, "api-version=7", got.query)
+	require.Equal(t, "secret-1", got.header.Get("X-Api-Key"))
+	require.Empty(t, got.header.Get("Authorization"))
+
+	_, err := New(Config{Backends: []Backend{{URL: "https://h", Dialect: "telepathy"}}})
+	require.ErrorContains(t, err, `must be one of "azure", "azure-v1", "openai", "inference"`)
+}
