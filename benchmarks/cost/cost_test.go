@@ -97,11 +97,14 @@ func TestCost(t *testing.T) {
 	for _, k := range kinds[:2] {
 		t.Run(k.name, func(t *testing.T) {
 			guard(t, k.candidates(t), []bound{
-				{ours3, cloned, 4.5}, {ours10, cloned, 4.5}, {ours1000, ours3, 1.8},
-				{ours10, underFailsafe, 2.2}, {ours10, underRetryable, 2.2},
+				{ours3, cloned, 3.2}, {ours10, cloned, 3.2}, {ours1000, ours3, 1.6},
+				{ours10, underFailsafe, 1.6}, {ours10, underRetryable, 1.6},
 			})
 		})
 	}
+	t.Run("session", func(t *testing.T) {
+		guard(t, kinds[0].sessions(t), []bound{{inSession, ours1000, 2.0}})
+	})
 }
 
 // A bound is how much a candidate may take at most, in terms of another.
