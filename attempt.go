@@ -14,9 +14,9 @@ import (
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
-// newAttempt takes the places that a deployment has for one more request. It is
-// nil when there is none. anyway sends the request although a configured limit is
-// used up.
+// newAttempt takes the places that a deployment has for one more request. It
+// returns nil if there is none. anyway sends the request although a configured
+// limit is used up.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 	reserved, ok := d.LocalLimits.Reserve(now, d.rates, c.tokens, anyway)
 	if !ok {
@@ -42,23 +42,23 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 	return a
 }
 
-// place is where the next attempt is kept. Each has its own, as a base may still
-// hold the one before.
+// place returns memory for the next attempt. Each attempt has its own, as a
+// base may still hold on to the one before.
 func (c *call) place() *attempt {
 	if c.firstAttempt.call != nil {
 		return new(attempt)
 	}
-	c.firstAttempt.probes = nil // of one that had no place
+	c.firstAttempt.probes = nil // left by an attempt that got no place
 	return &c.firstAttempt
 }
 
-// isProbe reports whether the attempt finds out whether something has recovered.
+// isProbe reports whether the attempt is a half-open probe of anything.
 func (a *attempt) isProbe() bool { return len(a.probes) > 0 }
 
-// suspected reports whether the deployment is known to fail.
+// probablyFails reports whether the deployment is known to fail.
 func (a *attempt) probablyFails() bool { return a.knownToFail || a.isProbe() }
 
-// release gives the places for probes back when nothing was learnt.
+// release gives the places of probes back after an attempt without a result.
 func (c *call) release(a *attempt, now time.Time) {
 	opened := false
 	for _, p := range a.probes {
@@ -69,58 +69,60 @@ func (c *call) release(a *attempt, now time.Time) {
 	}
 }
 
-// A probe is the one request that finds out whether something has recovered.
+// A probe is the one request that finds out whether something has recovered
+// (half-open).
 type probe struct {
 	of     *health.State
 	number uint64
 }
 
-// An attempt is one send of a request to one deployment.
+// An attempt is one send of a request to one deployment. It lives until the
+// response has ended, after RoundTrip has returned.
 type attempt struct {
 	call       *call // nil until the attempt has its places
 	deployment *deployment
 
-	// Why it is made, and what it has taken.
+	// Why it is made, and what it has reserved.
 	sentAt      time.Time
-	cost        int64 // in the budget of its tier, which gets it back if it is served
-	repeated    bool  // it was sent there before
+	cost        int64 // in the tier's retry budget, which gets it back if it is served
+	repeated    bool  // the request was sent there before
 	lastResort  bool  // although what was learned from refusals closes the deployment
-	knownToFail bool  // although the deployment is known to fail
-	awaiting    bool  // an answer
-	spilled     bool  // Azure took the answer from a full PTU to a standard deployment
+	knownToFail bool  // although the deployment is ejected
+	awaiting    bool  // a response
+	spilled     bool  // Azure itself served it from a standard deployment, as the PTU was full
 	reserved    health.Reservation
-	probes      []probe // that the attempt is, mostly none
+	probes      []probe // usually none
 
 	// What is recorded of it.
 	recorded      attemptRecord
-	status        int          // of the answer's header
+	status        int          // of the response
 	input, output atomic.Int64 // tokens
-	endState      atomic.Int32 // of an answer that is read by the caller
-	detached      atomic.Bool  // either the answer has ended or RoundTrip has returned
-	ended         atomic.Bool  // what it holds was given back
+	endState      atomic.Int32 // how the response ended that the caller reads
+	detached      atomic.Bool  // the response has ended, or RoundTrip has returned: the second of them records the request
+	ended         atomic.Bool  // everything it held was given back
 
 	// What it holds while it is in flight.
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
 	url         url.URL
-	text        bytes.Reader    // the body, where it is in memory
-	body        *replay.Attempt // else the latest; nil when there is none
-	bearerToken string          // the token that it is sent with; "" for another credential
-	usedTokens  atomic.Int64    // tokens, as the answer reported, or the estimate
+	text        bytes.Reader    // the body, if it is in memory
+	body        *replay.Attempt // otherwise the latest body; nil without one
+	bearerToken string          // of Backend.Token; "" for another credential
+	usedTokens  atomic.Int64    // as reported in the response, or the estimate
 
-	roundTrip time.Duration   // until the header of the answer
-	tokens    int64           // sent to the deployment in all, with this request
-	wholeWait time.Duration   // until an answer that comes whole began; 0 once that was learnt from
-	before    health.Progress // of the operation, before this answer
+	roundTrip time.Duration   // until the response's header
+	tokens    int64           // the sum sent to the deployment, including this request
+	wholeWait time.Duration   // until a response that is not a stream began; 0 once it was recorded
+	before    health.Progress // of the operation, before this response
 	header    http.Header     // of a stream
-	mediaType string          // of the answer
+	mediaType string          // of the response
 
 	timeout    timeout
 	connection connectionTrace
 	resp       *http.Response
 }
 
-// begin counts the attempt as in flight. The context is its own.
+// begin counts the attempt as in flight and gives it a context of its own.
 func (a *attempt) begin() context.Context {
 	a.deployment.InFlight.Add(1)
 	a.deployment.RequestSent(a.sentAt)
@@ -153,7 +155,7 @@ func (c *call) connected(b *backend) {
 	}
 }
 
-// hear ends the wait for an answer, with one or without.
+// answered ends the wait for a response, with a response or without.
 func (a *attempt) answered(now time.Time, served, answered bool) {
 	if !a.awaiting {
 		return
@@ -173,11 +175,12 @@ func (a *attempt) answered(now time.Time, served, answered bool) {
 	}
 }
 
-// judgeError reads why there was no answer, with what the base told of its
-// connection: a proxy's refusal, say, is an error like any other.
+// classifyError is the outcome of an attempt without a response. It takes into
+// account what the base reported of its connection, as the error alone may be
+// ambiguous.
 func (a *attempt) classifyError(err error) outcome {
 	if a.body != nil && a.body.Failed.Load() {
-		return outcome{verdict: declined, reason: "request body"} // which is the caller's
+		return outcome{verdict: declined, reason: "request body"} // the caller's own
 	}
 	o := judgeError(err)
 	switch {
@@ -189,9 +192,9 @@ func (a *attempt) classifyError(err error) outcome {
 	return o
 }
 
-// refusedCertificate tells of an alert with which a server ends the handshake
-// after the client has: in TLS 1.3 it reads the client's certificate then. It has
-// read no request.
+// refusedCertificate reports whether a server has refused the client's
+// certificate. In TLS 1.3 that happens after the client's side of the
+// handshake. No request has been read.
 func refusedCertificate(err error) bool {
 	return opOf(err) == "remote error" && strings.Contains(err.Error(), "certificate")
 }
@@ -210,13 +213,13 @@ func (a *attempt) end() {
 	}
 }
 
-// giveBack returns what was reserved of configured limits: nothing was sent.
+// giveBack returns what was reserved of configured limits, as nothing was sent.
 func (a *attempt) giveBack() {
 	a.deployment.LocalLimits.Settle(a.reserved, 0, false)
 	a.reserved = health.Reservation{}
 }
 
-// undo ends an attempt of which nothing was sent.
+// cancelUnsent ends an attempt that was not sent.
 func (a *attempt) cancelUnsent() {
 	a.giveBack()
 	a.answered(time.Now(), false, false)
@@ -224,18 +227,18 @@ func (a *attempt) cancelUnsent() {
 	a.call.release(a, time.Now())
 }
 
-// abandon ends an attempt that a panic has cut short, and which a server may
-// recover from: of Base, Token or another function that the program supplies.
+// abandon ends an attempt that was cut short by a panic in Base, Token or
+// another function of the program.
 func (a *attempt) abandon() {
 	if a.cancel == nil {
-		a.giveBack() // it had not begun
+		a.giveBack() // it has not begun
 	} else {
 		if a.resp != nil {
 			a.resp.Body.Close()
 		}
 		if a.body != nil {
 			a.body.Close()
-			a.body.Keep() // by nobody
+			a.body.Keep()
 		}
 		a.call.connected(a.deployment.backend)
 		a.end()
@@ -245,7 +248,8 @@ func (a *attempt) abandon() {
 	a.call.release(a, time.Now())
 }
 
-// explain is why the attempt ended, if it was the attempt's own doing.
+// timeoutCause is why the attempt ended, if one of its own timeouts has ended
+// it.
 func (a *attempt) timeoutCause(err error) error {
 	cause := context.Cause(a.ctx)
 	if errors.Is(cause, errConnectTimeout) || errors.Is(cause, errHeaderTimeout) || errors.Is(cause, errIdleTimeout) || errors.Is(cause, errSlowBody) {

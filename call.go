@@ -14,7 +14,8 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// A call is one RoundTrip: attempts, until one answers or none is left.
+// A call is one request in progress: attempts, until one is answered or none is
+// left. The goroutine of RoundTrip owns it.
 type call struct {
 	request
 	*activeConfig
@@ -23,58 +24,60 @@ type call struct {
 	scope scope
 
 	sends       int           // attempts that were sent
-	failures    int           // of those, the ones that MaxAttempts bounds
-	tried       []*deployment // each once, in order
-	throttledBy []*deployment // of those, the ones that throttled and may be asked once more
-	unsuitable  []*deployment // of those, the ones that did not take this very request
+	failures    int           // of those, the ones that count toward MaxAttempts
+	tried       []*deployment // in order, each once
+	throttledBy []*deployment // of those, the ones that were rate-limited and may be asked once more
+	unsuitable  []*deployment // of those, the ones that cannot take this request
 
-	seeking         bool // it is about a stored object of which the resource is not known
-	notFoundAtHome  bool // where it is known: it said that it is not there
-	mayAskHomeAgain bool // and may say otherwise if it is asked again
+	seeking         bool // for a stored object whose resource is unknown
+	notFoundAtHome  bool // the object's own resource did not find it
+	mayAskHomeAgain bool // and may find it a moment later
 	askedAgain      bool
-	notFoundAnswer  fallbackAnswer // what it said
-	fallbackRoute   *route         // who is asked if the object is not there after all; nil where the resource is not known
+	notFoundAnswer  fallbackAnswer // the response of that resource
+	fallbackRoute   *route         // asked next if the object's own resource does not find it; nil if that is unknown
 	affinity        affinity
 	waited          time.Duration
 
-	unheedCancel context.CancelCauseFunc // of heedCancel; nil when there is nothing to heed
+	cancelWatch context.CancelCauseFunc // ends watchCancel; nil if the request has no Cancel
 
-	pendingFailures []provisionalFailure // failures that no other deployment's answer confirms yet
+	pendingFailures []provisionalFailure // not confirmed by another deployment's response yet
 
-	final              bool           // nothing may be sent any more: it may have been received
-	throttled          bool           // an attempt was
-	maybeRequestsFault bool           // an attempt failed of something that may be the request's fault
-	triedKnownFailing  bool           // one was known to fail, and did
-	throttledAnswer    fallbackAnswer // of the last attempt that was throttled
-	failedAnswer       fallbackAnswer // of the last that failed otherwise
-	errs               []error        // of those without an answer
+	final              bool           // the request must not be sent again: it may have been carried out
+	throttled          bool           // an attempt was rate-limited
+	maybeRequestsFault bool           // an attempt failed, and the request may be the cause
+	triedKnownFailing  bool           // a deployment that is known to fail has failed again
+	throttledAnswer    fallbackAnswer // of the last attempt that was rate-limited
+	failedAnswer       fallbackAnswer // of the last attempt that failed otherwise
+	errs               []error        // of the attempts without a response
 
-	answeredFrom string // the backend that gave the answer
+	answeredFrom string // the name of the backend that sent the response
 
 	// What is recorded of it.
 	ctx        context.Context // the caller's, with the request's span
 	recorded   requestRecord
-	answeredBy *attempt // whose answer it is; nil for one of our own and for a failure
+	answeredBy *attempt // the attempt that got the response; nil for a generated one and for an error
 
 	// How RoundTrip ended.
 	outcome        string
 	errorType      string          // "" without an error
-	failedAttempts []failedAttempt // attempts that failed
+	failedAttempts []failedAttempt
 
-	lastAttempt   *attempt // the last attempt
-	firstAttempt  attempt  // here to save allocations, as are those below
+	lastAttempt   *attempt
+	firstAttempt  attempt  // in place, like the fields below, to save allocations
 	answer        responseBody
 	triedSpace    [4]*deployment
 	answerHeaders [2]string
 }
 
-// A kept answer is one that is handed over only if nothing better comes.
+// A fallbackAnswer is a response that goes to the caller only if there is no
+// better one.
 type fallbackAnswer struct {
 	*http.Response
 	from string
 }
 
-// do finds the answer.
+// do runs the loop: choose, send and judge until there is a response for the
+// caller.
 func (c *call) do() (*http.Response, error) {
 	switch {
 	case c.pool.closed.Load():
@@ -127,7 +130,7 @@ func (c *call) do() (*http.Response, error) {
 	}
 }
 
-// query is what the next deployment is chosen for.
+// selection is what the next deployment is chosen for.
 func (c *call) selection(now time.Time) selection {
 	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.pool.random}
 	if c.failures > 0 {
@@ -136,12 +139,12 @@ func (c *call) selection(now time.Time) selection {
 	return q
 }
 
-// may reports whether the request may be sent once more at all.
+// mayResend reports whether the request may be sent once more.
 func (c *call) mayResend() bool {
 	return !c.final && c.body.CanSend() && c.failures < c.cfg.MaxAttempts
 }
 
-// next chooses the deployment for the next attempt.
+// next takes a deployment for the next attempt.
 func (c *call) next(now time.Time) *attempt {
 	if !c.mayResend() {
 		return nil
@@ -158,7 +161,7 @@ func (c *call) next(now time.Time) *attempt {
 			return a
 		}
 	}
-	// One that throttled this very request may be open again by now.
+	// A deployment that was rate-limited for this request may be open again.
 	for i, d := range c.throttledBy {
 		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {
 			if a := c.newAttempt(d, now, true); a != nil {
@@ -174,9 +177,9 @@ func (c *call) next(now time.Time) *attempt {
 	return nil
 }
 
-// choose is the route's choice. What seems silent is passed over while there is
-// another: it is ejected if another one has answered meanwhile, and this request
-// finds that out if that is not known.
+// choose asks the route. A deployment that seems silent is skipped while there
+// is another one. It is ejected if another deployment has responded in the
+// meantime. If that is not known, this request is sent elsewhere to find out.
 func (c *call) choose(q *selection) (*tier, *deployment) {
 	t, chosen := c.route.choose(q)
 	for _, d := range q.silent {
@@ -198,19 +201,20 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 	return t, chosen
 }
 
-// exhausted is the answer when no deployment is left to ask; none when the
-// request has waited and there may be one again.
+// exhausted is the response when no deployment is left to ask. It returns
+// neither a response nor an error after a wait, when there may be a deployment
+// again.
 func (c *call) exhausted(now time.Time) (*http.Response, error) {
-	// Where MaxAttempts ended it and some could have been asked, those that were
-	// may be bad: if nothing counted, a tier of so many would keep callers from the
-	// next for ever.
+	// If MaxAttempts has ended it, and not every deployment was asked, the failures
+	// count. Otherwise a tier of as many bad deployments would keep callers from the
+	// next tier forever.
 	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll(now) {
 		c.pardonFailures()
 	} else {
 		c.countFailures(now, false)
 	}
 	if c.notFoundAnswer.Response != nil {
-		// Nobody else has it either, so it is its home that knows.
+		// Nobody else has it either: the object's own resource has the best answer.
 		resp, from := c.notFoundAnswer.Response, c.notFoundAnswer.from
 		c.notFoundAnswer = fallbackAnswer{}
 		c.discard()
@@ -218,8 +222,8 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 		return resp, nil
 	}
 	o := c.scope.outlook(c.route, now, c.unsuitable)
-	// What fails for reasons of its own says nothing of the others: where one
-	// of those is merely throttled, waiting helps.
+	// A failure of one deployment says nothing about the others: if one of those is
+	// only rate-limited, waiting helps.
 	if !c.maybeRequestsFault && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {
 		if c.cfg.MaxWait > 0 && c.waitForDeployment(now, o) {
 			return nil, nil
@@ -232,7 +236,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if last.Response == nil {
 		last, other = other, last
 	}
-	// Not found, but maybe where nobody was asked, or answered.
+	// Not found, but the object may be where nobody was asked or has answered.
 	missing := c.seeking && last.Response != nil && notFoundStatus(last.StatusCode)
 	switch {
 	case len(c.errs) > 0 && (last.Response == nil || missing):
@@ -247,8 +251,8 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	return last.Response, nil
 }
 
-// askedAll tells whether the request failed everywhere, as far as anything could
-// be asked.
+// askedAll reports whether the request failed at every deployment that could be
+// asked.
 func (c *call) askedAll(now time.Time) bool {
 	for d := range c.route.all {
 		if !slices.Contains(c.tried, d) && c.scope.accepts(d, now) {
@@ -258,7 +262,8 @@ func (c *call) askedAll(now time.Time) bool {
 	return true
 }
 
-// spared tells whether one was not asked as it is drained.
+// skippedDrained reports whether a deployment was not asked because it is
+// drained.
 func (c *call) skippedDrained() bool {
 	for d := range c.route.all {
 		if d.backend.drained.Load() && !slices.Contains(c.tried, d) {
@@ -268,13 +273,13 @@ func (c *call) skippedDrained() bool {
 	return false
 }
 
-// giveUp ends a call whose caller left.
+// callerLeft ends a call whose caller has left.
 func (c *call) callerLeft() {
 	c.pardonFailures()
 	c.discard()
 }
 
-// discard closes the answers that are not handed over.
+// discard closes the responses that are not returned.
 func (c *call) discard() {
 	c.failedAnswer.discard()
 	c.throttledAnswer.discard()
@@ -288,33 +293,33 @@ func (k *fallbackAnswer) discard() {
 	}
 }
 
-// errRequestCanceled is what net/http says of a request whose Cancel is closed.
+// errRequestCanceled is net/http's error for a request whose Cancel is closed.
 var errRequestCanceled = errors.New("net/http: request canceled")
 
-// leftErr is why the caller has left: its context has ended or it has closed
-// Request.Cancel, as an http.Client does after its Timeout. What a base returns
-// then says nothing of a deployment. It is nil while the caller waits.
+// callerErr is why the caller has left: its context has ended, or
+// Request.Cancel is closed, as an http.Client does after its Timeout. An error
+// of the base shows nothing about a deployment then. It is nil while the caller
+// waits.
 func (c *call) callerErr() error {
 	err := context.Cause(c.Context())
 	if err == nil && canceled(c.Request) {
 		err = errRequestCanceled
 	}
-	// An http.Client's Timeout is a deadline, whichever it ends first.
+	// An http.Client's Timeout is a deadline, whether it ends the context or Cancel first.
 	if deadline, limited := c.Context().Deadline(); err == errRequestCanceled && limited && !time.Now().Before(deadline) {
 		return context.DeadlineExceeded
 	}
 	return err
 }
 
-// heedCancel makes the request's context end when Request.Cancel is closed, until
-// unheed, so that what heeds the one heeds the other. A base that heeds Cancel may
-// still be sooner.
+// watchCancel ends the request's context when Request.Cancel is closed, until
+// stopWatchingCancel. So a base that only knows contexts obeys Cancel as well.
 func (c *call) watchCancel() {
 	if c.Cancel == nil {
 		return
 	}
 	ctx, cancel := context.WithCancelCause(c.Context())
-	c.unheedCancel = cancel
+	c.cancelWatch = cancel
 	c.Request = c.WithContext(ctx)
 	go func(closed <-chan struct{}) {
 		select {
@@ -325,8 +330,8 @@ func (c *call) watchCancel() {
 	}(c.Cancel)
 }
 
-// abandon gives back what a panic, from which a server may recover, has left
-// behind.
+// abandon gives back what a panic has left behind. A server may recover from
+// it.
 func (c *call) abandon() {
 	if c.lastAttempt != nil {
 		c.lastAttempt.abandon()
@@ -336,9 +341,9 @@ func (c *call) abandon() {
 	c.recordPanic()
 }
 
-// unheed ends heedCancel.
+// stopWatchingCancel ends watchCancel.
 func (c *call) stopWatchingCancel() {
-	if c.unheedCancel != nil {
-		c.unheedCancel(nil)
+	if c.cancelWatch != nil {
+		c.cancelWatch(nil)
 	}
 }
