@@ -59,11 +59,11 @@ type call struct {
 
 	// How RoundTrip ended.
 	outcome        string
-	errorType      string          // "" without an error
+	errorType      string // "" without an error
 	failedAttempts []failedAttempt
 
 	lastAttempt   *attempt
-	firstAttempt  attempt  // in place, like the fields below, to save allocations
+	firstAttempt  attempt // in place, like the fields below, to save allocations
 	answer        responseBody
 	triedSpace    [4]*deployment
 	answerHeaders [2]string
