@@ -179,7 +179,7 @@ func (a *attempt) answered(now time.Time, served, answered bool) {
 // account what the base reported of its connection, as the error alone may be
 // ambiguous.
 func (a *attempt) classifyError(err error) outcome {
-	if a.body != nil && a.body.Failed.Load() {
+	if a.body != nil && a.body.ReadFailed.Load() {
 		return outcome{verdict: declined, reason: "request body"} // the caller's own
 	}
 	o := judgeError(err)

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A nop answers at once. It reads no body, as a connection would: what is
@@ -138,25 +136,6 @@ func BenchmarkChoose(b *testing.B) {
 			for b.Loop() {
 				session++
 				r.choose(&selection{now: now, random: t.random, affinity: session})
-			}
-		})
-	}
-}
-
-func findModel(text []byte) (model string, at wire.Span, found bool) {
-	w := wire.BodyScanner{Tree: wire.UnknownSpec.Models}
-	w.ReadJSON(text, "", nil)
-	return w.Info.Model, w.Info.ModelSpan, w.Info.HasModel
-}
-
-func BenchmarkFindModel(b *testing.B) {
-	for _, size := range []int{1, 64, 1024} {
-		b.Run(fmt.Sprintf("%dKiB", size), func(b *testing.B) {
-			body, err := io.ReadAll(benchRequest(v1URL, size<<10)().Body)
-			require.NoError(b, err)
-			b.ReportAllocs()
-			for b.Loop() {
-				findModel(body)
 			}
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/wire"
 )
@@ -128,31 +127,6 @@ func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 			})
 		})
 	}
-}
-
-// Whatever ids, numbers and states an event has, they do not make it content;
-// one text in it does.
-func TestPayloadAloneMakesContent(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		books := rapid.SliceOf(rapid.SampledFrom([]string{
-			`"id":"x_1"`, `"item_id":"x"`, `"output_index":3`, `"sequence_number":7`, `"status":"queued"`, `"created_at":"now"`, `"obfuscation":"abc"`,
-			`"item":{"id":"x","type":"message","role":"assistant","content":[]}`, `"part":{"type":"text","text":""}`, `"done":false`, `"nothing":null`,
-			`"usage":{"note":"x"}`, `"logprobs":[{"token":"x"}]`, `"response":{"instructions":"x","output":[{"text":"x"}]}`, `"service_tier":"auto"`,
-		})).Draw(t, "books")
-		payload := rapid.SampledFrom([]string{
-			`"delta":"x"`, `"text":"x"`, `"item":{"content":[{"type":"output_text","text":"x"}]}`, `"audio":"x"`, `"b64_json":"x"`, `"later":[[{"a":"\"" }]]`,
-		}).Draw(t, "payload")
-		event := func(members []string) []byte {
-			return []byte(`{"type":"response.x",` + strings.Join(append(members, `"n":1`), ",") + `}`)
-		}
-		tone, _ := wire.ClassifyEvent(nil, event(books))
-		require.Equal(t, wire.Preamble, tone)
-		at := rapid.IntRange(0, len(books)).Draw(t, "at")
-		with := append(append(append([]string{}, books[:at]...), payload), books[at:]...)
-		tone, _ = wire.ClassifyEvent(nil, event(with))
-		require.Equal(t, wire.Content, tone)
-	})
 }
 
 // HeaderTimeout runs until the first content, however lively what comes before.
@@ -479,23 +453,6 @@ func TestStreamErrorsAboutTheRequest(t *testing.T) {
 			require.True(t, one.Available)
 			require.Zero(t, one.Failed)
 		}
-	}
-}
-
-// Those that say that it is the service's trouble are the service's.
-func TestStreamErrorsOfTheService(t *testing.T) {
-	for code, want := range map[string]int{
-		"InternalServerError": 500, "server_error": 500, "upstream_error": 500, "model_overloaded": 503, "ServiceUnavailable": 503, "GatewayTimeout": 408,
-		"rate_exceeded": 429, "TooManyRequests": 429, "RateLimitReached": 429, "insufficient_capacity": 429, "quota_exceeded": 429, "unauthorized": 401,
-		"13": 500, "error": 500, "BackendError": 500, "RateExceeded": 429, "notTheServer": 500, "Observers": 400,
-	} {
-		got, _ := wire.StreamErrorStatus(http.Header{}, []byte(`{"type":"error","code":"`+code+`","message":"m"}`))
-		require.Equal(t, want, got, code)
-	}
-	// Without a code the type says what has run out.
-	for problem, want := range map[string]int{`{"type":"tokens"}`: 429, `{"type":"requests","code":null}`: 429, `{"type":"tokens","code":"string_above_max_length"}`: 400, `{"type":"requested"}`: 400} {
-		got, _ := wire.StreamErrorStatus(http.Header{}, []byte(problem))
-		require.Equal(t, want, got, problem)
 	}
 }
 

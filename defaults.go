@@ -48,10 +48,10 @@ func (b *Backend) normalizeDefaults(report reportFunc) {
 			report("Defaults", "%q: %v", name, err)
 		}
 	}
-	_, one := b.Defaults[wire.MaxTokens]
-	_, other := b.Defaults[wire.MaxCompletionTokens]
+	_, one := b.Defaults[wire.MaxTokensField]
+	_, other := b.Defaults[wire.MaxCompletionTokensField]
 	if one && other {
-		report("Defaults", fmt.Sprintf("%q cannot be combined with %q", wire.MaxTokens, wire.MaxCompletionTokens))
+		report("Defaults", fmt.Sprintf("%q cannot be combined with %q", wire.MaxTokensField, wire.MaxCompletionTokensField))
 	}
 }
 
@@ -77,11 +77,11 @@ func generates(op string) bool {
 // output tokens has different names.
 func (p defaultField) suits(op string) bool {
 	switch p.name {
-	case wire.MaxTokens:
+	case wire.MaxTokensField:
 		return op != "responses"
-	case wire.MaxCompletionTokens:
+	case wire.MaxCompletionTokensField:
 		return op == "chat/completions"
-	case wire.MaxOutputTokens:
+	case wire.MaxOutputTokensField:
 		return op == "responses"
 	}
 	return true

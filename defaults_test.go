@@ -12,9 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 func defaults(fields map[string]any) func(*Backend) { return func(b *Backend) { b.Defaults = fields } }
@@ -129,8 +128,8 @@ func TestDefaultsProperties(t *testing.T) {
 				body[name] = rapid.SampledFrom([]any{2.5, "b,\"\\", nil, map[string]any{"temperature": 1.0}}).Draw(t, "value")
 			}
 		}
-		if _, both := fields[wire.MaxTokens]; both {
-			delete(fields, wire.MaxCompletionTokens)
+		if _, both := fields[wire.MaxTokensField]; both {
+			delete(fields, wire.MaxCompletionTokensField)
 		}
 		body["model"] = "m"
 		text, _ := json.Marshal(body)
@@ -145,10 +144,10 @@ func TestDefaultsProperties(t *testing.T) {
 		}
 		var got map[string]any
 		require.NoError(t, json.Unmarshal([]byte(n.seen[0].body), &got), n.seen[0].body)
-		_, one := body[wire.MaxTokens]
-		_, other := body[wire.MaxCompletionTokens]
+		_, one := body[wire.MaxTokensField]
+		_, other := body[wire.MaxCompletionTokensField]
 		for name, value := range fields {
-			if _, given := body[name]; !given && !((name == wire.MaxTokens || name == wire.MaxCompletionTokens) && (one || other)) {
+			if _, given := body[name]; !given && !((name == wire.MaxTokensField || name == wire.MaxCompletionTokensField) && (one || other)) {
 				body[name] = value
 			}
 		}

@@ -30,13 +30,13 @@ func (b *backend) path(t wire.Target, deployment string) string {
 	}
 	switch {
 	case t.Foundry && strings.HasPrefix(b.base, "/api/projects/"):
-		return "/" + strings.TrimPrefix(t.Raw, "/") // these are not below a project
+		return "/" + strings.TrimPrefix(t.RawPath, "/") // these are not below a project
 	case t.Dialect == "":
-		return b.base + "/" + strings.TrimPrefix(t.Raw, "/")
+		return b.base + "/" + strings.TrimPrefix(t.RawPath, "/")
 	case !wire.SpecOf(b.dialect).DeploymentInPath || !t.NamesDeployment(deployment):
 		return b.prefix() + slash + t.Operation
 	case deployment == t.Model:
-		return b.prefix() + "/deployments/" + t.Segment + slash + t.Operation // escaped as it came
+		return b.prefix() + "/deployments/" + t.ModelSegment + slash + t.Operation // escaped as it came
 	}
 	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.Operation
 }
@@ -47,8 +47,8 @@ func (b *backend) path(t wire.Target, deployment string) string {
 func (b *backend) query(t wire.Target, raw string) string {
 	version, own, caller := b.apiVersion, wire.SpecOf(b.dialect).APIVersion, wire.SpecOf(t.Dialect).APIVersion
 	fromClassic := caller == wire.RequiredAPIVersion
-	if version == "" && own == wire.RequiredAPIVersion && !fromClassic && (caller == wire.OptionalAPIVersion || !wire.HasVersion(raw)) {
-		version = t.DefaultVersion()
+	if version == "" && own == wire.RequiredAPIVersion && !fromClassic && (caller == wire.OptionalAPIVersion || !wire.HasAPIVersion(raw)) {
+		version = t.DefaultAPIVersion()
 	}
 	keep := version == "" && (own == wire.RequiredAPIVersion || own == wire.OptionalAPIVersion && !fromClassic) || t.Dialect == ""
 	if keep || raw == "" && version == "" {
@@ -81,7 +81,7 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 	}
 	n := r.naming
 	text := ""
-	if n.Insertable && n.Complete && n.Boundary == "" {
+	if n.CanInsert && n.Complete && n.Boundary == "" {
 		text = r.leftOut(b)
 	}
 	put := replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: text}
@@ -105,7 +105,7 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	inPath := wire.SpecOf(b.dialect).DeploymentInPath && r.NamesDeployment(deployment)
 	switch {
-	case r.Dialect == "" || deployment == "", inPath && !r.spec.Has(wire.NoModelBesidePath):
+	case r.Dialect == "" || deployment == "", inPath && !r.spec.HasTrait(wire.ModelOnlyInPath):
 		return replay.Edit{}, nil
 	}
 	if err := r.scan(); err != nil {
@@ -119,7 +119,7 @@ func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 		return replay.Edit{}, nil
 	case n.HasModel:
 		return replay.Edit{At: n.ModelSpan, Text: n.ModelText(deployment)}, nil
-	case r.Target.Model != "" && n.Insertable:
+	case r.Target.Model != "" && n.CanInsert:
 		return replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: n.ModelMember(deployment)}, nil
 	}
 	return replay.Edit{}, nil
@@ -128,9 +128,9 @@ func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 // renameSecond is what must change of a second model that the request names, if
 // the backend has another name for it.
 func (r *request) renameSecond(b *backend) replay.Edit {
-	n := r.naming.Second
-	if m, ok := b.models[n.Model]; ok && n.Rank > 0 && m.Deployment != n.Model && r.Dialect != "" {
-		return replay.Edit{At: n.At, Text: wire.QuoteJSON(m.Deployment)}
+	n := r.naming.SecondModel
+	if m, ok := b.models[n.Model]; ok && n.Precedence > 0 && m.Deployment != n.Model && r.Dialect != "" {
+		return replay.Edit{At: n.Span, Text: wire.QuoteJSON(m.Deployment)}
 	}
 	return replay.Edit{}
 }
@@ -140,7 +140,7 @@ func (r *request) renameSecond(b *backend) replay.Edit {
 func (r *request) leftOut(b *backend) string {
 	var text strings.Builder
 	for _, p := range b.presets {
-		if !p.suits(r.Operation) || r.naming.Present&p.bit != 0 || r.naming.HasMaxTokens && (p.name == wire.MaxTokens || p.name == wire.MaxCompletionTokens) {
+		if !p.suits(r.Operation) || r.naming.PresentFields&p.bit != 0 || r.naming.HasMaxTokens && (p.name == wire.MaxTokensField || p.name == wire.MaxCompletionTokensField) {
 			continue
 		}
 		text.WriteString(p.text)
@@ -287,7 +287,7 @@ func (r *request) urlFor(d *deployment, name string) url.URL {
 	b := d.backend
 	u := url.URL{Scheme: b.scheme, Host: b.host, RawQuery: b.query(*r.Target, b.withoutKey(query))}
 	if r.inQuery && name != "" {
-		u.RawQuery = wire.RenameQuery(u.RawQuery, r.queryKey(b), name)
+		u.RawQuery = wire.ReplaceQueryModel(u.RawQuery, r.queryKey(b), name)
 	}
 	u.Path, u.RawPath = wire.SplitEscapedPath(b.path(*r.Target, name))
 	if remember {

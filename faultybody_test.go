@@ -1,7 +1,6 @@
 package spillover
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,9 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
 var errDisk = errors.New("disk lost")
@@ -156,12 +155,6 @@ func (s *seeker) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// richBody has something at every place that is looked at.
-const richBody = `{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"},{"type":"input_text","text":"\"id\":\"no\""}]},` +
-	`{"type":"item_reference","id":"item-1"},{"id":"item-2"},["x",{"id":"no"},[]],{"type":null,"id":"item-3" , "output":[{"file_id":"file-2"}]}],"tools":[{"type":"file_search",` +
-	`"vector_store_ids":["vs-1", "vs-2" ,["no"],"auto"]},{"container":{"file_ids":["file-3",7,null,"file-4"]}},{"container":"cntr-1"}] , "conversation":{"id":"conv-1"},` +
-	`"prompt":{"id":"pmpt-1","variables":{"id":"no"}},"previous_response_id":"resp-1","background":true}`
-
 // A body is read up to where it breaks off: what was found is the beginning of
 // what is in the whole, and all else is for the service to say.
 func TestBodyThatBreaksOff(t *testing.T) {
@@ -171,7 +164,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 		require.NoError(t, r.read())
 		return r.model, r.ids
 	}
-	model, ids := read(richBody)
+	model, ids := read(wiretest.ResponsesBody)
 	require.Equal(t, "m", model)
 	var all []string
 	for _, id := range ids {
@@ -181,13 +174,13 @@ func TestBodyThatBreaksOff(t *testing.T) {
 
 	n := newNet()
 	tr := balance(t, n, to("https://b", OpenAI, ""))
-	for i := 1; i <= len(richBody); i++ {
-		for _, text := range []string{richBody[:i], richBody[:i] + "}", richBody[:i] + `"`} {
+	for i := 1; i <= len(wiretest.ResponsesBody); i++ {
+		for _, text := range []string{wiretest.ResponsesBody[:i], wiretest.ResponsesBody[:i] + "}", wiretest.ResponsesBody[:i] + `"`} {
 			found, some := read(text)
 			require.Equal(t, i >= len(`{"model":"m"`) || found != "", found == "m", text)
 			require.LessOrEqual(t, len(some), len(ids)+1, text)
 			for j, id := range some[:min(len(some), max(0, len(ids)-1))] {
-				if text == richBody[:i] {
+				if text == wiretest.ResponsesBody[:i] {
 					require.Equal(t, ids[j], id, text)
 				}
 			}
@@ -208,68 +201,5 @@ func TestIDsOfARequestAreBounded(t *testing.T) {
 		require.NoError(t, r.read())
 		require.Len(t, r.ids, wire.MaxIDs)
 		require.Equal(t, "m", r.model)
-	}
-}
-
-// Read on the way, in pieces of any size, a body says what it says at once; but
-// for items, which only the elements as a whole tell.
-func TestBodyIsReadOnTheWay(t *testing.T) {
-	for path, text := range map[string]string{
-		"responses":                    richBody,
-		"realtime/client_secrets":      `{"session":{"audio":{"input":{"transcription":{"model":"n"}},"output":{"voice":{"id":"voice-1"}}},"model":"m","prompt":{"id":"p"}}}`,
-		"threads/runs":                 `{"assistant_id":"asst-1","thread":{"messages":[{"attachments":[{"file_id":"file-1"},{"file_id":"file-2"}]}]},"model":"m"}`,
-		"vector_stores/{vs}/files":     `{"file_id":"file-1"}`,
-		"uploads/{upload_id}/complete": `{"part_ids":["a","b",["c"],"d"],"background":"true"}`,
-	} {
-		spec := wire.OperationTree.Find(path).Specs[0]
-		whole := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
-		whole.ReadJSON([]byte(text), "", nil)
-		var ids []wire.ObjectID
-		for _, id := range whole.IDs {
-			if !id.Item {
-				ids = append(ids, id)
-			}
-		}
-		for _, src := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)), iotest.HalfReader(strings.NewReader(text)), iotest.DataErrReader(strings.NewReader(text))} {
-			w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
-			require.NoError(t, w.Stream(src))
-			require.Equal(t, ids, w.IDs, path)
-			require.Equal(t, []any{whole.Info.Model, whole.Info.ModelSpan, whole.Info.Second, whole.Info.Background},
-				[]any{w.Info.Model, w.Info.ModelSpan, w.Info.Second, w.Info.Background}, path)
-		}
-	}
-}
-
-// However a form arrives, the same is found in it.
-func TestFormInPieces(t *testing.T) {
-	part := func(name, content string) string {
-		return "--b\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + content + "\r\n"
-	}
-	session := `{"model":"m","prompt":{"id":"p"},"audio":{"input":{"transcription":{"model":"n"}}}}`
-	for name, c := range map[string]struct {
-		path, form, model string
-		ids               []wire.ObjectID
-	}{
-		"the model":          {"audio/transcriptions", part("x", "--b") + part("model", "m") + "--b--", "m", nil},
-		"behind what is big": {"audio/transcriptions", part("file", strings.Repeat("\r\n--bx\r\n--", 20_000)) + part("model", "m") + "--b--", "m", nil},
-		"a long one":         {"audio/transcriptions", part("model", strings.Repeat("m", 10*wire.FormWindow)) + "--b--", strings.Repeat("m", 10*wire.FormWindow), nil},
-		"too long":           {"audio/transcriptions", part("model", strings.Repeat("m", 2*wire.MaxPartText)) + part("model", "n") + "--b--", "n", nil},
-		"an id":              {"audio/voices", part("consent", "cons-1") + part("name", "model") + "--b--", "", []wire.ObjectID{{ID: "cons-1"}}},
-		"no id":              {"audio/voices", part("consent", "no id") + part("consent", "auto") + "--b--", "", nil},
-		"parts without name": {"audio/voices", part("[]", "consent") + part("[consent", "a") + part("[][consent][]", "b") + part("consent[x]", "c") + "--b--", "", []wire.ObjectID{{ID: "a"}, {ID: "b"}}},
-		"a session":          {"realtime/calls", part("sdp", "v=0") + part("session", session) + "--b--", "m", []wire.ObjectID{{ID: "p"}}},
-		"a session in parts": {"realtime/calls", part("session[model]", "m") + part("session[prompt][id]", "p") + "--b--", "m", []wire.ObjectID{{ID: "p"}}},
-	} {
-		for piece, in := range map[string]func(io.Reader) io.Reader{
-			"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader, "by halves": iotest.HalfReader, "with its end": iotest.DataErrReader,
-		} {
-			w := wire.BodyScanner{Tree: wire.OperationTree.Find(c.path).Specs[len(wire.OperationTree.Find(c.path).Specs)-1].Form, MaxIDs: wire.MaxIDs}
-			w.ReadForm("multipart/form-data; boundary=b", in(strings.NewReader(c.form)))
-			require.Equal(t, c.model, w.Info.Model, "%s, %s", name, piece)
-			require.Equal(t, c.ids, w.IDs, "%s, %s", name, piece)
-			if w.Info.HasModel && !w.Info.InJSON {
-				require.True(t, bytes.Equal([]byte(c.model), []byte(c.form)[w.Info.ModelSpan.From:w.Info.ModelSpan.To]))
-			}
-		}
 	}
 }

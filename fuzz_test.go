@@ -13,11 +13,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/replay"
-
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
 func FuzzRetryAfter(f *testing.F) {
@@ -41,40 +40,8 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-// bodySeeds are JSON bodies of every shape.
-var bodySeeds = []string{
-	`{"model":"m"}`, ` { "a" : [ { } , [ ] , "x\"" ] , "model" : "m" , "b" : -1.5e+3 } `, `{"model":"a","model":"b"}`, `{"model":"a","model":null}`,
-	`{"\u006dodel":"\ud83d\ude00\\"}`, `{"Model":"m"}`, `{"a":{"model":"m"}}`, `{}`, `[]`, `null`, `"model"`, `{"model":"m"`, `{"model":"m",`, `{"model":"`,
-	`{"model":{"a":"}"},"b":tru}`, `{"model" "m"}`, `{"a":"\\","model":"\"}{"}`, "{\"model\":\"\xff\u2028\"}", `{"model":"m"}{"model":"n"}`, `{,"model":"m"}`, `{"a":1 2,"model":"m"}`,
-}
-
-func FuzzFindModel(f *testing.F) {
-	for _, s := range bodySeeds {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		model, at, found := findModel(text)
-		if found {
-			require.True(t, 0 < at.From && at.From < at.To && at.To <= len(text))
-			var there string
-			if json.Unmarshal(text[at.From:at.To], &there) == nil {
-				require.Equal(t, there, model)
-			}
-		}
-		var members map[string]json.RawMessage
-		if json.Unmarshal(text, &members) != nil || members == nil {
-			return
-		}
-		var want any
-		_ = json.Unmarshal(members["model"], &want)
-		name, _ := want.(string)
-		require.Equal(t, members["model"] != nil, found)
-		require.Equal(t, name, model)
-	})
-}
-
 func FuzzSplice(f *testing.F) {
-	for i, s := range bodySeeds {
+	for i, s := range wiretest.JSONTexts() {
 		f.Add([]byte(s), []string{"m-east", `"\`, "", "\x00\u2028é", "\xff"}[i%5], i, i%2 == 0)
 	}
 	f.Fuzz(func(t *testing.T, text []byte, name string, size int, inPath bool) {

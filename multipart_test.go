@@ -12,55 +12,27 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
-// A field is a part of a form; with a file name it is a file.
-type formField struct{ name, file, content string }
-
 // writeForm is a form as mime/multipart writes it.
-func writeForm(t testing.TB, parts ...formField) (contentType, text string) {
+func writeForm(t testing.TB, parts ...wiretest.FormField) (contentType, text string) {
 	var b strings.Builder
 	w := multipart.NewWriter(&b)
 	for _, p := range parts {
 		var part io.Writer
 		var err error
-		if p.file != "" {
-			part, err = w.CreateFormFile(p.name, p.file)
+		if p.File != "" {
+			part, err = w.CreateFormFile(p.Name, p.File)
 		} else {
-			part, err = w.CreateFormField(p.name)
+			part, err = w.CreateFormField(p.Name)
 		}
 		require.NoError(t, err)
-		_, err = io.WriteString(part, p.content)
+		_, err = io.WriteString(part, p.Content)
 		require.NoError(t, err)
 	}
 	require.NoError(t, w.Close())
 	return w.FormDataContentType(), b.String()
-}
-
-// readForm is a form as mime/multipart reads it, in its order.
-func readForm(contentType, text string) (parts []formField, err error) {
-	_, params, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return nil, err
-	}
-	r := multipart.NewReader(strings.NewReader(text), params["boundary"])
-	for {
-		p, err := r.NextPart()
-		if err == io.EOF {
-			return parts, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		content, err := io.ReadAll(p)
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, formField{p.FormName(), p.FileName(), string(content)})
-	}
 }
 
 // formTo sends a form to one backend, which calls m by the name n.
@@ -82,21 +54,21 @@ func formRequest(t testing.TB, path, contentType, text string) *http.Request {
 
 var (
 	// A file with all that could be taken for the end of it.
-	hostileFile = formField{"file", "speech.mp3", "\x00\xff\r\n--\r\n--not-the-boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nevil\r\n" +
-		"--\r\n\r\n\r\n{\"model\":\"evil\"}" + strings.Repeat("\r\n-", 100)}
-	modelField = formField{"model", "", "m"}
-	otherField = formField{"response_format", "", "json"}
+	hostileFile = wiretest.File("file", "speech.mp3", "\x00\xff\r\n--\r\n--not-the-boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nevil\r\n"+
+		"--\r\n\r\n\r\n{\"model\":\"evil\"}"+strings.Repeat("\r\n-", 100))
+	modelField = wiretest.Field("model", "m")
+	otherField = wiretest.Field("response_format", "json")
 )
 
 func TestFormModel(t *testing.T) {
-	for name, parts := range map[string][]formField{
+	for name, parts := range map[string][]wiretest.FormField{
 		"before the file": {modelField, hostileFile, otherField},
 		"after the file":  {otherField, hostileFile, modelField},
-		"two files":       {hostileFile, {"mask", "model", "x"}, modelField},
-		"a file by name":  {{"model", "model.bin", "evil"}, modelField},
-		"others by name":  {{"models", "", "evil"}, {"my model", "", "evil"}, {"", "", "evil"}, modelField},
+		"two files":       {hostileFile, wiretest.File("mask", "model", "x"), modelField},
+		"a file by name":  {wiretest.File("model", "model.bin", "evil"), modelField},
+		"others by name":  {wiretest.Field("models", "evil"), wiretest.Field("my model", "evil"), wiretest.Field("", "evil"), modelField},
 		"alone":           {modelField},
-		"twice":           {modelField, {"model", "", "second"}},
+		"twice":           {modelField, wiretest.Field("model", "second")},
 	} {
 		for _, op := range []string{"audio/transcriptions", "audio/translations", "images/edits", "images/variations"} {
 			contentType, text := writeForm(t, parts...)
@@ -135,16 +107,16 @@ func TestFormFromPath(t *testing.T) {
 	require.Equal(t, "/openai/v1/audio/transcriptions", got.path)
 	require.EqualValues(t, len(got.body), got.length)
 	require.True(t, strings.HasSuffix(got.body, text))
-	parts, err := readForm(contentType, got.body)
+	parts, err := wiretest.ReadForm(contentType, got.body)
 	require.NoError(t, err)
-	require.Equal(t, []formField{{"model", "", "n"}, hostileFile, otherField}, parts)
+	require.Equal(t, []wiretest.FormField{wiretest.Field("model", "n"), hostileFile, otherField}, parts)
 
 	// What the form says of it is of no account, and is renamed all the same.
-	contentType, text = writeForm(t, hostileFile, formField{"model", "", "whisper-1"})
+	contentType, text = writeForm(t, hostileFile, wiretest.Field("model", "whisper-1"))
 	got = formTo(t, OpenAI, path, contentType, text)
-	parts, err = readForm(contentType, got.body)
+	parts, err = wiretest.ReadForm(contentType, got.body)
 	require.NoError(t, err)
-	require.Equal(t, []formField{hostileFile, {"model", "", "n"}}, parts)
+	require.Equal(t, []wiretest.FormField{hostileFile, wiretest.Field("model", "n")}, parts)
 
 	got = formTo(t, Azure, path, contentType, text)
 	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.path)
@@ -154,7 +126,7 @@ func TestFormFromPath(t *testing.T) {
 	require.Equal(t, text, got.body)
 }
 
-func writeFormOf(t testing.TB, text *string, parts ...formField) (contentType string) {
+func writeFormOf(t testing.TB, text *string, parts ...wiretest.FormField) (contentType string) {
 	contentType, *text = writeForm(t, parts...)
 	return contentType
 }
@@ -185,7 +157,7 @@ func TestFormIsReplayed(t *testing.T) {
 // An upload is of no model, whatever it contains, and is not read here.
 func TestFormUploads(t *testing.T) {
 	for _, path := range []string{"/v1/files", "/v1/uploads/upload_1/parts", "/openai/files?api-version=1"} {
-		contentType, text := writeForm(t, formField{"purpose", "", "batch"}, modelField, hostileFile)
+		contentType, text := writeForm(t, wiretest.Field("purpose", "batch"), modelField, hostileFile)
 		require.Equal(t, text, formTo(t, AzureV1, path, contentType, text).body)
 
 		n := newNet()
@@ -235,65 +207,9 @@ func TestFormWithBareLineFeeds(t *testing.T) {
 	const contentType = "multipart/form-data; boundary=b"
 	const text = "--b\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\n\nx\n--b--\n"
 	got := formTo(t, AzureV1, "/openai/deployments/m/audio/transcriptions?api-version=1", contentType, text)
-	parts, err := readForm(contentType, got.body)
+	parts, err := wiretest.ReadForm(contentType, got.body)
 	require.NoError(t, err)
-	require.Contains(t, parts, formField{"file", "f", "x"}, "%q", got.body)
-}
-
-func FuzzForm(f *testing.F) {
-	const end = "\r\n--b--\r\n"
-	part := func(head, content string) string { return "--b\r\n" + head + "\r\n\r\n" + content }
-	model := `Content-Disposition: form-data; name="model"`
-	for _, text := range []string{
-		part(model, "m") + end, part("A: b", "\r\n--bx") + "\r\n" + part(model, "") + end, "pre\r\n" + part(model, "m") + "\r\nx", part(model, "\r\n") + "\r\n" + part(model, "n") + end,
-		"--b--", "--b\r\n\r\n--b--", "--b\r\n\r\n\r\n--b \t\r\n" + model + "\r\n\r\nm" + end, "--b\n" + model + "\n\nm\n--b--", part(`Content-Disposition: form-data; name=file; filename=x`, model) + end,
-		part(model+"\r\nContent-Transfer-Encoding: quoted-printable", "=6d") + end, part("Content-Disposition: form-data;\r\n name=model", "m") + end,
-		part(model, "m") + "\r\n--b--\r\n" + part(model, "n") + end, part("", model) + end,
-	} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		const contentType = `multipart/form-data; boundary="b"`
-		n := wire.FindForm(contentType, []byte(text))
-		if n.HasModel {
-			require.True(t, 0 < n.ModelSpan.From && n.ModelSpan.From <= n.ModelSpan.To && n.ModelSpan.To <= len(text))
-			require.Equal(t, text[n.ModelSpan.From:n.ModelSpan.To], n.Model)
-		}
-		parts, err := readForm(contentType, text)
-		if err != nil || strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") && !n.HasModel {
-			return // no form, or one with line ends that only mime/multipart understands
-		}
-		index := -1
-		for i, p := range parts {
-			if p.name == "model" && p.file == "" {
-				index = i
-				break
-			}
-		}
-		if n.HasModel {
-			require.GreaterOrEqual(t, index, 0, "there is no model in %q", text)
-			require.Equal(t, parts[index].content, n.Model, "%q", text)
-		} else {
-			require.True(t, index < 0 || parts[index].content == "" || strings.Contains(text, "\r\n ") || strings.Contains(text, "\r\n\t") ||
-				strings.Contains(text, "Encoding"), "the model is missed in %q", text)
-		}
-		if !n.HasModel && !n.Insertable || index >= 0 && !n.HasModel {
-			return
-		}
-		change := replay.Edit{At: n.ModelSpan, Text: n.ModelText("new-name")}
-		if !n.HasModel {
-			change = replay.Edit{At: wire.Span{From: n.InsertAt, To: n.InsertAt}, Text: n.ModelMember("new-name")}
-		}
-		after, err := readForm(contentType, text[:change.At.From]+change.Text+text[change.At.To:])
-		require.NoError(t, err, "%q", text)
-		want := append([]formField(nil), parts...)
-		if n.HasModel {
-			want[index].content = "new-name"
-		} else {
-			want = append([]formField{{"model", "", "new-name"}}, want...)
-		}
-		require.Equal(t, want, after, "%q", text)
-	})
+	require.Contains(t, parts, wiretest.File("file", "f", "x"), "%q", got.body)
 }
 
 // However the boundary looks, forms that are written can be read.

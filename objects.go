@@ -18,7 +18,7 @@ import (
 func (c *call) findRoute() {
 	c.route = c.table.find(c.model)
 	switch {
-	case c.Dots:
+	case c.HasDotSegments:
 		// The path may lead to another deployment than the one that it names.
 		c.route = c.table.nameless.filter(func(b *backend) bool { return b.models == nil })
 		return

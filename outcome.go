@@ -70,7 +70,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	}
 	o.noDeployment = (status == http.StatusNotFound || status == http.StatusBadRequest) && e.DeploymentMissing()
 	if status == http.StatusNotFound || status == http.StatusBadRequest {
-		o.missing, o.responseNotFound, o.message = e.SaysNotFound(), e.Code == wire.PreviousNotFound, string(e.Message)
+		o.missing, o.responseNotFound, o.message = e.NotFound(), e.Code == wire.PreviousResponseNotFound, string(e.Message)
 	}
 	switch {
 	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
@@ -87,7 +87,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		o.verdict, o.cause, o.wait = failed, health.Blocked, 0
 	case status == http.StatusRequestTimeout, status == http.StatusConflict && o.wait > 0:
 		o.verdict, o.wait = declined, 0
-	case e.OtherResource():
+	case e.IsOfOtherResource():
 		o.verdict, o.deploymentOnly, o.uncounted, o.otherResource, o.wait = declined, true, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, health.ServerFailure

@@ -14,9 +14,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
 // calls is a pool of which only b serves m, and calls it m-east.
@@ -75,13 +75,13 @@ func TestModelInTheQueryOfAPost(t *testing.T) {
 
 func TestModelOfForms(t *testing.T) {
 	for _, path := range []string{"/v1/videos", "/v1/videos/edits", "/v1/videos/extensions", "/openai/v1/video/generations/jobs"} {
-		contentType, text := writeForm(t, formField{"prompt", "", "a model of a ship"}, hostileFile, modelField)
+		contentType, text := writeForm(t, wiretest.Field("prompt", "a model of a ship"), hostileFile, modelField)
 		got := formTo(t, AzureV1, path, contentType, text)
 		at := strings.LastIndex(text, "\r\n\r\nm\r\n") + 4
 		require.Equal(t, text[:at]+"n"+text[at+1:], got.body, path)
 	}
 	// A call has its session as JSON in a part.
-	contentType, text := writeForm(t, formField{"sdp", "", "v=0"}, formField{"session", "", `{"type":"realtime","model":"m","audio":{"input":{"transcription":{"model":"x"}}}}`})
+	contentType, text := writeForm(t, wiretest.Field("sdp", "v=0"), wiretest.Field("session", `{"type":"realtime","model":"m","audio":{"input":{"transcription":{"model":"x"}}}}`))
 	got := formTo(t, OpenAI, "/v1/realtime/calls", contentType, text)
 	require.Equal(t, strings.Replace(text, `"model":"m"`, `"model":"n"`, 1), got.body)
 }
@@ -120,11 +120,11 @@ func TestImagesOfClassicAzureNameTheDeploymentOnce(t *testing.T) {
 	got = arrives(t, to("https://h", Azure, "m-east", apiVersion("1")), http.MethodPost, "https://foo.example/v1/embeddings", `{"model":"m","input":"x"}`)
 	require.Equal(t, `{"model":"m","input":"x"}`, got.body, "others take no offence")
 
-	contentType, text := writeForm(t, otherField, modelField, formField{"image", "a.png", "x"})
+	contentType, text := writeForm(t, otherField, modelField, wiretest.File("image", "a.png", "x"))
 	form := formTo(t, Azure, "/v1/images/edits", contentType, text)
-	parts, err := readForm(contentType, form.body)
+	parts, err := wiretest.ReadForm(contentType, form.body)
 	require.NoError(t, err)
-	require.Equal(t, []formField{otherField, {"image", "a.png", "x"}}, parts)
+	require.Equal(t, []wiretest.FormField{otherField, wiretest.File("image", "a.png", "x")}, parts)
 	require.EqualValues(t, len(form.body), form.length)
 }
 
@@ -564,24 +564,6 @@ func TestModelBehind32MiB(t *testing.T) {
 	}
 }
 
-// Of a form of very many parts only those are parsed that may be the model.
-func TestFormOfManyParts(t *testing.T) {
-	const end = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--\r\n"
-	for _, part := range []string{"--b\r\nA:b\r\n\r\n\r\n", "--b\r\nA:model\r\n\r\n\r\n", "--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n"} {
-		text := []byte(strings.Repeat(part, 1<<20/len(part)) + end)
-		require.Less(t, testing.AllocsPerRun(1, func() {
-			require.Equal(t, "m", wire.FindForm("multipart/form-data; boundary=b", text).Model)
-		}), 200.0)
-	}
-}
-
-func BenchmarkFormOfManyParts(b *testing.B) {
-	text := []byte(strings.Repeat("--b\r\nA:b\r\n\r\n\r\n", 8<<20/15) + "--b--\r\n")
-	for b.Loop() {
-		wire.FindForm("multipart/form-data; boundary=b", text)
-	}
-}
-
 // Files and sound in base64 are no text.
 func TestEstimateOfFilesAndSound(t *testing.T) {
 	base64 := strings.Repeat("JVBERi0x", 1<<17) // 1 MiB
@@ -664,92 +646,4 @@ func TestNewOperationsMoveOn(t *testing.T) {
 	tr := balance(t, n, azure("a"))
 	send(t, tr, with(t, `POST /v1/decisions {"model":"m"}`))
 	require.EqualValues(t, 7, deploymentOf(t, tr, "a").input.Load())
-}
-
-// oracleStrings are the values at the places of a tree, found with a parser.
-func oracleStrings(n *wire.FieldTree, v any, id *[]string) {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, child := range n.Children {
-			if value, ok := v[key]; ok {
-				oracleStrings(child, value, id)
-			}
-		}
-	case []any:
-		for _, e := range v {
-			if _, nested := e.([]any); !nested {
-				oracleStrings(n, e, id)
-			}
-		}
-	case string:
-		if n.ID && wire.IsID(v) {
-			*id = append(*id, v)
-		}
-	}
-}
-
-func FuzzAnswerIDs(f *testing.F) {
-	for i, s := range append(bodySeeds, responseText, responseStream, `{"data":[{"id":"a"},[{"id":"b"}],"c"],"conversation":"x","id":"\\\"","session":{"id":"\u0061"}}`,
-		"data: {\"id\":\"cut\n\ndata: {\"response\":{\"id\":\"r\"}}\n\n", `{"result_files":["f",["g"],{"id":"h"}]}`) {
-		f.Add([]byte(s), i, i%2 == 0)
-	}
-	f.Fuzz(func(t *testing.T, text []byte, size int, stream bool) {
-		find := func(piece int) (ids []string) {
-			r := &wire.IDScanner{Scanner: wire.JsonScanner{Root: wire.AnswerTree, Limit: wire.MaxIDLength + 2, Lines: stream}}
-			for rest := text; len(rest) > 0; {
-				n := min(piece, len(rest))
-				r.Scan(rest[:n], func(id wire.ObjectID) {
-					require.True(t, wire.IsID(id.ID))
-					ids = append(ids, id.ID)
-				})
-				rest = rest[n:]
-				require.LessOrEqual(t, cap(r.Scanner.Buf), 4*wire.MaxIDLength+64)
-			}
-			return ids
-		}
-		whole := find(max(1, len(text)))
-		require.Equal(t, whole, find(1+int(uint(size)%9)), "in pieces")
-		var v any
-		if stream || json.Unmarshal(text, &v) != nil || bytes.Contains(text, []byte(`\`)) {
-			return
-		}
-		var want []string
-		oracleStrings(wire.AnswerTree, v, &want)
-		for _, id := range want {
-			require.Contains(t, whole, id)
-		}
-	})
-}
-
-func FuzzRequestPositions(f *testing.F) {
-	for i, s := range append(bodySeeds, responseText, usesOfResponse[11], `{"input":[{"id":"a"},{"id":"b","role":"user"},[{"id":"c"}]],"tools":[{"container":"x","vector_store_ids":["y",["z"]]}],"conversation":{"id":"w"}}`) {
-		f.Add([]byte(s), i)
-	}
-	specs := append([]*wire.Spec{wire.UnknownSpec}, wire.OperationTree.Find("responses").Specs[0], wire.OperationTree.Find("realtime/client_secrets").Specs[0], wire.OperationTree.Find("threads/runs").Specs[0])
-	f.Fuzz(func(t *testing.T, text []byte, which int) {
-		spec := specs[uint(which)%uint(len(specs))]
-		w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
-		w.ReadJSON(text, "m", nil)
-		require.LessOrEqual(t, len(w.IDs), wire.MaxIDs)
-		for _, s := range []wire.Span{w.Info.ModelSpan, w.Info.Second.At, w.Info.MemberSpan} {
-			require.True(t, 0 <= s.From && s.From <= s.To && s.To <= len(text))
-		}
-		if !json.Valid(text) || !w.Info.HasModel {
-			return
-		}
-		after := string(text[:w.Info.ModelSpan.From]) + `"x"` + string(text[w.Info.ModelSpan.To:])
-		require.True(t, json.Valid([]byte(after)), after)
-		if w.Info.MemberSpan.To > 0 {
-			after = string(text[:w.Info.MemberSpan.From]) + string(text[w.Info.MemberSpan.To:])
-			require.True(t, json.Valid([]byte(after)) || strings.Count(string(text), "odel") > 1 || bytes.Contains(text, []byte(`\`)), after)
-		}
-		// And read on the way, in pieces, it is found at the same place.
-		var s wire.BodyScanner
-		s.Tree, s.MaxIDs = spec.Body, wire.MaxIDs
-		require.NoError(t, s.Stream(bytes.NewReader(text)))
-		if len(w.Info.Model) > 0 && len(w.Info.Model) < wire.MaxModelName && !bytes.Contains(text, []byte(`\`)) {
-			require.Equal(t, w.Info.Model, s.Info.Model, "%s", text)
-			require.Equal(t, w.Info.ModelSpan, s.Info.ModelSpan)
-		}
-	})
 }

@@ -55,7 +55,7 @@ func (r *request) read() error {
 		r.ids = append(r.Target.PathIDs(r.Method), r.QueryIDs(r.Method, r.URL.RawQuery)...)
 	}
 	spec, upgrades := r.spec, r.upgrades()
-	if upgrades || spec.Has(wire.ModelInQuery) && r.Method == http.MethodPost {
+	if upgrades || spec.HasTrait(wire.ModelInQuery) && r.Method == http.MethodPost {
 		r.model = cmp.Or(r.model, wire.QueryModel(r.URL.RawQuery))
 		r.inQuery = r.model != "" && r.Target.Model == ""
 	}
@@ -66,9 +66,9 @@ func (r *request) read() error {
 		if err := r.scan(); err != nil {
 			return err
 		}
-		r.tokens = r.naming.Cost(r.body.Length)
+		r.tokens = r.naming.EstimateTokens(r.body.Length)
 	}
-	if r.model == "" && !spec.Has(wire.BaseModel) {
+	if r.model == "" && !spec.HasTrait(wire.UsesBaseModel) {
 		r.model = r.naming.Model
 	}
 	return nil
@@ -91,9 +91,9 @@ func (r *request) scan() error {
 	r.scanned = true
 	spec := r.spec
 	form := wire.IsForm(r.contentType)
-	w := wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+	w := wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs}
 	if form {
-		if w.Tree = spec.Form; len(w.Tree.Children) == 0 {
+		if w.Fields = spec.Form; w.Fields.IsEmpty() {
 			return nil // an upload without a model
 		}
 	}
@@ -104,10 +104,10 @@ func (r *request) scan() error {
 			return
 		}
 		if r.Operation == "chat/completions" {
-			w.Tree = spec.Models // there are hardly ever ids in it
+			w.Fields = spec.Models // there are hardly ever ids in it
 		}
-		if w.ReadJSON(text, r.Target.Model, r.fields); w.Rare.IDs && w.Tree != spec.Body {
-			w = wire.BodyScanner{Tree: spec.Body, MaxIDs: wire.MaxIDs}
+		if w.ReadJSON(text, r.Target.Model, r.fields); w.Rare.IDs && w.Fields != spec.Body {
+			w = wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs}
 			w.ReadJSON(text, r.Target.Model, r.fields)
 		}
 		w.Info.Complete = len(text) < replay.MaxBuffered
@@ -124,8 +124,8 @@ func (r *request) scan() error {
 		}
 	}
 	r.naming, r.ids = w.Info, append(r.ids, w.IDs...)
-	if spec.Has(wire.BaseModel) {
-		r.naming.HasModel, r.naming.Second = false, wire.ModelRef{}
+	if spec.HasTrait(wire.UsesBaseModel) {
+		r.naming.HasModel, r.naming.SecondModel = false, wire.NamedModel{}
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (r *request) scan() error {
 // scanOn looks for the model beyond the part of a large body that Peek shows.
 // It keeps nothing of the body, so the body must be available once more.
 func (r *request) scanOn(w *wire.BodyScanner, form bool) error {
-	if w.Info.HasModel || !r.body.CanRepeat() || r.spec.Has(wire.BaseModel) {
+	if w.Info.HasModel || !r.body.CanRepeat() || r.spec.HasTrait(wire.UsesBaseModel) {
 		return nil
 	}
 	src, err := r.body.Repeat()
@@ -141,24 +141,24 @@ func (r *request) scanOn(w *wire.BodyScanner, form bool) error {
 		return err
 	}
 	defer src.Close()
-	whole := wire.BodyScanner{Tree: w.Tree, MaxIDs: wire.MaxIDs}
+	whole := wire.BodyScanner{Fields: w.Fields, MaxIDs: wire.MaxIDs}
 	if form {
 		whole.ReadForm(r.contentType, src)
 		*w = whole
 		return nil
 	}
-	if err := whole.Stream(src); err != nil {
+	if err := whole.ReadStream(src); err != nil {
 		return fmt.Errorf("spillover: reading the request's body: %w", err)
 	}
 	n := whole.Info
-	w.Info.ModelSpan, w.Info.HasModel, w.Info.Model, w.Info.Rank = n.ModelSpan, n.HasModel, n.Model, n.Rank
-	w.Info.Second, w.Info.Background, w.IDs = n.Second, w.Info.Background || n.Background, whole.IDs
+	w.Info.ModelSpan, w.Info.HasModel, w.Info.Model, w.Info.ModelPrecedence = n.ModelSpan, n.HasModel, n.Model, n.ModelPrecedence
+	w.Info.SecondModel, w.Info.Background, w.IDs = n.SecondModel, w.Info.Background || n.Background, whole.IDs
 	return nil
 }
 
 // answersIDs reports whether responses contain ids of stored objects.
 func (r *request) answersIDs() bool {
-	return r.spec.Has(wire.AnswersIDs) || r.naming.Stored
+	return r.spec.HasTrait(wire.ReturnsIDs) || r.naming.StoresResponse
 }
 
 // repeatable reports whether the request may be sent again after it may have
@@ -169,7 +169,7 @@ func (r *request) repeatable() bool {
 
 // stateless reports whether the operation leaves nothing behind at the service:
 // any deployment of the model can answer it, and answer it again.
-func (r *request) stateless() bool { return r.spec.Has(wire.Stateless) }
+func (r *request) stateless() bool { return r.spec.HasTrait(wire.Stateless) }
 
 // upgrades reports whether the request opens a WebSocket, as in the realtime
 // API. Its model is in the query: deployment on classic Azure, model elsewhere.

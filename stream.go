@@ -71,7 +71,7 @@ func (b *responseBody) inspect(resp *http.Response, mediaType string, r *request
 		b.watcher.Keys = wire.UsageFields
 	}
 	if r.answersIDs() {
-		b.ids = wire.NewIDScanner(r.spec.Has(wire.OfItems), mediaType == wire.EventStream)
+		b.ids = wire.NewIDScanner(r.spec.HasTrait(wire.ReturnsItems), mediaType == wire.EventStream)
 	}
 	if encoding := wire.ContentEncoding(resp.Header); encoding != "" && (b.watcher.Keys != nil || b.ids != nil || b.events != nil) {
 		b.inflater = wire.NewDecompressor(encoding, b.read)
@@ -159,8 +159,8 @@ func (b *responseBody) read(p []byte) bool {
 		b.readContent = true
 		return true
 	}
-	suspect := b.watcher.MayBeError
-	b.watcher.MayBeError = false
+	suspect := b.watcher.PossibleError
+	b.watcher.PossibleError = false
 	for event, split := range b.events.Events(p) {
 		switch {
 		case suspect, split:

@@ -34,7 +34,7 @@ type streamHold struct {
 
 	held       []byte
 	events     wire.EventReader
-	ends       wire.Completion
+	ends       wire.CompletionTracker
 	hasContent bool
 	done       bool    // it need not be held any longer
 	failure    outcome // of an error in it

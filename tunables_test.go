@@ -106,7 +106,7 @@ var tunables = []struct {
 	{"Estimated tokens", "Four bytes of text count as a token. Where `CountTokens` is set, it counts the prompt.", []tunable{
 		{"wire.DefaultOutputTokens", "tokens", "output of a request without a maximum, or whose body is not read", "a short answer: to reserve too much leaves capacity unused", notMeasured},
 		{"wire.MaxUnreadBytes", "bytes", "so much of a body that is not read counts as text", "a large body is mostly sound or images", notMeasured},
-		{"wire.PictureTokens", "tokens", "an image", "as measured on OpenAI's counters", notMeasured},
+		{"wire.ImageTokens", "tokens", "an image", "as measured on OpenAI's counters", notMeasured},
 		{"wire.bytesPerAudioToken", "bytes", "sound: bytes / bytesPerAudioToken", "ten tokens a second (OpenAI's guide to audio), about 16 KB a second", notMeasured},
 		{"wire.pageTokens", "tokens", "a document: bytes / pageBytes · pageTokens", "a page costs its text and its image", notMeasured},
 		{"wire.pageBytes", "bytes", "as above", "a usual page", notMeasured},
@@ -114,7 +114,7 @@ var tunables = []struct {
 	{"Buffers", "", []tunable{
 		{"replay.MaxKept", "bytes", "so much of a body with `GetBody` is kept while its response is awaited", "a larger one is requested again if it must be sent again", notMeasured},
 		{"replay.MaxReused", "bytes", "buffers up to it are reused", "larger ones would keep memory that is rarely needed", notMeasured},
-		{"wire.FormWindow", "bytes", "how much of a form is examined at a time", "a few reads for a usual form", notMeasured},
+		{"wire.formWindow", "bytes", "how much of a form is examined at a time", "a few reads for a usual form", notMeasured},
 		{"spillover.maxKnownPath", "bytes", "longer paths are not kept as parsed", "paths of callers must not fill memory", notMeasured},
 		{"wire.MaxOperations", "operations", "operations with a state of their own; all others share one", "one bit each in a word", notMeasured},
 	}},

@@ -1,8 +1,10 @@
 // Package objects remembers which resource stores which object.
 //
-// A stored object, such as a response, a file or a batch, exists at one resource
-// alone: at the account behind one or more backends. The ids in answers show
-// which one.
+// A stored object, such as a response, a file or a batch, exists at one resource only:
+// at the account behind one or more backends. The ids in responses show which one.
+//
+// The package does not know backends, requests or where ids are found. It is told ids
+// and resources, and the time of each call.
 package objects
 
 import (
@@ -14,8 +16,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// What the store keeps at most. Each response has several items, so items have a
-// list of their own: they cannot push the other objects out.
+// The limits of a Store. Each response has several items, so items have a list of their
+// own and cannot displace other objects.
 const (
 	maxObjects = 10_000
 	maxItems   = 5_000

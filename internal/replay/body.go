@@ -1,3 +1,9 @@
+// Package replay makes a request body available for several attempts, with edits for each.
+//
+// It knows the caller's Body and GetBody, keeps small bodies in memory, replaces parts of
+// the text while it is read, and makes sure that a repeat is the body that was sent first.
+//
+// It does not know what a body means, who sends it, or why it is sent again.
 package replay
 
 import (
@@ -14,42 +20,42 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// MaxBuffered is how much of a body without GetBody is kept so that it can be
-// sent again. A larger one is sent once, as it comes. It is also how far a body
-// is searched for its model.
+// MaxBuffered is how much of a body without GetBody is kept, in bytes, so that it can
+// be sent again. A larger one is sent once, as it arrives. It is also how far a body is
+// searched for its model.
 const MaxBuffered = 32 << 20
 
-// A Body is what the caller sends, as often as it needs to be sent. The zero
-// value is that of a request without one.
+// A Body is the body of a caller's request, which can be sent several times. The zero
+// value is for a request without a body.
 //
-// What is sent first is the caller's Body, or the bytes that were read of it.
-// As in net/http, GetBody is for repeats alone: a program that replaces Body and
-// ContentLength may have forgotten it. So a repeat must be what was sent first.
+// The caller's Body, or what was read from it, is sent first. GetBody is used only for
+// repeats, as in net/http: a program that replaces Body and ContentLength may have
+// forgotten GetBody. Therefore a repeat must be equal to what was sent first.
 type Body struct {
-	Present bool
-	Length  int64 // -1 when unknown
+	Present bool  // the request has a body
+	Length  int64 // -1 if unknown
 
-	// All of the body, where it was read and is no larger than MaxKept: then nothing
-	// else is asked for any more. Bases may still read what was sent, so it is never
-	// changed nor used again.
+	// The whole body, if it was read and is no larger than MaxKept. Then nothing
+	// else is used. Base transports may still read what was sent, so the memory is
+	// never changed or reused.
 	memory []byte
 
-	original io.ReadCloser // what is sent first, until an attempt took it or it is closed
+	original io.ReadCloser // what is sent first, until an attempt takes it or it is closed
 	larger   *larger       // nil for a body in memory, and before Prepare
 }
 
-// larger is what there is of a body that is not in memory.
+// larger has what is known of a body that is not in memory.
 type larger struct {
-	again     func() (io.ReadCloser, error) // the caller's GetBody, or the same of what was read; nil when there is only the original
-	beginning []byte                        // the beginning of the original, if that was read already and is kept
+	again     func() (io.ReadCloser, error) // the caller's GetBody, or one for what was read; nil if there is only the original
+	beginning []byte                        // the beginning of the original, if it was read and is kept
 
-	read readBody // the original, once it was read whole
-	size int64    // how many bytes a repeat must have; -1 when unknown
-	sum  uint64   // of them, where the body was read and is no larger than MaxReused; else 0
-	last *Attempt // the latest attempt: a Read of it may be in progress
+	buffered     bufferedBody // the original, after it was read completely
+	repeatLength int64        // required length of a repeat; -1 if unknown
+	checksum     uint64       // required checksum of a repeat; 0 unless the body was read and is no larger than MaxReused
+	lastAttempt  *Attempt     // a Read of it may be in progress
 }
 
-// New takes a request's body over.
+// New takes over the body of a request.
 func New(own io.ReadCloser) Body {
 	if own == nil || own == http.NoBody {
 		return Body{}
@@ -57,22 +63,21 @@ func New(own io.ReadCloser) Body {
 	return Body{Present: true, original: own}
 }
 
-// Prepare reads a body that is known to be small. A larger one it makes one that
-// can be sent again: by the caller's GetBody, else by reading it here, up to
-// MaxBuffered.
+// Prepare reads a body that is known to be small. It makes a larger body replayable:
+// with the caller's GetBody, or by reading up to MaxBuffered bytes of it.
 func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) error {
 	if !b.Present {
 		return nil
 	}
 	if b.Length = length; length <= 0 {
-		b.Length = -1 // 0 with a body means that the length was not told
+		b.Length = -1 // 0 with a body means that the length is unknown
 	}
 	if b.Length > 0 && b.Length <= MaxKept {
 		if err := b.readSmall(); err != nil || b.memory != nil {
 			return err
 		}
 	}
-	b.larger = &larger{again: getBody, size: b.Length}
+	b.larger = &larger{again: getBody, repeatLength: b.Length}
 	if getBody != nil || b.Length > MaxBuffered {
 		return nil
 	}
@@ -83,11 +88,11 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	}
 	text := kept.Bytes()
 	if n > MaxBuffered {
-		b.larger.beginning, b.original = text, prefixed(bytes.NewReader(text), b.original)
+		b.larger.beginning, b.original = text, withPrefix(bytes.NewReader(text), b.original)
 		return nil
 	}
 	b.Close()
-	b.larger.size = n
+	b.larger.repeatLength = n
 	if b.Length < 0 {
 		b.Length = n
 	}
@@ -99,9 +104,9 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 	return nil
 }
 
-// readSmall reads a body into memory, unless it is longer than it was said to be.
+// readSmall reads a body into memory, unless it is longer than its declared length.
 func (b *Body) readSmall() error {
-	text := make([]byte, 0, b.Length+1) // one more byte, to see that it ends
+	text := make([]byte, 0, b.Length+1) // one more byte, to reach the end of the body
 	for len(text) < cap(text) {
 		n, err := b.original.Read(text[len(text):cap(text)])
 		text = text[:len(text)+n]
@@ -114,17 +119,19 @@ func (b *Body) readSmall() error {
 			return readError(err)
 		}
 	}
-	b.original = prefixed(bytes.NewReader(text), b.original)
+	b.original = withPrefix(bytes.NewReader(text), b.original)
 	return nil
 }
 
+// readError wraps an error of the caller's body.
 func readError(err error) error { return fmt.Errorf("spillover: reading the request's body: %w", err) }
 
-// inMemory is a body of a type that net/http knows to be in memory: then it writes
-// the header and the body at once.
+// inMemory returns a body of a type that net/http recognises as being in memory.
+// net/http writes the header and such a body with one write.
 func inMemory(text []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(text)) }
 
-// InMemory is the body with edits, if all of it is in memory. It must not be changed.
+// InMemory returns the body with edits if the whole body is in memory. The caller must
+// not change it.
 func (b *Body) InMemory(e Edits) (text []byte, ok bool) {
 	if b.memory == nil || e == (Edits{}) {
 		return b.memory, b.memory != nil
@@ -143,13 +150,13 @@ func (b *Body) InMemory(e Edits) (text []byte, ok bool) {
 	return append(text, b.memory[from:]...), true
 }
 
-// CanSend reports whether the body can be sent (again).
+// CanSend reports whether the body can be sent, for the first time or again.
 func (b *Body) CanSend() bool { return !b.Present || b.original != nil || b.CanRepeat() }
 
-// CanRepeat reports whether the body can be had again after it was sent.
+// CanRepeat reports whether the body is still available after it was sent.
 func (b *Body) CanRepeat() bool { return b.memory != nil || b.larger != nil && b.larger.again != nil }
 
-// Repeat is the caller's body once more.
+// Repeat returns the caller's body once more, without edits.
 func (b *Body) Repeat() (io.ReadCloser, error) {
 	if b.memory != nil {
 		return inMemory(b.memory), nil
@@ -161,15 +168,15 @@ func (b *Body) Repeat() (io.ReadCloser, error) {
 	return src, nil
 }
 
-// TakeOriginal hands the caller's own body over, to be sent once as it is. Whoever
-// takes it closes it.
+// TakeOriginal returns the caller's own body, to be sent once and unchanged. The caller
+// of TakeOriginal must close it.
 func (b *Body) TakeOriginal() io.ReadCloser {
 	own := b.original
 	b.original = nil
 	return own
 }
 
-// Close gives the caller's own body up if no attempt took it.
+// Close closes the caller's own body, unless an attempt has taken it.
 func (b *Body) Close() {
 	if b.original != nil {
 		b.original.Close()
@@ -177,25 +184,26 @@ func (b *Body) Close() {
 	}
 }
 
-// prefixed is a body whose beginning was read already.
-func prefixed(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
+// withPrefix returns a body of which the beginning was read already.
+func withPrefix(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
 	return struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(beginning, rest), rest}
 }
 
-// A body up to MaxKept is read into memory of its own. Of a larger one with GetBody
-// nothing is kept once it has been sent, so that it is not held while its answer is
-// waited for; up to MaxReused the buffer that it was read into is used again.
+// A body of at most MaxKept bytes is read into memory of its own. A larger body with
+// GetBody is not kept after it was sent, so that it takes no memory during the wait for
+// the response. Its buffer is reused if it is no larger than MaxReused.
 const (
 	MaxKept   = 16 << 10
 	MaxReused = 1 << 20
 )
 
+// readBuffers are the buffers of larger bodies, up to MaxReused.
 var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// release gives a buffer back to which nothing refers any more.
+// release returns a buffer to the pool. Nothing may refer to it any more.
 func release(buf *bytes.Buffer) {
 	if buf.Cap() <= MaxReused {
 		buf.Reset()
@@ -203,13 +211,14 @@ func release(buf *bytes.Buffer) {
 	}
 }
 
-// A readBody is a body that was read.
-type readBody struct {
-	text []byte        // what is left of it
-	buf  *bytes.Buffer // that has it; nil when it is in no buffer of readBuffers
+// A bufferedBody is a body that was read.
+type bufferedBody struct {
+	text []byte        // the part that is not sent yet
+	buf  *bytes.Buffer // contains text; nil if text is not in a pooled buffer
 }
 
-func (r *readBody) Read(p []byte) (int, error) {
+// Read implements io.Reader. It releases the buffer at the end.
+func (r *bufferedBody) Read(p []byte) (int, error) {
 	if len(r.text) == 0 && len(p) > 0 {
 		r.Close()
 		return 0, io.EOF
@@ -219,22 +228,23 @@ func (r *readBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close lets go of the text. No Read may be under way.
-func (r *readBody) Close() error {
+// Close releases the buffer. No Read may be in progress.
+func (r *bufferedBody) Close() error {
 	if r.buf != nil {
 		release(r.buf)
 	}
-	*r = readBody{}
+	*r = bufferedBody{}
 	return nil
 }
 
+// bodySeed is the seed of checksums, different in each process.
 var bodySeed = maphash.MakeSeed()
 
-// sumOf tells bodies apart; it is never 0.
-func sumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
+// checksumOf returns a checksum that is never 0.
+func checksumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
 
-// Peek shows the beginning of the body, at most MaxBuffered, to f, which must
-// not keep it.
+// Peek calls f with the beginning of the body, at most MaxBuffered bytes. f must not
+// keep it.
 func (b *Body) Peek(f func([]byte)) error {
 	if b.memory != nil || b.larger.beginning != nil || b.original == nil {
 		return b.PeekAgain(f)
@@ -249,31 +259,31 @@ func (b *Body) Peek(f func([]byte)) error {
 	switch {
 	case b.larger.again == nil:
 		b.larger.beginning = text
-		b.original = prefixed(buf, b.original)
+		b.original = withPrefix(buf, b.original)
 	case !whole:
-		b.original = prefixed(buf, b.original)
+		b.original = withPrefix(buf, b.original)
 	case len(text) <= MaxKept:
 		b.Close()
 		b.memory = bytes.Clone(text)
 		release(buf)
 	default:
 		b.Close()
-		b.larger.size = int64(len(text))
-		b.larger.read = readBody{text, buf}
+		b.larger.repeatLength = int64(len(text))
+		b.larger.buffered = bufferedBody{text, buf}
 		if len(text) <= MaxReused {
-			b.larger.sum = sumOf(text)
+			b.larger.checksum = checksumOf(text)
 		}
-		b.original = &b.larger.read
+		b.original = &b.larger.buffered
 	}
 	return nil
 }
 
-// readInto reads a body, at most so much of it, and tells whether that is all.
-func readInto(buf *bytes.Buffer, src io.Reader, most int) (whole bool, err error) {
-	for buf.Len() < most {
+// readInto reads at most limit bytes, and reports whether that was the whole body.
+func readInto(buf *bytes.Buffer, src io.Reader, limit int) (whole bool, err error) {
+	for buf.Len() < limit {
 		buf.Grow(bytes.MinRead)
 		p := buf.AvailableBuffer()
-		n, err := src.Read(p[:min(cap(p), most-buf.Len())])
+		n, err := src.Read(p[:min(cap(p), limit-buf.Len())])
 		buf.Write(p[:n])
 		if err == io.EOF {
 			return true, nil
@@ -285,8 +295,8 @@ func readInto(buf *bytes.Buffer, src io.Reader, most int) (whole bool, err error
 	return false, nil
 }
 
-// PeekAgain is Peek for a body that was read before, at least its beginning, or that
-// an attempt took.
+// PeekAgain is Peek for a body of which at least the beginning was read before, or that
+// an attempt has taken.
 func (b *Body) PeekAgain(f func([]byte)) error {
 	switch {
 	case b.memory != nil:
@@ -309,40 +319,41 @@ func (b *Body) PeekAgain(f func([]byte)) error {
 	return nil
 }
 
-// ErrOtherBody is why a request is not sent again whose GetBody returns another
-// body than the one that was sent.
+// ErrOtherBody means that the request cannot be sent again, because its GetBody returns
+// another body than the one that was sent.
 var ErrOtherBody = errors.New("spillover: GetBody does not return the request's body, so it cannot be sent again")
 
-// repeat is the body once more. Where the first one was read it is compared.
-func (b *Body) repeat() (io.ReadCloser, error) {
+// verifiedRepeat returns the body once more. It compares it with the first one if that
+// one was read.
+func (b *Body) verifiedRepeat() (io.ReadCloser, error) {
 	src, err := b.Repeat()
-	if err != nil || b.larger.sum == 0 {
+	if err != nil || b.larger.checksum == 0 {
 		return src, err
 	}
 	defer src.Close()
 	buf := readBuffers.Get().(*bytes.Buffer)
-	if _, err := readInto(buf, src, int(b.larger.size)+1); err != nil {
+	if _, err := readInto(buf, src, int(b.larger.repeatLength)+1); err != nil {
 		return nil, readError(err)
 	}
-	if sumOf(buf.Bytes()) == b.larger.sum {
-		return &readBody{buf.Bytes(), buf}, nil
+	if checksumOf(buf.Bytes()) == b.larger.checksum {
+		return &bufferedBody{buf.Bytes(), buf}, nil
 	}
 	release(buf)
 	b.larger.again = nil
 	return nil, ErrOtherBody
 }
 
-// A Edit is a stretch of a body that is replaced on the way.
+// An Edit replaces a range of the body while it is sent.
 type Edit struct {
 	At   wire.Span
 	Text string
 }
 
-// Edits are what is replaced in a body, in the order of the text. Its zero
-// value, like that of a splice, changes nothing.
+// Edits are up to two replacements, in the order of their position. A zero Edit changes
+// nothing.
 type Edits [2]Edit
 
-// EditedLength is the length of the body with edits.
+// EditedLength returns the length of the body with edits, or -1 if it is unknown.
 func (b *Body) EditedLength(e Edits) int64 {
 	if b.Length < 0 {
 		return -1
@@ -354,27 +365,29 @@ func (b *Body) EditedLength(e Edits) int64 {
 	return n
 }
 
-// Open makes a the body for one more attempt, where it is not in memory.
+// Open makes a the body of one more attempt. The body must not be in memory: InMemory
+// returns such a body.
 func (b *Body) Open(a *Attempt, e Edits) error {
-	a.pending, a.single, a.remaining = e, b.larger.again == nil, -1
+	a.pending, a.onlyCopy, a.remaining = e, b.larger.again == nil, -1
 	if b.original != nil {
-		a.src, b.original, b.larger.last = b.original, nil, a
+		a.source, b.original, b.larger.lastAttempt = b.original, nil, a
 		return nil
 	}
-	src, err := b.repeat()
+	src, err := b.verifiedRepeat()
 	if err != nil {
 		return err
 	}
-	a.src, a.remaining, b.larger.last = src, b.larger.size, a
+	a.source, a.remaining, b.larger.lastAttempt = src, b.larger.repeatLength, a
 	return nil
 }
 
-// Next is the body for one more send, when the one before has ended.
+// Next returns the unedited body for one more attempt, after the previous attempt has
+// ended.
 func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 	if b.memory != nil {
 		return inMemory(b.memory), nil
 	}
-	b.larger.last.Settle(b)
+	b.larger.lastAttempt.Settle(b)
 	if err := b.WaitIdle(ctx); err != nil {
 		return nil, err
 	}
@@ -385,15 +398,15 @@ func (b *Body) Next(ctx context.Context) (io.ReadCloser, error) {
 	return a, nil
 }
 
-// WaitIdle waits until no attempt reads the body any more: several SDKs hand out one
-// reader, rewound, for every GetBody.
+// WaitIdle waits until no attempt reads the body. Several SDKs return the same reader,
+// rewound, from every GetBody.
 func (b *Body) WaitIdle(ctx context.Context) error {
 	if b.larger == nil {
 		return nil
 	}
-	if b.larger.last == nil || b.larger.last.reading.TryLock() {
-		if b.larger.last != nil {
-			b.larger.last.reading.Unlock()
+	if b.larger.lastAttempt == nil || b.larger.lastAttempt.reading.TryLock() {
+		if b.larger.lastAttempt != nil {
+			b.larger.lastAttempt.reading.Unlock()
 		}
 		return nil
 	}
@@ -402,7 +415,7 @@ func (b *Body) WaitIdle(ctx context.Context) error {
 		reading.Lock()
 		defer reading.Unlock()
 		close(free)
-	}(&b.larger.last.reading)
+	}(&b.larger.lastAttempt.reading)
 	select {
 	case <-free:
 		return nil
@@ -411,27 +424,29 @@ func (b *Body) WaitIdle(ctx context.Context) error {
 	}
 }
 
-// An Attempt is the body of one attempt. A base may read a body even after
-// RoundTrip returned, and several SDKs hand out one reader, rewound, for every
-// GetBody: so once it is settled, and idle, the reader beneath is never touched
-// again.
+// An Attempt is the body of one attempt. A base transport may read a body even after
+// RoundTrip has returned, and several SDKs return the same reader, rewound, from every
+// GetBody. So once an attempt is settled and idle, it never touches the underlying
+// reader again.
 type Attempt struct {
-	src    io.ReadCloser
-	single bool        // src cannot be had again: unused it goes back to the body
-	closed atomic.Bool // no read begins any more
-	Failed atomic.Bool // src could not be read, which is no fault of a deployment
+	source     io.ReadCloser
+	onlyCopy   bool        // source is not available again: if it was not read, it goes back to the Body
+	closed     atomic.Bool // no further Read begins
+	ReadFailed atomic.Bool // source returned an error, for which the deployment is not at fault
 
-	reading    sync.Mutex // what follows belongs to the Read under way
-	pending    Edits
-	read       int   // bytes of src that were passed or skipped, until the edits are done
-	written    int   // bytes of the text of the edit at hand that were passed
-	used       bool  // read from
-	remaining  int64 // how many bytes of src there must be; -1 when that is not known
-	mismatched bool  // there are not
+	reading     sync.Mutex // guards the following fields
+	pending     Edits
+	sourceRead  int   // bytes of source that were passed on or skipped, until all edits are done
+	editWritten int   // bytes of the current edit's text that were passed on
+	used        bool  // Read was called
+	remaining   int64 // required number of further bytes of source; -1 if unknown
+	mismatched  bool  // source has another length than required
 }
 
+// errClosedBody is returned by a Read after Close.
 var errClosedBody = errors.New("spillover: read of a closed body")
 
+// Read implements io.Reader. It applies the edits.
 func (a *Attempt) Read(p []byte) (int, error) {
 	a.reading.Lock()
 	defer a.reading.Unlock()
@@ -441,69 +456,71 @@ func (a *Attempt) Read(p []byte) (int, error) {
 	a.used = true
 	for len(p) > 0 && a.pending != (Edits{}) {
 		s := a.pending[0]
-		if before := s.At.From - a.read; before > 0 {
-			n, err := a.pull(p[:min(len(p), before)])
-			a.read += n
+		if before := s.At.From - a.sourceRead; before > 0 {
+			n, err := a.readSource(p[:min(len(p), before)])
+			a.sourceRead += n
 			return n, err
 		}
-		if a.written < len(s.Text) {
-			n := copy(p, s.Text[a.written:])
-			a.written += n
+		if a.editWritten < len(s.Text) {
+			n := copy(p, s.Text[a.editWritten:])
+			a.editWritten += n
 			return n, nil
 		}
-		if n := s.At.To - a.read; n > 0 {
-			if _, err := io.CopyN(io.Discard, pulled{a}, int64(n)); err != nil {
+		if n := s.At.To - a.sourceRead; n > 0 {
+			if _, err := io.CopyN(io.Discard, sourceReader{a}, int64(n)); err != nil {
 				return 0, err
 			}
-			a.read = s.At.To
+			a.sourceRead = s.At.To
 		}
-		a.pending, a.written = Edits{a.pending[1]}, 0
+		a.pending, a.editWritten = Edits{a.pending[1]}, 0
 	}
-	return a.pull(p)
+	return a.readSource(p)
 }
 
-// pull reads from the body beneath. A repeat that is longer or shorter than what
-// was sent first is never passed whole.
-func (a *Attempt) pull(p []byte) (int, error) {
-	n, err := a.src.Read(p)
+// readSource reads from source. It never passes on the whole of a repeat whose length
+// is not the required one.
+func (a *Attempt) readSource(p []byte) (int, error) {
+	n, err := a.source.Read(p)
 	if a.remaining >= 0 {
 		if a.remaining -= int64(n); a.remaining < 0 || err == io.EOF && a.remaining > 0 {
 			a.remaining, a.mismatched, n, err = 0, true, 0, ErrOtherBody
 		}
 	}
 	if err != nil && err != io.EOF && !a.closed.Load() {
-		a.Failed.Store(true)
+		a.ReadFailed.Store(true)
 	}
 	return n, err
 }
 
-// pulled reads by pull.
-type pulled struct{ *Attempt }
+// A sourceReader reads from an attempt's source, without edits.
+type sourceReader struct{ *Attempt }
 
-func (a pulled) Read(p []byte) (int, error) { return a.pull(p) }
+func (a sourceReader) Read(p []byte) (int, error) { return a.readSource(p) }
 
-// Close does not wait for a Read under way: closing what is beneath is what
-// lets one go that is stuck. One of memory is never stuck.
+// Close closes source. It does not wait for a Read in progress, because closing source
+// is what ends a stuck Read. Only a Read from memory, which never gets stuck, is waited
+// for.
 func (a *Attempt) Close() error {
 	if a.closed.Swap(true) {
 		return nil
 	}
-	_, read := a.src.(*readBody)
+	_, read := a.source.(*bufferedBody)
 	if read {
 		a.reading.Lock()
 	}
 	if read || a.reading.TryLock() {
 		defer a.reading.Unlock()
-		if a.single && !a.used {
-			return nil // settle or keep decides
+		if a.onlyCopy && !a.used {
+			return nil // Settle or Keep decides
 		}
 	}
-	return a.src.Close()
+	return a.source.Close()
 }
 
-// Settle ends an attempt's hold on its body, whatever its base still does with
-// it: it is closed, or given back to b if it is the only one and unread. It does
-// not wait for a Read under way, which a stuck upload may never end.
+// Settle ends the attempt's use of its body, whatever the base transport still does
+// with it. The body is closed, or returned to b if it is the only copy and was not
+// read. Settle does not wait for a Read in progress, because a stuck upload may never
+// end.
 func (a *Attempt) Settle(b *Body) {
 	if a == nil {
 		return
@@ -514,27 +531,27 @@ func (a *Attempt) Settle(b *Body) {
 	}
 	defer a.reading.Unlock()
 	switch {
-	case a.single && !a.used:
-		a.single, b.original = false, a.src
+	case a.onlyCopy && !a.used:
+		a.onlyCopy, b.original = false, a.source
 	case a.mismatched:
 		b.larger.again = nil
 	}
 }
 
-// Keep leaves the body to an attempt whose answer goes to the caller. One that is
-// being read is in use: Close closes it.
+// Keep leaves the body to an attempt whose response goes to the caller. If a Read is in
+// progress, the base transport still uses the body and will close it.
 func (a *Attempt) Keep() {
-	if a == nil || !a.single || !a.reading.TryLock() {
+	if a == nil || !a.onlyCopy || !a.reading.TryLock() {
 		return
 	}
 	defer a.reading.Unlock()
-	a.single = false
+	a.onlyCopy = false
 	if a.closed.Load() && !a.used {
-		a.src.Close()
+		a.source.Close()
 	}
 }
 
-// Sorted puts two edits in the order of the text.
+// Sorted returns the edits in the order of their position.
 func (e Edits) Sorted() Edits {
 	if e[1] != (Edit{}) && e[1].At.From < e[0].At.From {
 		e[0], e[1] = e[1], e[0]

@@ -5,85 +5,89 @@ import (
 	"strings"
 )
 
-// BodyInfo is where a body names its model, and what else it says of itself.
+// A BodyInfo is where a request body names its model, and what else the balancer needs
+// to know of it.
 type BodyInfo struct {
-	Model     string // "" when it is no string
-	ModelSpan Span   // of the value, quotes included
-	// Where a name can be put if there is none: behind the opening brace of an
-	// object, or before the first part of a form.
-	InsertAt       int
-	Boundary       string   // of a form
-	Rank           int      // which of the operation's places of a model that is; the first decides
-	MemberSpan     Span     // the whole member of an object, or part of a form, with what separates it
-	Second         ModelRef // another model that the request names
-	MaxOutput      int64    // tokens of output; 0 when it does not say
-	PromptTokens   int64    // tokens of the prompt, as the caller's counter says; 0 when there is none
-	MediaTokens    int64    // tokens of what is no text
-	MediaBytes     int64    // of that
-	PromptCacheKey string   // prompt_cache_key
-	Present        uint64   // which of the fields are there that backends set
+	Model     string // "" if the value is not a string
+	ModelSpan Span   // of the value, in JSON including its quotes
+	// InsertAt is where a model can be inserted if there is none: after the opening
+	// brace of an object, or before the first part of a form.
+	InsertAt        int
+	Boundary        string     // of a multipart form
+	ModelPrecedence int        // place of the model in the operation's list, from 1; the lowest decides
+	MemberSpan      Span       // the whole member of an object or part of a form, with its separator
+	SecondModel     NamedModel // a further model in the request
+	MaxOutput       int64      // maximum number of output tokens; 0 if the body sets none
+	PromptTokens    int64      // of the caller's own token counter; 0 if there is none
+	MediaTokens     int64      // estimate for images, audio and files
+	MediaBytes      int64      // length of images, audio and files in the body
+	PromptCacheKey  string
+	PresentFields   uint64 // bit i is set if the body has field i of those passed to ReadJSON
 
-	HasModel     bool // there is a value for the model
-	InJSON       bool // and it is a JSON string, though in a form
-	Insertable   bool // there is a gap,
-	HasMembers   bool // and something behind it
-	Background   bool // the answer is stored and made later: it is begun once
-	Stream       bool // the answer is to be a stream of events
-	Stored       bool // chat: the answer is stored, or has sound that can be referred to
-	HasMaxTokens bool // there is a maximum of output tokens, under any name
-	Complete     bool // all of the body was read
+	HasModel       bool // the body names a model, whatever its value
+	ModelInJSON    bool // the model is a JSON string inside a form
+	CanInsert      bool // a model can be inserted
+	HasMembers     bool // the object has members already
+	Background     bool // the response is created later and stored, so the request is sent only once
+	Stream         bool // the response is to be a stream of events
+	StoresResponse bool // chat completions: the response is stored, or has audio with an id
+	HasMaxTokens   bool // the body sets a maximum number of output tokens, under any name
+	Complete       bool // the whole body was read
 }
 
-// A ModelRef is a model at its place in a body.
-type ModelRef struct {
-	Model string
-	At    Span
-	Rank  int
+// A NamedModel is a model at a place in a body.
+type NamedModel struct {
+	Model      string
+	Span       Span
+	Precedence int
 }
 
+// IsForm reports whether a content type is that of a multipart form.
 func IsForm(contentType string) bool {
 	return len(contentType) >= 10 && strings.EqualFold(contentType[:10], "multipart/")
 }
 
-// EstimateTokens is what a request costs, in tokens, as Azure reckons it: a quarter
-// of the text, and the output it may have (Azure's quota page).
-func EstimateTokens(length, most int64) int64 {
-	if most <= 0 {
-		most = DefaultOutputTokens
+// EstimateTokens estimates the tokens of a request with a body of length bytes, as
+// Azure does: a quarter of the length, and the maximum number of output tokens (Azure's
+// quota page).
+func EstimateTokens(length, maxOutput int64) int64 {
+	if maxOutput <= 0 {
+		maxOutput = DefaultOutputTokens
 	}
-	return max(length, 0)/4 + most
+	return max(length, 0)/4 + maxOutput
 }
 
-// Cost is the estimate for a body that was read: what is no text in it counts
-// by its kind, and the prompt is what the caller's own counter says if there is
-// one.
-func (n BodyInfo) Cost(length int64) int64 {
+// EstimateTokens estimates the tokens of a request whose body of length bytes was read.
+// Images, audio and files count by their kind. The caller's own token counter, if there
+// is one, replaces the estimate of the prompt.
+func (n BodyInfo) EstimateTokens(length int64) int64 {
 	if n.PromptTokens > 0 {
 		return EstimateTokens(4*n.PromptTokens, n.MaxOutput)
 	}
 	return EstimateTokens(length-n.MediaBytes, n.MaxOutput) + n.MediaTokens
 }
 
-// MaxUnreadBytes is how many bytes of a body that is not read count: a large one is
-// mostly sound or pictures.
+// MaxUnreadBytes is how many bytes of a body that is not read count for its estimate.
+// Most of a large body is audio or images.
 const MaxUnreadBytes = 16 << 10
 
-// DefaultOutputTokens is the output of a request that names no maximum, or whose body
-// is not read, in tokens.
+// DefaultOutputTokens is the number of output tokens that is assumed for a request that
+// sets no maximum, or whose body is not read.
 const DefaultOutputTokens = 250
 
-// MaxIDs bounds the ids that one request is searched for.
+// MaxIDs is the maximum number of ids that are read from one request.
 const MaxIDs = 64
 
-// ModelText is a name as the body spells it.
+// ModelText returns a model as it is written into the body: as a JSON string, or as it
+// is in a part of a form.
 func (n BodyInfo) ModelText(name string) string {
-	if n.Boundary != "" && !n.InJSON {
+	if n.Boundary != "" && !n.ModelInJSON {
 		return name
 	}
 	return QuoteJSON(name)
 }
 
-// ModelMember is a name with all that a body without one needs.
+// ModelMember returns the text that adds a model to a body without one.
 func (n BodyInfo) ModelMember(name string) string {
 	switch {
 	case n.Boundary != "":
@@ -94,9 +98,10 @@ func (n BodyInfo) ModelMember(name string) string {
 	return `"model":` + QuoteJSON(name)
 }
 
-// QuoteJSON is a JSON string. strconv.Quote is not: it escapes what JSON cannot.
+// QuoteJSON returns s as a JSON string. strconv.Quote uses escapes that JSON does not
+// have.
 func QuoteJSON(s string) string {
-	if plain([]byte(s)) && !strings.ContainsRune(s, '"') {
+	if isPlain([]byte(s)) && !strings.ContainsRune(s, '"') {
 		return `"` + s + `"`
 	}
 	var b strings.Builder
@@ -117,13 +122,14 @@ func QuoteJSON(s string) string {
 	return b.String()
 }
 
-// The names that a maximum of output tokens has. A service takes the first or
-// the second, not both.
+// The names of the maximum number of output tokens in a request body. For chat
+// completions a service accepts either the first or the second, not both.
 const (
-	MaxTokens           = "max_tokens"
-	MaxCompletionTokens = "max_completion_tokens"
-	MaxOutputTokens     = "max_output_tokens"
+	MaxTokensField           = "max_tokens"
+	MaxCompletionTokensField = "max_completion_tokens"
+	MaxOutputTokensField     = "max_output_tokens"
 )
 
-// MaxModelName is the longest name of a model, in bytes, that is handled on its own.
+// MaxModelName is the maximum length, in bytes, of the name of a model that has its own
+// state.
 const MaxModelName = 256

@@ -6,17 +6,18 @@ import (
 	"strconv"
 )
 
-// A BodyScanner reads the body of a request, where the table of operations
-// says, and nowhere else.
+// A BodyScanner reads the model, the ids and other facts from the body of a request. It
+// looks only at the places in Fields, and at a few members of every body.
 type BodyScanner struct {
-	Tree   *FieldTree
+	Fields *fieldNode
 	text   []byte
 	Info   BodyInfo
-	Rare   RareKeys
+	Rare   RareKeys // the rare keys of a JSON body
 	IDs    []ObjectID
-	MaxIDs int // ids
+	MaxIDs int // maximum number of IDs
 }
 
+// addID records an id. It ignores ids beyond MaxIDs.
 func (w *BodyScanner) addID(quoted []byte, item bool) {
 	if len(w.IDs) >= w.MaxIDs {
 		return
@@ -26,34 +27,34 @@ func (w *BodyScanner) addID(quoted []byte, item bool) {
 	}
 }
 
-// addModel takes note of a model's place. Of several the first of the table decides.
+// addModel records a model. The one with the lowest precedence decides.
 func (w *BodyScanner) addModel(model string, at Span, place int) {
 	n := &w.Info
 	switch {
-	case !n.HasModel || place == n.Rank:
-	case place < n.Rank:
-		n.Second = ModelRef{n.Model, n.ModelSpan, n.Rank}
+	case !n.HasModel || place == n.ModelPrecedence:
+	case place < n.ModelPrecedence:
+		n.SecondModel = NamedModel{n.Model, n.ModelSpan, n.ModelPrecedence}
 	default:
-		n.Second = ModelRef{model, at, place}
+		n.SecondModel = NamedModel{model, at, place}
 		return
 	}
-	n.Model, n.ModelSpan, n.HasModel, n.Rank = model, at, true, place
+	n.Model, n.ModelSpan, n.HasModel, n.ModelPrecedence = model, at, true, place
 }
 
-// ReadJSON reads what a JSON body says of itself, up to where it breaks off.
-// usual is the name that the model is likely to have, and fields those that
-// backends may set.
+// ReadJSON reads a JSON body, up to the point where it ends or is not valid. usual is
+// the most likely model, which saves its allocation. fields are those that backends may
+// set.
 func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 	w.text = text
 	n := &w.Info
 	brace := skipSpace(text, 0)
-	if n.Insertable = brace < len(text) && text[brace] == '{'; !n.Insertable {
+	if n.CanInsert = brace < len(text) && text[brace] == '{'; !n.CanInsert {
 		return
 	}
 	n.InsertAt = brace + 1
 	next := skipSpace(text, n.InsertAt)
 	n.HasMembers = next < len(text) && text[next] != '}'
-	before := 0 // where the member before ends
+	before := 0 // where the previous member ends
 	for i := next; i < len(text) && text[i] == '"'; i = skipSpace(text, i+1) {
 		key := Span{i, skipString(text, i)}
 		if key.To < 0 {
@@ -65,17 +66,17 @@ func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 		name := keyName(key.in(text))
 		for i, field := range fields {
 			if string(name) == field {
-				n.Present |= 1 << i
+				n.PresentFields |= 1 << i
 			}
 		}
 		value := Span{From: skipSpace(text, i+1)}
-		child := w.Tree.Children[string(name)]
-		if value.To = w.value(value.From, child, usual); value.To < 0 {
+		child := w.Fields.children[string(name)]
+		if value.To = w.readValue(value.From, child, usual); value.To < 0 {
 			return
 		}
-		w.noteMember(name, value.in(text))
+		w.addMember(name, value.in(text))
 		i = skipSpace(text, value.To)
-		if child != nil && child.model > 0 && n.ModelSpan == value {
+		if child != nil && child.modelPrecedence > 0 && n.ModelSpan == value {
 			switch {
 			case i < len(text) && text[i] == ',':
 				n.MemberSpan = Span{key.From, i + 1}
@@ -92,12 +93,12 @@ func (w *BodyScanner) ReadJSON(text []byte, usual string, fields []string) {
 	}
 }
 
-// note reads a member of the body that is no matter of the operation.
-func (w *BodyScanner) noteMember(key, value []byte) {
-	w.noteString(key)
+// addMember reads a top-level member that is the same for all operations.
+func (w *BodyScanner) addMember(key, value []byte) {
+	w.addString(key)
 	n := &w.Info
 	switch string(key) {
-	case MaxTokens, MaxCompletionTokens, MaxOutputTokens:
+	case MaxTokensField, MaxCompletionTokensField, MaxOutputTokensField:
 		n.HasMaxTokens = true
 		if most, err := strconv.ParseInt(string(value), 10, 32); err == nil {
 			n.MaxOutput = max(n.MaxOutput, most)
@@ -109,24 +110,25 @@ func (w *BodyScanner) noteMember(key, value []byte) {
 	case "stream":
 		n.Stream = string(value) == "true"
 	case "store":
-		n.Stored = n.Stored || string(value) == "true"
+		n.StoresResponse = n.StoresResponse || string(value) == "true"
 	case "audio":
-		n.Stored = n.Stored || len(value) > 0 && value[0] == '{'
+		n.StoresResponse = n.StoresResponse || len(value) > 0 && value[0] == '{'
 	}
 }
 
-// noteString notes the rare keys among the strings of a body.
-func (w *BodyScanner) noteString(s []byte) {
+// addString takes note of a string in the body, if it is one of the rare keys.
+func (w *BodyScanner) addString(s []byte) {
 	switch string(s) {
 	case "file_id", "audio":
 		w.Rare.IDs = true
 	case "file_data", "input_audio":
-		w.Rare.Files = true
+		w.Rare.Media = true
 	}
 }
 
-// skip is skipValue, but for the rare keys in the value.
-func (w *BodyScanner) skip(i int) int {
+// skipValue returns the index after the value that begins at i, or -1. It takes note of
+// the rare keys in the value.
+func (w *BodyScanner) skipValue(i int) int {
 	text := w.text
 	if i >= len(text) || text[i] != '{' && text[i] != '[' {
 		return skipValue(text, i)
@@ -138,7 +140,7 @@ func (w *BodyScanner) skip(i int) int {
 			if end < 0 {
 				return -1
 			}
-			w.noteString(text[i+1 : end-1])
+			w.addString(text[i+1 : end-1])
 			i = end - 1
 		case '{', '[':
 			depth++
@@ -151,47 +153,47 @@ func (w *BodyScanner) skip(i int) int {
 	return -1
 }
 
-// value reads the value that begins at i, and returns where it ends, or -1.
-func (w *BodyScanner) value(i int, n *FieldTree, usual string) (end int) {
+// readValue reads the value that begins at i. It returns the index after it, or -1.
+func (w *BodyScanner) readValue(i int, n *fieldNode, usual string) (end int) {
 	if n == nil || i >= len(w.text) {
-		return w.skip(i)
+		return w.skipValue(i)
 	}
 	switch c := w.text[i]; {
-	case c == '{' && n.Children != nil:
-		end = w.object(i, n)
-	case c == '[' && (n.Children != nil || n.ID):
-		end = w.array(i, n)
+	case c == '{' && n.children != nil:
+		end = w.readObject(i, n)
+	case c == '[' && (n.children != nil || n.isID):
+		end = w.readArray(i, n)
 	default:
-		end = w.skip(i)
+		end = w.skipValue(i)
 	}
 	if end < 0 {
 		return end
 	}
 	v := w.text[i:end]
-	if n.model > 0 {
+	if n.modelPrecedence > 0 {
 		if len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
-			w.addModel(usual, Span{i, end}, n.model)
+			w.addModel(usual, Span{i, end}, n.modelPrecedence)
 		} else {
 			model, _ := unquote(v)
-			w.addModel(model, Span{i, end}, n.model)
+			w.addModel(model, Span{i, end}, n.modelPrecedence)
 		}
 	}
-	if n.ID && v[0] == '"' {
-		w.addID(v, n.item)
+	if n.isID && v[0] == '"' {
+		w.addID(v, n.isItem)
 	}
 	return end
 }
 
-// array reads the elements of an array as if each stood alone. Arrays in it are
-// not looked into.
-func (w *BodyScanner) array(i int, n *FieldTree) int {
+// readArray reads each element of an array as if it were the value itself. It does not
+// search arrays in the array.
+func (w *BodyScanner) readArray(i int, n *fieldNode) int {
 	text := w.text
 	for i = skipSpace(text, i+1); i < len(text) && text[i] != ']'; {
 		var to int
 		if text[i] == '[' {
-			to = w.skip(i)
+			to = w.skipValue(i)
 		} else {
-			to = w.value(i, n, "")
+			to = w.readValue(i, n, "")
 		}
 		if to < 0 {
 			return -1
@@ -208,8 +210,8 @@ func (w *BodyScanner) array(i int, n *FieldTree) int {
 	return i + 1
 }
 
-// object reads the members of an object.
-func (w *BodyScanner) object(i int, n *FieldTree) int {
+// readObject reads the members of an object. It returns the index after it, or -1.
+func (w *BodyScanner) readObject(i int, n *fieldNode) int {
 	text := w.text
 	var id Span
 	reference, plain := false, true
@@ -222,16 +224,16 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 			return -1
 		}
 		name := keyName(key.in(text))
-		w.noteString(name)
+		w.addString(name)
 		value := Span{From: skipSpace(text, i+1)}
-		child := n.Children[string(name)]
-		if n.listOfItems && string(name) == "id" {
+		child := n.children[string(name)]
+		if n.hasItems && string(name) == "id" {
 			child = nil
 		}
-		if value.To = w.value(value.From, child, ""); value.To < 0 {
+		if value.To = w.readValue(value.From, child, ""); value.To < 0 {
 			return -1
 		}
-		if n.listOfItems {
+		if n.hasItems {
 			v := value.in(text)
 			switch string(name) {
 			case "id":
@@ -252,30 +254,32 @@ func (w *BodyScanner) object(i int, n *FieldTree) int {
 	if i >= len(text) || text[i] != '}' {
 		return -1
 	}
-	// Items are sent back with all that is in them, which binds the request to
-	// nobody; a reference does, and what is encrypted for its maker.
+	// An item that is sent back with its content does not bind the request to a
+	// resource. A reference does, and so does an item that is encrypted for its
+	// creator.
 	if id.To > 0 && (reference || plain) {
 		w.addID(id.in(text), true)
 	}
 	return i + 1
 }
 
-// Stream is readJSON for a body of any size, of which nothing is kept.
-func (w *BodyScanner) Stream(src io.Reader) error {
-	tree := &FieldTree{Children: map[string]*FieldTree{"background": {flag: true}}}
-	maps.Copy(tree.Children, w.Tree.Children)
-	s := JsonScanner{Root: tree, Limit: 6 * MaxModelName}
+// ReadStream reads the model, the ids and background from a JSON body of any size. It
+// does not keep the body.
+func (w *BodyScanner) ReadStream(src io.Reader) error {
+	tree := &fieldNode{children: map[string]*fieldNode{"background": {isFlag: true}}}
+	maps.Copy(tree.children, w.Fields.children)
+	s := jsonScanner{root: tree, limit: 6 * MaxModelName}
 	p := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(p)
-		s.scan(p[:n], func(node *FieldTree, value []byte, at Span) {
+		s.scan(p[:n], func(node *fieldNode, value []byte, at Span) {
 			switch {
-			case node.flag:
+			case node.isFlag:
 				w.Info.Background = string(value) == "true"
-			case node.model > 0:
+			case node.modelPrecedence > 0:
 				model, _ := unquote(value)
-				w.addModel(model, at, node.model)
-			case node.ID && !node.item:
+				w.addModel(model, at, node.modelPrecedence)
+			case node.isID && !node.isItem:
 				w.addID(value, false)
 			}
 		})

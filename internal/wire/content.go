@@ -5,19 +5,19 @@ import (
 	"iter"
 )
 
-// isReason tells whether a choice ends: some services send "" or "null" where
-// the others have null.
-func isReason(value []byte) bool {
+// isFinishReason reports whether a finish_reason ends its choice. Some services send ""
+// or "null" instead of null.
+func isFinishReason(value []byte) bool {
 	return len(value) > 2 && value[0] == '"' && value[1] != '"' && !bytes.HasPrefix(value, []byte(`"null"`))
 }
 
-// CarriesContent tells whether the JSON of an event has anything in it that a caller
-// waits for: text, arguments, audio, a picture, all of which are strings that
-// are not empty, or the reason why a choice ends. Numbers are not, nor what is
-// under the keys that only keep the books, announce or repeat. What is
-// encrypted nobody can read: it counts where it is final.
+// CarriesContent reports whether the JSON of an event has something that the caller
+// waits for: a string that is not empty, such as text, arguments, audio or an image, or
+// the reason why a choice ends. Numbers do not count, and neither do the values of
+// bookkeeping members, which describe, announce or repeat. Encrypted content counts
+// only in a final event.
 func CarriesContent(text []byte, final bool) bool {
-	books := false // the values at hand are under such a key
+	bookkeeping := false // the current values belong to such a member
 	for i := bytes.IndexByte(text, '"'); i >= 0; {
 		end := skipString(text, i)
 		if end < 0 {
@@ -30,16 +30,16 @@ func CarriesContent(text []byte, final bool) bool {
 				return false
 			}
 			value := text[next:]
-			if string(s) == "finish_reason" && isReason(value) || final && isAction(s, value) {
+			if string(s) == "finish_reason" && isFinishReason(value) || final && isAction(s, value) {
 				return true
 			}
-			books = isBookkeeping(s, value[0]) || !final && string(s) == "encrypted_content"
-			if books && (value[0] == '{' || value[0] == '[') {
+			bookkeeping = isBookkeeping(s, value[0]) || !final && string(s) == "encrypted_content"
+			if bookkeeping && (value[0] == '{' || value[0] == '[') {
 				if next = skipValue(text, next); next < 0 {
 					return false
 				}
 			}
-		} else if !books && len(s) > 0 {
+		} else if !bookkeeping && len(s) > 0 {
 			return true
 		}
 		n := bytes.IndexByte(text[next:], '"')
@@ -51,8 +51,8 @@ func CarriesContent(text []byte, final bool) bool {
 	return false
 }
 
-// isAction tells of what a finished item wants done, such as a click: there need
-// be no text in it.
+// isAction reports whether a member of a finished item is an action, such as a click.
+// An action need not contain any text.
 func isAction(key, value []byte) bool {
 	switch string(key) {
 	case "action":
@@ -63,8 +63,8 @@ func isAction(key, value []byte) bool {
 	return false
 }
 
-// keepsBooks tells of a member that is about the event, the item or the request
-// and nothing of the answer itself, by its key.
+// isBookkeeping reports whether a member, by its key, describes the event, the item or
+// the request instead of being content.
 func isBookkeeping(key []byte, value byte) bool {
 	switch string(key) {
 	case "type", "object", "status", "state", "role", "model", "phase", "execution", "id", "ids", "index", "event", "channel", "provider", "reason",
@@ -72,9 +72,9 @@ func isBookkeeping(key []byte, value byte) bool {
 		"size", "quality", "background", "format", "speaker",
 		"usage", "logprobs", "metadata", "headers", "prompt_annotations":
 		return true
-	case "response": // an echo of the request
+	case "response": // repeats the request
 		return value == '{'
-	case "message", "action": // to people, and what is about to be done, where it is no object with more in it
+	case "message", "action": // a text for people, and a kind of action, unless it is an object
 		return value == '"'
 	}
 	if i := bytes.LastIndexByte(key, '_'); i >= 0 {
@@ -87,7 +87,7 @@ func isBookkeeping(key []byte, value byte) bool {
 	return false
 }
 
-// elements walks a JSON array as members walks an object.
+// elements iterates over the elements of a JSON array.
 func elements(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		i := skipSpace(text, 0)
@@ -106,20 +106,20 @@ func elements(text []byte) iter.Seq[[]byte] {
 	}
 }
 
-// An Completion is what a stream has said of its end so far, if it has no event
-// that is its last.
-type Completion struct {
-	choices map[string]bool // by the index of each, whether it has said why it ends
-	open    bool            // something has begun that an event of its kind ends
+// A CompletionTracker follows whether a stream is complete. Some streams have no final
+// event.
+type CompletionTracker struct {
+	choices map[string]bool // by the index of each choice: whether it has a finish reason
+	open    bool            // something has begun whose end is an event that has not come yet
 }
 
-// Add reads an event with content.
-func (e *Completion) Add(data []byte) {
-	for key, value := range Members(data) {
+// Add takes note of an event with content.
+func (e *CompletionTracker) Add(data []byte) {
+	for key, value := range members(data) {
 		switch v := value.in(data); string(key.in(data)) {
 		case `"choices"`:
 			for choice := range elements(v) {
-				e.noteChoice(choice)
+				e.addChoice(choice)
 			}
 		case `"type"`:
 			for _, family := range [...]string{`"response.`, `"image_generation.`, `"image_edit.`, `"speech.`, `"transcript.`} {
@@ -131,14 +131,15 @@ func (e *Completion) Add(data []byte) {
 	}
 }
 
-func (e *Completion) noteChoice(choice []byte) {
+// addChoice takes note of a choice, and of its finish reason.
+func (e *CompletionTracker) addChoice(choice []byte) {
 	index, ended := []byte("0"), false
-	for key, value := range Members(choice) {
+	for key, value := range members(choice) {
 		switch v := value.in(choice); string(key.in(choice)) {
 		case `"index"`:
 			index = v
 		case `"finish_reason"`:
-			ended = isReason(v)
+			ended = isFinishReason(v)
 		}
 	}
 	if e.choices == nil {
@@ -149,13 +150,13 @@ func (e *Completion) noteChoice(choice []byte) {
 	}
 }
 
-// maxChoices bounds the choices of an answer that are told apart. (OpenAI's
+// maxChoices bounds the choices of a response that are distinguished. (OpenAI's
 // reference allows n up to 128.)
 const maxChoices = 1 << 10
 
-// Complete tells that everything that began has ended: then the answer is
-// complete, with [DONE] or without.
-func (e *Completion) Complete() bool {
+// Complete reports whether everything that has begun has also ended. Then the response
+// is complete, with or without [DONE].
+func (e *CompletionTracker) Complete() bool {
 	for _, ended := range e.choices {
 		if !ended {
 			return false

@@ -5,25 +5,29 @@ import (
 	"strings"
 )
 
-// A Dialect is how a backend spells URLs, model names and credentials.
+// A Dialect is an API flavour: how a backend spells URLs, model names and credentials.
+// The root package exports the type and its values.
 type Dialect string
 
-// The dialects. The root package documents them for users.
 const (
-	Azure   Dialect = "azure"
+	// Azure is classic Azure OpenAI: the path names the deployment, and the query
+	// has an api-version.
+	Azure Dialect = "azure"
+	// AzureV1 is Azure's v1 API: the body names the deployment, as with OpenAI.
 	AzureV1 Dialect = "azure-v1"
-	OpenAI  Dialect = "openai"
+	// OpenAI is the API of OpenAI itself, and of services that are compatible with it.
+	OpenAI Dialect = "openai"
 )
 
-// A DialectSpec is everything that a dialect decides, but for the names of hosts.
+// A DialectSpec is everything that depends on the dialect, except for the names of hosts.
 type DialectSpec struct {
 	Name Dialect
-	// Prefix begins the paths, as escaped segments.
+	// Prefix is the beginning of all paths, as escaped segments.
 	Prefix string
 	// DeploymentInPath means that paths of inference name the deployment:
 	// {Prefix}/deployments/{deployment}/chat/completions. Otherwise the body does.
 	DeploymentInPath bool
-	// APIVersion is what the api-version of the query is for.
+	// APIVersion is how the dialect uses the query parameter api-version.
 	APIVersion APIVersionUse
 	// KeyHeader carries a key; Authorization carries it as a bearer token. Other
 	// tokens are always in Authorization.
@@ -45,25 +49,26 @@ const (
 type APIVersionUse int
 
 const (
-	NoAPIVersion       APIVersionUse = iota // it is removed
-	OptionalAPIVersion                      // that of a backend or of the caller is passed on
-	RequiredAPIVersion                      // a request without one gets a default
+	NoAPIVersion       APIVersionUse = iota // the api-version is removed
+	OptionalAPIVersion                      // the api-version of the backend or of the caller is passed on
+	RequiredAPIVersion                      // a request without an api-version gets a default
 )
 
 // HasAPIVersion reports whether requests of the dialect may have an api-version.
 func (s *DialectSpec) HasAPIVersion() bool { return s.APIVersion != NoAPIVersion }
 
-// Dialects is the one table of dialects. A new dialect is a row here, and a case in
-// prefixAt if its prefix is not among those that are read there.
+// Dialects is the table of dialects. A new dialect is a row here, and a case in
+// prefixAt if that does not parse its prefix yet.
 var Dialects = []DialectSpec{
 	{Name: Azure, Prefix: "/openai", DeploymentInPath: true, APIVersion: RequiredAPIVersion, KeyHeader: "Api-Key", Credentials: AzureCredentials, Provider: "azure.ai.openai"},
 	{Name: AzureV1, Prefix: "/openai/v1", APIVersion: OptionalAPIVersion, KeyHeader: "Api-Key", Credentials: AzureCredentials, Provider: "azure.ai.openai"},
 	{Name: OpenAI, Prefix: "/v1", KeyHeader: "Authorization", Credentials: OpenAICredentials, Provider: "openai"},
 }
 
+// noDialect is the row of unknown dialects.
 var noDialect DialectSpec
 
-// SpecOf is the row of a dialect. That of an unknown dialect is empty.
+// SpecOf returns the row of a dialect, which is empty for an unknown one.
 func SpecOf(d Dialect) *DialectSpec {
 	for i := range Dialects {
 		if Dialects[i].Name == d {
@@ -73,20 +78,20 @@ func SpecOf(d Dialect) *DialectSpec {
 	return &noDialect
 }
 
-// prefixAt reads the prefix of a dialect that begins with a segment of a path. rest
-// is what follows the segment. It returns the dialect, the deployment if the path
-// names one, and what follows the prefix. It is not ok if no prefix begins there.
-func prefixAt(segment, rest string) (t Target, after string, ok bool) {
-	next, behind := CutSegment(rest)
+// prefixAt parses the prefix of a dialect that begins with a segment of a path. rest is
+// the path after the segment. prefixAt returns the dialect, the deployment if the path
+// names one, and the path after the prefix. ok is false if no prefix begins there.
+func prefixAt(segment, rest string) (t Target, remaining string, ok bool) {
+	next, after := CutSegment(rest)
 	switch {
 	case segment == "openai" && next == "deployments":
-		t.Segment, behind = CutSegment(behind)
-		model, err := url.PathUnescape(t.Segment)
+		t.ModelSegment, after = CutSegment(after)
+		model, err := url.PathUnescape(t.ModelSegment)
 		t.Dialect, t.Model = Azure, model
-		return t, behind, err == nil && t.Segment != ""
+		return t, after, err == nil && t.ModelSegment != ""
 	case segment == "openai" && next == "v1":
 		t.Dialect = AzureV1
-		return t, behind, true
+		return t, after, true
 	case segment == "openai":
 		t.Dialect = Azure
 		return t, rest, true
@@ -122,7 +127,7 @@ func BasePath(d Dialect, path string) (base string, bare bool) {
 	return path, false
 }
 
-// ShortPath is the shortest path that BasePath reads like the given one.
+// ShortPath returns the shortest path for which BasePath returns the same.
 func ShortPath(d Dialect, path string) string {
 	base, bare := BasePath(d, path)
 	again, _ := BasePath(d, base)

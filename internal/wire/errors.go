@@ -6,18 +6,19 @@ import (
 	"strings"
 )
 
-// A ServiceError is the error object of Azure and OpenAI. Gateways leave out
-// the object around it; other bodies make an empty one.
+// A ServiceError is the error object of Azure and OpenAI. Gateways may send it without
+// the object around it. Any other body is parsed to the zero value.
 type ServiceError struct {
 	Code    looseString `json:"code"`
 	Type    looseString `json:"type"`
 	Message looseString `json:"message"`
-	wrapped bool        // it is within an object of that name
+	wrapped bool        // it was the member "error" of an object
 }
 
-// A looseString is a string, or a number as one; anything else is "".
+// A looseString is a JSON string, or a JSON number as text. Any other value is "".
 type looseString string
 
+// UnmarshalJSON implements json.Unmarshaler. It never fails.
 func (s *looseString) UnmarshalJSON(b []byte) error {
 	var text string
 	switch {
@@ -29,6 +30,7 @@ func (s *looseString) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// ParseError parses the body of an error response.
 func ParseError(body []byte) ServiceError {
 	var wrapped struct {
 		Error json.RawMessage `json:"error"`
@@ -40,7 +42,7 @@ func ParseError(body []byte) ServiceError {
 	if e.wrapped = len(wrapped.Error) > 0 && json.Unmarshal(wrapped.Error, &e) == nil; !e.wrapped {
 		_ = json.Unmarshal(body, &e)
 	}
-	// A code is told to people: one made of anything but a word is none.
+	// The code appears in logs and in Status, so it must be a single short word.
 	if len(e.Code) > 64 || strings.ContainsFunc(string(e.Code), func(r rune) bool {
 		return r != '_' && r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 	}) {
@@ -49,24 +51,25 @@ func ParseError(body []byte) ServiceError {
 	return e
 }
 
-// QuotaCodes mean that the account has nothing left to spend (OpenAI's help
-// pages on billing errors): no wait mends that.
+// QuotaCodes mean that the account's quota or credit is used up (OpenAI's help pages on
+// billing errors). Waiting does not help.
 var QuotaCodes = []string{
 	"insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded", "project_spend_limit_exceeded",
 	"organization_usage_limit_exceeded", "billing_hard_limit_reached", "billing_not_active",
 }
 
+// OutOfQuota reports whether the account's quota or credit is used up.
 func (e ServiceError) OutOfQuota() bool {
 	return slices.Contains(QuotaCodes, string(e.Code)) || slices.Contains(QuotaCodes, string(e.Type))
 }
 
-// RequestTooLarge tells that the request alone is more than the whole limit.
+// RequestTooLarge reports whether the request alone exceeds the whole rate limit.
 func (e ServiceError) RequestTooLarge() bool {
 	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
 }
 
-// NoCapacity reports whether a refusal is about what the service as a whole has left,
-// not about the deployment's own limit.
+// NoCapacity reports whether the service as a whole lacks capacity, as opposed to the
+// deployment's own rate limit.
 func (e ServiceError) NoCapacity() bool {
 	for _, text := range [...]looseString{e.Code, e.Type, e.Message} {
 		text := strings.ToLower(string(text))
@@ -79,7 +82,7 @@ func (e ServiceError) NoCapacity() bool {
 	return false
 }
 
-// DeploymentMissing reports whether an error is about the deployment, not about a
+// DeploymentMissing reports whether the deployment does not exist, as opposed to a
 // stored object or a path.
 func (e ServiceError) DeploymentMissing() bool {
 	switch e.Code {
@@ -89,27 +92,30 @@ func (e ServiceError) DeploymentMissing() bool {
 	return false
 }
 
-// OperationUnsupported reports whether the deployment does not have the operation, which
-// others of the same name may have.
+// OperationUnsupported reports whether the deployment does not support the operation.
+// Other deployments with the same name may support it.
 func (e ServiceError) OperationUnsupported() bool { return e.Code == "OperationNotSupported" }
 
-// NotFromService reports whether an error has not the form of the service's own, an
-// object of that name or at least a code: then a firewall or gateway in front of
-// it has answered.
+// NotFromService reports whether the error does not have the service's form, which is a
+// member "error" or at least a code or type. Then it comes from a firewall or gateway
+// in front of the service.
 func (e ServiceError) NotFromService() bool { return !e.wrapped && e.Code == "" && e.Type == "" }
 
-const PreviousNotFound = "previous_response_not_found"
+// PreviousResponseNotFound is the code of an error about a previous_response_id that
+// the resource does not have.
+const PreviousResponseNotFound = "previous_response_not_found"
 
-// OtherResource tells of a request about something that another backend made.
-func (e ServiceError) OtherResource() bool {
-	return e.Code == "invalid_encrypted_content" || e.Code == PreviousNotFound
+// IsOfOtherResource reports whether the request refers to something that another
+// resource created.
+func (e ServiceError) IsOfOtherResource() bool {
+	return e.Code == "invalid_encrypted_content" || e.Code == PreviousResponseNotFound
 }
 
-// sayings are how messages say that something is not there.
+// notFoundPhrases are how messages say that something does not exist.
 var notFoundPhrases = []string{"not found", "no such", "not exist", "n't exist", "not find", "n't find", "not be found", "n't be found", " found with id"}
 
-// SaysNotFound tells of an error that something does not exist.
-func (e ServiceError) SaysNotFound() bool {
+// NotFound reports whether the error says that something does not exist.
+func (e ServiceError) NotFound() bool {
 	for _, code := range []looseString{e.Code, e.Type} {
 		if c := strings.ToLower(strings.ReplaceAll(string(code), "_", "")); strings.Contains(c, "notfound") {
 			return true

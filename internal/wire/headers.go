@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// SpilledByAzure tells of an answer that Azure itself took from a full PTU to a
+// SpilledByAzure reports whether Azure itself moved the request from a full PTU to a
 // standard deployment of the same resource (Azure's page on spillover).
 func SpilledByAzure(h http.Header) bool {
 	return Header(h, "X-Ms-Spillover-From-Deployment") != "" || strings.EqualFold(Header(h, "X-Ms-Is-Spilled-Over"), "true")
 }
 
-// RequestID is how the service knows a request (Azure has either header, OpenAI
-// the first); "" if it is nothing to be told on.
+// RequestID returns the service's id of the request (Azure sends either header, OpenAI
+// the first), or "" if there is none that is short and printable.
 func RequestID(h http.Header) string {
 	for _, name := range [...]string{"X-Request-Id", "Apim-Request-Id"} {
 		if id := Header(h, name); id != "" && len(id) <= 128 && IsPrintableASCII(id) {
@@ -23,7 +23,7 @@ func RequestID(h http.Header) string {
 	return ""
 }
 
-// MediaType is the type of a body, without its parameters.
+// MediaType returns the media type of a body, in lower case and without parameters.
 func MediaType(h http.Header) string {
 	t := Header(h, "Content-Type")
 	if t == "application/json" {
@@ -33,10 +33,11 @@ func MediaType(h http.Header) string {
 	return strings.ToLower(strings.TrimSpace(t))
 }
 
-// EventStream is the media type of a stream.
+// EventStream is the media type of a stream of server-sent events.
 const EventStream = "text/event-stream"
 
-// Header is a header that net/http has made canonical.
+// Header returns the first value of a header. The name must be in net/http's canonical
+// form: Header saves the cost of making it so.
 func Header(h http.Header, name string) string {
 	if v := h[name]; len(v) > 0 {
 		return v[0]
@@ -44,17 +45,18 @@ func Header(h http.Header, name string) string {
 	return ""
 }
 
-// Limits are what an answer reports of its deployment's limits.
+// Limits are the rate limits and the utilization of a deployment, as a response reports
+// them.
 type Limits struct {
-	Tokens         int64 // the limit in tokens a minute; 0 when it reports none
+	Tokens         int64 // the limit in tokens per minute; 0 if none is reported
 	Remaining      int64
 	HasRemaining   bool
-	Utilization    int64 // of a provisioned deployment, in thousandths; it may exceed 1000
+	Utilization    int64 // of a provisioned deployment (PTU), in thousandths; it may exceed 1000
 	HasUtilization bool
 }
 
-// ReadLimits reads the headers of an answer. Placeholders (-1, or 0 of 0) are no
-// limits.
+// ReadLimits reads the limits from the header of a response. Placeholder values (-1, or
+// 0 of 0) are not limits.
 func ReadLimits(h http.Header) (l Limits) {
 	if limit, ok := tokenCount(h, "X-Ratelimit-Limit-Tokens"); ok && limit > 0 {
 		l.Tokens = min(limit, MaxTokenCount)
@@ -62,7 +64,8 @@ func ReadLimits(h http.Header) (l Limits) {
 			l.Remaining, l.HasRemaining = min(max(remaining, -MaxTokenCount), MaxTokenCount), true
 		}
 	}
-	// A percentage, which may exceed 100 (Azure's page on provisioned throughput).
+	// The value is a percentage and may exceed 100 (Azure's page on provisioned
+	// throughput).
 	if text, ok := strings.CutSuffix(Header(h, "Azure-Openai-Deployment-Utilization"), "%"); ok {
 		if percent, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil && percent >= 0 {
 			l.Utilization, l.HasUtilization = int64(min(percent, 1e6)*10), true
@@ -71,17 +74,18 @@ func ReadLimits(h http.Header) (l Limits) {
 	return l
 }
 
+// tokenCount parses a header that contains a number.
 func tokenCount(h http.Header, name string) (n int64, ok bool) {
 	text := Header(h, name)
 	if text == "" {
-		return 0, false // without the error that parsing it would make
+		return 0, false // avoids the allocation of a parse error
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	return n, err == nil
 }
 
-// CanonicalizeHeader makes the names in an answer's header canonical, as net/http has
-// them: a base may store others.
+// CanonicalizeHeader changes a name in a response's header to net/http's canonical form.
+// A custom base transport may have stored another form.
 func CanonicalizeHeader(h http.Header, name string, values []string) {
 	if canonical := http.CanonicalHeaderKey(name); canonical != name {
 		delete(h, name)
@@ -89,7 +93,8 @@ func CanonicalizeHeader(h http.Header, name string, values []string) {
 	}
 }
 
-// IsPrintableASCII tells whether a text is printable ASCII, and so safe in a header.
+// IsPrintableASCII reports whether a text consists of printable ASCII only, and so is
+// safe in a header.
 func IsPrintableASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -99,6 +104,6 @@ func IsPrintableASCII(s string) bool {
 	return true
 }
 
-// MaxTokenCount bounds every number of tokens that an answer reports, so that sums
-// stay within an int64.
+// MaxTokenCount bounds each number of tokens that a response reports, so that sums fit
+// into an int64.
 const MaxTokenCount = 1 << 40

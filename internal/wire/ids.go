@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// An ObjectID is the id of something that a service stores.
+// An ObjectID is the id of a stored object.
 type ObjectID struct {
 	ID        string
-	Item      bool // of a response or a conversation, of which there are many
-	Uncertain bool // it may as well be a word of the API: nothing is learnt from where it is found
+	Item      bool // an item of a response or a conversation; there are many of them
+	Uncertain bool // it may also be a word of the API: a response does not show where this object is stored
 }
 
-// MaxIDLength bounds the ids that are looked at.
+// MaxIDLength is the maximum length of an id, in bytes. Longer texts are not treated as
+// ids.
 const MaxIDLength = 256
 
-// IsID tells whether a text where an id is expected can be one. "auto" and
-// "none" are settings of the API.
+// IsID reports whether a text at the place of an id can be an id. "auto" and "none" are
+// settings of the API.
 func IsID[T string | []byte](s T) bool {
 	if len(s) == 0 || len(s) > MaxIDLength {
 		return false
@@ -31,24 +32,24 @@ func IsID[T string | []byte](s T) bool {
 	return string(s) != "auto" && string(s) != "none"
 }
 
-// isWord tells whether a text can be a word of the API, such as input_items.
-func isWord(s string) bool {
+// isAPIWord reports whether a text can be a word of the API, such as input_items.
+func isAPIWord(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') })
 }
 
-// itemSegments are the places in paths that name an item.
+// itemSegments are the path segments of the table that contain the id of an item.
 var itemSegments = []string{"item_id", "output_item_id", "turn_id"}
 
-// PathIDs are the ids in the path: what stands in place of the braces in the
-// table of operations. Off the table what is below the collection may be one.
+// PathIDs returns the ids in the path: the segments that the table has in braces. In a
+// path that is not in the table, any segment below the collection may be an id.
 func (t Target) PathIDs(method string) (ids []ObjectID) {
 	if t.Dialect == "" {
 		return nil
 	}
-	known := t.node.Spec(method) != UnknownSpec
-	n := OperationTree
+	known := t.node.spec(method) != UnknownSpec
+	n := operationTree
 	for segment, rest := CutSegment(t.Operation); segment != ""; segment, rest = CutSegment(rest) {
-		top := n == OperationTree
+		top := n == operationTree
 		parent := n
 		n = n.below(segment)
 		if top || n != nil && n != parent.id || n != nil && n.name == "version" {
@@ -58,7 +59,7 @@ func (t Target) PathIDs(method string) (ids []ObjectID) {
 		if err != nil || !IsID(id) {
 			continue
 		}
-		o := ObjectID{ID: id, Uncertain: isWord(id) && !known}
+		o := ObjectID{ID: id, Uncertain: isAPIWord(id) && !known}
 		if n != nil {
 			o.Item, o.Uncertain = slices.Contains(itemSegments, n.name), o.Uncertain || n.name == "model"
 		}
@@ -67,14 +68,14 @@ func (t Target) PathIDs(method string) (ids []ObjectID) {
 	return ids
 }
 
-// QueryIDs are the ids in the query of a GET.
+// QueryIDs returns the ids in the query of a GET.
 func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 	if raw == "" || t.node == nil || method != http.MethodGet && method != "" {
 		return nil
 	}
 	for part := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
-		if !slices.Contains(QueryPlaces, name) {
+		if !slices.Contains(queryPlaces, name) {
 			continue
 		}
 		if id, err := url.QueryUnescape(value); err == nil && IsID(id) {
@@ -84,9 +85,9 @@ func (t Target) QueryIDs(method, raw string) (ids []ObjectID) {
 	return ids
 }
 
-// HeaderIDs calls found for the ids in the header of an answer.
+// HeaderIDs calls found for each id in the header of a response.
 func HeaderIDs(h http.Header, found func(id string)) {
-	for _, name := range HeaderPlaces.Paths {
+	for _, name := range headerPlaces.Paths {
 		if v := Header(h, name); v != "" {
 			u, err := url.Parse(v)
 			if err != nil {
@@ -99,35 +100,39 @@ func HeaderIDs(h http.Header, found func(id string)) {
 			}
 		}
 	}
-	for _, name := range HeaderPlaces.IDs {
+	for _, name := range headerPlaces.IDs {
 		if v := Header(h, name); IsID(v) {
 			found(v)
 		}
 	}
 }
 
-// An IDScanner finds the ids in an answer that passes.
+// An IDScanner finds the ids in a response while it is passed on.
 type IDScanner struct {
-	Scanner JsonScanner
-	last    string // streams tell the same ones again and again
+	scanner jsonScanner
+	last    string // the last id, because the events of a stream repeat it
 }
 
+// NewIDScanner returns a scanner for a response. items means that the ids of the
+// response itself are ids of items, stream that it is a stream of events.
 func NewIDScanner(items, stream bool) *IDScanner {
-	tree := AnswerTree
+	tree := responseTree
 	if items {
-		tree = itemAnswerTree
+		tree = itemResponseTree
 	}
-	return &IDScanner{Scanner: JsonScanner{Root: tree, Limit: MaxIDLength + 2, Lines: stream}}
+	return &IDScanner{scanner: jsonScanner{root: tree, limit: MaxIDLength + 2, eventStream: stream}}
 }
 
+// Scan reads a further piece and calls found for each id that ends in it, except for
+// immediate repetitions.
 func (r *IDScanner) Scan(p []byte, found func(ObjectID)) {
-	r.Scanner.scan(p, func(n *FieldTree, value []byte, _ Span) {
+	r.scanner.scan(p, func(n *fieldNode, value []byte, _ Span) {
 		if len(value) < 2 || value[0] != '"' || string(value[1:len(value)-1]) == r.last {
 			return
 		}
 		if id, ok := unquote(value); ok && IsID(id) {
 			r.last = id
-			found(ObjectID{ID: id, Item: n.item})
+			found(ObjectID{ID: id, Item: n.isItem})
 		}
 	})
 }

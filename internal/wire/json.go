@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// Span is a stretch of a text: from is its first byte, to the one after its last.
+// A Span is a range of bytes in a text. To is the index after the last byte.
 type Span struct{ From, To int }
 
+// in returns the bytes of text in the range.
 func (s Span) in(text []byte) []byte { return text[s.From:s.To] }
 
-// Members walks the members of a JSON object, up to where the text breaks off
-// or is no JSON. It makes no copy and parses nothing that is not asked for: a
-// key is quoted, a value as it stands.
-func Members(text []byte) iter.Seq2[Span, Span] {
+// members iterates over the members of a JSON object, up to the point where the text
+// ends or is not JSON. It copies and unescapes nothing: a key includes its quotes, a
+// value is as it stands.
+func members(text []byte) iter.Seq2[Span, Span] {
 	return func(yield func(key, value Span) bool) {
 		i := skipSpace(text, 0)
 		if i >= len(text) || text[i] != '{' {
@@ -40,7 +41,7 @@ func Members(text []byte) iter.Seq2[Span, Span] {
 	}
 }
 
-// isKey tells whether a JSON string spells a key, escapes included.
+// isKey reports whether a JSON string, in quotes and possibly with escapes, is a key.
 func isKey(quoted []byte, key string) bool {
 	if len(quoted) == len(key)+2 && string(quoted[1:len(quoted)-1]) == key {
 		return true
@@ -52,7 +53,7 @@ func isKey(quoted []byte, key string) bool {
 	return ok && s == key
 }
 
-// keyName is what a JSON string spells; nil for one that is not valid.
+// keyName returns the text of a key in quotes, or nil if its escapes are not valid.
 func keyName(quoted []byte) []byte {
 	if name := quoted[1 : len(quoted)-1]; bytes.IndexByte(name, '\\') < 0 {
 		return name
@@ -61,19 +62,20 @@ func keyName(quoted []byte) []byte {
 	return []byte(s)
 }
 
-func unquote(value []byte) (string, bool) {
+// unquote returns the text of a JSON string. ok is false if the value is not one.
+func unquote(value []byte) (s string, ok bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false
 	}
-	if inner := value[1 : len(value)-1]; plain(inner) {
+	if inner := value[1 : len(value)-1]; isPlain(inner) {
 		return string(inner), true
 	}
-	var s string
-	return s, json.Unmarshal(value, &s) == nil
+	ok = json.Unmarshal(value, &s) == nil
+	return s, ok
 }
 
-// plain tells whether the inside of a JSON string stands for itself.
-func plain(inner []byte) bool {
+// isPlain reports whether the inside of a JSON string needs no unescaping.
+func isPlain(inner []byte) bool {
 	for _, c := range inner {
 		if c < ' ' || c == '\\' || c >= 0x80 {
 			return false
@@ -82,6 +84,7 @@ func plain(inner []byte) bool {
 	return true
 }
 
+// skipSpace returns the index of the next byte that is not white space.
 func skipSpace(text []byte, i int) int {
 	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\r' || text[i] == '\t') {
 		i++
@@ -89,7 +92,8 @@ func skipSpace(text []byte, i int) int {
 	return i
 }
 
-// skipString returns the index behind the string that begins at i, or -1.
+// skipString returns the index after the string that begins at i, or -1 if it does not
+// end.
 func skipString(text []byte, i int) int {
 	for i++; ; i++ {
 		n := bytes.IndexByte(text[i:], '"')
@@ -97,18 +101,20 @@ func skipString(text []byte, i int) int {
 			return -1
 		}
 		i += n
-		// The quote ends the string unless an odd number of backslashes is before it.
-		escapes := 0
-		for text[i-1-escapes] == '\\' {
-			escapes++
+		// The quote ends the string unless an odd number of backslashes
+		// precedes it.
+		backslashes := 0
+		for text[i-1-backslashes] == '\\' {
+			backslashes++
 		}
-		if escapes%2 == 0 {
+		if backslashes%2 == 0 {
 			return i + 1
 		}
 	}
 }
 
-// skipValue returns the index behind the value that begins at i, or -1.
+// skipValue returns the index after the value that begins at i, or -1 if it does not
+// end.
 func skipValue(text []byte, i int) int {
 	if i >= len(text) {
 		return -1

@@ -5,34 +5,36 @@ import (
 	"strings"
 )
 
-// A JsonScanner looks for values at known places in JSON that passes in pieces,
-// be it a body, an answer or the events of a stream. It keeps no more than the
-// key or the value at hand. What is no JSON makes it find nothing, or nothing
-// but what stands at such a place all the same.
-type JsonScanner struct {
-	Root  *FieldTree
-	Limit int  // a longer value is not one of those looked for
-	Lines bool // events of a stream: no string goes over the end of a line
+// A jsonScanner finds the values at known places in JSON that arrives in pieces: a
+// body, a response or the events of a stream. It keeps no more than the current key or
+// value. In a text that is not valid JSON it finds nothing, or only values that are at
+// such a place anyway.
+type jsonScanner struct {
+	root        *fieldNode
+	limit       int  // maximum length of a value in quotes; longer ones are ignored
+	eventStream bool // the text is a stream of events, in which a string cannot continue on the next line
 
-	frames   [24]frame
-	depth    int // of frames
-	skipping int // depth of brackets inside a value that is not looked into
-	node     *FieldTree
-	state    scanState
-	offset   int // of the next piece
-	from     int // of the value at hand
+	frames     [24]frame
+	depth      int // number of open frames
+	skipDepth  int // number of open brackets inside a value that is skipped
+	node       *fieldNode
+	state      scanState
+	offset     int // of the current piece in the whole text
+	valueStart int // of the current value in the whole text
 
-	inString, escaped bool // inside a string; behind a backslash in it
-	taking            bool // the text at hand is kept
-	blank             bool // the line so far is empty
-	Buf               []byte
+	inString, escaped bool // inside a string; after an odd number of backbackslashes in it
+	buffering         bool // the current key or value is appended to buf
+	blankLine         bool // the current line is empty so far
+	buf               []byte
 }
 
+// A frame is an open object or array that is searched.
 type frame struct {
-	node  *FieldTree
+	node  *fieldNode
 	array bool
 }
 
+// A scanState is what the scanner expects next.
 type scanState uint8
 
 const (
@@ -42,41 +44,42 @@ const (
 	afterValue
 )
 
-func (s *JsonScanner) reset() {
-	s.depth, s.skipping, s.inString, s.taking, s.escaped = 0, 0, false, false, false
-	s.node, s.state = s.Root, atValue
+// reset moves to the beginning of a JSON text.
+func (s *jsonScanner) reset() {
+	s.depth, s.skipDepth, s.inString, s.buffering, s.escaped = 0, 0, false, false, false
+	s.node, s.state = s.root, atValue
 }
 
-// scan reads a further piece.
-func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at Span)) {
+// scan reads a further piece and calls found for each value that ends in it.
+func (s *jsonScanner) scan(p []byte, found func(n *fieldNode, value []byte, at Span)) {
 	if s.offset == 0 {
 		s.reset()
 	}
 	for i := 0; i < len(p); {
 		if s.inString {
-			i = s.string(p, i, found)
+			i = s.scanString(p, i, found)
 			continue
 		}
 		c := p[i]
-		if s.Lines {
+		if s.eventStream {
 			if c == '\n' {
-				if s.blank {
-					s.reset() // the next event, whatever this one was
+				if s.blankLine {
+					s.reset() // the next event begins, even if this one is incomplete
 				}
-				s.blank = true
+				s.blankLine = true
 			} else if c != '\r' {
-				s.blank = false
+				s.blankLine = false
 			}
 		}
-		if s.skipping > 0 {
-			// Nothing but brackets and strings matters here.
+		if s.skipDepth > 0 {
+			// In a skipped value only brackets and strings matter.
 			switch c {
 			case '"':
 				s.inString = true
 			case '{', '[':
-				s.skipping++
+				s.skipDepth++
 			case '}', ']':
-				if s.skipping--; s.skipping == 0 {
+				if s.skipDepth--; s.skipDepth == 0 {
 					s.state = afterValue
 				}
 			}
@@ -84,18 +87,18 @@ func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at S
 			continue
 		}
 		if s.state == inScalar && strings.IndexByte(",]} \n\r\t", c) >= 0 {
-			s.end(i, found)
+			s.endValue(i, found)
 		}
 		switch c {
 		case '"':
 			if s.depth > 0 {
-				s.inString, s.from = true, s.offset+i
-				if s.taking = s.state == atKey || s.state == atValue && s.wanted(); s.taking {
-					s.Buf = append(s.Buf[:0], '"')
+				s.inString, s.valueStart = true, s.offset+i
+				if s.buffering = s.state == atKey || s.state == atValue && s.wantsValue(); s.buffering {
+					s.buf = append(s.buf[:0], '"')
 				}
 			}
 		case '{', '[':
-			s.open(c == '[')
+			s.openValue(c == '[')
 		case '}', ']':
 			if s.depth > 0 {
 				s.depth--
@@ -118,12 +121,12 @@ func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at S
 			switch {
 			case s.depth == 0:
 			case s.state == atValue:
-				s.state, s.from = inScalar, s.offset+i
-				if s.taking = s.wanted(); s.taking {
-					s.Buf = append(s.Buf[:0], c)
+				s.state, s.valueStart = inScalar, s.offset+i
+				if s.buffering = s.wantsValue(); s.buffering {
+					s.buf = append(s.buf[:0], c)
 				}
-			case s.state == inScalar && s.taking && len(s.Buf) <= s.Limit:
-				s.Buf = append(s.Buf, c)
+			case s.state == inScalar && s.buffering && len(s.buf) <= s.limit:
+				s.buf = append(s.buf, c)
 			}
 		}
 		i++
@@ -131,17 +134,17 @@ func (s *JsonScanner) scan(p []byte, found func(n *FieldTree, value []byte, at S
 	s.offset += len(p)
 }
 
-// wanted tells whether the value at hand is looked for.
-func (s *JsonScanner) wanted() bool {
-	return s.node != nil && (s.node.ID || s.node.model > 0 || s.node.flag)
+// wantsValue reports whether the current value is searched for.
+func (s *jsonScanner) wantsValue() bool {
+	return s.node != nil && (s.node.isID || s.node.modelPrecedence > 0 || s.node.isFlag)
 }
 
-// open begins an object or an array.
-func (s *JsonScanner) open(array bool) {
-	nested := array && s.depth > 0 && s.frames[s.depth-1].array // an array in an array
-	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.Children == nil && !(array && s.node.ID) {
+// openValue begins an object or an array.
+func (s *jsonScanner) openValue(array bool) {
+	nested := array && s.depth > 0 && s.frames[s.depth-1].array // an array is the direct element of an array
+	if s.state != atValue || nested || s.depth == len(s.frames) || s.node == nil || s.node.children == nil && !(array && s.node.isID) {
 		if s.depth > 0 {
-			s.skipping = 1
+			s.skipDepth = 1
 		}
 		return
 	}
@@ -152,35 +155,35 @@ func (s *JsonScanner) open(array bool) {
 	}
 }
 
-// string reads on in a string.
-func (s *JsonScanner) string(p []byte, i int, found func(n *FieldTree, value []byte, at Span)) int {
+// scanString continues a string at index i of a piece, and returns the index after what
+// it has read.
+func (s *jsonScanner) scanString(p []byte, i int, found func(n *fieldNode, value []byte, at Span)) int {
 	rest := p[i:]
 	n := bytes.IndexByte(rest, '"')
 	if n >= 0 {
 		rest = rest[:n]
 	}
-	if s.Lines {
+	if s.eventStream {
 		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
-			s.reset() // it was cut
-			s.blank = true
+			s.reset() // the event was truncated
+			s.blankLine = true
 			return i + end + 1
 		}
 	}
-	if s.taking {
-		if len(s.Buf)+len(rest) > s.Limit+2 {
-			rest2 := rest[:max(0, s.Limit+2-len(s.Buf))]
-			s.Buf = append(s.Buf, rest2...)
+	if s.buffering {
+		if len(s.buf)+len(rest) > s.limit+2 {
+			s.buf = append(s.buf, rest[:max(0, s.limit+2-len(s.buf))]...)
 		} else {
-			s.Buf = append(s.Buf, rest...)
+			s.buf = append(s.buf, rest...)
 		}
 	}
-	// A quote ends the string unless an odd number of backslashes is before it.
-	slashes := 0
-	for slashes < len(rest) && rest[len(rest)-1-slashes] == '\\' {
-		slashes++
+	// A quote ends the string unless an odd number of backbackslashes precedes it.
+	backslashes := 0
+	for backslashes < len(rest) && rest[len(rest)-1-backslashes] == '\\' {
+		backslashes++
 	}
-	odd := slashes%2 == 1
-	if slashes == len(rest) && s.escaped {
+	odd := backslashes%2 == 1
+	if backslashes == len(rest) && s.escaped {
 		odd = !odd
 	}
 	if n < 0 {
@@ -188,34 +191,34 @@ func (s *JsonScanner) string(p []byte, i int, found func(n *FieldTree, value []b
 		return len(p)
 	}
 	s.escaped = false
-	if s.taking {
-		s.Buf = append(s.Buf, '"')
+	if s.buffering {
+		s.buf = append(s.buf, '"')
 	}
 	i += n + 1
 	if odd {
 		return i
 	}
 	s.inString = false
-	if s.skipping > 0 {
+	if s.skipDepth > 0 {
 		return i
 	}
 	switch s.state {
 	case atKey:
-		if s.node = nil; s.taking && len(s.Buf) <= s.Limit {
-			s.node = s.frames[s.depth-1].node.child(s.Buf)
+		if s.node = nil; s.buffering && len(s.buf) <= s.limit {
+			s.node = s.frames[s.depth-1].node.child(s.buf)
 		}
 		s.state = afterValue
 	case atValue:
-		s.end(i, found)
+		s.endValue(i, found)
 	}
-	s.taking = false
+	s.buffering = false
 	return i
 }
 
-// end ends a string or a scalar, before index i of the piece.
-func (s *JsonScanner) end(i int, found func(n *FieldTree, value []byte, at Span)) {
-	if s.taking && len(s.Buf) <= s.Limit {
-		found(s.node, s.Buf, Span{s.from, s.offset + i})
+// endValue ends a string or a scalar before index i of the piece.
+func (s *jsonScanner) endValue(i int, found func(n *fieldNode, value []byte, at Span)) {
+	if s.buffering && len(s.buf) <= s.limit {
+		found(s.node, s.buf, Span{s.valueStart, s.offset + i})
 	}
-	s.taking, s.state = false, afterValue
+	s.buffering, s.state = false, afterValue
 }

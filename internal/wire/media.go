@@ -1,72 +1,71 @@
 package wire
 
-import (
-	"bytes"
-)
+import "bytes"
 
-// What is no text costs by its kind, whatever its bytes.
+// The estimated tokens of content that is not text. They depend on its kind.
 const (
-	// PictureTokens is what a picture costs (as measured on OpenAI's counters).
-	PictureTokens = 765
-	// A second of sound costs ten tokens (OpenAI's guide to audio) and takes
-	// about 16 KB: 128 kbit/s, or 8 kHz of 16 bits.
+	// ImageTokens are the tokens of an image (as measured with OpenAI's counters).
+	ImageTokens = 765
+	// A second of audio is ten tokens (OpenAI's guide to audio) and about 16 KB:
+	// 128 kbit/s, or 8 kHz with 16 bits.
 	bytesPerAudioToken = 1600
-	// A page of a document costs its text and its picture, and takes about
-	// 100 KiB.
+	// A page of a document counts as its text and its image, and has about 100 KiB.
 	pageTokens = 1000
 	pageBytes  = 100 << 10
 )
 
-// RareKeys are the keys in a JSON body, at any depth, that most bodies do not have.
+// RareKeys are keys in a JSON body, at any depth, that most bodies do not have. Without
+// them a body need not be searched for their values.
 type RareKeys struct {
-	IDs   bool // in chat completions: a file, or the sound of an earlier answer
-	Files bool // a file or sound, in base64
+	IDs   bool // in chat completions: a file, or the audio of an earlier response
+	Media bool // a file or audio, in base64
 }
 
-// MediaTokens is what the base64 in a JSON text costs in tokens, and its bytes:
-// data URLs, and the fields that hold files and sound, if the text has any of those.
-func MediaTokens(text []byte, keys RareKeys) (tokens, bytesOf int64) {
+// MediaTokens estimates the tokens of base64 content in a JSON text, and returns its
+// length in bytes. It recognises data URLs, and the fields for files and audio if keys
+// has them.
+func MediaTokens(text []byte, keys RareKeys) (tokens, length int64) {
 	count := func(kind string, begin, from int) int {
 		end := skipString(text, from)
 		if end < 0 {
 			end = len(text)
 		}
-		tokens += mediaTokens(kind, int64(end-from)*3/4)
-		bytesOf += int64(end - begin)
+		tokens += tokensOfMedia(kind, int64(end-from)*3/4)
+		length += int64(end - begin)
 		return end
 	}
-	const mark, longestKind = ";base64,", 64
+	const marker, longestKind = ";base64,", 64
 	for from := 0; ; {
-		i := bytes.Index(text[from:], []byte(mark))
+		i := bytes.Index(text[from:], []byte(marker))
 		if i < 0 {
 			break
 		}
 		at := from + i
 		begin := at - min(longestKind, at-from)
-		from = at + len(mark)
+		from = at + len(marker)
 		kind := text[begin:at]
 		if i := bytes.LastIndex(kind, []byte("data:")); i >= 0 {
 			from = count(string(kind[i+len("data:"):]), at, from-1)
 		}
 	}
-	if !keys.Files {
-		return tokens, bytesOf
+	if !keys.Media {
+		return tokens, length
 	}
-	// These may be base64 alone.
-	for _, c := range [...]struct{ mark, key, kind string }{{`"file_data"`, "", "application/"}, {`"input_audio"`, `"data"`, "audio/"}} {
+	// The values of these fields may be base64 without a data URL.
+	for _, c := range [...]struct{ field, key, kind string }{{`"file_data"`, "", "application/"}, {`"input_audio"`, `"data"`, "audio/"}} {
 		for from := 0; ; {
-			i := bytes.Index(text[from:], []byte(c.mark))
+			i := bytes.Index(text[from:], []byte(c.field))
 			if i < 0 {
 				break
 			}
-			from += i + len(c.mark)
+			from += i + len(c.field)
 			at := skipSpace(text, from)
 			if at >= len(text) || text[at] != ':' {
 				continue
 			}
 			at = skipSpace(text, at+1)
 			if c.key != "" {
-				at = memberOf(text, at, c.key)
+				at = findMember(text, at, c.key)
 			}
 			if at < 0 || at >= len(text) || text[at] != '"' || bytes.HasPrefix(text[at+1:], []byte("data:")) {
 				continue
@@ -74,15 +73,15 @@ func MediaTokens(text []byte, keys RareKeys) (tokens, bytesOf int64) {
 			from = count(c.kind, at, at)
 		}
 	}
-	return tokens, bytesOf
+	return tokens, length
 }
 
-// mediaTokens is what so many bytes of a kind cost.
-func mediaTokens(kind string, size int64) int64 {
+// tokensOfMedia estimates the tokens of size bytes of a media type.
+func tokensOfMedia(kind string, size int64) int64 {
 	is := func(prefix string) bool { return len(kind) >= len(prefix) && kind[:len(prefix)] == prefix }
 	switch {
 	case is("image/"):
-		return PictureTokens
+		return ImageTokens
 	case is("audio/"):
 		return 1 + size/bytesPerAudioToken
 	case is("text/"):
@@ -91,14 +90,14 @@ func mediaTokens(kind string, size int64) int64 {
 	return pageTokens * (1 + size/pageBytes)
 }
 
-// memberOf is where the value of a member begins, of an object of strings that
-// begins at i, or -1. What has other values in it is no sound; to pass over them
-// at every level of an object would take long.
-func memberOf(text []byte, i int, quoted string) int {
+// findMember returns the index of the value of a key, in quotes, in an object of
+// strings that begins at i, or -1. An object with other values is not audio. To skip
+// such values at every level of nesting would take quadratic time.
+func findMember(text []byte, i int, quoted string) int {
 	if i >= len(text) || text[i] != '{' {
 		return -1
 	}
-	for sep := byte('{'); i < len(text) && text[i] == sep; sep = ',' {
+	for separator := byte('{'); i < len(text) && text[i] == separator; separator = ',' {
 		from := skipSpace(text, i+1)
 		to := endOfString(text, from)
 		if i = skipSpace(text, to); i >= len(text) || text[i] != ':' {
@@ -113,8 +112,8 @@ func memberOf(text []byte, i int, quoted string) int {
 	return -1
 }
 
-// endOfString is the index behind the string that begins at i, or the end of the
-// text if none does.
+// endOfString returns the index after the string that begins at i, or the end of the
+// text.
 func endOfString(text []byte, i int) int {
 	if i < len(text) && text[i] == '"' {
 		if end := skipString(text, i); end >= 0 {

@@ -9,24 +9,17 @@ import (
 	"strings"
 )
 
-// How much of a form is looked at a time, and how long the header of a part and
-// a text in it may be.
+// The limits for reading a form: formWindow is how much is read at a time,
+// maxPartHeader the length of a part's header, and maxPartText the length of a part
+// with a model or an id.
 const (
-	FormWindow  = 64 << 10
-	maxPartHead = 8 << 10
-	MaxPartText = 1 << 20
+	formWindow    = 64 << 10
+	maxPartHeader = 8 << 10
+	maxPartText   = 1 << 20
 )
 
-// FindForm finds the model in a multipart form: the text of its "model" part,
-// which may come after a file.
-func FindForm(contentType string, text []byte) BodyInfo {
-	w := BodyScanner{Tree: UnknownSpec.Models}
-	w.ReadForm(contentType, bytes.NewReader(text))
-	return w.Info
-}
-
-// ReadForm reads the parts of a form at the places of the tree. Nothing is kept
-// but the part at hand, if it is one of those.
+// ReadForm reads the parts of a multipart form whose names are in Fields. It keeps
+// nothing but the current part.
 func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 	_, params, err := mime.ParseMediaType(contentType)
 	boundary := params["boundary"]
@@ -34,18 +27,18 @@ func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 		return
 	}
 	w.Info.Boundary = boundary
-	f := formReader{src: src, line: []byte("\r\n--" + boundary)}
-	if !f.first() {
+	f := formReader{src: src, delimiter: []byte("\r\n--" + boundary)}
+	if !f.findFirst() {
 		w.Info.Boundary = ""
 		return
 	}
-	w.Info.InsertAt, w.Info.Insertable = f.offset+f.at, true
-	for f.begins() {
-		at := f.offset + f.at // of the boundary
-		n, text, to, ok := f.part(w.Tree)
+	w.Info.InsertAt, w.Info.CanInsert = f.offset+f.pos, true
+	for f.atPart() {
+		at := f.offset + f.pos // of the part's boundary delimiter
+		n, text, to, ok := f.readPart(w.Fields)
 		if n != nil && ok {
-			w.formValue(n, text, Span{at, to + len("\r\n")})
-			if w.Info.Rank == 1 && !w.wantsMore() {
+			w.readPart(n, text, Span{at, to + len("\r\n")})
+			if w.Info.ModelPrecedence == 1 && !w.wantsIDs() {
 				return
 			}
 		}
@@ -55,77 +48,78 @@ func (w *BodyScanner) ReadForm(contentType string, src io.Reader) {
 	}
 }
 
-// wantsMore tells whether there is more to look for than the model.
-func (w *BodyScanner) wantsMore() bool {
-	for _, n := range w.Tree.Children {
-		if n.ID || n.Children != nil {
+// wantsIDs reports whether there is more to search for than a model at the top level.
+func (w *BodyScanner) wantsIDs() bool {
+	for _, n := range w.Fields.children {
+		if n.isID || n.children != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// formValue reads the content of a part, which may be JSON. whole is the part
-// with its boundary.
-func (w *BodyScanner) formValue(n *FieldTree, text formText, whole Span) {
-	value := text.bytes
-	if brace := skipSpace(value, 0); n.Children != nil && brace < len(value) && value[brace] == '{' {
-		inner := BodyScanner{Tree: n, text: value, MaxIDs: w.MaxIDs - len(w.IDs)}
-		inner.object(brace, n)
+// readPart reads the content of a part, which may be JSON. whole is the part including
+// its boundary delimiter.
+func (w *BodyScanner) readPart(n *fieldNode, text partContent, whole Span) {
+	value := text.text
+	if brace := skipSpace(value, 0); n.children != nil && brace < len(value) && value[brace] == '{' {
+		inner := BodyScanner{Fields: n, text: value, MaxIDs: w.MaxIDs - len(w.IDs)}
+		inner.readObject(brace, n)
 		w.IDs = append(w.IDs, inner.IDs...)
 		shift := func(s Span) Span { return Span{s.From + text.offset, s.To + text.offset} }
 		if m := inner.Info; m.HasModel {
-			w.addModel(m.Model, shift(m.ModelSpan), m.Rank)
+			w.addModel(m.Model, shift(m.ModelSpan), m.ModelPrecedence)
 			if w.Info.ModelSpan == shift(m.ModelSpan) {
-				w.Info.InJSON = true
+				w.Info.ModelInJSON = true
 			}
-			if s := m.Second; s.Rank > 0 {
-				w.addModel(s.Model, shift(s.At), s.Rank)
+			if s := m.SecondModel; s.Precedence > 0 {
+				w.addModel(s.Model, shift(s.Span), s.Precedence)
 			}
 		}
 		return
 	}
 	switch {
-	case n.model > 0 && !w.Info.HasModel:
-		w.addModel(string(value), Span{text.offset, text.offset + len(value)}, n.model)
+	case n.modelPrecedence > 0 && !w.Info.HasModel:
+		w.addModel(string(value), Span{text.offset, text.offset + len(value)}, n.modelPrecedence)
 		w.Info.MemberSpan = whole
-	case n.ID && IsID(value) && len(w.IDs) < w.MaxIDs:
+	case n.isID && IsID(value) && len(w.IDs) < w.MaxIDs:
 		w.IDs = append(w.IDs, ObjectID{ID: string(value)})
 	}
 }
 
-// A formText is the content of a part, and where it is in the form.
-type formText struct {
-	bytes  []byte
+// A partContent is the content of a part, with its position in the form.
+type partContent struct {
+	text   []byte
 	offset int
 }
 
-// A formReader goes through a form with a window that moves on.
+// A formReader reads a form through a moving window.
 type formReader struct {
-	src    io.Reader
-	line   []byte // a line's end and the boundary
-	window []byte
-	offset int // of the window in the form
-	at     int // in the window: the boundary at hand
-	ended  bool
-	head   *bufio.Reader // for headers; nil until there is one to read
+	src       io.Reader
+	delimiter []byte // CR LF, two dashes and the boundary
+	window    []byte
+	offset    int // of the window in the form
+	pos       int // of the current boundary delimiter in the window
+	ended     bool
+	head      *bufio.Reader // reads headers; nil until the first one
 }
 
-// dash is the boundary as a line begins with it.
-func (f *formReader) dash() []byte { return f.line[2:] }
+// firstDelimiter returns the boundary delimiter as it is at the beginning of the form,
+// without a preceding CR LF.
+func (f *formReader) firstDelimiter() []byte { return f.delimiter[2:] }
 
-// more reads on. What is before at is given up.
-func (f *formReader) more() bool {
+// readMore reads further text into the window. It discards the text before pos.
+func (f *formReader) readMore() bool {
 	if f.ended {
 		return false
 	}
-	if f.at > 0 {
-		f.offset += f.at
-		f.window = f.window[:copy(f.window, f.window[f.at:])]
-		f.at = 0
+	if f.pos > 0 {
+		f.offset += f.pos
+		f.window = f.window[:copy(f.window, f.window[f.pos:])]
+		f.pos = 0
 	}
-	if room := cap(f.window) - len(f.window); room < FormWindow {
-		f.window = append(make([]byte, 0, 2*cap(f.window)+FormWindow), f.window...)
+	if room := cap(f.window) - len(f.window); room < formWindow {
+		f.window = append(make([]byte, 0, 2*cap(f.window)+formWindow), f.window...)
 	}
 	n, err := f.src.Read(f.window[len(f.window):cap(f.window)])
 	f.window = f.window[:len(f.window)+n]
@@ -133,23 +127,24 @@ func (f *formReader) more() bool {
 	return true
 }
 
-// fill reads on until there are so many bytes behind at, if there are.
+// fill reads until there are n bytes after pos, or the form has ended.
 func (f *formReader) fill(n int) {
-	for len(f.window)-f.at < n && f.more() {
+	for len(f.window)-f.pos < n && f.readMore() {
 	}
 }
 
-// begins tells whether the boundary at hand begins a part: the last one has two
-// more dashes.
-func (f *formReader) begins() bool {
-	f.fill(len(f.line) + maxPartHead)
-	return endsLine(f.window[f.at+len(f.dash()):])
+// atPart reports whether a part follows the current boundary delimiter. Two dashes
+// follow the last one.
+func (f *formReader) atPart() bool {
+	f.fill(len(f.delimiter) + maxPartHeader)
+	return endsLine(f.window[f.pos+len(f.firstDelimiter()):])
 }
 
-// first finds the first boundary. A line before it may begin like one.
-func (f *formReader) first() bool {
-	for f.fill(len(f.line) + maxPartHead); ; {
-		if rest, ok := bytes.CutPrefix(f.window[f.at:], f.dash()); ok {
+// findFirst moves to the first boundary delimiter. The preamble may contain lines with
+// the same beginning.
+func (f *formReader) findFirst() bool {
+	for f.fill(len(f.delimiter) + maxPartHeader); ; {
+		if rest, ok := bytes.CutPrefix(f.window[f.pos:], f.firstDelimiter()); ok {
 			if endsLine(rest) {
 				return true
 			}
@@ -157,95 +152,94 @@ func (f *formReader) first() bool {
 				return false
 			}
 		}
-		if !f.next() {
+		if !f.findNext() {
 			return false
 		}
-		f.fill(len(f.line) + maxPartHead)
+		f.fill(len(f.delimiter) + maxPartHeader)
 	}
 }
 
-// next moves on to the next boundary.
-func (f *formReader) next() bool {
+// findNext moves to the next boundary delimiter.
+func (f *formReader) findNext() bool {
 	for {
-		if end := f.nextLine(f.at); end >= 0 {
-			f.at = end + 2
+		if end := f.nextDelimiter(f.pos); end >= 0 {
+			f.pos = end + 2
 			return true
 		}
-		// The end of the window may be the beginning of one.
-		f.at = max(f.at, len(f.window)-len(f.line)-2)
-		if !f.more() {
+		// The window may end inside a boundary delimiter.
+		f.pos = max(f.pos, len(f.window)-len(f.delimiter)-2)
+		if !f.readMore() {
 			return false
 		}
 	}
 }
 
-// nextLine is where the line before the next boundary ends, or -1.
-func (f *formReader) nextLine(from int) int {
+// nextDelimiter returns the index of the next boundary delimiter in the window, or -1.
+func (f *formReader) nextDelimiter(from int) int {
 	for {
-		i := bytes.Index(f.window[from:], f.line)
+		i := bytes.Index(f.window[from:], f.delimiter)
 		if i < 0 {
 			return -1
 		}
 		i += from
-		from = i + len(f.line)
+		from = i + len(f.delimiter)
 		if rest := f.window[from:]; len(rest) < 2 && !f.ended {
-			return -1 // what follows tells whether it is one
+			return -1 // the bytes that follow decide whether this is a boundary delimiter
 		} else if endsBoundary(rest) {
 			return i
 		}
 	}
 }
 
-// part reads the part at hand and moves on to the boundary behind it, where the
-// content ends. It has a node, and a text, only if it is one of those that are
-// looked for. It is not ok if there is no boundary any more.
-func (f *formReader) part(tree *FieldTree) (n *FieldTree, text formText, to int, ok bool) {
-	head := f.at + len(f.dash())
-	end := f.nextLine(head)
+// readPart reads the current part and moves to the next boundary delimiter. It returns
+// the part's node and content only if the part is searched for, with the position where
+// the content ends. ok is false if there is no further boundary delimiter.
+func (f *formReader) readPart(tree *fieldNode) (n *fieldNode, text partContent, to int, ok bool) {
+	head := f.pos + len(f.firstDelimiter())
+	end := f.nextDelimiter(head)
 	limit := len(f.window)
 	if end >= 0 {
 		limit = end
 	}
-	n, from := f.wanted(f.window[head:min(limit, head+maxPartHead)], tree)
+	n, from := f.partNode(f.window[head:min(limit, head+maxPartHeader)], tree)
 	switch {
 	case n == nil && end >= 0:
-		f.at = end + 2
-		return nil, formText{}, 0, true
+		f.pos = end + 2
+		return nil, partContent{}, 0, true
 	case n == nil:
-		f.at = head
-		return nil, formText{}, 0, f.next()
+		f.pos = head
+		return nil, partContent{}, 0, f.findNext()
 	}
 	for end < 0 {
-		seen := len(f.window) - f.at // no boundary ends in that
-		if seen > MaxPartText || !f.more() {
-			f.at = min(f.at+len(f.dash()), len(f.window))
-			return nil, formText{}, 0, f.next()
+		seen := len(f.window) - f.pos // no boundary delimiter is complete in these bytes
+		if seen > maxPartText || !f.readMore() {
+			f.pos = min(f.pos+len(f.firstDelimiter()), len(f.window))
+			return nil, partContent{}, 0, f.findNext()
 		}
-		head = f.at + len(f.dash())
-		end = f.nextLine(max(head, f.at+seen-len(f.line)-1))
+		head = f.pos + len(f.firstDelimiter())
+		end = f.nextDelimiter(max(head, f.pos+seen-len(f.delimiter)-1))
 	}
-	text = formText{f.window[head+from : end], f.offset + head + from}
-	f.at = end + 2
+	text = partContent{f.window[head+from : end], f.offset + head + from}
+	f.pos = end + 2
 	return n, text, f.offset + end, true
 }
 
-// endsLine tells whether what follows a boundary makes it the beginning of a
-// part: the last boundary has two more dashes.
+// endsLine reports whether the text after a boundary delimiter ends its line, so that a
+// part follows. Two dashes follow the last delimiter.
 func endsLine(text []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(text, " \t"), []byte("\r\n"))
 }
 
-// endsBoundary tells whether a boundary ends where the text begins: a line may
-// begin like one and be content.
+// endsBoundary reports whether the boundary is complete where the text begins. A line
+// of the content may begin with the boundary and continue.
 func endsBoundary(text []byte) bool {
 	return len(text) == 0 || strings.IndexByte(" \t\r\n", text[0]) >= 0 || bytes.HasPrefix(text, []byte("--"))
 }
 
-// wanted is the node that a part is at, if it is a text that is looked for, and
-// where its content begins. The part begins with what is left of its boundary's
-// line.
-func (f *formReader) wanted(part []byte, tree *FieldTree) (n *FieldTree, from int) {
-	if !mayBeWanted(part, tree) {
+// partNode returns the node of a part if the part is searched for, and where its
+// content begins. The part begins with the rest of the boundary delimiter's line.
+func (f *formReader) partNode(part []byte, tree *fieldNode) (n *fieldNode, from int) {
+	if !mayHaveNode(part, tree) {
 		return nil, 0
 	}
 	_, rest, _ := bytes.Cut(part, []byte("\r\n"))
@@ -263,28 +257,29 @@ func (f *formReader) wanted(part []byte, tree *FieldTree) (n *FieldTree, from in
 	if err != nil || disposition != "form-data" {
 		return nil, 0
 	}
-	// Parts inside of others are called video[id].
+	// Nested members are separate parts with names such as video[id].
 	n = tree
 	for key := range strings.FieldsFuncSeq(params["name"], func(r rune) bool { return r == '[' || r == ']' }) {
-		if n = n.Children[key]; n == nil {
+		if n = n.children[key]; n == nil {
 			return nil, 0
 		}
 	}
-	// A file is none of the texts, but browsers call a part of JSON one.
-	if n == tree || params["filename"] != "" && !(n.Children != nil && strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/json")) {
+	// A file is not searched, except for a JSON part: browsers send a Blob as a
+	// file.
+	if n == tree || params["filename"] != "" && !(n.children != nil && strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/json")) {
 		return nil, 0
 	}
 	return n, len(part) - src.Len() - f.head.Buffered()
 }
 
-// mayBeWanted tells, at little cost, whether the header of a part has one of the
-// names that are looked for: there may be very many parts.
-func mayBeWanted(part []byte, tree *FieldTree) bool {
+// mayHaveNode reports whether the header of a part may contain a name that is searched
+// for. It is cheap, because a form may have very many parts.
+func mayHaveNode(part []byte, tree *fieldNode) bool {
 	if end := bytes.Index(part, []byte("\r\n\r\n")); end >= 0 {
 		part = part[:end]
 	}
 	named := false
-	for name := range tree.Children {
+	for name := range tree.children {
 		named = named || bytes.Contains(part, []byte(name))
 	}
 	const disposition = "form-data"

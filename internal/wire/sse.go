@@ -8,29 +8,29 @@ import (
 	"strings"
 )
 
-// A EventKind is what an event of a stream says of the stream as a whole.
+// An EventKind is what an event means for the stream as a whole.
 type EventKind int
 
 const (
-	Preamble EventKind = iota // nothing yet: it may be thrown away
-	Content                   // something of the answer
+	Preamble EventKind = iota // no content yet: the event can be discarded, and the request can fail over
+	Content                   // a part of the response
 	Failure                   // an error
-	End                       // the answer is complete
+	End                       // the response is complete
 )
 
-// MaxEvent is how much of an event is looked at. Longer ones, such as those
-// with a picture, say what they are at their beginning.
+// MaxEvent is how many bytes of an event are examined. Longer events, such as those
+// with an image, can be classified by their beginning.
 const MaxEvent = 256 << 10
 
-// An EventReader cuts a stream that arrives in pieces into its events. Of an
-// event that arrives in several pieces it keeps the beginning.
+// An EventReader splits a stream, which arrives in pieces, into its events. Of an event
+// that arrives in several pieces it keeps the beginning.
 type EventReader struct {
 	eventSplitter
-	Partial []byte // of the unfinished event, at most maxEvent
+	Partial []byte // the beginning of the unfinished event, at most MaxEvent
 }
 
-// Events are those that a further piece completes, each with whether it came in
-// several pieces. They are valid until the next.
+// Events iterates over the events that a further piece completes, each with whether it
+// came in several pieces. An event is valid until the next one.
 func (r *EventReader) Events(p []byte) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		for len(p) > 0 {
@@ -52,39 +52,39 @@ func (r *EventReader) Events(p []byte) iter.Seq2[[]byte, bool] {
 	}
 }
 
-// A cutter finds where the events of a stream end, which arrives in pieces: at
-// a blank line. Lines end in LF, CR LF or CR (the HTML standard's server-sent
-// events). Its zero value is at the beginning of an event.
+// An eventSplitter finds the ends of events, which are blank lines, in a stream that
+// arrives in pieces. A line ends in LF, CR LF or CR (the HTML standard's server-sent
+// events). The zero value is at the beginning of an event.
 type eventSplitter struct {
-	text bool // the line at hand is not blank
-	cr   bool // a line ended in CR: a LF that follows belongs to it
-	last bool // that line was the blank one
+	lineHasText bool // the current line is not blank
+	afterCR     bool // a line has ended in CR: a following LF belongs to it
+	blankEnded  bool // that line was blank
 }
 
-// end is how much of a piece belongs to the event at hand, and whether the
-// event ends there.
+// next returns how many bytes of a piece belong to the current event, and whether it
+// ends there.
 func (c *eventSplitter) next(p []byte) (n int, whole bool) {
 	for n < len(p) {
-		if c.cr {
-			if c.cr = false; p[n] == '\n' {
+		if c.afterCR {
+			if c.afterCR = false; p[n] == '\n' {
 				n++
 			}
-			if c.last {
-				c.last = false
+			if c.blankEnded {
+				c.blankEnded = false
 				return n, true
 			}
 			continue
 		}
 		i := lineEnd(p[n:])
 		if i < 0 {
-			c.text = true
+			c.lineHasText = true
 			return len(p), false
 		}
-		blank := i == 0 && !c.text
-		c.text = false
+		blank := i == 0 && !c.lineHasText
+		c.lineHasText = false
 		n += i + 1
 		if p[n-1] == '\r' {
-			c.cr, c.last = true, blank
+			c.afterCR, c.blankEnded = true, blank
 		} else if blank {
 			return n, true
 		}
@@ -92,9 +92,9 @@ func (c *eventSplitter) next(p []byte) (n int, whole bool) {
 	return n, false
 }
 
-// lineEnd is the index of the first LF or CR, or -1.
+// lineEnd returns the index of the first LF or CR, or -1.
 func lineEnd(p []byte) int {
-	const window = 1 << 10 // a stream without any LF is searched once, too
+	const window = 1 << 10 // avoids searching the whole of a stream without LF again for each CR
 	for from := 0; from < len(p); from += window {
 		w := p[from:min(from+window, len(p))]
 		lf := bytes.IndexByte(w, '\n')
@@ -111,8 +111,8 @@ func lineEnd(p []byte) int {
 	return -1
 }
 
-// ParseEvent is the name and the data of an event. A JSON object that is no
-// event, as gateways put one in the place of a stream, is data.
+// ParseEvent returns the name and the data of an event. If a gateway sends a JSON
+// object instead of a stream, the object is the data.
 func ParseEvent(event []byte) (name, data []byte) {
 	event = bytes.TrimPrefix(event, []byte("\ufeff"))
 	if i := skipSpace(event, 0); i < len(event) && event[i] == '{' {
@@ -122,7 +122,7 @@ func ParseEvent(event []byte) (name, data []byte) {
 	for len(event) > 0 {
 		line := event
 		if i := lineEnd(event); i >= 0 {
-			line, event = event[:i], event[i+1:] // of CR LF a blank line is left
+			line, event = event[:i], event[i+1:] // the LF of CR LF remains as a blank line
 		} else {
 			event = nil
 		}
@@ -145,8 +145,8 @@ func ParseEvent(event []byte) (name, data []byte) {
 	return name, data
 }
 
-// ClassifyEvent tells the tone of an event, and of a failing one the error object.
-// What is not understood is content: it is the caller's to see.
+// ClassifyEvent returns the kind of an event, and the error object of a failure. An
+// event that is not understood is content, so that the caller receives it.
 func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 	data = bytes.TrimSpace(data)
 	switch {
@@ -158,13 +158,13 @@ func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 	var kind, choices, failure, response []byte
 	var flat flatError
 	end := 1
-	for key, value := range Members(data) {
+	for key, value := range members(data) {
 		end = value.To
 		switch k, v := key.in(data), value.in(data); {
 		case isKey(k, "type"):
 			kind = v
 		case isKey(k, "error"):
-			if !isEmpty(v) {
+			if !isNoError(v) {
 				failure = v
 			}
 		case isKey(k, "choices"):
@@ -172,14 +172,14 @@ func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 		case isKey(k, "response"):
 			response = v
 		default:
-			flat.note(k, v)
+			flat.addMember(k, v)
 		}
 	}
 	object := data[0] == '{' && skipSpace(data, end) == len(data)-1 && data[len(data)-1] == '}'
 	switch {
 	case isKey(kind, "response.failed"):
 		if response == nil {
-			response = cutResponse(data[end:])
+			response = truncatedResponse(data[end:])
 		}
 		switch e := responseError(response); {
 		case e != nil:
@@ -190,13 +190,13 @@ func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 		return Failure, []byte("{}")
 	case failure != nil, isKey(kind, "error") || string(name) == "error":
 		return Failure, data
-	case endsStream(kind):
+	case isFinalType(kind):
 		return End, nil
 	case choices != nil && choices[0] != '[' && string(choices) != "null":
 		return Content, nil
 	case choices != nil && !CarriesContent(choices, true):
 		return Preamble, nil
-	case choices == nil && response == nil && object && flat.fails(kind):
+	case choices == nil && response == nil && object && flat.isError(kind):
 		return Failure, data
 	case choices == nil && (object || data[0] != '{' && json.Valid(data)) && !CarriesContent(data, bytes.HasSuffix(kind, []byte(`.done"`))):
 		return Preamble, nil
@@ -204,8 +204,9 @@ func ClassifyEvent(name, data []byte) (t EventKind, problem []byte) {
 	return Content, nil
 }
 
-// isEmpty tells of the values with which some services say that there is no error.
-func isEmpty(value []byte) bool {
+// isNoError reports whether a value of "error" means that there is none. Services have
+// several such values.
+func isNoError(value []byte) bool {
 	switch string(value) {
 	case "null", `""`, "false", "{}", "[]", "0":
 		return true
@@ -213,47 +214,50 @@ func isEmpty(value []byte) bool {
 	return false
 }
 
-// A flatError is what an event has of an error that is not put into an object
-// of that name: gateways have them so, and other services that speak the protocol.
+// A flatError collects the members of an event that may be an error without an object
+// "error" around it. Gateways and other services that implement the protocol send such
+// errors.
 type flatError struct {
-	object, message bool // it says that it is an error; it has a text for people
-	status, code    bool // it has a status of an error; it has a code
-	more            bool // it has something that errors do not have
+	hasErrorObject, hasMessage bool // "object" is "error"; there is a message
+	hasErrorStatus, hasCode    bool // there is a status from 400 to 599; there is a code that is not a number
+	hasOtherMembers            bool // there is a member that errors do not have
 }
 
-func (f *flatError) note(key, value []byte) {
+// addMember takes note of a member of the event.
+func (f *flatError) addMember(key, value []byte) {
 	switch name, _ := unquote(key); name {
 	case "object":
-		f.object = isKey(value, "error")
+		f.hasErrorObject = isKey(value, "error")
 	case "message":
-		f.message = value[0] == '"'
+		f.hasMessage = value[0] == '"'
 	case "status", "statusCode", "status_code", "code":
 		text, _ := strings.CutPrefix(strings.TrimSuffix(string(value), `"`), `"`)
 		switch n, err := strconv.Atoi(text); {
 		case err == nil:
-			f.status = f.status || n >= 400 && n < 600
+			f.hasErrorStatus = f.hasErrorStatus || n >= 400 && n < 600
 		case name == "code":
-			f.code = value[0] == '"' && text != "" && text != "null"
+			f.hasCode = value[0] == '"' && text != "" && text != "null"
 		}
 	case "param", "innererror", "inner_error", "details", "target", "headers", "request_id", "requestId", "activityId", "event_id", "sequence_number":
 	default:
-		f.more = true
+		f.hasOtherMembers = true
 	}
 }
 
-// fails tells whether that is an error, of an event of a kind.
-func (f flatError) fails(kind []byte) bool {
-	return f.object || f.status && (f.message || !f.more) || f.code && !f.more || saysError(kind) && (f.message || f.code || f.status)
+// isError reports whether the event, with a type in quotes, is an error.
+func (f flatError) isError(kind []byte) bool {
+	return f.hasErrorObject || f.hasErrorStatus && (f.hasMessage || !f.hasOtherMembers) || f.hasCode && !f.hasOtherMembers || isErrorType(kind) && (f.hasMessage || f.hasCode || f.hasErrorStatus)
 }
 
-// saysError tells of a type, quoted, that ends in that word, such as
+// isErrorType reports whether a type in quotes ends in "error", such as
 // "rate_limit_error" and "BadRequestError".
-func saysError(kind []byte) bool {
+func isErrorType(kind []byte) bool {
 	return hasSuffix(kind, `error"`) || hasSuffix(kind, `Error"`)
 }
 
-// cutResponse is the response that the rest of an event has, which breaks off in it.
-func cutResponse(rest []byte) []byte {
+// truncatedResponse returns the member "response" in the rest of an event of which the
+// end is missing.
+func truncatedResponse(rest []byte) []byte {
 	_, after, _ := bytes.Cut(rest, []byte(`"response"`))
 	if i := skipSpace(after, 0); i < len(after) && after[i] == ':' {
 		return after[i+1:]
@@ -261,11 +265,11 @@ func cutResponse(rest []byte) []byte {
 	return nil
 }
 
-// responseError is the error of a response; nil if it does not say of what it failed.
+// responseError returns the error of a response, or nil if it has none.
 func responseError(response []byte) []byte {
-	for key, value := range Members(response) {
+	for key, value := range members(response) {
 		if isKey(key.in(response), "error") {
-			if v := value.in(response); !isEmpty(v) {
+			if v := value.in(response); !isNoError(v) {
 				return v
 			}
 		}
@@ -273,9 +277,10 @@ func responseError(response []byte) []byte {
 	return nil
 }
 
-// endsStream tells of the type of an event, quoted, behind which no more comes.
-// (Of pictures there may be several, each with an event that completes it.)
-func endsStream(kind []byte) bool {
+// isFinalType reports whether the stream ends after an event with this type, in quotes.
+// (The event that completes an image is not final, because several images may follow
+// each other.)
+func isFinalType(kind []byte) bool {
 	switch string(kind) {
 	case `"response.completed"`, `"response.incomplete"`, `"response.cancelled"`, `"speech.audio.done"`, `"transcript.text.done"`:
 		return true

@@ -1,19 +1,15 @@
 package wire
 
 import (
-	"encoding/json"
-	"net/http"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
-// cutEvent is how long the first whole event of a text is, 0 if there is none.
-func cutEvent(text []byte) int {
+// splitEvent returns the length of the first complete event of a text, or 0.
+func splitEvent(text []byte) int {
 	var c eventSplitter
 	n, whole := c.next(text)
 	if !whole {
@@ -22,10 +18,10 @@ func cutEvent(text []byte) int {
 	return n
 }
 
-// cutAll is the whole events of a text, and what is left.
-func cutAll(text string) (events []string, rest string) {
+// splitAll returns the complete events of a text, and the rest.
+func splitAll(text string) (events []string, rest string) {
 	for {
-		n := cutEvent([]byte(text))
+		n := splitEvent([]byte(text))
 		if n == 0 {
 			return events, text
 		}
@@ -33,7 +29,7 @@ func cutAll(text string) (events []string, rest string) {
 	}
 }
 
-func TestCutEvent(t *testing.T) {
+func TestEventsEndAtBlankLines(t *testing.T) {
 	tests := map[string]struct {
 		text   string
 		events []string
@@ -53,7 +49,7 @@ func TestCutEvent(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			events, rest := cutAll(test.text)
+			events, rest := splitAll(test.text)
 			require.Equal(t, test.events, events)
 			require.Equal(t, test.rest, rest)
 		})
@@ -61,7 +57,7 @@ func TestCutEvent(t *testing.T) {
 }
 
 // However a stream is split into reads, its events are the same and no byte is lost.
-func TestCutEventHoweverItArrives(t *testing.T) {
+func TestEventsAreSplitHoweverTheyArrive(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		line := rapid.SampledFrom([]string{"", "", "data: {}", "data: [DONE]", ": comment", "event: error", "data:", "\xff", "\x00"})
@@ -70,7 +66,7 @@ func TestCutEventHoweverItArrives(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "lines") {
 			text.WriteString(line.Draw(t, "line") + end.Draw(t, "end"))
 		}
-		want, rest := cutAll(text.String())
+		want, rest := splitAll(text.String())
 		require.Equal(t, text.String(), strings.Join(want, "")+rest)
 
 		var got []string
@@ -78,7 +74,7 @@ func TestCutEventHoweverItArrives(t *testing.T) {
 		for unread := text.String(); unread != ""; {
 			n := rapid.IntRange(1, len(unread)).Draw(t, "read")
 			var events []string
-			events, held = cutAll(held + unread[:n])
+			events, held = splitAll(held + unread[:n])
 			got, unread = append(got, events...), unread[n:]
 		}
 		require.Equal(t, want, got)
@@ -86,7 +82,7 @@ func TestCutEventHoweverItArrives(t *testing.T) {
 	})
 }
 
-func TestReadEvent(t *testing.T) {
+func TestParseEvent(t *testing.T) {
 	tests := map[string]struct{ event, name, data string }{
 		"data alone":      {"data: {}\n\n", "", "{}"},
 		"no space":        {"data:{}\n\n", "", "{}"},
@@ -111,7 +107,7 @@ func TestReadEvent(t *testing.T) {
 	}
 }
 
-func TestJudgeEvent(t *testing.T) {
+func TestClassifyEvent(t *testing.T) {
 	chunk := func(choice string) string { return `{"id":"1","choices":[` + choice + `]}` }
 	tests := map[string]struct {
 		name, data string
@@ -190,131 +186,70 @@ func TestJudgeEvent(t *testing.T) {
 	}
 }
 
-func TestStandsFor(t *testing.T) {
-	for problem, want := range map[string]int{
-		// Errors inside streams, as the services send them.
-		`{"type":"too_many_requests","code":"rate_limit_exceeded","headers":{"x-ms-fe-error":"true"},"message":"…","param":null}`:          429,
-		`{"type":"too_many_requests","code":"no_capacity"}`:                                                                                429,
-		`{"type":"too_many_requests","code":"rate_limit_reached"}`:                                                                         429,
-		`{"type":"tokens","code":"rate_limit_exceeded","message":"Please try again in 44ms."}`:                                             429,
-		`{"type":"requests","code":"rate_limit_exceeded"}`:                                                                                 429,
-		`{"type":"rate_limit_error","code":"slow_down"}`:                                                                                   429,
-		`{"type":"rate_limit_error","code":null}`:                                                                                          429,
-		`{"code":"RateLimitReached","message":"…"}`:                                                                                        429,
-		`{"type":"insufficient_quota","code":"insufficient_quota"}`:                                                                        429,
-		`{"code":"credit_balance_exhausted"}`:                                                                                              429,
-		`{"code":"organization_spend_limit_exceeded"}`:                                                                                     429,
-		`{"code":"billing_hard_limit_reached"}`:                                                                                            429,
-		`{"type":"invalid_request_error","code":null,"message":"Could not find an existing deployment to match the model in the request"}`: 404,
-		`{"code":"DeploymentNotFound"}`:                                                                                                    404,
-		`{"type":"invalid_request_error","code":"model_not_found"}`:                                                                        404,
-		`{"type":"server_error","code":null}`:                                                                                              500,
-		`{"code":"server_error","message":"…"}`:                                                                                            500,
-		`{"type":"service_unavailable_error","code":"server_is_overloaded"}`:                                                               503,
-		`{"code":"Timeout","message":"The operation was timeout."}`:                                                                        408,
-		`{"type":"invalid_request_error","code":"invalid_api_key"}`:                                                                        401,
-		`{"code":"PermissionDenied"}`:                                                                                                      403,
-		`{"code":"content_filter","param":"prompt","type":null,"status":400}`:                                                              400,
-		`{"code":"context_length_exceeded","type":"invalid_request_error"}`:                                                                400,
-		`{"code":"invalid_prompt"}`:                                                                                                        400,
-		`{"type":"invalid_request_error","code":"unsupported_value"}`:                                                                      400,
-		`{"type":"invalid_request_error","code":"previous_response_not_found"}`:                                                            400,
-		`{"code":"invalid_encrypted_content"}`:                                                                                             400,
-		// The other codes of response.failed (ResponseErrorCode of OpenAI's
-		// specification) are all of what the caller sent.
-		`{"code":"invalid_image_url"}`:              400,
-		`{"code":"image_too_large"}`:                400,
-		`{"code":"image_content_policy_violation"}`: 400,
-		`{"code":"unsupported_image_media_type"}`:   400,
-		`{"code":"vector_store_timeout"}`:           408,
-		// A status is plain, wherever it stands.
-		`{"code":"429"}`:                       429,
-		`{"code":503}`:                         503,
-		`{"status":502,"code":"429"}`:          502,
-		`{"status":"529"}`:                     529,
-		`{"status_code":504}`:                  504,
-		`{"status":200,"code":"401"}`:          401,
-		`{"status":"failed","code":"no_such"}`: 400,
-		// What says nothing is the service's own trouble.
-		`{}`: 500, `null`: 500, `"text"`: 500, `text`: 500, ``: 500, `{"code":{}}`: 500,
-	} {
-		got, _ := StreamErrorStatus(http.Header{}, []byte(problem))
-		require.Equal(t, want, got, problem)
-	}
-}
-
-func TestStandsForWithHeadersOfItsOwn(t *testing.T) {
-	answer := http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}
-	_, h := StreamErrorStatus(answer, []byte(`{"code":"429","headers":{"retry-after":"1","retry-after-ms":15}}`))
-	require.Equal(t, http.Header{"Retry-After": {"1"}, "Retry-After-Ms": {"15"}, "X-Other": {"kept"}}, h)
-	require.Equal(t, http.Header{"Retry-After": {"9"}, "X-Other": {"kept"}}, answer, "the answer's own stays as it is")
-
-	// One that says nothing takes nothing away.
-	for _, headers := range []string{`null`, `{}`, `[]`, `{"retry-after":null}`, `{"retry-after":["1"]}`} {
-		_, h = StreamErrorStatus(answer, []byte(`{"code":"429","headers":`+headers+`}`))
-		require.Equal(t, "9", h.Get("Retry-After"), headers)
-	}
-}
-
-// naiveValues are those of a key in a whole text of JSON, without haste.
-func naiveValues(text, key string, limit int64) (found []string) {
-	for {
-		i := strings.Index(text, key)
-		if i < 0 {
-			return found
-		}
-		text = text[i+len(key):]
-		d := json.NewDecoder(strings.NewReader(text))
-		var value json.RawMessage
-		if d.Decode(&value) != nil || d.InputOffset() > limit {
-			continue
-		}
-		found, text = append(found, string(value)), text[d.InputOffset():]
-	}
-}
-
-// The values found do not depend on how the text arrives, and in JSON they are
-// those that anybody would find.
-func FuzzUsage(f *testing.F) {
-	for _, text := range []string{
-		`{"usage":{"prompt_tokens":1},"x":"\"usage\":{}"}`, `{"usage": null, "a":[{"usage":12}]}`, `{"usage":"a\\"}`,
-		`{"usage":{"usage":{"a":"a value that is too long to be one"}}}`, "\"usage\":\"usage\":1,", `"usage":`, `{"usage":` + strings.Repeat(" ", 30) + "1}",
-		`data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}` + "\n\n" + `data: {"id":"c","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}` + "\n\ndata: [DONE]\n\n",
-		`{"usage":[}{,"usage":{}}`, `"u"us"usage"usage":3 `,
-	} {
-		f.Add(text, uint8(1))
-		f.Add(text, uint8(9))
-	}
-	const key, limit = `"usage":`, 24
-	f.Fuzz(func(t *testing.T, text string, size uint8) {
-		collect := func(size int) (found []string) {
-			w := FieldScanner{Keys: []ScannedField{{key, limit}}}
-			for piece := range slices.Chunk([]byte(text), max(size, 1)) {
-				for _, value := range w.Values(piece) {
-					found = append(found, string(value))
-					_, _ = ParseUsage(value)
-				}
-				require.LessOrEqual(t, len(w.Rest), len(key)+limit, "it keeps no more than it needs")
+// However a stream is split into reads, EventReader returns the events that a whole text has.
+func TestEventReader(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"data: 1\n\n", "data: 2\r\n\r\n", ": x\n", "\n", "data: 3"})).Draw(t, "text"), "")
+		want, rest := splitAll(text)
+		var r EventReader
+		var got []string
+		for unread := text; unread != ""; {
+			n := rapid.IntRange(1, len(unread)).Draw(t, "read")
+			for event, split := range r.Events([]byte(unread[:n])) {
+				require.Equal(t, split, len(r.Partial) > 0)
+				got = append(got, string(event))
 			}
-			return found
+			unread = unread[n:]
 		}
-		whole := collect(len(text))
-		require.Equal(t, whole, collect(int(size)))
-		if json.Valid([]byte(text)) {
-			require.Equal(t, naiveValues(text, key, limit), whole)
-		}
+		require.Equal(t, want, got)
+		require.Equal(t, rest, string(r.Partial))
 	})
 }
 
-// However values are nested that are looked for, each is looked at once.
-func TestNestedUsageIsReadInLinearTime(t *testing.T) {
-	for _, piece := range []string{`"usage":{`, `"usage":[`, `{"usage":{"x":"y",`} {
-		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
-		w := FieldScanner{Keys: []ScannedField{{`"usage":`, 24}}}
-		began := time.Now()
-		for range w.Values(text) {
-			require.Fail(t, "there is no value")
-		}
-		require.Less(t, time.Since(began), 2*time.Second, piece)
+// Of a long event EventReader keeps the beginning.
+func TestLongEventIsCut(t *testing.T) {
+	var r EventReader
+	for range r.Events([]byte("data: " + strings.Repeat("x", 2*MaxEvent))) {
+		require.Fail(t, "the event has not ended")
 	}
+	for event, split := range r.Events([]byte("x\n\ndata: 2\n\n")) {
+		require.True(t, split)
+		require.Len(t, event, MaxEvent)
+		break
+	}
+	require.Empty(t, r.Partial)
+}
+
+// Gateways spell errors in ways of their own.
+func TestErrorsWithoutAnErrorObject(t *testing.T) {
+	for data, want := range map[string]EventKind{
+		`{"object":"error","message":"m"}`:                       Failure,
+		`{"statusCode":429,"message":"Rate limit is exceeded."}`: Failure,
+		`{"status_code":"503"}`:                                  Failure,
+		`{"code":"429"}`:                                         Failure,
+		`{"code":"rate_limit_exceeded","param":null}`:            Failure,
+		`{"type":"BadRequestError","message":"m","more":1}`:      Failure,
+		`{"type":"rate_limit_error","code":"x","more":1}`:        Failure,
+		`{"code":200,"message":"success","data":{"text":"x"}}`:   Content,
+		`{"code":"ok","text":"x"}`:                               Content,
+		`{"status":"error","text":"x"}`:                          Content,
+		`{"type":"response.failed"}`:                             Failure,
+		`{"type":"response.failed","error":{"code":"x"}}`:        Failure,
+		`{"type":"response.failed","response":{"error":null}}`:   Failure,
+	} {
+		kind, _ := ClassifyEvent(nil, []byte(data))
+		require.Equal(t, want, kind, data)
+	}
+}
+
+// A failed response may be cut off within the echo of the request.
+func TestErrorOfATruncatedResponse(t *testing.T) {
+	kind, problem := ClassifyEvent(nil, []byte(`{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded"},"instructions":"xxx`))
+	require.Equal(t, Failure, kind)
+	require.Equal(t, looseString("rate_limit_exceeded"), ParseError(problem).Code)
+
+	kind, problem = ClassifyEvent(nil, []byte(`{"type":"response.failed","response" x`))
+	require.Equal(t, Failure, kind)
+	require.Equal(t, "{}", string(problem))
 }

@@ -9,31 +9,31 @@ import (
 	"strings"
 )
 
-// A streamError is what an error that came in a stream has beside what errors
-// have: the status and the headers that its answer would have had.
-type streamError struct {
-	Status     looseString            `json:"status"`
-	StatusCode looseString            `json:"statusCode"`
-	Snake      looseString            `json:"status_code"`
-	Headers    map[string]looseString `json:"headers"`
-	Inner      struct {
+// streamErrorFields are the additional members of an error in a stream: the status and
+// the headers that an error response would have had.
+type streamErrorFields struct {
+	Status          looseString            `json:"status"`
+	StatusCode      looseString            `json:"statusCode"`
+	StatusSnakeCase looseString            `json:"status_code"`
+	Headers         map[string]looseString `json:"headers"`
+	InnerError      struct {
 		Code looseString `json:"code"`
 	} `json:"innererror"`
-	Older struct {
+	InnerErrorSnakeCase struct {
 		Code looseString `json:"code"`
 	} `json:"inner_error"`
 }
 
-// StreamErrorStatus is the status that an error in a stream stands for, and the
-// answer's header with what the error has of its own put before it. The problem
-// is an error object, or what has one.
+// StreamErrorStatus returns the HTTP status that an error in a stream is equivalent to,
+// and the header h of the response, in which the error's own headers replace others.
+// The problem is an error object, or an object that contains one.
 func StreamErrorStatus(h http.Header, problem []byte) (int, http.Header) {
 	e := ParseError(problem)
 	var outer struct {
-		streamError
+		streamErrorFields
 		Error json.RawMessage `json:"error"`
 	}
-	var inner streamError
+	var inner streamErrorFields
 	_ = json.Unmarshal(problem, &outer)
 	_ = json.Unmarshal(outer.Error, &inner)
 	for _, headers := range []map[string]looseString{outer.Headers, inner.Headers} {
@@ -46,17 +46,17 @@ func StreamErrorStatus(h http.Header, problem []byte) (int, http.Header) {
 			}
 		}
 	}
-	for _, s := range []looseString{inner.Status, inner.StatusCode, inner.Snake, outer.Status, outer.StatusCode, outer.Snake, e.Code} {
+	for _, s := range []looseString{inner.Status, inner.StatusCode, inner.StatusSnakeCase, outer.Status, outer.StatusCode, outer.StatusSnakeCase, e.Code} {
 		if n, err := strconv.Atoi(string(s)); err == nil && n >= 400 && n < 600 {
 			return n, h
 		}
 	}
 	if e.Code == "" {
-		// Azure's word for what it is about, where it has no other.
-		e.Code = cmp.Or(inner.Inner.Code, inner.Older.Code, outer.Inner.Code, outer.Older.Code)
+		// Azure says more in innererror if the error itself has no code.
+		e.Code = cmp.Or(inner.InnerError.Code, inner.InnerErrorSnakeCase.Code, outer.InnerError.Code, outer.InnerErrorSnakeCase.Code)
 	}
 	word := strings.ToLower(string(e.Code) + " " + string(e.Type))
-	for _, w := range errorWords {
+	for _, w := range errorFragments {
 		if strings.Contains(word, w.word) {
 			return w.status, h
 		}
@@ -77,13 +77,13 @@ func StreamErrorStatus(h http.Header, problem []byte) (int, http.Header) {
 			return w.status, h
 		}
 	}
-	// The request was accepted, and what it is refused for is no trouble of the
-	// service's that anybody has heard of: it is the request's own.
+	// The service has accepted the request, and the error is not one of the known
+	// failures of the service. So it is about the request.
 	return http.StatusBadRequest, h
 }
 
-// splitWords are the words of a code or type, in lower case: those of
-// "server_error" as well as those of "ServerError". "error" says nothing.
+// splitWords returns the words of a code or type in lower case, of "server_error" as
+// well as of "ServerError". It leaves out "error" and "null", which say nothing.
 func splitWords(s string) (words []string) {
 	from := 0
 	cut := func(to int) {
@@ -105,9 +105,9 @@ func splitWords(s string) (words []string) {
 	return words
 }
 
-// streamErrors are the codes and types of errors in streams (Azure's and
-// OpenAI's, as seen) by what they stand for, the more telling ones first.
-var errorWords = []struct {
+// errorFragments are parts of the codes and types of errors in streams, as seen from
+// Azure and OpenAI, with the equivalent status. The more specific ones are first.
+var errorFragments = []struct {
 	word   string
 	status int
 }{
@@ -124,11 +124,11 @@ var errorWords = []struct {
 	{"timeout", http.StatusRequestTimeout},
 	{"policy", http.StatusBadRequest}, {"moderation", http.StatusBadRequest},
 	{"service_error", http.StatusInternalServerError}, {"server_error", http.StatusInternalServerError}, {"internal", http.StatusInternalServerError}, {"api_error", http.StatusInternalServerError},
-	{"image", http.StatusBadRequest}, // all of ResponseErrorCode's that are not above
+	{"image", http.StatusBadRequest}, // all codes of OpenAI's ResponseErrorCode that are not listed above
 }
 
-// serviceWords are the words of a code or type that is not known otherwise by
-// which it is the service's trouble.
+// serviceWords are whole words which show that an otherwise unknown code or type is a
+// failure of the service.
 var serviceWords = []struct {
 	word   string
 	status int

@@ -6,16 +6,16 @@ import (
 	"iter"
 )
 
-// A Usage is what an answer says it cost, in tokens.
+// A Usage is the token usage that a response reports.
 type Usage struct {
 	Input, Output int64
 }
 
-// ParseUsage reads the usage object of chat completions, completions and
-// embeddings, or that of the Responses API.
+// ParseUsage parses the usage object of chat completions, completions, embeddings or
+// the Responses API.
 func ParseUsage(text []byte) (Usage, bool) {
 	if len(text) == 0 || text[0] != '{' {
-		return Usage{}, false // most chunks have null
+		return Usage{}, false // most events of a stream have null
 	}
 	var u struct {
 		Prompt     int64 `json:"prompt_tokens"`
@@ -26,44 +26,45 @@ func ParseUsage(text []byte) (Usage, bool) {
 	if json.Unmarshal(text, &u) != nil {
 		return Usage{}, false
 	}
-	// One without a number is a property of that name, of a schema that is echoed.
-	told := Usage{min(max(u.Prompt, u.Input, 0), MaxTokenCount), min(max(u.Completion, u.Output, 0), MaxTokenCount)}
-	return told, told != Usage{}
+	// Without any number it is not a usage object but, for example, a property with
+	// that name in an echoed schema.
+	usage := Usage{min(max(u.Prompt, u.Input, 0), MaxTokenCount), min(max(u.Completion, u.Output, 0), MaxTokenCount)}
+	return usage, usage != Usage{}
 }
 
-// A FieldScanner looks for the values of some keys in JSON that passes in pieces,
-// be it an answer or the events of a stream, and keeps nothing but what may be
-// the beginning of one. Inside a JSON string the key's quotes are escaped, so
-// that a model that writes JSON is not mistaken for the service.
+// A FieldScanner finds the values of some keys in JSON that arrives in pieces, as a
+// body or as the events of a stream. It keeps only what may be the beginning of such a
+// value. Inside a JSON string the quotes of a key are escaped, so JSON that the model
+// writes is not mistaken for the service's.
 type FieldScanner struct {
-	Keys       []ScannedField
-	Rest       []byte
-	FindErrors bool // look for what an event that fails has, too
-	MayBeError bool // there was such a thing
+	Keys          []ScannedField
+	rest          []byte
+	FindErrors    bool // also set PossibleError
+	PossibleError bool // a member was found that only an error event has; the caller resets it
 }
 
-// A ScannedField is one of these keys, or all keys with the same end.
+// A ScannedField is a key to search for, or all keys with the same end.
 type ScannedField struct {
-	name  string // the key's end, with its quote and colon
-	limit int    // a longer value is not one of those looked for
+	suffix string // the end of the key, with its closing quote and colon
+	limit  int    // maximum length of the value; longer ones are ignored
 }
 
-// Values are those that a further piece completes, each with its key's place
-// among the keys.
+// Values iterates over the values that a further piece completes, each with the index
+// of its key in Keys.
 func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
-		if len(w.Rest) > 0 {
-			p = append(w.Rest, p...)
-			w.Rest = nil
+		if len(w.rest) > 0 {
+			p = append(w.rest, p...)
+			w.rest = nil
 		}
 		for {
-			key, i := w.find(p)
+			key, i := w.findKey(p)
 			if i < 0 {
-				w.keep(p[len(p)-w.partial(p):])
+				w.keepRest(p[len(p)-w.partialKey(p):])
 				return
 			}
 			text, limit := p[i:], w.Keys[key].limit
-			near := text[:min(len(text), limit+1)] // what is longer is not looked for
+			near := text[:min(len(text), limit+1)] // a longer value is ignored
 			from := skipSpace(near, 0)
 			to := skipValue(near, from)
 			switch {
@@ -73,7 +74,7 @@ func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 				}
 				text = text[to:]
 			case to < 0 && len(text) <= limit:
-				w.keep(p[i-len(w.Keys[key].name):])
+				w.keepRest(p[i-len(w.Keys[key].suffix):])
 				return
 			}
 			p = text
@@ -81,20 +82,22 @@ func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 	}
 }
 
-func (w *FieldScanner) keep(p []byte) {
+// keepRest keeps p for the next piece.
+func (w *FieldScanner) keepRest(p []byte) {
 	if len(p) > 0 {
-		w.Rest = append(make([]byte, 0, 2*len(p)), p...)
+		w.rest = append(make([]byte, 0, 2*len(p)), p...)
 	}
 }
 
-// partial is how long an end of p is that a key begins with.
-func (w *FieldScanner) partial(p []byte) (longest int) {
+// partialKey returns the length of the longest suffix of p that is the beginning of a
+// key.
+func (w *FieldScanner) partialKey(p []byte) (longest int) {
 	if len(p) == 0 || p[len(p)-1] == '\n' {
-		return 0 // as events end
+		return 0 // an event ends here
 	}
 	for _, key := range w.Keys {
-		for n := min(len(p), len(key.name)-1); n > longest; n-- {
-			if string(p[len(p)-n:]) == key.name[:n] {
+		for n := min(len(p), len(key.suffix)-1); n > longest; n-- {
+			if string(p[len(p)-n:]) == key.suffix[:n] {
 				longest = n
 			}
 		}
@@ -102,9 +105,9 @@ func (w *FieldScanner) partial(p []byte) (longest int) {
 	return longest
 }
 
-// find is the first key that is there, and where it ends, or -1. There are
-// fewer colons than anything else that a key has.
-func (w *FieldScanner) find(p []byte) (key, end int) {
+// findKey returns the index of the first key in p and the position after it, or -1. It
+// searches for the colon because that is the rarest character of a key.
+func (w *FieldScanner) findKey(p []byte) (key, end int) {
 	for end = 2; end < len(p); end++ {
 		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
@@ -114,27 +117,29 @@ func (w *FieldScanner) find(p []byte) (key, end int) {
 		last, quote := p[end-2], p[end-1]
 		if quote == '"' {
 			for key := range w.Keys {
-				if name := w.Keys[key].name; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
+				if name := w.Keys[key].suffix; last == name[len(name)-3] && hasSuffix(p[:end+1], name) {
 					return key, end + 1
 				}
 			}
 		}
-		// "error", "type", "code", event and, before "error", "object".
-		if w.FindErrors && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !isWordBut(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
-			w.MayBeError = w.MayBeError || mayFail(p, end)
+		// The key ends as "error", "type" or "code" does, or as "object" with a
+		// value that begins with e; or it is the field event.
+		if w.FindErrors && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
+			w.PossibleError = w.PossibleError || mayBeError(p, end)
 		}
 	}
 	return 0, -1
 }
 
-// isWordBut tells whether a string begins there, with another letter.
-func isWordBut(p []byte, first byte) bool { return len(p) > 1 && p[0] == '"' && p[1] != first }
+// startsOtherWord reports whether p begins with a string that has another first letter.
+func startsOtherWord(p []byte, first byte) bool { return len(p) > 1 && p[0] == '"' && p[1] != first }
 
+// hasSuffix reports whether p ends in s.
 func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
 
-// mayFail tells whether the key or the field before a colon is one by which an
-// event fails, as far as that can be told at a glance.
-func mayFail(p []byte, colon int) bool {
+// mayBeError reports whether the key or the field before a colon, with its value, may
+// belong to an error event. It may be wrong: ClassifyEvent decides.
+func mayBeError(p []byte, colon int) bool {
 	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
 	const longest = 64
 	value := p[from:min(from+longest, len(p))]
@@ -147,7 +152,7 @@ func mayFail(p []byte, colon int) bool {
 				value = value[:i+2]
 			}
 		}
-		return saysError(value) || string(value) == `"response.failed"`
+		return isErrorType(value) || string(value) == `"response.failed"`
 	case hasSuffix(name, `"object"`):
 		return bytes.HasPrefix(value, []byte(`"error"`))
 	case hasSuffix(name, `"code"`), hasSuffix(name, `"statusCode"`), hasSuffix(name, `"status_code"`):
@@ -158,8 +163,8 @@ func mayFail(p []byte, colon int) bool {
 	return false
 }
 
-// maxUsage bounds a usage object, in bytes.
+// maxUsage is the maximum length of a usage object, in bytes.
 const maxUsage = 1 << 10
 
-// UsageFields is the usage of an answer.
+// UsageFields find the usage of a response.
 var UsageFields = []ScannedField{{`"usage":`, maxUsage}}

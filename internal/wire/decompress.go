@@ -13,37 +13,39 @@ import (
 	"sync"
 )
 
-// A Decompressor decodes a compressed answer while it passes, to read in it what
-// is read in others. The caller is handed the answer as it came.
+// A Decompressor decodes a compressed response while it is passed on, so that it can be
+// read like any other. The caller receives the original bytes.
 //
-// The packages that decode pull their input. Here it is pushed, so the decoding
-// runs in a coroutine, which close ends.
+// The decoders of the standard library pull their input, but here the input is pushed.
+// So the decoder runs in a coroutine, which Close ends.
 type Decompressor struct {
 	mu       sync.Mutex
-	in       []byte            // fed, and not yet decoded
-	out      func([]byte) bool // takes what was decoded; false ends the decoding
+	in       []byte            // input that is not decoded yet
+	out      func([]byte) bool // receives decoded text; false ends the decoding
 	next     func() (struct{}, bool)
 	stop     func()
 	encoding string
 	fed      int64
-	closed   bool // it has ended
-	failed   bool // it is not what it claims to be
+	closed   bool // the coroutine has ended
+	failed   bool // the input is not valid, or inflates too much
 }
 
-// What is decoded may be so many times as long as what came, beyond a first
-// MiB: text never is, but what is made to exhaust its readers.
+// Decoding stops when the output is longer than maxInflationRatio times the input, plus
+// inflationAllowance. Text never inflates that much, but a decompression bomb does.
 const (
-	InflatedFree  = 1 << 20
-	InflatedTimes = 128
+	inflationAllowance = 1 << 20
+	maxInflationRatio  = 128
 )
 
+// NewDecompressor returns a Decompressor for an encoding that CanDecompress accepts.
+// It passes the decoded text to out, which may return false to end the decoding.
 func NewDecompressor(encoding string, out func([]byte) bool) *Decompressor {
 	d := &Decompressor{encoding: encoding, out: out}
 	d.next, d.stop = iter.Pull(d.run)
 	return d
 }
 
-// Feed decodes a further piece. It is false when that is not possible.
+// Feed decodes a further piece. It returns false if the input cannot be decoded.
 func (d *Decompressor) Feed(p []byte) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -57,6 +59,7 @@ func (d *Decompressor) Feed(p []byte) bool {
 	return !d.failed
 }
 
+// Close ends the decoding. Feed may be called afterwards and does nothing.
 func (d *Decompressor) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,7 +69,7 @@ func (d *Decompressor) Close() {
 	}
 }
 
-// run decodes, and yields when it needs more to do so.
+// run decodes, and yields when it needs more input.
 func (d *Decompressor) run(yield func(struct{}) bool) {
 	source := bufio.NewReader(pullReader(func(p []byte) (int, error) {
 		for len(d.in) == 0 {
@@ -86,7 +89,7 @@ func (d *Decompressor) run(yield func(struct{}) bool) {
 		if d.closed || n > 0 && !d.out(p[:n]) {
 			return
 		}
-		if made += int64(n); made > InflatedFree+InflatedTimes*d.fed {
+		if made += int64(n); made > inflationAllowance+maxInflationRatio*d.fed {
 			d.failed = true
 			return
 		}
@@ -94,12 +97,13 @@ func (d *Decompressor) run(yield func(struct{}) bool) {
 	d.failed = !d.closed && err != io.EOF
 }
 
+// A pullReader is a function as an io.Reader.
 type pullReader func(p []byte) (int, error)
 
 func (f pullReader) Read(p []byte) (int, error) { return f(p) }
 
-// decoder decodes a source. What HTTP calls deflate is zlib's format, but some
-// send it without its header.
+// decoder returns a decoder for source. HTTP's deflate is the zlib format, but some
+// servers send raw deflate data.
 func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
 	if encoding == "gzip" {
 		return gzip.NewReader(source)
@@ -114,8 +118,8 @@ func decoder(encoding string, source *bufio.Reader) (io.Reader, error) {
 	return flate.NewReader(source), nil
 }
 
-// ContentEncoding is how an answer is compressed: "gzip", "deflate", another that
-// cannot be read here, or "" if it is not.
+// ContentEncoding returns how a response is compressed: "gzip", "deflate", another
+// encoding that cannot be decoded here, or "" if it is not compressed.
 func ContentEncoding(h http.Header) string {
 	switch e := strings.ToLower(strings.TrimSpace(Header(h, "Content-Encoding"))); e {
 	case "x-gzip":
@@ -127,6 +131,7 @@ func ContentEncoding(h http.Header) string {
 	}
 }
 
+// CanDecompress reports whether a response is not compressed or can be decoded here.
 func CanDecompress(h http.Header) bool {
 	switch ContentEncoding(h) {
 	case "", "gzip", "deflate":
@@ -135,9 +140,9 @@ func CanDecompress(h http.Header) bool {
 	return false
 }
 
-// Decompress is the text of an error, decoded as far as it can be and no further
-// than a limit.
-func Decompress(h http.Header, text []byte, most int64) []byte {
+// Decompress decodes the body of an error response, as far as possible and up to a
+// limit in bytes.
+func Decompress(h http.Header, text []byte, limit int64) []byte {
 	encoding := ContentEncoding(h)
 	if encoding == "" || !CanDecompress(h) {
 		return text
@@ -146,6 +151,6 @@ func Decompress(h http.Header, text []byte, most int64) []byte {
 	if err != nil {
 		return nil
 	}
-	plain, _ := io.ReadAll(io.LimitReader(r, most))
+	plain, _ := io.ReadAll(io.LimitReader(r, limit))
 	return plain
 }

@@ -1,0 +1,117 @@
+package wire
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// naiveValues finds the values of a key in a whole JSON text with encoding/json.
+func naiveValues(text, key string, limit int64) (found []string) {
+	for {
+		i := strings.Index(text, key)
+		if i < 0 {
+			return found
+		}
+		text = text[i+len(key):]
+		d := json.NewDecoder(strings.NewReader(text))
+		var value json.RawMessage
+		if d.Decode(&value) != nil || d.InputOffset() > limit {
+			continue
+		}
+		found, text = append(found, string(value)), text[d.InputOffset():]
+	}
+}
+
+// The values do not depend on the size of the pieces, and in valid JSON they are those
+// that encoding/json finds.
+func FuzzUsage(f *testing.F) {
+	for _, text := range []string{
+		`{"usage":{"prompt_tokens":1},"x":"\"usage\":{}"}`, `{"usage": null, "a":[{"usage":12}]}`, `{"usage":"a\\"}`,
+		`{"usage":{"usage":{"a":"a value that is too long to be one"}}}`, "\"usage\":\"usage\":1,", `"usage":`, `{"usage":` + strings.Repeat(" ", 30) + "1}",
+		`data: {"id":"c","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}` + "\n\n" + `data: {"id":"c","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7}}` + "\n\ndata: [DONE]\n\n",
+		`{"usage":[}{,"usage":{}}`, `"u"us"usage"usage":3 `,
+	} {
+		f.Add(text, uint8(1))
+		f.Add(text, uint8(9))
+	}
+	const key, limit = `"usage":`, 24
+	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		collect := func(size int) (found []string) {
+			w := FieldScanner{Keys: []ScannedField{{key, limit}}}
+			for piece := range slices.Chunk([]byte(text), max(size, 1)) {
+				for _, value := range w.Values(piece) {
+					found = append(found, string(value))
+					_, _ = ParseUsage(value)
+				}
+				require.LessOrEqual(t, len(w.rest), len(key)+limit, "it keeps no more than it needs")
+			}
+			return found
+		}
+		whole := collect(len(text))
+		require.Equal(t, whole, collect(int(size)))
+		if json.Valid([]byte(text)) {
+			require.Equal(t, naiveValues(text, key, limit), whole)
+		}
+	})
+}
+
+// Nested values are each examined only once.
+func TestNestedUsageIsReadInLinearTime(t *testing.T) {
+	for _, piece := range []string{`"usage":{`, `"usage":[`, `{"usage":{"x":"y",`} {
+		text := []byte(strings.Repeat(piece, 512<<10/len(piece)))
+		w := FieldScanner{Keys: []ScannedField{{`"usage":`, 24}}}
+		began := time.Now()
+		for range w.Values(text) {
+			require.Fail(t, "there is no value")
+		}
+		require.Less(t, time.Since(began), 2*time.Second, piece)
+	}
+}
+
+func TestParseUsage(t *testing.T) {
+	for text, want := range map[string]Usage{
+		`{"prompt_tokens":11,"completion_tokens":7}`: {11, 7},
+		`{"input_tokens":3,"output_tokens":2}`:       {3, 2},
+		`{"prompt_tokens":9223372036854775807}`:      {Input: MaxTokenCount},
+		`{"prompt_tokens":-5,"completion_tokens":1}`: {Output: 1},
+		`{"type":"object"}`:                          {},
+		`{"prompt_tokens":"many"}`:                   {},
+		`null`:                                       {},
+		``:                                           {},
+	} {
+		got, ok := ParseUsage([]byte(text))
+		require.Equal(t, want, got, text)
+		require.Equal(t, want != Usage{}, ok, text)
+	}
+}
+
+// Whatever ClassifyEvent takes for a failure, FieldScanner notices in the stream.
+func TestPossibleErrorsAreNoticed(t *testing.T) {
+	for event, want := range map[string]bool{
+		`data: {"error":{"code":"429"}}`:              true,
+		`data: {"error" : "x"}`:                       true,
+		`data: {"error":null}`:                        false,
+		`data: {"type":"error","code":null}`:          true,
+		`data: {"type":"response.failed"}`:            true,
+		`data: {"type":"response.output_text.delta"}`: false,
+		`data: {"object":"error"}`:                    true,
+		`data: {"object":"chat.completion.chunk"}`:    false,
+		`data: {"code":"429"}`:                        true,
+		`data: {"statusCode":429}`:                    true,
+		`data: {"status_code":429}`:                   true,
+		`data: {"code":null}`:                         false,
+		"event: error\ndata: m":                       true,
+		"event: message\ndata: m":                     false,
+	} {
+		w := FieldScanner{Keys: UsageFields, FindErrors: true}
+		for range w.Values([]byte(event + "\n\n")) {
+			require.Fail(t, "there is no usage")
+		}
+		require.Equal(t, want, w.PossibleError, event)
+	}
+}
