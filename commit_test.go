@@ -2,7 +2,6 @@ package spillover
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -15,97 +14,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
-
-// Each event is the caller's at the moment it was sent.
-func TestEventsAreNotDelayed(t *testing.T) {
-	for op, events := range map[string][]string{
-		chatPath:        {azureFirst + roleChunk, tokenChunk("a"), tokenChunk("b"), lastChunk + doneEvent},
-		completionsPath: {azureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", doneEvent},
-		responsesPath: {responseCreated(9) + responseEvent("response.in_progress", "") + responseEvent("response.output_item.added", ""),
-			responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.output_text.delta", `,"delta":"b"`), responseEvent("response.completed", "")},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			const gap = 100 * time.Millisecond
-			n := newNet()
-			n.on(host("one"), plays(t, events[0], gap, events[1], gap, events[2], gap, events[3]))
-			begun := time.Now()
-			resp, err := streamPair(t, n).RoundTrip(newChat(t, op))
-			require.NoError(t, err)
-			require.Equal(t, gap, time.Since(begun), "the answer is there with its first content")
-			p := make([]byte, 4096)
-			for i, want := range []string{events[0] + events[1], events[2], events[3]} {
-				k, err := resp.Body.Read(p)
-				require.NoError(t, err)
-				require.Equal(t, want, string(p[:k]))
-				require.Equal(t, time.Duration(i+1)*gap, time.Since(begun))
-			}
-			require.Empty(t, read(t, resp))
-		})
-	}
-}
-
-// Content that came together with the preamble, or in the middle of a read.
-func TestContentWithinAReadIsNotDelayed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		text := azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")[:20]
-		n := newNet()
-		n.on(host("one"), plays(t, text, time.Hour, tokenChunk("b")[20:], doneEvent))
-		begun := time.Now()
-		resp, err := streamPair(t, n).RoundTrip(newChat(t, chatPath))
-		require.NoError(t, err)
-		p := make([]byte, 4096)
-		k, err := resp.Body.Read(p)
-		require.NoError(t, err)
-		require.Equal(t, text, string(p[:k]))
-		require.Zero(t, time.Since(begun))
-		require.NoError(t, resp.Body.Close())
-	})
-}
-
-// What a caller did not ask for is not asked for.
-func TestUsageIsNotRequestedUnlessTheCallerAsks(t *testing.T) {
-	n := newNet()
-	n.on(host("one"), plays(t, wholeChat))
-	const text = `{"stream":true,"messages":[]}`
-	req := newChat(t, chatPath)
-	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
-	send(t, streamPair(t, n), req)
-	require.Equal(t, text, n.seen[0].body)
-}
-
-// Bytes are the service's own: line endings, comments and all.
-func TestStreamBytesAreIdentical(t *testing.T) {
-	t.Parallel()
-	crlf := strings.ReplaceAll(wholeChat, "\n", "\r\n")
-	odd := ": keep-alive\n\n" + azureFirst + "id: 1\nretry: 10\n\n" + roleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
-		":\r\n\n\n" + tokenChunk("\u2028ü\\\"") + "unknown: field\n\n" + doneEvent + "what is behind"
-	for name, text := range map[string]string{
-		"as it is": wholeChat, "CRLF": crlf, "CR": strings.ReplaceAll(wholeChat, "\n", "\r"), "odd": odd,
-		"no blank line at the end": strings.TrimSuffix(wholeChat, "\n\n"), "a mark first": "\ufeff" + wholeChat,
-		"responses": responseCreated(46<<10) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.completed", ""),
-	} {
-		for _, whole := range []bool{false, true} {
-			for _, size := range []int{1, 7, 4096, 1 << 20} {
-				var pieces []any
-				for piece := range slices.Chunk([]byte(text), max(size, len(text)/300)) {
-					pieces = append(pieces, string(piece))
-				}
-				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
-				path := chatPath
-				if name == "responses" {
-					path = responsesPath
-				}
-				tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = whole })
-				_, body := send(t, tr, newChat(t, path))
-				require.True(t, body == text, "%s, hold %v, reads of %d", name, whole, size)
-				require.Zero(t, streamsInFlight(tr))
-				require.Equal(t, 1, n.sends())
-			}
-		}
-	}
-}
 
 // What breaks after its first content is the caller's to see, is blamed,
 // and is never begun again.
@@ -269,31 +177,6 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 	}
 }
 
-// What is the caller's own mistake is handed over as it came.
-func TestClientErrorInAStreamIsReturned(t *testing.T) {
-	for name, events := range map[string]string{
-		"content filter": azureFirst + chatError(`{"code":"content_filter","param":"prompt","type":null,"status":400,"message":"m"}`),
-		"context length": chatError(`{"type":"invalid_request_error","code":"context_length_exceeded","message":"m"}`),
-		"invalid":        responseCreated(9) + responseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"message":"m"}`),
-		"prompt":         responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"invalid_prompt","message":"m"}}`),
-		"image":          responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"image_too_large","message":"m"}}`),
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := newNet()
-			n.on(host("one"), plays(t, events, "\n: behind it\n"))
-			tr := streamPair(t, n)
-			resp, body := send(t, tr, newChat(t, responsesPath))
-			require.Equal(t, events+"\n: behind it\n", body)
-			require.Equal(t, 200, resp.StatusCode)
-			require.Equal(t, 1, n.sends())
-			one := streamState(t, tr, "one")
-			require.True(t, one.Available)
-			require.Equal(t, []uint64{1, 0}, []uint64{one.Served, one.Failed})
-			require.Zero(t, one.InFlight)
-		})
-	}
-}
-
 // What is held has a bound, beyond which the stream is the caller's.
 func TestPreambleIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -314,69 +197,6 @@ func TestPreambleIsBounded(t *testing.T) {
 		require.Equal(t, time.Hour, time.Since(begun))
 		require.Zero(t, streamsInFlight(tr))
 	})
-}
-
-// A caller who closes early, or leaves, says nothing of the deployment.
-func TestStreamClosedByTheCallerIsNeutral(t *testing.T) {
-	leaves := map[string]func(resp *http.Response, leave context.CancelFunc){
-		"closes":               func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close() },
-		"closes twice":         func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close(); resp.Body.Close() },
-		"leaves and forgets":   func(_ *http.Response, leave context.CancelFunc) { leave() },
-		"leaves, then closes":  func(resp *http.Response, leave context.CancelFunc) { leave(); resp.Body.Close() },
-		"closes while reading": func(resp *http.Response, _ context.CancelFunc) { go resp.Body.Close(); _, _ = io.ReadAll(resp.Body) },
-		"leaves while reading": func(resp *http.Response, leave context.CancelFunc) { go leave(); _, _ = io.ReadAll(resp.Body) },
-	}
-	for name, leave := range leaves {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := newNet()
-				n.on(host("one"), plays(t, azureFirst+roleChunk+tokenChunk("a"), forever{}))
-				tr := streamPair(t, n, streamTimeouts(time.Minute, time.Minute))
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
-				require.NoError(t, err)
-				require.Equal(t, 1, streamsInFlight(tr))
-				leave(resp, cancel)
-				synctest.Wait()
-				require.Zero(t, streamsInFlight(tr))
-				one := streamState(t, tr, "one")
-				require.True(t, one.Available)
-				require.Zero(t, one.Failed)
-				time.Sleep(time.Hour)
-				require.Zero(t, streamState(t, tr, "one").Failed, "no timer is left")
-			})
-		})
-	}
-}
-
-// The same before content has come, and the place of a probe is free again.
-func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
-	for _, hold := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNet()
-			n.on(host("one"),
-				broken(io.ErrUnexpectedEOF),
-				plays(t, azureFirst, time.Millisecond, roleChunk, forever{}),
-				plays(t, wholeChat))
-			n.on(host("two"), plays(t, wholeChat))
-			tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
-			ask(t, tr)
-			time.Sleep(2 * time.Second) // until a probe is due
-
-			cause := errors.New("enough")
-			ctx, leave := context.WithCancelCause(t.Context())
-			time.AfterFunc(time.Second, func() { leave(cause) })
-			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
-			require.ErrorIs(t, err, cause)
-			require.Zero(t, streamsInFlight(tr))
-			one := streamState(t, tr, "one")
-			require.EqualValues(t, 1, one.Failed, "the one of before")
-
-			resp, _ := ask(t, tr)
-			require.Equal(t, "one", servedBy(resp), "the next is the probe")
-		})
-	}
 }
 
 // What counts is the status.
@@ -432,37 +252,6 @@ func TestHeaderTimeoutRunsUntilContent(t *testing.T) {
 	}
 }
 
-// After the first content HeaderTimeout is over, with HoldStreams as well.
-func TestHeaderTimeoutEndsWithContent(t *testing.T) {
-	for _, hold := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNet()
-			n.on(host("one"), plays(t, tokenChunk("a"), time.Hour, tokenChunk("b"), time.Hour, doneEvent))
-			tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *Config) { cfg.HoldStreams = hold })
-			begun := time.Now()
-			resp, body := ask(t, tr)
-			require.Equal(t, tokenChunk("a")+tokenChunk("b")+doneEvent, body)
-			require.Equal(t, 2*time.Hour, time.Since(begun))
-			require.Equal(t, "one", servedBy(resp))
-		})
-	}
-}
-
-// When every deployment is silent the error tells that it was time.
-func TestHeaderTimeoutEverywhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("one"), plays(t, azureFirst, forever{}))
-		n.on(host("two"), plays(t, forever{}))
-		tr := streamPair(t, n, streamTimeouts(time.Second, 0))
-		_, err := tr.RoundTrip(newChat(t, chatPath))
-		var timeout net.Error
-		require.ErrorAs(t, err, &timeout)
-		require.True(t, timeout.Timeout())
-		require.Zero(t, streamsInFlight(tr))
-	})
-}
-
 // IdleTimeout: a silence after content ends the caller's read, and is blamed.
 func TestIdleTimeoutAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -485,28 +274,6 @@ func TestIdleTimeoutAfterCommit(t *testing.T) {
 		require.Equal(t, 1, failures(heldAgainst(t, tr, "one")))
 		require.Zero(t, one.InFlight)
 		require.Equal(t, 1, n.sends())
-	})
-}
-
-// A caller who does not read is no silence of the deployment's.
-func TestASlowReaderIsNoSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("one"), plays(t, tokenChunk("a"), tokenChunk("b"), tokenChunk("c"), doneEvent))
-		tr := streamPair(t, n, streamTimeouts(time.Second, time.Second))
-		resp, err := tr.RoundTrip(newChat(t, chatPath))
-		require.NoError(t, err)
-		var got []byte
-		p := make([]byte, 100)
-		for err == nil {
-			time.Sleep(time.Minute)
-			var k int
-			k, err = resp.Body.Read(p)
-			got = append(got, p[:k]...)
-		}
-		require.Equal(t, io.EOF, err)
-		require.Equal(t, tokenChunk("a")+tokenChunk("b")+tokenChunk("c")+doneEvent, string(got))
-		require.Zero(t, streamState(t, tr, "one").Failed)
 	})
 }
 
@@ -553,42 +320,6 @@ func TestHoldStreams(t *testing.T) {
 	}
 }
 
-// HoldStreams: what is complete is handed over when it is, and without [DONE] too.
-func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
-	tests := map[string][]any{
-		"[DONE]":                  {wholeChat[:300], time.Second, wholeChat[300:]},
-		"no [DONE]":               {tokenChunk("a"), time.Second, lastChunk},
-		"no [DONE], usage":        {tokenChunk("a"), time.Second, lastChunk + usageChunk},
-		"cut after [DONE]":        {tokenChunk("a"), time.Second, lastChunk + doneEvent},
-		"completed":               {responseCreated(9), time.Second, responseEvent("response.completed", "")},
-		"incomplete":              {responseCreated(9), time.Second, responseEvent("response.incomplete", "")},
-		"content, filtered":       {azureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
-		"choices of another form": {`data: {"choices":"a","text":"b"}` + "\n\n", time.Second, lastChunk},
-		"no choices, but text":    {`data: {"text":"b"}` + "\n\n", time.Second, lastChunk},
-		"two choices": {`data: {"choices":[{"index":0,"text":"a"},{"index":1,"text":"b"}]}` + "\n\n", time.Second,
-			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"},{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
-		"two choices, apart": {`data: {"choices":[{"index":0,"text":"a"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"b"}]}` + "\n\n", time.Second,
-			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
-	}
-	for name, pieces := range tests {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
-				tr := streamPair(t, n, holdStreams, streamTimeouts(time.Minute, time.Minute))
-				begun := time.Now()
-				resp, err := tr.RoundTrip(newChat(t, chatPath))
-				require.NoError(t, err)
-				require.Equal(t, time.Second, time.Since(begun), "when it is whole")
-				require.Equal(t, pieces[0].(string)+pieces[2].(string), read(t, resp))
-				require.Equal(t, "one", servedBy(resp))
-				require.Equal(t, 1, n.sends())
-				require.Zero(t, streamsInFlight(tr))
-			})
-		})
-	}
-}
-
 // HoldStreams has a bound, beyond which the stream is the caller's.
 func TestHoldStreamsHasABound(t *testing.T) {
 	t.Parallel()
@@ -614,48 +345,6 @@ func TestHoldStreamsHasABound(t *testing.T) {
 	})
 }
 
-// When all fail the last real answer is the caller's, a stream as it came, and
-// what was not chosen is closed.
-func TestLastRealAnswerIsAStream(t *testing.T) {
-	for _, hold := range []bool{false, true} {
-		n := newNet()
-		n.on(host("one"), plays(t, azureFirst, chatError(serverError), "one"))
-		n.on(host("two"), plays(t, azureFirst+roleChunk, chatError(serverError), "two", forever{}))
-		tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
-		resp, err := tr.RoundTrip(newChat(t, chatPath))
-		require.NoError(t, err)
-		require.Equal(t, []string{"two", "2"}, []string{servedBy(resp), resp.Header.Get("X-Spillover-Attempts")})
-		require.Equal(t, 200, resp.StatusCode)
-		want := azureFirst + roleChunk + chatError(serverError) + "two"
-		body := make([]byte, len(want))
-		_, err = io.ReadFull(resp.Body, body)
-		require.NoError(t, err)
-		require.Equal(t, want, string(body))
-		require.Equal(t, 1, streamsInFlight(tr), "its connection is in use until the caller closes it")
-		require.NoError(t, resp.Body.Close())
-		require.Zero(t, streamsInFlight(tr))
-		for _, name := range []string{"one", "two"} {
-			require.True(t, streamState(t, tr, name).Available, "the request is the suspect")
-		}
-	}
-}
-
-// An error event that stands for a throttle everywhere is the throttle's answer.
-func TestThrottledStreamsEverywhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("one"), plays(t, http.Header{"Retry-After": {"7"}}, responseCreated(9), responseEvent("error", `,"error":`+azureThrottle)))
-		n.on(host("two"), plays(t, http.Header{"Retry-After": {"3"}}, responseCreated(9)))
-		tr := streamPair(t, n)
-		resp, body := send(t, tr, newChat(t, responsesPath))
-		require.Equal(t, 429, resp.StatusCode)
-		require.Equal(t, []string{"3", "3000", "2", "true"}, []string{resp.Header.Get("Retry-After"), resp.Header.Get("Retry-After-Ms"),
-			resp.Header.Get("X-Spillover-Attempts"), resp.Header.Get("X-Spillover-Synthesized")})
-		require.Contains(t, body, "the soonest is two in 3.00s")
-		require.Zero(t, streamsInFlight(tr))
-	})
-}
-
 // Streams that break before content everywhere leave an error with all causes.
 func TestBrokenStreamsEverywhere(t *testing.T) {
 	n := newNet()
@@ -667,16 +356,4 @@ func TestBrokenStreamsEverywhere(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	require.ErrorIs(t, err, errUnfinished)
 	require.Zero(t, streamsInFlight(tr))
-}
-
-// The count that is told is the one that stands, from the stream that was
-// handed over and no other.
-func TestUsageIsCountedOnlyForTheReturnedStream(t *testing.T) {
-	n := newNet()
-	n.on(host("one"), plays(t, tokenChunk("a"), usageChunk, chatError(serverError)))
-	n.on(host("two"), plays(t, wholeChat))
-	tr := streamPair(t, n, holdStreams)
-	ask(t, tr)
-	require.Zero(t, streamState(t, tr, "one").OutputTokens)
-	require.EqualValues(t, 7, streamState(t, tr, "two").OutputTokens)
 }

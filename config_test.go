@@ -371,7 +371,7 @@ func TestConcurrentRequestsReturnEitherAnswerOrError(t *testing.T) {
 	}
 	wg.Wait()
 	for _, backend := range []string{"a", "b", "c"} {
-		require.Zero(t, at(t, tr, backend).InFlight)
+		require.Zero(t, statusOf(t, tr, backend).InFlight)
 	}
 }
 

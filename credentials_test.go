@@ -1,18 +1,23 @@
-package spillover
+package spillover_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"log"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
@@ -38,13 +43,13 @@ func withCredential(t testing.TB, spell func(string) string) *http.Request {
 
 // A backend with a credential of its own is sent nothing of the caller's.
 func TestCallersCredentialIsDropped(t *testing.T) {
-	for name, change := range map[string]func(*Backend){
-		"key":           func(*Backend) {},
-		"key of OpenAI": func(b *Backend) { b.Dialect = OpenAI },
-		"token": func(b *Backend) {
+	for name, change := range map[string]func(*spillover.Backend){
+		"key":           func(*spillover.Backend) {},
+		"key of OpenAI": func(b *spillover.Backend) { b.Dialect = spillover.OpenAI },
+		"token": func(b *spillover.Backend) {
 			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "t", nil }
 		},
-		"key in a header": func(b *Backend) {
+		"key in a header": func(b *spillover.Backend) {
 			b.APIKey, b.Headers = "", map[string]string{"ocp-apim-subscription-key": "own"}
 		},
 	} {
@@ -64,10 +69,10 @@ func TestCallersCredentialIsDropped(t *testing.T) {
 
 // One without is sent the caller's, in its own form, with what belongs to it.
 func TestCallersCredentialIsPassedOn(t *testing.T) {
-	for d, dropped := range map[Dialect]string{Azure: "Authorization", OpenAI: "Api-Key"} {
+	for d, dropped := range map[spillover.Dialect]string{spillover.Azure: "Authorization", spillover.OpenAI: "Api-Key"} {
 		n := newNet()
 		req := withCredential(t, http.CanonicalHeaderKey)
-		send(t, balance(t, n, azure("a", func(b *Backend) { b.APIKey, b.Dialect = "", d })), req)
+		send(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey, b.Dialect = "", d })), req)
 		for _, name := range callersCredential {
 			if name == dropped {
 				require.Empty(t, n.seen[0].header.Get(name), "%s: %s", d, name)
@@ -84,7 +89,7 @@ func TestBackendHeaders(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
 	own := map[string]string{"openai-organization": "org", "X-Custom": "a b"}
-	tr := balance(t, n, azure("a", func(b *Backend) { b.Headers = own }), azure("b", priority(2)))
+	tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.Headers = own }), azure("b", priority(2)))
 	own["x-custom"] = "changed later"
 	req := newChat(t, chatPath)
 	req.Header["x-custom"] = []string{"callers", "more"}
@@ -100,23 +105,23 @@ func TestBackendHeaders(t *testing.T) {
 
 	// An account, as a header may say, is not a credential: the caller's goes along.
 	n = newNet()
-	send(t, balance(t, n, azure("a", func(b *Backend) { b.APIKey, b.Headers = "", map[string]string{"OpenAI-Project": "p"} })), newChat(t, chatPath))
+	send(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey, b.Headers = "", map[string]string{"OpenAI-Project": "p"} })), newChat(t, chatPath))
 	require.Equal(t, []string{"example API key"}, n.seen[0].header["Api-Key"])
 	require.Equal(t, []string{"p"}, n.seen[0].header["Openai-Project"])
 
 	// Another account under the same key is another backend.
-	other := azure("other", func(b *Backend) {
+	other := azure("other", func(b *spillover.Backend) {
 		b.URL, b.APIKey, b.Headers = "https://a.openai.azure.com", "key-a", map[string]string{"OpenAI-Project": "other"}
 	})
 	balance(t, n, azure("a"), other)
 	other.Headers = nil
-	_, err := New(Config{Base: n, Backends: []Backend{azure("a"), other}})
+	_, err := spillover.New(spillover.Config{Base: n, Backends: []spillover.Backend{azure("a"), other}})
 	require.ErrorContains(t, err, "already uses it for all models")
 
 	// A new value may mend what an old one could not.
 	n.on(host("a"), status(401, "{}"), status(200, "{}"))
 	n.on(host("b"), status(200, "{}"))
-	cfg := Config{Base: n, Backends: []Backend{azure("a", func(b *Backend) { b.Headers = map[string]string{"X-Api-Key": "old"} }), azure("b", priority(2))}}
+	cfg := spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{"X-Api-Key": "old"} }), azure("b", priority(2))}}
 	tr = configured(t, cfg)
 	ask(t, tr)
 	require.False(t, statusOf(t, tr, "a").Available)
@@ -131,43 +136,22 @@ func TestBackendHeadersMistakes(t *testing.T) {
 		"Proxy-Authorization": "v", "Content-Length": "v", "content-type": "v", "Upgrade": "v", "Authorization": "v", "api-key": "v",
 		"X-Spillover-Backend": "v", "X-A": "", "X-B": "secret\r\nX: y", "X-C": " secret", "X-D": "secr\u00e9t",
 	} {
-		b := azure("a", func(b *Backend) { b.Headers = map[string]string{name: value} })
-		_, err := New(Config{Backends: []Backend{b}})
+		b := azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{name: value} })
+		_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{b}})
 		require.ErrorContains(t, err, `spillover: backend "a": Headers: `, "%q", name)
 		require.NotContains(t, err.Error(), "secr")
 	}
-	_, err := New(Config{Backends: []Backend{azure("a", func(b *Backend) { b.Headers = map[string]string{"x-a": "1", "X-A": "2"} })}})
+	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{"x-a": "1", "X-A": "2"} })}})
 	require.ErrorContains(t, err, "twice")
 }
 
 func TestBackendHeadersAreNotPrinted(t *testing.T) {
-	cfg := Config{Base: newNet(), Backends: []Backend{azure("a", func(b *Backend) { b.Headers = map[string]string{"X-Api-Key": "secret-value"} })}}
+	cfg := spillover.Config{Base: newNet(), Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{"X-Api-Key": "secret-value"} })}}
 	tr := configured(t, cfg)
 	for _, v := range []any{cfg, &cfg, cfg.Backends, cfg.Backends[0], &cfg.Backends[0], tr, tr.Status()} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 			require.NotContains(t, fmt.Sprintf(verb, v), "secret-value")
 		}
-	}
-}
-
-func TestBackendHeadersFromAFile(t *testing.T) {
-	parse := func(headers string) (Config, error) {
-		text := "backends:\n  - name: a\n    url: https://a.openai.azure.com\n    api_key: k\n    headers: " + headers + "\n"
-		return parseConfig("f.yaml", []byte(text), func(name string) (string, bool) { return "secret-of-" + name, name == "KEY" })
-	}
-	cfg, err := parse("{Ocp-Apim-Subscription-Key: '${KEY}', X-A: text, X-Null: }")
-	require.NoError(t, err)
-	require.Equal(t, map[string]string{"Ocp-Apim-Subscription-Key": "secret-of-KEY", "X-A": "text"}, cfg.Backends[0].Headers)
-	for headers, want := range map[string]string{
-		"text": "must be a mapping", "[a]": "must be a mapping", "{X-A: 1}": "must be text", "{X-A: {b: c}}": "must be text", "{X-A: '${NONE}'}": "NONE",
-		"{Host: x}": `"Host" cannot be set`, "{X-A: '${KEY} '}": `the value of "X-A"`, "{X-A: a, X-A: b}": `duplicate key "X-A"`,
-	} {
-		_, err := parse(headers)
-		var mistake *LoadError
-		require.ErrorAs(t, err, &mistake, headers)
-		require.Contains(t, err.Error(), want)
-		require.Contains(t, mistake.Path, `backends["a"].headers`)
-		require.NotContains(t, err.Error(), "secret")
 	}
 }
 
@@ -199,7 +183,7 @@ func TestAnswersOfAServiceDoNotSpeakForUs(t *testing.T) {
 func TestCallersTextInErrorsIsTame(t *testing.T) {
 	for _, model := range []string{"m\nlevel=ERROR", "m\x1b[31m", "m\u202eevil", "m\x00", strings.Repeat("\n", 300)} {
 		body := fmt.Sprintf(`{"model":%s}`, wire.QuoteJSON(model))
-		ask := func(base http.RoundTripper, change ...func(*Backend)) (*http.Response, error) {
+		ask := func(base http.RoundTripper, change ...func(*spillover.Backend)) (*http.Response, error) {
 			req := newChat(t, "/v1/chat/completions")
 			req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader(body)), nil, int64(len(body))
 			return balance(t, base, azure("a", change...)).RoundTrip(req)
@@ -222,23 +206,227 @@ func TestCallersTextInErrorsIsTame(t *testing.T) {
 	}
 }
 
-// No cool-down that can be configured makes a time overflow.
-func TestMaxCooldownIsBounded(t *testing.T) {
-	for _, most := range []time.Duration{math.MaxInt64, 100 * 365 * 24 * time.Hour, mostCooldown + 1} {
-		_, err := New(Config{MaxCooldown: most, Backends: []Backend{azure("a")}})
-		require.ErrorContains(t, err, "spillover: MaxCooldown: ")
-		_, err = parseConfig("f", fmt.Appendf(nil, "max_cooldown: %s\nbackends: [{url: a.example, api_key: k}]", most), nil)
-		require.ErrorContains(t, err, "max_cooldown: ")
+// A key that is the name of a variable was never put in.
+func TestKeyThatNamesAVariable(t *testing.T) {
+	for key, write := range map[string]string{
+		"$PTU_KEY": "${PTU_KEY}", "${PTU_KEY}": "${PTU_KEY}", "$${PTU_KEY}": "${PTU_KEY}", "${PTU_KEY:-none}": "${PTU_KEY}", "${PTU_KEY": "${PTU_KEY}", "$(PTU_KEY)": "${PTU_KEY}",
+		"%PTU_KEY%": "${PTU_KEY}", "os.environ/PTU_KEY": "${PTU_KEY}", "os.environ/": "${NAME}", "env.PTU_KEY": "${PTU_KEY}", "env:PTU_KEY": "${PTU_KEY}", "{{.Values.key}}": "${NAME}",
+		"$hunter2": "${NAME}", // it may be a password all the same
+	} {
+		require.Equal(t, []string{`backend "a": APIKey: is the name of a variable, not a key: in a file write ` + write + `, in a program use os.Getenv`},
+			mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.APIKey = key })}}), key)
 	}
-	for _, hint := range []string{"9223372036", "9223372036854775807", "1e300", "99999999999999999999", "86400"} {
+	for _, key := range []string{"sk-proj-a_b-c", "k", "$", "$1", "a$PTU_KEY", "PTU_KEY", "os.environ", "%41", "{}", "env"} {
+		require.Empty(t, mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.APIKey = key })}}), key)
+	}
+}
+
+// A backend whose key a template left out is no backend for callers' keys.
+func TestLoadNullKey(t *testing.T) {
+	for _, text := range []string{"backends: [{url: h, api_key: }]", "backends: [{url: h, api_key: null}]", `{"backends": [{"url": "h", "api_key": null}]}`, "backends: [{url: h, api_key: ''}]", "backends: [{url: h, api_key: '${EMPTY:-}'}]"} {
+		_, err := spillover.Load(written(t, "c.yaml", text))
+		require.ErrorContains(t, err, "api_key: is empty: leave it out if callers send their own credentials", text)
+	}
+	_, err := spillover.Load(written(t, "c.yaml", "backends: [{url: h}]"))
+	require.NoError(t, err)
+}
+
+// A caller who sends no credential at all is one like the others.
+func TestCallerWithoutCredentialHarmsNobody(t *testing.T) {
+	for name, refusal := range map[string]roundTripFunc{
+		"401": status(401, wrongKey), "401 without a body": status(401, ""), "no role": status(403, lacksRole), "no quota": status(429, noQuota), "unpaid": status(402, "{}"),
+	} {
+		for _, second := range []string{"", "key"} {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+					if req.Header.Get("Api-Key") == "" {
+						return refusal(req)
+					}
+					return ok200(req)
+				})
+				tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }), azure("b", priority(2), func(b *spillover.Backend) { b.APIKey = second }))
+				for range 5 {
+					req := newChat(t, chatPath)
+					req.Header.Del("api-key")
+					resp, _ := send(t, tr, req)
+					require.Equal(t, "b", servedBy(resp), name)
+					resp, _ = send(t, tr, chats(t, "good"))
+					require.Equal(t, "a", servedBy(resp), name)
+				}
+				require.True(t, statusOf(t, tr, "a").Available, name)
+				require.Less(t, n.sends(host("a")), 8, "%s: it is known of those without", name)
+			})
+		}
+	}
+}
+
+// A server that wants no credential, and is throttled, is throttled for all.
+func TestThrottledServerWithoutCredentialsIsInStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: "+hint))
-		tr := configured(t, Config{Base: n, MaxCooldown: mostCooldown, Backends: []Backend{azure("a")}})
-		resp, _ := ask(t, tr)
-		require.Equal(t, 429, resp.StatusCode)
-		seconds, err := time.ParseDuration(resp.Header.Get("Retry-After") + "s")
-		require.NoError(t, err)
-		require.Positive(t, seconds)
-		require.LessOrEqual(t, seconds, 2*mostCooldown)
+		n.on(host("a"), status(429, "{}", "Retry-After: 30"))
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }))
+		req := newChat(t, chatPath)
+		req.Header.Del("api-key")
+		send(t, tr, req)
+		require.Equal(t, 30*time.Second, left(t, tr, "a"))
+		require.False(t, statusOf(t, tr, "a").Available)
+	})
+}
+
+// A browser's WebSocket has no headers of its own: Azure's realtime API takes
+// the key in the query. It is the caller's credential there as elsewhere.
+func TestCallersKeyInTheQuery(t *testing.T) {
+	for name, c := range map[string]struct {
+		b    spillover.Backend
+		want string
+	}{
+		"a backend with a key":       {azure("a"), "api-version=v&deployment=m"},
+		"OpenAI without one":         {spillover.Backend{Name: "a", URL: "https://api.openai.com"}, "model=m"},
+		"Azure without one, its own": {spillover.Backend{Name: "a", URL: "https://a.openai.azure.com"}, "api-version=v&API-key=callers&api%2Dkey=callers&deployment=m"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			req, err := http.NewRequest(http.MethodGet, "https://foo.openai.azure.com/openai/realtime?api-version=v&API-key=callers&api%2Dkey=callers&deployment=m", nil)
+			require.NoError(t, err)
+			req.Header.Set("Upgrade", "websocket")
+			resp, err := balance(t, n, c.b).RoundTrip(req)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, c.want, n.seen[0].query)
+		})
 	}
+}
+
+// A token that is not to be had is no request's fault: it is held against a
+// backend though no other one answers, as when all share one credential.
+func TestNoTokenAnywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, failing := newNet(), true
+		token := func(b *spillover.Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) {
+				if failing {
+					return "", errors.New("no network")
+				}
+				return "token", nil
+			}
+		}
+		tr := balance(t, n, azure("a", token), azure("b", token))
+		for range 2 {
+			_, err := tr.RoundTrip(newChat(t, chatPath))
+			require.Error(t, err)
+			for _, b := range tr.Status().Tiers[0].Backends {
+				require.Len(t, b.Deployments, 1)
+				require.False(t, b.Deployments[0].Available, b.Name)
+				require.Equal(t, "no token", b.Deployments[0].Reason)
+			}
+		}
+		require.Zero(t, n.sends())
+		failing = false
+		ask(t, tr) // nothing but failures speaks against them: one is asked all the same
+		time.Sleep(time.Minute)
+		for range 10 {
+			ask(t, tr)
+		}
+		for _, b := range tr.Status().Tiers[0].Backends {
+			require.True(t, b.Deployments[0].Available, b.Name)
+		}
+	})
+}
+
+// mistakes are what New has to say against a configuration, one a line.
+func mistakes(cfg spillover.Config) []string {
+	_, err := spillover.New(cfg)
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return nil
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, strings.TrimPrefix(e.Error(), "spillover: "))
+	}
+	return lines
+}
+
+func TestOnlyOneCredentialIsSent(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, "{}"))
+	tr := balance(t, n, azure("a"), spillover.Backend{URL: "https://api.openai.com/v1", APIKey: "sk", Priority: 2})
+	req := newChat(t, chatPath)
+	req.Header.Set("Authorization", "Bearer the caller's")
+	send(t, tr, req)
+	require.Equal(t, []string{"key-a"}, n.seen[0].header["Api-Key"])
+	require.NotContains(t, n.seen[0].header, "Authorization")
+	require.Equal(t, []string{"Bearer sk"}, n.seen[1].header["Authorization"])
+	require.NotContains(t, n.seen[1].header, "Api-Key")
+}
+
+func TestKeysAreNeverPrinted(t *testing.T) {
+	var logged bytes.Buffer
+	log.SetOutput(&logged)
+	defer log.SetOutput(os.Stderr)
+	n := newNet()
+	for _, name := range []string{"a", "b", "c"} {
+		n.on(host(name), broken(cutOff))
+	}
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.Error(t, err)
+	for _, text := range []string{err.Error(), logged.String(), fmt.Sprintf("%v %+v %#v", tr, tr, tr), fmt.Sprintf("%+v %#v", tr.Status(), tr.Status()), fmt.Sprintf("%+v %#v", azure("a"), azure("a"))} {
+		require.NotContains(t, text, "key-")
+		require.NotContains(t, text, "example API key")
+	}
+}
+
+func TestDeploymentComesBackAfterItsKeyIsAccepted(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(401, azureKey), status(401, azureKey), status(200, "{}"))
+		for range 5 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp), "out, and probed by one that is served all the same")
+			if n.sends(host("a")) == 2 {
+				break
+			}
+			time.Sleep(7 * time.Second)
+		}
+		time.Sleep(15 * time.Second)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+	})
+}
+
+// Caching a token until it expires is left to the TokenFunc.
+func TestTokenIsRequestedInEachAttempt(t *testing.T) {
+	n := newNet()
+	asked := 0
+	tr := balance(t, n, azure("a", func(b *spillover.Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { asked++; return fmt.Sprint("token-", asked), nil }
+	}))
+	for i := range 3 {
+		ask(t, tr)
+		require.Equal(t, []string{fmt.Sprint("Bearer token-", i+1)}, n.seen[i].header["Authorization"])
+	}
+}
+
+// written is a file of its own with a text.
+func written(t testing.TB, name, text string) string {
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+const lacksRole = `{"error":{"code":"PermissionDenied","message":"The principal lacks the required data action Microsoft.CognitiveServices/accounts/OpenAI/responses/write."}}`
+
+// asks is a request of a caller with a key of its own.
+func asks(t testing.TB, path, body, key string) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any.openai.azure.com/openai/"+path, strings.NewReader(body))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Api-Key", key)
+	return req
+}
+
+func chats(t testing.TB, key string) *http.Request {
+	return asks(t, "deployments/m/chat/completions?api-version=1", `{"messages":[]}`, key)
 }

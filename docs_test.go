@@ -95,6 +95,22 @@ func TestBoundsAreConstants(t *testing.T) {
 	}
 }
 
+// The interop module compiles them.
+func TestREADMEExamplesParse(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	blocks := strings.Split(string(text), "```go\n")[1:]
+	require.NotEmpty(t, blocks)
+	for _, block := range blocks {
+		code, _, ok := strings.Cut(block, "```")
+		require.True(t, ok)
+		_, whole := parser.ParseFile(token.NewFileSet(), "", code, 0)
+		_, body := parser.ParseFile(token.NewFileSet(), "", "package p\nfunc f() {\n"+code+"\n}", 0)
+		_, declarations := parser.ParseFile(token.NewFileSet(), "", "package p\n"+code, 0)
+		require.True(t, whole == nil || body == nil || declarations == nil, "%v in\n%s", body, code)
+	}
+}
+
 // fileGroups are the groups of files in docs/architecture.md, from the top down.
 func fileGroups(t testing.TB) (groups [][]string) {
 	text, err := os.ReadFile("docs/architecture.md")

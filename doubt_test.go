@@ -34,7 +34,7 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 					resp, _ := send(t, tr, poison(t))
 					require.Equal(t, code, resp.StatusCode)
 					for i := range members {
-						require.Zero(t, outFor(tr, fmt.Sprint("d", i)), "%d in %d tiers", members, tiers)
+						require.Zero(t, left(t, tr, fmt.Sprint("d", i)), "%d in %d tiers", members, tiers)
 					}
 					for range 5 {
 						resp, _ = send(t, tr, poison(t)) // as an SDK does
@@ -129,7 +129,7 @@ func TestBrokenStreamAmongGoodAnswersEjectsNobody(t *testing.T) {
 			}
 			_, err = io.ReadAll(resp.Body)
 			require.Error(t, err)
-			require.Equal(t, between == 0, outFor(tr, "a") > 0, "%d answers between", between)
+			require.Equal(t, between == 0, left(t, tr, "a") > 0, "%d answers between", between)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -13,14 +13,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover"
 )
 
 // drainedAnswer demands the answer for a request that only drained backends
 // could take.
-func drainedAnswer(t testing.TB, tr *Transport, line string) {
+func drainedAnswer(t testing.TB, tr *spillover.Transport, line string) {
 	resp, body := send(t, tr, with(t, line))
 	require.Equal(t, 503, resp.StatusCode, body)
 	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
@@ -52,10 +50,9 @@ func TestDrainedMayHaveTheObject(t *testing.T) {
 		require.NoError(t, tr.Drain("b"))
 		return status(404, `{"error":{"message":"No such file"}}`)(req)
 	})
-	steady(tr)
 	resp, _ := send(t, tr, with(t, "GET /v1/files/file-abc"))
 	require.Equal(t, 404, resp.StatusCode)
-	require.Equal(t, "2", resp.Header.Get(headerAttempts))
+	require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 	require.NoError(t, tr.Resume("a"))
 	n.on(host("b"), ok200)
 
@@ -69,18 +66,6 @@ func TestDrainedMayHaveTheObject(t *testing.T) {
 	require.Equal(t, "b", servedBy(resp))
 }
 
-func backendStatus(t testing.TB, tr *Transport, name string) BackendStatus {
-	for _, tier := range tr.Status().Tiers {
-		for _, b := range tier.Backends {
-			if b.Name == name {
-				return b
-			}
-		}
-	}
-	require.Fail(t, "not in Status", name)
-	return BackendStatus{}
-}
-
 // What was under way finishes, what comes goes elsewhere, and Status says so.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -91,10 +76,10 @@ func TestDrain(t *testing.T) {
 		require.NoError(t, tr.Drain("a"))
 		for range 2 {
 			s := backendStatus(t, tr, "a")
-			require.Equal(t, []any{true, false, drainedReason, time.Time{}}, []any{s.Drained, s.Available, s.Reason, s.Until})
+			require.Equal(t, []any{true, false, "drained", time.Time{}}, []any{s.Drained, s.Available, s.Reason, s.Until})
 			require.Len(t, s.Deployments, 2)
 			for _, d := range s.Deployments {
-				require.Equal(t, []any{false, drainedReason, time.Time{}}, []any{d.Available, d.Reason, d.Until})
+				require.Equal(t, []any{false, "drained", time.Time{}}, []any{d.Available, d.Reason, d.Until})
 				require.Equal(t, d.Model == "m", d.InFlight == 1)
 			}
 			s = backendStatus(t, tr, "b")
@@ -122,36 +107,46 @@ func TestDrain(t *testing.T) {
 }
 
 func TestDrainOfNobody(t *testing.T) {
-	tr := balance(t, newNet(), azure("a"))
+	n := newNet()
+	tr := balance(t, n, azure("a"))
 	for _, do := range []func(string) error{tr.Drain, tr.Resume} {
 		for _, name := range []string{"", "b", "A", "a.openai.azure.com"} {
 			require.EqualError(t, do(name), fmt.Sprintf("spillover: no backend is called %q", name))
 		}
 	}
-	require.Empty(t, tr.drained)
 	require.NoError(t, tr.Resume("a"), "it was not drained")
+	reconfigured(t, tr, n, azure("a"), azure("b"), azure("A"))
+	for _, name := range []string{"a", "b", "A"} {
+		require.False(t, backendStatus(t, tr, name).Drained, "a name that was refused is forgotten")
+	}
+}
+
+// reconfigured replaces the backends.
+func reconfigured(t testing.TB, tr *spillover.Transport, n http.RoundTripper, backends ...spillover.Backend) {
+	require.NoError(t, tr.Reconfigure(spillover.Config{Base: n, Backends: backends}))
 }
 
 // A reload keeps it, even one without the backend, or with another in its name.
 func TestDrainOutlivesReconfigure(t *testing.T) {
-	tr := balance(t, newNet(), azure("a"), azure("b", priority(2)))
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	require.NoError(t, tr.Drain("a"))
-	for _, pool := range [][]Backend{
+	for _, pool := range [][]spillover.Backend{
 		{azure("a", keyed("new")), azure("b", priority(2))},
 		{azure("a", placed("https://elsewhere.openai.azure.com")), azure("b", priority(2))},
 		{azure("b")},
 		{azure("a"), azure("b", priority(2))},
 	} {
-		reconfigure(t, tr, nil, pool...)
+		reconfigured(t, tr, n, pool...)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, len(pool) == 2, backendStatus(t, tr, pool[0].Name).Drained)
 	}
-	reconfigure(t, tr, nil, azure("b"))
+	reconfigured(t, tr, n, azure("b"))
 	require.Error(t, tr.Drain("a"), "nobody is called so")
 	require.NoError(t, tr.Resume("a"), "it may come back")
 	require.Error(t, tr.Resume("a"))
-	reconfigure(t, tr, nil, azure("a"), azure("b", priority(2)))
+	reconfigured(t, tr, n, azure("a"), azure("b", priority(2)))
 	resp, _ := ask(t, tr)
 	require.Equal(t, "a", servedBy(resp))
 }
@@ -174,86 +169,13 @@ func TestDrainKeepsWhatIsKnown(t *testing.T) {
 	})
 }
 
-// Nothing gets around it: no session, no Selector, no stored object, no second
-// attempt, no judgement that one of all the bad must be asked.
-func TestDrainedIsNeverAsked(t *testing.T) {
-	plain := func(t *testing.T, _ *Transport) *http.Request { return newChat(t, chatPath) }
-	stored := func(line string) func(*testing.T, *Transport) *http.Request {
-		return func(t *testing.T, tr *Transport) *http.Request {
-			tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[0].resource)
-			return with(t, line)
-		}
-	}
-	out := func(backends ...string) func(*testing.T, *Transport) *http.Request {
-		return func(t *testing.T, tr *Transport) *http.Request {
-			for _, backend := range backends {
-				d := deploymentOf(t, tr, backend)
-				failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
-			}
-			return newChat(t, chatPath)
-		}
-	}
-	for name, test := range map[string]struct {
-		change  func(*Config)
-		request func(*testing.T, *Transport) *http.Request
-		answer  roundTripFunc // of b
-		status  int
-		by      string
-	}{
-		"a session": {request: func(t *testing.T, tr *Transport) *http.Request {
-			for i := 0; ; i++ {
-				if id := fmt.Sprint(i); homeOf(tr, id) == "a" {
-					return sessionOf(t, id)
-				}
-			}
-		}, status: 200, by: "b"},
-		"a Selector":        {change: func(c *Config) { c.Selector = &counter{} }, status: 200, by: "b"},
-		"a stored object":   {request: stored("GET /v1/files/file-1"), status: 503},
-		"one in a body":     {request: stored(`POST /v1/responses {"model":"m","input":[{"file_id":"file-1"}]}`), status: 503},
-		"no model":          {request: func(t *testing.T, _ *Transport) *http.Request { return with(t, "GET /v1/files") }, status: 200, by: "b"},
-		"others throttled":  {answer: status(429, "{}", "Retry-After: 7"), status: 429},
-		"others fail":       {answer: status(500, "{}"), status: 500, by: "b"},
-		"others lack it":    {answer: status(404, noDeployment), status: 404, by: "b"},
-		"others time out":   {answer: status(408, "{}"), status: 408, by: "b"},
-		"others are closed": {request: out("b"), status: 200, by: "b"},
-		"all are closed":    {request: out("a", "b"), status: 200, by: "b"},
-		"no room elsewhere": {change: func(c *Config) { c.Backends[1].Models = []Model{{Name: "m", TPM: 1}} }, status: 200, by: "b"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := newNet()
-				if test.answer != nil {
-					n.on(host("b"), test.answer)
-				}
-				cfg := Config{Base: n, Backends: []Backend{azure("a"), azure("b")}}
-				if test.change != nil {
-					test.change(&cfg)
-				}
-				if test.request == nil {
-					test.request = plain
-				}
-				tr := steady(configured(t, cfg))
-				for range 3 {
-					req := test.request(t, tr)
-					require.NoError(t, tr.Drain("a"))
-					resp, _ := send(t, tr, req)
-					require.Equal(t, test.status, resp.StatusCode)
-					require.Equal(t, test.by, servedBy(resp))
-					require.NoError(t, tr.Resume("a"))
-				}
-				require.Zero(t, n.sends(host("a")))
-			})
-		})
-	}
-}
-
 // A request that fails everywhere it could be sent is itself the suspect, though
 // it was not sent to what is drained.
 func TestDrainedCannotClearARequest(t *testing.T) {
 	n := newNet()
 	n.on(host("a"), status(401, wrongKey))
 	for _, drained := range []bool{true, false} {
-		tr := configured(t, Config{Base: n, MaxAttempts: 1, Backends: []Backend{azure("a"), azure("b", priority(2))}})
+		tr := configured(t, spillover.Config{Base: n, MaxAttempts: 1, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
 		if drained {
 			require.NoError(t, tr.Drain("b"))
 		}
@@ -268,19 +190,24 @@ func TestDrainedCannotClearARequest(t *testing.T) {
 func TestAllDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		tr := waiting(t, n, time.Minute, azure("a", serves("m")), azure("b", priority(2), serves("m")), azure("c", serves("n")))
-		coolFor(deploymentOf(t, tr, "b"), 5*time.Second)
+		tr := configured(t, spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", priority(2), serves("m")), azure("c", serves("n"))}})
+		n.on(host("b"), status(429, "{}", "Retry-After: 5"))
 		require.NoError(t, tr.Drain("a"))
+		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		resp, _ := send(t, tr, newChat(t, chatPath).WithContext(hasty))
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, 5*time.Second, time.Until(statusOf(t, tr, "b").Until))
 		require.NoError(t, tr.Drain("b"))
 		begun := time.Now()
 		drainedAnswer(t, tr, `POST /v1/chat/completions {"model":"m"}`)
 		drainedAnswer(t, tr, "POST /openai/deployments/m/embeddings?api-version=1 {}")
-		resp, _ := send(t, tr, with(t, `POST /v1/chat/completions {"model":"n"}`))
+		resp, _ = send(t, tr, with(t, `POST /v1/chat/completions {"model":"n"}`))
 		require.Equal(t, "c", servedBy(resp))
 		require.NoError(t, tr.Drain("c"))
 		drainedAnswer(t, tr, "GET /v1/models")
 		require.Equal(t, begun, time.Now())
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 2, n.sends())
 
 		closed := new(atomic.Int64)
 		resp, err := tr.RoundTrip(closing(newChat(t, chatPath), closed))
@@ -297,9 +224,11 @@ func TestSomeDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := three(t, n)
-		for backend, wait := range map[string]time.Duration{"a": 2 * time.Second, "b": 9 * time.Second, "c": 5 * time.Second} {
-			coolFor(deploymentOf(t, tr, backend), wait)
+		for backend, wait := range map[string]string{"a": "2", "b": "9", "c": "5"} {
+			n.on(host(backend), status(429, "{}", "Retry-After: "+wait))
 		}
+		ask(t, tr)
+		require.Equal(t, 3, n.sends())
 		told := func(drain, want string) {
 			require.NoError(t, tr.Drain(drain))
 			resp, body := ask(t, tr)
@@ -314,7 +243,7 @@ func TestSomeDrained(t *testing.T) {
 		drainedAnswer(t, tr, `POST /v1/chat/completions {"model":"m"}`)
 		require.NoError(t, tr.Resume("a"))
 		told("b", "2")
-		require.Zero(t, n.sends())
+		require.Equal(t, 3, n.sends())
 	})
 }
 
@@ -347,56 +276,6 @@ func TestDrainDuringAttempts(t *testing.T) {
 	}
 }
 
-// A choice that was made before Drain is made again if nothing was sent by then:
-// what has nothing in flight has drained for good.
-func TestDrainAfterTheChoice(t *testing.T) {
-	tokenAfter := func(wait time.Duration) func(*Backend) {
-		return func(b *Backend) {
-			b.APIKey, b.Token = "", func(context.Context) (string, error) { time.Sleep(wait); return "token", nil }
-		}
-	}
-	for name, test := range map[string]struct {
-		others []Backend
-		by     string
-		status int
-	}{
-		"another tier":    {[]Backend{azure("b", priority(2))}, "b", 200},
-		"the same tier":   {[]Backend{azure("b")}, "b", 200},
-		"one that is out": {[]Backend{azure("out", priority(2))}, "out", 200},
-		"nobody":          {nil, "", 503},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := newNet()
-				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
-				for d := range tr.table().find("m").all {
-					if d.backend.name == "out" {
-						for i := range 5 { // the fifth failure ejects it for 30 s
-							failAt(&d.State, time.Now().Add(time.Duration(i)), health.Unreachable, "no connection", 0.5)
-						}
-					}
-				}
-				d := deploymentOf(t, tr, "a")
-				failAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
-				time.Sleep(5 * time.Second) // and the request is a probe
-				answer := background(t, tr, newChat(t, chatPath))
-				require.NoError(t, tr.Drain("a"))
-				require.Zero(t, statusOf(t, tr, "a").InFlight)
-				require.Equal(t, health.Probing, transitionOf(&d.State).Phase)
-				resp, _ := answer()
-				require.Equal(t, test.status, resp.StatusCode)
-				require.Equal(t, test.by, servedBy(resp))
-				require.Zero(t, n.sends(host("a")))
-				require.Zero(t, d.InFlight.Load())
-				require.Zero(t, counted(t, tr, "a")[0], "nor is it counted")
-				require.NoError(t, tr.Resume("a"))
-				resp, _ = ask(t, tr)
-				require.Equal(t, "a", servedBy(resp))
-			})
-		})
-	}
-}
-
 // Once Drain has returned and Status tells of nothing in flight there, nothing
 // arrives until Resume, whatever the others do.
 func TestDrainUnderLoad(t *testing.T) {
@@ -415,7 +294,7 @@ func TestDrainUnderLoad(t *testing.T) {
 		}
 		return status(200, "{}")(req)
 	})
-	tr := balance(t, base, azure("a", serves("m"), func(b *Backend) {
+	tr := balance(t, base, azure("a", serves("m"), func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { runtime.Gosched(); return "token", nil }
 	}), azure("b"), azure("c", priority(2)))
 	var stop atomic.Bool
@@ -444,4 +323,18 @@ func TestDrainUnderLoad(t *testing.T) {
 	wait.Wait()
 	require.Zero(t, late.Load())
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
+}
+
+func placed(url string) func(*spillover.Backend) { return func(b *spillover.Backend) { b.URL = url } }
+
+func keyed(key string) func(*spillover.Backend) { return func(b *spillover.Backend) { b.APIKey = key } }
+
+// eventually waits for what other goroutines are about to do.
+func eventually(t *testing.T, what string, done func() bool) {
+	for begun := time.Now(); !done(); runtime.Gosched() {
+		if time.Since(begun) > 5*time.Second {
+			stacks := make([]byte, 1<<20)
+			require.Fail(t, what, "%s", stacks[:runtime.Stack(stacks, true)])
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -22,88 +22,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
-
-	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/wire"
 )
-
-var (
-	errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-	errReset   = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
-	errDNS     = &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "a.openai.azure.com", IsNotFound: true}}
-)
-
-const (
-	wrongKey     = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}`
-	noDeployment = `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`
-	noQuota      = `{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`
-)
-
-var ok200 = status(200, `{"ok":true}`)
-
-// hung never answers.
-func hung(req *http.Request) (*http.Response, error) {
-	<-req.Context().Done()
-	return nil, req.Context().Err()
-}
-
-// firstAndSecond is a pool of two tiers.
-func firstAndSecond(t testing.TB, n http.RoundTripper) *Transport {
-	return balance(t, n, azure("a"), azure("b", priority(2)))
-}
-
-// unharmed demands that nothing is held against a deployment.
-func unharmed(t testing.TB, tr *Transport, backend string) {
-	s := statusOf(t, tr, backend)
-	require.True(t, s.Available, s.Reason)
-	require.Zero(t, s.Failed)
-	d := deploymentOf(t, tr, backend)
-	require.Zero(t, failures(&d.State))
-	require.False(t, d.backend.Troubled())
-}
-
-// A tracked body tells when it is closed.
-type tracked struct {
-	io.Reader
-	closed *atomic.Int64
-	once   sync.Once
-}
-
-func (b *tracked) Close() error {
-	b.once.Do(func() { b.closed.Add(1) })
-	return nil
-}
-
-// endless is a text without an end.
-type endless struct{ read *atomic.Int64 }
-
-var manyX = bytes.Repeat([]byte("x"), 64<<10)
-
-func (e endless) Read(p []byte) (int, error) {
-	n := copy(p, manyX)
-	e.read.Add(int64(n))
-	return n, nil
-}
-
-// A stalled body stays silent, until the request's context ends as with net/http.
-type stalledBody struct {
-	ctx    context.Context
-	closed *atomic.Int64
-}
-
-func (b stalledBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, context.Cause(b.ctx) }
-func (b stalledBody) Close() error             { b.closed.Add(1); return nil }
-
-// withBody answers with a body of the test's own.
-func withBody(code int, body func(*http.Request) io.ReadCloser) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		resp, err := status(code, "")(req)
-		resp.Body, resp.ContentLength = body(req), -1
-		return resp, err
-	}
-}
 
 func TestThrottledRequestFailsOver(t *testing.T) {
 	n := newNet()
@@ -140,9 +62,10 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 				n.on(host("a"), ok200)
 				time.Sleep(12 * time.Second)
 				require.Equal(t, "a", from(), "the probe lets it back in")
-				unharmedSince := statusOf(t, tr, "a")
-				require.True(t, unharmedSince.Available)
-				require.False(t, deploymentOf(t, tr, "a").Troubled())
+				require.True(t, statusOf(t, tr, "a").Available)
+				n.on(host("a"), status(code, "{}"), ok200)
+				require.Equal(t, "b", from())
+				require.True(t, statusOf(t, tr, "a").Available, "one more failure is forgiven: the streak is over")
 			})
 		})
 	}
@@ -170,14 +93,16 @@ func TestClientErrorIsReturnedWithoutFailover(t *testing.T) {
 			n := newNet()
 			n.on(host("a"), status(code, text, "X-Ms-Request-Id: 1"))
 			tr := firstAndSecond(t, n)
-			resp, got := ask(t, tr)
-			require.Equal(t, code, resp.StatusCode)
-			require.Equal(t, text, got)
-			require.EqualValues(t, len(text), resp.ContentLength)
-			require.Equal(t, "1", resp.Header.Get("X-Ms-Request-Id"))
-			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-			require.Equal(t, 1, n.sends())
-			unharmed(t, tr, "a")
+			for i := range 5 {
+				resp, got := ask(t, tr)
+				require.Equal(t, code, resp.StatusCode)
+				require.Equal(t, text, got)
+				require.EqualValues(t, len(text), resp.ContentLength)
+				require.Equal(t, "1", resp.Header.Get("X-Ms-Request-Id"))
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+				require.Equal(t, i+1, n.sends())
+				unharmed(t, tr, "a")
+			}
 		})
 	}
 }
@@ -187,9 +112,11 @@ func TestRequestTooLargeForOneLimitFailsOver(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(code, `{"error":{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 90000."}}`))
 		tr := firstAndSecond(t, n)
-		resp, _ := ask(t, tr)
-		require.Equal(t, "b", servedBy(resp), "the limit may be larger there")
-		unharmed(t, tr, "a")
+		for range 5 {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp), "the limit may be larger there")
+			unharmed(t, tr, "a")
+		}
 	}
 }
 
@@ -228,9 +155,11 @@ func TestRequestTimeoutAndConflictWithRetryAfterFailOver(t *testing.T) {
 			n := newNet()
 			n.on(host("a"), test.answer)
 			tr := firstAndSecond(t, n)
-			ask(t, tr)
-			require.Equal(t, test.sends, n.sends())
-			unharmed(t, tr, "a")
+			for i := range 5 {
+				ask(t, tr)
+				require.Equal(t, test.sends*(i+1), n.sends())
+				unharmed(t, tr, "a")
+			}
 		})
 	}
 }
@@ -289,7 +218,7 @@ func TestErrorIsATimeoutOnlyIfAllAttemptsTimedOut(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
 		n.on(host("b"), hung)
-		impatient := func(b *Backend) { b.HeaderTimeout = time.Second }
+		impatient := func(b *spillover.Backend) { b.HeaderTimeout = time.Second }
 		_, err := balance(t, n, azure("a", impatient), azure("b", impatient)).RoundTrip(newChat(t, chatPath))
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
@@ -306,12 +235,14 @@ func TestHeaderTimeoutFailsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
-		tr := balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = 3 * time.Second }), azure("b", priority(2)))
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = 3 * time.Second }), azure("b", priority(2)))
 		began := time.Now()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 3*time.Second, time.Since(began))
+		require.Equal(t, 1, n.sends(host("a")))
 		require.True(t, statusOf(t, tr, "a").Available, "the first is ignored")
+		require.True(t, statusOf(t, tr, "b").Available)
 		ask(t, tr)
 		s := statusOf(t, tr, "a")
 		require.Equal(t, "no answer in time", s.Reason)
@@ -336,7 +267,7 @@ func TestHeaderTimeoutEndsWithTheFirstByteOfTheBody(t *testing.T) {
 				return 0, io.EOF
 			}), stoppable(req.Context(), "late")))
 		}))
-		tr := balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = time.Second }))
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = time.Second }))
 		_, text := ask(t, tr)
 		require.Equal(t, "not late", text)
 	})
@@ -359,15 +290,11 @@ func TestAnswerAtTheHeaderTimeoutIsWholeOrAbsent(t *testing.T) {
 				return late(req)
 			})
 			n.on(host("b"), status(200, "whole"))
-			_, text := ask(t, balance(t, n, azure("a", func(b *Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2))))
+			_, text := ask(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2))))
 			require.Equal(t, "whole", text)
 		})
 	}
 }
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // stoppable is a text that cannot be read once a context has ended.
 func stoppable(ctx context.Context, text string) io.Reader {
@@ -404,24 +331,24 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 				n.on(host("a"), test.answer)
 				n.on(host("b"), test.answer)
 				tr := firstAndSecond(t, n)
-				ctx, cancel := context.WithCancel(t.Context())
-				if test.after == 0 {
-					cancel()
+				for i := range 5 {
+					ctx, cancel := context.WithCancel(t.Context())
+					if test.after == 0 {
+						cancel()
+					}
+					time.AfterFunc(test.after, cancel)
+					resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+					if err == nil {
+						_, err = io.ReadAll(resp.Body)
+						resp.Body.Close()
+					}
+					require.ErrorIs(t, err, context.Canceled)
+					require.Equal(t, test.sends*(i+1), n.sends(host("a")))
+					require.True(t, statusOf(t, tr, "a").Available, "nothing is held against it")
+					require.True(t, backendStatus(t, tr, "a").Available)
 				}
-				time.AfterFunc(test.after, cancel)
-				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
-				if err == nil {
-					_, err = io.ReadAll(resp.Body)
-					resp.Body.Close()
-				}
-				require.ErrorIs(t, err, context.Canceled)
-				require.Equal(t, test.sends, n.sends())
-				for _, name := range []string{"a", "b"} {
-					d := deploymentOf(t, tr, name)
-					require.True(t, d.accepts(time.Now()), "nothing is held against it")
-					require.Zero(t, failures(&d.State))
-					require.Zero(t, d.InFlight.Load())
-				}
+				require.Zero(t, n.sends(host("b")))
+				nothingInFlight(t, tr)
 			})
 		})
 	}
@@ -432,12 +359,15 @@ func TestExpiredDeadlineIsNeutral(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), hung)
 		tr := firstAndSecond(t, n)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, 1, n.sends())
-		unharmed(t, tr, "a")
+		for i := range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, i+1, n.sends(host("a")))
+			unharmed(t, tr, "a")
+		}
+		require.Zero(t, n.sends(host("b")))
 	})
 }
 
@@ -456,12 +386,12 @@ func TestMaxAttemptsCapsAttemptsButNotThrottles(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
-			var backends []Backend
+			var backends []spillover.Backend
 			for i := range 9 {
 				n.on(host(fmt.Sprint("b", i)), test.answer)
 				backends = append(backends, azure(fmt.Sprint("b", i)))
 			}
-			resp, err := configured(t, Config{Base: n, Backends: backends, MaxAttempts: test.most}).RoundTrip(newChat(t, chatPath))
+			resp, err := configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: test.most}).RoundTrip(newChat(t, chatPath))
 			require.True(t, (resp == nil) != (err == nil))
 			require.Equal(t, test.sends, n.sends())
 		})
@@ -472,8 +402,8 @@ func TestFailoverUsesTheBasePathOfEachBackend(t *testing.T) {
 	n := newNet()
 	n.on("a.example.com", status(429, "{}"))
 	n.on("b.example.com", status(429, "{}"))
-	under := func(url string, p int) Backend {
-		return Backend{Name: url, URL: url, Dialect: Azure, APIKey: "k", Priority: p}
+	under := func(url string, p int) spillover.Backend {
+		return spillover.Backend{Name: url, URL: url, Dialect: spillover.Azure, APIKey: "k", Priority: p}
 	}
 	ask(t, balance(t, n, under("https://a.example.com/ai", 1), under("https://b.example.com/ai/", 2), under("https://c.example.com", 3)))
 	const path = "/openai/deployments/m/chat/completions"
@@ -485,14 +415,14 @@ func TestFailoverUsesTheBasePathOfEachBackend(t *testing.T) {
 }
 
 func TestCredentialsDoNotTravelBetweenBackends(t *testing.T) {
-	keyless := func(b *Backend) { b.APIKey = "" }
+	keyless := func(b *spillover.Backend) { b.APIKey = "" }
 	for _, test := range []struct {
 		name     string
-		backends []Backend
+		backends []spillover.Backend
 		keys     []string
 	}{
-		{"a key, then none", []Backend{azure("a"), azure("b", priority(2), keyless)}, []string{"key-a", "example API key"}},
-		{"none, then a key", []Backend{azure("a", keyless), azure("b", priority(2))}, []string{"example API key", "key-b"}},
+		{"a key, then none", []spillover.Backend{azure("a"), azure("b", priority(2), keyless)}, []string{"key-a", "example API key"}},
+		{"none, then a key", []spillover.Backend{azure("a", keyless), azure("b", priority(2))}, []string{"example API key", "key-b"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
@@ -553,13 +483,13 @@ func TestModelIsReplacedInTheOriginalBodyOfEachAttempt(t *testing.T) {
 	text := `{"messages":[{"content":"` + strings.Repeat("model ", 1<<10) + `"}], "model" : "m" ,"n":1}`
 	n := newNet()
 	n.on(host("a"), status(429, "{}"))
-	named := func(name string) func(*Backend) {
-		return func(b *Backend) {
-			b.Dialect, b.Models = AzureV1, []Model{{Name: "m", Deployment: name}}
+	named := func(name string) func(*spillover.Backend) {
+		return func(b *spillover.Backend) {
+			b.Dialect, b.Models = spillover.AzureV1, []spillover.Model{{Name: "m", Deployment: name}}
 		}
 	}
 	tr := balance(t, n, azure("a", named("a-very-long-name")), azure("b", named("b"), priority(2)))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, v1URL, strings.NewReader(text))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://api.openai.com/v1/chat/completions", strings.NewReader(text))
 	require.NoError(t, err)
 	send(t, tr, req)
 	for i, name := range []string{"a-very-long-name", "b"} {
@@ -648,7 +578,7 @@ func TestLargeBodyThatWasNotReadFailsOver(t *testing.T) {
 // found in it.
 func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
 	const size = replay.MaxBuffered + 1<<20
-	for _, target := range []string{"https://x" + chatPath, v1URL} {
+	for _, target := range []string{"https://x" + chatPath, "https://api.openai.com/v1/chat/completions"} {
 		var count, read, closed atomic.Int64
 		var before, during runtime.MemStats
 		tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -692,7 +622,7 @@ func TestEndlessErrorBodyIsNotReadToItsEnd(t *testing.T) {
 	tr := firstAndSecond(t, n)
 	resp, _ := ask(t, tr)
 	require.Equal(t, "b", servedBy(resp))
-	require.LessOrEqual(t, read.Load(), int64(2*errorBodyLimit))
+	require.LessOrEqual(t, read.Load(), int64(2*maxErrorBody))
 	require.EqualValues(t, 1, closed.Load())
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
@@ -742,12 +672,12 @@ func TestEveryAnswerIsClosed(t *testing.T) {
 	var opened, closed atomic.Int64
 	n := newNet()
 	answers := map[string]int{"a": 429, "b": 500, "c": 401, "d": 408, "e": 503}
-	cfg := Config{Base: n, MaxAttempts: 100}
+	cfg := spillover.Config{Base: n, MaxAttempts: 100}
 	for name, code := range answers {
 		cfg.Backends = append(cfg.Backends, azure(name))
 		n.on(host(name), withBody(code, func(*http.Request) io.ReadCloser {
 			opened.Add(1)
-			return &tracked{Reader: strings.NewReader(strings.Repeat("x", 100+int(opened.Load())%3*errorBodyLimit)), closed: &closed}
+			return &tracked{Reader: strings.NewReader(strings.Repeat("x", 100+int(opened.Load())%3*maxErrorBody)), closed: &closed}
 		}))
 	}
 	for range 20 {
@@ -767,14 +697,6 @@ func TestEveryAnswerIsClosed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, opened.Load(), closed.Load())
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
-}
-
-func TestConnectionResetFailsOver(t *testing.T) {
-	n := newNet()
-	n.on(host("a"), broken(errReset))
-	resp, _ := ask(t, firstAndSecond(t, n))
-	require.Equal(t, 200, resp.StatusCode)
-	require.Equal(t, 2, n.sends())
 }
 
 func TestThrottledDeploymentIsAskedAgainWithinARequest(t *testing.T) {
@@ -827,23 +749,6 @@ func TestPoisonedRequestEjectsNobody(t *testing.T) {
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
 			}
 		})
-	}
-}
-
-// One forgiven 500 before does not make the poison stick.
-func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
-	n := newNet()
-	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	for _, name := range []string{"a", "b", "c"} {
-		n.on(host(name), broken(errReset))
-		d, now := deploymentOf(t, tr, name), time.Now()
-		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
-		require.True(t, statusOf(t, tr, name).Available)
-	}
-	_, err := tr.RoundTrip(newChat(t, chatPath))
-	require.ErrorIs(t, err, syscall.ECONNRESET)
-	for _, name := range []string{"a", "b", "c"} {
-		require.True(t, statusOf(t, tr, name).Available, name)
 	}
 }
 
@@ -901,7 +806,9 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 				n.on(host("a"), ok200)
 				time.Sleep(36 * time.Second)
 				require.Equal(t, "a", from())
-				require.False(t, deploymentOf(t, tr, "a").Troubled())
+				n.on(host("a"), test.answer)
+				require.Equal(t, "b", from())
+				require.InDelta(t, 5, time.Until(statusOf(t, tr, "a").Until).Seconds(), 1, "as long as at first: the streak is over")
 			})
 		})
 	}
@@ -940,7 +847,7 @@ func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, n.sends(host("a")))
 		inTurn(t, tr, 50, 0)
-		time.Sleep(probeTime - 1)
+		time.Sleep(10*time.Second - 1)
 		inTurn(t, tr, 50, 0)
 		require.Equal(t, 2, n.sends(host("a")), "one probe at a time")
 
@@ -983,21 +890,6 @@ func TestConcurrentRequestsSendOneProbe(t *testing.T) {
 	}
 }
 
-func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
-		tr := firstAndSecond(t, n)
-		for _, streak := range []int{1, 2, 2, 3} {
-			ask(t, tr)
-			require.Equal(t, streak, failures(heldAgainst(t, tr, "a")))
-			time.Sleep(1200 * time.Millisecond)
-		}
-		require.Equal(t, 4, n.sends(host("a")))
-		require.False(t, statusOf(t, tr, "a").Available, "out for twice as long")
-	})
-}
-
 func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 	for name, fault := range map[string]roundTripFunc{"deployment": status(401, wrongKey), "backend": broken(errRefused)} {
 		t.Run(name, func(t *testing.T) {
@@ -1020,35 +912,12 @@ func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 	}
 }
 
-// The backend may be probed, the deployment not: the place at the backend is free again.
-func TestBackendProbeIsGivenBackWhenTheDeploymentIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := firstAndSecond(t, n)
-		d := deploymentOf(t, tr, "a")
-		fail := func(h *health.State, cause health.Cause) {
-			now := time.Now()
-			failAt(h, now, cause, "", 0.5)
-		}
-		fail(&d.backend.State, health.NoAnswer)
-		fail(&d.State, health.Misconfigured)
-		time.Sleep(3 * time.Second)
-		require.Nil(t, (&call{}).newAttempt(d, time.Now(), false))
-		require.True(t, d.backend.Open(time.Now()))
-		resp, _ := ask(t, tr)
-		require.Equal(t, "b", servedBy(resp))
-		time.Sleep(2 * time.Second)
-		resp, _ = ask(t, tr)
-		require.Equal(t, "a", servedBy(resp))
-	})
-}
-
 func TestAttemptsHeaderEqualsRequestsSent(t *testing.T) {
 	n := newNet()
 	for i, answer := range []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(errReset), status(408, "{}")} {
 		n.on(host(fmt.Sprint("b", i)), answer)
 	}
-	cfg := Config{Base: n, MaxAttempts: 9}
+	cfg := spillover.Config{Base: n, MaxAttempts: 9}
 	for i := range 5 {
 		cfg.Backends = append(cfg.Backends, azure(fmt.Sprint("b", i), priority(i+1)))
 	}
@@ -1073,7 +942,7 @@ func newCreation(t testing.TB, path string) *http.Request {
 }
 
 func TestStateIsCreatedOnce(t *testing.T) {
-	impatient := func(b *Backend) { b.HeaderTimeout = time.Second }
+	impatient := func(b *spillover.Backend) { b.HeaderTimeout = time.Second }
 	for _, path := range []string{"/v1/files", "/v1/batches", "/v1/threads/t/runs", "/openai/files?api-version=1", "/never/heard/of"} {
 		for _, test := range []struct {
 			name   string
@@ -1102,8 +971,8 @@ func TestStateIsCreatedOnce(t *testing.T) {
 						require.Equal(t, "b", servedBy(resp))
 						return
 					}
-					d := tr.table().nameless.tiers[0].members[0]
-					require.True(t, d.accepts(time.Now()) || test.name == "503 with a time", "no other one answered: it is not blamed")
+					d := backendStatus(t, tr, "a").Deployments[0]
+					require.True(t, d.Available || test.name == "503 with a time", "no other one answered: it is not blamed")
 				})
 			})
 		}
@@ -1125,29 +994,11 @@ func TestStateIsReadAgain(t *testing.T) {
 	}
 }
 
-// A failure that could not be tried elsewhere is neither blamed nor a success.
-func TestFailureOfACreationIsNoSuccess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), status(500, "{}"))
-		tr := firstAndSecond(t, n)
-		d := tr.table().nameless.tiers[0].members[0]
-		now := time.Now()
-		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
-		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
-		time.Sleep(2 * time.Second)
-		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
-		require.Equal(t, 500, resp.StatusCode)
-		require.Equal(t, "a", servedBy(resp))
-		require.Equal(t, 2, failures(&d.State), "the probe failed: no success is recorded")
-	})
-}
-
 func TestOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// Two deployments of one account, and another account's.
-		account := func(name, deployment string) Backend {
-			return Backend{Name: name, URL: "https://one.openai.azure.com", APIKey: "one", Models: []Model{{Name: "m", Deployment: deployment}}}
+		account := func(name, deployment string) spillover.Backend {
+			return spillover.Backend{Name: name, URL: "https://one.openai.azure.com", APIKey: "one", Models: []spillover.Model{{Name: "m", Deployment: deployment}}}
 		}
 		n := newNet()
 		n.on("one.openai.azure.com", status(429, noQuota, "Retry-After: 1"))
@@ -1207,7 +1058,7 @@ func TestOutOfQuotaIsTheCallersOwn(t *testing.T) {
 		}
 		return n.RoundTrip(req)
 	})
-	keyless := func(b *Backend) { b.APIKey = "" }
+	keyless := func(b *spillover.Backend) { b.APIKey = "" }
 	tr := balance(t, base, azure("a", keyless), azure("b", keyless))
 	req := newChat(t, chatPath)
 	req.Header.Set("Api-Key", "spent")
@@ -1221,58 +1072,16 @@ func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := firstAndSecond(t, n)
-		now := time.Now()
-		for name, cause := range map[string]health.Cause{"a": health.Misconfigured, "b": health.OutOfQuota} {
-			d := deploymentOf(t, tr, name)
-			failAt(&d.State, now, cause, "", 0.5)
-		}
+		n.on(host("a"), status(401, wrongKey))
+		n.on(host("b"), ok200, status(429, noQuota))
+		ask(t, tr) // a is ejected
+		ask(t, tr) // and b
+		require.Equal(t, 3, n.sends())
 		resp, text := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 		require.Contains(t, text, `"code":"insufficient_quota"`)
-		require.Zero(t, n.sends())
-	})
-}
-
-func TestAllOutForFailuresAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
-		now := time.Now()
-		for name, u := range map[string]float64{"a": 0.9, "b": 0.5, "c": 0.1} {
-			d := deploymentOf(t, tr, name)
-			for range 2 {
-				failAt(&d.State, now, health.NoAnswer, "no answer", u)
-			}
-		}
-		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(500, name+"'s own"))
-		}
-		asked := map[string]bool{}
-		for i := range 50 {
-			resp, text := ask(t, tr)
-			require.Equal(t, servedBy(resp)+"'s own", text)
-			require.Equal(t, 500, resp.StatusCode)
-			require.Equal(t, i+1, n.sends(), "any of them, and it alone")
-			asked[servedBy(resp)] = true
-		}
-		require.Len(t, asked, 3)
-
-		n.on(host("c"), ok200)
-		resp, _ := ask(t, tr)
-		for servedBy(resp) != "c" {
-			resp, _ = ask(t, tr)
-		}
-		require.Equal(t, 200, resp.StatusCode)
-		require.True(t, statusOf(t, tr, "c").Available)
-
-		// One of them throttled: what fails is still tried, but it is the word of
-		// the service that the caller is told.
-		coolFor(deploymentOf(t, tr, "c"), time.Second)
-		resp, _ = ask(t, tr)
-		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-		require.Equal(t, 429, resp.StatusCode)
-		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+		require.Equal(t, 3, n.sends())
 	})
 }
 
@@ -1285,8 +1094,8 @@ func TestBadTierAsLargeAsMaxAttempts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				impatient := func(b *Backend) { b.HeaderTimeout = 100 * time.Millisecond }
-				backends := []Backend{azure("good", priority(2), impatient)}
+				impatient := func(b *spillover.Backend) { b.HeaderTimeout = 100 * time.Millisecond }
+				backends := []spillover.Backend{azure("good", priority(2), impatient)}
 				for _, name := range []string{"x", "y", "z"} {
 					n.on(host(name), answer)
 					backends = append(backends, azure(name, impatient))
@@ -1327,7 +1136,7 @@ func TestPersistentFault(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				var backends []Backend
+				var backends []spillover.Backend
 				for _, name := range []string{"bad", "b", "c", "d"} {
 					n.on(host(name), slow(250*time.Millisecond, ok200))
 					backends = append(backends, azure(name))
@@ -1340,3 +1149,128 @@ func TestPersistentFault(t *testing.T) {
 		})
 	}
 }
+
+func TestServerErrorOfAFailingRequestIsReturnedAndHarmsNobody(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		for _, name := range []string{"a", "b", "c"} {
+			n.on(host(name), status(500, "poison"), status(200, "{}"))
+		}
+		resp, text := ask(t, tr)
+		require.Equal(t, 500, resp.StatusCode)
+		require.Equal(t, "poison", text)
+		for range 3 {
+			resp, _ = ask(t, tr)
+			require.Equal(t, "a", servedBy(resp))
+		}
+	})
+}
+
+func TestNetworkErrorsFailOver(t *testing.T) {
+	for _, err := range []error{noConnection, cutOff, io.EOF, io.ErrUnexpectedEOF, errors.New("boom")} {
+		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			n.on(host("a"), broken(err))
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+			require.Equal(t, 2, n.sends())
+		})
+	}
+}
+
+func TestFailedDeploymentIsNotAskedAgainByTheSameRequest(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		for _, name := range []string{"a", "b", "c"} {
+			n.on(host(name), status(500, "{}"))
+		}
+		ask(t, tr)
+		for _, name := range []string{"a", "b", "c"} {
+			require.Equal(t, 1, n.sends(host(name)))
+		}
+	})
+}
+
+func TestOnlyOpenDeploymentOfManyIsFound(t *testing.T) {
+	n := newNet()
+	var backends []spillover.Backend
+	for i := range 50 {
+		backends = append(backends, azure(fmt.Sprintf("b%d", i)))
+	}
+	tr := balance(t, n, backends...)
+	for i := range backends {
+		n.on(host(fmt.Sprintf("b%d", i)), status(429, "{}", "Retry-After: 60"))
+	}
+	n.on(host("b37"), ok200)
+	require.NoError(t, tr.Drain("b37"))
+	ask(t, tr)
+	require.Equal(t, 49, n.sends())
+	require.NoError(t, tr.Resume("b37"))
+	for range 100 {
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b37", servedBy(resp))
+	}
+}
+
+func TestLastErrorBodyIsReturnedWhole(t *testing.T) {
+	for _, answer := range []roundTripFunc{status(500, azureServer), status(401, azureServer), status(408, azureServer), status(404, azureServer), status(400, azureServer)} {
+		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			for _, name := range []string{"a", "b", "c"} {
+				n.on(host(name), answer)
+			}
+			resp, text := ask(t, tr)
+			require.Equal(t, azureServer, text)
+			require.EqualValues(t, len(azureServer), resp.ContentLength)
+		})
+	}
+}
+
+func TestMaxAttemptsIsExact(t *testing.T) {
+	for attempts := 1; attempts <= 4; attempts++ {
+		n := newNet()
+		var backends []spillover.Backend
+		for i := range 5 {
+			n.on(host(fmt.Sprint("b", i)), status(500, "{}"))
+			backends = append(backends, azure(fmt.Sprint("b", i)))
+		}
+		resp, _ := ask(t, configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: attempts}))
+		require.Equal(t, attempts, n.sends())
+		require.Equal(t, fmt.Sprint(attempts), resp.Header.Get("X-Spillover-Attempts"))
+	}
+}
+
+func TestFullPTUSpillsOverAndTrafficReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), status(200, "{}"), status(429, azurePTU, "retry-after-ms: 40"), status(200, "{}"))
+		n.on(host("east"), status(200, "{}"), status(429, azureTokens, "Retry-After: 1"), status(200, "{}"))
+		tr := balance(t, n, azure("ptu"), azure("east", priority(2)), azure("west", priority(3)))
+		for _, want := range []string{"ptu", "east", "west"} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, want, servedBy(resp))
+		}
+		time.Sleep(50 * time.Millisecond)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "ptu", servedBy(resp))
+	})
+}
+
+func TestThrottlesDoNotEjectADeployment(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(429, "{}", "retry-after-ms: 1"))
+		for range 20 {
+			ask(t, tr)
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
+		require.Zero(t, statusOf(t, tr, "a").Failed)
+		time.Sleep(time.Minute)
+		n.on(host("a"), status(500, "{}"), ok200)
+		ask(t, tr)
+		require.EqualValues(t, 1, statusOf(t, tr, "a").Failed)
+		require.NotEqual(t, "500", statusOf(t, tr, "a").Reason, "and the first failure is forgiven")
+	})
+}
+
+const azureTokens = `{"error":{"code":"429","message": "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 6 seconds. Please go here: https://aka.ms/oai/quotaincrease if you would like to further increase the default rate limit."}}`
+
+const azurePTU = `{"error":{"message":"Requests have exceeded the throughput limit on your Provisioned-Managed deployment.","type":"too_many_requests","param":null,"code":"rate_limit_reached"}}`
+
+const azureServer = `{"error":{"message":"The server had an error while processing your request. Sorry about that!","type":"server_error","param":null,"code":null}}`

@@ -9,7 +9,9 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -207,6 +209,164 @@ func (r *route) chosen(q *selection) *deployment {
 
 // accepts and closed are those of a request that asks for nothing in particular.
 func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }
+
+// backendStatus is the state of a backend.
+func backendStatus(t testing.TB, tr *Transport, name string) BackendStatus {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			if b.Name == name {
+				return b
+			}
+		}
+	}
+	require.Fail(t, "not in Status", name)
+	return BackendStatus{}
+}
+
+// harmless demands that nothing is held against a deployment and nothing is in flight.
+func harmless(t testing.TB, tr *Transport) {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			require.True(t, b.Available, b.Reason)
+			for _, d := range b.Deployments {
+				require.Zero(t, d.Failed, b.Name)
+				require.Zero(t, d.InFlight, b.Name)
+				require.True(t, d.Available, d.Reason)
+			}
+		}
+	}
+}
+
+// closing is the body of newChat that counts how often it is closed.
+func closing(req *http.Request, closed *atomic.Int64) *http.Request {
+	req.Body = countedBody{req.Body, closed}
+	return req
+}
+
+type countedBody struct {
+	io.ReadCloser
+	closed *atomic.Int64
+}
+
+func (b countedBody) Close() error { b.closed.Add(1); return b.ReadCloser.Close() }
+
+// upgraded is the body of a 101, as net/http makes it.
+type upgraded struct {
+	io.Reader
+	bytes.Buffer
+}
+
+func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
+
+func (u *upgraded) Close() error { return nil }
+
+type idleCloser struct {
+	http.RoundTripper
+	calls int
+}
+
+func (c *idleCloser) CloseIdleConnections() { c.calls++ }
+
+// to is a backend at a URL, which calls the model m by another name if one is given.
+func to(target string, d Dialect, name string, change ...func(*Backend)) Backend {
+	b := Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
+	if name != "" {
+		b.Models = []Model{{Name: "m", Deployment: name}}
+	}
+	for _, f := range change {
+		f(&b)
+	}
+	return b
+}
+
+func apiVersion(v string) func(*Backend) { return func(b *Backend) { b.APIVersion = v } }
+
+// last is the last request that arrived.
+func (n *fakeNet) last() sent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seen[len(n.seen)-1]
+}
+
+// arrives is how a request to a target arrives at a backend.
+func arrives(t testing.TB, b Backend, method, target, body string, header ...string) sent {
+	n := newNet()
+	req := posts(t, method, target, body)
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header[name] = []string{value}
+	}
+	resp, _ := send(t, balance(t, n, b), req)
+	require.Equal(t, 200, resp.StatusCode)
+	return n.last()
+}
+
+func posts(t testing.TB, method, target, body string) *http.Request {
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, target, r)
+	require.NoError(t, err)
+	return req
+}
+
+// A paced base counts the bodies of answers that were handed out and closed,
+// and notes when each request came.
+type paced struct {
+	http.RoundTripper
+	open  atomic.Int32
+	times []time.Duration
+	start time.Time
+}
+
+func pace(base http.RoundTripper) *paced { return &paced{RoundTripper: base, start: time.Now()} }
+
+func (b *paced) RoundTrip(req *http.Request) (*http.Response, error) {
+	b.times = append(b.times, time.Since(b.start))
+	resp, err := b.RoundTripper.RoundTrip(req)
+	if err == nil {
+		b.open.Add(1)
+		resp.Body = &closeOnce{resp.Body, func() { b.open.Add(-1) }}
+	}
+	return resp, err
+}
+
+type closeOnce struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c *closeOnce) Close() error {
+	if c.closed != nil {
+		c.closed()
+		c.closed = nil
+	}
+	return c.ReadCloser.Close()
+}
+
+// retrying runs a test against a client that retries over one deployment.
+func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), answers...)
+		base := pace(n)
+		client := RetryClient(balance(t, base, azure("a")), retries)
+		f(t, client, base, n)
+		require.Zero(t, base.open.Load(), "every body is closed")
+		// A bubble ends only when no goroutine is left in it.
+	})
+}
+
+func do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, string) {
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	return resp, read(t, resp)
+}
+
+type errorReader struct{ error }
+
+func (e errorReader) Read([]byte) (int, error) { return 0, e.error }
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 

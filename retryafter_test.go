@@ -1,8 +1,7 @@
-package spillover
+package spillover_test
 
 import (
 	"encoding/json"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -12,38 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/wire"
 )
-
-// at is what Status tells of a backend's deployment of the model m.
-func at(t testing.TB, tr *Transport, backend string) DeploymentStatus {
-	for _, tier := range tr.Status().Tiers {
-		for _, b := range tier.Backends {
-			for _, d := range b.Deployments {
-				if b.Name == backend && d.Model == "m" {
-					return d
-				}
-			}
-		}
-	}
-	t.Fatalf("there is no deployment of m at %s", backend)
-	return DeploymentStatus{}
-}
-
-// left is how long that deployment is still left alone.
-func left(t testing.TB, tr *Transport, backend string) time.Duration {
-	if d := at(t, tr, backend); !d.Available {
-		return time.Until(d.Until)
-	}
-	return 0
-}
-
-// dealt makes the choices of a Transport the same each time. The requests of
-// such a test come one after the other.
-func dealt(tr *Transport) *Transport {
-	tr.random = rand.New(rand.NewPCG(1, 2)).Uint64
-	return tr
-}
 
 // byHand answers with a header whose names are not canonical.
 func byHand(code int, h http.Header, body string) roundTripFunc {
@@ -54,16 +24,15 @@ func byHand(code int, h http.Header, body string) roundTripFunc {
 	}
 }
 
-const (
-	defaultWait = 10 * time.Second
-	longestWait = 60 * time.Second
-)
+const defaultWait = 10 * time.Second
+
+const longestWait = 60 * time.Second
 
 // spilling is a deployment with a spare behind it, which always answers.
-func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *Transport {
+func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *spillover.Transport {
 	n.on(host("a"), answers...)
-	return configured(t, Config{
-		Base: n, Backends: []Backend{azure("a"), azure("spare", priority(2))},
+	return configured(t, spillover.Config{
+		Base: n, Backends: []spillover.Backend{azure("a"), azure("spare", priority(2))},
 		DefaultCooldown: defaultWait, MaxCooldown: longestWait,
 	})
 }
@@ -150,15 +119,10 @@ func TestRetryAfterIsReadFromHeadersAndMessage(t *testing.T) {
 				time.Sleep(1)
 				resp, _ = ask(t, tr)
 				require.Equal(t, "a", servedBy(resp), "in time")
-				require.Zero(t, at(t, tr, "a").Failed, "a throttle is no failure")
+				require.Zero(t, statusOf(t, tr, "a").Failed, "a throttle is no failure")
 			})
 		})
 	}
-}
-
-func TestMessageTimesInMinutesAndHoursAreRead(t *testing.T) {
-	require.Equal(t, 62500*time.Millisecond, prose([]byte("Please try again in 1m2.5s.")))
-	require.Equal(t, time.Hour+2*time.Minute, prose([]byte("retry after 1 hour 2 minutes")))
 }
 
 func TestLaterOfTwoThrottleTimesCounts(t *testing.T) {
@@ -210,7 +174,7 @@ func TestServerErrorWithoutRetryAfterIsForgivenOnce(t *testing.T) {
 			require.Zero(t, left(t, tr, "a"), "one is forgiven")
 			ask(t, tr)
 			require.InDelta(t, time.Second, left(t, tr, "a"), float64(200*time.Millisecond), code)
-			require.EqualValues(t, 2, at(t, tr, "a").Failed)
+			require.EqualValues(t, 2, statusOf(t, tr, "a").Failed)
 		})
 	}
 }
@@ -232,58 +196,6 @@ func TestRetryAfterHeaderNameIsCaseInsensitive(t *testing.T) {
 			require.Equal(t, 700*time.Millisecond, left(t, tr, "a"), name)
 		})
 	}
-}
-
-func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 5"), status(200, "{}"))
-		tr := dealt(balance(t, n, azure("a"), azure("b")))
-		for n.sends(host("a")) == 0 {
-			ask(t, tr)
-		}
-		for range 4 {
-			time.Sleep(time.Second)
-			resp, _ := ask(t, tr)
-			require.Equal(t, "b", servedBy(resp))
-		}
-		require.Equal(t, 1, n.sends(host("a")))
-		require.Zero(t, at(t, tr, "a").Failed)
-		require.EqualValues(t, 1, at(t, tr, "a").Throttled)
-
-		time.Sleep(2 * time.Second)
-		for range 10 {
-			ask(t, tr)
-		}
-		require.Greater(t, n.sends(host("a")), 1)
-	})
-}
-
-// The wall clock may be put back. A time that is compared by the monotonic one
-// carries that reading, which Round(0) takes away.
-func TestThrottleEndIsOnTheMonotonicClock(t *testing.T) {
-	tr := spilling(t, newNet(), status(429, "", "Retry-After: 20"))
-	ask(t, tr)
-	until := at(t, tr, "a").Until
-	require.NotEqual(t, until.Round(0), until)
-	require.False(t, tr.table().find("m").tiers[0].members[0].Open(time.Now()))
-}
-
-func TestLoadIsSharedAgainAfterAThrottleEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, "{}"))
-		tr := dealt(balance(t, n, azure("a"), azure("b")))
-		for range 20 {
-			ask(t, tr)
-		}
-		require.Equal(t, 1, n.sends(host("a")))
-		time.Sleep(time.Second)
-		for range 1000 {
-			ask(t, tr)
-		}
-		require.InDelta(t, 500, n.sends(host("a")), 200)
-	})
 }
 
 // A capture is an answer of a real service, and what it means.
@@ -344,12 +256,12 @@ func TestCapturedAnswersAreClassified(t *testing.T) {
 					time.Sleep(time.Until(time.Date(2026, 10, 21, 7, 28, 0, 0, time.UTC)))
 					n := newNet()
 					n.on(host("a"), byHand(c.Status, h, c.streamed()))
-					tr := configured(t, Config{
-						Base: n, Backends: []Backend{azure("a"), azure("spare", priority(2))},
+					tr := configured(t, spillover.Config{
+						Base: n, Backends: []spillover.Backend{azure("a"), azure("spare", priority(2))},
 						DefaultCooldown: unknown, MaxCooldown: most,
 					})
 					resp, _ := ask(t, tr)
-					got, wait := at(t, tr, "a"), left(t, tr, "a")
+					got, wait := statusOf(t, tr, "a"), left(t, tr, "a")
 					switch c.Class {
 					case "ok", "spillover_ok", "client_error":
 						require.Equal(t, "a", servedBy(resp))
@@ -401,4 +313,80 @@ func (c capture) accepts(wait, unknown, most time.Duration) bool {
 		}
 	}
 	return false
+}
+
+func TestThrottleLastsAsLongAsTheHeaderSays(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(429, "{}", "retry-after-ms: 20"))
+		ask(t, tr)
+		require.Equal(t, 20*time.Millisecond, left(t, tr, "a"))
+	})
+}
+
+func TestUnusableRetryAfterFallsBackToTheDefault(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"soon": 10, "1e400": 60, "NaN": 10, "0x10": 10, "-3": 10, "2.5": 2500, "99999999999999999999": 60, "": 10, "1h": 10, "3, 4": 4,
+	} {
+		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			n.on(host("a"), status(429, "{}", "Retry-After: "+value))
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+			if want < 1000 {
+				want *= 1000
+			}
+			require.Equal(t, want*time.Millisecond, left(t, tr, "a"), value)
+		})
+	}
+}
+
+func TestResetOfTheExhaustedDimensionIsUsed(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(429, "{}", "x-ratelimit-remaining-requests: 9", "x-ratelimit-reset-requests: 1s",
+			"x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 7s"))
+		ask(t, tr)
+		require.Equal(t, 7*time.Second, left(t, tr, "a"))
+	})
+}
+
+// Azure has said 86400.
+func TestLongRetryAfterIsCapped(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(429, "{}", "Retry-After: 86400"))
+		ask(t, tr)
+		require.Equal(t, time.Minute, left(t, tr, "a"))
+	})
+}
+
+func TestSynthesizedRetryAfterIsAlwaysPositive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "retry-after-ms: 10"), status(200, "{}"))
+		tr := balance(t, n, azure("a"))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+		require.Equal(t, "10", resp.Header.Get("Retry-After-Ms"))
+		time.Sleep(10*time.Millisecond - 1)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "1", resp.Header.Get("Retry-After-Ms"))
+		time.Sleep(1)
+		resp, _ = ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode, "it is free again: nobody is refused")
+	})
+}
+
+func TestShorterThrottleDoesNotReplaceALongerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		waits := []string{"30", "2"}
+		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			i := len(n.seen) - 1
+			time.Sleep(time.Duration(1+i) * time.Second)
+			return status(429, "{}", "Retry-After: "+waits[i])(req)
+		})
+		tr := balance(t, n, azure("a"))
+		go func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) }()
+		synctest.Wait()
+		ask(t, tr)
+		require.Equal(t, 29*time.Second, left(t, tr, "a"))
+	})
 }

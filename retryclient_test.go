@@ -1,9 +1,10 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -14,9 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A paced base counts the bodies of answers that were handed out and closed,
@@ -40,26 +40,13 @@ func (b *paced) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-type closeOnce struct {
-	io.ReadCloser
-	closed func()
-}
-
-func (c *closeOnce) Close() error {
-	if c.closed != nil {
-		c.closed()
-		c.closed = nil
-	}
-	return c.ReadCloser.Close()
-}
-
 // retrying runs a test against a client that retries over one deployment.
 func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), answers...)
 		base := pace(n)
-		client := RetryClient(balance(t, base, azure("a")), retries)
+		client := spillover.RetryClient(balance(t, base, azure("a")), retries)
 		f(t, client, base, n)
 		require.Zero(t, base.open.Load(), "every body is closed")
 		// A bubble ends only when no goroutine is left in it.
@@ -154,12 +141,11 @@ func TestRetryIsOfNoUse(t *testing.T) {
 func TestRetryOfAllOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
+		n.on(host("a"), status(429, noQuota))
 		tr := balance(t, n, azure("a"))
-		for d := range tr.table().find("m").all {
-			failAt(&d.State, time.Now(), health.OutOfQuota, "429", 0)
-		}
+		ask(t, tr)
 		started := time.Now()
-		resp, _ := do(t, RetryClient(tr, 5), newChat(t, chatPath))
+		resp, _ := do(t, spillover.RetryClient(tr, 5), newChat(t, chatPath))
 		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 		require.Zero(t, time.Since(started))
 	})
@@ -253,7 +239,7 @@ func TestRetryOfNoAnswer(t *testing.T) {
 			require.ErrorIs(t, err, lost)
 			require.Nil(t, resp)
 			require.Equal(t, 1, n.sends())
-			soonAfter(t, firstRetryWait, time.Since(base.start))
+			soonAfter(t, 500*time.Millisecond, time.Since(base.start))
 		})
 	}
 }
@@ -319,7 +305,7 @@ func TestRetryOverFailoverAndRedirects(t *testing.T) {
 			if getBody {
 				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 			}
-			client := RetryClient(balance(t, n, azure("a"), azure("b", priority(2))), 2)
+			client := spillover.RetryClient(balance(t, n, azure("a"), azure("b", priority(2))), 2)
 			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 			resp, _ := do(t, client, req)
 			require.Equal(t, map[bool]int{true: 307, false: 200}[getBody], resp.StatusCode)
@@ -346,7 +332,7 @@ func TestRetryOfTooLargeBody(t *testing.T) {
 	body := &closeCounter{Reader: bytes.NewReader(make([]byte, length))}
 	req := newChat(t, chatPath)
 	req.Body, req.GetBody, req.ContentLength = body, nil, length
-	resp, text := do(t, RetryClient(balance(t, base, azure("a")), 3), req)
+	resp, text := do(t, spillover.RetryClient(balance(t, base, azure("a")), 3), req)
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, `"busy"`, text)
 	require.EqualValues(t, length, got)
@@ -360,7 +346,7 @@ func TestRetryBodyCannotBeRead(t *testing.T) {
 	req := newChat(t, chatPath)
 	body := &closeCounter{Reader: io.MultiReader(strings.NewReader("{"), errorReader{lost})}
 	req.Body, req.GetBody, req.ContentLength = body, nil, 10
-	_, err := RetryClient(balance(t, n, azure("a")), 3).Do(req)
+	_, err := spillover.RetryClient(balance(t, n, azure("a")), 3).Do(req)
 	require.ErrorIs(t, err, lost)
 	require.Equal(t, 1, body.n)
 	require.Zero(t, n.sends())
@@ -377,7 +363,7 @@ func TestRetryKeepsIdleConnections(t *testing.T) {
 		n := newNet()
 		n.on(host("a"), status(429, "", "Retry-After: 1"))
 		base := &flushed{RoundTripper: n}
-		client := RetryClient(balance(t, base, azure("a")), 1)
+		client := spillover.RetryClient(balance(t, base, azure("a")), 1)
 		do(t, client, newChat(t, chatPath))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
@@ -399,7 +385,7 @@ func TestRetryHandsStreamsOver(t *testing.T) {
 			resp.Body, resp.ContentLength = events, -1
 			return resp, err
 		})
-		resp, err := RetryClient(balance(t, n, azure("a")), 1).Do(newChat(t, chatPath))
+		resp, err := spillover.RetryClient(balance(t, n, azure("a")), 1).Do(newChat(t, chatPath))
 		require.NoError(t, err)
 		go func() {
 			io.WriteString(w, "data: 1\n\n")
@@ -412,4 +398,16 @@ func TestRetryHandsStreamsOver(t *testing.T) {
 		require.Equal(t, "data: 1\n\n", string(p[:k]))
 		require.Empty(t, read(t, resp))
 	})
+}
+
+// A flushed base counts how often it was told to close its idle connections.
+type flushed struct {
+	http.RoundTripper
+	n atomic.Int32
+}
+
+func (c *flushed) CloseIdleConnections() { c.n.Add(1) }
+
+func long(text string, n int) string {
+	return fmt.Sprintf(`{"model":"m","input":"%s"}`, strings.Repeat(text, n))
 }

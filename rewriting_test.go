@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -18,14 +18,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // to is a backend at a URL, which calls the model m by another name if one is given.
-func to(target string, d Dialect, name string, change ...func(*Backend)) Backend {
-	b := Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
+func to(target string, d spillover.Dialect, name string, change ...func(*spillover.Backend)) spillover.Backend {
+	b := spillover.Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
 	if name != "" {
-		b.Models = []Model{{Name: "m", Deployment: name}}
+		b.Models = []spillover.Model{{Name: "m", Deployment: name}}
 	}
 	for _, f := range change {
 		f(&b)
@@ -33,17 +34,12 @@ func to(target string, d Dialect, name string, change ...func(*Backend)) Backend
 	return b
 }
 
-func apiVersion(v string) func(*Backend) { return func(b *Backend) { b.APIVersion = v } }
-
-// last is the last request that arrived.
-func (n *fakeNet) last() sent {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.seen[len(n.seen)-1]
+func apiVersion(v string) func(*spillover.Backend) {
+	return func(b *spillover.Backend) { b.APIVersion = v }
 }
 
 // arrives is how a request to a target arrives at a backend.
-func arrives(t testing.TB, b Backend, method, target, body string, header ...string) sent {
+func arrives(t testing.TB, b spillover.Backend, method, target, body string, header ...string) sent {
 	n := newNet()
 	req := posts(t, method, target, body)
 	for _, line := range header {
@@ -68,45 +64,45 @@ func posts(t testing.TB, method, target, body string) *http.Request {
 func TestDialects(t *testing.T) {
 	t.Parallel()
 	// Each operation as each dialect spells it.
-	type spelling map[Dialect]string
+	type spelling map[spillover.Dialect]string
 	const version = "?api-version=2024-10-21"
 	for op, c := range map[string]struct {
 		in, out spelling
 		inBody  bool // classic Azure looks for the model there, as the others do
 	}{
 		"chat/completions": {
-			spelling{Azure: "/openai/deployments/m/chat/completions", AzureV1: "/openai/v1/chat/completions", OpenAI: "/v1/chat/completions"},
-			spelling{Azure: "/openai/deployments/m-east/chat/completions", AzureV1: "/openai/v1/chat/completions", OpenAI: "/v1/chat/completions"},
+			spelling{spillover.Azure: "/openai/deployments/m/chat/completions", spillover.AzureV1: "/openai/v1/chat/completions", spillover.OpenAI: "/v1/chat/completions"},
+			spelling{spillover.Azure: "/openai/deployments/m-east/chat/completions", spillover.AzureV1: "/openai/v1/chat/completions", spillover.OpenAI: "/v1/chat/completions"},
 			false,
 		},
 		"embeddings": {
-			spelling{Azure: "/openai/deployments/m/embeddings", AzureV1: "/openai/v1/embeddings", OpenAI: "/v1/embeddings"},
-			spelling{Azure: "/openai/deployments/m-east/embeddings", AzureV1: "/openai/v1/embeddings", OpenAI: "/v1/embeddings"},
+			spelling{spillover.Azure: "/openai/deployments/m/embeddings", spillover.AzureV1: "/openai/v1/embeddings", spillover.OpenAI: "/v1/embeddings"},
+			spelling{spillover.Azure: "/openai/deployments/m-east/embeddings", spillover.AzureV1: "/openai/v1/embeddings", spillover.OpenAI: "/v1/embeddings"},
 			false,
 		},
 		"responses": {
-			spelling{Azure: "/openai/responses", AzureV1: "/openai/v1/responses", OpenAI: "/v1/responses"},
-			spelling{Azure: "/openai/responses", AzureV1: "/openai/v1/responses", OpenAI: "/v1/responses"},
+			spelling{spillover.Azure: "/openai/responses", spillover.AzureV1: "/openai/v1/responses", spillover.OpenAI: "/v1/responses"},
+			spelling{spillover.Azure: "/openai/responses", spillover.AzureV1: "/openai/v1/responses", spillover.OpenAI: "/v1/responses"},
 			true,
 		},
 		"files": {
-			spelling{Azure: "/openai/files", AzureV1: "/openai/v1/files", OpenAI: "/v1/files"},
-			spelling{Azure: "/openai/files", AzureV1: "/openai/v1/files", OpenAI: "/v1/files"},
+			spelling{spillover.Azure: "/openai/files", spillover.AzureV1: "/openai/v1/files", spillover.OpenAI: "/v1/files"},
+			spelling{spillover.Azure: "/openai/files", spillover.AzureV1: "/openai/v1/files", spillover.OpenAI: "/v1/files"},
 			true,
 		},
 		"an operation of tomorrow": {
-			spelling{Azure: "/openai/telepathy/now", AzureV1: "/openai/v1/telepathy/now", OpenAI: "/v1/telepathy/now"},
-			spelling{Azure: "/openai/telepathy/now", AzureV1: "/openai/v1/telepathy/now", OpenAI: "/v1/telepathy/now"},
+			spelling{spillover.Azure: "/openai/telepathy/now", spillover.AzureV1: "/openai/v1/telepathy/now", spillover.OpenAI: "/v1/telepathy/now"},
+			spelling{spillover.Azure: "/openai/telepathy/now", spillover.AzureV1: "/openai/v1/telepathy/now", spillover.OpenAI: "/v1/telepathy/now"},
 			true,
 		},
 	} {
 		for in, path := range c.in {
 			for out, want := range c.out {
 				t.Run(fmt.Sprintf("%s/%s to %s", op, in, out), func(t *testing.T) {
-					query := map[Dialect]string{Azure: version, AzureV1: "", OpenAI: ""}[in]
+					query := map[spillover.Dialect]string{spillover.Azure: version, spillover.AzureV1: "", spillover.OpenAI: ""}[in]
 					b := to("https://east.example/ai", out, "m-east")
 					wantQuery := ""
-					if out == Azure {
+					if out == spillover.Azure {
 						b.APIVersion = "2025-01-01-preview"
 						wantQuery = "api-version=2025-01-01-preview"
 					}
@@ -115,7 +111,7 @@ func TestDialects(t *testing.T) {
 					require.Equal(t, "east.example", got.host)
 					require.Equal(t, "/ai"+want, got.path)
 					require.Equal(t, wantQuery, got.query)
-					if out != Azure || c.inBody {
+					if out != spillover.Azure || c.inBody {
 						body = `{"input":"hi","model":"m-east"}`
 					}
 					require.Equal(t, body, got.body)
@@ -129,24 +125,24 @@ func TestDialects(t *testing.T) {
 func TestOtherPaths(t *testing.T) {
 	for _, c := range []struct {
 		name, in string
-		b        Backend
+		b        spillover.Backend
 		want     string
 	}{
 		{"model inference", "https://r.services.ai.azure.com/models/chat/completions?api-version=2024-05-01-preview",
-			to("https://r.services.ai.azure.com", AzureV1, ""), "/models/chat/completions?api-version=2024-05-01-preview"},
-		{"none we know", "https://foo.example/a%2Fb//c?x=1", to("https://h/ai", Azure, "", apiVersion("1")), "/ai/a%2Fb//c?x=1"},
-		{"root", "https://foo.example/", to("https://h/ai", OpenAI, ""), "/ai/"},
-		{"base without v1", "https://foo.example/chat/completions", to("https://h", OpenAI, ""), "/v1/chat/completions"},
-		{"base without v1, models", "https://foo.example/models", to("https://h", AzureV1, ""), "/openai/v1/models"},
-		{"base without v1, one model", "https://foo.example/models/m", to("https://h", AzureV1, ""), "/openai/v1/models/m"},
-		{"a stored answer", "https://foo.example/openai/responses/resp_1/input_items?api-version=1&after=x", to("https://h", AzureV1, ""), "/openai/v1/responses/resp_1/input_items?after=x"},
-		{"slash at the end", "https://foo.example/v1/files/", to("https://h", AzureV1, ""), "/openai/v1/files"},
+			to("https://r.services.ai.azure.com", spillover.AzureV1, ""), "/models/chat/completions?api-version=2024-05-01-preview"},
+		{"none we know", "https://foo.example/a%2Fb//c?x=1", to("https://h/ai", spillover.Azure, "", apiVersion("1")), "/ai/a%2Fb//c?x=1"},
+		{"root", "https://foo.example/", to("https://h/ai", spillover.OpenAI, ""), "/ai/"},
+		{"base without v1", "https://foo.example/chat/completions", to("https://h", spillover.OpenAI, ""), "/v1/chat/completions"},
+		{"base without v1, models", "https://foo.example/models", to("https://h", spillover.AzureV1, ""), "/openai/v1/models"},
+		{"base without v1, one model", "https://foo.example/models/m", to("https://h", spillover.AzureV1, ""), "/openai/v1/models/m"},
+		{"a stored answer", "https://foo.example/openai/responses/resp_1/input_items?api-version=1&after=x", to("https://h", spillover.AzureV1, ""), "/openai/v1/responses/resp_1/input_items?after=x"},
+		{"slash at the end", "https://foo.example/v1/files/", to("https://h", spillover.AzureV1, ""), "/openai/v1/files"},
 		{"project", "https://foo.example/v1/responses", to("https://r.services.ai.azure.com/api/projects/p", "", ""), "/api/projects/p/openai/v1/responses"},
 		{"project to project", "https://x.services.ai.azure.com/api/projects/q/openai/v1/responses?api-version=preview", to("https://r.services.ai.azure.com/api/projects/p/openai/v1/", "", ""), "/api/projects/p/openai/v1/responses?api-version=preview"},
-		{"gateway", "https://apim.example/team/a/openai/deployments/m/embeddings?api-version=1", to("https://apim.example/team/b", Azure, ""), "/team/b/openai/deployments/m/embeddings?api-version=1"},
+		{"gateway", "https://apim.example/team/a/openai/deployments/m/embeddings?api-version=1", to("https://apim.example/team/b", spillover.Azure, ""), "/team/b/openai/deployments/m/embeddings?api-version=1"},
 		{"gateway of OpenAI", "https://gw.example/tenant/v1/embeddings", to("https://gw.example/other/v1", "", ""), "/other/v1/embeddings"},
-		{"a deployment alone", "https://foo.example/openai/deployments/m?api-version=1", to("https://h", Azure, ""), "/openai/deployments/m?api-version=1"},
-		{"the deployments", "https://foo.example/openai/deployments?api-version=1", to("https://h", Azure, ""), "/openai/deployments?api-version=1"},
+		{"a deployment alone", "https://foo.example/openai/deployments/m?api-version=1", to("https://h", spillover.Azure, ""), "/openai/deployments/m?api-version=1"},
+		{"the deployments", "https://foo.example/openai/deployments?api-version=1", to("https://h", spillover.Azure, ""), "/openai/deployments?api-version=1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := arrives(t, c.b, http.MethodGet, c.in, "")
@@ -165,12 +161,12 @@ func TestBasePathAndQueryAreKept(t *testing.T) {
 		"https://h.example/ai/openai", "https://h.example/ai/openai/", "https://h.example/ai/openai/deployments",
 	} {
 		for _, in := range []string{"", "/", "/prefix/", "//"} {
-			got := arrives(t, to(base, Azure, ""), http.MethodPost, "https://foo.example"+in+"/openai//deployments/m/chat/completions"+query, "{}")
+			got := arrives(t, to(base, spillover.Azure, ""), http.MethodPost, "https://foo.example"+in+"/openai//deployments/m/chat/completions"+query, "{}")
 			require.Equal(t, "/ai/openai/deployments/m/chat/completions", got.path, base+in)
 			require.Equal(t, query[1:], got.query, "byte for byte")
 		}
 	}
-	got := arrives(t, to("https://h.example", Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
+	got := arrives(t, to("https://h.example", spillover.Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
 	require.Equal(t, "/openai/deployments/m/chat/completions", got.path)
 }
 
@@ -180,7 +176,7 @@ func TestFailoverStartsFromTheCallersPath(t *testing.T) {
 	for _, h := range []string{"a", "b", "c"} {
 		n.on(h, status(429, "", "Retry-After: 1"))
 	}
-	send(t, balance(t, n, to("https://a/ai", Azure, ""), to("https://b/ai", Azure, "", priority(2)), to("https://c", Azure, "", priority(3))), newChat(t, chatPath))
+	send(t, balance(t, n, to("https://a/ai", spillover.Azure, ""), to("https://b/ai", spillover.Azure, "", priority(2)), to("https://c", spillover.Azure, "", priority(3))), newChat(t, chatPath))
 	var paths []string
 	for _, s := range n.seen {
 		paths = append(paths, s.path)
@@ -193,7 +189,7 @@ func TestFailoverStartsFromTheCallersPath(t *testing.T) {
 func TestEscapedDeploymentInThePathIsKept(t *testing.T) {
 	for _, segment := range []string{"my%20dep%2Fft:1", "my%20dep%2fft%3A1", "m%C3%BC", "a+b", "%25", "a!b*(c)", "chat", "v1", "openai", "deployments", "%6d", "a;b=c", "a@b"} {
 		for _, base := range []string{"https://h", "https://h/ai", "https://h/a%2Fi"} {
-			got := arrives(t, to(base, Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/"+segment+"/chat/completions", "{}")
+			got := arrives(t, to(base, spillover.Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/"+segment+"/chat/completions", "{}")
 			require.Equal(t, strings.TrimPrefix(base, "https://h")+"/openai/deployments/"+segment+"/chat/completions", got.path)
 		}
 	}
@@ -215,16 +211,18 @@ func TestDeploymentNamesAreEscapedInPathsAndBodies(t *testing.T) {
 		"a/../b":       "a%2F..%2Fb",
 		"tab\tand\nlf": "tab%09and%0Alf",
 	} {
-		b := to("https://h/ai", Azure, name, apiVersion("1"))
+		b := to("https://h/ai", spillover.Azure, name, apiVersion("1"))
 		for _, in := range []string{"/openai/deployments/m/chat/completions", "/v1/chat/completions"} {
 			got := arrives(t, b, http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
 			require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
 			require.Equal(t, `{"model":"m"}`, got.body)
 		}
 		// The same name in the body of another dialect, and back in a path.
-		got := arrives(t, to("https://h", OpenAI, name), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
-		require.JSONEq(t, `{"model":`+wire.QuoteJSON(name)+`}`, got.body)
-		got = arrives(t, to("https://h/ai", Azure, "", apiVersion("1")), http.MethodPost, "https://foo.example/v1/chat/completions", got.body)
+		got := arrives(t, to("https://h", spillover.OpenAI, name), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
+		model, _, found := findModel([]byte(got.body))
+		require.True(t, found)
+		require.Equal(t, name, model)
+		got = arrives(t, to("https://h/ai", spillover.Azure, "", apiVersion("1")), http.MethodPost, "https://foo.example/v1/chat/completions", got.body)
 		require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
 	}
 }
@@ -233,7 +231,7 @@ func TestDeploymentNamesAreEscapedInPathsAndBodies(t *testing.T) {
 func TestDotsInAModelDoNotChangeThePath(t *testing.T) {
 	for _, name := range []string{".", ".."} {
 		n := newNet()
-		tr := balance(t, n, to("https://h", Azure, "", apiVersion("1")))
+		tr := balance(t, n, to("https://h", spillover.Azure, "", apiVersion("1")))
 		send(t, tr, posts(t, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"`+name+`"}`))
 		for _, s := range n.seen {
 			u, err := url.Parse("https://h" + s.path)
@@ -270,7 +268,7 @@ func TestOnlyTheModelOfABodyIsReplaced(t *testing.T) {
 		"empty":       {`{}`, `{}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, d := range []Dialect{OpenAI, AzureV1} {
+			for _, d := range []spillover.Dialect{spillover.OpenAI, spillover.AzureV1} {
 				got := arrives(t, to("https://h", d, "m-east"), http.MethodPost, "https://foo.example/v1/files", c.in)
 				require.Equal(t, c.want, got.body)
 				require.EqualValues(t, len(c.want), got.length)
@@ -294,7 +292,7 @@ func TestModelFromThePathIsWrittenIntoTheBody(t *testing.T) {
 		``:                              ``,
 	} {
 		t.Run(in, func(t *testing.T) {
-			got := arrives(t, to("https://h", AzureV1, "m-east"), http.MethodPost, "https://foo.example"+chatPath, in)
+			got := arrives(t, to("https://h", spillover.AzureV1, "m-east"), http.MethodPost, "https://foo.example"+chatPath, in)
 			require.Equal(t, want, got.body)
 			require.EqualValues(t, len(want), got.length)
 		})
@@ -328,8 +326,8 @@ func TestModelIsReplacedInEachAttempt(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			base, seen := bodiesOf(t, full, full, full, status(200, "{}"))
 			tr := balance(t, base,
-				to("https://a", OpenAI, "a-much-longer-name"), to("https://b", AzureV1, "x", priority(2)),
-				to("https://c", Azure, "", priority(3), apiVersion("1")), to("https://d", OpenAI, "", priority(4)))
+				to("https://a", spillover.OpenAI, "a-much-longer-name"), to("https://b", spillover.AzureV1, "x", priority(2)),
+				to("https://c", spillover.Azure, "", priority(3), apiVersion("1")), to("https://d", spillover.OpenAI, "", priority(4)))
 			req := posts(t, http.MethodPost, "https://foo.example/v1/chat/completions", `{"a":1,"model":"m","b":2}`)
 			switch kind {
 			case "without":
@@ -375,7 +373,7 @@ func TestOpaqueBodiesAreSentUnchanged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			base, seen := bodiesOf(t, status(429, "", "Retry-After: 1"), status(200, "{}"))
-			tr := balance(t, base, to("https://a", AzureV1, "m-a"), to("https://b", OpenAI, "m-b", priority(2)))
+			tr := balance(t, base, to("https://a", spillover.AzureV1, "m-a"), to("https://b", spillover.OpenAI, "m-b", priority(2)))
 			req := posts(t, http.MethodPost, "https://foo.example"+c.path, c.body)
 			field, value, _ := strings.Cut(c.header, ": ")
 			req.Header.Set(field, value)
@@ -385,7 +383,7 @@ func TestOpaqueBodiesAreSentUnchanged(t *testing.T) {
 		})
 	}
 
-	got := arrives(t, to("https://h", Azure, "m-east"), http.MethodPost, "https://foo.example/openai/deployments/m/audio/transcriptions?api-version=1",
+	got := arrives(t, to("https://h", spillover.Azure, "m-east"), http.MethodPost, "https://foo.example/openai/deployments/m/audio/transcriptions?api-version=1",
 		form.String(), "Content-Type: "+m.FormDataContentType())
 	require.Equal(t, "/openai/deployments/m-east/audio/transcriptions", got.path, "the path tells it")
 	require.Equal(t, form.String(), got.body)
@@ -405,31 +403,31 @@ func TestGetBodyErrorEndsTheFailover(t *testing.T) {
 func TestAPIVersionIsRewrittenForEachDialect(t *testing.T) {
 	const own = "2025-04-01"
 	for _, c := range []struct {
-		in   Dialect
-		out  Dialect
+		in   spillover.Dialect
+		out  spillover.Dialect
 		own  string
 		raw  string
 		want string
 	}{
-		{Azure, Azure, own, "api-version=1", "api-version=" + own},
-		{Azure, Azure, own, "a=%20&api-version=1&b=2", "a=%20&api-version=" + own + "&b=2"},
-		{Azure, Azure, own, "API-Version=1&a", "api-version=" + own + "&a"},
-		{Azure, Azure, own, "api-version=1&a=b&api-version=2", "api-version=" + own + "&a=b"},
-		{Azure, Azure, own, "", "api-version=" + own},
-		{Azure, Azure, own, "a=b", "a=b&api-version=" + own},
-		{Azure, Azure, own, "x-api-version=1", "x-api-version=1&api-version=" + own},
-		{Azure, Azure, "", "api-version=1&a=%2f", "api-version=1&a=%2f"},
-		{Azure, Azure, "", "", ""},
-		{AzureV1, Azure, own, "api-version=preview", "api-version=" + own},
-		{OpenAI, Azure, own, "limit=5", "limit=5&api-version=" + own},
-		{Azure, AzureV1, "", "a=%20&api-version=1&b", "a=%20&b"},
-		{AzureV1, AzureV1, "", "api-version=preview&&a", "api-version=preview&&a"},
-		{OpenAI, AzureV1, "", "a=1&b=", "a=1&b="},
-		{Azure, OpenAI, "", "api-version=1", ""},
-		{AzureV1, OpenAI, "", "api-version=preview&after=x", "after=x"},
-		{OpenAI, OpenAI, "", "after=%e2%82&after=;", "after=%e2%82&after=;"},
+		{spillover.Azure, spillover.Azure, own, "api-version=1", "api-version=" + own},
+		{spillover.Azure, spillover.Azure, own, "a=%20&api-version=1&b=2", "a=%20&api-version=" + own + "&b=2"},
+		{spillover.Azure, spillover.Azure, own, "API-Version=1&a", "api-version=" + own + "&a"},
+		{spillover.Azure, spillover.Azure, own, "api-version=1&a=b&api-version=2", "api-version=" + own + "&a=b"},
+		{spillover.Azure, spillover.Azure, own, "", "api-version=" + own},
+		{spillover.Azure, spillover.Azure, own, "a=b", "a=b&api-version=" + own},
+		{spillover.Azure, spillover.Azure, own, "x-api-version=1", "x-api-version=1&api-version=" + own},
+		{spillover.Azure, spillover.Azure, "", "api-version=1&a=%2f", "api-version=1&a=%2f"},
+		{spillover.Azure, spillover.Azure, "", "", ""},
+		{spillover.AzureV1, spillover.Azure, own, "api-version=preview", "api-version=" + own},
+		{spillover.OpenAI, spillover.Azure, own, "limit=5", "limit=5&api-version=" + own},
+		{spillover.Azure, spillover.AzureV1, "", "a=%20&api-version=1&b", "a=%20&b"},
+		{spillover.AzureV1, spillover.AzureV1, "", "api-version=preview&&a", "api-version=preview&&a"},
+		{spillover.OpenAI, spillover.AzureV1, "", "a=1&b=", "a=1&b="},
+		{spillover.Azure, spillover.OpenAI, "", "api-version=1", ""},
+		{spillover.AzureV1, spillover.OpenAI, "", "api-version=preview&after=x", "after=x"},
+		{spillover.OpenAI, spillover.OpenAI, "", "after=%e2%82&after=;", "after=%e2%82&after=;"},
 	} {
-		path := map[Dialect]string{Azure: "/openai/files?", AzureV1: "/openai/v1/files?", OpenAI: "/v1/files?"}[c.in]
+		path := map[spillover.Dialect]string{spillover.Azure: "/openai/files?", spillover.AzureV1: "/openai/v1/files?", spillover.OpenAI: "/v1/files?"}[c.in]
 		got := arrives(t, to("https://h", c.out, "", apiVersion(c.own)), http.MethodGet, strings.TrimSuffix("https://foo.example"+path+c.raw, "?"), "")
 		require.Equal(t, c.want, got.query, "%s to %s: %q", c.in, c.out, c.raw)
 	}
@@ -441,7 +439,7 @@ func TestHostAndEscapedPathReachTheServer(t *testing.T) {
 		hosts = append(hosts, req.Host+req.RequestURI)
 	}))
 	defer server.Close()
-	tr := configured(t, Config{Base: server.Client().Transport, Backends: []Backend{to(server.URL+"/ai", Azure, "my dep/ft:1")}})
+	tr := configured(t, spillover.Config{Base: server.Client().Transport, Backends: []spillover.Backend{to(server.URL+"/ai", spillover.Azure, "my dep/ft:1")}})
 	req := newChat(t, chatPath)
 	req.Host = "foo.example"
 	send(t, tr, req)
@@ -463,32 +461,32 @@ func credentials(h http.Header) http.Header {
 }
 
 func TestCredentialHeadersFollowTheDialect(t *testing.T) {
-	key := func(k string) func(*Backend) { return func(b *Backend) { b.APIKey = k } }
-	token := func(b *Backend) {
+	key := func(k string) func(*spillover.Backend) { return func(b *spillover.Backend) { b.APIKey = k } }
+	token := func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return "entra", nil }
 	}
 	both := []string{"Api-Key: callers", "Authorization: Bearer callers"}
 	for name, c := range map[string]struct {
-		d      Dialect
-		set    func(*Backend)
+		d      spillover.Dialect
+		set    func(*spillover.Backend)
 		caller []string
 		want   http.Header
 	}{
-		"azure key":                  {Azure, key("own"), both, http.Header{"Api-Key": {"own"}}},
-		"azure-v1 key":               {AzureV1, key("own"), both, http.Header{"Api-Key": {"own"}}},
-		"openai key":                 {OpenAI, key("own"), both, http.Header{"Authorization": {"Bearer own"}}},
-		"azure token":                {Azure, token, both, http.Header{"Authorization": {"Bearer entra"}}},
-		"azure-v1 token":             {AzureV1, token, both, http.Header{"Authorization": {"Bearer entra"}}},
-		"openai token":               {OpenAI, token, both, http.Header{"Authorization": {"Bearer entra"}}},
-		"by hand":                    {Azure, key("own"), []string{"api-key: callers", "AUTHORIZATION: Bearer callers"}, http.Header{"Api-Key": {"own"}}},
-		"by hand, to openai":         {OpenAI, key("own"), []string{"api-key: callers", "authorization: Bearer callers"}, http.Header{"Authorization": {"Bearer own"}}},
-		"none":                       {Azure, key(""), nil, http.Header{}},
-		"callers key":                {Azure, key(""), both[:1], http.Header{"Api-Key": {"callers"}}},
-		"callers key by hand":        {AzureV1, key(""), []string{"api-key: callers"}, http.Header{"Api-Key": {"callers"}}},
-		"callers token":              {Azure, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
-		"callers, openai":            {OpenAI, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
-		"callers key is not openais": {OpenAI, key(""), both[:1], http.Header{}},
-		"callers both, openai":       {OpenAI, key(""), both, http.Header{"Authorization": {"Bearer callers"}}},
+		"azure key":                  {spillover.Azure, key("own"), both, http.Header{"Api-Key": {"own"}}},
+		"azure-v1 key":               {spillover.AzureV1, key("own"), both, http.Header{"Api-Key": {"own"}}},
+		"openai key":                 {spillover.OpenAI, key("own"), both, http.Header{"Authorization": {"Bearer own"}}},
+		"azure token":                {spillover.Azure, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"azure-v1 token":             {spillover.AzureV1, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"openai token":               {spillover.OpenAI, token, both, http.Header{"Authorization": {"Bearer entra"}}},
+		"by hand":                    {spillover.Azure, key("own"), []string{"api-key: callers", "AUTHORIZATION: Bearer callers"}, http.Header{"Api-Key": {"own"}}},
+		"by hand, to openai":         {spillover.OpenAI, key("own"), []string{"api-key: callers", "authorization: Bearer callers"}, http.Header{"Authorization": {"Bearer own"}}},
+		"none":                       {spillover.Azure, key(""), nil, http.Header{}},
+		"callers key":                {spillover.Azure, key(""), both[:1], http.Header{"Api-Key": {"callers"}}},
+		"callers key by hand":        {spillover.AzureV1, key(""), []string{"api-key: callers"}, http.Header{"Api-Key": {"callers"}}},
+		"callers token":              {spillover.Azure, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
+		"callers, openai":            {spillover.OpenAI, key(""), both[1:], http.Header{"Authorization": {"Bearer callers"}}},
+		"callers key is not openais": {spillover.OpenAI, key(""), both[:1], http.Header{}},
+		"callers both, openai":       {spillover.OpenAI, key(""), both, http.Header{"Authorization": {"Bearer callers"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := to("https://h", c.d, "", c.set)
@@ -504,7 +502,7 @@ func TestHeaderWithoutValueDoesNotPanic(t *testing.T) {
 	for _, name := range []string{"Authorization", "Api-Key", "api-key", "User-Agent"} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			for _, b := range []Backend{azure("a"), to("https://h", OpenAI, "", func(b *Backend) { b.APIKey = "" })} {
+			for _, b := range []spillover.Backend{azure("a"), to("https://h", spillover.OpenAI, "", func(b *spillover.Backend) { b.APIKey = "" })} {
 				req := newChat(t, chatPath)
 				req.Header.Del("api-key")
 				req.Header[name] = nil
@@ -518,11 +516,11 @@ func TestHeaderWithoutValueDoesNotPanic(t *testing.T) {
 func TestEachAttemptHasItsOwnCredential(t *testing.T) {
 	full := status(429, "", "Retry-After: 1")
 	n := newNet()
-	backends := []Backend{
-		to("https://a", Azure, "", func(b *Backend) { b.APIKey = "KA" }),
-		to("https://b", Azure, "", priority(2), func(b *Backend) { b.APIKey = "" }),
-		to("https://c", AzureV1, "", priority(3), func(b *Backend) { b.APIKey = "KC" }),
-		to("https://d", Azure, "", priority(4), func(b *Backend) {
+	backends := []spillover.Backend{
+		to("https://a", spillover.Azure, "", func(b *spillover.Backend) { b.APIKey = "KA" }),
+		to("https://b", spillover.Azure, "", priority(2), func(b *spillover.Backend) { b.APIKey = "" }),
+		to("https://c", spillover.AzureV1, "", priority(3), func(b *spillover.Backend) { b.APIKey = "KC" }),
+		to("https://d", spillover.Azure, "", priority(4), func(b *spillover.Backend) {
 			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "TD", nil }
 		}),
 	}
@@ -578,7 +576,7 @@ func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 		func() (string, error) { return "line\nbreak", nil },
 	}
 	type contextKey struct{}
-	entra := func(b *Backend) {
+	entra := func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) {
 			require.Equal(t, "the caller's", ctx.Value(contextKey{}))
 			calls++
@@ -599,7 +597,7 @@ func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 			continue
 		}
 		require.Zero(t, n.sends(host("a")))
-		d := at(t, tr, "a")
+		d := statusOf(t, tr, "a")
 		require.False(t, d.Available)
 		require.Equal(t, "no token", d.Reason)
 		require.EqualValues(t, 1, d.Failed)
@@ -615,7 +613,7 @@ func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 
 func TestCancellationDuringTheTokenIsNeutral(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	tr := balance(t, newNet(), azure("a", func(b *Backend) {
+	tr := balance(t, newNet(), azure("a", func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) {
 			cancel()
 			return "", ctx.Err()
@@ -623,7 +621,7 @@ func TestCancellationDuringTheTokenIsNeutral(t *testing.T) {
 	}))
 	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 	require.Equal(t, context.Canceled, err)
-	require.True(t, at(t, tr, "a").Available)
+	require.True(t, statusOf(t, tr, "a").Available)
 }
 
 func TestRequestIsUnchangedAfterFailoverAcrossDialects(t *testing.T) {
@@ -631,7 +629,7 @@ func TestRequestIsUnchangedAfterFailoverAcrossDialects(t *testing.T) {
 	n := newNet()
 	n.on("a", full)
 	n.on("b", status(500, ""))
-	tr := balance(t, n, to("https://a/ai", OpenAI, "other"), to("https://b", Azure, "third", priority(2), apiVersion("1")), to("https://c", AzureV1, "", priority(3)))
+	tr := balance(t, n, to("https://a/ai", spillover.OpenAI, "other"), to("https://b", spillover.Azure, "third", priority(2), apiVersion("1")), to("https://c", spillover.AzureV1, "", priority(3)))
 	for _, path := range []string{chatPath, "/v1/chat/completions?a=b", "/openai/v1/responses"} {
 		req := newChat(t, path)
 		req.Header["x-by-hand"] = []string{"1"}
@@ -650,11 +648,11 @@ func TestRequestIsUnchangedAfterFailoverAcrossDialects(t *testing.T) {
 func TestErrorsAndAnswersContainNoSecrets(t *testing.T) {
 	const caller, key, entra, query = "SECRET-caller", "SECRET-key", "SECRET-token", "SECRET-query"
 	const text = `{"error":{"message":"Incorrect API key","code":"invalid_api_key"}}`
-	token := func(b *Backend) {
+	token := func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return entra, nil }
 	}
-	own := func(b *Backend) { b.APIKey = key }
-	backends := []Backend{azure("a", own), azure("b", token, priority(2)), azure("c", own, priority(3))}
+	own := func(b *spillover.Backend) { b.APIKey = key }
+	backends := []spillover.Backend{azure("a", own), azure("b", token, priority(2)), azure("c", own, priority(3))}
 	for name, answer := range map[string]roundTripFunc{
 		"200": status(200, "{}"), "401": status(401, text), "429": status(429, "", "Retry-After: 1"), "500": status(500, ""),
 		"400": status(400, text), "none": broken(errors.New("reset")), "neither": func(*http.Request) (*http.Response, error) { return nil, nil },
@@ -674,14 +672,14 @@ func TestErrorsAndAnswersContainNoSecrets(t *testing.T) {
 }
 
 func TestConfigErrorsContainNoSecrets(t *testing.T) {
-	b := azure("a", func(b *Backend) {
+	b := azure("a", func(b *spillover.Backend) {
 		b.APIKey, b.URL = "SECRET key\n", "https://user:SECRET@h/?code=SECRET#SECRET"
 		b.Token = func(context.Context) (string, error) { return "SECRET", nil }
 		b.APIVersion = "" // is told as it is: it is no secret
 	})
 	for _, target := range []string{b.URL, "https://user:SECRET@h:port", "user:SECRET@h", "https://[SECRET", "https://h/%zzSECRET"} {
 		b.URL = target
-		_, err := New(Config{Backends: []Backend{b, b}})
+		_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{b, b}})
 		require.Error(t, err)
 		require.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), "SECRET", target)
 	}
@@ -689,14 +687,14 @@ func TestConfigErrorsContainNoSecrets(t *testing.T) {
 
 // A program that logs its client or its configuration must not log its keys.
 func TestStringFormsContainNoSecrets(t *testing.T) {
-	b := azure("a", func(b *Backend) { b.APIKey = "SECRET" })
+	b := azure("a", func(b *spillover.Backend) { b.APIKey = "SECRET" })
 	withUser := b
 	withUser.URL = "https://me:SECRET@h/?code=SECRET"
 	noURL := b
 	noURL.URL = "https://me:SECRET@h:port/"
 	tr := balance(t, newNet(), b)
 	client := http.Client{Transport: tr}
-	for _, v := range []any{tr, b, &b, withUser, noURL, Config{Backends: []Backend{b, withUser}}, []Backend{b}, tr.Status(), client, &client, RetryClient(tr, 1)} {
+	for _, v := range []any{tr, b, &b, withUser, noURL, spillover.Config{Backends: []spillover.Backend{b, withUser}}, []spillover.Backend{b}, tr.Status(), client, &client, spillover.RetryClient(tr, 1)} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 			require.NotContains(t, fmt.Sprintf(verb, v), "SECRET", "%T %s", v, verb)
 		}
@@ -805,8 +803,26 @@ func TestPrefixNearestToTheOperation(t *testing.T) {
 		"/api/projects/v1/openai/v1/responses":                      "/v1/responses",
 		"/openai/v1/fine_tuning/checkpoints/ft:a:b::c/permissions/": "/v1/fine_tuning/checkpoints/ft:a:b::c/permissions",
 	} {
-		got := arrives(t, to("https://h", OpenAI, ""), http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
+		got := arrives(t, to("https://h", spillover.OpenAI, ""), http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
 		require.Equal(t, want, got.path, in)
+	}
+}
+
+func findModel(text []byte) (model string, at wire.Span, found bool) {
+	w := wire.BodyScanner{Fields: wire.UnknownSpec.Models}
+	w.ReadJSON(text, "", nil)
+	return w.Info.Model, w.Info.ModelSpan, w.Info.HasModel
+}
+
+func TestOnlyTheDeploymentSegmentOfAPathIsReplaced(t *testing.T) {
+	for _, name := range []string{"openai", "deployments", "chat", "completions", "a%2Fb", "v1"} {
+		n := newNet()
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) {
+			b.URL += "/openai-chat"
+			b.Models = []spillover.Model{{Name: strings.ReplaceAll(name, "%2F", "/"), Deployment: "x/y"}}
+		}))
+		send(t, tr, newChat(t, "/chat/openai/deployments/"+name+"/chat/completions?api-version=1"))
+		require.Equal(t, "/openai-chat/openai/deployments/x%2Fy/chat/completions", n.seen[0].path, name)
 	}
 }
 
@@ -819,13 +835,13 @@ func TestDialectIsARowOfTheTable(t *testing.T) {
 		Name: "inference", Prefix: "/inference", DeploymentInPath: true, APIVersion: wire.OptionalAPIVersion,
 		KeyHeader: "X-Api-Key", Credentials: "inference", Provider: "inference",
 	})
-	b := Backend{Name: "new", URL: "https://h/base", Dialect: "inference", APIKey: "secret-1", APIVersion: "7", Models: []Model{{Name: "m", Deployment: "theirs"}}}
+	b := spillover.Backend{Name: "new", URL: "https://h/base", Dialect: "inference", APIKey: "secret-1", APIVersion: "7", Models: []spillover.Model{{Name: "m", Deployment: "theirs"}}}
 	got := arrives(t, b, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"m"}`, "Authorization: Bearer callers")
 	require.Equal(t, "/base/inference/deployments/theirs/chat/completions", got.path)
 	require.Equal(t, "api-version=7", got.query)
 	require.Equal(t, "secret-1", got.header.Get("X-Api-Key"))
 	require.Empty(t, got.header.Get("Authorization"))
 
-	_, err := New(Config{Backends: []Backend{{URL: "https://h", Dialect: "telepathy"}}})
+	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{{URL: "https://h", Dialect: "telepathy"}}})
 	require.ErrorContains(t, err, `must be one of "azure", "azure-v1", "openai", "inference"`)
 }

@@ -315,6 +315,8 @@ func TestCodesAboutTheAccountOrTheDeploymentFailOver(t *testing.T) {
 		require.Equal(t, 400, resp.StatusCode)
 		require.Equal(t, body, text, "the caller's own mistake")
 		unharmed(t, tr, "a")
+		require.Zero(t, failures(&deploymentOf(t, tr, "a").State))
+		require.False(t, deploymentOf(t, tr, "a").backend.Troubled())
 	}
 }
 
@@ -410,6 +412,6 @@ func TestServerErrorWithATimeCoolsOnceAnotherAnswers(t *testing.T) {
 		n.on(host("a"), status(503, "{}", "Retry-After: 20"))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		ask(t, tr)
-		require.Equal(t, 20*time.Second, outFor(tr, "a"))
+		require.Equal(t, 20*time.Second, left(t, tr, "a"))
 	})
 }

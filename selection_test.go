@@ -476,3 +476,20 @@ func TestBackendsAreAskedInOrderOfPriority(t *testing.T) {
 	require.InDelta(t, 500, n.sends(host("a")), 100)
 	require.InDelta(t, 500, n.sends(host("b")), 100)
 }
+
+func TestRandomDrawsDoNotGrowWithDeployments(t *testing.T) {
+	var draws [2]int
+	for i, size := range []int{10, 1000} {
+		var backends []Backend
+		for b := range size {
+			backends = append(backends, azure(fmt.Sprint("b", b)))
+		}
+		tr := balance(t, nop{}, backends...)
+		tr.random = func() uint64 { draws[i]++; return rand.Uint64() }
+		for range 100 {
+			ask(t, tr)
+		}
+	}
+	require.Less(t, draws[1], 2*draws[0])
+	require.LessOrEqual(t, draws[1], 100*4, "one for its luck, two draws, and now and then another")
+}

@@ -636,3 +636,20 @@ func knownObjects(tr *Transport) int {
 	known, _ := tr.stored.Len()
 	return known
 }
+
+func TestStoredObjectRoutingIsScopedAndExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		n.on(host("b"), status(429, "{}", "retry-after-ms: 1000"), status(200, "{}"))
+		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
+		require.Equal(t, 429, resp.StatusCode)
+		time.Sleep(time.Second)
+		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		require.Equal(t, "b", servedBy(resp), "it returns")
+		resp, _ = ask(t, tr)
+		require.Equal(t, "a", servedBy(resp), "it keeps nobody else")
+		time.Sleep(objects.KeptFor + time.Second)
+		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		require.Equal(t, "a", servedBy(resp), "it ends")
+	})
+}

@@ -1,10 +1,12 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,19 +17,20 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/spillovertest"
-
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// Events of chat completions as Azure sends them.
-const (
-	azureFirst = `data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}` + "\n\n"
-	roleChunk  = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}` + "\n\n"
-	lastChunk  = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
-	usageChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}` + "\n\n"
-	doneEvent  = "data: [DONE]\n\n"
-)
+const azureFirst = `data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}` + "\n\n"
+
+const roleChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}` + "\n\n"
+
+const lastChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
+
+const usageChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}` + "\n\n"
+
+const doneEvent = "data: [DONE]\n\n"
 
 func tokenChunk(text string) string {
 	return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":` + wire.QuoteJSON(text) + `},"finish_reason":null}]}` + "\n\n"
@@ -142,22 +145,10 @@ func (b *player) givenBack() bool {
 	return b.ended
 }
 
-// streamPair is a Transport that asks one, and two if one fails. Its chance is
-// even, so that ejections last exactly as long as the policy says.
-func streamPair(t testing.TB, n http.RoundTripper, change ...func(*Config)) *Transport {
-	cfg := Config{Base: n, Backends: []Backend{azure("one"), azure("two", priority(2))}}
-	for _, f := range change {
-		f(&cfg)
-	}
-	tr := configured(t, cfg)
-	tr.random = func() uint64 { return 1 << 63 }
-	return tr
-}
+func holdStreams(cfg *spillover.Config) { cfg.HoldStreams = true }
 
-func holdStreams(cfg *Config) { cfg.HoldStreams = true }
-
-func streamTimeouts(header, idle time.Duration) func(*Config) {
-	return func(cfg *Config) {
+func streamTimeouts(header, idle time.Duration) func(*spillover.Config) {
+	return func(cfg *spillover.Config) {
 		for i := range cfg.Backends {
 			cfg.Backends[i].HeaderTimeout, cfg.Backends[i].IdleTimeout = header, idle
 		}
@@ -165,7 +156,7 @@ func streamTimeouts(header, idle time.Duration) func(*Config) {
 }
 
 // streamState is the state of a backend's one deployment.
-func streamState(t testing.TB, tr *Transport, backend string) DeploymentStatus {
+func streamState(t testing.TB, tr *spillover.Transport, backend string) spillover.DeploymentStatus {
 	for _, tier := range tr.Status().Tiers {
 		for _, b := range tier.Backends {
 			if b.Name == backend {
@@ -175,18 +166,10 @@ func streamState(t testing.TB, tr *Transport, backend string) DeploymentStatus {
 		}
 	}
 	require.Fail(t, "no backend "+backend)
-	return DeploymentStatus{}
+	return spillover.DeploymentStatus{}
 }
 
-// out is for how long a deployment is left alone.
-func (s DeploymentStatus) out() time.Duration {
-	if s.Available {
-		return 0
-	}
-	return time.Until(s.Until)
-}
-
-func streamsInFlight(tr *Transport) (sum int) {
+func streamsInFlight(tr *spillover.Transport) (sum int) {
 	for _, tier := range tr.Status().Tiers {
 		for _, b := range tier.Backends {
 			for _, d := range b.Deployments {
@@ -197,11 +180,11 @@ func streamsInFlight(tr *Transport) (sum int) {
 	return sum
 }
 
-const (
-	completionsPath = "/openai/deployments/m/completions?api-version=2024-10-21"
-	embeddingsPath  = "/openai/deployments/m/embeddings?api-version=2024-10-21"
-	responsesPath   = "/openai/v1/responses"
-)
+const completionsPath = "/openai/deployments/m/completions?api-version=2024-10-21"
+
+const embeddingsPath = "/openai/deployments/m/embeddings?api-version=2024-10-21"
+
+const responsesPath = "/openai/v1/responses"
 
 // readAll reads a body to its end, be that an error, and closes it.
 func readAll(t testing.TB, resp *http.Response) (string, error) {
@@ -357,7 +340,7 @@ type traffic struct {
 }
 
 // drive sends 100 requests a second for ten seconds, each with its number.
-func (seen *traffic) drive(t *testing.T, tr *Transport) {
+func (seen *traffic) drive(t *testing.T, tr *spillover.Transport) {
 	var callers sync.WaitGroup
 	for i := range 1000 {
 		callers.Go(func() {
@@ -409,14 +392,14 @@ func (seen *traffic) p99() time.Duration {
 }
 
 // fourEqual are deployments that begin to write after 50 ms and end after 110 ms.
-func fourEqual(t *testing.T, header time.Duration) (*Transport, []*spillovertest.Server) {
-	cfg := Config{}
+func fourEqual(t *testing.T, header time.Duration) (*spillover.Transport, []*spillovertest.Server) {
+	cfg := spillover.Config{}
 	var servers []*spillovertest.Server
 	for i := range 4 {
 		s := spillovertest.New(spillovertest.Config{Name: fmt.Sprintf("region%d", i), Seed: uint64(i), Deployments: []spillovertest.Deployment{
 			{Name: "m", Latency: spillovertest.Latency{FirstToken: 50 * time.Millisecond, PerToken: 20 * time.Millisecond}}}})
 		servers = append(servers, s)
-		cfg.Backends = append(cfg.Backends, Backend{Name: s.Name, URL: s.URL, Dialect: Azure, APIKey: "k", HeaderTimeout: header})
+		cfg.Backends = append(cfg.Backends, spillover.Backend{Name: s.Name, URL: s.URL, Dialect: spillover.Azure, APIKey: "k", HeaderTimeout: header})
 	}
 	cfg.Base = spillovertest.Network(servers...)
 	return configured(t, cfg), servers
@@ -507,32 +490,6 @@ func TestStreamsCutAfterContentConcernOnlyTheirCallers(t *testing.T) {
 	})
 }
 
-// A deployment that breaks off every stream is left alone longer each time: that
-// a stream began well is no success.
-func TestBreakingOffGrows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
-			return io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenBody{err: io.ErrUnexpectedEOF}))
-		}))
-		tr := balance(t, n, azure("a"))
-		tr.random = func() uint64 { return 1 << 63 } // no jitter
-		for i, out := range []time.Duration{0, 2, 4, 8, 16, 30, 30} {
-			resp, err := tr.RoundTrip(newChat(t, chatPath))
-			require.NoError(t, err)
-			_, err = io.ReadAll(resp.Body)
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-			until := statusOf(t, tr, "a").Until
-			if i == 0 {
-				require.Zero(t, until, "the first is ignored")
-				continue
-			}
-			require.Equal(t, out*time.Second, time.Until(until))
-			time.Sleep(time.Until(until))
-		}
-	})
-}
-
 // An error event that comes after content is the caller's to see, and counts as
 // the status that it stands for.
 func TestErrorEventAfterContentCountsAsItsStatus(t *testing.T) {
@@ -595,7 +552,7 @@ func FuzzStream(f *testing.F) {
 		}
 		n := newNet()
 		n.on(host("one"), plays(t, pieces...))
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}, HoldStreams: whole})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one")}, HoldStreams: whole})
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		if err == nil {
 			body, err := io.ReadAll(resp.Body)
@@ -606,5 +563,361 @@ func FuzzStream(f *testing.F) {
 			}
 		}
 		require.Zero(t, streamsInFlight(tr))
+	})
+}
+
+// Each event is the caller's at the moment it was sent.
+func TestEventsAreNotDelayed(t *testing.T) {
+	for op, events := range map[string][]string{
+		chatPath:        {azureFirst + roleChunk, tokenChunk("a"), tokenChunk("b"), lastChunk + doneEvent},
+		completionsPath: {azureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", doneEvent},
+		responsesPath: {responseCreated(9) + responseEvent("response.in_progress", "") + responseEvent("response.output_item.added", ""),
+			responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.output_text.delta", `,"delta":"b"`), responseEvent("response.completed", "")},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			const gap = 100 * time.Millisecond
+			n := newNet()
+			n.on(host("one"), plays(t, events[0], gap, events[1], gap, events[2], gap, events[3]))
+			begun := time.Now()
+			resp, err := streamPair(t, n).RoundTrip(newChat(t, op))
+			require.NoError(t, err)
+			require.Equal(t, gap, time.Since(begun), "the answer is there with its first content")
+			p := make([]byte, 4096)
+			for i, want := range []string{events[0] + events[1], events[2], events[3]} {
+				k, err := resp.Body.Read(p)
+				require.NoError(t, err)
+				require.Equal(t, want, string(p[:k]))
+				require.Equal(t, time.Duration(i+1)*gap, time.Since(begun))
+			}
+			require.Empty(t, read(t, resp))
+		})
+	}
+}
+
+// Content that came together with the preamble, or in the middle of a read.
+func TestContentWithinAReadIsNotDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		text := azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")[:20]
+		n := newNet()
+		n.on(host("one"), plays(t, text, time.Hour, tokenChunk("b")[20:], doneEvent))
+		begun := time.Now()
+		resp, err := streamPair(t, n).RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		p := make([]byte, 4096)
+		k, err := resp.Body.Read(p)
+		require.NoError(t, err)
+		require.Equal(t, text, string(p[:k]))
+		require.Zero(t, time.Since(begun))
+		require.NoError(t, resp.Body.Close())
+	})
+}
+
+// What a caller did not ask for is not asked for.
+func TestUsageIsNotRequestedUnlessTheCallerAsks(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, wholeChat))
+	const text = `{"stream":true,"messages":[]}`
+	req := newChat(t, chatPath)
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+	send(t, streamPair(t, n), req)
+	require.Equal(t, text, n.seen[0].body)
+}
+
+// Bytes are the service's own: line endings, comments and all.
+func TestStreamBytesAreIdentical(t *testing.T) {
+	t.Parallel()
+	crlf := strings.ReplaceAll(wholeChat, "\n", "\r\n")
+	odd := ": keep-alive\n\n" + azureFirst + "id: 1\nretry: 10\n\n" + roleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
+		":\r\n\n\n" + tokenChunk("\u2028ü\\\"") + "unknown: field\n\n" + doneEvent + "what is behind"
+	for name, text := range map[string]string{
+		"as it is": wholeChat, "CRLF": crlf, "CR": strings.ReplaceAll(wholeChat, "\n", "\r"), "odd": odd,
+		"no blank line at the end": strings.TrimSuffix(wholeChat, "\n\n"), "a mark first": "\ufeff" + wholeChat,
+		"responses": responseCreated(46<<10) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.completed", ""),
+	} {
+		for _, whole := range []bool{false, true} {
+			for _, size := range []int{1, 7, 4096, 1 << 20} {
+				var pieces []any
+				for piece := range slices.Chunk([]byte(text), max(size, len(text)/300)) {
+					pieces = append(pieces, string(piece))
+				}
+				n := newNet()
+				n.on(host("one"), plays(t, pieces...))
+				path := chatPath
+				if name == "responses" {
+					path = responsesPath
+				}
+				tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = whole })
+				_, body := send(t, tr, newChat(t, path))
+				require.True(t, body == text, "%s, hold %v, reads of %d", name, whole, size)
+				require.Zero(t, streamsInFlight(tr))
+				require.Equal(t, 1, n.sends())
+			}
+		}
+	}
+}
+
+const azureThrottle = `{"type":"too_many_requests","code":"rate_limit_exceeded","headers":{"x-ms-fe-error":"true"},"message":"Your requests to m for m in swedencentral have exceeded rate limit.","param":null}`
+
+const serverError = `{"message":"The server had an error while processing your request.","type":"server_error","param":null,"code":null}`
+
+// What is the caller's own mistake is handed over as it came.
+func TestClientErrorInAStreamIsReturned(t *testing.T) {
+	for name, events := range map[string]string{
+		"content filter": azureFirst + chatError(`{"code":"content_filter","param":"prompt","type":null,"status":400,"message":"m"}`),
+		"context length": chatError(`{"type":"invalid_request_error","code":"context_length_exceeded","message":"m"}`),
+		"invalid":        responseCreated(9) + responseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"message":"m"}`),
+		"prompt":         responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"invalid_prompt","message":"m"}}`),
+		"image":          responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"image_too_large","message":"m"}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"), plays(t, events, "\n: behind it\n"))
+			tr := streamPair(t, n)
+			resp, body := send(t, tr, newChat(t, responsesPath))
+			require.Equal(t, events+"\n: behind it\n", body)
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, 1, n.sends())
+			one := streamState(t, tr, "one")
+			require.True(t, one.Available)
+			require.Equal(t, []uint64{1, 0}, []uint64{one.Served, one.Failed})
+			require.Zero(t, one.InFlight)
+		})
+	}
+}
+
+// A caller who closes early, or leaves, says nothing of the deployment.
+func TestStreamClosedByTheCallerIsNeutral(t *testing.T) {
+	leaves := map[string]func(resp *http.Response, leave context.CancelFunc){
+		"closes":               func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close() },
+		"closes twice":         func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close(); resp.Body.Close() },
+		"leaves and forgets":   func(_ *http.Response, leave context.CancelFunc) { leave() },
+		"leaves, then closes":  func(resp *http.Response, leave context.CancelFunc) { leave(); resp.Body.Close() },
+		"closes while reading": func(resp *http.Response, _ context.CancelFunc) { go resp.Body.Close(); _, _ = io.ReadAll(resp.Body) },
+		"leaves while reading": func(resp *http.Response, leave context.CancelFunc) { go leave(); _, _ = io.ReadAll(resp.Body) },
+	}
+	for name, leave := range leaves {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("one"), plays(t, azureFirst+roleChunk+tokenChunk("a"), forever{}))
+				tr := streamPair(t, n, streamTimeouts(time.Minute, time.Minute))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+				require.NoError(t, err)
+				require.Equal(t, 1, streamsInFlight(tr))
+				leave(resp, cancel)
+				synctest.Wait()
+				require.Zero(t, streamsInFlight(tr))
+				one := streamState(t, tr, "one")
+				require.True(t, one.Available)
+				require.Zero(t, one.Failed)
+				time.Sleep(time.Hour)
+				require.Zero(t, streamState(t, tr, "one").Failed, "no timer is left")
+			})
+		})
+	}
+}
+
+// The same before content has come, and the place of a probe is free again.
+func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"),
+				broken(io.ErrUnexpectedEOF),
+				plays(t, azureFirst, time.Millisecond, roleChunk, forever{}),
+				plays(t, wholeChat))
+			n.on(host("two"), plays(t, wholeChat))
+			tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
+			ask(t, tr)
+			time.Sleep(2 * time.Second) // until a probe is due
+
+			cause := errors.New("enough")
+			ctx, leave := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { leave(cause) })
+			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+			require.ErrorIs(t, err, cause)
+			require.Zero(t, streamsInFlight(tr))
+			one := streamState(t, tr, "one")
+			require.EqualValues(t, 1, one.Failed, "the one of before")
+
+			resp, _ := ask(t, tr)
+			require.Equal(t, "one", servedBy(resp), "the next is the probe")
+		})
+	}
+}
+
+// After the first content HeaderTimeout is over, with HoldStreams as well.
+func TestHeaderTimeoutEndsWithContent(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("one"), plays(t, tokenChunk("a"), time.Hour, tokenChunk("b"), time.Hour, doneEvent))
+			tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *spillover.Config) { cfg.HoldStreams = hold })
+			begun := time.Now()
+			resp, body := ask(t, tr)
+			require.Equal(t, tokenChunk("a")+tokenChunk("b")+doneEvent, body)
+			require.Equal(t, 2*time.Hour, time.Since(begun))
+			require.Equal(t, "one", servedBy(resp))
+		})
+	}
+}
+
+// When every deployment is silent the error tells that it was time.
+func TestHeaderTimeoutEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("one"), plays(t, azureFirst, forever{}))
+		n.on(host("two"), plays(t, forever{}))
+		tr := streamPair(t, n, streamTimeouts(time.Second, 0))
+		_, err := tr.RoundTrip(newChat(t, chatPath))
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
+		require.Zero(t, streamsInFlight(tr))
+	})
+}
+
+// A caller who does not read is no silence of the deployment's.
+func TestASlowReaderIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("one"), plays(t, tokenChunk("a"), tokenChunk("b"), tokenChunk("c"), doneEvent))
+		tr := streamPair(t, n, streamTimeouts(time.Second, time.Second))
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		var got []byte
+		p := make([]byte, 100)
+		for err == nil {
+			time.Sleep(time.Minute)
+			var k int
+			k, err = resp.Body.Read(p)
+			got = append(got, p[:k]...)
+		}
+		require.Equal(t, io.EOF, err)
+		require.Equal(t, tokenChunk("a")+tokenChunk("b")+tokenChunk("c")+doneEvent, string(got))
+		require.Zero(t, streamState(t, tr, "one").Failed)
+	})
+}
+
+// HoldStreams: what is complete is handed over when it is, and without [DONE] too.
+func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
+	tests := map[string][]any{
+		"[DONE]":                  {wholeChat[:300], time.Second, wholeChat[300:]},
+		"no [DONE]":               {tokenChunk("a"), time.Second, lastChunk},
+		"no [DONE], usage":        {tokenChunk("a"), time.Second, lastChunk + usageChunk},
+		"cut after [DONE]":        {tokenChunk("a"), time.Second, lastChunk + doneEvent},
+		"completed":               {responseCreated(9), time.Second, responseEvent("response.completed", "")},
+		"incomplete":              {responseCreated(9), time.Second, responseEvent("response.incomplete", "")},
+		"content, filtered":       {azureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
+		"choices of another form": {`data: {"choices":"a","text":"b"}` + "\n\n", time.Second, lastChunk},
+		"no choices, but text":    {`data: {"text":"b"}` + "\n\n", time.Second, lastChunk},
+		"two choices": {`data: {"choices":[{"index":0,"text":"a"},{"index":1,"text":"b"}]}` + "\n\n", time.Second,
+			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"},{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
+		"two choices, apart": {`data: {"choices":[{"index":0,"text":"a"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"b"}]}` + "\n\n", time.Second,
+			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
+	}
+	for name, pieces := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("one"), plays(t, pieces...))
+				tr := streamPair(t, n, holdStreams, streamTimeouts(time.Minute, time.Minute))
+				begun := time.Now()
+				resp, err := tr.RoundTrip(newChat(t, chatPath))
+				require.NoError(t, err)
+				require.Equal(t, time.Second, time.Since(begun), "when it is whole")
+				require.Equal(t, pieces[0].(string)+pieces[2].(string), read(t, resp))
+				require.Equal(t, "one", servedBy(resp))
+				require.Equal(t, 1, n.sends())
+				require.Zero(t, streamsInFlight(tr))
+			})
+		})
+	}
+}
+
+// When all fail the last real answer is the caller's, a stream as it came, and
+// what was not chosen is closed.
+func TestLastRealAnswerIsAStream(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		n := newNet()
+		n.on(host("one"), plays(t, azureFirst, chatError(serverError), "one"))
+		n.on(host("two"), plays(t, azureFirst+roleChunk, chatError(serverError), "two", forever{}))
+		tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, []string{"two", "2"}, []string{servedBy(resp), resp.Header.Get("X-Spillover-Attempts")})
+		require.Equal(t, 200, resp.StatusCode)
+		want := azureFirst + roleChunk + chatError(serverError) + "two"
+		body := make([]byte, len(want))
+		_, err = io.ReadFull(resp.Body, body)
+		require.NoError(t, err)
+		require.Equal(t, want, string(body))
+		require.Equal(t, 1, streamsInFlight(tr), "its connection is in use until the caller closes it")
+		require.NoError(t, resp.Body.Close())
+		require.Zero(t, streamsInFlight(tr))
+		for _, name := range []string{"one", "two"} {
+			require.True(t, streamState(t, tr, name).Available, "the request is the suspect")
+		}
+	}
+}
+
+// An error event that stands for a throttle everywhere is the throttle's answer.
+func TestThrottledStreamsEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("one"), plays(t, http.Header{"Retry-After": {"7"}}, responseCreated(9), responseEvent("error", `,"error":`+azureThrottle)))
+		n.on(host("two"), plays(t, http.Header{"Retry-After": {"3"}}, responseCreated(9)))
+		tr := streamPair(t, n)
+		resp, body := send(t, tr, newChat(t, responsesPath))
+		require.Equal(t, 429, resp.StatusCode)
+		require.Equal(t, []string{"3", "3000", "2", "true"}, []string{resp.Header.Get("Retry-After"), resp.Header.Get("Retry-After-Ms"),
+			resp.Header.Get("X-Spillover-Attempts"), resp.Header.Get("X-Spillover-Synthesized")})
+		require.Contains(t, body, "the soonest is two in 3.00s")
+		require.Zero(t, streamsInFlight(tr))
+	})
+}
+
+// The count that is told is the one that stands, from the stream that was
+// handed over and no other.
+func TestUsageIsCountedOnlyForTheReturnedStream(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, tokenChunk("a"), usageChunk, chatError(serverError)))
+	n.on(host("two"), plays(t, wholeChat))
+	tr := streamPair(t, n, holdStreams)
+	ask(t, tr)
+	require.Zero(t, streamState(t, tr, "one").OutputTokens)
+	require.EqualValues(t, 7, streamState(t, tr, "two").OutputTokens)
+}
+
+func TestStreamIsNotBuffered(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		r, w := io.Pipe()
+		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			resp, err := answers("text/event-stream", "")(req)
+			resp.Body = r
+			return resp, err
+		})
+		const first = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"
+		go func() { _, _ = io.WriteString(w, first) }()
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		got := make([]byte, len(first))
+		_, err = io.ReadFull(resp.Body, got)
+		require.NoError(t, err, "it is here though the stream goes on")
+		require.Equal(t, first, string(got))
+		require.NoError(t, resp.Body.Close())
+	})
+}
+
+func TestThrottleInsideAStreamFailsOver(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), answers("text/event-stream", "event: response.created\ndata: {\"type\":\"response.created\"}\n\n"+
+			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"too_many_requests\",\"code\":\"rate_limit_exceeded\",\"message\":\"Please try again in 4s.\"}}\n\n"))
+		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","stream":true}`))
+		require.Equal(t, "b", servedBy(resp))
+		require.Equal(t, 4*time.Second, left(t, tr, "a"))
 	})
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
@@ -413,5 +414,82 @@ func TestCancelledWaitersLeaveNothingBehind(t *testing.T) {
 		all.Wait()
 		require.Zero(t, n.sends())
 		require.Zero(t, statusOf(t, tr, "a").InFlight)
+	})
+}
+
+// Those who wait wake up when a probe is given back that told nothing, and when
+// a connection is made that was pending.
+func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), hung)
+		tr := configured(t, Config{MaxWait: 20 * time.Second, Base: n, Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
+		coolFor(deploymentOf(t, tr, "ptu"), time.Minute)
+		d := deploymentOf(t, tr, "a")
+		failAt(&d.State, time.Now(), health.Unreachable, "no connection", 0.5)
+		time.Sleep(5 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		go tr.RoundTrip(newChat(t, chatPath).WithContext(ctx)) // probes, and leaves
+		synctest.Wait()
+		n.on(host("a"), ok200)
+		began := time.Now()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+		require.LessOrEqual(t, time.Since(began), time.Second+wakeSpread)
+	})
+}
+
+func TestWaitersWakeWhenAConnectionIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := configured(t, Config{MaxWait: time.Minute, Base: connecting(n, "a", 2*time.Second), Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
+		coolFor(deploymentOf(t, tr, "ptu"), 30*time.Second)
+		go tr.RoundTrip(newChat(t, chatPath))
+		time.Sleep(time.Second)
+		began := time.Now()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+		require.LessOrEqual(t, time.Since(began), 3*time.Second+wakeSpread, "the pending one's second, and its own two")
+	})
+}
+
+// A waiting request is served as soon as anything becomes available.
+func TestWaitersWakeWhenSomethingBecomesAvailable(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T, tr *Transport){
+		"a backend is resumed": func(t *testing.T, tr *Transport) { require.NoError(t, tr.Resume("b")) },
+		"a success lifts a cool-down": func(t *testing.T, tr *Transport) {
+			d := deploymentOf(t, tr, "a")
+			c := &call{pool: &tr.pool, activeConfig: tr.setup.Load(), request: request{Request: newChat(t, chatPath)}}
+			c.ctx = t.Context()
+			c.recover(&attempt{deployment: d, sentAt: time.Now()}, time.Now(), &http.Response{StatusCode: 200})
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			tr := waiting(t, n, time.Minute, azure("a"), azure("b"))
+			coolFor(deploymentOf(t, tr, "a"), 25*time.Second)
+			require.NoError(t, tr.Drain("b"))
+			begun := time.Now()
+			answer := background(t, tr, newChat(t, chatPath))
+			time.Sleep(time.Second)
+			open(t, tr)
+			resp, _ := answer()
+			require.Equal(t, 200, resp.StatusCode, name)
+			require.Equal(t, time.Second, time.Since(begun), name)
+		})
+	}
+}
+
+// With MaxWait a request that may be sent at once does not wait for what is closed.
+func TestWaitingIsForTheSoonest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), slow(50*time.Millisecond, status(429, "{}", "Retry-After: 60")))
+		n.on(host("b"), slow(100*time.Millisecond, ok200))
+		tr := waiting(t, n, 30*time.Second, azure("a"), azure("b"))
+		begun := time.Now()
+		require.Equal(t, map[int]int{200: 100}, together(t, tr, 100))
+		require.Less(t, time.Since(begun), time.Second)
 	})
 }

@@ -115,7 +115,7 @@ func TestCauseOfAnAttemptThatWasNotSent(t *testing.T) {
 		}})
 		_, err := tr.RoundTrip(newChat(t, chatPath))
 		require.Error(t, err)
-		a, b, c := at(t, tr, "a").LastFailure, at(t, tr, "b").LastFailure, at(t, tr, "c").LastFailure
+		a, b, c := statusOf(t, tr, "a").LastFailure, statusOf(t, tr, "b").LastFailure, statusOf(t, tr, "c").LastFailure
 		require.Equal(t, Failure{time.Now(), 0, "no token", "token: AADSTS7000215: Invalid client secret provided client_secret=***&grant_type=x Bearer ***"}, a)
 		require.Equal(t, Failure{time.Now(), 0, "no connection", "dial tcp: lookup b.openai.azure.com: no such host"}, b)
 		require.Equal(t, "proxyconnect tcp: EOF, http://***@proxy.example", c.Cause)
@@ -169,8 +169,8 @@ func TestLastFailureOfABrokenStream(t *testing.T) {
 	require.NoError(t, err)
 	_, _ = io.ReadAll(resp.Body)
 	require.NoError(t, resp.Body.Close())
-	require.Equal(t, "answer broke off", at(t, tr, "a").LastFailure.Reason)
-	require.Equal(t, Failure{}, at(t, balance(t, newNet(), azure("a", serves("m"))), "a").LastFailure)
+	require.Equal(t, "answer broke off", statusOf(t, tr, "a").LastFailure.Reason)
+	require.Equal(t, Failure{}, statusOf(t, balance(t, newNet(), azure("a", serves("m"))), "a").LastFailure)
 }
 
 type cutReader struct{ err error }

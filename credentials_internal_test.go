@@ -2,6 +2,8 @@ package spillover
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,22 +12,49 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func keyless(b *Backend) { b.APIKey = "" }
-
-// A key that is the name of a variable was never put in.
-func TestKeyThatNamesAVariable(t *testing.T) {
-	for key, write := range map[string]string{
-		"$PTU_KEY": "${PTU_KEY}", "${PTU_KEY}": "${PTU_KEY}", "$${PTU_KEY}": "${PTU_KEY}", "${PTU_KEY:-none}": "${PTU_KEY}", "${PTU_KEY": "${PTU_KEY}", "$(PTU_KEY)": "${PTU_KEY}",
-		"%PTU_KEY%": "${PTU_KEY}", "os.environ/PTU_KEY": "${PTU_KEY}", "os.environ/": "${NAME}", "env.PTU_KEY": "${PTU_KEY}", "env:PTU_KEY": "${PTU_KEY}", "{{.Values.key}}": "${NAME}",
-		"$hunter2": "${NAME}", // it may be a password all the same
-	} {
-		require.Equal(t, []string{`backend "a": APIKey: is the name of a variable, not a key: in a file write ` + write + `, in a program use os.Getenv`},
-			mistakes(Config{Backends: []Backend{azure("a", func(b *Backend) { b.APIKey = key })}}), key)
+func TestBackendHeadersFromAFile(t *testing.T) {
+	parse := func(headers string) (Config, error) {
+		text := "backends:\n  - name: a\n    url: https://a.openai.azure.com\n    api_key: k\n    headers: " + headers + "\n"
+		return parseConfig("f.yaml", []byte(text), func(name string) (string, bool) { return "secret-of-" + name, name == "KEY" })
 	}
-	for _, key := range []string{"sk-proj-a_b-c", "k", "$", "$1", "a$PTU_KEY", "PTU_KEY", "os.environ", "%41", "{}", "env"} {
-		require.Empty(t, mistakes(Config{Backends: []Backend{azure("a", func(b *Backend) { b.APIKey = key })}}), key)
+	cfg, err := parse("{Ocp-Apim-Subscription-Key: '${KEY}', X-A: text, X-Null: }")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"Ocp-Apim-Subscription-Key": "secret-of-KEY", "X-A": "text"}, cfg.Backends[0].Headers)
+	for headers, want := range map[string]string{
+		"text": "must be a mapping", "[a]": "must be a mapping", "{X-A: 1}": "must be text", "{X-A: {b: c}}": "must be text", "{X-A: '${NONE}'}": "NONE",
+		"{Host: x}": `"Host" cannot be set`, "{X-A: '${KEY} '}": `the value of "X-A"`, "{X-A: a, X-A: b}": `duplicate key "X-A"`,
+	} {
+		_, err := parse(headers)
+		var mistake *LoadError
+		require.ErrorAs(t, err, &mistake, headers)
+		require.Contains(t, err.Error(), want)
+		require.Contains(t, mistake.Path, `backends["a"].headers`)
+		require.NotContains(t, err.Error(), "secret")
 	}
 }
+
+// No cool-down that can be configured makes a time overflow.
+func TestMaxCooldownIsBounded(t *testing.T) {
+	for _, most := range []time.Duration{math.MaxInt64, 100 * 365 * 24 * time.Hour, mostCooldown + 1} {
+		_, err := New(Config{MaxCooldown: most, Backends: []Backend{azure("a")}})
+		require.ErrorContains(t, err, "spillover: MaxCooldown: ")
+		_, err = parseConfig("f", fmt.Appendf(nil, "max_cooldown: %s\nbackends: [{url: a.example, api_key: k}]", most), nil)
+		require.ErrorContains(t, err, "max_cooldown: ")
+	}
+	for _, hint := range []string{"9223372036", "9223372036854775807", "1e300", "99999999999999999999", "86400"} {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: "+hint))
+		tr := configured(t, Config{Base: n, MaxCooldown: mostCooldown, Backends: []Backend{azure("a")}})
+		resp, _ := ask(t, tr)
+		require.Equal(t, 429, resp.StatusCode)
+		seconds, err := time.ParseDuration(resp.Header.Get("Retry-After") + "s")
+		require.NoError(t, err)
+		require.Positive(t, seconds)
+		require.LessOrEqual(t, seconds, 2*mostCooldown)
+	}
+}
+
+func keyless(b *Backend) { b.APIKey = "" }
 
 // That callers' own keys are sent is said where other backends have one.
 func TestCallersCredentialsAreToldOf(t *testing.T) {
@@ -106,14 +135,4 @@ func TestWatchKeepsCallersCredentials(t *testing.T) {
 			require.NoError(t, tr.Close())
 		})
 	}
-}
-
-// A backend whose key a template left out is no backend for callers' keys.
-func TestLoadNullKey(t *testing.T) {
-	for _, text := range []string{"backends: [{url: h, api_key: }]", "backends: [{url: h, api_key: null}]", `{"backends": [{"url": "h", "api_key": null}]}`, "backends: [{url: h, api_key: ''}]", "backends: [{url: h, api_key: '${EMPTY:-}'}]"} {
-		_, err := Load(written(t, "c.yaml", text))
-		require.ErrorContains(t, err, "api_key: is empty: leave it out if callers send their own credentials", text)
-	}
-	_, err := Load(written(t, "c.yaml", "backends: [{url: h}]"))
-	require.NoError(t, err)
 }

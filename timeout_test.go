@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
 )
 
 // playsJSON answers with a status and a JSON body that comes in pieces.
@@ -68,7 +70,7 @@ func TestAnswerAfterItsTimeIsNotUsed(t *testing.T) {
 		require.Equal(t, "no answer in time", streamState(t, tr, "one").LastFailure.Reason)
 		require.Zero(t, streamsInFlight(tr))
 
-		_, err := balance(t, n, azure("one", func(b *Backend) { b.HeaderTimeout = 5 * time.Second })).RoundTrip(newChat(t, chatPath))
+		_, err := balance(t, n, azure("one", func(b *spillover.Backend) { b.HeaderTimeout = 5 * time.Second })).RoundTrip(newChat(t, chatPath))
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout())
@@ -94,7 +96,7 @@ func TestIdleTimeoutInsideAWholeAnswer(t *testing.T) {
 			begun := time.Now()
 			body, err := readAll(t, resp)
 			require.Equal(t, `{"half":"of `, body)
-			require.ErrorIs(t, err, errIdleTimeout)
+			require.EqualError(t, err, "spillover: the answer was silent for IdleTimeout")
 			var timeout net.Error
 			require.ErrorAs(t, err, &timeout)
 			require.True(t, timeout.Timeout() && timeout.Temporary())
@@ -153,7 +155,7 @@ func TestErrorBodyThatDoesNotEndIsJudgedByWhatCame(t *testing.T) {
 		begun := time.Now()
 		body, err := readAll(t, resp)
 		require.Equal(t, `{"error":{"code":"context_length_exceeded"}}`, body)
-		require.ErrorIs(t, err, errSlowBody, "and the silence has an end")
+		require.EqualError(t, err, "spillover: the body of the error answer did not come in time", "and the silence has an end")
 		require.Equal(t, time.Minute, time.Since(begun))
 	})
 }
@@ -175,7 +177,7 @@ func TestLateErrorOfWhatIsSentOnce(t *testing.T) {
 // Large error answers pass whole, in time or late.
 func TestLargeErrorBodiesPassWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		large := strings.Repeat("x", errorBodyLimit)
+		large := strings.Repeat("x", maxErrorBody)
 		for _, pieces := range [][]any{{large + "yz"}, {large, time.Minute - 1, "yz"}, {large + "y", time.Second, "z"}, {large[:10], 2 * time.Second, large[10:] + "yz"}} {
 			n := newNet()
 			n.on(host("one"), playsJSON(t, 422, pieces...))
@@ -185,4 +187,17 @@ func TestLargeErrorBodiesPassWhole(t *testing.T) {
 			require.Zero(t, streamsInFlight(tr))
 		}
 	})
+}
+
+type closeOnce struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c *closeOnce) Close() error {
+	if c.closed != nil {
+		c.closed()
+		c.closed = nil
+	}
+	return c.ReadCloser.Close()
 }

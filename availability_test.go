@@ -1,9 +1,10 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,13 +12,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover"
 )
 
 // together sends requests at the same moment and counts the statuses.
-func together(t *testing.T, tr *Transport, requests int) map[int]int {
+func together(t *testing.T, tr *spillover.Transport, requests int) map[int]int {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	statuses := map[int]int{}
@@ -89,28 +88,13 @@ func TestSlowRefusalDoesNotHoldTrafficBack(t *testing.T) {
 	}
 }
 
-// A token that takes its time is no slow refusal.
-func TestSlowTokenDoesNotHoldTrafficBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("a"), slow(20*time.Millisecond, status(429, "{}", "retry-after-ms: 20")), slow(100*time.Millisecond, ok200))
-		tr := balance(t, n, azure("a", func(b *Backend) {
-			b.APIKey = ""
-			b.Token = func(context.Context) (string, error) { time.Sleep(5 * time.Second); return "token", nil }
-		}))
-		ask(t, tr)
-		d := deploymentOf(t, tr, "a")
-		require.Less(t, gapOf(t, &d.State), longestTrip/2)
-	})
-}
-
 // A first tier that fails as a whole is seen by nobody while the next one is well.
 func TestFailingTierIsSeenByNobody(t *testing.T) {
 	for members := 1; members <= 5; members++ {
 		for name, answer := range map[string]roundTripFunc{"500": status(500, "{}"), "reset": broken(errReset), "refused": broken(errRefused), "401": status(401, wrongKey)} {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				backends := []Backend{azure("well", priority(2))}
+				backends := []spillover.Backend{azure("well", priority(2))}
 				for i := range members {
 					bad := fmt.Sprint("bad", i)
 					n.on(host(bad), answer)
@@ -133,7 +117,7 @@ func TestFailingTierIsSeenByNobody(t *testing.T) {
 func TestTiersBelowDoNotExceedMaxAttempts(t *testing.T) {
 	for most := 1; most <= 4; most++ {
 		n := newNet()
-		var backends []Backend
+		var backends []spillover.Backend
 		for tier := 1; tier <= 3; tier++ {
 			for i := range 3 {
 				name := fmt.Sprintf("t%d-%d", tier, i)
@@ -141,7 +125,7 @@ func TestTiersBelowDoNotExceedMaxAttempts(t *testing.T) {
 				backends = append(backends, azure(name, priority(tier)))
 			}
 		}
-		tr := configured(t, Config{Base: n, MaxAttempts: most, Backends: backends})
+		tr := configured(t, spillover.Config{Base: n, MaxAttempts: most, Backends: backends})
 		resp, _ := ask(t, tr)
 		require.Equal(t, 500, resp.StatusCode)
 		require.Equal(t, most, n.sends())
@@ -176,29 +160,6 @@ func TestFullPTUIsAskedAgainSoon(t *testing.T) {
 	})
 }
 
-// What was known to fail, and still does, hides from nobody when to come back.
-func TestFailedProbeIsNotTheAnswerWhileOthersAreThrottled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.on(host("bad"), status(500, `{"error":{"message":"broken"}}`))
-		n.on(host("b"), status(429, "{}", "Retry-After: 30"))
-		tr := balance(t, n, azure("bad"), azure("b", priority(2)))
-		d, now := deploymentOf(t, tr, "bad"), time.Now()
-		h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
-		for range 2 {
-			failAt(h, now, health.ServerFailure, "500", 0.5)
-		}
-		ask(t, tr)                  // b is throttled from now on
-		time.Sleep(3 * time.Second) // and the other one is due for a probe
-		resp, body := ask(t, tr)
-		require.Equal(t, 429, resp.StatusCode, body)
-		require.Equal(t, "27", resp.Header.Get("Retry-After"))
-		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-		resp, _ = ask(t, tr)
-		require.Equal(t, 429, resp.StatusCode)
-	})
-}
-
 // The time told is that of the soonest, which is now while one is open.
 func TestSoonestIsNowWhileOneIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -206,52 +167,12 @@ func TestSoonestIsNowWhileOneIsOpen(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			n.on(host(name), status(401, wrongKey))
 		}
-		n.on(host("d"), status(429, "{}", "Retry-After: 60"))
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"), azure("d"), azure("e"))
-		coolFor(deploymentOf(t, tr, "d"), time.Minute)
+		throttle(t, tr, n, "d")
 		for range 10 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode, "three wrong keys and one that is throttled keep nobody from the fifth")
 		}
-	})
-}
-
-// All out for failures alone: everybody is spread over all of them.
-func TestAllEjectedShareTheLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		var backends []Backend
-		for i := range 6 {
-			name := fmt.Sprint("d", i)
-			var mu sync.Mutex
-			busy := 0
-			n.on(host(name), func(req *http.Request) (*http.Response, error) {
-				mu.Lock()
-				full := busy >= 20
-				if !full {
-					busy++
-				}
-				mu.Unlock()
-				if full {
-					return status(429, "{}", "Retry-After: 1")(req)
-				}
-				resp, err := slow(time.Second, ok200)(req)
-				mu.Lock()
-				busy--
-				mu.Unlock()
-				return resp, err
-			})
-			backends = append(backends, azure(name))
-		}
-		tr := balance(t, n, backends...)
-		now := time.Now()
-		for d := range tr.table().find("m").all {
-			h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
-			for range 2 {
-				failAt(h, now, health.ServerFailure, "500", 0.5)
-			}
-		}
-		require.Equal(t, map[int]int{200: 90}, together(t, tr, 90))
 	})
 }
 
@@ -268,7 +189,7 @@ func TestWhatIsSlowEverywhereEjectsNobody(t *testing.T) {
 		}
 		n.on(host("ptu"), answer)
 		n.on(host("payg"), answer)
-		limit := func(b *Backend) { b.HeaderTimeout = 20 * time.Second }
+		limit := func(b *spillover.Backend) { b.HeaderTimeout = 20 * time.Second }
 		tr := balance(t, n, azure("ptu", limit), azure("payg", limit, priority(2)))
 		var all sync.WaitGroup
 		for i := range 4000 {
@@ -319,42 +240,115 @@ func TestOneResetKeepsASlowPTU(t *testing.T) {
 	}
 }
 
-// A waiting request is served as soon as anything becomes available.
-func TestWaitersWakeWhenSomethingBecomesAvailable(t *testing.T) {
-	for name, open := range map[string]func(t *testing.T, tr *Transport){
-		"a backend is resumed": func(t *testing.T, tr *Transport) { require.NoError(t, tr.Resume("b")) },
-		"a success lifts a cool-down": func(t *testing.T, tr *Transport) {
-			d := deploymentOf(t, tr, "a")
-			c := &call{pool: &tr.pool, activeConfig: tr.setup.Load(), request: request{Request: newChat(t, chatPath)}}
-			c.ctx = t.Context()
-			c.recover(&attempt{deployment: d, sentAt: time.Now()}, time.Now(), &http.Response{StatusCode: 200})
-		},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNet()
-			tr := waiting(t, n, time.Minute, azure("a"), azure("b"))
-			coolFor(deploymentOf(t, tr, "a"), 25*time.Second)
-			require.NoError(t, tr.Drain("b"))
-			begun := time.Now()
-			answer := background(t, tr, newChat(t, chatPath))
-			time.Sleep(time.Second)
-			open(t, tr)
-			resp, _ := answer()
-			require.Equal(t, 200, resp.StatusCode, name)
-			require.Equal(t, time.Second, time.Since(begun), name)
-		})
+// connecting is a base whose connections to one host take their time.
+func connecting(n *fakeNet, name string, takes time.Duration) roundTripFunc {
+	slowly := connects(&takes, n)
+	return func(req *http.Request) (*http.Response, error) {
+		if req.URL.Host == host(name) {
+			return slowly(req)
+		}
+		return n.RoundTrip(req)
 	}
 }
 
-// With MaxWait a request that may be sent at once does not wait for what is closed.
-func TestWaitingIsForTheSoonest(t *testing.T) {
+// That a connection takes long refuses nobody where there is no other deployment.
+func TestPendingConnectionRefusesNobody(t *testing.T) {
+	for name, test := range map[string]struct {
+		first roundTripFunc // of the tier above; nil where there is none
+		wait  time.Duration
+		later time.Duration // than the pending connection is there
+	}{
+		"alone":                                {nil, 0, 0},
+		"alone, waiting":                       {nil, 30 * time.Second, 0},
+		"beside a throttled one":               {status(429, "{}", "Retry-After: 60"), 0, 0},
+		"beside a throttled one, waiting":      {status(429, "{}", "Retry-After: 60"), 3 * time.Second, 0},
+		"beside a throttled one, long waiting": {status(429, "{}", "Retry-After: 60"), 2 * time.Minute, 0},
+		"beside one without connection":        {broken(errRefused), 0, 0},
+		"beside one with a wrong key":          {status(401, wrongKey), 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				backends := []spillover.Backend{azure("a", priority(2))}
+				if test.first != nil {
+					n.on(host("first"), test.first)
+					backends = append(backends, azure("first"))
+				}
+				tr := configured(t, spillover.Config{MaxWait: test.wait, Base: connecting(n, "a", 2*time.Second), Backends: backends})
+				go func() {
+					if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
+						resp.Body.Close()
+					}
+				}()
+				time.Sleep(500*time.Millisecond + 100*time.Millisecond)
+				began := time.Now()
+				resp, text := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode, text)
+				require.LessOrEqual(t, time.Since(began), 4*time.Second)
+				synctest.Wait()
+			})
+		})
+	}
+	// A backend that is drained is not asked for that.
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(50*time.Millisecond, status(429, "{}", "Retry-After: 60")))
-		n.on(host("b"), slow(100*time.Millisecond, ok200))
-		tr := waiting(t, n, 30*time.Second, azure("a"), azure("b"))
-		begun := time.Now()
-		require.Equal(t, map[int]int{200: 100}, together(t, tr, 100))
-		require.Less(t, time.Since(begun), time.Second)
+		tr := balance(t, connecting(n, "a", 2*time.Second), azure("a"))
+		go tr.RoundTrip(newChat(t, chatPath))
+		time.Sleep(500*time.Millisecond + 100*time.Millisecond)
+		require.NoError(t, tr.Drain("a"))
+		resp, _ := ask(t, tr)
+		require.Equal(t, 503, resp.StatusCode)
+		require.NotEmpty(t, resp.Header.Get("X-Spillover-Synthesized"))
+		time.Sleep(2 * time.Second)
 	})
+}
+
+// One attempt more than MaxAttempts allows is made where the caller would be told
+// to wait although one is open, and no more than one.
+func TestOneAttemptMoreThanMaxAttempts(t *testing.T) {
+	for most := 1; most <= 4; most++ {
+		for bad := most; bad <= 8; bad++ {
+			n := newNet()
+			backends := []spillover.Backend{azure("throttled")}
+			for i := range bad {
+				name := fmt.Sprint("bad", i)
+				n.on(host(name), status(401, wrongKey))
+				backends = append(backends, azure(name))
+			}
+			tr := configured(t, spillover.Config{Base: n, MaxAttempts: most, Backends: backends})
+			throttle(t, tr, n, "throttled")
+			resp, _ := ask(t, tr)
+			require.Equal(t, 429, resp.StatusCode)
+			require.LessOrEqual(t, n.sends(), 1+most+1)
+			if bad > most+1 {
+				require.Equal(t, "1", resp.Header.Get("Retry-After"), "one is open")
+			}
+		}
+	}
+}
+
+// connects is a base that takes a time to connect and tells when it does, as
+// net/http without kept connections.
+func connects(takes *time.Duration, answer http.RoundTripper) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		trace := httptrace.ContextClientTrace(req.Context())
+		if trace != nil {
+			trace.GetConn(req.URL.Host)
+		}
+		select {
+		case <-time.After(*takes):
+		case <-req.Context().Done():
+			return nil, context.Cause(req.Context())
+		}
+		if trace != nil {
+			trace.GotConn(httptrace.GotConnInfo{})
+		}
+		return answer.RoundTrip(req)
+	}
+}
+
+func poison(t testing.TB) *http.Request {
+	req := newChat(t, chatPath)
+	req.Header.Set("X-Poison", "yes")
+	return req
 }

@@ -1,10 +1,11 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -14,25 +15,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover"
 )
 
 // throttling is three deployments that ask for times of their own, in
 // milliseconds, and answer after that.
-func throttling(t testing.TB, n *fakeNet, a, b, c string) *Transport {
+func throttling(t testing.TB, n *fakeNet, a, b, c string) *spillover.Transport {
 	n.on(host("a"), status(429, "", "retry-after-ms: "+a), status(200, "{}"))
 	n.on(host("b"), status(429, "", "retry-after-ms: "+b), status(200, "{}"))
 	n.on(host("c"), status(429, "", "retry-after-ms: "+c), status(200, "{}"))
 	return balance(t, n, azure("a"), azure("b"), azure("c"))
-}
-
-// apiErrorIn is the error object of an answer's body.
-func apiErrorIn(t testing.TB, body string) (e struct{ Message, Type, Param, Code any }) {
-	var wrapped map[string]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(body), &wrapped))
-	require.Len(t, wrapped, 1)
-	require.NoError(t, json.Unmarshal(wrapped["error"], &e))
-	return e
 }
 
 func TestRequestIsRefusedUnsentWhileAllAreThrottled(t *testing.T) {
@@ -213,36 +205,6 @@ func TestRetryAfterIsTheSoonestOfAllDeployments(t *testing.T) {
 	})
 }
 
-// Our own judgement never shuts a pool: the one that is due first is asked.
-func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
-		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
-		for d := range tr.table().find("m").all {
-			n.on(d.backend.host, status(500, `"bad"`))
-			now := time.Now()
-			for i := range 5 { // the fifth failure ejects it for 8 s
-				at := now.Add(time.Duration(i-65) * time.Second)
-				d.Fail(now.Add(out[d.backend.name]-8*time.Second), health.FailedAttempt{Sent: at, Seen: at, Cause: health.ServerFailure, Reason: "500"}, 0.5)
-			}
-		}
-		for i := range 3 {
-			resp, body := ask(t, tr)
-			require.Equal(t, 500, resp.StatusCode)
-			require.Equal(t, `"bad"`, body)
-			require.Equal(t, i+1, n.sends())
-		}
-
-		for d := range tr.table().find("m").all {
-			n.on(d.backend.host, status(200, "{}"))
-		}
-		resp, _ := ask(t, tr)
-		require.Equal(t, 200, resp.StatusCode)
-		require.True(t, at(t, tr, servedBy(resp)).Available)
-	})
-}
-
 // With one of them throttled it is the service's own word that shuts the pool.
 func TestRequestIsRefusedWhenSomeAreEjectedAndTheRestThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -302,7 +264,7 @@ func TestHopeless(t *testing.T) {
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			ask(t, tr)
 			require.InDelta(t, 5*time.Minute, left(t, tr, "a"), float64(time.Minute))
-			require.Contains(t, at(t, tr, "a").Reason, "insufficient_quota")
+			require.Contains(t, statusOf(t, tr, "a").Reason, "insufficient_quota")
 			for range 2 {
 				resp, body := ask(t, tr)
 				require.Equal(t, 429, resp.StatusCode)
@@ -318,14 +280,16 @@ func TestHopeless(t *testing.T) {
 	t.Run("all known", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
+			n.on(host("a"), spent)
+			n.on(host("b"), spent)
 			tr := balance(t, n, azure("a"), azure("b"))
-			for d := range tr.table().find("m").all {
-				failAt(&d.State, time.Now(), health.OutOfQuota, "429 insufficient_quota", 0.5)
-			}
+			ask(t, tr)
 			resp, body := ask(t, tr)
-			require.Zero(t, n.sends())
+			require.Equal(t, 2, n.sends(), "nothing more is sent")
 			require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
-			require.Equal(t, "300", resp.Header.Get("Retry-After"))
+			soonest := min(left(t, tr, "a"), left(t, tr, "b"))
+			require.InDelta(t, 5*time.Minute, soonest, float64(time.Minute))
+			require.Equal(t, fmt.Sprint(math.Ceil(soonest.Seconds())), resp.Header.Get("Retry-After"))
 			e := apiErrorIn(t, body)
 			require.Equal(t, "insufficient_quota", e.Type)
 			require.Equal(t, "insufficient_quota", e.Code)
@@ -376,7 +340,7 @@ func TestDeadBackendsDoNotUseUpTheAttempts(t *testing.T) {
 			if open {
 				n.on(host("d"), ok200)
 			}
-			tr := configured(t, Config{Base: n, MaxAttempts: 2, Backends: []Backend{azure("c"), azure("a", priority(2)), azure("b", priority(3)), azure("d", priority(4))}})
+			tr := configured(t, spillover.Config{Base: n, MaxAttempts: 2, Backends: []spillover.Backend{azure("c"), azure("a", priority(2)), azure("b", priority(3)), azure("d", priority(4))}})
 			resp, _ := ask(t, tr)
 			require.Equal(t, map[bool]int{true: 200, false: 429}[open], resp.StatusCode)
 			require.Equal(t, map[bool]string{true: "d", false: ""}[open], servedBy(resp))
@@ -436,3 +400,5 @@ func TestUnknownModelIsBrief(t *testing.T) {
 	require.Contains(t, message, " and 10 more.")
 	require.Contains(t, message, strings.Repeat("é", 50)+"….")
 }
+
+var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +16,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
@@ -41,30 +44,16 @@ func snap(req *http.Request) snapshot {
 	return s
 }
 
-// closing is the body of newChat that counts how often it is closed.
-func closing(req *http.Request, closed *atomic.Int64) *http.Request {
-	req.Body = countedBody{req.Body, closed}
-	return req
-}
-
-type countedBody struct {
-	io.ReadCloser
-	closed *atomic.Int64
-}
-
-func (b countedBody) Close() error { b.closed.Add(1); return b.ReadCloser.Close() }
-
-// failingOver is a net of which only the last of three deployments answers.
-func failingOver(t testing.TB) (*fakeNet, *Transport) {
-	n := newNet()
-	n.on(host("a"), status(429, "{}"))
-	n.on(host("b"), status(500, "{}"))
-	return n, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
-}
-
 func TestRequestIsNotModified(t *testing.T) {
-	for _, target := range []string{"https://foo.openai.azure.com" + chatPath, v1URL, "https://x/openai/deployments/my%2Fdep/chat/completions?a=%20b"} {
-		n, tr := failingOver(t)
+	for target, path := range map[string]string{
+		"https://foo.openai.azure.com" + chatPath:                       "/base/openai/deployments/m/chat/completions",
+		"https://api.openai.com/v1/chat/completions":                    "/base/openai/deployments/m/chat/completions",
+		"https://x/openai/deployments/my%2Fdep/chat/completions?a=%20b": "/base/openai/deployments/my%2Fdep/chat/completions",
+	} {
+		// Only the last of three deployments answers.
+		n := newNet()
+		n.on(host("a"), status(429, "{}"))
+		n.on(host("b"), status(500, "{}"))
 		// A base does as it likes with what it is given.
 		vandal := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := n.RoundTrip(req)
@@ -78,7 +67,8 @@ func TestRequestIsNotModified(t *testing.T) {
 			req.URL.Path, req.URL.Host, req.Host, req.Method = "/", "vandal", "vandal", "GET"
 			return resp, err
 		})
-		tr.setup.Load().base = vandal
+		based := func(b *spillover.Backend) { b.URL += "/base" }
+		tr := balance(t, vandal, azure("a", based), azure("b", based, priority(2)), azure("c", based, priority(3)))
 		req := newChat(t, target)
 		req.Header["X-Two"] = []string{"1", "2"}
 		req.Header["User-Agent"] = nil // net/http's way to send none
@@ -103,8 +93,11 @@ func TestRequestIsNotModified(t *testing.T) {
 		require.Equal(t, "c", servedBy(resp))
 		require.Equal(t, before, snap(req))
 		require.Same(t, req, resp.Request)
-		for _, s := range n.seen {
+		require.Len(t, n.seen, 3)
+		for i, s := range n.seen {
 			require.NotContains(t, fmt.Sprint(s), "vandal", "each attempt starts from the caller's request")
+			require.Equal(t, path, s.path)
+			require.Equal(t, []string{"key-" + string(rune('a'+i))}, s.header["Api-Key"])
 			require.Equal(t, []string{"1", "2"}, s.header["X-Two"])
 		}
 	}
@@ -129,85 +122,83 @@ func TestBodyIsClosedOnEveryPath(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	fault := errors.New("fault")
+	unread := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		req.Body.Close()
+		return ok200(req)
+	})
 	for _, test := range []struct {
 		name   string
-		base   roundTripFunc
-		change func(*testing.T, *Transport, *http.Request) *http.Request
+		base   http.RoundTripper // in place of a network whose hosts give the answer
+		answer roundTripFunc
+		change func(*testing.T, *spillover.Transport, *http.Request) *http.Request
 		fails  bool
 	}{
 		{name: "success"},
-		{name: "a base that leaves the body unread", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
-			tr.setup.Load().base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				req.Body.Close()
-				return ok200(req)
-			})
-			return req
-		}},
-		{name: "a base that leaves a body unread that cannot be had again", change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
-			tr.setup.Load().base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-				req.Body.Close()
-				return ok200(req)
-			})
+		{name: "a base that leaves the body unread", base: unread},
+		{name: "a base that leaves a body unread that cannot be had again", base: unread, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.GetBody, req.ContentLength = nil, replay.MaxBuffered+1
 			return req
 		}},
-		{name: "all throttle", base: status(429, "{}")},
-		{name: "all fail", base: status(500, "{}")},
-		{name: "no answer", base: broken(fault), fails: true},
-		{name: "throttled before any send", change: func(t *testing.T, tr *Transport, req *http.Request) *http.Request {
-			for _, name := range []string{"a", "b"} {
-				coolFor(deploymentOf(t, tr, name), time.Hour)
-			}
+		{name: "all throttle", answer: status(429, "{}")},
+		{name: "all fail", answer: status(500, "{}")},
+		{name: "no answer", answer: broken(fault), fails: true},
+		{name: "throttled before any send", answer: status(429, "{}", "Retry-After: 60"), change: func(t *testing.T, tr *spillover.Transport, req *http.Request) *http.Request {
+			ask(t, tr)
+			resp, _ := ask(t, tr)
+			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
 			return req
 		}},
-		{name: "the context has ended", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "the context has ended", fails: true, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			return req.WithContext(ended)
 		}},
-		{name: "the transport is closed", fails: true, change: func(_ *testing.T, tr *Transport, req *http.Request) *http.Request {
+		{name: "the transport is closed", fails: true, change: func(_ *testing.T, tr *spillover.Transport, req *http.Request) *http.Request {
 			tr.Close()
 			return req
 		}},
-		{name: "unknown model", change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "unknown model", change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.URL.Path = strings.Replace(req.URL.Path, "/m/", "/unheard/", 1)
 			return req
 		}},
-		{name: "no URL", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "no URL", fails: true, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.URL = nil
 			return req
 		}},
-		{name: "opaque URL", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "opaque URL", fails: true, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.URL = &url.URL{Scheme: "https", Opaque: "x"}
 			return req
 		}},
-		{name: "GetBody fails, and nothing is sent again", change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "GetBody fails, and nothing is sent again", change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.URL.Path = "/v1/chat/completions"
 			req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
 			return req
 		}},
-		{name: "GetBody fails at the second attempt", base: status(429, "{}"), fails: true,
-			change: func(t *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "GetBody fails at the second attempt", answer: status(429, "{}"), fails: true,
+			change: func(t *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 				large := newLargeChat(t, chatPath)
 				large.Body = countedBody{large.Body, req.Body.(countedBody).closed}
 				large.GetBody = func() (io.ReadCloser, error) { return nil, fault }
 				return large
 			}},
-		{name: "reading it fails", fails: true, change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "reading it fails", fails: true, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.GetBody = nil
 			req.Body = countedBody{io.NopCloser(brokenBody{err: fault}), req.Body.(countedBody).closed}
 			return req
 		}},
-		{name: "it is buffered", base: status(500, "{}"), change: func(_ *testing.T, _ *Transport, req *http.Request) *http.Request {
+		{name: "it is buffered", answer: status(500, "{}"), change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.GetBody = nil
 			return req
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
-			if test.base != nil {
-				n.on(host("a"), test.base)
-				n.on(host("b"), test.base)
+			if test.answer != nil {
+				n.on(host("a"), test.answer)
+				n.on(host("b"), test.answer)
 			}
-			tr := balance(t, n, azure("a", serves("m")), azure("b", serves("m")))
+			if test.base == nil {
+				test.base = n
+			}
+			tr := balance(t, test.base, azure("a", serves("m")), azure("b", serves("m")))
 			var closed atomic.Int64
 			req := closing(newChat(t, chatPath), &closed)
 			if test.change != nil {
@@ -231,11 +222,12 @@ type rewound struct {
 }
 
 func (r *rewound) Read(p []byte) (int, error) { r.reads.Add(1); return r.Reader.Read(p) }
-func (r *rewound) Close() error               { return nil }
+
+func (r *rewound) Close() error { return nil }
 
 func TestAbandonedAttemptDoesNotDisturbTheNext(t *testing.T) {
 	text := `{"model":"m","input":"` + strings.Repeat("x", 1<<16) + `"}`
-	for _, target := range []string{"https://x" + chatPath, v1URL} {
+	for _, target := range []string{"https://x" + chatPath, "https://api.openai.com/v1/chat/completions"} {
 		shared := &rewound{Reader: strings.NewReader(text)}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, shared)
 		require.NoError(t, err)
@@ -329,7 +321,7 @@ func TestStuckUploadCanBeCancelled(t *testing.T) {
 }
 
 func TestContentLengthAndGetBodyMatchTheBody(t *testing.T) {
-	for _, d := range []Dialect{Azure, AzureV1} {
+	for _, d := range []spillover.Dialect{spillover.Azure, spillover.AzureV1} {
 		for _, getBody := range []bool{true, false} {
 			t.Run(fmt.Sprint(d, " ", getBody), func(t *testing.T) {
 				base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -337,7 +329,7 @@ func TestContentLengthAndGetBodyMatchTheBody(t *testing.T) {
 						text, err := io.ReadAll(req.Body)
 						require.NoError(t, err)
 						require.EqualValues(t, len(text), req.ContentLength)
-						if d == AzureV1 {
+						if d == spillover.AzureV1 {
 							require.Contains(t, string(text), `"model":"m-`+req.URL.Host[:1]+`"`)
 						}
 						require.NotNil(t, req.GetBody)
@@ -350,8 +342,8 @@ func TestContentLengthAndGetBodyMatchTheBody(t *testing.T) {
 					}
 					return ok200(req)
 				})
-				named := func(name string) func(*Backend) {
-					return func(b *Backend) { b.Dialect, b.Models = d, []Model{{Name: "m", Deployment: name}} }
+				named := func(name string) func(*spillover.Backend) {
+					return func(b *spillover.Backend) { b.Dialect, b.Models = d, []spillover.Model{{Name: "m", Deployment: name}} }
 				}
 				req := newChat(t, chatPath)
 				if !getBody {
@@ -433,8 +425,9 @@ func TestRoundTripReturnsEitherResponseOrError(t *testing.T) {
 }
 
 func TestSynthesizedAnswersHaveAllFieldsOfAResponse(t *testing.T) {
-	tr := balance(t, newNet(), azure("a", serves("m")))
-	coolFor(deploymentOf(t, tr, "a"), time.Hour)
+	n := newNet()
+	n.on(host("a"), status(429, "{}", "Retry-After: 60"))
+	tr := balance(t, n, azure("a", serves("m")))
 	for target, code := range map[string]string{
 		chatPath: "429 Too Many Requests",
 		strings.Replace(chatPath, "/m/", "/x/", 1): "404 Not Found",
@@ -489,21 +482,20 @@ func TestAttemptEndsOnceHoweverTheBodyEnds(t *testing.T) {
 					}
 					return io.NopCloser(strings.NewReader("text"))
 				}), azure("a"))
-				d := deploymentOf(t, tr, "a")
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
 				resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 				require.NoError(t, err)
-				require.EqualValues(t, 1, d.InFlight.Load())
+				require.Equal(t, 1, statusOf(t, tr, "a").InFlight)
 				require.NoError(t, ended.Err())
 				end(t, resp, leave)
 				synctest.Wait()
-				require.Zero(t, d.InFlight.Load())
+				require.Zero(t, statusOf(t, tr, "a").InFlight)
 				require.Error(t, ended.Err(), "what the attempt holds is given back")
 				resp.Body.Close()
 				leave()
 				synctest.Wait()
-				require.Zero(t, d.InFlight.Load())
+				require.Zero(t, statusOf(t, tr, "a").InFlight)
 			})
 		})
 	}
@@ -515,7 +507,7 @@ func TestBackgroundContextNeedsNoWatch(t *testing.T) {
 	resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(context.Background()))
 	require.NoError(t, err)
 	read(t, resp)
-	require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
 // upgraded is the body of a 101, as net/http makes it.
@@ -525,7 +517,8 @@ type upgraded struct {
 }
 
 func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
-func (u *upgraded) Close() error               { return nil }
+
+func (u *upgraded) Close() error { return nil }
 
 func TestUpgradedBodyIsWritable(t *testing.T) {
 	u := &upgraded{Reader: strings.NewReader("frames")}
@@ -541,20 +534,20 @@ func TestUpgradedBodyIsWritable(t *testing.T) {
 			require.Equal(t, "hello", u.Buffer.String())
 		}
 		read(t, resp)
-		require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
+		require.Zero(t, statusOf(t, tr, "a").InFlight)
 	}
 }
 
 func TestDrainOfErrorBodiesIsCapped(t *testing.T) {
-	for _, size := range []int{0, 100, errorBodyLimit, errorBodyLimit + 2, errorBodyLimit * 10} {
+	for _, size := range []int{0, 100, maxErrorBody, maxErrorBody + 2, maxErrorBody * 10} {
 		text := strings.Repeat("x", size)
 		source := strings.NewReader(text)
 		var closed atomic.Int64
 		n := newNet()
 		n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser { return &tracked{Reader: source, closed: &closed} }))
 		ask(t, firstAndSecond(t, n))
-		require.LessOrEqual(t, size-source.Len(), errorBodyLimit+1)
-		require.Equal(t, size <= errorBodyLimit, source.Len() == 0, "a small one is read to its end, so that its connection can be used again")
+		require.LessOrEqual(t, size-source.Len(), maxErrorBody+1)
+		require.Equal(t, size <= maxErrorBody, source.Len() == 0, "a small one is read to its end, so that its connection can be used again")
 		require.EqualValues(t, 1, closed.Load())
 
 		// The caller gets all of it, however long.
@@ -578,7 +571,7 @@ func TestContextIsCheckedBetweenAttempts(t *testing.T) {
 	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 	require.ErrorIs(t, err, reason, "the cause, as net/http returns it")
 	require.Equal(t, 1, n.sends())
-	require.Zero(t, deploymentOf(t, tr, "a").InFlight.Load())
+	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
 type idleCloser struct {
@@ -639,8 +632,7 @@ func TestClientTimeoutCoversTheWholeStream(t *testing.T) {
 				}
 				return copy(p, "x"), nil
 			}))
-		}), azure("a", func(b *Backend) { b.HeaderTimeout = 5 * time.Second }))
-		d := deploymentOf(t, tr, "a")
+		}), azure("a", func(b *spillover.Backend) { b.HeaderTimeout = 5 * time.Second }))
 
 		client := &http.Client{Transport: tr, Timeout: 30500 * time.Millisecond}
 		resp, err := client.Do(newChat(t, chatPath))
@@ -650,8 +642,8 @@ func TestClientTimeoutCoversTheWholeStream(t *testing.T) {
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout())
 		require.Len(t, text, 30)
-		require.Zero(t, d.InFlight.Load())
-		require.True(t, d.accepts(time.Now()))
+		require.Zero(t, statusOf(t, tr, "a").InFlight)
+		require.True(t, statusOf(t, tr, "a").Available)
 		resp.Body.Close()
 
 		client.Timeout = 0
@@ -694,7 +686,7 @@ func TestClosedLeavesNoConnection(t *testing.T) {
 	}
 	server.Start()
 	defer server.Close()
-	tr, err := New(Config{Backends: []Backend{{URL: server.URL, APIKey: "key", Dialect: Azure}}})
+	tr, err := spillover.New(spillover.Config{Backends: []spillover.Backend{{URL: server.URL, APIKey: "key", Dialect: spillover.Azure}}})
 	require.NoError(t, err)
 	for range 3 {
 		resp, _ := ask(t, tr)
@@ -739,16 +731,14 @@ func TestConcurrentFailuresReturnEitherAnswerOrError(t *testing.T) {
 		})
 	}
 	all.Wait()
-	for d := range tr.table().find("m").all {
-		require.Zero(t, d.InFlight.Load(), d.backend.name)
-	}
+	nothingInFlight(t, tr)
 }
 
 func TestFlappingBackendsUnderLoad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		var backends []Backend
+		var backends []spillover.Backend
 		for i := range 5 {
 			name := fmt.Sprint("b", i)
 			backends = append(backends, azure(name, priority(1+i/3), weight(1+i)))
@@ -793,9 +783,7 @@ func TestFlappingBackendsUnderLoad(t *testing.T) {
 			})
 		}
 		all.Wait()
-		for d := range tr.table().find("m").all {
-			require.Zero(t, d.InFlight.Load(), d.backend.name)
-		}
+		nothingInFlight(t, tr)
 		time.Sleep(time.Minute)
 		for i := range 5 {
 			n.on(host(fmt.Sprint("b", i)), ok200)
@@ -810,3 +798,94 @@ func TestFlappingBackendsUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+// inTime runs a test in virtual time over a pool of a, b and c, in three tiers.
+func inTime(t *testing.T, f func(t *testing.T, n *fakeNet, tr *spillover.Transport)) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		f(t, n, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3))))
+	})
+}
+
+func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: {\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":-1},\"choices\":[]}\n\ndata: [DONE]\n\n"))
+		for _, end := range []func(*http.Response, context.CancelFunc){
+			func(resp *http.Response, _ context.CancelFunc) { _, _ = io.ReadAll(resp.Body) },
+			func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close(); resp.Body.Close() },
+			func(_ *http.Response, leave context.CancelFunc) { leave() }, // and never closed
+			func(resp *http.Response, leave context.CancelFunc) {
+				leave()
+				_, _ = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			},
+		} {
+			ctx, leave := context.WithCancel(t.Context())
+			resp, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+			require.NoError(t, err)
+			require.Equal(t, 1, statusOf(t, tr, "a").InFlight)
+			end(resp, leave)
+			synctest.Wait()
+			require.Zero(t, statusOf(t, tr, "a").InFlight)
+			leave()
+		}
+		require.Zero(t, statusOf(t, tr, "a").InputTokens)
+		require.Zero(t, statusOf(t, tr, "a").OutputTokens)
+	})
+}
+
+func TestConcurrentUseIsRaceFree(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, responseText))
+	tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for range 20 {
+				resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
+				require.Equal(t, 200, resp.StatusCode)
+				tr.Status()
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestRandomFailuresReturnEitherAnswerOrError(t *testing.T) {
+	n := newNet()
+	kinds := []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(cutOff), status(404, "{}"), broken(nil), status(200, "{}"), status(408, "")}
+	for _, name := range []string{"a", "b"} {
+		n.on(host(name), func(req *http.Request) (*http.Response, error) { return kinds[rand.IntN(len(kinds))](req) })
+	}
+	tr := balance(t, n, azure("a"), azure("b"))
+	for range 200 {
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.True(t, (resp == nil) != (err == nil))
+	}
+}
+
+const azureKey = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key"}}`
+
+// answers is what a backend answers with, in a content type of its own.
+func answers(contentType, text string) roundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		resp, err := status(200, text)(req)
+		resp.Header.Set("Content-Type", contentType)
+		return resp, err
+	}
+}
+
+const responseText = `{
+  "id": "resp_68a1f00d",
+  "object": "response",
+  "conversation": {"id": "conv_68c0"},
+  "output": [
+    {"id": "rs_68b2", "type": "reasoning", "summary": [], "encrypted_content": "gAAAAA"},
+    {"id": "msg_68d3", "type": "message", "content": [{"type": "output_text", "text": "say \"id\": \"resp_said\" twice"}]}
+  ],
+  "usage": {"input_tokens": 3, "output_tokens": 4}
+}`
+
+var noConnection = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+
+var cutOff = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}

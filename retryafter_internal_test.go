@@ -1,0 +1,173 @@
+package spillover
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/wire"
+)
+
+// left is how long that deployment is still left alone.
+func left(t testing.TB, tr *Transport, backend string) time.Duration {
+	if d := statusOf(t, tr, backend); !d.Available {
+		return time.Until(d.Until)
+	}
+	return 0
+}
+
+// dealt makes the choices of a Transport the same each time. The requests of
+// such a test come one after the other.
+func dealt(tr *Transport) *Transport {
+	tr.random = rand.New(rand.NewPCG(1, 2)).Uint64
+	return tr
+}
+
+const (
+	defaultWait = 10 * time.Second
+	longestWait = 60 * time.Second
+)
+
+// spilling is a deployment with a spare behind it, which always answers.
+func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *Transport {
+	n.on(host("a"), answers...)
+	return configured(t, Config{
+		Base: n, Backends: []Backend{azure("a"), azure("spare", priority(2))},
+		DefaultCooldown: defaultWait, MaxCooldown: longestWait,
+	})
+}
+
+func TestMessageTimesInMinutesAndHoursAreRead(t *testing.T) {
+	require.Equal(t, 62500*time.Millisecond, prose([]byte("Please try again in 1m2.5s.")))
+	require.Equal(t, time.Hour+2*time.Minute, prose([]byte("retry after 1 hour 2 minutes")))
+}
+
+func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 5"), status(200, "{}"))
+		tr := dealt(balance(t, n, azure("a"), azure("b")))
+		for n.sends(host("a")) == 0 {
+			ask(t, tr)
+		}
+		for range 4 {
+			time.Sleep(time.Second)
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+		}
+		require.Equal(t, 1, n.sends(host("a")))
+		require.Zero(t, statusOf(t, tr, "a").Failed)
+		require.EqualValues(t, 1, statusOf(t, tr, "a").Throttled)
+
+		time.Sleep(2 * time.Second)
+		for range 10 {
+			ask(t, tr)
+		}
+		require.Greater(t, n.sends(host("a")), 1)
+	})
+}
+
+// The wall clock may be put back. A time that is compared by the monotonic one
+// carries that reading, which Round(0) takes away.
+func TestThrottleEndIsOnTheMonotonicClock(t *testing.T) {
+	tr := spilling(t, newNet(), status(429, "", "Retry-After: 20"))
+	ask(t, tr)
+	until := statusOf(t, tr, "a").Until
+	require.NotEqual(t, until.Round(0), until)
+	require.False(t, tr.table().find("m").tiers[0].members[0].Open(time.Now()))
+}
+
+func TestLoadIsSharedAgainAfterAThrottleEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, "{}"))
+		tr := dealt(balance(t, n, azure("a"), azure("b")))
+		for range 20 {
+			ask(t, tr)
+		}
+		require.Equal(t, 1, n.sends(host("a")))
+		time.Sleep(time.Second)
+		for range 1000 {
+			ask(t, tr)
+		}
+		require.InDelta(t, 500, n.sends(host("a")), 200)
+	})
+}
+
+// A capture is an answer of a real service, and what it means.
+type capture struct {
+	ID      string
+	Status  int
+	Headers map[string]string
+	Body    string
+	Class   string
+	// Seconds; nil where the answer names no usable time.
+	Expected   *float64   `json:"expected_cooldown_seconds"`
+	AlsoAccept []*float64 `json:"also_accept"`
+	AcceptMin  *float64   `json:"accept_min"`
+}
+
+func captures(t testing.TB) (all []capture) {
+	text, err := os.ReadFile("testdata/headers.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &all))
+	require.NotEmpty(t, all)
+	return all
+}
+
+// streamed is the body of a captured stream as it came: the captures tell the
+// event that matters in one line.
+func (c capture) streamed() string {
+	header := http.Header{}
+	for name, value := range c.Headers {
+		header.Set(name, value)
+	}
+	if wire.MediaType(header) != wire.EventStream {
+		return c.Body
+	}
+	_, event, found := strings.Cut(c.Body, `{"type":`)
+	if !found {
+		return "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n"
+	}
+	var data json.RawMessage
+	_ = json.NewDecoder(strings.NewReader(`{"type":` + event)).Decode(&data)
+	return "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: error\ndata: " + string(data) + "\n\n"
+}
+
+// accepts tells whether a cool-down is one of the right ones for a capture.
+func (c capture) accepts(wait, unknown, most time.Duration) bool {
+	if c.AcceptMin != nil && wait >= time.Duration(*c.AcceptMin*float64(time.Second)) {
+		return true
+	}
+	for _, seconds := range append(c.AlsoAccept, c.Expected) {
+		var right time.Duration
+		switch {
+		case seconds != nil && *seconds > 0:
+			right = min(most, time.Duration(*seconds*float64(time.Second)))
+		case c.Status == 429, c.Class == "throttled_200":
+			right = unknown // neither "now" nor nothing is a time
+		}
+		if (wait - right).Abs() < time.Microsecond {
+			return true
+		}
+	}
+	return false
+}
+
+// The wall clock is read: a step of it would shorten or stretch every wait.
+func TestThrottleKeepsTheMonotonicClockReading(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, "{}"))
+	tr := balance(t, n, azure("a"))
+	ask(t, tr)
+	d := tr.table().find("m").tiers[0].members[0]
+	until, _, _ := d.Closed(time.Now())
+	require.Contains(t, until.String(), " m=+", "a time with a reading of the monotonic clock")
+}
