@@ -63,13 +63,14 @@ func keyName(quoted []byte) []byte {
 }
 
 // unquote returns the text of a JSON string. ok is false if the value is not one.
-func unquote(value []byte) (s string, ok bool) {
+func unquote(value []byte) (text string, ok bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false
 	}
 	if inner := value[1 : len(value)-1]; isPlain(inner) {
 		return string(inner), true
 	}
+	var s string // on its own, so that text is not allocated for it
 	ok = json.Unmarshal(value, &s) == nil
 	return s, ok
 }
