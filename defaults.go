@@ -12,8 +12,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// A preset is a member of a JSON body that a backend adds if the caller left it
-// out.
+// A defaultField is a field of Backend.Defaults: a member of a JSON body that
+// the backend adds if the caller left it out.
 type defaultField struct {
 	name string
 	text string // the member, as JSON
@@ -73,7 +73,7 @@ func generates(op string) bool {
 	return op == "chat/completions" || op == "completions" || op == "responses"
 }
 
-// suits reports whether such an operation has a field of that name: the maximum of
+// suits reports whether an operation has a field of that name: the maximum of
 // output tokens has different names.
 func (p defaultField) suits(op string) bool {
 	switch p.name {

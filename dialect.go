@@ -13,7 +13,7 @@ import (
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
-// prefix is what the backend's paths begin with, escaped.
+// prefix begins the backend's paths, escaped.
 func (b *backend) prefix() string {
 	if b.bareBase {
 		return b.base
@@ -21,8 +21,7 @@ func (b *backend) prefix() string {
 	return b.base + wire.SpecOf(b.dialect).Prefix
 }
 
-// path is the escaped path for a backend, under the name that the backend has
-// for the model.
+// path is the escaped path of a request at the backend.
 func (b *backend) path(t wire.Target, deployment string) string {
 	slash := "/"
 	if t.Operation == "" {
@@ -41,9 +40,9 @@ func (b *backend) path(t wire.Target, deployment string) string {
 	return b.prefix() + "/deployments/" + url.PathEscape(deployment) + slash + t.Operation
 }
 
-// query is the query for a backend, byte for byte the caller's but for
-// api-version: a backend's own replaces it, and one that was meant for a
-// classic path goes no further than that.
+// query is the caller's query, byte for byte except for api-version: the
+// backend's own replaces it, and a version for classic Azure is not sent to
+// other dialects.
 func (b *backend) query(t wire.Target, raw string) string {
 	version, own, caller := b.apiVersion, wire.SpecOf(b.dialect).APIVersion, wire.SpecOf(t.Dialect).APIVersion
 	fromClassic := caller == wire.RequiredAPIVersion
@@ -69,8 +68,8 @@ func (b *backend) query(t wire.Target, raw string) string {
 	return wire.JoinQuery(query, version)
 }
 
-// edits are what must change in the body for a backend: the name of the
-// deployment, and the fields that the backend sets.
+// edits are the changes of the body for a backend: the name of the deployment,
+// and the fields of Backend.Defaults.
 func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 	name, err := r.rename(b, deployment)
 	if err != nil || len(b.presets) == 0 || !generates(r.Operation) {
@@ -100,8 +99,8 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 	return replay.Edits{put, name}, nil
 }
 
-// rename is what must change in the body so that it names the deployment, if
-// the body is where the backend looks for it.
+// rename is the change of the body that names the deployment, if the backend
+// looks for it there.
 func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	inPath := wire.SpecOf(b.dialect).DeploymentInPath && r.NamesDeployment(deployment)
 	switch {
@@ -125,8 +124,8 @@ func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	return replay.Edit{}, nil
 }
 
-// renameSecond is what must change of a second model that the request names, if
-// the backend has another name for it.
+// renameSecond is the change of a second model in the body, if the backend has
+// another name for it.
 func (r *request) renameSecond(b *backend) replay.Edit {
 	n := r.naming.SecondModel
 	if m, ok := b.models[n.Model]; ok && n.Precedence > 0 && m.Deployment != n.Model && r.Dialect != "" {
@@ -149,7 +148,7 @@ func (r *request) leftOut(b *backend) string {
 	return text.String()
 }
 
-// queryKey is what a backend calls the model in the query of a request.
+// queryKey is the name of the query's model parameter at a backend.
 func (r *request) queryKey(b *backend) string {
 	if wire.SpecOf(b.dialect).DeploymentInPath && r.upgrades() {
 		return "deployment"
@@ -157,8 +156,8 @@ func (r *request) queryKey(b *backend) string {
 	return "model"
 }
 
-// withoutKey is a query without the caller's key, which Azure's realtime API and
-// gateways take there, too, for a backend that is not to be sent it.
+// withoutKey is a query without the caller's key, unless the backend is to get
+// it. Azure's realtime API and gateways accept a key there.
 func (b *backend) withoutKey(raw string) string {
 	names := credentialQuery
 	inQuery := wire.SpecOf(b.dialect).KeyHeader == keyHeader // a caller's key may be in the query
@@ -230,7 +229,7 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 	return h
 }
 
-// replaces tells whether the backend has such a header of its own.
+// setsHeader reports whether the backend's Headers have a header.
 func (b *backend) setsHeader(name string) bool {
 	for own := range b.headers {
 		if sameHeader(own, name) {
@@ -240,7 +239,7 @@ func (b *backend) setsHeader(name string) bool {
 	return false
 }
 
-// bearer asks for the backend's token; "" when it has another credential.
+// bearer asks for the backend's token. It is "" for another kind of credential.
 func (b *backend) bearer(ctx context.Context) (string, error) {
 	if b.token == nil {
 		return "", nil
@@ -257,12 +256,13 @@ func (b *backend) bearer(ctx context.Context) (string, error) {
 	return token, nil
 }
 
-// sharesAccount tells whether what one has spent the other has spent too.
+// sharesAccount reports whether two backends spend the same quota.
 func (b *backend) sharesAccount(other *backend) bool {
 	return b.key != "" && b.key == other.key && b.host == other.host && maps.Equal(b.headers, other.headers)
 }
 
-// anonymous tells that the backend is sent the callers' own credentials.
+// usesCallerCredential reports whether the backend gets callers' own
+// credentials.
 func (b *backend) usesCallerCredential() bool { return !b.hasCredential }
 
 // A knownURL is the URL of an earlier request to a deployment.

@@ -18,8 +18,8 @@ import (
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-// attempt sends the request to a deployment. With neither an answer nor an
-// error the request is to move on.
+// attempt sends the request to a deployment. It returns neither a response nor
+// an error if the request fails over.
 func (c *call) attempt(a *attempt) (*http.Response, error) {
 	d := a.deployment
 	c.lastAttempt = a
@@ -34,11 +34,11 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		return nil, c.applyOutcome(a, time.Now(), nil, err, o)
 	}
 	if d.backend.token != nil {
-		a.sentAt = time.Now() // it may have taken its time
+		a.sentAt = time.Now() // Token may have taken a while
 	}
 	ctx := a.begin()
 	a.bearerToken = bearer
-	// It may have been drained since it was chosen: from here on it is in flight.
+	// The backend may have been drained since it was chosen. From here on the request is in flight.
 	if d.backend.drained.Load() {
 		a.cancelUnsent()
 		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
@@ -74,7 +74,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		return nil, c.applyOutcome(a, now, nil, err, o)
 	}
 	if o.verdict == served {
-		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage was read already
+		a.usedTokens.CompareAndSwap(0, c.tokens) // unless its usage has been read
 		a.recordServed(resp)
 	} else {
 		o = a.recordFailed(o, nil)
@@ -91,8 +91,8 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	return nil, c.applyOutcome(a, now, resp, nil, o)
 }
 
-// send gives the request to the base and reads of the answer what it takes to
-// judge it: all of an error, the beginning of a stream.
+// send passes the request to the base transport. Of the response it reads what
+// is needed to judge it: all of an error, the beginning of a stream.
 func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, error) {
 	resp, err := checked(c.base, out)
 	b := a.deployment.backend
@@ -117,8 +117,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		text, known := c.readErrorBody(resp, a)
 		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
 		if o.verdict == rejected && !known && c.repeatable() {
-			// What it refuses the request for is not known, and may be this
-			// deployment's alone.
+			// Why it refuses the request is unknown. The cause may be this deployment.
 			o.verdict = declined
 		}
 		return resp, c.adjustOutcome(a.deployment, o), nil
@@ -137,7 +136,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		}
 		held = h.held
 	case b.headerTimeout > 0 && c.stateless() && resp.StatusCode < 300 && resp.Body != http.NoBody:
-		// The answer has not begun before its body has.
+		// HeaderTimeout ends with the first byte of the body.
 		held = make([]byte, 512)
 		n, err := io.ReadAtLeast(resp.Body, held, 1)
 		if held = held[:n]; err != nil && err != io.EOF {
@@ -152,16 +151,16 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	return resp, c.adjustOutcome(a.deployment, o), nil
 }
 
-// reconsider is what an outcome means for this request in particular.
+// adjustOutcome is what an outcome means for this request in particular.
 func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	switch {
 	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
-		// What it asks for may be at another backend.
+		// The object may be at another backend.
 		c.notFound(o)
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
 	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
 		wire.SpecOf(c.Target.Dialect).APIVersion == wire.RequiredAPIVersion && wire.SpecOf(d.backend.dialect).APIVersion == wire.RequiredAPIVersion:
-		// The api-version is the caller's own, and may be what is not found.
+		// The caller's own api-version may be what is not found.
 		o.verdict, o.cause = declined, health.NoFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():
 		o.final = true
@@ -169,13 +168,14 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	return o
 }
 
-// handOver makes an answer one that is learnt from while the caller reads it.
+// deliver prepares a response for the caller: its body is inspected while the
+// caller reads it.
 func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	if a.spilled {
 		a.deployment.SpilledByAzure(time.Now())
 	}
 	if resp.Body == http.NoBody {
-		// There is nothing to read, and so nothing that its caller must close.
+		// There is nothing to read, so the caller need not close it.
 		a.readToEnd()
 		a.usedTokens.Store(c.tokens)
 		a.end()
@@ -183,13 +183,13 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	}
 	b := &c.answer
 	if b.attempt != nil {
-		b = new(responseBody) // an earlier attempt's has it
+		b = new(responseBody) // an earlier attempt has the other one
 	}
 	b.held = h.held
 	b.hasContent = h.hasContent || c.repeatable()
-	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket is silent, and ends, as it likes
+	if resp.StatusCode != http.StatusSwitchingProtocols { // a WebSocket may be silent, and ends at any time
 		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
-		b.countsFailure = h.failure.verdict == served // and once
+		b.countsFailure = h.failure.verdict == served // once
 	}
 	if !h.notEvents {
 		a.header = resp.Header
@@ -205,8 +205,8 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	b.attach(c.Context(), resp, a)
 }
 
-// checked holds a base to the contract: an answer or an error, and an answer
-// has a header and a body.
+// checked sends a request with the base and holds the base to its contract: a
+// response or an error, and a response with a header and a body.
 func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) {
 	resp, err := base.RoundTrip(out)
 	if resp == nil && err == nil {
@@ -227,7 +227,7 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 	_, canonical := base.(*http.Transport)
 	for name, values := range resp.Header {
 		if len(name) >= len(headerPrefix) && strings.EqualFold(name[:len(headerPrefix)], headerPrefix) {
-			delete(resp.Header, name) // what this package says of an answer no service can say
+			delete(resp.Header, name) // only this package may set it
 		} else if !canonical {
 			wire.CanonicalizeHeader(resp.Header, name, values)
 		}
@@ -235,7 +235,7 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 	return resp, nil
 }
 
-// put keeps what an attempt brought, in case nothing better comes.
+// keepAnswer keeps the result of an attempt in case there is no better one.
 func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal bool) {
 	if resp == nil {
 		c.errs = append(c.errs, attemptError{d.backend.name, err})
@@ -246,7 +246,7 @@ func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal
 		slot = &c.throttledAnswer
 	}
 	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {
-		// Where something failed it may well be: "not found" would be misleading.
+		// The object may be where an attempt failed: "not found" would be misleading.
 		resp.Body.Close()
 		return
 	}
@@ -254,10 +254,10 @@ func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal
 	*slot = fallbackAnswer{resp, d.backend.name}
 }
 
-// detach reads an error answer into memory, which gives its connection back at
-// once: several SDKs never close an error answer. It returns the beginning, and
-// whether that is all it takes to judge it. If there is more, that stays behind
-// the response's body: also where it comes too late to be waited for.
+// readErrorBody reads an error response into memory, which frees its connection
+// at once: several SDKs never close an error response. It returns the
+// beginning, and whether that is enough to judge the response. What follows, or
+// arrives too late, remains in the response's body.
 func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, known bool) {
 	a.timeout.stop()
 	body := readAhead(resp.Body)
@@ -281,9 +281,8 @@ func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, know
 	return text, whole && err == nil || json.Valid(wire.Decompress(resp.Header, text, errorBodyLimit))
 }
 
-// attemptRequest is the request as it is sent to a deployment: a clone of the
-// caller's own, so that nothing of an earlier attempt is left in it.
-// Its body, if it has one, is s.body.
+// attemptRequest is the request as it is sent to a deployment. It is a clone of
+// the caller's, so that nothing of an earlier attempt remains.
 func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, a *attempt) (*http.Request, error) {
 	b := d.backend
 	name := d.name
@@ -319,7 +318,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	a.body = first
 	out.Body = a.body
 	if r.body.CanRepeat() {
-		// net/http sends again by itself what a dead connection did not take.
+		// net/http repeats a request by itself if a dead connection has not taken it.
 		out.GetBody = func() (io.ReadCloser, error) {
 			a.body.Settle(&r.body)
 			if err := r.body.WaitIdle(ctx); err != nil {
@@ -348,9 +347,9 @@ func (c *call) holdStream(resp *http.Response, a *attempt) (*streamHold, error) 
 	return h, nil
 }
 
-// streamed tells whether an answer is, or may be, a stream of events that is
-// judged: those of all operations that leave nothing behind at the service.
-// Some gateways leave out what type it is.
+// streamed reports whether a response is, or may be, a stream of events that is
+// judged. Streams of every operation that leaves nothing behind at the service
+// are. Some gateways do not set the media type of a stream.
 func (c *call) streamed(a *attempt, resp *http.Response) bool {
 	if resp.StatusCode != http.StatusOK || !c.stateless() || !wire.CanDecompress(resp.Header) {
 		return false
@@ -359,10 +358,10 @@ func (c *call) streamed(a *attempt, resp *http.Response) bool {
 	case wire.EventStream:
 		return true
 	case "", "text/plain", "application/octet-stream":
-		// It is looked at only where a stream was asked for, as far as that is known.
+		// Only if the request asked for a stream, or may have done so.
 		return resp.Body != http.NoBody && (c.naming.Stream || !c.naming.Complete)
 	case "application/json":
-		return resp.Body != http.NoBody && c.naming.Stream // an error in the place of the stream
+		return resp.Body != http.NoBody && c.naming.Stream // an error instead of the stream
 	}
 	return false
 }
