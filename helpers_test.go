@@ -210,19 +210,6 @@ func (r *route) chosen(q *selection) *deployment {
 // accepts and closed are those of a request that asks for nothing in particular.
 func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }
 
-// backendStatus is the state of a backend.
-func backendStatus(t testing.TB, tr *Transport, name string) BackendStatus {
-	for _, tier := range tr.Status().Tiers {
-		for _, b := range tier.Backends {
-			if b.Name == name {
-				return b
-			}
-		}
-	}
-	require.Fail(t, "not in Status", name)
-	return BackendStatus{}
-}
-
 // harmless demands that nothing is held against a deployment and nothing is in flight.
 func harmless(t testing.TB, tr *Transport) {
 	for _, tier := range tr.Status().Tiers {

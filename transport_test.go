@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"reflect"
 	"slices"
@@ -889,3 +891,71 @@ const responseText = `{
 var noConnection = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 
 var cutOff = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+
+// A request over HTTP/2: the first backend refuses it, the second one is sent the
+// same request in its own form, and the stream and what it used are handed over
+// and counted.
+func TestRequestOverHTTP2FailsOverAndIsCounted(t *testing.T) {
+	const stream = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n" +
+		"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4},\"choices\":[]}\n\ndata: [DONE]\n\n"
+	arrived := make(chan []string, 9)
+	serve := func(answer http.HandlerFunc) *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			arrived <- []string{r.Proto, r.URL.RequestURI(), r.Header.Get("Api-Key"), r.Header.Get("Authorization"), string(body)}
+			answer(w, r)
+		}))
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	a := serve(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "30")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	b := serve(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, stream)
+	})
+	backend := func(name, url string, p int) spillover.Backend {
+		return spillover.Backend{Name: name, URL: url, Dialect: spillover.Azure, APIKey: "key-" + name, Priority: p, Models: []spillover.Model{{Name: "m", Deployment: "m-" + name}}}
+	}
+	base := b.Client().Transport // both servers have the same certificate
+	tr := configured(t, spillover.Config{Base: base, Backends: []spillover.Backend{backend("a", a.URL, 1), backend("b", b.URL, 2)}})
+
+	hints := make(chan int, 9)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
+		hints <- code
+		return nil
+	}})
+	req := newChat(t, chatPath).WithContext(ctx)
+	req.Header.Set("Authorization", "Bearer the caller's")
+	resp, err := tr.RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, 2, resp.ProtoMajor)
+	require.Equal(t, 1, statusOf(t, tr, "b").InFlight, "until the stream has ended")
+	require.Equal(t, stream, read(t, resp))
+	require.Equal(t, 200, resp.StatusCode)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+	require.Same(t, req, resp.Request)
+	require.Equal(t, http.StatusEarlyHints, <-hints)
+	for _, name := range []string{"a", "b"} {
+		require.Equal(t, []string{
+			"HTTP/2.0", "/openai/deployments/m-" + name + "/chat/completions?api-version=2024-08-01-preview", "key-" + name, "",
+			`{"messages":[{"role":"user","content":"hi"}],"model":"m"}`,
+		}, <-arrived)
+	}
+
+	s := statusOf(t, tr, "a")
+	require.False(t, s.Available)
+	require.Equal(t, []uint64{0, 1, 0}, []uint64{s.Served, s.Throttled, s.Failed})
+	s = statusOf(t, tr, "b")
+	require.True(t, s.Available)
+	require.Equal(t, []uint64{1, 0, 0}, []uint64{s.Served, s.Throttled, s.Failed})
+	require.Equal(t, []int64{3, 4}, []int64{s.InputTokens, s.OutputTokens})
+	nothingInFlight(t, tr)
+}
