@@ -40,6 +40,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 		token  bool
 		record string
 		body   bool
+		large  bool
 		out    bool // the deployment is, and the request probes
 		answer roundTripFunc
 	}{
@@ -47,6 +48,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 		"of Base, probing":             {base: func(*http.Request) {}, out: true},
 		"of Base, while it connects":   {base: func(req *http.Request) { httptrace.ContextClientTrace(req.Context()).GetConn("a") }},
 		"of Base, having read":         {base: func(req *http.Request) { io.Copy(io.Discard, req.Body) }},
+		"of Base, with a large body":   {base: func(*http.Request) {}, large: true},
 		"of the body":                  {body: true},
 		"of Token":                     {token: true},
 		"of Token, probing":            {token: true, out: true},
@@ -93,7 +95,11 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 					time.Sleep(time.Minute)
 				}
 				at = test.record
-				req := closing(newChat(t, chatPath), &requests)
+				chat := newChat
+				if test.large {
+					chat = newLargeChat
+				}
+				req := closing(chat(t, chatPath), &requests)
 				if test.body {
 					req.Body = countedBody{io.NopCloser(readerFunc(func([]byte) (int, error) { panic("boom") })), &requests}
 				}

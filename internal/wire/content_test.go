@@ -76,3 +76,25 @@ func TestActionIsContent(t *testing.T) {
 	require.True(t, CarriesContent([]byte(`{"encrypted_content":"gAAA"}`), true))
 	require.False(t, CarriesContent([]byte(`{"encrypted_content":"gAAA"}`), false))
 }
+
+// Text that breaks off carries nothing that a caller could use.
+func TestCutTextCarriesNoContent(t *testing.T) {
+	for _, text := range []string{`{"a":"b`, `{"a`, `{"a":`, `{"a": `, `{"usage":{"a":1`, `{"id":"x"`} {
+		require.False(t, CarriesContent([]byte(text), true), text)
+	}
+	require.True(t, CarriesContent([]byte(`{"a":"b"`), true))
+}
+
+func TestElementsEndWhereTheTextBreaksOff(t *testing.T) {
+	for text, want := range map[string]int{`[1,2,3]`: 3, `[1,2`: 1, `[1,"a`: 1, `[]`: 0, `{}`: 0, ``: 0, `[1 2]`: 1} {
+		n := 0
+		for range elements([]byte(text)) {
+			n++
+		}
+		require.Equal(t, want, n, text)
+	}
+	for first := range elements([]byte(`[1,2]`)) {
+		require.Equal(t, "1", string(first))
+		break
+	}
+}

@@ -115,3 +115,13 @@ func TestPossibleErrorsAreNoticed(t *testing.T) {
 		require.Equal(t, want, w.PossibleError, event)
 	}
 }
+
+func TestScanningStopsWhereTheCallerDoes(t *testing.T) {
+	s := FieldScanner{Keys: UsageFields}
+	n := 0
+	for range s.Values([]byte(`{"usage":{"input_tokens":1}} {"usage":{"input_tokens":2}}`)) {
+		n++
+		break
+	}
+	require.Equal(t, 1, n)
+}
