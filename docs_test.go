@@ -151,11 +151,10 @@ func TestArchitectureListsEveryFile(t *testing.T) {
 	require.Empty(t, listed, "these files do not exist")
 	text, err := os.ReadFile("docs/architecture.md")
 	require.NoError(t, err)
+	named := regexp.MustCompile("internal/[a-z]+").FindAllString(string(text), -1)
 	packages, err := filepath.Glob("internal/*")
 	require.NoError(t, err)
-	for _, p := range packages {
-		require.True(t, strings.Contains(string(text), p), "%s is missing", p)
-	}
+	require.Subset(t, named, packages)
 }
 
 // Files use files of their own group and of the groups below it, and no more than

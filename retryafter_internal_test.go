@@ -3,16 +3,12 @@ package spillover
 import (
 	"encoding/json"
 	"math/rand/v2"
-	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // left is how long that deployment is still left alone.
@@ -120,45 +116,6 @@ func captures(t testing.TB) (all []capture) {
 	require.NoError(t, json.Unmarshal(text, &all))
 	require.NotEmpty(t, all)
 	return all
-}
-
-// streamed is the body of a captured stream as it came: the captures tell the
-// event that matters in one line.
-func (c capture) streamed() string {
-	header := http.Header{}
-	for name, value := range c.Headers {
-		header.Set(name, value)
-	}
-	if wire.MediaType(header) != wire.EventStream {
-		return c.Body
-	}
-	_, event, found := strings.Cut(c.Body, `{"type":`)
-	if !found {
-		return "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n"
-	}
-	var data json.RawMessage
-	_ = json.NewDecoder(strings.NewReader(`{"type":` + event)).Decode(&data)
-	return "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: error\ndata: " + string(data) + "\n\n"
-}
-
-// accepts tells whether a cool-down is one of the right ones for a capture.
-func (c capture) accepts(wait, unknown, most time.Duration) bool {
-	if c.AcceptMin != nil && wait >= time.Duration(*c.AcceptMin*float64(time.Second)) {
-		return true
-	}
-	for _, seconds := range append(c.AlsoAccept, c.Expected) {
-		var right time.Duration
-		switch {
-		case seconds != nil && *seconds > 0:
-			right = min(most, time.Duration(*seconds*float64(time.Second)))
-		case c.Status == 429, c.Class == "throttled_200":
-			right = unknown // neither "now" nor nothing is a time
-		}
-		if (wait - right).Abs() < time.Microsecond {
-			return true
-		}
-	}
-	return false
 }
 
 // The wall clock is read: a step of it would shorten or stretch every wait.

@@ -22,7 +22,7 @@ func TestStatusReportsEveryDeployment(t *testing.T) {
 		n.on("10.0.0.1", broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
 		tr := configured(t, spillover.Config{Base: n, MaxAttempts: 9, Backends: []spillover.Backend{
 			azure("d", priority(7), weight(9), serves("m")), azure("a", serves("idle", "m")), azure("b", priority(2), serves("m")),
-			spillover.Backend{Name: "c", URL: "http://10.0.0.1/ai", Dialect: spillover.Azure, Priority: 3, APIKey: "k", Models: []spillover.Model{{Name: "m"}}}}})
+			{Name: "c", URL: "http://10.0.0.1/ai", Dialect: spillover.Azure, Priority: 3, APIKey: "k", Models: []spillover.Model{{Name: "m"}}}}})
 		started := time.Now()
 		for range 3 {
 			resp, _ := ask(t, tr)

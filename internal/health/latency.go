@@ -53,6 +53,6 @@ func (s *Deployment) Slow(other *Deployment, now time.Time) bool {
 // slower compares two latencies.
 func (s *Deployment) slower(own, its *Latency, now time.Time) bool {
 	x, known := own.Value()
-	y, comparable := its.Value()
-	return known && comparable && x-y > slowLogRatio && (own.observedAt.Age(now) < latencyFresh || s.InFlight.Load() > 0)
+	y, measured := its.Value()
+	return known && measured && x-y > slowLogRatio && (own.observedAt.Age(now) < latencyFresh || s.InFlight.Load() > 0)
 }

@@ -10,7 +10,7 @@ import (
 func TestTransitionIsReportedOnce(t *testing.T) {
 	var h State
 	now := time.Now()
-	at := func(d time.Duration) time.Time { return now.Add(d) }
+	at := now.Add
 	report := func(d time.Duration, want Transition) {
 		t.Helper()
 		got, changed := h.Transition(at(d))

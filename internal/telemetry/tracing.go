@@ -88,7 +88,7 @@ func (t *tracing) isNoop() (provider trace.TracerProvider, noop bool) {
 // has its own. This is learnt from a request's span, because a span just to find out
 // would be exported where there is an SDK. Providers of other kinds than pointers
 // are not remembered: to compare them may panic.
-func (t *tracing) learnNoop(provider trace.TracerProvider, parent context.Context, span trace.Span) {
+func (t *tracing) learnNoop(parent context.Context, provider trace.TracerProvider, span trace.Span) {
 	if provider != nil && !span.IsRecording() && span.SpanContext().Equal(trace.SpanContextFromContext(parent)) &&
 		reflect.TypeOf(provider).Kind() == reflect.Pointer {
 		noop := provider // its own variable: the parameter would be allocated with each call
@@ -105,7 +105,7 @@ func (r *Recorder) startRequest(ctx context.Context, operation, model string) (c
 	kind := spanKind{operation, r.modelLabel(model)}
 	start := r.spanStart(kind)
 	spanned, span := r.tracer.Start(ctx, start.name, start.options...)
-	r.learnNoop(provider, ctx, span)
+	r.learnNoop(ctx, provider, span)
 	if kind.model == otherModels && span.IsRecording() {
 		span.SetAttributes(keyModel.String(redact.Sanitize(model)))
 	}

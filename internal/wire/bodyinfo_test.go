@@ -34,10 +34,11 @@ func TestIsForm(t *testing.T) {
 
 // A model is inserted as the body spells it.
 func TestModelIsInsertedIntoABody(t *testing.T) {
-	for text, want := range map[string]string{
-		`{}`:             `{"model":"m\"x"}`,
-		` {"input":"x"}`: ` {"model":"m\"x","input":"x"}`,
+	for _, c := range [][2]string{
+		{`{}`, `{"model":"m\"x"}`},
+		{` {"input":"x"}`, ` {"model":"m\"x","input":"x"}`},
 	} {
+		text, want := c[0], c[1]
 		w := BodyScanner{Fields: UnknownSpec.Models}
 		w.ReadJSON([]byte(text), "", nil)
 		require.True(t, w.Info.CanInsert)

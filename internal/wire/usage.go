@@ -11,7 +11,7 @@ type Usage struct {
 	Input, Output int64
 }
 
-// ParseUsage parses the usage object of chat completions, completions, embeddings or
+// ParseUsage parses the usage object of completions, chat completions, embeddings or
 // the Responses API.
 func ParseUsage(text []byte) (Usage, bool) {
 	if len(text) == 0 || text[0] != '{' {

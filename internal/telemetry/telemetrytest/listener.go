@@ -134,7 +134,7 @@ func (l *Listener) add(name string, value float64, set attribute.Set) {
 	defer l.mu.Unlock()
 	var pairs []string
 	for _, kv := range set.ToSlice() {
-		pairs = append(pairs, fmt.Sprintf("%s=%s", ShortKey(kv.Key), kv.Value.Emit()))
+		pairs = append(pairs, fmt.Sprintf("%s=%s", ShortKey(kv.Key), kv.Value.String()))
 	}
 	slices.Sort(pairs)
 	key := name + "{" + strings.Join(pairs, " ") + "}"
