@@ -149,16 +149,18 @@ type TokenFunc func(context.Context) (string, error)
 // services.ai.azure.com is AzureV1; another host of Azure (openai.azure.com,
 // cognitiveservices.azure.com, api.cognitive.microsoft.com, azure-api.net and
 // their sovereign clouds) is Azure; every other host is OpenAI.
+//
+// It is a string: "azure", "azure-v1" or "openai".
 type Dialect = wire.Dialect
 
 const (
-	// Azure has the paths /openai/deployments/{deployment}/…?api-version=…, with
+	// Azure, "azure", has the paths /openai/deployments/{deployment}/…?api-version=…, with
 	// the key in api-key or the bearer token in Authorization.
 	Azure = wire.Azure
-	// AzureV1 has the paths /openai/v1/…, with the deployment as the model of the
+	// AzureV1, "azure-v1", has the paths /openai/v1/…, with the deployment as the model of the
 	// body, and credentials as for Azure.
 	AzureV1 = wire.AzureV1
-	// OpenAI has the paths /v1/…, with the model in the body and the credential in
+	// OpenAI, "openai", has the paths /v1/…, with the model in the body and the credential in
 	// Authorization.
 	OpenAI = wire.OpenAI
 )
