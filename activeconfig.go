@@ -32,6 +32,8 @@ type activeConfig struct {
 
 	fields []string // that Defaults set in bodies; a field's index is its bit
 	paths  knownPaths
+
+	knownModel func(name []byte) string // table.knownModel
 }
 
 // newActiveConfig puts a normalized Config into force. What is known of
@@ -48,6 +50,7 @@ func newActiveConfig(cfg Config, old *activeConfig) (s *activeConfig, err error)
 	assignResources(backends, old.table.backends)
 	cfg.Backends = nil
 	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	s.knownModel = s.table.knownModel
 	if s.base == nil {
 		if s.ownTransport = old.ownTransport; s.ownTransport == nil {
 			s.ownTransport = ownBase()

@@ -20,6 +20,7 @@ type deployment struct {
 	weighedLimit atomic.Int64 // the reported token limit that drawWeight is based on
 	model        string       // the name that callers use; "" for requests without a model
 	name         string       // the backend's name for it; "" if it is the caller's
+	quotedName   string       // name as a JSON string
 	rates        health.Rates // the configured limits
 	labelCache   atomic.Pointer[deploymentLabels]
 	lastURL      atomic.Pointer[knownURL]

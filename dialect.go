@@ -70,15 +70,16 @@ func (b *backend) query(t wire.Target, raw string) string {
 
 // edits are the changes of the body for a backend: the name of the deployment,
 // and the fields of Backend.Defaults.
-func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
-	name, err := r.rename(b, deployment)
+func (r *request) edits(d *deployment, deployment string) (replay.Edits, error) {
+	b := d.backend
+	name, err := r.rename(d, deployment)
 	if err != nil || len(b.presets) == 0 || !generates(r.Operation) {
 		return replay.Edits{name, r.renameSecond(b)}.Sorted(), err
 	}
 	if err := r.scan(); err != nil {
 		return replay.Edits{}, err
 	}
-	n := r.naming
+	n := &r.naming
 	text := ""
 	if n.CanInsert && n.Complete && n.Boundary == "" {
 		text = r.leftOut(b)
@@ -101,8 +102,8 @@ func (r *request) edits(b *backend, deployment string) (replay.Edits, error) {
 
 // rename is the change of the body that names the deployment, if the backend
 // looks for it there.
-func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
-	inPath := wire.SpecOf(b.dialect).DeploymentInPath && r.NamesDeployment(deployment)
+func (r *request) rename(d *deployment, deployment string) (replay.Edit, error) {
+	inPath := wire.SpecOf(d.backend.dialect).DeploymentInPath && r.NamesDeployment(deployment)
 	switch {
 	case r.Dialect == "" || deployment == "", inPath && !r.spec.HasTrait(wire.ModelOnlyInPath):
 		return replay.Edit{}, nil
@@ -110,12 +111,14 @@ func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 	if err := r.scan(); err != nil {
 		return replay.Edit{}, err
 	}
-	n := r.naming
+	n := &r.naming
 	switch {
 	case inPath && n.HasModel && (n.Model == r.model || n.Model == deployment):
 		return replay.Edit{At: n.MemberSpan, Text: ""}, nil
 	case inPath, n.HasModel && n.Model == deployment:
 		return replay.Edit{}, nil
+	case n.HasModel && deployment == d.name && n.ModelIsQuoted():
+		return replay.Edit{At: n.ModelSpan, Text: d.quotedName}, nil
 	case n.HasModel:
 		return replay.Edit{At: n.ModelSpan, Text: n.ModelText(deployment)}, nil
 	case r.Target.Model != "" && n.CanInsert:
@@ -127,8 +130,11 @@ func (r *request) rename(b *backend, deployment string) (replay.Edit, error) {
 // renameSecond is the change of a second model in the body, if the backend has
 // another name for it.
 func (r *request) renameSecond(b *backend) replay.Edit {
-	n := r.naming.SecondModel
-	if m, ok := b.models[n.Model]; ok && n.Precedence > 0 && m.Deployment != n.Model && r.Dialect != "" {
+	n := &r.naming.SecondModel
+	if n.Precedence == 0 || r.Dialect == "" {
+		return replay.Edit{}
+	}
+	if m, ok := b.models[n.Model]; ok && m.Deployment != n.Model {
 		return replay.Edit{At: n.Span, Text: wire.QuoteJSON(m.Deployment)}
 	}
 	return replay.Edit{}

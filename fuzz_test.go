@@ -54,7 +54,7 @@ func FuzzSplice(f *testing.F) {
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 		r := &request{Request: req, body: replay.New(req.Body)}
 		require.NoError(t, r.read())
-		change, err := r.edits(&backend{dialect: AzureV1}, name)
+		change, err := r.edits(&deployment{backend: &backend{dialect: AzureV1}}, name)
 		require.NoError(t, err)
 		want := string(text)
 		for _, s := range slices.Backward(change[:]) {

@@ -31,6 +31,9 @@ type request struct {
 	fields []string              // that Defaults set; a field's index is its bit
 	count  func(body []byte) int // Config.CountTokens
 	paths  *knownPaths           // where paths are remembered; nil where they are not
+
+	knownModel func(name []byte) string // see [wire.BodyScanner]; may be nil
+	renames    bool                     // some backend has another name for a model
 }
 
 // unread is the target of a request whose path has not been read.
@@ -44,6 +47,7 @@ func newRequest(in *http.Request) request {
 func (r *request) read() error {
 	r.readPath()
 	r.model = r.Target.Model
+	r.body.ExpectEdits = r.renames && r.model == "" // the body names the model
 	if err := r.body.Prepare(r.GetBody, r.ContentLength); err != nil {
 		return err
 	}
@@ -91,7 +95,7 @@ func (r *request) scan() error {
 	r.scanned = true
 	spec := r.spec
 	form := wire.IsForm(r.contentType)
-	w := wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs}
+	w := wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs, KnownModel: r.knownModel}
 	if form {
 		if w.Fields = spec.Form; w.Fields.IsEmpty() {
 			return nil // an upload without a model
@@ -107,7 +111,7 @@ func (r *request) scan() error {
 			w.Fields = spec.Models // there are hardly ever ids in it
 		}
 		if w.ReadJSON(text, r.Target.Model, r.fields); w.Rare.IDs && w.Fields != spec.Body {
-			w = wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs}
+			w = wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs, KnownModel: r.knownModel}
 			w.ReadJSON(text, r.Target.Model, r.fields)
 		}
 		w.Info.Complete = len(text) < replay.MaxBuffered

@@ -292,7 +292,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	if err := r.body.WaitIdle(ctx); err != nil {
 		return nil, err
 	}
-	change, err := r.edits(b, name)
+	change, err := r.edits(d, name)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type table struct {
 	models            []string // the configured models, sorted
 	nameless          *route   // for requests without a model
 	callerCredentials bool     // some backend gets callers' credentials
+	renames           bool     // some backend has another name for a model
 	otherModels       *route   // shared by the models beyond maxRoutes; nil if no backend serves every model
 	routes            atomic.Pointer[map[string]*route]
 	growing           sync.Mutex // guards changes of routes, and rejectedModels
@@ -55,8 +56,9 @@ func newTable(backends []*backend, old *table) *table {
 	}
 	names := map[string]bool{}
 	for _, b := range backends {
-		for name := range b.models {
+		for name, m := range b.models {
 			names[name] = true
+			t.renames = t.renames || m.Deployment != name
 		}
 	}
 	t.callerCredentials = slices.ContainsFunc(backends, (*backend).usesCallerCredential)
@@ -106,6 +108,7 @@ func (t *table) build(model string, old *route) *route {
 		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}
+		d.quotedName = wire.QuoteJSON(d.name)
 		if was := known[b.sharedState]; was != nil && was.name == d.name {
 			d.record = was.record
 		} else {
@@ -142,6 +145,15 @@ func (t *table) find(model string) *route {
 		r = t.grow(maps.Clone(routes), model)
 	}
 	return r
+}
+
+// knownModel returns a string that is equal to a model's name if the model has a route,
+// else "".
+func (t *table) knownModel(name []byte) string {
+	if r := (*t.routes.Load())[string(name)]; r != nil {
+		return r.model
+	}
+	return ""
 }
 
 // grow adds the route of a model to a copy of the routes and puts that into

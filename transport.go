@@ -87,6 +87,7 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	s := t.setup.Load()
 	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in)}
 	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
+	c.request.knownModel, c.request.renames = s.knownModel, s.table.renames
 	c.ctx, c.recorded.Begun = in.Context(), time.Now()
 	defer c.pardonFailures() // those that a panic leaves undecided
 	returns := false

@@ -14,6 +14,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -35,10 +36,13 @@ type Body struct {
 	Present bool  // the request has a body
 	Length  int64 // -1 if unknown
 
+	// ExpectEdits makes room for an edited copy together with a small body.
+	ExpectEdits bool
+
 	// The whole body, if it was read and is no larger than MaxKept. Then nothing
 	// else is used. Base transports may still read what was sent, so the memory is
 	// never changed or reused.
-	memory []byte
+	memory []byte // its spare capacity is for an edited copy, until there is one
 
 	original io.ReadCloser // what is sent first, until an attempt takes it or it is closed
 	larger   *larger       // nil for a body in memory, and before Prepare
@@ -106,13 +110,19 @@ func (b *Body) Prepare(getBody func() (io.ReadCloser, error), length int64) erro
 
 // readSmall reads a body into memory, unless it is longer than its declared length.
 func (b *Body) readSmall() error {
-	text := make([]byte, 0, b.Length+1) // one more byte, to reach the end of the body
+	size := int(b.Length) + 1 // one more byte, to reach the end of the body
+	room := size
+	if b.ExpectEdits {
+		room += size + maxAdded
+	}
+	memory := make([]byte, room)
+	text := memory[:0:size]
 	for len(text) < cap(text) {
 		n, err := b.original.Read(text[len(text):cap(text)])
 		text = text[:len(text)+n]
 		if err == io.EOF {
 			b.Close()
-			b.memory = text
+			b.memory = memory[:len(text)]
 			return nil
 		}
 		if err != nil {
@@ -122,6 +132,10 @@ func (b *Body) readSmall() error {
 	b.original = withPrefix(bytes.NewReader(text), b.original)
 	return nil
 }
+
+// maxAdded is how much longer than the body an edited copy may be that finds room beside
+// it. What is longer gets memory of its own.
+const maxAdded = 32
 
 // readError wraps an error of the caller's body.
 func readError(err error) error { return fmt.Errorf("spillover: reading the request's body: %w", err) }
@@ -134,13 +148,17 @@ func inMemory(text []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(t
 // not change it.
 func (b *Body) InMemory(e Edits) (text []byte, ok bool) {
 	if b.memory == nil || e == (Edits{}) {
-		return b.memory, b.memory != nil
+		return slices.Clip(b.memory), b.memory != nil
 	}
 	room := len(b.memory)
 	for _, s := range e {
 		room += len(s.Text) - (s.At.To - s.At.From)
 	}
-	text, from := make([]byte, 0, room), 0
+	text, from := b.memory[len(b.memory):], 0
+	b.memory = slices.Clip(b.memory)
+	if cap(text) < room {
+		text = make([]byte, 0, room)
+	}
 	for _, s := range e {
 		if s != (Edit{}) {
 			text = append(append(text, b.memory[from:s.At.From]...), s.Text...)

@@ -62,6 +62,30 @@ func sends(t require.TestingT, b *Body, e Edits) string {
 	return string(text)
 }
 
+// A body that will probably be edited has room for one edited copy. The copies do not
+// change each other, nor the body.
+func TestEditedCopiesAreIndependent(t *testing.T) {
+	text := `{"model":"m"}`
+	at := wire.Span{From: 9, To: 12}
+	for _, name := range []string{`""`, `"east"`, `"` + strings.Repeat("x", 2*maxAdded) + `"`} {
+		b := New(sourceOf(text))
+		b.ExpectEdits = true
+		require.NoError(t, b.Prepare(nil, int64(len(text))))
+		first, ok := b.InMemory(Edits{{At: at, Text: name}})
+		require.True(t, ok)
+		second, ok := b.InMemory(Edits{{At: at, Text: `"west"`}})
+		require.True(t, ok)
+		kept, ok := b.InMemory(Edits{})
+		require.True(t, ok)
+		require.Equal(t, []string{`{"model":` + name + `}`, `{"model":"west"}`, text}, []string{string(first), string(second), string(kept)})
+	}
+	own := sourceOf("longer")
+	b := New(own)
+	b.ExpectEdits = true
+	require.NoError(t, b.Prepare(getBody("again"), 4))
+	require.Equal(t, "longer", sends(t, &b, Edits{}))
+}
+
 func TestRequestWithoutBody(t *testing.T) {
 	for _, own := range []io.ReadCloser{nil, http.NoBody} {
 		b := prepared(t, own, nil, 0)

@@ -60,7 +60,7 @@ func EstimateTokens(length, maxOutput int64) int64 {
 // EstimateTokens estimates the tokens of a request whose body of length bytes was read.
 // Images, audio and files count by their kind. The caller's own token counter, if there
 // is one, replaces the estimate of the prompt.
-func (n BodyInfo) EstimateTokens(length int64) int64 {
+func (n *BodyInfo) EstimateTokens(length int64) int64 {
 	if n.PromptTokens > 0 {
 		return EstimateTokens(4*n.PromptTokens, n.MaxOutput)
 	}
@@ -78,17 +78,20 @@ const DefaultOutputTokens = 250
 // MaxIDs is the maximum number of ids that are read from one request.
 const MaxIDs = 64
 
-// ModelText returns a model as it is written into the body: as a JSON string, or as it
-// is in a part of a form.
-func (n BodyInfo) ModelText(name string) string {
-	if n.Boundary != "" && !n.ModelInJSON {
+// ModelIsQuoted reports whether the model is a JSON string. In a part of a form it is
+// plain text.
+func (n *BodyInfo) ModelIsQuoted() bool { return n.Boundary == "" || n.ModelInJSON }
+
+// ModelText returns a model as it is written into the body.
+func (n *BodyInfo) ModelText(name string) string {
+	if !n.ModelIsQuoted() {
 		return name
 	}
 	return QuoteJSON(name)
 }
 
 // ModelMember returns the text that adds a model to a body without one.
-func (n BodyInfo) ModelMember(name string) string {
+func (n *BodyInfo) ModelMember(name string) string {
 	switch {
 	case n.Boundary != "":
 		return "--" + n.Boundary + "\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n" + name + "\r\n"

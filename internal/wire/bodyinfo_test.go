@@ -21,9 +21,9 @@ func TestEstimateIncludesMaxTokens(t *testing.T) {
 
 // Images and audio count by their kind, and the caller's own counter replaces the estimate.
 func TestEstimateOfABody(t *testing.T) {
-	require.EqualValues(t, 1000/4+DefaultOutputTokens, BodyInfo{}.EstimateTokens(1000))
-	require.EqualValues(t, 1000/4+765+5, BodyInfo{MediaBytes: 9000, MediaTokens: 765, MaxOutput: 5}.EstimateTokens(10_000))
-	require.EqualValues(t, 77+5, BodyInfo{PromptTokens: 77, MaxOutput: 5, MediaTokens: 765}.EstimateTokens(10_000))
+	require.EqualValues(t, 1000/4+DefaultOutputTokens, (&BodyInfo{}).EstimateTokens(1000))
+	require.EqualValues(t, 1000/4+765+5, (&BodyInfo{MediaBytes: 9000, MediaTokens: 765, MaxOutput: 5}).EstimateTokens(10_000))
+	require.EqualValues(t, 77+5, (&BodyInfo{PromptTokens: 77, MaxOutput: 5, MediaTokens: 765}).EstimateTokens(10_000))
 }
 
 func TestIsForm(t *testing.T) {
@@ -45,9 +45,9 @@ func TestModelIsInsertedIntoABody(t *testing.T) {
 		require.False(t, w.Info.HasModel)
 		require.Equal(t, want, text[:w.Info.InsertAt]+w.Info.ModelMember(`m"x`)+text[w.Info.InsertAt:])
 	}
-	require.Equal(t, `"m"`, BodyInfo{}.ModelText("m"))
-	require.Equal(t, "m", BodyInfo{Boundary: "b"}.ModelText("m"))
-	require.Equal(t, `"m"`, BodyInfo{Boundary: "b", ModelInJSON: true}.ModelText("m"))
+	require.Equal(t, `"m"`, (&BodyInfo{}).ModelText("m"))
+	require.Equal(t, "m", (&BodyInfo{Boundary: "b"}).ModelText("m"))
+	require.Equal(t, `"m"`, (&BodyInfo{Boundary: "b", ModelInJSON: true}).ModelText("m"))
 }
 
 func TestQuoteJSON(t *testing.T) {

@@ -15,6 +15,10 @@ type BodyScanner struct {
 	Rare   RareKeys // the rare keys of a JSON body
 	IDs    []ObjectID
 	MaxIDs int // maximum number of IDs
+
+	// KnownModel returns a string that is equal to a name, if there is one already, else
+	// "". It saves the allocation of the model's name. It may be nil.
+	KnownModel func(name []byte) string
 }
 
 // addID records an id. It ignores ids beyond MaxIDs.
@@ -171,17 +175,29 @@ func (w *BodyScanner) readValue(i int, n *fieldNode, usual string) (end int) {
 	}
 	v := w.text[i:end]
 	if n.modelPrecedence > 0 {
-		if len(v) == len(usual)+2 && v[0] == '"' && string(v[1:len(v)-1]) == usual {
-			w.addModel(usual, Span{i, end}, n.modelPrecedence)
-		} else {
-			model, _ := unquote(v)
-			w.addModel(model, Span{i, end}, n.modelPrecedence)
-		}
+		w.addModel(w.model(v, usual), Span{i, end}, n.modelPrecedence)
 	}
 	if n.isID && v[0] == '"' {
 		w.addID(v, n.isItem)
 	}
 	return end
+}
+
+// model returns the model that a value names, or "" if it is not a string.
+func (w *BodyScanner) model(value []byte, usual string) string {
+	if len(value) >= 2 && value[0] == '"' {
+		name := value[1 : len(value)-1]
+		if string(name) == usual {
+			return usual
+		}
+		if w.KnownModel != nil && isPlain(name) {
+			if model := w.KnownModel(name); model != "" {
+				return model
+			}
+		}
+	}
+	model, _ := unquote(value)
+	return model
 }
 
 // readArray reads each element of an array as if it were the value itself. It does not

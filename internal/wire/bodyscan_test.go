@@ -165,6 +165,24 @@ func TestModelPrecedence(t *testing.T) {
 	}
 }
 
+// A model that is known already is not allocated again.
+func TestKnownModelIsNotAllocated(t *testing.T) {
+	known := func(name []byte) string {
+		if string(name) == "gpt-4o" || string(name) == `a\u0041` {
+			return "known"
+		}
+		return ""
+	}
+	for value, want := range map[string]string{`"gpt-4o"`: "known", `"other"`: "other", `"a\u0041"`: "aA", `7`: "", `"`: ""} {
+		w := BodyScanner{Fields: UnknownSpec.Models, KnownModel: known}
+		w.ReadJSON([]byte(`{"model":`+value+`}`), "", nil)
+		require.Equal(t, want, w.Info.Model, value)
+	}
+	w := BodyScanner{Fields: UnknownSpec.Models, KnownModel: known}
+	text := []byte(`{"model":"gpt-4o"}`)
+	require.Zero(t, testing.AllocsPerRun(100, func() { w.ReadJSON(text, "", nil) }))
+}
+
 // A body that is cut off has the ids that come before the cut.
 func TestBodyIsReadUpToTheCut(t *testing.T) {
 	read := func(text string) BodyScanner {
