@@ -113,6 +113,7 @@ var tunables = []struct {
 	}},
 	{"Buffers", "", []tunable{
 		{"replay.MaxKept", "bytes", "so much of a body with `GetBody` is kept while its response is awaited", "a larger one is requested again if it must be sent again", notMeasured},
+		{"replay.maxAdded", "bytes", "room for the edits of a body that is kept in memory, beside the body", "the name of a deployment and a default field usually fit; longer edits get memory of their own", notMeasured},
 		{"replay.MaxReused", "bytes", "buffers up to it are reused", "larger ones would keep memory that is rarely needed", notMeasured},
 		{"wire.formWindow", "bytes", "how much of a form is examined at a time", "a few reads for a usual form", notMeasured},
 		{"spillover.maxKnownPath", "bytes", "longer paths are not kept as parsed", "paths of callers must not fill memory", notMeasured},
