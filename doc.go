@@ -103,7 +103,7 @@ Requests about a stored object (a response, a conversation, a file, a batch, a
 thread, a vector store, …) are routed to the resource that created it, whether
 its id is in the path or in the body. They do not fail over: the object exists
 nowhere else. Backends with the same host and account are one resource. Ids are
-learnt from responses, at most ten thousand of them, for a day. For an id that is
+read from responses, at most ten thousand of them, for a day. For an id that is
 unknown, or not found where it should be, each backend is asked in turn until one
 has it. docs/operations.md lists where models and ids are.
 
@@ -133,7 +133,7 @@ requests that the retry budget of the tier is spent.
 # How requests are rewritten
 
 Callers and backends may speak different dialects, see [Dialect]. Host, path,
-api-version, model name and credential are set for the backend, anew for each
+api-version, model name and credential are set for the backend, for each
 attempt. JSON is never re-encoded: a different model name is spliced into the
 body, and every other byte is the caller's. Requests that the package does not
 recognise are passed through unchanged.

@@ -45,9 +45,9 @@ func TestOperationsInDocs(t *testing.T) {
 	}
 	page.WriteString("\n")
 	rows(operations)
-	fmt.Fprintf(&page, "\n## Microsoft Foundry\n\nThese are sent as they came, to backends under `services.ai.azure.com` or at the caller's own host.\n\n")
+	fmt.Fprintf(&page, "\n## Microsoft Foundry\n\nThese are sent unchanged, to backends under `services.ai.azure.com` or at the caller's own host.\n\n")
 	rows(foundryOperations)
-	fmt.Fprintf(&page, "\n## Every other operation\n\nIt is taken for one that creates state. Its model is %s or `?model=` of a POST. IDs are the segments of its path below the collection, and in the body %s.\n",
+	fmt.Fprintf(&page, "\n## Every other operation\n\nIt is assumed to create state. Its model is %s or `?model=` of a POST. Its ids are the segments of its path below the collection, and in the body %s.\n",
 		places(unknownOperation.model), places(unknownOperation.ids))
 	fmt.Fprintf(&page, "\n## IDs elsewhere\n\n- In the query of a GET: %s.\n- In answers and in the events of streams: %s.\n- In the headers of answers: %s.\n\n",
 		places(strings.Join(queryPlaces, " ")), places(responsePlaces), places(strings.Join(append(slices.Clone(headerPlaces.Paths), headerPlaces.IDs...), " ")))
