@@ -11,14 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
-
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // MaxBuffered is how much of a body without GetBody is kept, in bytes, so that it can
@@ -210,57 +206,6 @@ func withPrefix(beginning io.Reader, rest io.ReadCloser) io.ReadCloser {
 	}{io.MultiReader(beginning, rest), rest}
 }
 
-// A body of at most MaxKept bytes is read into memory of its own. A larger body with
-// GetBody is not kept after it was sent, so that it takes no memory during the wait for
-// the response. Its buffer is reused if it is no larger than MaxReused.
-const (
-	MaxKept   = 16 << 10
-	MaxReused = 1 << 20
-)
-
-// readBuffers are the buffers of larger bodies, up to MaxReused.
-var readBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// release returns a buffer to the pool. Nothing may refer to it any more.
-func release(buf *bytes.Buffer) {
-	if buf.Cap() <= MaxReused {
-		buf.Reset()
-		readBuffers.Put(buf)
-	}
-}
-
-// A bufferedBody is a body that was read.
-type bufferedBody struct {
-	text []byte        // the part that is not sent yet
-	buf  *bytes.Buffer // contains text; nil if text is not in a pooled buffer
-}
-
-// Read implements io.Reader. It releases the buffer at the end.
-func (r *bufferedBody) Read(p []byte) (int, error) {
-	if len(r.text) == 0 && len(p) > 0 {
-		r.Close()
-		return 0, io.EOF
-	}
-	n := copy(p, r.text)
-	r.text = r.text[n:]
-	return n, nil
-}
-
-// Close releases the buffer. No Read may be in progress.
-func (r *bufferedBody) Close() error {
-	if r.buf != nil {
-		release(r.buf)
-	}
-	*r = bufferedBody{}
-	return nil
-}
-
-// bodySeed is the seed of checksums, different in each process.
-var bodySeed = maphash.MakeSeed()
-
-// checksumOf returns a checksum that is never 0.
-func checksumOf(text []byte) uint64 { return max(1, maphash.Bytes(bodySeed, text)) }
-
 // Peek calls f with the beginning of the body, at most MaxBuffered bytes. f must not
 // keep it.
 func (b *Body) Peek(f func([]byte)) error {
@@ -294,23 +239,6 @@ func (b *Body) Peek(f func([]byte)) error {
 		b.original = &b.larger.buffered
 	}
 	return nil
-}
-
-// readInto reads at most limit bytes, and reports whether that was the whole body.
-func readInto(buf *bytes.Buffer, src io.Reader, limit int) (whole bool, err error) {
-	for buf.Len() < limit {
-		buf.Grow(bytes.MinRead)
-		p := buf.AvailableBuffer()
-		n, err := src.Read(p[:min(cap(p), limit-buf.Len())])
-		buf.Write(p[:n])
-		if err == io.EOF {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	return false, nil
 }
 
 // PeekAgain is Peek for a body of which at least the beginning was read before, or that
@@ -360,16 +288,6 @@ func (b *Body) verifiedRepeat() (io.ReadCloser, error) {
 	b.larger.again = nil
 	return nil, ErrOtherBody
 }
-
-// An Edit replaces a range of the body while it is sent.
-type Edit struct {
-	At   wire.Span
-	Text string
-}
-
-// Edits are up to two replacements, in the order of their position. A zero Edit changes
-// nothing.
-type Edits [2]Edit
 
 // EditedLength returns the length of the body with edits, or -1 if it is unknown.
 func (b *Body) EditedLength(e Edits) int64 {
@@ -440,139 +358,4 @@ func (b *Body) WaitIdle(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// An Attempt is the body of one attempt. A base transport may read a body even after
-// RoundTrip has returned, and several SDKs return the same reader, rewound, from every
-// GetBody. So once an attempt is settled and idle, it never touches the underlying
-// reader again.
-type Attempt struct {
-	source     io.ReadCloser
-	onlyCopy   bool        // source is not available again: if it was not read, it goes back to the Body
-	closed     atomic.Bool // no further Read begins
-	ReadFailed atomic.Bool // source returned an error, for which the deployment is not at fault
-
-	reading     sync.Mutex // guards the following fields
-	pending     Edits
-	sourceRead  int   // bytes of source that were passed on or skipped, until all edits are done
-	editWritten int   // bytes of the current edit's text that were passed on
-	used        bool  // Read was called
-	remaining   int64 // required number of further bytes of source; -1 if unknown
-	mismatched  bool  // source has another length than required
-}
-
-// errClosedBody is returned by a Read after Close.
-var errClosedBody = errors.New("spillover: read of a closed body")
-
-// Read implements io.Reader. It applies the edits.
-func (a *Attempt) Read(p []byte) (int, error) {
-	a.reading.Lock()
-	defer a.reading.Unlock()
-	if a.closed.Load() {
-		return 0, errClosedBody
-	}
-	a.used = true
-	for len(p) > 0 && a.pending != (Edits{}) {
-		s := a.pending[0]
-		if before := s.At.From - a.sourceRead; before > 0 {
-			n, err := a.readSource(p[:min(len(p), before)])
-			a.sourceRead += n
-			return n, err
-		}
-		if a.editWritten < len(s.Text) {
-			n := copy(p, s.Text[a.editWritten:])
-			a.editWritten += n
-			return n, nil
-		}
-		if n := s.At.To - a.sourceRead; n > 0 {
-			if _, err := io.CopyN(io.Discard, sourceReader{a}, int64(n)); err != nil {
-				return 0, err
-			}
-			a.sourceRead = s.At.To
-		}
-		a.pending, a.editWritten = Edits{a.pending[1]}, 0
-	}
-	return a.readSource(p)
-}
-
-// readSource reads from source. It never passes on the whole of a repeat whose length
-// is not the required one.
-func (a *Attempt) readSource(p []byte) (int, error) {
-	n, err := a.source.Read(p)
-	if a.remaining >= 0 {
-		if a.remaining -= int64(n); a.remaining < 0 || err == io.EOF && a.remaining > 0 {
-			a.remaining, a.mismatched, n, err = 0, true, 0, ErrOtherBody
-		}
-	}
-	if err != nil && err != io.EOF && !a.closed.Load() {
-		a.ReadFailed.Store(true)
-	}
-	return n, err
-}
-
-// A sourceReader reads from an attempt's source, without edits.
-type sourceReader struct{ *Attempt }
-
-func (a sourceReader) Read(p []byte) (int, error) { return a.readSource(p) }
-
-// Close closes source. It does not wait for a Read in progress, because closing source
-// is what ends a stuck Read. Only a Read from memory, which never gets stuck, is waited
-// for.
-func (a *Attempt) Close() error {
-	if a.closed.Swap(true) {
-		return nil
-	}
-	_, read := a.source.(*bufferedBody)
-	if read {
-		a.reading.Lock()
-	}
-	if read || a.reading.TryLock() {
-		defer a.reading.Unlock()
-		if a.onlyCopy && !a.used {
-			return nil // Settle or Keep decides
-		}
-	}
-	return a.source.Close()
-}
-
-// Settle ends the attempt's use of its body, whatever the base transport still does
-// with it. The body is closed, or returned to b if it is the only copy and was not
-// read. Settle does not wait for a Read in progress, because a stuck upload may never
-// end.
-func (a *Attempt) Settle(b *Body) {
-	if a == nil {
-		return
-	}
-	a.Close()
-	if !a.reading.TryLock() {
-		return
-	}
-	defer a.reading.Unlock()
-	switch {
-	case a.onlyCopy && !a.used:
-		a.onlyCopy, b.original = false, a.source
-	case a.mismatched:
-		b.larger.again = nil
-	}
-}
-
-// Keep leaves the body to an attempt whose response goes to the caller. If a Read is in
-// progress, the base transport still uses the body and will close it.
-func (a *Attempt) Keep() {
-	if a == nil || !a.onlyCopy || !a.reading.TryLock() {
-		return
-	}
-	defer a.reading.Unlock()
-	a.onlyCopy = false
-	if a.closed.Load() && !a.used {
-		a.source.Close()
-	}
-}
-
-// Sorted returns the edits in the order of their position.
-func (e Edits) Sorted() Edits {
-	if e[1] != (Edit{}) && e[1].At.From < e[0].At.From {
-		e[0], e[1] = e[1], e[0]
-	}
-	return e
 }
