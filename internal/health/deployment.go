@@ -9,20 +9,20 @@ import (
 
 // Deployment is what is known of a deployment. It outlives the configuration.
 type Deployment struct {
-	// The fields that the choice of a deployment reads come first, within a cache
-	// line: there may be thousands of deployments.
+	// The fields that the choice of a deployment reads come first, within three cache
+	// lines: there may be thousands of deployments.
 	InFlight        atomic.Int64
 	PendingFailures atomic.Int64 // provisional failures: no other deployment has answered the request yet
 	SpilledUntil    Timestamp    // until when it counts as full, because Azure spilled one of its requests
-	State
 	Silence
-	LastServed       Timestamp                       // when it last served a request
-	byOperation      atomic.Pointer[operationStates] // nil while every operation is healthy
-	ServedOperations atomic.Uint64                   // operations that it served, one bit each
-
+	byOperation atomic.Pointer[operationStates] // nil while every operation is healthy
 	ReportedLimits
 	latencies
-	LocalLimits LocalLimits
+	State
+
+	LastServed       Timestamp     // when it last served a request
+	ServedOperations atomic.Uint64 // operations that it served, one bit each
+	LocalLimits      LocalLimits
 }
 
 // PassesOn reports whether a PTU passes a request on to the next tier early. A PTU

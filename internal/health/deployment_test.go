@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -97,4 +98,13 @@ func TestTimestampsCountOnTheMonotonicClock(t *testing.T) {
 	require.Contains(t, clockStart.String(), " m=")
 	require.Equal(t, after(2), Latest(after(1), after(2)))
 	require.Equal(t, after(2), Latest(after(2), after(1)))
+}
+
+// What the choice of a deployment reads lies together.
+func TestChoiceReadsThreeCacheLines(t *testing.T) {
+	var d Deployment
+	const line = 64
+	require.Zero(t, unsafe.Offsetof(d.InFlight))
+	require.LessOrEqual(t, unsafe.Offsetof(d.State)+unsafe.Sizeof(d.State.closedUntil), uintptr(3*line))
+	require.Less(t, unsafe.Offsetof(d.latencies), unsafe.Offsetof(d.State))
 }
