@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
 	"github.com/spillover-go/spillover/internal/health"
 )
 
@@ -98,7 +96,7 @@ func (c *call) do() (*http.Response, error) {
 	}
 	c.tried = c.triedSpace[:0]
 	c.affinity = newAffinity(c.session(c.cfg.Session), c.model)
-	c.scope = scope{op: wire.OperationIndex(c.Operation), callers: &c.pool.callers}
+	c.scope = scope{op: c.operationIndex(), callers: &c.pool.callers}
 	if c.table.callerCredentials {
 		c.scope.caller = callerOf(c.Request)
 	}

@@ -27,7 +27,11 @@ var credentialQuery = []string{"api-key", "subscription-key", "key"}
 // isCredential reports whether a header belongs to a credential. It ignores
 // case, as a map made by hand may not be canonical.
 func isCredential(name string) bool {
-	return len(name) < len(credentialsByLength) && isOneOf(name, credentialsByLength[len(name)])
+	if len(name) >= len(credentialsByLength) {
+		return false
+	}
+	similar := credentialsByLength[len(name)]
+	return similar != nil && isOneOf(name, similar)
 }
 
 // credentialsByLength are the credentialHeaders, as few have the length of another

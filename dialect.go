@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,7 +19,7 @@ func (b *backend) prefix() string {
 	if b.bareBase {
 		return b.base
 	}
-	return b.base + wire.SpecOf(b.dialect).Prefix
+	return b.base + b.dialect.Prefix
 }
 
 // path is the escaped path of a request at the backend.
@@ -32,7 +33,7 @@ func (b *backend) path(t wire.Target, deployment string) string {
 		return "/" + strings.TrimPrefix(t.RawPath, "/") // these are not below a project
 	case t.Dialect == "":
 		return b.base + "/" + strings.TrimPrefix(t.RawPath, "/")
-	case !wire.SpecOf(b.dialect).DeploymentInPath || !t.NamesDeployment(deployment):
+	case !b.dialect.DeploymentInPath || !t.NamesDeployment(deployment):
 		return b.prefix() + slash + t.Operation
 	case deployment == t.Model:
 		return b.prefix() + "/deployments/" + t.ModelSegment + slash + t.Operation // escaped as it came
@@ -44,7 +45,7 @@ func (b *backend) path(t wire.Target, deployment string) string {
 // backend's own replaces it, and a version for classic Azure is not sent to
 // other dialects.
 func (b *backend) query(t wire.Target, raw string) string {
-	version, own, caller := b.apiVersion, wire.SpecOf(b.dialect).APIVersion, wire.SpecOf(t.Dialect).APIVersion
+	version, own, caller := b.apiVersion, b.dialect.APIVersion, wire.SpecOf(t.Dialect).APIVersion
 	fromClassic := caller == wire.RequiredAPIVersion
 	if version == "" && own == wire.RequiredAPIVersion && !fromClassic && (caller == wire.OptionalAPIVersion || !wire.HasAPIVersion(raw)) {
 		version = t.DefaultAPIVersion()
@@ -103,7 +104,7 @@ func (r *request) edits(d *deployment, deployment string) (replay.Edits, error) 
 // rename is the change of the body that names the deployment, if the backend
 // looks for it there.
 func (r *request) rename(d *deployment, deployment string) (replay.Edit, error) {
-	inPath := wire.SpecOf(d.backend.dialect).DeploymentInPath && r.NamesDeployment(deployment)
+	inPath := d.backend.dialect.DeploymentInPath && r.NamesDeployment(deployment)
 	switch {
 	case r.Dialect == "" || deployment == "", inPath && !r.spec.HasTrait(wire.ModelOnlyInPath):
 		return replay.Edit{}, nil
@@ -156,7 +157,7 @@ func (r *request) leftOut(b *backend) string {
 
 // queryKey is the name of the query's model parameter at a backend.
 func (r *request) queryKey(b *backend) string {
-	if wire.SpecOf(b.dialect).DeploymentInPath && r.upgrades() {
+	if b.dialect.DeploymentInPath && r.upgrades() {
 		return "deployment"
 	}
 	return "model"
@@ -166,7 +167,7 @@ func (r *request) queryKey(b *backend) string {
 // it. Azure's realtime API and gateways accept a key there.
 func (b *backend) withoutKey(raw string) string {
 	names := credentialQuery
-	inQuery := wire.SpecOf(b.dialect).KeyHeader == keyHeader // a caller's key may be in the query
+	inQuery := b.dialect.KeyHeader == keyHeader // a caller's key may be in the query
 	if b.usesCallerCredential() {
 		names = names[:1] // api-key, a credential for Azure alone
 	}
@@ -185,18 +186,18 @@ func (b *backend) withoutKey(raw string) string {
 // the caller's. A backend without a credential gets the caller's, if that has the
 // form of its dialect. The backend's Headers replace the caller's.
 func (b *backend) header(caller http.Header, bearer string) http.Header {
-	keyName := wire.SpecOf(b.dialect).KeyHeader
+	keyName := b.dialect.KeyHeader
 	var key, authorization string // the caller's
 	h := make(http.Header, len(caller)+1+len(b.headers))
 	values := make([]string, 0, len(caller)+2+len(b.headers))
 	for name, v := range caller {
-		switch {
-		case b.hasCredential && isCredential(name), len(b.headers) > 0 && b.setsHeader(name):
-		case sameHeader(name, authHeader):
+		switch credential := isCredential(name); {
+		case credential && b.hasCredential, len(b.headers) > 0 && b.setsHeader(name):
+		case credential && sameHeader(name, authHeader):
 			authorization = wire.Header(caller, name)
-		case sameHeader(name, keyName):
+		case credential && sameHeader(name, keyName):
 			key = wire.Header(caller, name)
-		case sameHeader(name, keyHeader): // a key for another dialect
+		case credential && sameHeader(name, keyHeader): // a key for another dialect
 		case b.hasCredential && sameHeader(name, protocolHeader):
 			if v = protocols(v); len(v) > 0 {
 				h[name] = v
@@ -211,26 +212,22 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 			h[name] = values[from:len(values):len(values)]
 		}
 	}
-	set := func(name, value string) {
+	name, value := keyName, cmp.Or(b.key, key)
+	switch {
+	case bearer != "":
+		name, value = authHeader, "Bearer "+bearer
+	case b.key != "" && keyName == authHeader:
+		value = b.bearerKey
+	case value == "":
+		name, value = authHeader, authorization
+	}
+	if value != "" {
 		values = append(values, value)
 		h[name] = values[len(values)-1:]
 	}
-	switch {
-	case bearer != "":
-		set(authHeader, "Bearer "+bearer)
-	case b.key != "" && keyName == authHeader:
-		set(authHeader, b.bearerKey)
-	case b.key != "":
-		set(keyName, b.key)
-	case key != "":
-		set(keyName, key)
-	case authorization != "":
-		set(authHeader, authorization)
-	}
-	if len(b.headers) > 0 {
-		for name, value := range b.headers {
-			set(name, value)
-		}
+	for name, value := range b.headers {
+		values = append(values, value)
+		h[name] = values[len(values)-1:]
 	}
 	return h
 }

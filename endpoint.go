@@ -24,7 +24,7 @@ type backend struct {
 	bareBase      bool   // the base path replaces the dialect's prefix
 	priority      int
 	weight        int
-	dialect       Dialect
+	dialect       *wire.DialectSpec
 	apiVersion    string
 	key           string
 	bearerKey     string // the key as an Authorization header
@@ -47,7 +47,7 @@ func newBackend(b Backend) *backend {
 	n := &backend{
 		sharedState: new(sharedState), // replaced if an earlier configuration has the backend
 		name:        b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bareBase: bare,
-		priority: b.Priority, weight: b.Weight, dialect: b.Dialect, apiVersion: b.APIVersion,
+		priority: b.Priority, weight: b.Weight, dialect: wire.SpecOf(b.Dialect), apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	n.headers, n.hasCredential = b.Headers, b.hasCredential()
@@ -87,7 +87,7 @@ func (b *backend) sharesResource(other *backend) bool {
 }
 
 func (b *backend) azureCredentials() bool {
-	return wire.SpecOf(b.dialect).Credentials == wire.AzureCredentials
+	return b.dialect.Credentials == wire.AzureCredentials
 }
 
 // reconfigured reports whether the backend sends requests in another way by
@@ -139,4 +139,4 @@ func presetNames(backends []*backend) (names []string) {
 }
 
 // provider is the attribute gen_ai.provider.name.
-func (b *backend) provider() string { return wire.SpecOf(b.dialect).Provider }
+func (b *backend) provider() string { return b.dialect.Provider }

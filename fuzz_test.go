@@ -54,7 +54,7 @@ func FuzzSplice(f *testing.F) {
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 		r := &request{Request: req, body: replay.New(req.Body)}
 		require.NoError(t, r.read())
-		change, err := r.edits(&deployment{backend: &backend{dialect: AzureV1}}, name)
+		change, err := r.edits(&deployment{backend: &backend{dialect: wire.SpecOf(AzureV1)}}, name)
 		require.NoError(t, err)
 		want := string(text)
 		for _, s := range slices.Backward(change[:]) {
@@ -120,7 +120,7 @@ func FuzzPath(f *testing.F) {
 		in := wire.ParsePath(u.EscapedPath())
 		for _, base := range []string{"", "/ai", "/a%2Fi"} {
 			for _, d := range []Dialect{Azure, AzureV1, OpenAI} {
-				b := &backend{base: base, dialect: d}
+				b := &backend{base: base, dialect: wire.SpecOf(d)}
 				if d == Azure {
 					b.apiVersion = url.QueryEscape(version)
 				}

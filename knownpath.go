@@ -14,6 +14,7 @@ type knownPath struct {
 	path, rawPath, method string
 	target                wire.Target
 	spec                  *wire.Spec
+	operation             int // see wire.OperationIndex
 }
 
 // knownPaths has the latest path of each length, modulo their number. Most
@@ -39,9 +40,17 @@ func (r *request) readPath() {
 	// A copy, as it is part of the whole URL, whose query may hold a key.
 	u = &url.URL{Path: strings.Clone(u.Path), RawPath: strings.Clone(u.RawPath)}
 	k := &knownPath{path: u.Path, rawPath: u.RawPath, method: method, target: wire.ParsePath(u.EscapedPath())}
-	k.spec = k.target.Spec(method)
+	k.spec, k.operation = k.target.Spec(method), wire.OperationIndex(k.target.Operation)
 	if r.Target, r.spec = &k.target, k.spec; r.stateless() {
 		r.known = k
 		last.Store(k)
 	}
+}
+
+// operationIndex is the index of the request's operation.
+func (r *request) operationIndex() int {
+	if r.known != nil {
+		return r.known.operation
+	}
+	return wire.OperationIndex(r.Operation)
 }

@@ -110,12 +110,11 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		b.Reached(a.sentAt)
 		c.recordTransition(&b.State, a.deployment, now, successOf(resp))
 	}
-	var o outcome
 	var held []byte
 	switch {
 	case resp.StatusCode >= 400:
 		text, known := c.readErrorBody(resp, a)
-		o = judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
+		o := judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
 		if o.verdict == rejected && !known && c.repeatable() {
 			// Why it refuses the request is unknown. The cause may be this deployment.
 			o.verdict = declined
@@ -128,7 +127,8 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 			return nil, h.failure, err
 		}
 		if !h.notEvents {
-			if o = h.failure; o.verdict == served && h.hasContent && !a.spilled {
+			o := h.failure
+			if o.verdict == served && h.hasContent && !a.spilled {
 				a.deployment.Stream.Observe(time.Now(), float64(time.Since(a.sentAt)))
 			}
 			c.deliver(resp, a, h)
@@ -148,7 +148,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		a.wholeWait = now.Sub(a.sentAt)
 	}
 	c.deliver(resp, a, &streamHold{held: held, notEvents: true, hasContent: true})
-	return resp, c.adjustOutcome(a.deployment, o), nil
+	return resp, outcome{}, nil
 }
 
 // adjustOutcome is what an outcome means for this request in particular.
@@ -159,7 +159,7 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 		c.notFound(o)
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
 	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
-		wire.SpecOf(c.Target.Dialect).APIVersion == wire.RequiredAPIVersion && wire.SpecOf(d.backend.dialect).APIVersion == wire.RequiredAPIVersion:
+		wire.SpecOf(c.Target.Dialect).APIVersion == wire.RequiredAPIVersion && d.backend.dialect.APIVersion == wire.RequiredAPIVersion:
 		// The caller's own api-version may be what is not found.
 		o.verdict, o.cause = declined, health.NoFailure
 	case (o.verdict == failed || o.verdict == declined) && !o.deploymentOnly && !c.repeatable():
@@ -351,17 +351,18 @@ func (c *call) holdStream(resp *http.Response, a *attempt) (*streamHold, error) 
 // judged. Streams of every operation that leaves nothing behind at the service
 // are. Some gateways do not set the media type of a stream.
 func (c *call) streamed(a *attempt, resp *http.Response) bool {
-	if resp.StatusCode != http.StatusOK || !c.stateless() || !wire.CanDecompress(resp.Header) {
+	if resp.StatusCode != http.StatusOK || !c.stateless() {
 		return false
 	}
+	streamed := false
 	switch a.mediaType {
 	case wire.EventStream:
-		return true
+		streamed = true
 	case "", "text/plain", "application/octet-stream":
 		// Only if the request asked for a stream, or may have done so.
-		return resp.Body != http.NoBody && (c.naming.Stream || !c.naming.Complete)
+		streamed = resp.Body != http.NoBody && (c.naming.Stream || !c.naming.Complete)
 	case "application/json":
-		return resp.Body != http.NoBody && c.naming.Stream // an error instead of the stream
+		streamed = resp.Body != http.NoBody && c.naming.Stream // an error instead of the stream
 	}
-	return false
+	return streamed && wire.CanDecompress(resp.Header)
 }

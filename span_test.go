@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spillover-go/spillover/internal/telemetry"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 const usageAnswer = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
@@ -301,6 +302,6 @@ func TestOperations(t *testing.T) {
 // The dialect tells whose model it is.
 func TestProviders(t *testing.T) {
 	for d, want := range map[Dialect]string{Azure: "azure.ai.openai", AzureV1: "azure.ai.openai", OpenAI: "openai"} {
-		require.Equal(t, want, (&backend{dialect: d}).provider())
+		require.Equal(t, want, (&backend{dialect: wire.SpecOf(d)}).provider())
 	}
 }

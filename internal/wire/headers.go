@@ -87,10 +87,27 @@ func tokenCount(h http.Header, name string) (n int64, ok bool) {
 // CanonicalizeHeader changes a name in a response's header to net/http's canonical form.
 // A custom base transport may have stored another form.
 func CanonicalizeHeader(h http.Header, name string, values []string) {
+	if isCanonical(name) {
+		return
+	}
 	if canonical := http.CanonicalHeaderKey(name); canonical != name {
 		delete(h, name)
 		h[canonical] = append(h[canonical], values...)
 	}
+}
+
+// isCanonical reports whether net/http's canonical form of a name is the name itself.
+// It is a cheap test; the name may be canonical for other reasons.
+func isCanonical(name string) bool {
+	begins := true // a word
+	for i := range len(name) {
+		c := name[i]
+		if begins && 'a' <= c && c <= 'z' || !begins && 'A' <= c && c <= 'Z' {
+			return false
+		}
+		begins = c == '-'
+	}
+	return true
 }
 
 // IsPrintableASCII reports whether a text consists of printable ASCII only, and so is

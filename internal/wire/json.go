@@ -87,7 +87,7 @@ func isPlain(inner []byte) bool {
 
 // skipSpace returns the index of the next byte that is not white space.
 func skipSpace(text []byte, i int) int {
-	for i < len(text) && (text[i] == ' ' || text[i] == '\n' || text[i] == '\r' || text[i] == '\t') {
+	for i < len(text) && text[i] <= ' ' && (text[i] == ' ' || text[i] == '\n' || text[i] == '\r' || text[i] == '\t') {
 		i++
 	}
 	return i
