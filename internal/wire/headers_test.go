@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 )
 
 func TestRequestID(t *testing.T) {
@@ -61,4 +62,17 @@ func TestIsPrintableASCII(t *testing.T) {
 	for _, s := range []string{"a\n", "\x7f", "é"} {
 		require.False(t, IsPrintableASCII(s), "%q", s)
 	}
+}
+
+// Names that need no change are found without making the canonical form.
+func TestCanonicalNames(t *testing.T) {
+	require.True(t, isCanonical("X-Ratelimit-Limit-Tokens"))
+	require.False(t, isCanonical("x-Ratelimit-Limit-Tokens"))
+	require.False(t, isCanonical("X-RateLimit-Limit-Tokens"))
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringMatching(`[A-Ca-c0-9 :é-]*`).Draw(t, "name")
+		if isCanonical(name) {
+			require.Equal(t, name, http.CanonicalHeaderKey(name))
+		}
+	})
 }
