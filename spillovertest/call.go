@@ -32,7 +32,7 @@ type call struct {
 	problem *problem // why it cannot be served, whatever the deployment; or nil
 }
 
-// What a request may tell the simulation about itself. It is no part of the
+// What a request may say to the simulation. It is not part of the
 // service's protocol: a load test need not send 40,000 characters to be charged
 // for 10,000 tokens, nor get all of the output that it has to reserve.
 const (

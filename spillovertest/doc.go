@@ -34,7 +34,7 @@
 //
 // A [Deployment] is limited by [PAYG] or [PTU] and refuses like the real ones:
 // 429, with Retry-After, the message's "Please retry after", and the headers
-// that tell how much is left. A prompt's tokens are estimated at four
+// that show how much is left. A prompt's tokens are estimated at four
 // characters each. The text written has no meaning, and as many tokens as the
 // request's maximum.
 //
@@ -52,7 +52,7 @@
 //	)
 //
 // fails two requests and breaks off a third after three tokens; the rest are
-// served. [Server.Stats] and [Server.Requests] tell what arrived.
+// served. [Server.Stats] and [Server.Requests] show what arrived.
 //
 // # Time
 //

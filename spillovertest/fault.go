@@ -82,8 +82,8 @@ const (
 	KindError
 )
 
-// Set replaces the script and starts it anew. It panics on a fault that makes
-// no sense.
+// Set replaces the script and starts it from the beginning. It panics on a
+// fault that makes no sense.
 func (s *Server) Set(faults ...Fault) {
 	script := make([]*scripted, 0, len(faults))
 	refusing := false

@@ -18,7 +18,7 @@ type limiter interface {
 	admit(now time.Time, d demand) (refusal, bool)
 	// settle ends an admitted request and returns what it cost in all.
 	settle(now time.Time, d demand, written int) float64
-	// header adds what the service tells about the limit.
+	// header adds what the service reports of the limit.
 	header(now time.Time, dialect Dialect, h http.Header)
 	// utilization is the share of the limit in use, 1 for all of it.
 	utilization(now time.Time) float64

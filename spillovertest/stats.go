@@ -116,7 +116,7 @@ func (s *Server) arrived(c *call, r *Request) *deployment {
 	return d
 }
 
-// admit asks a deployment's limit, and tells the client about it.
+// admit asks a deployment's limit, and reports it to the client.
 func (s *Server) admit(now time.Time, d *deployment, want demand, h http.Header) (refusal, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +128,7 @@ func (s *Server) admit(now time.Time, d *deployment, want demand, h http.Header)
 	return no, ok
 }
 
-// limits tells the client about a deployment's limit.
+// limits reports a deployment's limit to the client.
 func (s *Server) limits(d *deployment, h http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

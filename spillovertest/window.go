@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Window is how a [PAYG] limit forgets what was used. The service does not
-// tell, and all three have been seen or described.
+// Window is how a [PAYG] limit forgets what was used. The service does not say
+// how, and all three have been seen or described.
 type Window int
 
 // The windows.
