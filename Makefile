@@ -20,3 +20,4 @@ cover: ## coverage of the root package and internal/*, at least 99 %
 docs: ## the generated parts of the documents; look at the difference before you commit it
 	go test -count=1 $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/\[.*internal\/doctest/ {print $$1}') -update
 	cd interop && go test -count=1 -run '^TestSDKs$$' . -update
+	cd benchmarks/lab && go test -count=1 -run '^TestPictureInDocs$$' . -update
