@@ -164,6 +164,19 @@ func TestREADMENamesTheModule(t *testing.T) {
 	require.FileExists(t, ".github/workflows/"+workflow[1])
 }
 
+// Whoever cannot see the README's picture reads the same figures.
+func TestREADMEPictureInWords(t *testing.T) {
+	picture := regexp.MustCompile(`!\[([^\]]+)\]\((docs/[a-z-]+\.svg)\)`).FindStringSubmatch(readme(t))
+	require.NotNil(t, picture)
+	svg, err := os.ReadFile(picture[2])
+	require.NoError(t, err)
+	_, words, ok := strings.Cut(picture[1], "load.") // the sentence before is the cell
+	require.True(t, ok)
+	for _, figure := range regexp.MustCompile(`\d+`).FindAllString(strings.ReplaceAll(words, "per 100 served", ""), -1) {
+		require.Regexp(t, ">"+figure+"( %)?</text>", string(svg))
+	}
+}
+
 // Documents link to files and headings that exist.
 func TestLinksInDocs(t *testing.T) {
 	files, err := filepath.Glob("docs/*.md")
