@@ -1,13 +1,21 @@
 package telemetry_test
 
 import (
+	"maps"
 	"net/http"
+	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/template"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
@@ -41,43 +49,50 @@ func rules(t *testing.T) []rule {
 	return file.Groups[0].Rules
 }
 
-// fires tells whether an alert fires at a time: its expression has a result, and
-// had one at each evaluation for as long as it says.
-func (r rule) fires(t *testing.T, h history, at time.Time) bool {
+// firing are the labels of the alerts that fire at a time, with the value: the expression
+// has had them as a result at each evaluation for as long as the rule asks for.
+func (r rule) firing(t *testing.T, h history, at time.Time) (alerts promql.Vector) {
 	var lasts time.Duration
 	if r.For != "" {
 		var err error
 		lasts, err = time.ParseDuration(r.For)
 		require.NoError(t, err, r.Alert)
 	}
-	for from := at.Add(-lasts); !from.After(at); from = from.Add(15 * time.Second) {
-		if len(h.query(t, r.Expr, from)) == 0 {
-			return false
-		}
+	alerts = h.query(t, r.Expr, at)
+	for from := at.Add(-lasts); from.Before(at) && len(alerts) > 0; from = from.Add(15 * time.Second) {
+		then := h.query(t, r.Expr, from)
+		alerts = slices.DeleteFunc(alerts, func(a promql.Sample) bool {
+			return !slices.ContainsFunc(then, func(b promql.Sample) bool { return labels.Equal(a.Metric, b.Metric) })
+		})
 	}
-	return true
+	return alerts
 }
 
-// Each alert fires in the situation that it is for, and no other one does that
-// is not named there.
-func TestAlerts(t *testing.T) {
+// A situation is something that happens to a scene, and the alerts that fire then.
+type situation struct {
+	config func(*spillover.Config)
+	begins func(*testing.T, *scene)
+	models []string // requested in addition to gpt-4o
+	alerts []string
+	may    []string // may fire as well, depending on random choices
+}
+
+func situations() map[string]situation {
 	throttled := spillovertest.Fault{Status: 429, Header: http.Header{"Retry-After": {"20"}}}
 	all := func(s *scene, f ...spillovertest.Fault) {
 		for _, server := range []*spillovertest.Server{s.ptu, s.east, s.west} {
 			server.Set(f...)
 		}
 	}
-	seen := map[string]bool{}
-	for name, situation := range map[string]struct {
-		config func(*spillover.Config)
-		begins func(*testing.T, *scene)
-		models []string // that are asked for beside gpt-4o
-		alerts []string
-		may    []string // fire as well, as chance has it
-	}{
+	return map[string]situation{
 		"all is well": {},
 		"spilling for a moment": {begins: func(_ *testing.T, s *scene) {
 			s.ptu.Set(spillovertest.Fault{Status: 429, Header: http.Header{"Retry-After": {"30"}}, Times: 1})
+		}},
+		"one request fails everywhere": {begins: func(t *testing.T, s *scene) {
+			for _, server := range []*spillovertest.Server{s.ptu, s.east, s.west} {
+				server.Set(spillovertest.Fault{Status: 500, Times: 1})
+			}
 		}},
 		"all throttled": {begins: func(_ *testing.T, s *scene) { all(s, throttled) },
 			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverSynthesized429"}, may: []string{"SpilloverDeploymentOut"}},
@@ -87,6 +102,8 @@ func TestAlerts(t *testing.T) {
 			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverFirstTierIdle"}},
 		"the PTU's key is revoked": {begins: func(_ *testing.T, s *scene) { s.ptu.Set(spillovertest.Fault{Status: 401}) },
 			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverCredentialRefused", "SpilloverFirstTierIdle"}},
+		"the PTU is drained": {begins: func(t *testing.T, s *scene) { require.NoError(t, s.Drain("ptu")) },
+			alerts: []string{"SpilloverDeploymentOut", "SpilloverFirstTierIdle"}},
 		"a region's account is empty": {begins: func(_ *testing.T, s *scene) {
 			all(s, throttled)
 			s.east.Heal()
@@ -97,39 +114,163 @@ func TestAlerts(t *testing.T) {
 		"an unknown model": {models: []string{"gpt-5o"}, alerts: []string{"SpilloverUnknownModel"}},
 		"a PTU held back by a limit": {config: func(c *spillover.Config) { c.Backends[0].Models = []spillover.Model{{Name: "gpt-4o", RPM: 3}} },
 			alerts: []string{"SpilloverPTUUnderused"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var s *scene
-			var end time.Time
-			synctest.Test(t, func(t *testing.T) {
-				s = newScene(t, func(c *spillover.Config) {
-					if situation.config != nil {
-						situation.config(c)
-					}
-				})
-				s.play(t, 5*time.Minute, "gpt-4o")
-				if situation.begins != nil {
-					situation.begins(t, s)
-				}
-				s.play(t, 17*time.Minute, append(situation.models, "gpt-4o")...)
-				end = time.Now()
-			})
-			var firing []string
-			for _, r := range rules(t) {
-				if r.fires(t, s.history, end) && !slices.Contains(situation.may, r.Alert) {
-					firing = append(firing, r.Alert)
-				}
+		"bodies are never closed": {begins: func(t *testing.T, s *scene) {
+			s.ptu.Set(spillovertest.Fault{Status: 429, Header: http.Header{"Retry-After": {"20"}}, Times: 1})
+			for _, server := range []*spillovertest.Server{s.east, s.west} {
+				server.Set(spillovertest.Fault{Kind: spillovertest.KindStall, After: 3})
 			}
-			require.Equal(t, situation.alerts, firing)
+			for range 8 {
+				s.leak(t, "gpt-4o")
+			}
+			s.east.Heal()
+			s.west.Heal()
+		}, alerts: []string{"SpilloverRequestsNeverEnd"}},
+	}
+}
+
+// happens plays a situation, and returns what Prometheus has scraped and when it ended.
+func (happening situation) happens(t *testing.T) (scraped history, end time.Time) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, func(c *spillover.Config) {
+			if happening.config != nil {
+				happening.config(c)
+			}
 		})
-		for _, a := range slices.Concat(situation.alerts, situation.may) {
-			seen[a] = true
+		s.play(t, 5*time.Minute, "gpt-4o")
+		if happening.begins != nil {
+			happening.begins(t, s)
+		}
+		s.play(t, 22*time.Minute, append(happening.models, "gpt-4o")...)
+		scraped, end = s.history, time.Now()
+	})
+	return scraped, end
+}
+
+// unasked is the series that a release may export for models that nobody has asked for.
+func unasked(at time.Time) history {
+	series := &stored{labels: labels.FromStrings("__name__", "spillover_deployment_available", "gen_ai_request_model", "other",
+		"spillover_backend", "west", "spillover_deployment", "other", "spillover_tier", "2")}
+	for from := at.Add(-27 * time.Minute); !from.After(at); from = from.Add(14 * time.Second) {
+		series.add(from.UnixMilli(), 1)
+	}
+	return history{series.labels.Hash(): series}
+}
+
+// Each alert fires in the situation that it is for and no other alert does, and only for the
+// service that is in that situation: another one that works hides nothing and is not
+// named. It is one alert however many processes the service has.
+func TestAlerts(t *testing.T) {
+	healthy, _ := situation{}.happens(t)
+	type target = map[string]string
+	targets := map[string]struct {
+		service, other target // scraped from the service in the situation, and from a healthy one
+	}{
+		"alone":           {target{"job": "gateway", "namespace": "production"}, nil},
+		"two namespaces":  {target{"job": "gateway", "namespace": "production"}, target{"job": "gateway", "namespace": "staging"}},
+		"two jobs":        {target{"job": "gateway", "namespace": "apps"}, target{"job": "batch", "namespace": "apps"}},
+		"no namespace":    {target{"job": "gateway"}, target{"job": "batch"}},
+		"no target label": {},
+	}
+	for name, situation := range situations() {
+		t.Run(name, func(t *testing.T) {
+			scraped, end := situation.happens(t)
+			for name, target := range targets {
+				t.Run(name, func(t *testing.T) {
+					service := scraped.with(target.service)
+					stored := merge(service, unasked(end).with(target.service))
+					if target.other != nil {
+						// Two processes are in the situation.
+						stored = merge(stored.with(map[string]string{"instance": "10.0.0.1:2112"}), stored.with(map[string]string{"instance": "10.0.0.2:2112"}),
+							merge(healthy, unasked(end)).with(target.other).with(map[string]string{"instance": "10.0.0.3:2112"}))
+					}
+					var firing []string
+					for _, r := range rules(t) {
+						alerts := r.firing(t, stored, end)
+						if len(alerts) > 0 && !slices.Contains(situation.may, r.Alert) {
+							firing = append(firing, r.Alert)
+						}
+						for _, a := range alerts {
+							require.Equal(t, target.service["job"], a.Metric.Get("job"), r.Alert)
+							require.Equal(t, target.service["namespace"], a.Metric.Get("namespace"), r.Alert)
+							require.Empty(t, a.Metric.Get("instance"), r.Alert)
+							require.NotEqual(t, "other", a.Metric.Get("gen_ai_request_model"), r.Alert)
+							for text := range maps.Values(r.Annotations) {
+								requireReadable(t, a, text)
+							}
+							require.True(t, strings.HasPrefix(expand(t, a, r.Annotations["summary"]), where(target.service)+": "), r.Annotations["summary"])
+						}
+					}
+					require.Equal(t, situation.alerts, firing)
+				})
+			}
+		})
+	}
+}
+
+// where is how a summary begins.
+func where(target map[string]string) string {
+	if target["namespace"] == "" {
+		return target["job"]
+	}
+	return target["job"] + " in " + target["namespace"]
+}
+
+// expand is an annotation as Prometheus expands it.
+func expand(t *testing.T, alert promql.Sample, text string) string {
+	data := template.AlertTemplateData(alert.Metric.Map(), nil, "", alert)
+	const variables = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}"
+	expanded, err := template.NewTemplateExpander(t.Context(), variables+text, "annotation", data, model.Now(), nil, &url.URL{}, nil).Expand()
+	require.NoError(t, err, text)
+	return expanded
+}
+
+func requireReadable(t *testing.T, alert promql.Sample, text string) {
+	expanded := expand(t, alert, text)
+	require.NotContains(t, expanded, "<no value>")
+	require.NotContains(t, expanded, "  ", expanded)
+	require.NotContains(t, expanded, "()", expanded)
+}
+
+// Each rule has what a person who is woken by it needs, and names nothing that does not exist.
+func TestAlertTexts(t *testing.T) {
+	fires := map[string]bool{}
+	for _, situation := range situations() {
+		for _, a := range situation.alerts {
+			fires[a] = true
 		}
 	}
+	operating, err := os.ReadFile("../docs/operating.md")
+	require.NoError(t, err)
+	telemetry, err := os.ReadFile("../docs/telemetry.md")
+	require.NoError(t, err)
+	seen := map[string]bool{}
 	for _, r := range rules(t) {
-		require.True(t, seen[r.Alert], "%s fires nowhere", r.Alert)
+		require.False(t, seen[r.Alert], "%s is there twice", r.Alert)
+		seen[r.Alert] = true
+		require.True(t, fires[r.Alert], "%s fires in no situation", r.Alert)
 		require.Contains(t, []string{"critical", "warning", "info"}, r.Labels["severity"], r.Alert)
+		require.Len(t, r.Annotations, 3, r.Alert)
 		require.NotEmpty(t, r.Annotations["summary"], r.Alert)
 		require.NotEmpty(t, r.Annotations["description"], r.Alert)
+
+		for _, quoted := range regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(r.Annotations["description"], -1) {
+			require.Contains(t, string(telemetry)+string(operating), "`"+quoted[1]+"`", "%s names it", r.Alert)
+		}
+		anchor, found := strings.CutPrefix(r.Annotations["runbook_url"], "https://github.com/spillover-go/spillover/blob/main/docs/operating.md#")
+		require.True(t, found, "%s: %q", r.Alert, r.Annotations["runbook_url"])
+		require.Contains(t, anchors(string(operating)), anchor, r.Alert)
 	}
+}
+
+// anchors are those that GitHub gives to the headings of a document.
+func anchors(document string) (all []string) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(document, -1) {
+		plain := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		all = append(all, strings.ReplaceAll(plain, " ", "-"))
+	}
+	return all
+}
+
+func TestAnchors(t *testing.T) {
+	require.Equal(t, []string{"a", "why-did-it-spill", "x-y-z"}, anchors("# A\n\n## Why did it spill?\ntext # no\n### `X-Y` z"))
 }

@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -20,8 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A history is what Prometheus stores of its scrapes, for its own engine to
-// query.
+// A history is what Prometheus stores of its scrapes. Its own engine queries it.
 type history map[uint64]*stored
 
 type stored struct {
@@ -29,7 +29,7 @@ type stored struct {
 	samples []chunks.Sample
 }
 
-// scrape stores what the exporter tells at a time.
+// scrape stores what the exporter exports at a time.
 func (s *scene) scrape(t *testing.T, at time.Time) {
 	families, err := s.registry.Gather()
 	require.NoError(t, err)
@@ -47,16 +47,39 @@ func (s *scene) scrape(t *testing.T, at time.Time) {
 		}
 		s.history[l.Hash()].add(now, float64(sample.Value))
 	}
-	for _, series := range s.history { // what is not told any more is stale
+	for _, series := range s.history { // a series that is not exported any more is stale
 		if last := series.samples[len(series.samples)-1]; last.T() < now && !value.IsStaleNaN(last.F()) {
 			series.add(now, math.Float64frombits(value.StaleNaN))
 		}
 	}
 }
 
+// with is the same history as scraped from a target: its labels are added to each series.
+func (h history) with(target map[string]string) history {
+	labelled := history{}
+	for _, series := range h {
+		set := labels.NewBuilder(series.labels)
+		for name, value := range target {
+			set.Set(name, value)
+		}
+		l := set.Labels()
+		labelled[l.Hash()] = &stored{labels: l, samples: series.samples}
+	}
+	return labelled
+}
+
+// merge is what Prometheus stores that scrapes several targets.
+func merge(all ...history) history {
+	merged := history{}
+	for _, h := range all {
+		maps.Copy(merged, h)
+	}
+	return merged
+}
+
 func (s *stored) add(at int64, v float64) { s.samples = append(s.samples, sample{at, v}) }
 
-// query is what an expression is at a time.
+// query evaluates an expression at a time.
 func (h history) query(t *testing.T, expr string, at time.Time) promql.Vector {
 	q, err := engine.NewInstantQuery(context.Background(), h, nil, expr, at)
 	require.NoError(t, err, expr)

@@ -20,11 +20,11 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// An export is the values of each label of each metric.
+// An export has the values of each label of each metric.
 type export map[string]map[string][]string
 
-// exported is what Prometheus has scraped when all has happened, twice, that
-// there are metrics for.
+// exported returns what Prometheus has scraped of a pod after everything that there are
+// metrics for has happened twice.
 func exported(t *testing.T) (found export, all history, at time.Time) {
 	found = export{}
 	synctest.Test(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func exported(t *testing.T) (found export, all history, at time.Time) {
 			everything(t, s)
 			s.scrape(t, time.Now())
 		}
-		all, at = s.history, time.Now()
+		all, at = s.history.with(pod), time.Now()
 	})
 	for _, series := range all {
 		series.labels.Range(func(l labels.Label) {
@@ -49,7 +49,10 @@ func exported(t *testing.T) (found export, all history, at time.Time) {
 	return found, all, at
 }
 
-// everything has a scene go through something of everything that metrics tell of.
+// pod has the labels that a scrape of a pod adds.
+var pod = map[string]string{"namespace": "production", "job": "gateway", "pod": "gateway-7d9f", "instance": "10.0.0.1:2112"}
+
+// everything makes each kind of event happen that metrics record.
 func everything(t *testing.T, s *scene) {
 	all := []*spillovertest.Server{s.ptu, s.east, s.west}
 	set := func(f spillovertest.Fault, servers ...*spillovertest.Server) {
@@ -75,8 +78,8 @@ func everything(t *testing.T, s *scene) {
 	s.ask(t.Context(), t, "gpt-4o")
 }
 
-// check holds a query to what is exported: its metrics exist, and so do all the
-// labels that it names and the values that it asks for.
+// check requires that a query uses only what is exported: its metrics exist, and so do
+// the labels that it names and the values that it selects.
 func (exported export) check(t *testing.T, where, query string) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	require.NoError(t, err, "%s: %s", where, query)
@@ -114,7 +117,7 @@ func (exported export) check(t *testing.T, where, query string) {
 	require.NotZero(t, metrics, where)
 }
 
-// closed are values that labels have in situations which exported has not.
+// closed has values of labels that do not occur in exported.
 var closed = map[string][]string{"error_type": {"403", "no_token", "404"}}
 
 func TestAlertQueries(t *testing.T) {
@@ -123,7 +126,8 @@ func TestAlertQueries(t *testing.T) {
 		metrics.check(t, r.Alert, r.Expr)
 		expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
 		require.NoError(t, err)
-		// What its texts show must be in its result.
+		requireEachService(t, r.Alert, expr)
+		// The labels that its texts show must be in its result.
 		for _, text := range r.Annotations {
 			for _, m := range regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(text, -1) {
 				grouped := false
@@ -139,42 +143,130 @@ func TestAlertQueries(t *testing.T) {
 	}
 }
 
+// requireEachService requires that a query keeps services apart: each aggregation and each
+// comparison of two vectors keeps namespace and job.
+func requireEachService(t *testing.T, where string, expr parser.Expr) {
+	service := []string{"namespace", "job"}
+	aggregations := 0
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.AggregateExpr:
+			aggregations++
+			require.False(t, n.Without, "%s: without keeps unknown labels", where)
+			require.Subset(t, n.Grouping, service, where)
+		case *parser.BinaryExpr:
+			if n.VectorMatching == nil {
+				return nil
+			}
+			if n.VectorMatching.On {
+				require.Subset(t, n.VectorMatching.MatchingLabels, service, where)
+				return nil
+			}
+			require.NotSubset(t, n.VectorMatching.MatchingLabels, service[:1], where)
+			require.NotSubset(t, n.VectorMatching.MatchingLabels, service[1:], where)
+		}
+		return nil
+	})
+	require.NotZero(t, aggregations, where)
+}
+
 type dashboard struct {
 	Title         string
 	SchemaVersion int
 	Templating    struct {
-		List []struct {
-			Name, Type string
-			Query      any
-		}
+		List []variable
 	}
 	Panels []struct {
-		ID      int
-		Type    string
-		Title   string
-		GridPos struct{ H, W, X, Y int }
-		Targets []struct{ Expr, LegendFormat, RefID string }
+		ID          int
+		Type        string
+		Title       string
+		Description string
+		GridPos     struct{ H, W, X, Y int }
+		Targets     []struct{ Expr, LegendFormat, RefID string }
+	}
+}
+
+type variable struct {
+	Name, Type        string
+	Query             any
+	Multi, IncludeAll bool
+	AllValue          string
+}
+
+// choose replaces the variables of a query, each by a pattern of values.
+func choose(query string, values map[string]string) string {
+	for name, value := range values {
+		query = strings.ReplaceAll(query, "$"+name, value)
+	}
+	return query
+}
+
+var everythingChosen = map[string]string{"__rate_interval": "1h", "namespace": ".*", "job": ".*", "model": ".*", "backend": ".*"}
+
+func readDashboard(t *testing.T) (d dashboard) {
+	text, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &d))
+	require.NotZero(t, d.SchemaVersion)
+	return d
+}
+
+// Every panel shows the chosen namespaces and jobs only, and all of them if none is chosen,
+// even if scrapes set no such label.
+func TestDashboardShowsTheChosenServices(t *testing.T) {
+	_, all, at := exported(t)
+	without := func(name string) history {
+		h := history{}
+		for _, series := range all {
+			l := labels.NewBuilder(series.labels).Del(name).Labels()
+			h[l.Hash()] = &stored{labels: l, samples: series.samples}
+		}
+		return h
+	}
+	for _, p := range readDashboard(t).Panels {
+		for _, target := range p.Targets {
+			query := choose(target.Expr, everythingChosen)
+			require.NotEmpty(t, without("namespace").query(t, query, at), "%s shows nothing without namespaces", p.Title)
+			require.NotEmpty(t, without("job").query(t, query, at), "%s shows nothing without jobs", p.Title)
+			for _, name := range []string{"namespace", "job"} {
+				chosen := maps.Clone(everythingChosen)
+				chosen[name] = pod[name] + "|another"
+				require.NotEmpty(t, all.query(t, choose(target.Expr, chosen), at), "%s by %s", p.Title, name)
+
+				chosen[name] = "another"
+				expr, err := parser.NewParser(parser.Options{}).ParseExpr(choose(target.Expr, chosen))
+				require.NoError(t, err, p.Title)
+				parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+					if s, ok := n.(*parser.VectorSelector); ok {
+						require.Empty(t, all.query(t, s.String(), at), "%s shows other services: %s", p.Title, s)
+					}
+					return nil
+				})
+			}
+		}
 	}
 }
 
 func TestDashboard(t *testing.T) {
 	metrics, all, at := exported(t)
-	text, err := os.ReadFile("dashboard.json")
-	require.NoError(t, err)
-	var d dashboard
-	require.NoError(t, json.Unmarshal(text, &d))
-	require.NotZero(t, d.SchemaVersion)
+	d := readDashboard(t)
 
-	variables := map[string]bool{}
+	var variables []string
 	for _, v := range d.Templating.List {
-		variables[v.Name] = true
 		if v.Type == "query" {
-			of := regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`).FindStringSubmatch(v.Query.(map[string]any)["query"].(string))
+			require.True(t, v.Multi && v.IncludeAll && v.AllValue == ".*", v.Name)
+			of := regexp.MustCompile(`^label_values\((.+), (\w+)\)$`).FindStringSubmatch(v.Query.(map[string]any)["query"].(string))
 			require.NotNil(t, of, v.Name)
-			require.Contains(t, metrics[of[1]], of[2])
+			values := all.query(t, choose(of[1], everythingChosen), at)
+			require.NotEmpty(t, values, v.Name)
+			require.NotEmpty(t, values[0].Metric.Get(of[2]), v.Name)
+			for _, used := range regexp.MustCompile(`\$(\w+)`).FindAllStringSubmatch(of[1], -1) {
+				require.Contains(t, variables, used[1], "%s uses a later variable", v.Name)
+			}
 		}
+		variables = append(variables, v.Name)
 	}
-	require.Equal(t, map[string]bool{"datasource": true, "model": true, "backend": true}, variables)
+	require.Equal(t, []string{"datasource", "namespace", "job", "model", "backend"}, variables)
 
 	shown, ids, taken := map[string]bool{}, map[int]bool{}, map[[2]int]string{}
 	for _, p := range d.Panels {
@@ -192,8 +284,9 @@ func TestDashboard(t *testing.T) {
 			continue
 		}
 		require.NotEmpty(t, p.Targets, p.Title)
+		require.NotEmpty(t, p.Description, p.Title)
 		for _, target := range p.Targets {
-			query := strings.NewReplacer("$__rate_interval", "1h", "$model", ".*", "$backend", ".*").Replace(target.Expr)
+			query := choose(target.Expr, everythingChosen)
 			metrics.check(t, p.Title, query)
 			require.NotEmpty(t, all.query(t, query, at), "%s is empty: %s", p.Title, query)
 			for _, m := range regexp.MustCompile(`\{\{(\w+)\}\}`).FindAllStringSubmatch(target.LegendFormat, -1) {
@@ -204,7 +297,7 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 	}
-	// All metrics are on it.
+	// Every metric is on it.
 	for name := range maps.Keys(metrics) {
 		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count"), "_sum")
 		if strings.HasPrefix(name, "spillover_") {

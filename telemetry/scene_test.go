@@ -1,6 +1,5 @@
-// Package telemetry_test listens to a Transport with OpenTelemetry's own SDK
-// and its Prometheus exporter, and holds the dashboard and the alert rules to
-// what they hear.
+// Package telemetry_test collects what a Transport records with OpenTelemetry's own SDK
+// and its Prometheus exporter, and checks the dashboard and the alert rules against that.
 package telemetry_test
 
 import (
@@ -24,7 +23,7 @@ import (
 )
 
 // A scene is a Transport over simulated deployments, a PTU and two regions,
-// whose metrics and spans are heard.
+// whose metrics and spans are collected.
 type scene struct {
 	*spillover.Transport
 	ptu, east, west *spillovertest.Server
@@ -66,19 +65,31 @@ func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
 	return s
 }
 
-// ask sends a streamed request for a model and reads the answer, as far as there
+// ask sends a streamed request for a model and reads the response to its end, if there
 // is one.
 func (s *scene) ask(ctx context.Context, t *testing.T, name string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://any.openai.azure.com/openai/deployments/"+name+"/chat/completions?api-version=2024-10-21",
-		strings.NewReader(`{"messages":[{"role":"user","content":"`+strings.Repeat("all work ", 200)+`"}],"stream":true,"stream_options":{"include_usage":true}}`))
-	require.NoError(t, err)
-	if resp, err := s.RoundTrip(req); err == nil {
+	if resp, err := s.RoundTrip(request(ctx, t, name)); err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		require.NoError(t, resp.Body.Close())
 	}
 }
 
-// collect is what the SDK has, by the names of the instruments.
+// leak sends a streamed request for a model and does not read the response. Its body is
+// closed when the test ends.
+func (s *scene) leak(t *testing.T, name string) {
+	resp, err := s.RoundTrip(request(t.Context(), t, name))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, resp.Body.Close()) })
+}
+
+func request(ctx context.Context, t *testing.T, name string) *http.Request {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://any.openai.azure.com/openai/deployments/"+name+"/chat/completions?api-version=2024-10-21",
+		strings.NewReader(`{"messages":[{"role":"user","content":"`+strings.Repeat("all work ", 200)+`"}],"stream":true,"stream_options":{"include_usage":true}}`))
+	require.NoError(t, err)
+	return req
+}
+
+// collect returns the metrics that the SDK has, by the names of the instruments.
 func (s *scene) collect(t *testing.T) map[string]metricdata.Metrics {
 	var all metricdata.ResourceMetrics
 	require.NoError(t, s.reader.Collect(context.Background(), &all))
@@ -92,8 +103,8 @@ func (s *scene) collect(t *testing.T) map[string]metricdata.Metrics {
 	return found
 }
 
-// play has a request of each model sent every two seconds, while Prometheus
-// scrapes every 14.
+// play sends a request for each model every two seconds, while Prometheus scrapes
+// every 14.
 func (s *scene) play(t *testing.T, lasts time.Duration, models ...string) {
 	for step := time.Duration(0); step < lasts; step += 2 * time.Second {
 		next := time.Now().Add(2 * time.Second)
