@@ -27,7 +27,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A documented metric is a line of docs/telemetry.md.
+// A documented metric is a row of the table in docs/telemetry.md.
 type documented struct {
 	name, kind, unit, meaning string
 	attributes                []string
@@ -50,7 +50,7 @@ func table(t *testing.T) (all []documented) {
 	return all
 }
 
-// What is documented is what the SDK has, and the other way round.
+// The SDK has the documented metrics and no others.
 func TestEveryInstrumentIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, func(c *spillover.Config) { c.MaxWait = 3 * time.Second })
@@ -107,8 +107,8 @@ func points(data metricdata.Aggregation) (kind string, sets []attribute.Set) {
 	return kind, sets
 }
 
-// Every attempt is a child of its request, and what the base and a token take
-// is beneath them.
+// Every attempt is a child of its request, and the base's context carries the
+// attempt's span.
 func TestSpans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var inside oteltrace.SpanContext
@@ -147,7 +147,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// However a request ends, all its spans do.
+// All spans of a request end, however the request ends.
 func TestSpansEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, func(c *spillover.Config) {
@@ -171,7 +171,7 @@ func TestSpansEnd(t *testing.T) {
 
 var globalProviders sync.Once
 
-// A program may set its providers after it made its Transports.
+// A program may set the global providers after it made its Transports.
 func TestGlobalProviders(t *testing.T) {
 	first := false
 	if globalProviders.Do(func() { first = true }); !first {
@@ -193,7 +193,7 @@ func TestGlobalProviders(t *testing.T) {
 	})
 }
 
-// What several Transports tell of the same deployments adds up.
+// The values of several Transports with the same deployments are added.
 func TestTwoTransports(t *testing.T) {
 	var cfg spillover.Config
 	s := newScene(t, func(c *spillover.Config) { cfg = *c })
@@ -207,7 +207,7 @@ func TestTwoTransports(t *testing.T) {
 	}
 }
 
-// The alert rules and the dashboard are what docs/telemetry.md says there is.
+// The files that docs/telemetry.md names exist.
 func TestFiles(t *testing.T) {
 	text, err := os.ReadFile("../docs/telemetry.md")
 	require.NoError(t, err)
@@ -217,8 +217,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// What a request costs with the SDK at work: metrics, and spans that are
-// sampled or not.
+// The cost of a request with the SDK: metrics, and spans that are sampled or
+// not.
 func BenchmarkRoundTrip(b *testing.B) {
 	for name, sampler := range map[string]trace.Sampler{"spans": trace.AlwaysSample(), "no spans": trace.NeverSample()} {
 		b.Run(name, func(b *testing.B) {
