@@ -1,6 +1,8 @@
 package telemetry_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
@@ -75,6 +77,7 @@ type situation struct {
 	models []string // requested in addition to gpt-4o
 	alerts []string
 	may    []string // may fire as well, depending on random choices
+	log    string   // the message of the record that has the cause
 }
 
 func situations() map[string]situation {
@@ -95,22 +98,22 @@ func situations() map[string]situation {
 			}
 		}},
 		"all throttled": {begins: func(_ *testing.T, s *scene) { all(s, throttled) },
-			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverSynthesized429"}, may: []string{"SpilloverDeploymentOut"}},
+			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverSynthesized429"}, may: []string{"SpilloverDeploymentOut"}, log: "deployment cooling"},
 		"no connection anywhere": {begins: func(_ *testing.T, s *scene) { all(s, spillovertest.Fault{Kind: spillovertest.KindRefuse}) },
-			alerts: []string{"SpilloverNothingServed", "SpilloverDeploymentFails", "SpilloverRequestsFail"}},
+			alerts: []string{"SpilloverNothingServed", "SpilloverDeploymentFails", "SpilloverRequestsFail"}, log: "requests fail"},
 		"the PTU has no connection": {begins: func(_ *testing.T, s *scene) { s.ptu.Set(spillovertest.Fault{Kind: spillovertest.KindRefuse}) },
-			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverFirstTierIdle"}},
+			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverFirstTierIdle"}, log: "backend out"},
 		"the PTU's key is revoked": {begins: func(_ *testing.T, s *scene) { s.ptu.Set(spillovertest.Fault{Status: 401}) },
-			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverCredentialRefused", "SpilloverFirstTierIdle"}},
+			alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverCredentialRefused", "SpilloverFirstTierIdle"}, log: "deployment out"},
 		"the PTU is drained": {begins: func(t *testing.T, s *scene) { require.NoError(t, s.Drain("ptu")) },
-			alerts: []string{"SpilloverDeploymentOut", "SpilloverFirstTierIdle"}},
+			alerts: []string{"SpilloverDeploymentOut", "SpilloverFirstTierIdle"}, log: "backend drained"},
 		"a region's account is empty": {begins: func(_ *testing.T, s *scene) {
 			all(s, throttled)
 			s.east.Heal()
 			s.west.Set(spillovertest.Fault{Status: 429, Body: `{"error":{"code":"insufficient_quota"}}`})
-		}, alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverOutOfQuota", "SpilloverFirstTierIdle"}},
+		}, alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverOutOfQuota", "SpilloverFirstTierIdle"}, log: "deployment out"},
 		"streams are cut": {begins: func(_ *testing.T, s *scene) { all(s, spillovertest.Fault{Kind: spillovertest.KindCut, After: 3}) },
-			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverDeploymentFails", "SpilloverRequestsFail"}, may: []string{"SpilloverDeploymentOut"}},
+			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverDeploymentFails", "SpilloverRequestsFail"}, may: []string{"SpilloverDeploymentOut"}, log: "deployment out"},
 		"an unknown model": {models: []string{"gpt-5o"}, alerts: []string{"SpilloverUnknownModel"}},
 		"a PTU held back by a limit": {config: func(c *spillover.Config) { c.Backends[0].Models = []spillover.Model{{Name: "gpt-4o", RPM: 3}} },
 			alerts: []string{"SpilloverPTUUnderused"}},
@@ -128,7 +131,8 @@ func situations() map[string]situation {
 	}
 }
 
-// happens plays a situation, and returns what Prometheus has scraped and when it ended.
+// happens plays a situation. It returns what Prometheus has scraped, and when it ended. The
+// cause is in the log, and in Status if it is a failure.
 func (happening situation) happens(t *testing.T) (scraped history, end time.Time) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, func(c *spillover.Config) {
@@ -137,13 +141,41 @@ func (happening situation) happens(t *testing.T) (scraped history, end time.Time
 			}
 		})
 		s.play(t, 5*time.Minute, "gpt-4o")
+		s.log.Reset()
 		if happening.begins != nil {
 			happening.begins(t, s)
 		}
 		s.play(t, 22*time.Minute, append(happening.models, "gpt-4o")...)
 		scraped, end = s.history, time.Now()
+		if happening.log != "" {
+			requireCause(t, s, happening.log)
+		}
 	})
 	return scraped, end
+}
+
+// requireCause requires that the log has a record with this message and, if that is a
+// failure, its reason, which Status shows as the last failure.
+func requireCause(t *testing.T, s *scene, message string) {
+	var failures []string
+	for _, tier := range s.Status().Tiers {
+		for _, b := range tier.Backends {
+			failures = append(failures, b.LastFailure.Reason)
+		}
+	}
+	for line := range bytes.Lines(s.log.Bytes()) {
+		var record struct{ Level, Msg, Reason string }
+		require.NoError(t, json.Unmarshal(line, &record))
+		if record.Msg != message {
+			continue
+		}
+		if record.Level == "WARN" {
+			require.NotEmpty(t, record.Reason)
+			require.Contains(t, failures, record.Reason)
+		}
+		return
+	}
+	require.Fail(t, "the log has no record "+message)
 }
 
 // unasked is the series that a release may export for models that nobody has asked for.
@@ -233,10 +265,13 @@ func requireReadable(t *testing.T, alert promql.Sample, text string) {
 
 // Each rule has what a person who is woken by it needs, and names nothing that does not exist.
 func TestAlertTexts(t *testing.T) {
-	fires := map[string]bool{}
+	fires, causes := map[string]bool{}, map[string][]string{}
 	for _, situation := range situations() {
-		for _, a := range situation.alerts {
+		for _, a := range slices.Concat(situation.alerts, situation.may) {
 			fires[a] = true
+			if situation.log != "" {
+				causes[a] = append(causes[a], situation.log)
+			}
 		}
 	}
 	operating, err := os.ReadFile("../docs/operating.md")
@@ -255,6 +290,9 @@ func TestAlertTexts(t *testing.T) {
 
 		for _, quoted := range regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(r.Annotations["description"], -1) {
 			require.Contains(t, string(telemetry)+string(operating), "`"+quoted[1]+"`", "%s names it", r.Alert)
+		}
+		for _, message := range causes[r.Alert] {
+			require.Contains(t, r.Annotations["description"], `"`+message+`"`, "%s does not name the record that has the cause", r.Alert)
 		}
 		anchor, found := strings.CutPrefix(r.Annotations["runbook_url"], "https://github.com/spillover-go/spillover/blob/main/docs/operating.md#")
 		require.True(t, found, "%s: %q", r.Alert, r.Annotations["runbook_url"])

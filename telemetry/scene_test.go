@@ -3,8 +3,10 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -23,7 +25,7 @@ import (
 )
 
 // A scene is a Transport over simulated deployments, a PTU and two regions,
-// whose metrics and spans are collected.
+// whose metrics, spans and log are collected.
 type scene struct {
 	*spillover.Transport
 	ptu, east, west *spillovertest.Server
@@ -32,6 +34,7 @@ type scene struct {
 	registry *prometheus.Registry
 	spans    *tracetest.SpanRecorder
 	history  history
+	log      *bytes.Buffer // JSON, one record a line
 }
 
 func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
@@ -41,7 +44,7 @@ func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
 	}
 	s := &scene{
 		ptu: server("ptu", spillovertest.PTU{TPM: 60_000}), east: server("east", nil), west: server("west", nil),
-		reader: metric.NewManualReader(), registry: prometheus.NewRegistry(), spans: tracetest.NewSpanRecorder(), history: history{},
+		reader: metric.NewManualReader(), registry: prometheus.NewRegistry(), spans: tracetest.NewSpanRecorder(), history: history{}, log: new(bytes.Buffer),
 	}
 	scraped, err := exporter.New(exporter.WithRegisterer(s.registry))
 	require.NoError(t, err)
@@ -55,6 +58,7 @@ func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
 		},
 		MeterProvider:  metric.NewMeterProvider(metric.WithReader(s.reader), metric.WithReader(scraped)),
 		TracerProvider: trace.NewTracerProvider(trace.WithSpanProcessor(s.spans)),
+		Logger:         slog.New(slog.NewJSONHandler(s.log, nil)),
 	}
 	for _, f := range change {
 		f(&cfg)
