@@ -3,6 +3,7 @@ package telemetry_test
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -16,51 +17,29 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/template"
 	"github.com/stretchr/testify/require"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A rule is an alert rule as Prometheus reads it.
-type rule struct {
-	Alert       string
-	Expr        string
-	For         string
-	Labels      map[string]string
-	Annotations map[string]string
+// rules are the alert rules as Prometheus reads them.
+func rules(t *testing.T) []rulefmt.Rule {
+	groups, errs := rulefmt.ParseFile("alerts.yaml", false, model.UTF8Validation, parser.NewParser(parser.Options{}), slog.New(slog.DiscardHandler))
+	require.Empty(t, errs)
+	require.Len(t, groups.Groups, 1)
+	return groups.Groups[0].Rules
 }
 
-func rules(t *testing.T) []rule {
-	text, err := os.Open("alerts.yaml")
-	require.NoError(t, err)
-	defer text.Close()
-	var file struct {
-		Groups []struct {
-			Name  string
-			Rules []rule
-		}
-	}
-	decoder := yaml.NewDecoder(text)
-	decoder.KnownFields(true)
-	require.NoError(t, decoder.Decode(&file))
-	require.Len(t, file.Groups, 1)
-	return file.Groups[0].Rules
-}
-
-// firing are the labels of the alerts that fire at a time, with the value: the expression
-// has had them as a result at each evaluation for as long as the rule asks for.
-func (r rule) firing(t *testing.T, h history, at time.Time) (alerts promql.Vector) {
-	var lasts time.Duration
-	if r.For != "" {
-		var err error
-		lasts, err = time.ParseDuration(r.For)
-		require.NoError(t, err, r.Alert)
-	}
-	alerts = h.query(t, r.Expr, at)
+// firing returns the alerts of a rule that fire at a time: its expression has had them as a
+// result at each evaluation for as long as the rule asks for.
+func firing(t *testing.T, r rulefmt.Rule, h history, at time.Time) promql.Vector {
+	lasts := time.Duration(r.For)
+	alerts := h.query(t, r.Expr, at)
 	for from := at.Add(-lasts); from.Before(at) && len(alerts) > 0; from = from.Add(15 * time.Second) {
 		then := h.query(t, r.Expr, from)
 		alerts = slices.DeleteFunc(alerts, func(a promql.Sample) bool {
@@ -215,11 +194,11 @@ func TestAlerts(t *testing.T) {
 						stored = merge(stored.with(map[string]string{"instance": "10.0.0.1:2112"}), stored.with(map[string]string{"instance": "10.0.0.2:2112"}),
 							merge(healthy, unasked(end)).with(target.other).with(map[string]string{"instance": "10.0.0.3:2112"}))
 					}
-					var firing []string
+					var names []string
 					for _, r := range rules(t) {
-						alerts := r.firing(t, stored, end)
+						alerts := firing(t, r, stored, end)
 						if len(alerts) > 0 && !slices.Contains(situation.may, r.Alert) {
-							firing = append(firing, r.Alert)
+							names = append(names, r.Alert)
 						}
 						for _, a := range alerts {
 							require.Equal(t, target.service["job"], a.Metric.Get("job"), r.Alert)
@@ -232,7 +211,7 @@ func TestAlerts(t *testing.T) {
 							require.True(t, strings.HasPrefix(expand(t, a, r.Annotations["summary"]), where(target.service)+": "), r.Annotations["summary"])
 						}
 					}
-					require.Equal(t, situation.alerts, firing)
+					require.Equal(t, situation.alerts, names)
 				})
 			}
 		})
