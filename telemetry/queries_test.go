@@ -270,7 +270,7 @@ func TestDashboard(t *testing.T) {
 
 	shown, ids, taken := map[string]bool{}, map[int]bool{}, map[[2]int]string{}
 	for _, p := range d.Panels {
-		require.False(t, ids[p.ID], "%s: its id is another's", p.Title)
+		require.False(t, ids[p.ID], "%s: another panel has its id", p.Title)
 		ids[p.ID] = true
 		for x := range p.GridPos.W {
 			for y := range p.GridPos.H {
