@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -44,8 +45,8 @@ func TestDocumentedExporterIsTheTestedOne(t *testing.T) {
 
 var defaultRegistry sync.Once
 
-// What the documented exporter serves is what Prometheus scrapes. Streams without
-// include_usage add no tokens.
+// The documented exporter serves the metrics to a scrape of Prometheus. Chat streams without
+// include_usage add no tokens; streams of the Responses API do.
 func TestDocumentedExporterIsScraped(t *testing.T) {
 	first := false
 	if defaultRegistry.Do(func() { first = true }); !first {
@@ -59,9 +60,8 @@ func TestDocumentedExporterIsScraped(t *testing.T) {
 	defer lb.Close()
 	server := httptest.NewServer(handler)
 	defer server.Close()
-	chat := func(options string) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
-			strings.NewReader(`{"messages":[{"role":"user","content":"hello"}]`+options+`}`))
+	post := func(path, body string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any.openai.azure.com/openai/"+path+"?api-version=2025-04-01-preview", strings.NewReader(body))
 		require.NoError(t, err)
 		resp, err := lb.RoundTrip(req)
 		require.NoError(t, err)
@@ -69,6 +69,9 @@ func TestDocumentedExporterIsScraped(t *testing.T) {
 		_, err = io.Copy(io.Discard, resp.Body)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
+	}
+	chat := func(options string) {
+		post("deployments/gpt-4o/chat/completions", `{"messages":[{"role":"user","content":"hello"}]`+options+`}`)
 	}
 	scrape := func() string {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
@@ -89,10 +92,18 @@ func TestDocumentedExporterIsScraped(t *testing.T) {
 	require.Regexp(t, `(?m)^spillover_requests_total\{.*spillover_outcome="served",.*\} 1`, text)
 	require.Contains(t, text, "\nspillover_request_duration_seconds_bucket{")
 	require.NotContains(t, text, "\nspillover_tokens_total{")
+	post("responses", `{"model":"gpt-4o","input":"hello","stream":true}`)
+	text = scrape()
+	require.Regexp(t, `(?m)^spillover_tokens_total\{.*gen_ai_token_type="output",.*\} [1-9]`, text)
 	chat(`,"stream":true,"stream_options":{"include_usage":true}`)
-	require.Regexp(t, `(?m)^spillover_tokens_total\{.*gen_ai_token_type="output",.*\} [1-9]`, scrape())
+	require.NotEqual(t, tokens(text), tokens(scrape()))
 	chat("")
-	require.Regexp(t, `(?m)^spillover_requests_total\{.*spillover_outcome="served",.*\} 3`, scrape())
+	require.Regexp(t, `(?m)^spillover_requests_total\{.*spillover_outcome="served",.*\} 4`, scrape())
+}
+
+// tokens returns the lines of a scrape that count tokens.
+func tokens(scraped string) []string {
+	return regexp.MustCompile(`(?m)^spillover_tokens_total.*`).FindAllString(scraped, -1)
 }
 
 // The documented relabeling gives a pod the labels that alerts and dashboard use.
