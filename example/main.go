@@ -6,7 +6,8 @@
 //
 // It needs no network, no key and no configuration: the deployments are
 // simulated in memory. Two minutes of virtual time are shown in eight seconds.
-// The same seed always gives the same numbers.
+// The same seed always gives the same numbers. The PTU is full when it has
+// accepted 20 seconds of work, so failover begins a while after the load rises.
 //
 // pool.go shows how go-openai is connected to spillover.
 //

@@ -52,18 +52,17 @@ func widthOf(terminal *os.File) int {
 }
 
 func (s *screen) open(l load, z size) {
-	s.print("go-openai calls three simulated deployments through spillover. "+z.String(), 0)
-	s.print(fmt.Sprintf("Simulated: %.0f s of %s.\n", l.length.Seconds(), l.about), 0)
+	about := wrap("go-openai calls three simulated deployments through spillover. "+z.String(), s.width, 0) +
+		wrap(fmt.Sprintf("Simulated: %.0f s of %s.", l.length.Seconds(), l.about), s.width, 0)
+	io.WriteString(s.w, about+"\n")
 }
-
-func (s *screen) print(text string, indent int) { io.WriteString(s.w, wrap(text, s.width, indent)) }
 
 // A terminal that became narrower must not break lines of the table in two:
 // that would spoil the number of lines to draw over.
 const noWrap, autoWrap = "\x1b[?7l", "\x1b[?7h"
 
-// clear goes up some lines and clears everything below.
-const clear = "\x1b[%dA\x1b[J"
+// erase goes up some lines and clears everything below.
+const erase = "\x1b[%dA\x1b[J"
 
 // show prints new events and redraws the table.
 func (s *screen) show(v view, l load) {
@@ -73,7 +72,7 @@ func (s *screen) show(v view, l load) {
 	}
 	var b strings.Builder
 	if s.drawn > 0 {
-		fmt.Fprintf(&b, clear, s.drawn)
+		fmt.Fprintf(&b, erase, s.drawn)
 	}
 	for _, event := range events {
 		b.WriteString(wrap(fmt.Sprintf("%6.1f s  %s", v.at.Seconds(), event), s.width, 10))
@@ -93,7 +92,7 @@ func (s *screen) close(v view, l load, sum summary) {
 	s.show(v, l)
 	var b strings.Builder
 	if s.drawn > 0 {
-		fmt.Fprintf(&b, clear, s.drawn)
+		fmt.Fprintf(&b, erase, s.drawn)
 	}
 	b.WriteString("\n" + v.totals())
 	b.WriteString("\n")

@@ -13,7 +13,7 @@ import (
 
 const firstLine = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
 
-func TestReadTrace(t *testing.T) {
+func TestTraceIsReadInFull(t *testing.T) {
 	const lines = firstLine +
 		"2023-11-16 18:15:46.6805900,374,44\r\n" +
 		"2023-11-16 18:15:46.6805900,1,1\r\n" +
@@ -37,7 +37,7 @@ func TestReadTrace(t *testing.T) {
 	require.Equal(t, 5*time.Second, l.length)
 }
 
-func TestReadTraceErrors(t *testing.T) {
+func TestWrongTraceIsExplained(t *testing.T) {
 	const good = "2023-11-16 18:15:46.6805900,374,44\n"
 	for lines, says := range map[string]string{
 		"":                             "the file is empty",
@@ -57,7 +57,7 @@ func TestReadTraceErrors(t *testing.T) {
 	}
 }
 
-func TestTraceReplay(t *testing.T) {
+func TestTraceNeedsPAYG(t *testing.T) {
 	t.Parallel()
 	const file = "../../shared/data/AzureLLMInferenceTrace_conv.csv"
 	l, err := openTrace(file)

@@ -122,7 +122,7 @@ func (v view) table(width int, colour bool) string {
 }
 
 // totals is what the deployments have done.
-func (v view) totals() string { return v.print([]column{deployment, answers, share, throttled}, false) }
+func (v view) totals() string { return v.print([]column{deployment, answers, share}, false) }
 
 func (v view) print(columns []column, colour bool) string {
 	var b strings.Builder
