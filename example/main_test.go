@@ -49,11 +49,11 @@ func TestOutputInDocs(t *testing.T) {
 func TestSameSeedPrintsTheSame(t *testing.T) {
 	second := output(t, "-seed", "2")
 	require.Equal(t, second, output(t, "-seed", "2"))
-	require.NotEqual(t, second, output(t, "-seed", "3"))
+	require.NotEqual(t, output(t, "-seed", "2", "-seconds", "5"), output(t, "-seed", "3", "-seconds", "5"))
 }
 
-func TestEverySeedShowsFailoverAndReturn(t *testing.T) {
-	for _, seed := range []uint64{1, 2, 3} {
+func TestOtherSeedsShowFailoverAndReturnToo(t *testing.T) {
+	for _, seed := range []uint64{2, 3} {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, err := newComparison(standardLoad(seed), standardSize, seed)
@@ -154,24 +154,30 @@ func fitted(t *testing.T, printed string, width int) string {
 }
 
 func TestTerminalShowsTheSameInTheEnd(t *testing.T) {
+	l := standardLoad(1).first(time.Minute)
+	var views []view
+	var sum summary
+	synctest.Test(t, func(t *testing.T) {
+		c, err := newComparison(l, standardSize, 1)
+		require.NoError(t, err)
+		s, _ := plain()
+		sum = c.play(t.Context(), s, func(time.Duration) { views = append(views, c.view()) })
+	})
+	require.Greater(t, len(views), 100, "two frames a second")
 	for _, width := range []int{40, 60, 80, 120, 200} {
-		t.Run(strconv.Itoa(width), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := standardLoad(1).first(time.Minute)
-				s, out := plain()
-				s.width = width
-				c, err := newComparison(l, standardSize, 1)
-				require.NoError(t, err)
-				c.play(t.Context(), s, atOnce)
-
-				var redrawn bytes.Buffer
-				c, err = newComparison(l, standardSize, 1)
-				require.NoError(t, err)
-				c.play(t.Context(), &screen{w: &redrawn, live: true, colour: true, width: width}, atOnce)
-				require.Equal(t, out.String(), fitted(t, redrawn.String(), width))
-				require.Greater(t, strings.Count(redrawn.String(), "deployment   state "), 100, "two tables a second")
-			})
-		})
+		printed, redrawn := new(bytes.Buffer), new(bytes.Buffer)
+		for _, s := range []*screen{
+			{w: printed, width: width},
+			{w: redrawn, width: width, live: true, colour: true},
+		} {
+			s.open(l, standardSize)
+			for _, v := range views {
+				s.show(v, l)
+			}
+			s.close(views[len(views)-1], l, sum)
+		}
+		require.Equal(t, printed.String(), fitted(t, redrawn.String(), width))
+		require.Equal(t, len(views), strings.Count(redrawn.String(), "deployment   state ")-1, "a table for each frame, and one at the end")
 	}
 }
 

@@ -86,7 +86,7 @@ func readTrace(from io.Reader) (load, error) {
 
 // parseChat reads the fields of one line.
 func parseChat(record []string) (at time.Time, c chat, err error) {
-	if at, err = time.Parse(time.DateTime, record[0]); err != nil { // any fraction is taken
+	if at, err = time.Parse(time.DateTime, record[0]); err != nil { // with or without a fraction
 		return at, c, fmt.Errorf("%s %q is not like 2023-11-16 18:15:46.6805900", header[0], record[0])
 	}
 	var tokens [2]int
