@@ -5,135 +5,48 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
-	"time"
 
 	"github.com/sashabaranov/go-openai"
 )
 
-// A result is what became of one chat.
+// A result is the outcome of one chat.
 type result struct {
-	chat
-	entered  time.Time // into the transport
-	sent     time.Time // the last attempt
-	refusals int       // 429s of deployments
-	status   int       // of the answer
-	backend  string    // that gave it; "" when the transport did
-	wait     string    // that a 429 told the caller, in milliseconds
-	err      error
+	backend string // that answered; "" without spillover
+	err     error
 }
 
-// ask is a caller like any other: go-openai, and no word of deployments.
-func (p *pool) ask(c chat) {
-	p.tally.asked()
-	r := &result{chat: c}
-	ctx := context.WithValue(context.Background(), resultKey{}, r)
+// rateLimited reports whether the caller received a 429.
+func (r result) rateLimited() bool {
+	var refused *openai.APIError
+	return errors.As(r.err, &refused) && refused.HTTPStatusCode == http.StatusTooManyRequests
+}
+
+// ask sends a chat once, as any program does that uses go-openai. go-openai does
+// not retry.
+func ask(client *openai.Client, c chat) result {
 	request := openai.ChatCompletionRequest{
 		Model:     model,
 		Messages:  []openai.ChatCompletionMessage{{Role: openai.ChatMessageRoleUser, Content: filler[:4*c.prompt]}},
 		MaxTokens: c.output,
 	}
 	if c.stream {
-		r.err = p.stream(ctx, request)
-	} else {
-		_, r.err = p.client.CreateChatCompletion(ctx, request)
+		return stream(client, request)
 	}
-	p.tally.ended(r)
+	answer, err := client.CreateChatCompletion(context.Background(), request)
+	return result{answer.Header().Get("X-Spillover-Backend"), err}
 }
 
-func (p *pool) stream(ctx context.Context, request openai.ChatCompletionRequest) error {
-	stream, err := p.client.CreateChatCompletionStream(ctx, request)
+func stream(client *openai.Client, request openai.ChatCompletionRequest) result {
+	stream, err := client.CreateChatCompletionStream(context.Background(), request)
 	if err != nil {
-		return err
+		return result{err: err}
 	}
 	defer stream.Close()
-	for {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
+	for err == nil {
+		_, err = stream.Recv()
 	}
-}
-
-type resultKey struct{}
-
-// resultOf is the result that a request, or an attempt made of it, belongs to.
-func resultOf(r *http.Request) *result { return r.Context().Value(resultKey{}).(*result) }
-
-// entrance notes when a request enters the transport, and what it gets.
-type entrance struct{ http.RoundTripper }
-
-func (e entrance) RoundTrip(in *http.Request) (*http.Response, error) {
-	r := resultOf(in)
-	r.entered = time.Now()
-	resp, err := e.RoundTripper.RoundTrip(in)
-	if err == nil {
-		r.status = resp.StatusCode
-		r.backend = resp.Header.Get("X-Spillover-Backend")
-		r.wait = resp.Header.Get("Retry-After-Ms")
+	if errors.Is(err, io.EOF) {
+		err = nil
 	}
-	return resp, err
-}
-
-// exit notes when an attempt leaves it, and whether it is refused.
-type exit struct{ http.RoundTripper }
-
-func (e exit) RoundTrip(out *http.Request) (*http.Response, error) {
-	r := resultOf(out)
-	r.sent = time.Now()
-	resp, err := e.RoundTripper.RoundTrip(out)
-	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
-		r.refusals++
-	}
-	return resp, err
-}
-
-// counts are of chats.
-type counts struct {
-	chats    int
-	answered int
-	spilled  int // of the answered, those that cost extra
-	absorbed int // 429s on the way to an answer
-	told     int // 429s that reached the caller
-	failed   int // anything else that did
-}
-
-// A tally collects the results.
-type tally struct {
-	mu      sync.Mutex
-	counts  counts
-	results []*result
-	wait    string // that the last caller was told
-}
-
-func (t *tally) asked() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.counts.chats++
-}
-
-func (t *tally) ended(r *result) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.results = append(t.results, r)
-	switch {
-	case r.err == nil:
-		t.counts.answered++
-		t.counts.absorbed += r.refusals
-		if r.backend != deployments[0].name {
-			t.counts.spilled++
-		}
-	case r.status == http.StatusTooManyRequests:
-		t.counts.told++
-		t.wait = r.wait
-	default:
-		t.counts.failed++
-	}
-}
-
-func (t *tally) now() (counts, string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.counts, t.wait
+	return result{stream.Header().Get("X-Spillover-Backend"), err}
 }

@@ -1,23 +1,22 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"time"
 )
 
-// A chat is one request: when it comes, and how large it is in tokens.
+// A chat is one request: when it is sent, and its size in tokens.
 type chat struct {
 	at             time.Duration
 	prompt, output int
 	stream         bool
 }
 
-// cost is what it takes of a PTU, where an output token weighs three.
+// cost is the part of a PTU's capacity that it uses, where an output token
+// counts as three.
 func (c chat) cost() int { return c.prompt + 3*c.output }
 
 // A phase is a part of a load that has a name.
@@ -34,41 +33,48 @@ type load struct {
 	length time.Duration
 }
 
-// phases of the default load: how much of the time, and chats in a second.
-// The PTU takes some 25.
+// phases of the standard load: how long, and chats in a second.
 var phases = []struct {
-	share, rate float64
-	name        string
+	length time.Duration
+	rate   float64
+	name   string
 }{
-	{0.25, 15, "calm: less than the PTU can serve"},
-	{0.35, 45, "busy: more than the PTU can serve"},
-	{0.08, 400, "burst: more than all deployments can serve"},
-	{0.32, 12, "calm again"},
+	{30 * time.Second, 8, "calm: less than the PTU can serve"},
+	{40 * time.Second, 25, "busy: twice what the PTU can serve"},
+	{10 * time.Second, 90, "burst: more than all deployments can serve"},
+	{40 * time.Second, 8, "calm again"},
 }
 
-// day is a working day in a few seconds: arrivals by chance, sizes as chats
-// have them, all of it decided by the seed.
-func day(length time.Duration, seed uint64) load {
+// standardLoad is two minutes with random arrivals and sizes. A seed always
+// gives the same load.
+func standardLoad(seed uint64) load {
 	random := rand.New(rand.NewPCG(seed, 0))
 	size := func(median, spread, most float64) int {
 		return int(min(median*math.Exp(spread*random.NormFloat64()), most))
 	}
-	l := load{
-		about:  fmt.Sprintf("%g s of go-openai chats, JSON and streamed, seed %d", length.Seconds(), seed),
-		length: length,
-	}
-	var from time.Duration
+	var l load
 	for _, p := range phases {
-		l.phases = append(l.phases, phase{from, p.name})
-		end := from + time.Duration(p.share*float64(length))
+		l.phases = append(l.phases, phase{l.length, p.name})
+		end := l.length + p.length
 		gap := func() time.Duration { return time.Duration(random.ExpFloat64() / p.rate * float64(time.Second)) }
-		for at := from + gap(); at < end; at += gap() {
+		for at := l.length + gap(); at < end; at += gap() {
 			l.chats = append(l.chats, chat{
 				at: at, prompt: size(400, 0.7, 2000), output: 1 + size(80, 0.6, 400), stream: random.IntN(2) == 0,
 			})
 		}
-		from = end
+		l.length = end
 	}
+	l.about = fmt.Sprintf("chats, seed %d", seed)
+	return l
+}
+
+// first is the beginning of a load.
+func (l load) first(length time.Duration) load {
+	n := 0
+	for n < len(l.chats) && l.chats[n].at < length {
+		n++
+	}
+	l.chats, l.length = l.chats[:n], min(l.length, length)
 	return l
 }
 
@@ -83,25 +89,9 @@ func (l load) phase(at time.Duration) string {
 	return name
 }
 
-// play asks each chat at its time and waits for all answers. Nobody asks again
-// after a 429, so that each that reached a caller is counted once. When ctx
-// ends no more chats come.
-func (p *pool) play(ctx context.Context, start time.Time, l load) {
-	var callers sync.WaitGroup
-	defer callers.Wait()
-	for _, c := range l.chats {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Until(start.Add(c.at))):
-		}
-		callers.Go(func() { p.ask(c) })
-	}
-}
-
-// maxPrompt bounds the prompts sent, in tokens: beyond it they would show
-// nothing but the speed of loopback.
+// maxPrompt limits the prompts, in tokens: longer ones would only take longer
+// to simulate.
 const maxPrompt = 4096
 
-// filler is what prompts are made of, by four characters to a token.
+// filler is the text of all prompts: four characters are one token.
 var filler = strings.Repeat("all work and no wait makes a fine day. ", 4*maxPrompt/39+1)

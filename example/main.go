@@ -1,21 +1,24 @@
-// Example shows a pool of one provisioned (PTU) and two pay-as-you-go
-// deployments behind go-openai. The load exceeds first the PTU and then, for a
-// moment, all deployments:
+// Example shows what spillover does for a program that uses go-openai. It sends
+// the same chats to one provisioned deployment (PTU) without spillover, and to
+// the PTU and two pay-as-you-go deployments (PAYG) with spillover:
 //
 //	go run ./example
 //
-// The deployments are simulated in this process, on loopback. It takes about
-// eight seconds and needs no network, no key and no configuration. Their limits
-// are like Azure's, but the PTU's bucket holds one second instead of twenty, so
-// that seconds show what takes minutes in Azure.
+// It needs no network, no key and no configuration: the deployments are
+// simulated in memory. Two minutes of virtual time are shown in eight seconds.
+// The same seed always gives the same numbers. The PTU is full when it has
+// accepted 20 seconds of work, so failover begins a while after the load rises.
 //
-// A production hour in the format of the Azure LLM inference trace
-// (TIMESTAMP,ContextTokens,GeneratedTokens) can be replayed instead:
+// pool.go shows how go-openai is connected to spillover.
+//
+// It can also replay a file in the format of the Azure LLM inference trace
+// (TIMESTAMP,ContextTokens,GeneratedTokens), by default an hour in a minute:
 //
 //	go run ./example -trace AzureLLMInferenceTrace_conv.csv -speed 60
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -32,7 +35,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	plain   bool
 	seconds int
@@ -41,8 +44,8 @@ type options struct {
 	speed   float64
 }
 
-// run is main with everything from outside as an argument. It returns the exit
-// status: 1 when a caller met an error other than a 429.
+// run is main without global state. It returns the exit status: 1 if a caller
+// received an error other than a 429.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -56,74 +59,73 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "example:", err)
 		return 1
 	}
-	p, err := newPool(s, o.seed, loopback)
+	screen := newScreen(stdout, o.plain)
+	pace, stop := newPacer(ctx, o.speed)
+	defer stop()
+	var sum summary
+	inVirtualTime(func() {
+		var c *comparison
+		if c, err = newComparison(l, s, o.seed); err == nil {
+			sum = c.play(ctx, screen, pace)
+		}
+	})
 	if err != nil {
 		fmt.Fprintln(stderr, "example:", err)
 		return 1
 	}
-	defer p.close()
-	return p.present(ctx, l, newScreen(stdout, !o.plain && isTerminal(stdout)))
+	if sum.failed+sum.failedAlone > 0 {
+		return 1
+	}
+	return 0
 }
+
+// The default of -speed, without and with -trace.
+const standardSpeed, traceSpeed = 15, 60
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("example", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.BoolVar(&o.plain, "plain", false, "print plain lines, even on a terminal")
-	f.IntVar(&o.seconds, "seconds", 0, "run for this many seconds (default 8, or the whole trace)")
-	f.Uint64Var(&o.seed, "seed", 1, "seed for arrivals and response times")
+	f.IntVar(&o.seconds, "seconds", 0, "end after this many simulated seconds (default: the whole load)")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of everything random: the same seed gives the same numbers")
 	f.StringVar(&o.trace, "trace", "", "a `file` of TIMESTAMP,ContextTokens,GeneratedTokens to replay")
-	f.Float64Var(&o.speed, "speed", 60, "replay the trace this many times faster than recorded")
+	f.Float64Var(&o.speed, "speed", 0, fmt.Sprintf("simulated seconds shown in one second (default %d, or %d for a trace)", standardSpeed, traceSpeed))
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
+	set := map[string]bool{}
+	f.Visit(func(f *flag.Flag) { set[f.Name] = true })
 	switch {
 	case f.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
-	case o.seconds < 0:
+	case o.seconds < 0 || set["seconds"] && o.seconds == 0:
 		err = errors.New("-seconds must be positive")
-	case !(o.speed > 0 && o.speed <= 1000):
+	case set["speed"] && !(o.speed > 0 && o.speed <= 1000):
 		err = errors.New("-speed must be above 0 and at most 1000")
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "example:", err)
 	}
+	if o.trace != "" {
+		o.speed = cmp.Or(o.speed, traceSpeed)
+	}
+	o.speed = cmp.Or(o.speed, standardSpeed)
 	return o, err
 }
 
-// load makes the load, and sizes the deployments for it.
-func (o options) load() (load, size, error) {
-	length := time.Duration(o.seconds) * time.Second
-	if o.trace == "" {
-		if length == 0 {
-			length = 8 * time.Second
+// load returns the load, and the size of the deployments for it.
+func (o options) load() (l load, s size, err error) {
+	l, s = standardLoad(o.seed), standardSize
+	if o.trace != "" {
+		if l, err = openTrace(o.trace); err != nil {
+			return load{}, size{}, err
 		}
-		l := day(length, o.seed)
-		return l, daySize(l), nil
 	}
-	l, err := openTrace(o.trace, o.speed, length)
-	if err != nil {
-		return load{}, size{}, err
+	if o.seconds > 0 {
+		l = l.first(time.Duration(o.seconds) * time.Second)
 	}
-	return l, traceSize(l, o.speed), nil
-}
-
-// present plays the load, shows it, and sums up.
-func (p *pool) present(ctx context.Context, l load, s *screen) int {
-	s.open(l, p.size)
-	start := time.Now()
-	stop := make(chan struct{})
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		p.watch(start, l, s, stop)
-	}()
-	p.play(ctx, start, l)
-	close(stop)
-	<-shown
-	sum := p.sum(time.Since(start))
-	fmt.Fprint(s.w, sum)
-	if sum.failed > 0 {
-		return 1
+	if o.trace != "" {
+		s = traceSize(l)
 	}
-	return 0
+	return l, s, nil
 }

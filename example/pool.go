@@ -9,87 +9,78 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// model is what callers ask for, whatever the deployments call it.
+// model is the name that callers use, whatever the deployments are called.
 const model = "gpt-4o"
 
-// deployments are the pool, best first. They differ in all that the transport
-// evens out: tier, spelling of the URL, the model's name, the key.
+// deployments are the pool, in order of priority. The transport makes up for
+// their differences: the format of the URL, the deployment's name, the key.
 var deployments = []struct {
-	name     string
-	priority int
-	dialect  spillover.Dialect
-	calls    string // what it calls the model
+	name       string
+	priority   int
+	dialect    spillover.Dialect
+	deployment string // the name of the model there
 }{
 	{"ptu-sweden", 1, spillover.Azure, model},
 	{"payg-sweden", 2, spillover.AzureV1, model},
 	{"payg-france", 2, spillover.Azure, "gpt-4o-standard"},
 }
 
+// key is the API key of a deployment.
+func key(name string) string { return "key-of-" + name }
+
 // A pool is go-openai over spillover over simulated deployments.
 type pool struct {
-	size     size
 	servers  []*spillovertest.Server // in the order of deployments
-	base     http.RoundTripper
 	balancer *spillover.Transport
 	client   *openai.Client
-	tally    tally
 }
 
-// A world is how the deployments are made and how they are reached.
-type world struct {
-	serve func(spillovertest.Config) *spillovertest.Server
-	reach func(...*spillovertest.Server) http.RoundTripper
-}
-
-var (
-	// loopback has real connections. The base keeps more of them than
-	// http.DefaultTransport's two for each host, as any busy program should.
-	loopback = world{spillovertest.NewServer, func(...*spillovertest.Server) http.RoundTripper {
-		return &http.Transport{MaxIdleConnsPerHost: 512}
-	}}
-	// memory works in the virtual time of testing/synctest.
-	memory = world{spillovertest.New, spillovertest.Network}
-)
-
-func newPool(s size, seed uint64, w world) (*pool, error) {
-	p := &pool{size: s}
+func newPool(s size, seed uint64) (*pool, error) {
+	p := &pool{}
 	var backends []spillover.Backend
 	for i, d := range deployments {
-		key := "key-of-" + d.name
-		server := w.serve(spillovertest.Config{
-			Name: d.name, Dialect: spillovertest.Dialect(d.dialect), Keys: []string{key}, Seed: seed + uint64(i),
-			Deployments: []spillovertest.Deployment{{Name: d.calls, Limit: s.limit(d.priority), Latency: s.latency}},
-		})
+		server := simulate(i, s, seed)
 		p.servers = append(p.servers, server)
 		backends = append(backends, spillover.Backend{
-			Name: d.name, URL: server.URL, Priority: d.priority, Dialect: d.dialect, APIKey: key,
-			Models: []spillover.Model{{Name: model, Deployment: d.calls}},
+			Name: d.name, URL: server.URL, Priority: d.priority, Dialect: d.dialect, APIKey: key(d.name),
+			Models: []spillover.Model{{Name: model, Deployment: d.deployment}},
 		})
 	}
-	p.base = w.reach(p.servers...)
 	var err error
-	p.balancer, err = spillover.New(spillover.Config{Backends: backends, Base: exit{p.base}})
+	p.balancer, err = spillover.New(spillover.Config{
+		Backends: backends,
+		Base:     spillovertest.Network(p.servers...), // leave it out for real deployments
+	})
 	if err != nil {
-		p.close()
 		return nil, err
 	}
-	// Neither key nor host matter: every attempt gets its deployment's own.
-	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
-	// go-openai takes dots out of names; the pool knows the model as it is.
-	config.AzureModelMapperFunc = func(name string) string { return name }
-	config.HTTPClient = &http.Client{Transport: entrance{p.balancer}}
-	p.client = openai.NewClientWithConfig(config)
+	seedRandom(p.balancer, seed)
+	// The key and the host are placeholders: each attempt gets those of its deployment.
+	p.client = newClient("unused", "https://any.openai.azure.com", p.balancer)
 	return p, nil
 }
 
-func (p *pool) close() {
-	if p.balancer != nil {
-		p.balancer.Close()
-	}
-	if c, ok := p.base.(*http.Transport); ok {
-		c.CloseIdleConnections()
-	}
-	for _, s := range p.servers {
-		s.Close()
-	}
+// ptuAlone is the same PTU without spillover: go-openai calls it directly.
+func ptuAlone(s size, seed uint64) (*openai.Client, *spillovertest.Server) {
+	server := simulate(0, s, seed)
+	return newClient(key(deployments[0].name), server.URL, server), server
+}
+
+func newClient(key, url string, transport http.RoundTripper) *openai.Client {
+	config := openai.DefaultAzureConfig(key, url)
+	// By default go-openai changes the names of some models, such as gpt-3.5-turbo.
+	config.AzureModelMapperFunc = func(name string) string { return name }
+	config.HTTPClient = &http.Client{Transport: transport}
+	return openai.NewClientWithConfig(config)
+}
+
+// simulate makes the server of deployments[i].
+func simulate(i int, s size, seed uint64) *spillovertest.Server {
+	d := deployments[i]
+	return spillovertest.New(spillovertest.Config{
+		Name: d.name, Dialect: spillovertest.Dialect(d.dialect), Keys: []string{key(d.name)}, Seed: seed + uint64(i),
+		Deployments: []spillovertest.Deployment{{
+			Name: d.deployment, Limit: s.limit(d.priority), Latency: s.latency, Batch: 20,
+		}},
+	})
 }

@@ -1,187 +1,122 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
-	"time"
-
-	"github.com/spillover-go/spillover"
 )
 
-// A screen shows what happens: notable events line by line, and below them a
-// table that is drawn anew, or, where that cannot be, a line each second.
+// A screen shows what happens: an event on each line and, on a terminal, a
+// table below them that is redrawn.
 type screen struct {
 	w      io.Writer
-	live   bool
+	live   bool // redraw the table
+	colour bool
+	width  int // of the terminal, in columns
 	drawn  int // lines of the table that is on the terminal
-	before view
-	second view // as of the last whole second
-	news
+	events
 }
 
-// A view is everything to show at one moment.
-type view struct {
-	at   time.Duration
-	now  time.Time
-	rows []row
-	counts
-	wait string
-}
+// standardWidth is used where the width is not known.
+const standardWidth = 80
 
-type row struct {
-	tier int
-	name string
-	spillover.DeploymentStatus
-}
-
-func newScreen(w io.Writer, live bool) *screen { return &screen{w: w, live: live} }
-
-// isTerminal reports whether w is a terminal that can be redrawn.
-func isTerminal(w io.Writer) bool {
+// newScreen returns a screen with the abilities of w. plain ignores them.
+func newScreen(w io.Writer, plain bool) *screen {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("TERM") == "dumb" {
-		return false
+	if plain || !ok || !isTerminal(f) {
+		return &screen{w: w, width: standardWidth}
 	}
+	return &screen{w: w, live: true, colour: os.Getenv("NO_COLOR") == "", width: max(minWidth, widthOf(f))}
+}
+
+// isTerminal reports whether f is a terminal that can be redrawn.
+func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+}
+
+// widthOf asks stty, since the standard library cannot tell.
+func widthOf(terminal *os.File) int {
+	stty := exec.CommandContext(context.Background(), "stty", "size")
+	stty.Stdin = terminal
+	size, _ := stty.Output() // such as "24 80"; nothing where there is no stty
+	_, columns, _ := strings.Cut(strings.TrimSpace(string(size)), " ")
+	if n, err := strconv.Atoi(columns); err == nil && n > 0 {
+		return n
+	}
+	return standardWidth
 }
 
 func (s *screen) open(l load, z size) {
-	fmt.Fprintf(s.w, `spillover puts several Azure OpenAI deployments behind your OpenAI SDK, as its
-http.RoundTripper. Requests go to the provisioned deployment (PTU) while it has
-capacity. They fail over to pay-as-you-go deployments when it has none. A caller
-gets a 429 only when every deployment is rate-limited.
-
-Simulated here: %s.
-%s
-
-`, l.about, z.about)
+	about := wrap("go-openai calls three simulated deployments through spillover. "+z.String(), s.width, 0) +
+		wrap(fmt.Sprintf("Simulated: %.0f s of %s.", l.length.Seconds(), l.about), s.width, 0)
+	io.WriteString(s.w, about+"\n")
 }
 
-// A table line that a narrow terminal broke in two would spoil the count of
-// the lines to draw over.
-const noWrap, wrap = "\x1b[?7l", "\x1b[?7h"
+// A terminal that became narrower must not break lines of the table in two:
+// that would spoil the number of lines to draw over.
+const noWrap, autoWrap = "\x1b[?7l", "\x1b[?7h"
 
-// watch shows what happens until stop is closed, and how it ended.
-func (p *pool) watch(start time.Time, l load, s *screen, stop <-chan struct{}) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.show(p.view(start), l)
-		case <-stop:
-			s.show(p.view(start), l)
-			s.close()
-			return
-		}
-	}
-}
+// erase goes up some lines and clears everything below.
+const erase = "\x1b[%dA\x1b[J"
 
-func (p *pool) view(start time.Time) view {
-	v := view{now: time.Now()}
-	v.at = v.now.Sub(start)
-	for _, t := range p.balancer.Status().Tiers {
-		for _, b := range t.Backends {
-			v.rows = append(v.rows, row{t.Priority, b.Name, b.Deployments[0]})
-		}
-	}
-	v.counts, v.wait = p.tally.now()
-	return v
-}
-
+// show prints new events and redraws the table.
 func (s *screen) show(v view, l load) {
+	events := s.next(v, l)
+	if !s.live && len(events) == 0 {
+		return
+	}
 	var b strings.Builder
 	if s.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", s.drawn) // up, and clear all below
+		fmt.Fprintf(&b, erase, s.drawn)
 	}
-	for _, event := range s.news.of(v, l) {
-		fmt.Fprintf(&b, "%5.1fs  %s\n", v.at.Seconds(), event)
+	for _, event := range events {
+		b.WriteString(wrap(fmt.Sprintf("%6.1f s  %s", v.at.Seconds(), event), s.width, 10))
 	}
-	switch {
-	case s.live:
-		table := v.table()
+	if s.live {
+		table := "\n" + v.table(s.width, s.colour) + wrap(fmt.Sprintf(
+			"  %.0f s: %d chats, 429 to the caller: %d, without spillover: %d", v.at.Seconds(), v.chats, v.rateLimited, v.rateLimitedAlone,
+		), s.width, 2)
 		s.drawn = strings.Count(table, "\n")
-		b.WriteString(noWrap + table + wrap)
-	case v.at.Truncate(time.Second) > s.second.at.Truncate(time.Second):
-		b.WriteString(v.line(s.second))
-		s.second = v
+		b.WriteString(noWrap + table + autoWrap)
 	}
-	s.before = v
 	io.WriteString(s.w, b.String())
 }
 
-// close leaves the last table on the screen.
-func (s *screen) close() {
-	if !s.live {
-		io.WriteString(s.w, s.before.table())
-	}
-	fmt.Fprintln(s.w)
-}
-
-// line says who answered since an earlier view.
-func (v view) line(since view) string {
+// close shows the last events and the summary in place of the table.
+func (s *screen) close(v view, l load, sum summary) {
+	s.show(v, l)
 	var b strings.Builder
-	fmt.Fprintf(&b, "%5.1fs  ", v.at.Seconds())
-	for i, r := range v.rows {
-		served := r.Served
-		if since.rows != nil {
-			served -= since.rows[i].Served
-		}
-		fmt.Fprintf(&b, "%s %3d   ", r.name, served)
+	if s.drawn > 0 {
+		fmt.Fprintf(&b, erase, s.drawn)
 	}
-	fmt.Fprintf(&b, "got a 429 %3d\n", v.told-since.told)
-	return b.String()
+	b.WriteString("\n" + v.totals())
+	b.WriteString("\n")
+	for line := range strings.Lines(sum.String()) {
+		indent := 0
+		if strings.HasPrefix(line, " ") {
+			indent = summaryColumn
+		}
+		b.WriteString(wrap(strings.TrimSuffix(line, "\n"), s.width, indent))
+	}
+	io.WriteString(s.w, b.String())
 }
 
-// table shows the deployments.
-func (v view) table() string {
+// wrap breaks a line between words where it is longer than width, and indents
+// what follows.
+func wrap(line string, width, indent int) string {
 	var b strings.Builder
-	b.WriteString("\n  tier  deployment   state            in flight   served  throttled  share\n")
-	for _, r := range v.rows {
-		share := 0.0
-		if v.served() > 0 {
-			share = 100 * float64(r.Served) / float64(v.served())
+	for len(line) > width {
+		at := strings.LastIndexByte(line[:width+1], ' ')
+		if strings.TrimSpace(line[:max(0, at)]) == "" {
+			break // a word that does not fit
 		}
-		fmt.Fprintf(&b, "  %4d  %-11s  %-15s  %9d  %7d  %9d  %3.0f %%\n",
-			r.tier, r.name, r.state(v.now), r.InFlight, r.Served, r.Throttled, share)
+		b.WriteString(line[:at] + "\n")
+		line = strings.Repeat(" ", indent) + line[at+1:]
 	}
-	fmt.Fprintf(&b, "  %.1f s: %d chats, %d answered, %d 429s to the caller, %d absorbed\n",
-		v.at.Seconds(), v.chats, v.answered, v.told, v.absorbed)
-	return b.String()
-}
-
-// served is how many answers came from deployments.
-func (v view) served() (n uint64) {
-	for _, r := range v.rows {
-		n += r.Served
-	}
-	return n
-}
-
-// state says whether the deployment is available, and if not, why and how long.
-func (r row) state(now time.Time) string {
-	if r.Available {
-		return "ready"
-	}
-	why := "out"
-	if strings.HasPrefix(r.Reason, "429") {
-		why = "full"
-	}
-	left := r.Until.Sub(now)
-	if left < time.Second {
-		return fmt.Sprintf("%s, %d ms left", why, max(0, left.Milliseconds()))
-	}
-	return fmt.Sprintf("%s, %.1f s left", why, left.Seconds())
-}
-
-// thousands writes 1250000 as 1,250,000.
-func thousands(n int) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
+	return b.String() + line + "\n"
 }

@@ -2,14 +2,14 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A size is how much the deployments can take, and how fast they are.
+// A size is the capacity and the speed of the deployments.
 type size struct {
-	about   string
 	ptu     spillovertest.PTU
 	payg    spillovertest.PAYG // each of them
 	latency spillovertest.Latency
@@ -22,57 +22,49 @@ func (s size) limit(priority int) spillovertest.Limit {
 	return s.payg
 }
 
-// daySize has a PTU for some 25 chats a second, and gives the pay-as-you-go
-// deployments too little for the burst: their budget is that of a minute, and
-// runs dry when most of what the PTU cannot take has been spilled.
-func daySize(l load) size {
-	s := size{
-		ptu:     spillovertest.PTU{TPM: 1_250_000, Burst: time.Second},
-		latency: spillovertest.Latency{FirstToken: 80 * time.Millisecond, PerToken: 3 * time.Millisecond, Jitter: 0.2},
-	}
-	_, spilled := s.ideal(l.chats)
-	s.payg = spillovertest.PAYG{TPM: max(1000, spilled*9/10/2), RPM: 60_000}
-	s.about = fmt.Sprintf("A PTU of %s tokens a minute, two pay-as-you-go of %s each.", thousands(s.ptu.TPM), thousands(s.payg.TPM))
-	return s
+func (s size) String() string {
+	return fmt.Sprintf("ptu-sweden is provisioned (PTU): %s tokens a minute, paid for whether they are used or not. "+
+		"payg-sweden and payg-france are pay-as-you-go (PAYG): %s tokens and %s requests a minute each, paid for by the token.",
+		thousands(s.ptu.TPM), thousands(s.payg.TPM), thousands(s.payg.RPM))
 }
 
-// ptuShare is what the PTU can take of a trace's average load.
+// latency is that of a model that writes about 65 tokens a second.
+var latency = spillovertest.Latency{FirstToken: 300 * time.Millisecond, PerToken: 15 * time.Millisecond, Jitter: 0.2}
+
+// standardSize has a PTU for about twelve chats a second. Both PAYG deployments
+// together can take about as much for long, and more for a moment.
+var standardSize = size{
+	ptu: spillovertest.PTU{TPM: 600_000}, payg: payg(250_000), latency: latency,
+}
+
+// payg has the requests a minute that Azure usually allows for its tokens a
+// minute.
+func payg(tpm int) spillovertest.PAYG { return spillovertest.PAYG{TPM: tpm, RPM: tpm * 6 / 1000} }
+
+// ptuShare is the capacity of the PTU as a share of a trace's average load.
 const ptuShare = 0.65
 
-// traceSize has a PTU that the trace overruns on average, and ample
-// pay-as-you-go. Where time is compressed, so is all that the PTU does with it.
-func traceSize(l load, speed float64) size {
+// traceSize has a PTU that is too small for the trace on average, and PAYG
+// deployments each of which could take the whole trace.
+func traceSize(l load) size {
 	var cost, tokens int
 	for _, c := range l.chats {
 		cost += c.cost()
 		tokens += c.prompt + c.output
 	}
-	compress := func(d time.Duration) time.Duration { return max(1, time.Duration(float64(d)/speed)) }
-	s := size{
-		ptu:  spillovertest.PTU{TPM: max(1, int(ptuShare*float64(cost)/l.length.Minutes())), Burst: compress(20 * time.Second)},
-		payg: spillovertest.PAYG{TPM: max(1, int(float64(tokens)/l.length.Minutes()))},
-		latency: spillovertest.Latency{
-			FirstToken: compress(250 * time.Millisecond), PerToken: compress(15 * time.Millisecond), Jitter: 0.2,
-		},
+	perMinute := func(n float64) int { return 1000 * int(math.Ceil(n/l.length.Minutes()/1000)) }
+	return size{
+		ptu:     spillovertest.PTU{TPM: perMinute(ptuShare * float64(cost))},
+		payg:    payg(perMinute(float64(tokens))),
+		latency: latency,
 	}
-	s.about = fmt.Sprintf("A PTU of %.0f %% of the average, %s tokens a minute; pay-as-you-go has ample.",
-		100*ptuShare, thousands(int(float64(s.ptu.TPM)/speed)))
-	return s
 }
 
-// ideal is what the PTU takes of a load, in its own tokens, when everything is
-// offered to it first and without delay, and the tokens of all the rest.
-func (s size) ideal(chats []chat) (taken, spilled int) {
-	var full, last time.Duration // how long the bucket needs to drain, and as of when
-	for _, c := range chats {
-		full = max(0, full-(c.at-last))
-		last = c.at
-		if full > s.ptu.Burst {
-			spilled += c.prompt + c.output
-			continue
-		}
-		taken += c.cost()
-		full += time.Duration(float64(c.cost()) / float64(s.ptu.TPM) * float64(time.Minute))
+// thousands writes 1250000 as 1,250,000.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
 	}
-	return taken, spilled
+	return s
 }

@@ -16,24 +16,22 @@ import (
 var header = []string{"TIMESTAMP", "ContextTokens", "GeneratedTokens"}
 
 // openTrace reads a file as readTrace does.
-func openTrace(name string, speed float64, most time.Duration) (load, error) {
+func openTrace(name string) (load, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return load{}, err
 	}
 	defer f.Close()
-	l, err := readTrace(f, speed, most)
+	l, err := readTrace(f)
 	if err != nil {
 		return l, fmt.Errorf("%s: %w", name, err)
 	}
-	l.about = fmt.Sprintf("%.0f minutes, %s chats, %g times as fast, of\n%s",
-		l.length.Minutes()*speed, thousands(len(l.chats)), speed, filepath.Base(name))
+	l.about = filepath.Base(name) + ", whose average load is more than the PTU can serve"
 	return l, nil
 }
 
-// readTrace makes a load of a trace, speed times faster than it happened, and
-// ends it after most, if that is not 0.
-func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) {
+// readTrace makes a load of a trace.
+func readTrace(from io.Reader) (load, error) {
 	lines := csv.NewReader(from)
 	lines.FieldsPerRecord = -1
 	lines.ReuseRecord = true
@@ -50,6 +48,7 @@ func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) 
 	lines.FieldsPerRecord = len(header)
 	var l load
 	var began time.Time
+	var last time.Duration
 	for {
 		record, err := lines.Read()
 		if err == io.EOF {
@@ -66,19 +65,20 @@ func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) 
 		if began.IsZero() {
 			began = at
 		}
-		c.at = time.Duration(float64(at.Sub(began)) / speed)
-		c.stream = len(l.chats)%4 == 0 // the trace does not tell
-		if c.at < l.length {
+		c.stream = len(l.chats)%4 == 0 // the trace does not say which were
+		if c.at = at.Sub(began); c.at < last {
 			line, _ := lines.FieldPos(0)
 			return load{}, fmt.Errorf("line %d: its time is before that of the previous line", line)
 		}
-		if most > 0 && c.at > most {
-			break
+		last = c.at
+		// No two at the same time: the order in which they are served would be random.
+		if len(l.chats) > 0 {
+			c.at = max(c.at, l.length+1)
 		}
 		l.length = c.at
 		l.chats = append(l.chats, c)
 	}
-	if l.length == 0 {
+	if last == 0 {
 		return load{}, errors.New("a trace needs requests at two different times at least")
 	}
 	return l, nil
@@ -86,7 +86,7 @@ func readTrace(from io.Reader, speed float64, most time.Duration) (load, error) 
 
 // parseChat reads the fields of one line.
 func parseChat(record []string) (at time.Time, c chat, err error) {
-	if at, err = time.Parse(time.DateTime, record[0]); err != nil { // any fraction is taken
+	if at, err = time.Parse(time.DateTime, record[0]); err != nil { // with or without a fraction
 		return at, c, fmt.Errorf("%s %q is not like 2023-11-16 18:15:46.6805900", header[0], record[0])
 	}
 	var tokens [2]int

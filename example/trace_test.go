@@ -13,28 +13,31 @@ import (
 
 const firstLine = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
 
-func TestReadTrace(t *testing.T) {
+func TestTraceIsReadInFull(t *testing.T) {
 	const lines = firstLine +
 		"2023-11-16 18:15:46.6805900,374,44\r\n" +
+		"2023-11-16 18:15:46.6805900,1,1\r\n" +
+		"2023-11-16 18:15:46.6805900,2,2\r\n" +
 		"2023-11-16 18:15:48.6805900,14050,0\r\n" +
 		"2023-11-16 18:15:58.6805900,0,3"
-	l, err := readTrace(strings.NewReader(lines), 2, 0)
+	l, err := readTrace(strings.NewReader(lines))
 	require.NoError(t, err)
 	require.Equal(t, []chat{
 		{at: 0, prompt: 374, output: 44, stream: true},
-		{at: time.Second, prompt: maxPrompt, output: 1},
-		{at: 6 * time.Second, prompt: 1, output: 3},
+		{at: 1, prompt: 1, output: 1},
+		{at: 2, prompt: 2, output: 2},
+		{at: 2 * time.Second, prompt: maxPrompt, output: 1},
+		{at: 12 * time.Second, prompt: 1, output: 3, stream: true},
 	}, l.chats)
-	require.Equal(t, 6*time.Second, l.length)
+	require.Equal(t, 12*time.Second, l.length)
 	require.GreaterOrEqual(t, len(filler), 4*maxPrompt)
 
-	l, err = readTrace(strings.NewReader(lines), 2, 5*time.Second)
-	require.NoError(t, err)
-	require.Len(t, l.chats, 2)
-	require.Equal(t, time.Second, l.length)
+	l = l.first(5 * time.Second)
+	require.Len(t, l.chats, 4)
+	require.Equal(t, 5*time.Second, l.length)
 }
 
-func TestReadTraceErrors(t *testing.T) {
+func TestWrongTraceIsExplained(t *testing.T) {
 	const good = "2023-11-16 18:15:46.6805900,374,44\n"
 	for lines, says := range map[string]string{
 		"":                             "the file is empty",
@@ -49,29 +52,30 @@ func TestReadTraceErrors(t *testing.T) {
 		firstLine + good + "2023-11-16 18:15:47,1":    "line 3: wrong number of fields",
 		firstLine + good + "2023-11-16 18:15:46,1,1":  "line 3: its time is before that of the previous line",
 	} {
-		_, err := readTrace(strings.NewReader(lines), 1, 0)
+		_, err := readTrace(strings.NewReader(lines))
 		require.ErrorContains(t, err, says, "%q", lines)
 	}
 }
 
-func TestTraceReplay(t *testing.T) {
+func TestTraceNeedsPAYG(t *testing.T) {
 	t.Parallel()
 	const file = "../../shared/data/AzureLLMInferenceTrace_conv.csv"
-	l, err := openTrace(file, 1, 2*time.Minute)
+	l, err := openTrace(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("the trace is not part of the repository, and not at " + file)
 	}
 	require.NoError(t, err)
+	l = l.first(2 * time.Minute)
 	synctest.Test(t, func(t *testing.T) {
-		p, status, printed := simulate(t, l, traceSize(l, 1), false)
-		require.Zero(t, status)
-		requireConsistent(t, p, l)
-		requireNarrow(t, printed)
-		require.Contains(t, printed, "2 minutes, ")
-		require.Contains(t, printed, "65 % of the average")
-		c := p.tally.counts
-		require.Zero(t, c.told, "pay-as-you-go takes all that the PTU cannot")
-		require.Greater(t, c.spilled, c.chats/20)
-		require.InDelta(t, 1, p.sum(2*time.Minute).possible, 0.2)
+		c, err := newComparison(l, traceSize(l), 1)
+		require.NoError(t, err)
+		s, out := plain()
+		sum := c.play(t.Context(), s, atOnce)
+		requireConsistent(t, c)
+		fitted(t, out.String(), standardWidth)
+		require.Contains(t, out.String(), "AzureLLMInferenceTrace_conv.csv")
+		require.Zero(t, sum.rateLimited, "PAYG takes all that the PTU cannot")
+		require.Greater(t, sum.rateLimitedAlone, sum.chats/20)
+		require.Greater(t, sum.spilled, sum.chats/20)
 	})
 }

@@ -1,12 +1,18 @@
-// Azure sends a request to real Azure OpenAI deployments. The first one is the
-// provisioned deployment (PTU):
+// Azure sends one chat to your own Azure OpenAI deployments and prints the
+// answer and which of them gave it. To run it, set three environment variables:
 //
 //	export AZURE_OPENAI_ENDPOINTS=https://ptu.openai.azure.com,https://payg.openai.azure.com
 //	export AZURE_OPENAI_KEYS=key-of-ptu,key-of-payg
 //	export AZURE_OPENAI_DEPLOYMENT=gpt-4o
 //	go run ./example/azure
 //
-// A single key is used for all endpoints. AZURE_OPENAI_API_VERSION is optional.
+// The first endpoint is used first, for example a provisioned deployment (PTU).
+// The others are its fallback. The deployment must have the same name at each
+// endpoint. A single key is used for all endpoints. AZURE_OPENAI_API_VERSION is
+// optional.
+//
+// Deployments that fail are logged to standard error. The exit status is 2 if a
+// variable is missing or wrong, and 1 if no deployment has answered.
 package main
 
 import (
@@ -14,9 +20,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sashabaranov/go-openai"
 
@@ -27,30 +36,39 @@ func main() {
 	os.Exit(run(os.Getenv, nil, os.Stdout, os.Stderr))
 }
 
-// run is main with its environment as arguments. It returns the exit
-// status: 2 when the environment is not complete, 1 when there is no answer.
+// timeout is for the whole request, with all its attempts.
+const timeout = time.Minute
+
+// run is main without global state. It returns the exit status.
 func run(env func(string) string, base http.RoundTripper, stdout, stderr io.Writer) int {
 	backends, err := backends(env)
 	if err != nil {
 		fmt.Fprintln(stderr, "azure:", err)
 		return 2
 	}
-	pool, err := spillover.New(spillover.Config{Backends: backends, Base: base})
+	pool, err := spillover.New(spillover.Config{
+		Backends: backends,
+		Base:     base, // nil except in tests
+		Logger:   slog.New(slog.NewTextHandler(stderr, nil)),
+	})
 	if err != nil {
 		fmt.Fprintln(stderr, "azure:", err)
 		return 2
 	}
 	defer pool.Close()
 
-	// Neither key nor host matter: every attempt gets its deployment's own.
+	// The key and the host are placeholders: each attempt gets those of its backend.
 	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
+	// By default go-openai changes the names of some models, such as gpt-3.5-turbo.
 	config.AzureModelMapperFunc = func(model string) string { return model }
-	config.HTTPClient = spillover.RetryClient(pool, 2)
+	config.HTTPClient = spillover.RetryClient(pool, 2) // go-openai never retries
 	config.APIVersion = "2024-10-21"
 	if v := env("AZURE_OPENAI_API_VERSION"); v != "" {
 		config.APIVersion = v
 	}
-	answer, err := openai.NewClientWithConfig(config).CreateChatCompletion(context.Background(), openai.ChatCompletionRequest{
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	answer, err := openai.NewClientWithConfig(config).CreateChatCompletion(ctx, openai.ChatCompletionRequest{
 		Model:    env("AZURE_OPENAI_DEPLOYMENT"),
 		Messages: []openai.ChatCompletionMessage{{Role: openai.ChatMessageRoleUser, Content: "In one sentence: what is a spillway?"}},
 	})
@@ -74,11 +92,14 @@ func backends(env func(string) string) ([]spillover.Backend, error) {
 		}
 	}
 	if missing != nil {
-		return nil, fmt.Errorf("set %s in the environment; see go doc ./example/azure", strings.Join(missing, ", "))
+		return nil, fmt.Errorf("set %s in the environment; see: go doc ./example/azure", strings.Join(missing, ", "))
 	}
 	endpoints, keys := list(env("AZURE_OPENAI_ENDPOINTS")), list(env("AZURE_OPENAI_KEYS"))
 	if len(keys) != 1 && len(keys) != len(endpoints) {
 		return nil, fmt.Errorf("AZURE_OPENAI_KEYS has %d keys for %d endpoints; give one, or one for each", len(keys), len(endpoints))
+	}
+	if i := slices.Index(keys, ""); i >= 0 {
+		return nil, fmt.Errorf("AZURE_OPENAI_KEYS: key %d is empty", i+1)
 	}
 	var backends []spillover.Backend
 	for i, url := range endpoints {
@@ -87,7 +108,7 @@ func backends(env func(string) string) ([]spillover.Backend, error) {
 	return backends, nil
 }
 
-// list splits at commas.
+// list splits a list at its commas.
 func list(s string) []string {
 	parts := strings.Split(s, ",")
 	for i := range parts {

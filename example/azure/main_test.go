@@ -9,7 +9,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-func TestAzure(t *testing.T) {
+func TestFallbackAnswersIfTheFirstKeyIsWrong(t *testing.T) {
 	server := spillovertest.New(spillovertest.Config{
 		Keys: []string{"second"}, Deployments: []spillovertest.Deployment{{Name: "gpt-4.1"}},
 	})
@@ -23,6 +23,7 @@ func TestAzure(t *testing.T) {
 	status := run(func(name string) string { return env[name] }, server, &out, &errs)
 	require.Zero(t, status, errs.String())
 	require.Contains(t, out.String(), "X-Spillover-Backend: two.openai.azure.com\n")
+	require.Contains(t, errs.String(), "backend=one.openai.azure.com", "the wrong key is logged")
 	requests := server.Requests()
 	require.Len(t, requests, 2)
 	require.Equal(t, "one.openai.azure.com", requests[0].Host)
@@ -33,11 +34,13 @@ func TestAzure(t *testing.T) {
 	require.Contains(t, errs.String(), "404")
 }
 
-func TestMistakes(t *testing.T) {
+func TestWrongVariablesAreExplained(t *testing.T) {
 	for _, c := range []struct{ endpoints, keys, deployment, says string }{
 		{"", "", "", "set AZURE_OPENAI_ENDPOINTS, AZURE_OPENAI_KEYS, AZURE_OPENAI_DEPLOYMENT in the environment"},
 		{"https://a", "", "d", "set AZURE_OPENAI_KEYS in"},
 		{"https://a,https://b,https://c", "1,2", "d", "has 2 keys for 3 endpoints"},
+		{"https://a,https://b", "1,", "d", "AZURE_OPENAI_KEYS: key 2 is empty"},
+		{"https://a,", "1", "d", "URL: is missing"},
 		{"ftp://a", "1", "d", "URL"},
 	} {
 		env := map[string]string{

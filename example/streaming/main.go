@@ -2,9 +2,10 @@
 //
 //	go run ./example/streaming
 //
-// The deployments are simulated in memory. The provisioned one refuses the
-// request with a 429, and the stream comes from the pay-as-you-go one. The caller
-// sees no error. The next stream comes from the provisioned one again.
+// It needs no network and no key: the deployments are simulated in memory. The
+// provisioned deployment (PTU) refuses the first chat with a 429, so the
+// pay-as-you-go deployment (PAYG) streams the answer. The caller sees no error.
+// The second chat is answered by the PTU again.
 package main
 
 import (
@@ -44,14 +45,16 @@ func run(w io.Writer) error {
 			{Name: "ptu", URL: ptu.URL, Dialect: spillover.Azure, Priority: 1},
 			{Name: "payg", URL: payg.URL, Dialect: spillover.Azure, Priority: 2},
 		},
-		Base: spillovertest.Network(ptu, payg), // leave it out for real ones
+		Base: spillovertest.Network(ptu, payg), // leave it out for real deployments
 	})
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
 
-	config := openai.DefaultAzureConfig("your key", "https://any.openai.azure.com")
+	// The key and the host are placeholders: each attempt gets those of its backend.
+	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
+	// By default go-openai changes the names of some models, such as gpt-3.5-turbo.
 	config.AzureModelMapperFunc = func(model string) string { return model }
 	config.HTTPClient = &http.Client{Transport: pool}
 	client := openai.NewClientWithConfig(config)
@@ -71,8 +74,8 @@ func ask(w io.Writer, client *openai.Client) error {
 		return err
 	}
 	defer stream.Close()
-	about := stream.Header()
-	fmt.Fprintf(w, "%s, attempt %s:\n  ", about.Get("X-Spillover-Backend"), about.Get("X-Spillover-Attempts"))
+	header := stream.Header()
+	fmt.Fprintf(w, "%s, attempt %s:\n  ", header.Get("X-Spillover-Backend"), header.Get("X-Spillover-Attempts"))
 	for {
 		chunk, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
