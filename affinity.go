@@ -3,10 +3,7 @@ package spillover
 import (
 	"context"
 	"math"
-	"net/http"
 )
-
-type sessionKey struct{}
 
 // WithSession puts the requests of a context into a session (session affinity):
 // they go to one deployment while it is available and has at most a quarter
@@ -17,18 +14,7 @@ type sessionKey struct{}
 // Without it the id is that of [Config.Session], else the prompt_cache_key of
 // the request's body.
 func WithSession(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, sessionKey{}, id)
-}
-
-// session is the id of the request's session, or "".
-func (r *request) session(of func(*http.Request) string) string {
-	if id, _ := r.Context().Value(sessionKey{}).(string); id != "" {
-		return id
-	}
-	if of != nil {
-		return of(r.Request)
-	}
-	return r.naming.PromptCacheKey
+	return withOptions(ctx, func(o *options) { o.session = id })
 }
 
 // An affinity is a session and its model as a hash that is compared with

@@ -72,6 +72,10 @@ type Backend struct {
 	// like).
 	Headers map[string]string
 
+	// Tags are properties of the backend that requests may demand, such as region=eu:
+	// see [WithTags]. At most 64, each of 1 to 128 bytes of printable ASCII.
+	Tags []string
+
 	// Models are the models that the backend serves. Empty means every model, each
 	// under its own name.
 	Models []Model
@@ -219,6 +223,7 @@ func (b *Backend) normalize(report reportFunc) {
 		report("APIKey", "contains a space, a line break or a character that is not ASCII")
 	}
 	b.normalizeHeaders(report)
+	b.normalizeTags(report)
 	b.normalizeModels(report)
 	b.normalizeDefaults(report)
 }
@@ -268,6 +273,26 @@ func (b *Backend) normalizeHeaders(report reportFunc) {
 // isToken reports whether a text can be the name of a header (RFC 9110, 5.6.2).
 func isToken(s string) bool {
 	return s != "" && wire.IsPrintableASCII(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
+}
+
+// maxTagLength limits the length of a tag.
+const maxTagLength = 128
+
+func (b *Backend) normalizeTags(report reportFunc) {
+	b.Tags = slices.Clone(b.Tags)
+	if len(b.Tags) > maxTags {
+		report("Tags", "there are %d; at most "+strconv.Itoa(maxTags)+" are allowed", len(b.Tags))
+	}
+	for i, tag := range b.Tags {
+		switch short := configfile.Shorten(tag); {
+		case tag == "":
+			report("Tags", fmt.Sprintf("tag %d is empty", i))
+		case len(tag) > maxTagLength || !wire.IsPrintableASCII(tag) || strings.TrimSpace(tag) != tag:
+			report("Tags", "%q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", short)
+		case slices.Contains(b.Tags[:i], tag):
+			report("Tags", "%q is listed twice", short)
+		}
+	}
 }
 
 // maxWeight keeps the sum of the weights of many backends within an int32.

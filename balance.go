@@ -31,16 +31,50 @@ type selection struct {
 	healthyOnly bool // only deployments that nothing is held against
 }
 
+// A skipReason is why a deployment is not a candidate.
+type skipReason uint8
+
+const (
+	notSkipped      skipReason = iota // it is a candidate
+	skipSilent                        // it has not answered for a while
+	skipClosed                        // something closes it, see scope.accepts
+	skipTried                         // by this request
+	skipTroubled                      // the retry budget is spent, and something is held against it
+	skipUtilization                   // a PTU that is nearly full
+	skipHeadroom                      // too few tokens remain, as reported
+	skipLocalLimit                    // too few requests or tokens remain of the configured limits
+)
+
+// skips is why a deployment may not be chosen. It changes nothing.
+func (q *selection) skips(d *deployment) skipReason {
+	switch {
+	case !q.includeSilent && d.MaybeSilent(q.now):
+		return skipSilent
+	case !q.accepts(d, q.now):
+		return skipClosed
+	case slices.Contains(q.tried, d):
+		return skipTried
+	case q.healthyOnly && q.troubled(d):
+		return skipTroubled
+	case q.ignoreHeadroom:
+		return notSkipped
+	case d.PassesOn(q.now, q.spillRoll):
+		return skipUtilization
+	case d.LacksHeadroom(q.now, q.tokens):
+		return skipHeadroom
+	case d.LocalLimits.Exhausted(q.now, d.rates, q.tokens):
+		return skipLocalLimit
+	}
+	return notSkipped
+}
+
 // candidate reports whether a deployment may be chosen.
 func (q *selection) candidate(d *deployment) bool {
-	if !q.includeSilent && d.MaybeSilent(q.now) {
-		if !slices.Contains(q.silent, d) {
-			q.silent = append(q.silent, d)
-		}
-		return false
+	why := q.skips(d)
+	if why == skipSilent && !slices.Contains(q.silent, d) {
+		q.silent = append(q.silent, d)
 	}
-	return q.accepts(d, q.now) && !slices.Contains(q.tried, d) && !(q.healthyOnly && q.troubled(d)) &&
-		(q.ignoreHeadroom || !d.PassesOn(q.now, q.spillRoll) && !d.LacksHeadroom(q.now, q.tokens) && !d.LocalLimits.Exhausted(q.now, d.rates, q.tokens))
+	return why == notSkipped
 }
 
 // choose returns an available deployment that was not tried, or nil.
@@ -123,21 +157,30 @@ func (t *tier) reweigh() {
 	if known > 0 {
 		mean = max(1, sum/known)
 	}
-	s, total, equal := &weights{bounds: make([]int64, len(t.members))}, int64(0), true
-	for i, d := range t.members {
+	for _, d := range t.members {
 		n := size(d)
 		if n <= 0 {
 			n = mean
 		}
 		d.drawWeight.Store(n)
+	}
+	t.weights.Store(weightsOf(t.members))
+}
+
+// weightsOf are the weights of some members of a tier.
+func weightsOf(members []*deployment) *weights {
+	s, total, equal := &weights{bounds: make([]int64, len(members))}, int64(0), true
+	first := members[0].drawWeight.Load()
+	for i, d := range members {
+		n := d.drawWeight.Load()
 		total += n
 		s.bounds[i] = total
-		equal = equal && n == t.members[0].drawWeight.Load()
+		equal = equal && n == first
 	}
 	if equal {
 		s.bounds = nil
 	}
-	t.weights.Store(s)
+	return s
 }
 
 // index maps a random number to a member, in proportion to weight.

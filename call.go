@@ -21,6 +21,8 @@ type call struct {
 	route *route
 	scope scope
 
+	options *options
+
 	sends       int           // attempts that were sent
 	failures    int           // of those, the ones that count toward MaxAttempts
 	tried       []*deployment // in order, each once
@@ -77,14 +79,10 @@ type fallbackAnswer struct {
 // do runs the loop: choose, send and judge until there is a response for the
 // caller.
 func (c *call) do() (*http.Response, error) {
-	switch {
-	case c.pool.closed.Load():
-		return nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
-	case c.URL == nil:
-		return nil, errors.New("spillover: the request has no URL")
-	case c.URL.Opaque != "":
-		return nil, errors.New("spillover: the request's URL is opaque")
+	if err := c.check(); err != nil {
+		return nil, err
 	}
+	c.options = c.cfg.optionsOf(c.Request)
 	if c.Response != nil && c.redirected() {
 		c.startRecord()
 		return c.follow()
@@ -94,14 +92,8 @@ func (c *call) do() (*http.Response, error) {
 	if c.startRecord(); err != nil {
 		return nil, err
 	}
-	c.tried = c.triedSpace[:0]
-	c.affinity = newAffinity(c.session(c.cfg.Session), c.model)
-	c.scope = scope{op: c.operationIndex(), callers: &c.pool.callers}
-	if c.table.callerCredentials {
-		c.scope.caller = callerOf(c.Request)
-	}
-	if c.findRoute(); c.route == nil {
-		return unknownModel(c.Request, c.model, c.table.models), nil
+	if reply := c.findDeployments(); reply != nil {
+		return reply, nil
 	}
 	for {
 		if err := c.callerErr(); err != nil {
@@ -126,6 +118,56 @@ func (c *call) do() (*http.Response, error) {
 			return resp, err
 		}
 	}
+}
+
+// session is the id of the request's session, or "".
+func (c *call) session() string {
+	switch {
+	case c.options.session != "":
+		return c.options.session
+	case c.cfg.Session != nil:
+		return c.cfg.Session(c.Request)
+	}
+	return c.naming.PromptCacheKey
+}
+
+// check is the error of a request that cannot be sent at all.
+func (c *call) check() error {
+	switch {
+	case c.pool.closed.Load():
+		return fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+	case c.URL == nil:
+		return errors.New("spillover: the request has no URL")
+	case c.URL.Opaque != "":
+		return errors.New("spillover: the request's URL is opaque")
+	}
+	return nil
+}
+
+// findDeployments finds out, once the request has been read, which deployments may
+// take it. If there are none it returns the response.
+func (c *call) findDeployments() *http.Response {
+	c.tried = c.triedSpace[:0]
+	c.affinity = newAffinity(c.session(), c.model)
+	c.scope = scope{op: c.operationIndex(), callers: &c.pool.callers}
+	if c.table.callerCredentials {
+		c.scope.caller = callerOf(c.Request)
+	}
+	if t := c.options.trail; t != nil {
+		t.begin(c.model, c.options.tags, c.affinity != 0, c.tokens)
+	}
+	if c.findRoute(); c.route == nil {
+		return c.noRoute()
+	}
+	return nil
+}
+
+// noRoute is the response to a request that no backend may take.
+func (c *call) noRoute() *http.Response {
+	if len(c.options.tags) > 0 && c.table.find(c.model) != nil {
+		return noBackendWithTags(c.Request, c.model, c.options.tags)
+	}
+	return unknownModel(c.Request, c.model, c.table.models)
 }
 
 // selection is what the next deployment is chosen for.
@@ -154,11 +196,13 @@ func (c *call) next(now time.Time) *attempt {
 			break
 		}
 		if a := c.newAttempt(d, now, q.ignoreHeadroom); a != nil {
+			c.consider(&q, d)
 			a.cost = t.payForRetry(&q, d)
 			c.tried = append(c.tried, d)
 			return a
 		}
 	}
+	c.consider(&q, nil)
 	// A deployment that was rate-limited for this request may be open again.
 	for i, d := range c.throttledBy {
 		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {

@@ -59,6 +59,12 @@ type Config struct {
 	// means the prompt_cache_key of the body.
 	Session func(*http.Request) string
 
+	// Tags returns tags that the backend of a request must have, in addition to those
+	// of [WithTags], so that a rule for all requests is in one place: for example by
+	// a header that says where a customer's data must stay. Tags must not read the
+	// body. nil means none.
+	Tags func(*http.Request) []string
+
 	// CountTokens counts the tokens of the prompt in a request's JSON body, if you
 	// have a real tokenizer. The number decides whether a deployment is expected to
 	// have enough quota left. CountTokens must not keep the body. nil, or a result

@@ -32,6 +32,7 @@ type backend struct {
 	headers       map[string]string // by canonical name
 	hasCredential bool              // its own; callers' credentials are not sent to it
 	presets       []defaultField
+	tags          []string
 	models        map[string]Model // by the name that callers use; nil: every model
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
@@ -50,7 +51,7 @@ func newBackend(b Backend) *backend {
 		priority: b.Priority, weight: b.Weight, dialect: wire.SpecOf(b.Dialect), apiVersion: b.APIVersion,
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
-	n.headers, n.hasCredential = b.Headers, b.hasCredential()
+	n.headers, n.hasCredential, n.tags = b.Headers, b.hasCredential(), b.Tags
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))

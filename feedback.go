@@ -25,7 +25,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
-		if o.verdict == served && c.route != nil && c.route.model == manyModels && c.route == c.table.otherModels {
+		if o.verdict == served && c.route != nil && c.route.model == manyModels {
 			c.table.promote(c.model)
 		}
 		c.discard()

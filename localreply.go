@@ -49,6 +49,28 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	})
 }
 
+// noBackendWithTags is the response if no backend that serves the model has all of
+// the tags that the request demands. Nothing is sent then.
+func noBackendWithTags(in *http.Request, model string, tags []string) *http.Response {
+	const most = 16
+	var names []string
+	for _, tag := range tags[:min(len(tags), most)] {
+		names = append(names, redact.Brief(tag))
+	}
+	list := strings.Join(names, ", ")
+	if len(tags) > most {
+		list += fmt.Sprintf(" and %d more", len(tags)-most)
+	}
+	serves := ""
+	if model != "" {
+		serves = fmt.Sprintf(" that serves the model %s", redact.Brief(model))
+	}
+	return synthesize(in, http.StatusBadRequest, apiError{
+		Message: fmt.Sprintf("No backend%s has all the tags that the request demands: %s. Nothing was sent.", serves, list),
+		Type:    "invalid_request_error", Code: "no_backend_with_tags",
+	})
+}
+
 // unavailable is the 429 for a request when every deployment is unavailable,
 // with the time until the soonest can be asked again.
 func unavailable(in *http.Request, model string, o outlook, now time.Time) *http.Response {

@@ -14,21 +14,24 @@ import (
 
 // findRoute finds the deployments that may take the request: those of its
 // model, of all backends if it names none, or of the resource that stores the
-// object which it is about. The route stays nil if nobody serves the model.
+// object which it is about, always of those backends that have its tags. The route
+// stays nil if there is none.
 func (c *call) findRoute() {
-	c.route = c.table.find(c.model)
+	every := c.table.find(c.model)
+	nameless := c.table.nameless.withTags(c.options.tags)
+	c.route = every.withTags(c.options.tags)
 	switch {
 	case c.HasDotSegments:
 		// The path may lead to another deployment than the one that it names.
-		c.route = c.table.nameless.filter(func(b *backend) bool { return b.models == nil })
+		c.route = nameless.filter(func(b *backend) bool { return b.models == nil })
 		return
 	case c.Foundry:
-		c.route = c.toFoundry(c.route)
+		c.route = c.toFoundry(c.route, nameless)
 		return
 	}
-	if c.route == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
+	if every == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
 		// A request that is not about a deployment may name any model.
-		c.route, c.model = c.table.nameless, ""
+		c.route, c.model = nameless, ""
 	}
 	if len(c.ids) == 0 || c.route == nil {
 		return
@@ -39,7 +42,7 @@ func (c *call) findRoute() {
 		if home == nil {
 			continue
 		}
-		for _, r := range [...]*route{c.route, c.table.nameless} {
+		for _, r := range [...]*route{c.route, nameless} {
 			if only := r.atResource(home); only != nil {
 				c.fallbackRoute, c.route = c.route, only
 				return
@@ -52,22 +55,31 @@ func (c *call) findRoute() {
 // seek makes the request ask the deployments of a route one after the other.
 func (c *call) seek(r *route) { c.seeking, c.route, c.fallbackRoute = true, r.free(), nil }
 
-// toFoundry is the route of an operation of Microsoft Foundry: backends of that
-// kind, or those at the caller's own host.
-func (c *call) toFoundry(r *route) *route {
-	suits := func(b *backend) bool { return ofFoundry(b.host) || strings.EqualFold(b.host, c.URL.Host) }
-	for _, r := range [...]*route{r, c.table.nameless} {
-		if r != nil {
-			if r = r.filter(suits); r != nil {
-				return r
-			}
-		}
+// wholeRoute is all deployments of the request's model, whether it may use them or not.
+func (c *call) wholeRoute() *route {
+	if r := c.table.find(c.model); r != nil {
+		return r
 	}
 	return c.table.nameless
 }
 
+// toFoundry is the route of an operation of Microsoft Foundry: backends of that
+// kind, or those at the caller's own host, else all.
+func (c *call) toFoundry(r, nameless *route) *route {
+	suits := func(b *backend) bool { return ofFoundry(b.host) || strings.EqualFold(b.host, c.URL.Host) }
+	for _, r := range [...]*route{r, nameless} {
+		if r = r.filter(suits); r != nil {
+			return r
+		}
+	}
+	return nameless
+}
+
 // filter is the route to the backends that suit, or nil if there are none.
 func (r *route) filter(suits func(*backend) bool) *route {
+	if r == nil {
+		return nil
+	}
 	w := &route{model: r.model}
 	for _, t := range r.tiers {
 		var members []*deployment
@@ -77,7 +89,7 @@ func (r *route) filter(suits func(*backend) bool) *route {
 			}
 		}
 		if len(members) > 0 {
-			w.tiers = append(w.tiers, t.with(members, new(weights), t.budget))
+			w.tiers = append(w.tiers, t.with(members, weightsOf(members), t.budget))
 		}
 	}
 	if len(w.tiers) == 0 {

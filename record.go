@@ -66,6 +66,7 @@ func (c *call) recordReturn(resp *http.Response, err error) {
 		return // it could not be read as a request
 	}
 	c.outcome, c.errorType = c.result(resp, err)
+	c.trailReturn(resp, err)
 	c.warn(resp)
 	a := attemptOf(resp)
 	if a == nil && resp != nil && resp.Body == http.NoBody {
@@ -173,17 +174,82 @@ func (a *attempt) startSpan(out *http.Request) *http.Request {
 	return out.WithContext(ctx)
 }
 
+// consider keeps what the request considers now, for the next step of its trail.
+func (c *call) consider(q *selection, chosen *deployment) {
+	if t := c.options.trail; t != nil {
+		t.next = TrailStep{}
+		t.next.Candidates, t.next.More = q.candidates(c.route, c.wholeRoute(), c.options.tags, chosen)
+	}
+}
+
+// trail adds the attempt to the request's trail, once its outcome is known.
+func (a *attempt) trail(outcome string, o outcome) {
+	t := a.call.options.trail
+	if t == nil {
+		return
+	}
+	d := a.deployment
+	s := t.step(a.sentAt, TrailSend)
+	switch {
+	case a.isProbe():
+		s.Why = "half-open probe"
+	case a.lastResort:
+		s.Why = "last resort: only what was learned from refusals closes the deployment"
+	case a.knownToFail:
+		s.Why = "last resort: every other deployment is ejected too"
+	case a.repeated:
+		s.Why = "sent there again"
+	}
+	s.Attempt = &TrailAttempt{
+		Backend: d.backend.name, Deployment: redact.Brief(d.name), Outcome: outcome, Status: o.status, Reason: o.reason,
+		TookMS: time.Since(a.sentAt).Milliseconds(),
+	}
+	if o.verdict != rejected { // its text may quote the request
+		s.Attempt.Cause = o.detail
+	}
+	t.add(s)
+}
+
+// trailWait adds a wait to the trail.
+func (c *call) trailWait(from time.Time) {
+	if t := c.options.trail; t != nil {
+		s := t.step(from, TrailWait)
+		s.WaitedMS = time.Since(from).Milliseconds()
+		t.add(s)
+	}
+}
+
+// trailReturn completes the trail.
+func (c *call) trailReturn(resp *http.Response, err error) {
+	t := c.options.trail
+	if t == nil {
+		return
+	}
+	t.Outcome, t.Backend = c.outcome, c.answeredFrom
+	switch {
+	case err != nil:
+		t.Error = redact.Text(err.Error())
+	case c.outcome == outcomeSynthesized:
+		t.Status = resp.StatusCode
+		t.add(t.step(time.Now(), TrailReply))
+	default:
+		t.Status = resp.StatusCode
+	}
+}
+
 // recordFailed records an attempt that did not serve the request. The cause of the
 // outcome that it returns is safe to show.
 func (a *attempt) recordFailed(o outcome, err error) outcome {
 	if err != nil && a.call.callerErr() != nil {
 		a.recordEnd(outcomeCanceled, a.call.cancelType())
 		a.log(outcomeCanceled, outcome{})
+		a.trail(outcomeCanceled, outcome{})
 		return o
 	}
 	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
 	a.recordEnd(o.verdict.String(), telemetry.ErrorType(o.status, o.reason))
 	a.log(o.verdict.String(), o)
+	a.trail(o.verdict.String(), o)
 	return o
 }
 
@@ -191,6 +257,7 @@ func (a *attempt) recordFailed(o outcome, err error) outcome {
 func (a *attempt) recordUnsent(o outcome) outcome {
 	o = a.call.recordFailure(a.deployment, o)
 	a.recordEnd(o.verdict.String(), telemetry.ErrorType(0, o.reason))
+	a.trail(o.verdict.String(), o)
 	return o
 }
 
@@ -200,6 +267,7 @@ func (a *attempt) recordServed(resp *http.Response) {
 	if a.call.recorder.LogsAttempts(a.call.ctx) {
 		a.log(served.String(), successOf(resp))
 	}
+	a.trail(served.String(), successOf(resp))
 }
 
 // recordEnd records the end of an attempt, once.

@@ -31,6 +31,9 @@ func (c *call) redirected() bool {
 func (c *call) follow() (*http.Response, error) {
 	b, itself := c.destination()
 	header := withoutCredentials(c.Header)
+	if b == nil && len(c.options.tags) > 0 {
+		return noBackendWithTags(c.Request, "", c.options.tags), nil
+	}
 	if b == nil {
 		c.sends++
 		return checked(c.base, c.forward(c.ctx, header))
@@ -91,7 +94,7 @@ func (c *call) forward(ctx context.Context, h http.Header) *http.Request {
 func (c *call) destination() (b *backend, itself bool) {
 	from := wire.Header(c.Response.Header, headerBackend) // only this package sets it
 	for _, other := range c.table.backends {
-		if other.scheme != c.URL.Scheme || !strings.EqualFold(withPort(other.scheme, other.host), withPort(c.URL.Scheme, c.URL.Host)) {
+		if !other.hasTags(c.options.tags) || other.scheme != c.URL.Scheme || !strings.EqualFold(withPort(other.scheme, other.host), withPort(c.URL.Scheme, c.URL.Host)) {
 			continue
 		}
 		if other.name == from {

@@ -22,6 +22,7 @@ type request struct {
 	model       string     // the model that the caller names; "" if none
 	inQuery     bool       // the model is in the query
 	scanned     bool       // the body has been read
+	renames     bool       // some backend has another name for a model
 	contentType string
 	body        replay.Body
 	naming      wire.BodyInfo
@@ -33,7 +34,6 @@ type request struct {
 	paths  *knownPaths           // where paths are remembered; nil where they are not
 
 	knownModel func(name []byte) string // see [wire.BodyScanner]; may be nil
-	renames    bool                     // some backend has another name for a model
 }
 
 // unread is the target of a request whose path has not been read.

@@ -120,9 +120,10 @@ func TestSessionOfWhat(t *testing.T) {
 			for _, id := range test.context {
 				req = req.WithContext(WithSession(req.Context(), id))
 			}
-			r := &request{Request: req, body: replay.New(req.Body)}
-			require.NoError(t, r.read())
-			require.Equal(t, test.want, r.session(test.config))
+			c := &call{request: request{Request: req, body: replay.New(req.Body)}, options: contextOptions(req.Context()),
+				activeConfig: &activeConfig{cfg: Config{Session: test.config}}}
+			require.NoError(t, c.read())
+			require.Equal(t, test.want, c.session())
 		})
 	}
 }

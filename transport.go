@@ -84,11 +84,7 @@ func (t *Transport) GoString() string { return t.String() }
 // The error is the context's if the caller's context ends. If no deployment has
 // responded, it wraps the error of each attempt.
 func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
-	s := t.setup.Load()
-	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in)}
-	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
-	c.request.knownModel, c.request.renames = s.knownModel, s.table.renames
-	c.ctx, c.recorded.Begun = in.Context(), time.Now()
+	c := t.newCall(in)
 	defer c.pardonFailures() // those that a panic leaves undecided
 	returns := false
 	defer func() {
@@ -110,6 +106,16 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	c.recordReturn(resp, nil)
 	returns = true
 	return resp, nil
+}
+
+// newCall is the call of a request under the configuration in force.
+func (t *Transport) newCall(in *http.Request) *call {
+	s := t.setup.Load()
+	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in), options: noOptions}
+	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
+	c.request.knownModel, c.request.renames = s.knownModel, s.table.renames
+	c.ctx, c.recorded.Begun = in.Context(), time.Now()
+	return c
 }
 
 // CloseIdleConnections closes the idle connections of the base transport.

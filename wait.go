@@ -38,6 +38,7 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	case <-c.pool.done:
 	}
 	c.waited += time.Since(now)
+	c.trailWait(now)
 	if c.pool.closed.Load() {
 		return false
 	}

@@ -1,0 +1,46 @@
+package spillover
+
+import (
+	"context"
+	"net/http"
+	"slices"
+)
+
+// Options are what is asked of one request, beside its body: by its context, and by
+// the rules of the configuration. They are not changed once they are made.
+type options struct {
+	session string
+	tags    []string // that a backend must have
+	trail   *Trail
+}
+
+// noOptions are those of most requests.
+var noOptions = new(options)
+
+type optionsKey struct{}
+
+// contextOptions are those that a context has.
+func contextOptions(ctx context.Context) *options {
+	if o, ok := ctx.Value(optionsKey{}).(*options); ok {
+		return o
+	}
+	return noOptions
+}
+
+// withOptions is a context with other options than an outer one.
+func withOptions(ctx context.Context, change func(*options)) context.Context {
+	o := *contextOptions(ctx)
+	change(&o)
+	return context.WithValue(ctx, optionsKey{}, &o)
+}
+
+// optionsOf are the options of a request, with the rules of the configuration.
+func (cfg *Config) optionsOf(r *http.Request) *options {
+	o := contextOptions(r.Context())
+	if cfg.Tags == nil {
+		return o
+	}
+	both := *o
+	both.tags = slices.Concat(o.tags, cfg.Tags(r))
+	return &both
+}

@@ -1,0 +1,190 @@
+package spillover
+
+import (
+	"context"
+	"time"
+
+	"github.com/spillover-go/spillover/internal/redact"
+)
+
+// A Trail is how a request was routed: which deployments were considered, why each
+// was skipped, what was sent, and what came back. It can be marshaled as JSON. Its
+// size is bounded, and it has neither credentials nor anything of a body.
+type Trail struct {
+	Model   string      `json:"model,omitempty"`            // what the caller asked for
+	Tags    []string    `json:"tags,omitempty"`             // that a backend must have, at most 64
+	Session bool        `json:"session,omitempty"`          // whether session affinity applies
+	Tokens  int64       `json:"estimated_tokens,omitempty"` // what the request is expected to cost
+	Steps   []TrailStep `json:"steps,omitempty"`            // in order, at most 64
+	More    int         `json:"more_steps,omitempty"`       // steps beyond those
+
+	Outcome string `json:"outcome,omitempty"` // as in metrics, such as served; see docs/telemetry.md
+	Status  int    `json:"status,omitempty"`  // of the response; 0 without one
+	Backend string `json:"backend,omitempty"` // that gave the response; "" if none did
+	Error   string `json:"error,omitempty"`   // of RoundTrip, at most 256 bytes of printable ASCII
+
+	next TrailStep // with the candidates that were considered last
+}
+
+// A TrailStep is one decision about a request.
+type TrailStep struct {
+	Time   time.Time `json:"time"`
+	Action string    `json:"action"`        // send, wait or reply; see the constants Trail…
+	Why    string    `json:"why,omitempty"` // what is special about it, such as "half-open probe"
+
+	// Candidates are the deployments that were considered, tier by tier, at most 64.
+	Candidates []TrailCandidate `json:"candidates,omitempty"`
+	More       int              `json:"more_candidates,omitempty"` // beyond those
+
+	Attempt  *TrailAttempt `json:"attempt,omitempty"`   // of [TrailSend]
+	WaitedMS int64         `json:"waited_ms,omitempty"` // of [TrailWait], in milliseconds
+}
+
+// What a step of a [Trail] is.
+const (
+	TrailSend  = "send"  // the request was sent to a deployment
+	TrailWait  = "wait"  // it waited for a deployment
+	TrailReply = "reply" // no deployment could take it: the response or the error is generated here
+)
+
+// A TrailCandidate is a deployment that was considered.
+type TrailCandidate struct {
+	Backend    string    `json:"backend"`
+	Model      string    `json:"model,omitempty"`
+	Deployment string    `json:"deployment,omitempty"`
+	Priority   int       `json:"priority"`
+	Skipped    string    `json:"skipped,omitempty"` // why it could not be chosen; "" if it could
+	Until      time.Time `json:"until,omitzero"`    // when what closes it ends; zero if nothing does, or nobody knows
+	Chosen     bool      `json:"chosen,omitempty"`
+}
+
+// A TrailAttempt is one send to a deployment.
+type TrailAttempt struct {
+	Backend    string `json:"backend"`
+	Deployment string `json:"deployment,omitempty"`
+	Outcome    string `json:"outcome"`          // as in metrics: served, rejected, throttled, declined, failed or canceled
+	Status     int    `json:"status,omitempty"` // of the response; 0 without one
+	Reason     string `json:"reason,omitempty"` // short, such as "429 rate_limit_exceeded"
+	Cause      string `json:"cause,omitempty"`  // as [Failure] has it
+	TookMS     int64  `json:"took_ms"`          // until the outcome was known, in milliseconds
+}
+
+const (
+	maxTrailSteps      = 64
+	maxTrailCandidates = 64
+)
+
+// WithTrail fills t when a request with the context has been sent: after RoundTrip,
+// t has how that request was routed. A later request with the same context replaces
+// it, such as a retry by an SDK. Requests that run at the same time need a Trail
+// each. A response that breaks off after RoundTrip has returned is not in it.
+// [Transport.Explain] makes a Trail without sending.
+func WithTrail(ctx context.Context, t *Trail) context.Context {
+	return withOptions(ctx, func(o *options) { o.trail = t })
+}
+
+// begin starts the trail of a request, once the request has been read.
+func (t *Trail) begin(model string, tags []string, session bool, tokens int64) {
+	*t = Trail{Model: redact.Brief(model), Session: session, Tokens: tokens}
+	for _, tag := range tags[:min(len(tags), maxTags)] {
+		t.Tags = append(t.Tags, redact.Brief(tag))
+	}
+}
+
+// step is a new step with the candidates that were considered last.
+func (t *Trail) step(now time.Time, action string) TrailStep {
+	s := t.next
+	t.next = TrailStep{}
+	s.Time, s.Action = now, action
+	return s
+}
+
+// add adds a step.
+func (t *Trail) add(s TrailStep) {
+	if len(t.Steps) >= maxTrailSteps {
+		t.More++
+		return
+	}
+	t.Steps = append(t.Steps, s)
+}
+
+// candidates are all deployments of a model, with why the request skips them. every
+// is the whole route of the model, of which the request may use only a part.
+func (q *selection) candidates(usable, every *route, tags []string, chosen *deployment) (found []TrailCandidate, more int) {
+	allowed := map[*deployment]bool{}
+	for d := range usable.all {
+		allowed[d] = true
+	}
+	add := func(d *deployment) {
+		if len(found) >= maxTrailCandidates {
+			more++
+			return
+		}
+		c := TrailCandidate{Backend: d.backend.name, Model: redact.Brief(d.model), Deployment: redact.Brief(d.name), Priority: d.backend.priority, Chosen: d == chosen}
+		switch {
+		case c.Chosen:
+		case allowed[d]:
+			c.Skipped, c.Until = q.whySkipped(d, chosen)
+		case !d.backend.hasTags(tags):
+			c.Skipped = "tags"
+		default:
+			c.Skipped = "other resource"
+		}
+		found = append(found, c)
+	}
+	for d := range usable.all {
+		add(d)
+	}
+	for d := range every.all {
+		if !allowed[d] {
+			add(d)
+		}
+	}
+	return found, more
+}
+
+// whySkipped is why a deployment could not be chosen, and until when.
+func (q *selection) whySkipped(d, chosen *deployment) (why string, until time.Time) {
+	switch q.skips(d) {
+	case skipSilent:
+		return "silent", time.Time{}
+	case skipClosed:
+		return q.whyClosed(d, q.now)
+	case skipTried:
+		return "already tried", time.Time{}
+	case skipTroubled:
+		return "retry budget spent", time.Time{}
+	case skipUtilization:
+		return "utilization", time.Time{}
+	case skipHeadroom:
+		return "no headroom", time.Time{}
+	case skipLocalLimit:
+		return "configured limit", time.Time{}
+	}
+	if chosen != nil && d.tier == chosen.tier && d.Slow(&chosen.Deployment, q.now) {
+		return "slow", time.Time{}
+	}
+	return "", time.Time{}
+}
+
+// whyClosed is what closes a deployment to the request, and until when.
+func (s *scope) whyClosed(d *deployment, now time.Time) (why string, until time.Time) {
+	if d.backend.drained.Load() {
+		return drainedReason, time.Time{}
+	}
+	for _, h := range s.healths(d) {
+		if h == nil {
+			continue
+		}
+		if at, reason, throttled := h.Closed(now); at.After(until) {
+			why, until = "ejected: "+reason, at
+			if throttled {
+				why = "cooling: " + reason
+			}
+		}
+	}
+	if until.IsZero() {
+		why = "connecting"
+	}
+	return why, until
+}
