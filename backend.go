@@ -275,8 +275,12 @@ func isToken(s string) bool {
 	return s != "" && wire.IsPrintableASCII(s) && !strings.ContainsAny(s, " \"(),/:;<=>?@[\\]{}")
 }
 
-// maxTagLength limits the length of a tag.
-const maxTagLength = 128
+// maxTags limits the tags of a backend, and maxTagLength their length. A request with
+// more tags matches no backend.
+const (
+	maxTags      = 64
+	maxTagLength = 128
+)
 
 func (b *Backend) normalizeTags(report reportFunc) {
 	b.Tags = slices.Clone(b.Tags)

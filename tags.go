@@ -15,9 +15,6 @@ func WithTags(ctx context.Context, tags ...string) context.Context {
 	return withOptions(ctx, func(o *options) { o.tags = slices.Concat(o.tags, tags) })
 }
 
-// maxTags limits the tags of a backend. A request with more matches none.
-const maxTags = 64
-
 // hasTags reports whether the backend has all of the tags.
 func (b *backend) hasTags(tags []string) bool {
 	if len(tags) > maxTags {

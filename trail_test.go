@@ -1,0 +1,226 @@
+package spillover_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+)
+
+// trailOf sends a request and returns its trail.
+func trailOf(t testing.TB, tr *spillover.Transport, req *http.Request) (trail spillover.Trail) {
+	resp, err := tr.RoundTrip(req.WithContext(spillover.WithTrail(req.Context(), &trail)))
+	if err == nil {
+		read(t, resp)
+	}
+	return trail
+}
+
+// skipped is why each candidate of a step was skipped, by backend; "chosen" for the
+// one that was chosen.
+func skipped(s spillover.TrailStep) map[string]string {
+	why := map[string]string{}
+	for _, c := range s.Candidates {
+		if why[c.Backend] = c.Skipped; c.Chosen {
+			why[c.Backend] = "chosen"
+		}
+	}
+	return why
+}
+
+func TestTrailHasEachAttemptAndWhyOthersWereSkipped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), status(429, `{"error":{"code":"rate_limit_exceeded","message":"Slow down."}}`, "Retry-After: 7"))
+		n.on(host("a"), status(500, `{"error":{"code":"server_error","message":"Sorry."}}`))
+		tr := balance(t, n, azure("ptu"), azure("a", priority(2)), azure("b", priority(3), tags("eu")), azure("drained", priority(2)))
+		require.NoError(t, tr.Drain("drained"))
+
+		trail := trailOf(t, tr, newChat(t, chatPath))
+		require.Equal(t, "m", trail.Model)
+		require.Equal(t, "served", trail.Outcome)
+		require.Equal(t, 200, trail.Status)
+		require.Equal(t, "b", trail.Backend)
+		require.Len(t, trail.Steps, 3)
+		require.Equal(t, map[string]string{"ptu": "chosen", "a": "", "b": "", "drained": "drained"}, skipped(trail.Steps[0]))
+		require.Equal(t, &spillover.TrailAttempt{Backend: "ptu", Deployment: "m", Outcome: "throttled", Status: 429, Reason: "429 rate_limit_exceeded", Cause: "Slow down."}, trail.Steps[0].Attempt)
+		require.Equal(t, map[string]string{"ptu": "cooling: 429 rate_limit_exceeded", "a": "chosen", "b": "", "drained": "drained"}, skipped(trail.Steps[1]))
+		require.Equal(t, time.Now().Add(7*time.Second), trail.Steps[1].Candidates[0].Until)
+		require.Equal(t, "500 server_error", trail.Steps[1].Attempt.Reason)
+		require.Equal(t, map[string]string{"ptu": "cooling: 429 rate_limit_exceeded", "a": "already tried", "b": "chosen", "drained": "drained"}, skipped(trail.Steps[2]))
+		require.Equal(t, "served", trail.Steps[2].Attempt.Outcome)
+		for _, s := range trail.Steps {
+			require.Equal(t, spillover.TrailSend, s.Action)
+		}
+
+		trail = trailOf(t, tr, tagged(t, "eu"))
+		require.Equal(t, []string{"eu"}, trail.Tags)
+		require.Equal(t, map[string]string{"ptu": "tags", "a": "tags", "b": "chosen", "drained": "tags"}, skipped(trail.Steps[0]))
+	})
+}
+
+func TestTrailHasWaitsAndLocalReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 2"), ok200)
+		tr := configured(t, spillover.Config{Base: n, MaxWait: 5 * time.Second, Backends: []spillover.Backend{azure("a")}})
+		trail := trailOf(t, tr, newChat(t, chatPath))
+		require.Len(t, trail.Steps, 3)
+		require.Equal(t, spillover.TrailWait, trail.Steps[1].Action)
+		require.InDelta(t, 2000, trail.Steps[1].WaitedMS, 250)
+		require.Equal(t, "served", trail.Outcome)
+
+		n.on(host("a"), status(429, "{}", "Retry-After: 50"))
+		trail = trailOf(t, tr, newChat(t, chatPath))
+		require.Equal(t, "synthesized", trail.Outcome)
+		require.Equal(t, 429, trail.Status)
+		require.Empty(t, trail.Backend)
+		last := trail.Steps[len(trail.Steps)-1]
+		require.Equal(t, spillover.TrailReply, last.Action)
+		require.Equal(t, map[string]string{"a": "cooling: 429"}, skipped(last))
+	})
+}
+
+func TestTrailOfARequestWithoutAnAnswerHasTheCause(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), broken(errRefused))
+	trail := trailOf(t, balance(t, n, azure("a")), newChat(t, chatPath))
+	require.Equal(t, "failed", trail.Outcome)
+	require.Contains(t, trail.Error, "connection refused")
+	require.Contains(t, trail.Steps[0].Attempt.Cause, "connection refused")
+	require.Equal(t, "no connection", trail.Steps[0].Attempt.Reason)
+}
+
+// A trail is bounded, and holds neither keys nor what a caller wrote.
+func TestTrailIsBoundedAndHoldsNoSecret(t *testing.T) {
+	n := newNet()
+	var backends []spillover.Backend
+	for i := range 200 {
+		name := fmt.Sprintf("b%03d", i)
+		n.on(host(name), status(500, `{"error":{"message":"no: key-`+name+`"}}`))
+		backends = append(backends, azure(name, priority(i+1)))
+	}
+	tr := configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: 200})
+	req := newChat(t, "/openai/deployments/"+strings.Repeat("m", 250)+"/chat/completions?api-version=x")
+	req.Header.Set("Authorization", "Bearer secret-of-the-caller")
+	var manyTags []string
+	for range 100 {
+		manyTags = append(manyTags, strings.Repeat("t", 1000))
+	}
+	trail := trailOf(t, tr, req)
+	require.Len(t, trail.Steps, 64)
+	require.Equal(t, 200-64, trail.More)
+	require.Len(t, trail.Steps[0].Candidates, 64)
+	require.Equal(t, 200-64, trail.Steps[0].More)
+	text, err := json.Marshal(trail)
+	require.NoError(t, err)
+	require.Less(t, len(text), 2<<20)
+	require.NotContains(t, string(text), "key-b")
+	require.NotContains(t, string(text), "secret-of-the-caller")
+	require.NotContains(t, string(text), "hi")
+
+	trail = trailOf(t, tr, tagged(t, manyTags...))
+	require.Len(t, trail.Tags, 64)
+	text, err = json.Marshal(trail)
+	require.NoError(t, err)
+	require.Less(t, len(text), 64<<10)
+}
+
+func TestTrailIsReplacedByTheNextRequest(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	var trail spillover.Trail
+	for range 3 {
+		req := newChat(t, chatPath)
+		send(t, tr, req.WithContext(spillover.WithTrail(req.Context(), &trail)))
+		require.Len(t, trail.Steps, 1)
+	}
+}
+
+func TestExplainSendsAndChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		tr := balance(t, n, azure("ptu"), azure("a", priority(2)))
+		ask(t, tr)
+		before, sends := tr.Status(), n.sends()
+		for _, withGetBody := range []bool{true, false} {
+			req := newChat(t, chatPath)
+			if !withGetBody {
+				req.GetBody = nil
+			}
+			for range 3 {
+				trail, err := tr.Explain(req)
+				require.NoError(t, err)
+				require.Equal(t, "a", trail.Backend)
+				require.Equal(t, map[string]string{"ptu": "cooling: 429", "a": "chosen"}, skipped(trail.Steps[0]))
+				require.Nil(t, trail.Steps[0].Attempt)
+			}
+			text, err := io.ReadAll(req.Body)
+			require.NoError(t, err)
+			require.JSONEq(t, `{"messages":[{"role":"user","content":"hi"}],"model":"m"}`, string(text), "the body can still be sent")
+		}
+		require.Equal(t, before, tr.Status())
+		require.Equal(t, sends, n.sends())
+	})
+}
+
+func TestExplainOfARequestThatNobodyCanTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 7"))
+		tr := balance(t, n, azure("a", serves("m")))
+		ask(t, tr)
+		trail, err := tr.Explain(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, spillover.TrailReply, trail.Steps[0].Action)
+		require.Equal(t, "no deployment is available; the soonest is a in 7.00s", trail.Steps[0].Why)
+
+		trail, err = tr.Explain(tagged(t, "eu"))
+		require.NoError(t, err)
+		require.Equal(t, 400, trail.Status)
+		require.Contains(t, trail.Error, "eu")
+
+		trail, err = tr.Explain(newChat(t, "/openai/deployments/unknown/chat/completions?api-version=x"))
+		require.NoError(t, err)
+		require.Equal(t, 404, trail.Status)
+
+		require.NoError(t, tr.Close())
+		_, err = tr.Explain(newChat(t, chatPath))
+		require.Error(t, err)
+	})
+}
+
+// Explain chooses as RoundTrip does.
+func TestExplainChoosesWhatRoundTripChooses(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"), azure("d", priority(2)))
+	explained, sent := map[string]int{}, map[string]int{}
+	for range 600 {
+		trail, err := tr.Explain(newChat(t, chatPath))
+		require.NoError(t, err)
+		explained[trail.Backend]++
+		resp, _ := ask(t, tr)
+		sent[servedBy(resp)]++
+	}
+	require.Zero(t, explained["d"])
+	for _, name := range []string{"a", "b", "c"} {
+		require.InDelta(t, 200, explained[name], 70)
+		require.InDelta(t, 200, sent[name], 70)
+	}
+	req := newChat(t, chatPath)
+	req = req.WithContext(spillover.WithSession(req.Context(), "s"))
+	resp, _ := send(t, tr, req)
+	trail, err := tr.Explain(req)
+	require.NoError(t, err)
+	require.True(t, trail.Session)
+	require.Equal(t, servedBy(resp), trail.Backend)
+}
