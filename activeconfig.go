@@ -49,7 +49,7 @@ func newActiveConfig(cfg Config, old *activeConfig) (s *activeConfig, err error)
 	}
 	assignResources(backends, old.table.backends)
 	cfg.Backends = nil
-	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, old.table)}
+	s = &activeConfig{fields: presetNames(backends), cfg: cfg, base: cfg.Base, table: newTable(backends, cfg.Fallbacks, old.table)}
 	s.knownModel = s.table.knownModel
 	if s.base == nil {
 		if s.ownTransport = old.ownTransport; s.ownTransport == nil {

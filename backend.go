@@ -132,6 +132,12 @@ type Model struct {
 	// Deployment is the name that the backend uses. Default: Name.
 	Deployment string
 
+	// ContextTokens is how many tokens the deployment takes in one request, prompt and
+	// maximum output together. A request that is estimated to be longer is sent to
+	// deployments that take more, and with [Config.Fallbacks] to other models; if there
+	// are none it is sent anyway. 0 means unknown.
+	ContextTokens int
+
 	// RPM and TPM are limits in requests and tokens per minute, for a service that
 	// does not report them. A deployment that has reached one is skipped while
 	// another can take the request. 0 means unknown.
@@ -317,6 +323,9 @@ func (b *Backend) normalizeModels(report reportFunc) {
 		seen[m.Name] = true
 		if m.RPM < 0 || m.TPM < 0 {
 			report("Models", "model %q: RPM or TPM is negative", m.Name)
+		}
+		if m.ContextTokens < 0 {
+			report("Models", "model %q: ContextTokens is negative", m.Name)
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {

@@ -33,6 +33,7 @@ type call struct {
 	notFoundAtHome  bool // the object's own resource did not find it
 	mayAskHomeAgain bool // and may find it a moment later
 	askedAgain      bool
+	fallenBack      bool           // to models for longer requests
 	notFoundAnswer  fallbackAnswer // the response of that resource
 	fallbackRoute   *route         // asked next if the object's own resource does not find it; nil if that is unknown
 	affinity        affinity
@@ -159,6 +160,7 @@ func (c *call) findDeployments() *http.Response {
 	if c.findRoute(); c.route == nil {
 		return c.noRoute()
 	}
+	c.skipTooLong()
 	return nil
 }
 
@@ -291,6 +293,30 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	other.discard()
 	c.answeredFrom = last.from
 	return last.Response, nil
+}
+
+// fallsBackToLonger excludes the deployments of a model that is too small for the
+// request, and reports whether the request falls back to another one because of that.
+func (c *call) fallsBackToLonger(d *deployment) bool {
+	switch {
+	case !c.body.CanSend() || c.final:
+		return false
+	case c.route.longer != nil:
+		c.route, c.fallenBack = c.route.longer, true
+	case !c.fallenBack:
+		return false
+	}
+	left := false
+	for other := range c.route.all {
+		switch {
+		case slices.Contains(c.tried, other):
+		case other.model == d.model:
+			c.tried, c.unsuitable = append(c.tried, other), append(c.unsuitable, other)
+		default:
+			left = true
+		}
+	}
+	return left
 }
 
 // askedAll reports whether the request failed at every deployment that could be

@@ -22,6 +22,12 @@ type Config struct {
 	// Backends are the endpoints to choose from. At least one is required.
 	Backends []Backend
 
+	// Fallbacks are models to try after the one that a request asks for, when no
+	// deployment of that can take it or when the request is too long for it. It is an
+	// error if they form a cycle, or name a model that no backend serves. nil means
+	// none.
+	Fallbacks []Fallback
+
 	// MaxAttempts limits how often one request is sent, including the first time.
 	// Responses of throttled (rate-limited) deployments do not count: a request
 	// that is throttled fails over to every deployment there is. 0 means 3.
@@ -160,6 +166,9 @@ func (cfg *Config) check() (found []*fieldError) {
 			found = append(found, &fieldError{backend: i, name: name, field: field, related: field == "APIVersion", format: format, args: args})
 		})
 	}
+	cfg.checkFallbacks(func(field, format string, args ...any) {
+		found = append(found, &fieldError{backend: -1, field: field, related: true, format: format, args: args})
+	})
 	return append(found, conflicts(cfg.Backends)...)
 }
 

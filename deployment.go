@@ -14,16 +14,17 @@ import (
 // and measured.
 type deployment struct {
 	*record
-	backend      *backend
-	tier         *tier
-	drawWeight   atomic.Int64 // its weight in a draw among its tier, see tier.reweigh
-	weighedLimit atomic.Int64 // the reported token limit that drawWeight is based on
-	model        string       // the name that callers use; "" for requests without a model
-	name         string       // the backend's name for it; "" if it is the caller's
-	quotedName   string       // name as a JSON string
-	rates        health.Rates // the configured limits
-	labelCache   atomic.Pointer[deploymentLabels]
-	lastURL      atomic.Pointer[knownURL]
+	backend       *backend
+	tier          *tier
+	drawWeight    atomic.Int64 // its weight in a draw among its tier, see tier.reweigh
+	weighedLimit  atomic.Int64 // the reported token limit that drawWeight is based on
+	model         string       // the name that callers use; "" for requests without a model
+	name          string       // the backend's name for it; "" if it is the caller's
+	quotedName    string       // name as a JSON string
+	rates         health.Rates // the configured limits
+	contextTokens int64        // that a request may have; 0 if unknown
+	labelCache    atomic.Pointer[deploymentLabels]
+	lastURL       atomic.Pointer[knownURL]
 }
 
 // A record is what is known of a deployment. It outlives the configuration.

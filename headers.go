@@ -8,6 +8,10 @@ const (
 	headerPrefix      = "X-Spillover-" // of all of these
 )
 
+// headerModel names the model that was used, in responses to requests for a model that
+// has fallbacks.
+const headerModel = "X-Spillover-Model"
+
 // headerWaited is how long the request waited, in milliseconds.
 const headerWaited = "X-Spillover-Waited-Ms"
 

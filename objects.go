@@ -17,7 +17,7 @@ import (
 // object which it is about, always of those backends that have its tags. The route
 // stays nil if there is none.
 func (c *call) findRoute() {
-	every := c.table.find(c.model)
+	every := c.table.withFallbacks(c.model)
 	nameless := c.table.nameless.withTags(c.options.tags)
 	c.route = every.withTags(c.options.tags)
 	switch {
@@ -52,12 +52,29 @@ func (c *call) findRoute() {
 	c.seek(c.route)
 }
 
+// skipTooLong leaves out the deployments whose model does not take as many tokens as
+// the request is estimated to need, if there are others. The service decides where
+// none is left: an estimate may be wrong.
+func (c *call) skipTooLong() {
+	if !c.table.contextLimits || c.route == nil {
+		return
+	}
+	fits := func(d *deployment) bool { return d.contextTokens == 0 || c.tokens <= d.contextTokens }
+	if c.route.ofOneModel().keep(fits) != nil {
+		c.route = c.route.keep(fits)
+	} else if longer := c.route.longer.keep(fits); longer != nil {
+		c.route, c.fallenBack = longer, true
+	}
+}
+
 // seek makes the request ask the deployments of a route one after the other.
-func (c *call) seek(r *route) { c.seeking, c.route, c.fallbackRoute = true, r.free(), nil }
+func (c *call) seek(r *route) {
+	c.seeking, c.route, c.fallbackRoute = true, r.ofOneModel().free(), nil
+}
 
 // wholeRoute is all deployments of the request's model, whether it may use them or not.
 func (c *call) wholeRoute() *route {
-	if r := c.table.find(c.model); r != nil {
+	if r := c.table.withFallbacks(c.model); r != nil {
 		return r
 	}
 	return c.table.nameless
@@ -73,29 +90,6 @@ func (c *call) toFoundry(r, nameless *route) *route {
 		}
 	}
 	return nameless
-}
-
-// filter is the route to the backends that suit, or nil if there are none.
-func (r *route) filter(suits func(*backend) bool) *route {
-	if r == nil {
-		return nil
-	}
-	w := &route{model: r.model}
-	for _, t := range r.tiers {
-		var members []*deployment
-		for _, d := range t.members {
-			if suits(d.backend) {
-				members = append(members, d)
-			}
-		}
-		if len(members) > 0 {
-			w.tiers = append(w.tiers, t.with(members, weightsOf(members), t.budget))
-		}
-	}
-	if len(w.tiers) == 0 {
-		return nil
-	}
-	return w
 }
 
 // atResource is the part of the route that is at one resource.

@@ -48,6 +48,7 @@ type outcome struct {
 	otherResource    bool          // the request refers to something of another resource
 	message          string        // of the error, if something is missing
 	byChance         bool          // a refusal that this deployment's load has not caused
+	contextLength    bool          // the request is too long for the model
 	tooLarge         bool          // the request alone exceeds the deployment's limit
 	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
 	notSent          bool          // the request was not sent, so it is not the cause
@@ -72,6 +73,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if status == http.StatusNotFound || status == http.StatusBadRequest {
 		o.missing, o.responseNotFound, o.message = e.NotFound(), e.Code == wire.PreviousResponseNotFound, string(e.Message)
 	}
+	o.contextLength = e.ContextTooLong(status)
 	switch {
 	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = failed, health.OutOfQuota, true, true, 0

@@ -12,8 +12,9 @@ import (
 // A route is the deployments that serve one model, tier by tier in order of
 // priority. It does not change after it is built.
 type route struct {
-	model string
-	tiers []*tier
+	model  string
+	tiers  []*tier
+	longer *route // for requests that are too long for the model; nil if there is none
 }
 
 // A tier is the deployments of one priority.
@@ -40,7 +41,8 @@ func (t *tier) with(members []*deployment, s *weights, b *health.RetryBudget) *t
 	return w
 }
 
-// choose chooses a deployment: the first tier with an available one decides. A
+// choose chooses a deployment: the first model of the route decides, and of that the
+// first tier with an available one decides. A
 // lower tier is considered only if no deployment of a higher one is available,
 // or the request was tried there and the tier's retry budget is spent, or the
 // attempts that are left are needed for the tiers below. Deployments without
@@ -49,16 +51,28 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())
 	}
-	for _, q.ignoreHeadroom = range [...]bool{false, true} {
-		for i, t := range r.tiers {
-			d := t.choose(q)
-			if d == nil || q.attemptsLeft > 0 && t.triedHere(q.tried) && q.attemptsLeft <= r.openBelow(i+1, q) {
-				continue
+	for first, next := 0, 0; first < len(r.tiers); first = next {
+		next = r.nextModel(first)
+		for _, q.ignoreHeadroom = range [...]bool{false, true} {
+			for i, t := range r.tiers[first:next] {
+				d := t.choose(q)
+				if d == nil || q.attemptsLeft > 0 && t.triedHere(q.tried) && q.attemptsLeft <= r.openBelow(first+i+1, q) {
+					continue
+				}
+				return t, d
 			}
-			return t, d
 		}
 	}
 	return nil, nil
+}
+
+// nextModel is the index of the first tier of the model after that of the tier at
+// index i, to which the request falls back.
+func (r *route) nextModel(i int) int {
+	model := r.tiers[i].members[0].model
+	for i++; i < len(r.tiers) && r.tiers[i].members[0].model == model; i++ {
+	}
+	return i
 }
 
 // openBelow counts the tiers from index i on that can take the request.
@@ -91,6 +105,34 @@ func (t *tier) triedHere(tried []*deployment) bool {
 	return slices.ContainsFunc(tried, func(d *deployment) bool { return d.tier.budget == t.budget })
 }
 
+// filter is the route to the backends that suit, or nil if there are none.
+func (r *route) filter(suits func(*backend) bool) *route {
+	return r.keep(func(d *deployment) bool { return suits(d.backend) })
+}
+
+// keep is the route to the deployments that suit, or nil if there are none.
+func (r *route) keep(suits func(*deployment) bool) *route {
+	if r == nil {
+		return nil
+	}
+	w := &route{model: r.model, longer: r.longer.keep(suits)}
+	for _, t := range r.tiers {
+		var members []*deployment
+		for _, d := range t.members {
+			if suits(d) {
+				members = append(members, d)
+			}
+		}
+		if len(members) > 0 {
+			w.tiers = append(w.tiers, t.with(members, weightsOf(members), t.budget))
+		}
+	}
+	if len(w.tiers) == 0 {
+		return nil
+	}
+	return w
+}
+
 // free is the same route with retries that nobody counts.
 func (r *route) free() *route {
 	f := &route{model: r.model}
@@ -100,6 +142,11 @@ func (r *route) free() *route {
 		f.tiers = append(f.tiers, w)
 	}
 	return f
+}
+
+// ofOneModel is the route without its fallbacks.
+func (r *route) ofOneModel() *route {
+	return &route{model: r.model, tiers: r.tiers[:r.nextModel(0)]}
 }
 
 // all yields every deployment of the route.

@@ -3,7 +3,7 @@ package spillover
 // A Candidate is a deployment that may be chosen, as a [Selector] sees it.
 type Candidate struct {
 	Backend    string // the backend's name
-	Model      string // what the caller asked for
+	Model      string // what the caller asked for, or a model that the request falls back to
 	Deployment string // what the backend calls it
 	Priority   int
 	Weight     int

@@ -154,6 +154,8 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 // adjustOutcome is what an outcome means for this request in particular.
 func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	switch {
+	case o.contextLength && c.fallsBackToLonger(d):
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
 	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
 		// The object may be at another backend.
 		c.notFound(o)

@@ -25,11 +25,13 @@ func (r *route) asked() bool {
 // model is asked for that the configuration does not name.
 type table struct {
 	backends          []*backend
-	models            []string // the configured models, sorted
-	nameless          *route   // for requests without a model
-	callerCredentials bool     // some backend gets callers' credentials
-	renames           bool     // some backend has another name for a model
-	otherModels       *route   // shared by the models beyond maxRoutes; nil if no backend serves every model
+	models            []string          // the configured models, sorted
+	nameless          *route            // for requests without a model
+	callerCredentials bool              // some backend gets callers' credentials
+	renames           bool              // some backend has another name for a model
+	otherModels       *route            // shared by the models beyond maxRoutes; nil if no backend serves every model
+	fallbacks         map[string]*route // of the models that have any, with their deployments
+	contextLimits     bool              // some model has ContextTokens
 	routes            atomic.Pointer[map[string]*route]
 	growing           sync.Mutex // guards changes of routes, and rejectedModels
 	rejectedModels    int        // how many models have found no room since one did
@@ -48,7 +50,7 @@ const manyModels = "*"
 
 // newTable makes the table of some backends. What the old one knows of
 // deployments that remain is kept.
-func newTable(backends []*backend, old *table) *table {
+func newTable(backends []*backend, fallbacks []Fallback, old *table) *table {
 	t := &table{backends: backends}
 	known := map[string]*route{}
 	if routes := old.routes.Load(); routes != nil {
@@ -59,7 +61,15 @@ func newTable(backends []*backend, old *table) *table {
 		for name, m := range b.models {
 			names[name] = true
 			t.renames = t.renames || m.Deployment != name
+			t.contextLimits = t.contextLimits || m.ContextTokens > 0
 		}
+	}
+	for _, f := range fallbacks {
+		names[f.Model] = true
+		for _, to := range f.To {
+			names[to] = true
+		}
+		t.renames = true
 	}
 	t.callerCredentials = slices.ContainsFunc(backends, (*backend).usesCallerCredential)
 	t.models = slices.Sorted(maps.Keys(names))
@@ -78,7 +88,40 @@ func newTable(backends []*backend, old *table) *table {
 		}
 	}
 	t.routes.Store(&routes)
+	t.fallbacks = fallbackRoutes(fallbacks, routes)
 	return t
+}
+
+// fallbackRoutes are the routes of models with fallbacks.
+func fallbackRoutes(fallbacks []Fallback, routes map[string]*route) map[string]*route {
+	extended := map[string]*route{}
+	for _, f := range fallbacks {
+		r := extended[f.Model]
+		if r == nil {
+			r = &route{model: f.Model, tiers: slices.Clone(routes[f.Model].tiers)}
+			extended[f.Model] = r
+		}
+		var next []*tier
+		for _, to := range f.To {
+			next = append(next, routes[to].tiers...)
+		}
+		if f.On&OnExhausted != 0 {
+			r.tiers = append(r.tiers, next...)
+		}
+		if f.On&OnContextLength != 0 {
+			r.longer = &route{model: f.Model, tiers: next}
+		}
+	}
+	return extended
+}
+
+// withFallbacks is the route of a model and of those to which it falls back, or nil
+// if no backend serves it.
+func (t *table) withFallbacks(model string) *route {
+	if r := t.fallbacks[model]; r != nil {
+		return r
+	}
+	return t.find(model)
 }
 
 // same is the backend with the same name and URL, or nil.
@@ -104,7 +147,7 @@ func (t *table) build(model string, old *route) *route {
 		if !ok {
 			continue
 		}
-		d := &deployment{backend: b, model: model, name: m.Deployment, rates: health.Rates{RPM: int64(m.RPM), TPM: int64(m.TPM)}}
+		d := &deployment{backend: b, model: model, name: m.Deployment, rates: health.Rates{RPM: int64(m.RPM), TPM: int64(m.TPM)}, contextTokens: int64(m.ContextTokens)}
 		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}

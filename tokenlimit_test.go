@@ -47,7 +47,7 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 
 // Placeholders are no limit.
 func TestMeasureIgnoresPlaceholders(t *testing.T) {
-	d := newTable([]*backend{{sharedState: new(sharedState)}}, new(table)).nameless.tiers[0].members[0]
+	d := newTable([]*backend{{sharedState: new(sharedState)}}, nil, new(table)).nameless.tiers[0].members[0]
 	for _, value := range []string{"", "-1", "0", "many", "1e9", "99999999999999999999"} {
 		resp, err := status(200, "", "X-Ratelimit-Limit-Tokens: "+value)(newChat(t, chatPath))
 		require.NoError(t, err)

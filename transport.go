@@ -103,6 +103,9 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	setWaitedHeader(resp, c.waited)
 	c.answerHeaders = [2]string{c.answeredFrom, strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.answerHeaders[:1:1], c.answerHeaders[1:]
+	if by := c.answeredBy; by != nil && c.table.fallbacks[c.model] != nil {
+		resp.Header[headerModel] = []string{by.deployment.model}
+	}
 	c.recordReturn(resp, nil)
 	returns = true
 	return resp, nil

@@ -5,6 +5,7 @@
 package configfile
 
 import (
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ const (
 // environment variables for ${NAME}, see [os.LookupEnv].
 //
 // The struct may have fields of the types string, bool, int (of any size),
-// [time.Duration], map[string]string, map[string]any, structs, and slices of
+// [time.Duration], [encoding.TextUnmarshaler], map[string]string, map[string]any, structs, and slices of
 // these; numbers in a map[string]any are [json.Number]. A value that is null
 // leaves its field alone. Fields of other types can be set in code only, see
 // [OnlyInCode]. The key $schema at the top of the file is ignored.
@@ -259,6 +260,12 @@ func (d *decoder) scalar(at location, into reflect.Value) {
 		return
 	}
 	mismatch := func() { d.mismatch(at, tag, expectation(into.Type())) }
+	if named, ok := into.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if err := named.UnmarshalText([]byte(text)); err != nil {
+			d.fail(at, "%w", err)
+		}
+		return
+	}
 	switch {
 	case into.Type() == reflect.TypeFor[time.Duration]():
 		duration, err := time.ParseDuration(text)

@@ -68,6 +68,33 @@ func (e ServiceError) RequestTooLarge() bool {
 	return strings.HasPrefix(strings.ToLower(string(e.Message)), "request too large")
 }
 
+// contextPhrases are how services say that a request is too long for the model: OpenAI
+// and Azure, and self-hosted servers and other providers with OpenAI's API.
+var contextPhrases = []string{
+	"maximum context length", "context window", "context length", "context size", "maximum prompt length", "prompt is too long",
+	"input is too long", "input tokens exceed", "max_model_len", "maximum input length", "exceeds the model's context",
+}
+
+// ContextTooLong reports whether an error with a status says that the request is too
+// long for the model. A code that says something else has precedence over the message.
+func (e ServiceError) ContextTooLong(status int) bool {
+	if status != 400 && status != 413 && status != 422 {
+		return false
+	}
+	code := strings.ToLower(string(e.Code) + " " + string(e.Type))
+	for _, word := range [...]string{"context_length", "context_window", "context_size", "model_max_prompt_tokens"} {
+		if strings.Contains(code, word) {
+			return true
+		}
+	}
+	switch strings.ToLower(string(e.Code)) {
+	case "", "null", "400", "413", "422", "invalid_request_error", "bad_request", "badrequest", "tokens_limit_reached":
+		m := strings.ToLower(string(e.Message))
+		return slices.ContainsFunc(contextPhrases, func(s string) bool { return strings.Contains(m, s) })
+	}
+	return false
+}
+
 // NoCapacity reports whether the service as a whole lacks capacity, as opposed to the
 // deployment's own rate limit.
 func (e ServiceError) NoCapacity() bool {

@@ -1,0 +1,165 @@
+package spillover
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spillover-go/spillover/internal/configfile"
+)
+
+// A Fallback lists the models to try after the one that a caller asked for. They are
+// tried in order, each with all of its deployments, by the same rules as the first.
+// The list is complete: the Fallbacks of its models are not added to it.
+//
+// A request falls back when no deployment of its model can take it (all are
+// rate-limited, ejected or have failed it), when it is too long for the model, or
+// both: see On. It never falls back because of a content filter, or of another
+// mistake in the request. X-Spillover-Model in the response names the model that was
+// used.
+type Fallback struct {
+	// Model is the name that callers use. A second Fallback for the same model must
+	// have another On.
+	Model string
+
+	// To are the names of the models to try after it, in order. At least one.
+	To []string
+
+	// On is when the request falls back. 0 means in both cases.
+	On FallbackOn
+}
+
+// A FallbackOn is when a request falls back to another model.
+//
+// In a configuration file it is "exhausted", "context_length" or "both".
+type FallbackOn int
+
+const (
+	// OnExhausted is when no deployment of the model can take the request.
+	OnExhausted FallbackOn = 1 << iota
+	// OnContextLength is when the request is too long for the model: the service
+	// says so (context_length_exceeded), or it exceeds [Model.ContextTokens].
+	OnContextLength
+
+	onBoth = OnExhausted | OnContextLength
+)
+
+// fallbackNames are the names in a file.
+var fallbackNames = map[string]FallbackOn{"exhausted": OnExhausted, "context_length": OnContextLength, "both": onBoth}
+
+// String returns the name that a configuration file has for it.
+func (o FallbackOn) String() string {
+	for name, on := range fallbackNames {
+		if on == o {
+			return name
+		}
+	}
+	return fmt.Sprintf("FallbackOn(%d)", int(o))
+}
+
+// UnmarshalText reads the name that a configuration file has for it.
+func (o *FallbackOn) UnmarshalText(text []byte) error {
+	on, ok := fallbackNames[string(text)]
+	if !ok {
+		return fmt.Errorf("must be one of %q, %q, %q", "exhausted", "context_length", "both")
+	}
+	*o = on
+	return nil
+}
+
+// checkFallbacks sets the defaults of Fallbacks and reports what is wrong.
+func (cfg *Config) checkFallbacks(report reportFunc) {
+	known := cfg.knows()
+	cfg.Fallbacks = slices.Clone(cfg.Fallbacks)
+	next := map[string][]string{}
+	covered := map[string]FallbackOn{}
+	for i := range cfg.Fallbacks {
+		f := &cfg.Fallbacks[i]
+		if f.On == 0 {
+			f.On = onBoth
+		}
+		where := fmt.Sprintf("fallback %d", i)
+		if f.Model != "" {
+			where = fmt.Sprintf("the fallback of %q", configfile.Shorten(f.Model))
+		}
+		switch {
+		case f.Model == "":
+			report("Fallbacks", where+" has no Model")
+		case !known(f.Model):
+			report("Fallbacks", where+": no backend serves the model")
+		case covered[f.Model]&f.On != 0:
+			report("Fallbacks", where+": the model is listed twice for the same On")
+		}
+		covered[f.Model] |= f.On
+		if f.On&^onBoth != 0 {
+			report("Fallbacks", where+": On %d is unknown", int(f.On))
+		}
+		if len(f.To) == 0 {
+			report("Fallbacks", where+" has no To: list at least one model")
+		}
+		f.To = slices.Clone(f.To)
+		for j, to := range f.To {
+			switch short := configfile.Shorten(to); {
+			case to == "":
+				report("Fallbacks", where+": To has an empty name")
+			case to == f.Model:
+				report("Fallbacks", where+": To has the model itself")
+			case slices.Contains(f.To[:j], to):
+				report("Fallbacks", where+": To lists %q twice", short)
+			case !known(to):
+				report("Fallbacks", where+": no backend serves the model %q of To", short)
+			}
+			if to != f.Model {
+				next[f.Model] = append(next[f.Model], to)
+			}
+		}
+	}
+	if cycle := cycleOf(next); cycle != nil {
+		report("Fallbacks", "they form a cycle: %s", strings.Join(cycle, " → "))
+	}
+}
+
+// knows reports whether some backend serves a model.
+func (cfg *Config) knows() func(model string) bool {
+	every := false
+	names := map[string]bool{}
+	for _, b := range cfg.Backends {
+		every = every || len(b.Models) == 0
+		for _, m := range b.Models {
+			names[m.Name] = true
+		}
+	}
+	return func(model string) bool { return every || names[model] }
+}
+
+// cycleOf is a cycle in a graph, from a node to itself, or nil. Models that fall back
+// to each other would pass on their load in a circle when all are overloaded.
+func cycleOf(next map[string][]string) []string {
+	done := map[string]bool{}
+	var path []string
+	var visit func(string) []string
+	visit = func(node string) []string {
+		if i := slices.Index(path, node); i >= 0 {
+			return append(slices.Clone(path[i:]), node)
+		}
+		if done[node] {
+			return nil
+		}
+		path = append(path, node)
+		for _, to := range next[node] {
+			if cycle := visit(to); cycle != nil {
+				return cycle
+			}
+		}
+		path = path[:len(path)-1]
+		done[node] = true
+		return nil
+	}
+	for _, node := range slices.Sorted(maps.Keys(next)) {
+		if cycle := visit(node); cycle != nil {
+			return cycle
+		}
+	}
+	return nil
+}
