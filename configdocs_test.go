@@ -30,6 +30,7 @@ var configTypes = []struct {
 	{reflect.TypeFor[Config](), "The file", " Backends "},
 	{reflect.TypeFor[Backend](), "`backends`", " URL "},
 	{reflect.TypeFor[Model](), "`backends[].models`", " Name "},
+	{reflect.TypeFor[Fallback](), "`fallbacks`", " Model To "},
 }
 
 var docLink = regexp.MustCompile(`\[((?:[a-z]+\.)?[A-Z][A-Za-z0-9.]*)\]`)
@@ -42,7 +43,7 @@ func configDocs(t testing.TB) map[string]string {
 		text := docLink.ReplaceAllString(strings.Join(strings.Fields(c.Text()), " "), "$1")
 		return strings.NewReplacer("Config.", "", "Backend.", "").Replace(text)
 	}
-	for _, file := range []string{"config.go", "backend.go"} {
+	for _, file := range []string{"config.go", "backend.go", "fallback.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		require.NoError(t, err)
 		ast.Inspect(f, func(n ast.Node) bool {
@@ -86,7 +87,7 @@ func defaultValues() map[reflect.Type]reflect.Value {
 	cfg := Config{Backends: []Backend{{URL: "h", Models: []Model{{Name: "m"}}}}}
 	cfg.check()
 	values := map[reflect.Type]reflect.Value{}
-	for _, v := range []any{cfg, cfg.Backends[0], cfg.Backends[0].Models[0]} {
+	for _, v := range []any{cfg, cfg.Backends[0], cfg.Backends[0].Models[0], Fallback{}} {
 		values[reflect.TypeOf(v)] = reflect.ValueOf(v)
 	}
 	return values
@@ -123,6 +124,9 @@ func TestConfigReference(t *testing.T) {
 				reflect.Bool: "true or false", reflect.Map: "mapping", reflect.Slice: "list"}[f.Type.Kind()]
 			if f.Type == reflect.TypeFor[Dialect]() {
 				kind = fmt.Sprintf("`%s`, `%s` or `%s`", Azure, AzureV1, OpenAI)
+			}
+			if f.Type == reflect.TypeFor[FallbackOn]() {
+				kind = "`exhausted`, `context_length` or `both`"
 			}
 			other, _ := usual(values[c.t].FieldByIndex(f.Index))
 			if strings.Contains(c.required, " "+f.Name+" ") {
@@ -172,6 +176,9 @@ func TestConfigSchema(t *testing.T) {
 			switch kind := f.Type.Kind(); {
 			case kind == reflect.Slice:
 				p["type"], p["items"] = []string{"array", "null"}, map[string]any{"$ref": "#/$defs/" + f.Type.Elem().Name()}
+				if f.Type.Elem().Kind() == reflect.String {
+					p["items"] = map[string]any{"type": "string"}
+				}
 				if required {
 					p["type"], p["minItems"] = "array", 1
 				}
@@ -182,6 +189,8 @@ func TestConfigSchema(t *testing.T) {
 				}
 			case f.Type == reflect.TypeFor[Dialect]():
 				p["anyOf"] = []any{map[string]any{"enum": []any{Azure, AzureV1, OpenAI, nil}}, variable}
+			case f.Type == reflect.TypeFor[FallbackOn]():
+				p["anyOf"] = []any{map[string]any{"enum": []any{"exhausted", "context_length", "both", nil}}, variable}
 			case f.Type == reflect.TypeFor[time.Duration]():
 				p["anyOf"] = []any{map[string]any{"$ref": "#/$defs/duration"}, variable}
 			case kind == reflect.Int:

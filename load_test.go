@@ -257,6 +257,8 @@ func TestLoadKnowsEveryField(t *testing.T) {
 			v.Set(reflect.ValueOf(7 * time.Second))
 		case v.Type() == reflect.TypeFor[Dialect]():
 			v.Set(reflect.ValueOf(Azure))
+		case v.Type() == reflect.TypeFor[FallbackOn]():
+			v.Set(reflect.ValueOf(OnContextLength))
 		case v.Kind() == reflect.String:
 			v.SetString("a-" + configfile.Key(name[strings.Index(name, ".")+1:]))
 		case v.Kind() == reflect.Int:
@@ -268,6 +270,9 @@ func TestLoadKnowsEveryField(t *testing.T) {
 		}
 	}
 	fill(reflect.ValueOf(&cfg).Elem(), "")
+	models := &cfg.Backends[0].Models
+	*models = append(*models, Model{Name: "another"})
+	cfg.Fallbacks[0].Model, cfg.Fallbacks[0].To = (*models)[0].Name, []string{"another"}
 	for _, text := range texts(t, cfg) {
 		read, err := parseConfig("f", text, environment)
 		require.NoError(t, err, "%s", text)
@@ -288,7 +293,7 @@ func texts(t require.TestingT, cfg Config) [][]byte {
 // treeOf is a value as a file has it.
 func treeOf(v reflect.Value) any {
 	switch {
-	case v.Type() == reflect.TypeFor[time.Duration]():
+	case v.Type() == reflect.TypeFor[time.Duration](), v.Type() == reflect.TypeFor[FallbackOn]():
 		return fmt.Sprint(v)
 	case v.Kind() == reflect.Struct:
 		m := map[string]any{}

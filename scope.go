@@ -6,6 +6,9 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
+// drainedReason is the reason of a drained backend.
+const drainedReason = "drained"
+
 // A scope is what may be closed to a request beside the deployment as a whole:
 // its operation and, at a backend without its own credential, its caller's
 // credential.

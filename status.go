@@ -61,8 +61,6 @@ type OperationStatus struct {
 	Reason string    // such as "404 NotFound"
 }
 
-const drainedReason = "drained"
-
 // Status returns, for every tier, backend and deployment, whether it is
 // available, and if not until when and why.
 func (t *Transport) Status() Status {

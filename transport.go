@@ -1,7 +1,6 @@
 package spillover
 
 import (
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -9,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 	"weak"
+
+	"github.com/spillover-go/spillover/internal/random"
 )
 
 // A Transport sends each request to the best of several deployments. It is an
@@ -36,7 +37,7 @@ func New(cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{pool: pool{random: rand.Uint64, done: make(chan struct{})}, drained: map[string]bool{}}
+	t := &Transport{pool: pool{random: random.Uint64, done: make(chan struct{})}, drained: map[string]bool{}}
 	s, err := newActiveConfig(cfg, &activeConfig{table: new(table)})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,7 @@ func newPool(s size, seed uint64) (*pool, error) {
 			Models: []spillover.Model{{Name: model, Deployment: d.deployment}},
 		})
 	}
+	seedRandom(seed)
 	var err error
 	p.balancer, err = spillover.New(spillover.Config{
 		Backends: backends,
@@ -54,7 +55,6 @@ func newPool(s size, seed uint64) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	seedRandom(p.balancer, seed)
 	// The key and the host are placeholders: each attempt gets those of its deployment.
 	p.client = newClient("unused", "https://any.openai.azure.com", p.balancer)
 	return p, nil

@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/random"
 )
 
 // This file makes the example reproducible. Programs that use spillover need
@@ -41,15 +40,14 @@ func newPacer(ctx context.Context, speed float64) (pace func(at time.Duration), 
 	return func(at time.Duration) { due <- at; <-come }, func() { close(due) }
 }
 
-// seedRandom makes the random choices of a Transport the same in each run. A
-// Transport has no setting for this, as there is no other use for it.
-func seedRandom(t *spillover.Transport, seed uint64) {
+// seedRandom makes the random choices of each Transport that is made from now on the
+// same in each run.
+func seedRandom(seed uint64) {
 	var mu sync.Mutex
-	random := rand.New(rand.NewPCG(seed, 1))
-	source := reflect.ValueOf(t).Elem().FieldByName("random").Addr().UnsafePointer()
-	*(*func() uint64)(source) = func() uint64 {
+	source := rand.New(rand.NewPCG(seed, 1))
+	random.Uint64 = func() uint64 {
 		mu.Lock()
 		defer mu.Unlock()
-		return random.Uint64()
+		return source.Uint64()
 	}
 }
