@@ -409,7 +409,7 @@ func TestNetwork(t *testing.T) {
 	defer real.Close()
 	client := &http.Client{Transport: spillovertest.Network(east, west, real)}
 	for _, url := range []string{
-		east.URL, "https://WEST.spillover.test:443/prefix", real.URL, "http://east.spillover.test", "https://north.spillover.test",
+		east.URL, "https://WEST.openai.azure.test:443/prefix", real.URL, "http://east.openai.azure.test", "https://north.openai.azure.test",
 	} {
 		res, err := client.Post(url+azurePath, "application/json", strings.NewReader(hello))
 		if strings.Contains(url, "north") || strings.HasPrefix(url, "http://east") {
