@@ -26,9 +26,9 @@
 //	client := openai.NewClientWithConfig(config)
 //
 // A server answers POST chat/completions, completions, embeddings and responses,
-// with a JSON body or a stream, and GET models, at the paths of its [Dialect]. In the
-// dialect [Azure], the paths of responses and models name no deployment. Every other
-// path gets the 404 of the service.
+// with a JSON body or a stream, and GET models, at the paths of its [Dialect]. In
+// the dialect [Azure], the paths of responses and models name no deployment.
+// Every other path gets the 404 of the service.
 //
 // # Testing with a load balancer
 //
@@ -49,23 +49,24 @@
 //	})
 //
 // The URL of a server that listens is an IP address. It does not show the
-// dialect, so set Dialect in the backend as well. Without it the requests have the paths
-// of [OpenAI], and a server with another dialect answers all of them with 404.
+// dialect, so set Dialect in the backend as well. Without it the requests have
+// the paths of [OpenAI], and a server with another dialect answers all of them
+// with 404.
 //
 // The whole test is example_synctest_test.go of package spillover.
 //
 // # Limits
 //
-// The limit of a [Deployment] is a [PAYG] or a [PTU]. It refuses requests as the services
-// do: with 429, Retry-After, "Please retry after" in the message, and the headers
-// with the remaining quota. The tokens of a prompt are estimated at four characters
-// per token. The text of a response has no meaning. It has as many tokens as the maximum
-// of the request.
+// The limit of a [Deployment] is a [PAYG] or a [PTU]. It refuses requests as the
+// services do: with 429, Retry-After, "Please retry after" in the message, and
+// the headers with the remaining quota. The tokens of a prompt are estimated at
+// four characters per token. The text of a response has no meaning. It has as
+// many tokens as the maximum of the request.
 //
 // A load test can override both numbers in each request. The header
-// X-Spillovertest-Prompt is the number of tokens of the prompt, so that the prompt itself
-// need not be sent. The header X-Spillovertest-Output is the number of tokens of the response,
-// if that should end before the maximum.
+// X-Spillovertest-Prompt is the number of tokens of the prompt, so that the
+// prompt itself need not be sent. The header X-Spillovertest-Output is the number
+// of tokens of the response, if that should end before the maximum.
 //
 // # Faults
 //
@@ -76,18 +77,19 @@
 //		spillovertest.Fault{Kind: spillovertest.KindCut, After: 3, Times: 1},
 //	)
 //
-// With this script two requests fail, and a third is cut after three tokens. All later
-// requests are served. [Server.Stats] and [Server.Requests] show what the server
-// received.
+// With this script two requests fail, and a third is cut after three tokens. All
+// later requests are served. [Server.Stats] and [Server.Requests] show what the
+// server received.
 //
 // # Time
 //
-// Inside a [testing/synctest] bubble, use servers in memory that were made in that
-// bubble. The body of a response waits in Read until its next piece is due, at most until the
-// request's context ends. Nothing is sent while nothing is read: a response ends, and its
-// request is no longer in flight, when the body has been read to its end or closed. If
-// a request is still in flight after a test, a response body was not closed.
+// Inside a [testing/synctest] bubble, use servers in memory that were made in
+// that bubble. The body of a response waits in Read until its next piece is due,
+// at most until the request's context ends. Nothing is sent while nothing is
+// read: a response ends, and its request is no longer in flight, when the body
+// has been read to its end or closed. If a request is still in flight after a
+// test, a response body was not closed.
 //
-// With equal seeds and the same requests in the same order, responses are equal except
-// for times in them.
+// With equal seeds and the same requests in the same order, responses are equal
+// except for times in them.
 package spillovertest
