@@ -1,10 +1,10 @@
 package spillover_test
 
 import (
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,21 +32,19 @@ func TestCodeOfThePackageCommentIsCompiled(t *testing.T) {
 // publicPackages are the directories of the packages for users.
 var publicPackages = []string{".", "spillovertest", "entra"}
 
-// forEachFile calls f with the syntax tree of every file for users.
-func forEachFile(t *testing.T, f func(files *token.FileSet, file *ast.File)) {
-	for _, dir := range publicPackages {
-		paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
-		require.NoError(t, err)
-		require.NotEmpty(t, paths, dir)
-		for _, path := range paths {
-			if strings.HasSuffix(path, "_test.go") {
-				continue
-			}
-			files := token.NewFileSet()
-			file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
-			require.NoError(t, err)
-			f(files, file)
+// forEachFile calls f with the syntax tree of every file in a directory, except tests.
+func forEachFile(t *testing.T, dir string, f func(position func(token.Pos) token.Position, file *ast.File)) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	require.NoError(t, err)
+	require.NotEmpty(t, paths, dir)
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
 		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		require.NoError(t, err)
+		f(files.Position, file)
 	}
 }
 
@@ -125,13 +123,15 @@ func namesOf(field *ast.Field) []*ast.Ident {
 
 func TestEveryExportedNameHasADocComment(t *testing.T) {
 	var missing []string
-	forEachFile(t, func(files *token.FileSet, file *ast.File) {
-		for _, d := range file.Decls {
-			for _, name := range undocumented(d) {
-				missing = append(missing, fmt.Sprint(files.Position(d.Pos()).Filename, ": ", name))
+	for _, dir := range publicPackages {
+		forEachFile(t, dir, func(position func(token.Pos) token.Position, file *ast.File) {
+			for _, d := range file.Decls {
+				for _, name := range undocumented(d) {
+					missing = append(missing, position(d.Pos()).Filename+": "+name)
+				}
 			}
-		}
-	})
+		})
+	}
 	require.Empty(t, missing, "write what it is: its unit, its default or zero value, its errors")
 }
 
@@ -157,4 +157,51 @@ type S struct { X, Y int }
 		names = append(names, undocumented(d)...)
 	}
 	require.Equal(t, []string{"T", "T.A", "T.D", "T.M", "Func.F", "K", "I", "I.Do", "S.Y"}, names)
+}
+
+// oddPhrases are phrases that readers stumble over. Each has a plain replacement.
+var oddPhrases = regexp.MustCompile(`(?i)\b(is no (yaml|json|number|url|duration)\b|belongs? into\b|(is|are) none of\b|is well[,.;)]|` +
+	`unharmed\b|for good\b|lets go\b|in vain\b|by halves\b|left alone\b|told to wait\b|is told\b|` +
+	`home again\b|goes elsewhere\b|walks on\b|tells every\b|one that fails\b)`)
+
+// What users read is in plain English: documents, the comments of the packages for
+// users, and the texts in the code, such as errors.
+func TestTextsArePlain(t *testing.T) {
+	check := func(path string, firstLine int, text string) {
+		for i, line := range strings.Split(text, "\n") {
+			if found := oddPhrases.FindString(line); found != "" {
+				t.Errorf("%s:%d: %q: write it in plain English", path, firstLine+i, found)
+			}
+		}
+	}
+	documents := 0
+	require.NoError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		documents++
+		text, err := os.ReadFile(path)
+		check(path, 1, string(text))
+		return err
+	}))
+	require.Greater(t, documents, 10)
+	for _, dir := range append([]string{"internal/*"}, publicPackages...) {
+		forEachFile(t, dir, func(position func(token.Pos) token.Position, file *ast.File) {
+			at := func(n ast.Node, text string) {
+				p := position(n.Pos())
+				check(p.Filename, p.Line, text)
+			}
+			for _, comment := range file.Comments {
+				if slices.Contains(publicPackages, dir) {
+					at(comment, comment.Text())
+				}
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING {
+					at(n, text.Value)
+				}
+				return true
+			})
+		})
+	}
 }
