@@ -106,7 +106,7 @@ var errLate = fmt.Errorf("entra: the credential gave no token within %v: %w", pa
 // context and never returns keeps at most one goroutine.
 //
 // The errors of the TokenFunc wrap the credential's error and include its text. They
-// never contain the token. If the caller's context ends while it waits, the error
+// do not contain the token. If the caller's context ends while it waits, the error
 // wraps the context's cause. After a wait of ten seconds the error is a timeout
 // ([net.Error]). These cause an error with each call: a nil credential, an
 // empty scope, a panic of the credential, and a token that is empty, has expired or has

@@ -48,12 +48,12 @@
 //		…
 //	})
 //
+// The example "Synctest" of package spillover is a complete test of this kind.
+//
 // The URL of a server that listens is an IP address. It does not show the
 // dialect, so set Dialect in the backend as well. Without it the requests have
 // the paths of [OpenAI], and a server with another dialect answers all of them
 // with 404.
-//
-// The whole test is example_synctest_test.go of package spillover.
 //
 // # Limits
 //

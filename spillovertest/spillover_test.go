@@ -18,8 +18,8 @@ var chatPaths = map[spillovertest.Dialect]string{
 	spillovertest.OpenAI:  "/v1/chat/completions",
 }
 
-// A backend for a server in memory needs no Dialect, whichever the server and
-// the caller have.
+// A backend for a server in memory needs no Dialect, whatever the dialects of the server
+// and the caller.
 func TestDialectIsInferredFromTheURLInMemory(t *testing.T) {
 	for _, dialect := range []spillovertest.Dialect{"", spillovertest.Azure, spillovertest.AzureV1, spillovertest.OpenAI} {
 		for caller, path := range chatPaths {
@@ -36,8 +36,8 @@ func TestDialectIsInferredFromTheURLInMemory(t *testing.T) {
 	}
 }
 
-// The host names of servers in memory exist nowhere, so that a forgotten Base
-// sends a test's requests to nobody.
+// The host names of servers in memory are reserved: if a test has no Base, its requests
+// reach no server.
 func TestHostNamesInMemoryAreReserved(t *testing.T) {
 	for dialect := range chatPaths {
 		server := spillovertest.New(spillovertest.Config{Dialect: dialect})
