@@ -167,6 +167,9 @@ var oddPhrases = regexp.MustCompile(`(?i)\b(is no (yaml|json|number|url|duration
 // What users read is in plain English: documents, the comments of the packages for
 // users, and the texts in the code, such as errors.
 func TestTextsArePlain(t *testing.T) {
+	require.Regexp(t, oddPhrases, "the file is no YAML")
+	require.Regexp(t, oddPhrases, "All is well.")
+	require.NotRegexp(t, oddPhrases, "It is well known. If there is none, it is not YAML.")
 	check := func(path string, firstLine int, text string) {
 		for i, line := range strings.Split(text, "\n") {
 			if found := oddPhrases.FindString(line); found != "" {
