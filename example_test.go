@@ -17,27 +17,31 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A provisioned deployment first, two regions when it is full.
+// A provisioned deployment first, and two regions as fallback.
 func Example() {
-	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
-		{URL: "https://ptu.openai.azure.com", APIKey: "key", Priority: 1},
-		{URL: "https://eastus.openai.azure.com", APIKey: "key", Priority: 2},
-		{URL: "https://westus.openai.azure.com", APIKey: "key", Priority: 2, Models: []spillover.Model{
-			{Name: "gpt-4o", Deployment: "gpt-4o-west"},
-		}},
-	}})
+	lb, err := spillover.New(spillover.Config{
+		Backends: []spillover.Backend{
+			{URL: "https://ptu.openai.azure.com", APIKey: os.Getenv("PTU_KEY"), Priority: 1},
+			{URL: "https://eastus.openai.azure.com", APIKey: os.Getenv("EASTUS_KEY"), Priority: 2},
+			{URL: "https://westus.openai.azure.com", APIKey: os.Getenv("WESTUS_KEY"), Priority: 2},
+		},
+		Logger: slog.Default(),
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer lb.Close()
-	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
-	config.HTTPClient = &http.Client{Transport: lb}
-	client := openai.NewClientWithConfig(config)
-	_ = client // use it as ever
+	client := &http.Client{Transport: lb}
+
+	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com") // its host and key are replaced
+	config.HTTPClient = client
+	chats := openai.NewClientWithConfig(config)
+	_ = chats // call it as before
 }
 
-// The same with servers of this test, so that it can be run here.
-func Example_spillOver() {
+// A request fails over from a provisioned deployment that is rate-limited. The
+// servers are simulated by package spillovertest.
+func Example_failover() {
 	ptu := spillovertest.New(spillovertest.Config{Name: "ptu"})
 	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
 	ptu.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After-Ms": {"250"}}})
@@ -45,13 +49,14 @@ func Example_spillOver() {
 	lb, err := spillover.New(spillover.Config{
 		Base: spillovertest.Network(ptu, westus),
 		Backends: []spillover.Backend{
-			{Name: "ptu", URL: ptu.URL, Dialect: spillover.Azure},
-			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Priority: 2},
+			{Name: "ptu", URL: ptu.URL, Priority: 1},
+			{Name: "westus", URL: westus.URL, Priority: 2},
 		},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer lb.Close()
 	client := &http.Client{Transport: lb}
 	resp, err := client.Post("https://any.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
 		"application/json", strings.NewReader(`{"messages":[{"role":"user","content":"hi"}]}`))
@@ -63,8 +68,8 @@ func Example_spillOver() {
 	// Output: 200 westus 2
 }
 
-// New tells all mistakes at once.
-func ExampleNew_mistakes() {
+// New reports all errors of a configuration together.
+func ExampleNew_errors() {
 	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
 		{Name: "eastus", URL: "ftp://eastus.openai.azure.com"},
 		{Name: "eastus", URL: "https://eastus.openai.azure.com?key=secret", APIVersion: "latest stable"},
@@ -77,36 +82,64 @@ func ExampleNew_mistakes() {
 	// spillover: backend "eastus": Name: backends 0 and 1 both have this name
 }
 
-// The mistake people make: the Timeout of an http.Client covers the reading of
-// the body, so it cuts a stream that is doing well. Limit the time until the
-// header instead, for each attempt, and the whole by the request's context.
-func ExampleBackend_timeout() {
-	wrong := &http.Client{Timeout: 30 * time.Second} // a stream of 31 s breaks off
-	_ = wrong
-
-	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{
-		{URL: "https://eastus.openai.azure.com", APIKey: "key", HeaderTimeout: 30 * time.Second},
-	}})
+// A common mistake: the Timeout of an http.Client includes reading the body, so it
+// cuts a stream that takes longer, and nothing fails over. Limit the time to the first token
+// of each attempt instead, and the pauses after it. The request's context limits
+// the total time.
+func ExampleBackend_timeouts() {
+	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{{
+		URL: "https://eastus.openai.azure.com", APIKey: "key",
+		HeaderTimeout: 30 * time.Second, // to the first token
+		IdleTimeout:   10 * time.Second, // between two tokens
+	}}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer lb.Close()
+
+	wrong := &http.Client{Transport: lb, Timeout: 30 * time.Second} // cuts every stream after 30 s
 	right := &http.Client{Transport: lb}
-	_ = right
+	fmt.Println(wrong.Timeout, right.Timeout)
+	// Output: 30s 0s
 }
 
-// A go-openai client never retries. This one waits as long as the 429 says
-// that is the answer when all deployments are throttled.
+// A common mistake: a response whose body is not closed stays in flight, although
+// the caller has read all that it needs. It counts as load of its deployment and
+// keeps a connection open. InFlight in Status shows it.
+func ExampleTransport_RoundTrip() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
+	lb, err := spillover.New(spillover.Config{Base: eastus, Backends: []spillover.Backend{{URL: eastus.URL}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lb.Close()
+	inFlight := func() int { return lb.Status().Tiers[0].Backends[0].Deployments[0].InFlight }
+
+	resp, err := lb.RoundTrip(mustRequest("https://any/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(resp.StatusCode, inFlight())
+	resp.Body.Close() // usually: defer resp.Body.Close()
+	fmt.Println(inFlight())
+	// Output:
+	// 200 1
+	// 0
+}
+
+// A go-openai client does not retry. With RetryClient it waits for as long as the
+// 429 says with which the transport answers when all deployments are rate-limited.
 func ExampleRetryClient() {
 	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
 	eastus.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After-Ms": {"20"}}, Times: 1})
 	lb, err := spillover.New(spillover.Config{
 		Base:     eastus,
-		Backends: []spillover.Backend{{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure}},
+		Backends: []spillover.Backend{{Name: "eastus", URL: eastus.URL}},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer lb.Close()
 	config := openai.DefaultAzureConfig("unused", "https://any.openai.azure.com")
 	config.HTTPClient = spillover.RetryClient(lb, 2)
 	_, err = openai.NewClientWithConfig(config).CreateChatCompletion(context.Background(), openai.ChatCompletionRequest{
@@ -116,8 +149,8 @@ func ExampleRetryClient() {
 	// Output: <nil> 2
 }
 
-// A record for each change of a deployment's state, and none for a request that
-// all is well with.
+// The log has a record for each state change of a deployment, and none for successful
+// requests.
 func ExampleConfig_logger() {
 	ptu := spillovertest.New(spillovertest.Config{Name: "ptu"})
 	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
@@ -126,12 +159,12 @@ func ExampleConfig_logger() {
 	lb, err := spillover.New(spillover.Config{
 		Base: spillovertest.Network(ptu, westus),
 		Backends: []spillover.Backend{
-			{Name: "ptu", URL: ptu.URL, Dialect: spillover.Azure},
-			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Priority: 2},
+			{Name: "ptu", URL: ptu.URL, Priority: 1},
+			{Name: "westus", URL: westus.URL, Priority: 2},
 		},
 		Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Value.Kind() == slog.KindTime {
-				return slog.Attr{} // for this example to be the same each time
+				return slog.Attr{} // so that the output of this example is always the same
 			}
 			return a
 		}})),
@@ -151,7 +184,7 @@ func ExampleConfig_logger() {
 	// level=INFO msg="deployment cooling" backend=ptu tier=1 model=gpt-4o deployment=gpt-4o wait=30s reason=429 status=429 request_id=5f1b
 }
 
-// Status is for a page or a log: what is available, and if not until when and why.
+// Status says which deployments are available, and if not, until when and why.
 func ExampleTransport_Status() {
 	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
 	eastus.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}},
@@ -159,7 +192,7 @@ func ExampleTransport_Status() {
 	lb, err := spillover.New(spillover.Config{
 		Base: eastus,
 		Backends: []spillover.Backend{{
-			Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, Models: []spillover.Model{{Name: "gpt-4o"}},
+			Name: "eastus", URL: eastus.URL, Models: []spillover.Model{{Name: "gpt-4o"}},
 		}},
 	})
 	if err != nil {
@@ -181,15 +214,16 @@ func ExampleTransport_Status() {
 	// Output: 1 eastus gpt-4o false 429 30s
 }
 
-// A new key for one region and another region beside it, without a pause: what
-// is known of the deployments that stay is kept.
+// One backend gets a new key, and another backend is added, while requests are
+// served. What is known of the remaining deployments is kept: eastus is still cooling
+// down.
 func ExampleTransport_Reconfigure() {
 	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
 	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
 	eastus.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}}})
 	cfg := spillover.Config{
 		Base:     spillovertest.Network(eastus, westus),
-		Backends: []spillover.Backend{{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, APIKey: "old-key"}},
+		Backends: []spillover.Backend{{Name: "eastus", URL: eastus.URL, APIKey: "old-key"}},
 	}
 	lb, err := spillover.New(cfg)
 	if err != nil {
@@ -206,29 +240,29 @@ func ExampleTransport_Reconfigure() {
 	ask()
 
 	cfg.Backends = []spillover.Backend{
-		{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, APIKey: "new-key"},
-		{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, APIKey: "key", Priority: 2},
+		{Name: "eastus", URL: eastus.URL, APIKey: "new-key"},
+		{Name: "westus", URL: westus.URL, APIKey: "key", Priority: 2},
 	}
 	if err := lb.Reconfigure(cfg); err != nil {
-		log.Print(err) // and all is as it was
+		log.Print(err) // the previous configuration stays in force
 	}
 	ask()
-	fmt.Println(eastus.Stats().Requests, "request to eastus, which is left alone")
+	fmt.Println(eastus.Stats().Requests, "request to eastus")
 	// Output:
 	// 429 ""
 	// 200 "westus"
-	// 1 request to eastus, which is left alone
+	// 1 request to eastus
 }
 
-// A region is taken out for maintenance and put back.
+// A backend gets no requests during maintenance.
 func ExampleTransport_Drain() {
 	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
 	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
 	lb, err := spillover.New(spillover.Config{
 		Base: spillovertest.Network(eastus, westus),
 		Backends: []spillover.Backend{
-			{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure},
-			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Priority: 2},
+			{Name: "eastus", URL: eastus.URL, Priority: 1},
+			{Name: "westus", URL: westus.URL, Priority: 2},
 		},
 	})
 	if err != nil {
@@ -247,7 +281,7 @@ func ExampleTransport_Drain() {
 	}
 	ask()
 	for _, d := range lb.Status().Tiers[0].Backends[0].Deployments {
-		fmt.Println(d.Model, d.Reason, d.InFlight) // 0 in flight: it has drained
+		fmt.Println(d.Model, d.Reason, d.InFlight) // with 0 in flight no request can reach it any more
 	}
 	if err := lb.Resume("eastus"); err != nil {
 		log.Fatal(err)
@@ -259,7 +293,8 @@ func ExampleTransport_Drain() {
 	// eastus
 }
 
-// leastInFlight is a Selector that looks at every candidate.
+// leastInFlight is a Selector that chooses the deployment with the fewest requests in
+// flight.
 type leastInFlight struct{}
 
 func (leastInFlight) Select(candidates []spillover.Candidate) int {

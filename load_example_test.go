@@ -10,7 +10,7 @@ import (
 	"github.com/spillover-go/spillover"
 )
 
-// The file is in docs, beside the same in JSON.
+// The file is docs/spillover.yaml.
 func ExampleLoad() {
 	for _, name := range []string{"PTU_KEY", "EASTUS_KEY", "WESTUS_KEY", "OPENAI_KEY"} {
 		os.Setenv(name, "key")
@@ -28,8 +28,8 @@ func ExampleLoad() {
 	// Output: spillover.Transport(ptu, eastus, westus, openai)
 }
 
-// All mistakes at once, and where they are.
-func ExampleLoad_mistakes() {
+// Load reports all errors of a file together, with their positions.
+func ExampleLoad_errors() {
 	path := filepath.Join(os.TempDir(), "spillover-example.yaml")
 	defer os.Remove(path)
 	err := os.WriteFile(path, []byte(`
@@ -45,9 +45,9 @@ backends:
 	}
 	_, err = spillover.Load(path)
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-		var mistake *spillover.LoadError
-		errors.As(err, &mistake)
-		fmt.Printf("%d:%d: %s: %v\n", mistake.Line, mistake.Column, mistake.Path, mistake.Err)
+		var loadError *spillover.LoadError
+		errors.As(err, &loadError)
+		fmt.Printf("%d:%d: %s: %v\n", loadError.Line, loadError.Column, loadError.Path, loadError.Err)
 	}
 	// Output:
 	// 2:11: max_wait: must be a duration with its unit, such as 30s, 1m30s or 250ms; this is a number

@@ -36,7 +36,7 @@ func (v verdict) String() string {
 // request and for the deployment.
 type outcome struct {
 	verdict          verdict
-	wait             time.Duration // how long the deployment asks to be left alone; 0 if it does not say
+	wait             time.Duration // how long the response asks to wait; 0 if it does not say
 	cause            health.Cause  // of a failure
 	connect          bool          // there was no connection: it counts against the whole backend, and nothing was sent
 	status           int           // of the response, or what an error in a stream stands for

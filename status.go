@@ -12,13 +12,14 @@ type Status struct {
 	Tiers []TierStatus // in order of priority
 }
 
-// A TierStatus is the state of the backends of one priority.
+// A TierStatus is the state of one tier: of the backends with the same Priority.
 type TierStatus struct {
 	Priority int
 	Backends []BackendStatus // in the order of the configuration
 }
 
-// A BackendStatus is the state of one backend.
+// A BackendStatus is the state of one backend. Its Name and Weight are those in force,
+// with their defaults.
 type BackendStatus struct {
 	Name        string
 	URL         string // scheme, host and base path

@@ -28,7 +28,7 @@ type Trail struct {
 
 // A TrailStep is one decision about a request.
 type TrailStep struct {
-	Time   time.Time `json:"time"`
+	Time   time.Time `json:"time"`          // when it was made; of a send, when the request was sent
 	Action string    `json:"action"`        // send, wait or reply; see the constants Trail…
 	Why    string    `json:"why,omitempty"` // what is special about it, such as "half-open probe"
 
@@ -49,24 +49,24 @@ const (
 
 // A TrailCandidate is a deployment that was considered.
 type TrailCandidate struct {
-	Backend    string    `json:"backend"`
-	Model      string    `json:"model,omitempty"`
-	Deployment string    `json:"deployment,omitempty"`
-	Priority   int       `json:"priority"`
-	Skipped    string    `json:"skipped,omitempty"` // why it could not be chosen; "" if it could
-	Until      time.Time `json:"until,omitzero"`    // when what closes it ends; zero if nothing does, or nobody knows
-	Chosen     bool      `json:"chosen,omitempty"`
+	Backend    string    `json:"backend"`              // its name
+	Model      string    `json:"model,omitempty"`      // that callers ask for; "" for requests without a model
+	Deployment string    `json:"deployment,omitempty"` // the backend's name for the model
+	Priority   int       `json:"priority"`             // the tier, from 1
+	Skipped    string    `json:"skipped,omitempty"`    // why it could not be chosen; "" if it could
+	Until      time.Time `json:"until,omitzero"`       // when what closes it ends; zero if nothing does, or nobody knows
+	Chosen     bool      `json:"chosen,omitempty"`     // whether the request is sent to it
 }
 
 // A TrailAttempt is one send to a deployment.
 type TrailAttempt struct {
-	Backend    string `json:"backend"`
-	Deployment string `json:"deployment,omitempty"`
-	Outcome    string `json:"outcome"`          // as in metrics: served, rejected, throttled, declined, failed or canceled
-	Status     int    `json:"status,omitempty"` // of the response; 0 without one
-	Reason     string `json:"reason,omitempty"` // short, such as "429 rate_limit_exceeded"
-	Cause      string `json:"cause,omitempty"`  // as [Failure] has it
-	TookMS     int64  `json:"took_ms"`          // until the outcome was known, in milliseconds
+	Backend    string `json:"backend"`              // its name
+	Deployment string `json:"deployment,omitempty"` // the backend's name for the model
+	Outcome    string `json:"outcome"`              // as in metrics: served, rejected, throttled, declined, failed or canceled
+	Status     int    `json:"status,omitempty"`     // of the response; 0 without one
+	Reason     string `json:"reason,omitempty"`     // short, such as "429 rate_limit_exceeded"
+	Cause      string `json:"cause,omitempty"`      // as [Failure] has it
+	TookMS     int64  `json:"took_ms"`              // until the outcome was known, in milliseconds
 }
 
 const (

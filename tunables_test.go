@@ -34,13 +34,13 @@ var tunables = []struct {
 	rows        []tunable
 }{
 	{"Ramp-up after a cool-down (slow start)", "After `Retry-After`, requests are let in one by one. The gap between two of them is\n`gap · exp(-gapGrowth · (n / recovery)³)`, n requests after the last refusal, with\n`recovery = baseRecovery · max(1, recoveryPerTrip · trip / (gap + interval), min(1 + 2 · (wait - trip) / (gap + interval), maxWaitRecovery))`.\nA random part of the gap is added to `Retry-After`. The interval is the mean time that a\nrequest takes to arrive once it may be sent.", []tunable{
-		{"health.gapGrowth", "", "a refusal multiplies the gap by e^gapGrowth; also in the formula above", "each refusal changes the gap by about a fifth: a single refusal by chance costs little", "without the ramp-up: wasted attempts 0.20 / 0.46 / 0.63 instead of 0.058 / 0.103 / 0.145 (M = 1 / 8 / 64, ρ = 0.9)"},
+		{"health.gapGrowth", "", "a refusal multiplies the gap by e^gapGrowth; also in the formula above", "each refusal changes the gap by about a fifth: a single random refusal costs little", "without the ramp-up: wasted attempts 0.20 / 0.46 / 0.63 instead of 0.058 / 0.103 / 0.145 (M = 1 / 8 / 64, ρ = 0.9)"},
 		{"health.baseRecovery", "requests", "`recovery`, the requests that undo a refusal", "the gap settles where one request in so many is refused", "a smaller one wastes less and uses less of a PTU that refuses at random; the differences are within the variation between seeds"},
 		{"health.recoveryPerTrip", "per round trip", "`recovery`", "a refusal is known only some requests later: these must not each count as a success", notMeasured},
-		{"health.maxWaitRecovery", "factor", "`recovery`", "a `Retry-After` that is longer than the gap is hardly a matter of chance", "without it: wasted attempts at M = 8, ρ = 0.9 0.124 instead of 0.103"},
+		{"health.maxWaitRecovery", "factor", "`recovery`", "a `Retry-After` that is longer than the gap is hardly random", "without it: wasted attempts at M = 8, ρ = 0.9 0.124 instead of 0.103"},
 		{"health.minGapOfTrip", "round trips", "lower limit of the first gap", "a faster rate would send the next request before the refusal of the last is known", notMeasured},
 		{"health.minGapOfInterval", "intervals", "lower limit of the first gap", "a gap that is much shorter than the time between requests limits nothing", notMeasured},
-		{"health.maxGapOfInterval", "intervals", "upper limit of the gap, but at least maxGapFloor and at most maxGap", "more refusals must not close a deployment almost completely", "with a cool-down that grows up to a minute instead: served 0.06 instead of 0.989 where 30 % are refused by chance (measured earlier, with a prototype)"},
+		{"health.maxGapOfInterval", "intervals", "upper limit of the gap, but at least maxGapFloor and at most maxGap", "more refusals must not close a deployment almost completely", "with a cool-down that grows up to a minute instead: served 0.06 instead of 0.989 where 30 % are refused at random (measured earlier, with a prototype)"},
 		{"health.maxGapFloor", "", "as above", "where requests are frequent, a few seconds must be possible", notMeasured},
 		{"health.maxGap", "", "as above", "a deployment is asked at least twice a minute", notMeasured},
 		{"health.maxTrip", "", "upper limit of a round trip in `recovery` and in the first gap", "how long a service takes to refuse says little about the network", "with it, refusals that take 30 s: 1.000 served"},
@@ -48,12 +48,12 @@ var tunables = []struct {
 		{"health.minIdleCounted", "", "an idle time counts in the interval as at most this, or", "an idle hour says nothing about how fast requests arrive", notMeasured},
 		{"health.idleFactor", "intervals", "as at most so many intervals, if that is more", "the interval can still grow where requests become rare", notMeasured},
 		{"health.meanWeight", "", "a new value has 1/meanWeight in the means of interval, round trip and wait (EWMA)", "the means follow a change within some ten requests", notMeasured},
-		{"health.relaxation", "divisor", "a served last resort divides the gap", "an attempt that only the ramp-up forbade, and that is served, shows that the gap is too long", "without it: served 0.43 instead of 0.989 where 30 % are refused by chance; 0.66 instead of 0.970 at 20 % with a wait of 1 s"},
+		{"health.relaxation", "divisor", "a served last resort divides the gap", "an attempt that only the ramp-up forbade, and that is served, shows that the gap is too long", "without it: served 0.43 instead of 0.989 where 30 % are refused at random; 0.66 instead of 0.970 at 20 % with a wait of 1 s"},
 	}},
 	{"Retry budget", "It counts in fifths of a retry: a success earns one fifth.", []tunable{
 		{"health.budgetFull", "successes", "what the budget holds at most: ten retries", "a burst on deployments that refuse must be served", "with 5 / 2 / 1 retries, refilled by a twentieth per success: added p99 55 / 48 / 44 ms instead of 71, goodput over the oracle's 0.997 / 0.996 / 0.990 instead of 1.000 (M = 8, ρ = 1.0)"},
 		{"health.AttemptCost", "successes", "cost of a retry within a tier; retries that are served are paid back", "one retry for five successes", "without the budget: wasted attempts at M = 1, ρ = 1.2 0.222 instead of 0.182"},
-		{"health.LastResortCost", "successes", "cost of an attempt that only the ramp-up forbids; paid back if it is served", "more than a retry: it is free where the ramp-up is too cautious, and limited where it is not", "if retries that are served are not paid back: served 0.925 instead of 0.989, and 0.924 instead of 0.970, where 30 % or 20 % are refused by chance"},
+		{"health.LastResortCost", "successes", "cost of an attempt that only the ramp-up forbids; paid back if it is served", "more than a retry: it is free where the ramp-up is too cautious, and limited where it is not", "if retries that are served are not paid back: served 0.925 instead of 0.989, and 0.924 instead of 0.970, where 30 % or 20 % are refused at random"},
 	}},
 	{"Ejection (outlier ejection)", "`ejectionRules` has three values for each cause: the failures in a row that are tolerated, the\nfirst ejection and the longest one. Each further failure doubles the time:\n`min(first · 2^(streak - tolerated - 1), longest) · (1 ± ejectionSpread)`.", []tunable{
 		{"health.ejectionRules[ServerFailure]", "failures, first, longest", "5xx", "a PTU that answers one request in a hundred with a 500 must not stand idle", notMeasured},
@@ -122,7 +122,7 @@ var tunables = []struct {
 	{"Log, metrics and files", "", []tunable{
 		{"spillover.utilizationAge", "", "metrics show a reported utilization for so long", "long enough for a scrape", notMeasured},
 		{"telemetry.warningPeriod", "", "a warning is repeated at most once in it, with the number of requests since", "a fault must not fill the log", notMeasured},
-		{"telemetry.maxReasons", "reasons", "reasons whose warnings are told apart; the others share one", "a service chooses its codes", notMeasured},
+		{"telemetry.maxReasons", "reasons", "reasons that have their own warnings; the others share one", "a service chooses its codes", notMeasured},
 		{"telemetry.maxBackendNames", "names", "backends that a record names", "a record stays readable", notMeasured},
 		{"telemetry.maxURL", "bytes", "longest URL in a span", "a span stays small", notMeasured},
 		{"redact.MaxText", "bytes", "longest text of an error in logs, `Status` and errors", "enough for a message", notMeasured},
@@ -247,7 +247,7 @@ func TestTunablesInDocs(t *testing.T) {
 
 	var page strings.Builder
 	page.WriteString("# Tunables\n\n<!-- Generated from the sources and tunables_test.go: go test -run TestTunablesInDocs . -update -->\n\n" +
-		"The constants that shape behaviour, with the package of each. They are not configurable, but for\n" +
+		"The constants that shape behaviour, with the package of each. They are not configurable, except for\n" +
 		"the defaults of `Config`. *Measured* is what the [laboratory](../benchmarks/lab/README.md) shows without a mechanism or\n" +
 		"with another value of its constant: ABLATIONS.md, README.md, GOALS.md and SESSIONS.md there have the\n" +
 		"conditions. *Earlier controller* marks figures that are older than today's ramp-up. M is the\n" +

@@ -11,7 +11,7 @@ import (
 	"github.com/spillover-go/spillover"
 )
 
-// Beside whatever the program does, until the transport is closed.
+// Watch runs in a goroutine until the transport is closed.
 func ExampleTransport_Watch() {
 	for _, name := range []string{"PTU_KEY", "EASTUS_KEY", "WESTUS_KEY", "OPENAI_KEY"} {
 		os.Setenv(name, "key")
@@ -24,7 +24,7 @@ func ExampleTransport_Watch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// A backend that the file gets later has no Token yet.
+	// A backend that is added to the file later has no Token yet.
 	adjust := func(cfg *spillover.Config) {
 		for i := range cfg.Backends {
 			if b := &cfg.Backends[i]; b.APIKey == "" && b.Token == nil {

@@ -1,7 +1,7 @@
 /*
-Package entra lets the backends of a [spillover.Transport] be asked with tokens
-of Microsoft Entra ID instead of keys. [Token] makes a [spillover.TokenFunc] of
-any [azcore.TokenCredential], such as those of the module azidentity:
+Package entra authenticates backends of a [spillover.Transport] with Microsoft
+Entra ID instead of keys. [Token] makes a [spillover.TokenFunc] of any
+[azcore.TokenCredential], such as those of the module azidentity:
 
 	cred, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
@@ -18,46 +18,50 @@ Cognitive Services OpenAI User.
 
 # Scopes
 
-A token is for one audience, which its scope names. The default,
+A token is valid for one audience, which its scope names. The default scope,
 https://cognitiveservices.azure.com/.default, is that of Azure OpenAI in the
-public cloud. In Azure Government it is
+public cloud. In Azure Government the scope is
 https://cognitiveservices.azure.us/.default (both are the values of
-AzureOpenAIAudience in Azure's SDK for .NET), and the credential must ask that
-cloud's authority, too:
+AzureOpenAIAudience in Azure's SDK for .NET), and the credential must use the
+authority of that cloud, too:
 
 	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
 		ClientOptions: azcore.ClientOptions{Cloud: cloud.AzureGovernment},
 	})
+	if err != nil {
+		return err
+	}
 	token := entra.Token(cred, "https://cognitiveservices.azure.us/.default")
 
-Microsoft's page on the v1 API of Azure OpenAI (api-version-lifecycle) asks for
-https://ai.azure.com/.default in most languages; the Go client it shows,
-openai-go, asks for the default above. Backends of different clouds or tenants
+Microsoft's page on the v1 API of Azure OpenAI
+(https://learn.microsoft.com/azure/ai-services/openai/api-version-lifecycle)
+uses https://ai.azure.com/.default in most languages. Its Go example, with
+openai-go, uses the default scope above. Backends of different clouds or tenants
 need a TokenFunc each.
 
-# How long a token is kept
+# Caching
 
-One token serves all callers of a TokenFunc, however many backends share it.
-It is fetched when it is first asked for, and anew from the time that the
-credential suggests (RefreshOn), or else five minutes before it expires. That is
-done in the background: requests go on with the token there is. Only where there
-is none, or it has expired, do they wait.
+A TokenFunc caches one token, which all its callers and backends share. The
+token is fetched with the first request. It is fetched again at the time that
+the credential suggests (RefreshOn), or five minutes before it expires. That
+happens in the background, while requests use the present token. Requests wait
+only if there is no token or it has expired.
 
-Fetches never overlap. A fetch belongs to no caller: one that leaves does not
-end it for the others, and the values of its context (a trace, for one) are not
-passed on. A fetch has a minute. Callers wait for the first ten seconds of it
-and no longer, so that a request moves on to a backend with another credential;
-what the fetch brings later is kept for those who come then.
+There is at most one fetch at a time. A fetch is independent of the request that
+caused it: it continues if that request is canceled, and does not get the values
+of its context, such as a trace. A fetch may take a minute. Requests wait only
+for its first ten seconds, and then fail over to a backend with another
+credential. A token that arrives later is cached for later requests.
 
-# When the credential fails
+# Failures of the credential
 
-While the token at hand is valid it stays in use, and the credential is asked
-again after 30 seconds, or when the token expires if that is sooner. Without
-one, everybody who waits gets the error, and so does everybody within the next
-second; then one fetch is tried again. Requests move on to other backends. Where
-one of those answers, the backend without a token is out in
-[spillover.Transport.Status], with that as the reason, until a probe finds that
-its credential works.
+While the cached token is valid it stays in use. The credential is called again
+after 30 seconds, or when the token expires if that is sooner. If there is no
+valid token, all waiting requests get the error, and so do all requests of the
+next second. Then the credential is called again. These requests fail over to
+other backends. If another backend answers, the backend without a token is
+ejected: [spillover.Transport.Status] shows it as unavailable with the reason,
+until a half-open probe finds that the credential works.
 */
 package entra
 
@@ -79,40 +83,39 @@ import (
 const (
 	defaultScope = "https://cognitiveservices.azure.com/.default"
 
-	early     = 5 * time.Minute  // how long before it expires a token is renewed whose issuer suggests no time
-	patience  = 10 * time.Second // how long after its beginning a fetch is waited for
-	fetchTime = time.Minute      // what a fetch may take
+	early     = 5 * time.Minute  // how long before it expires a token is renewed if the issuer suggests no time
+	patience  = 10 * time.Second // how long requests wait for a fetch, from its start
+	fetchTime = time.Minute      // the timeout of a fetch
 
-	// What passes between the end of a fetch and the next, at least: the former
-	// without a valid token, up to the latter with one.
+	// The minimum of time between the end of a fetch and the start of the next:
+	// shortPause without a valid token, up to longPause with one.
 	shortPause = time.Second
 	longPause  = 30 * time.Second
 )
 
-// errLate is for those who waited for a fetch in vain.
+// errLate is the error of requests that have waited too long for a fetch.
 var errLate = fmt.Errorf("entra: the credential gave no token within %v: %w", patience, os.ErrDeadlineExceeded)
 
-// Token makes a TokenFunc of a credential. The scopes are those to ask for, one
-// as a rule: several credentials of azidentity take no more. None means
-// https://cognitiveservices.azure.com/.default.
+// Token makes a TokenFunc of a credential. The scopes are passed to the credential.
+// Several credentials of azidentity accept only one. Without scopes,
+// https://cognitiveservices.azure.com/.default is used.
 //
-// The function is safe for concurrent use, and meant to be shared: each call of
-// Token makes one with a token of its own. It starts a goroutine for each fetch
-// and no other, so nothing needs to be closed; a credential that does not
-// return, against its context, keeps one goroutine at most.
+// The TokenFunc is safe for concurrent use. Use one for all backends of a tenant,
+// because each call of Token makes one with a cache of its own. It starts a goroutine
+// for each fetch and no others, so it need not be closed. A credential that ignores its
+// context and never returns keeps at most one goroutine.
 //
-// Its errors wrap the credential's own, whose text is passed on as it is; the
-// token is not put into them. The error of a caller whose context ended while it waited wraps the context's cause; that
-// of one who waited in vain for ten seconds is a timeout ([net.Error]). A nil
-// credential and an empty scope are errors of each call, as are a panic of the
-// credential, and a token that is empty, has expired or does not say when it
-// expires.
+// The errors of the TokenFunc wrap the credential's error and include its text. They
+// do not contain the token. If the caller's context ends while it waits, the error
+// wraps the context's cause. After a wait of ten seconds the error is a timeout
+// ([net.Error]). These cause an error with each call: a nil credential, an
+// empty scope, a panic of the credential, and a token that is empty, has expired or has
+// no time of expiry.
 //
-// Continuous access evaluation is not asked for (EnableCAE is false): a client
-// that enables it must answer the claims challenges of the service, and a
-// TokenFunc does not see the service's answers. Tokens are therefore of the
-// usual short life, and hold until they expire. For the same reason no claims
-// are requested.
+// Continuous access evaluation is off (EnableCAE is false): a client that enables it
+// must answer the claims challenges of the service, and a TokenFunc does not see the
+// responses of the service. So tokens have the usual short lifetime and are valid
+// until they expire. For the same reason no claims are requested.
 func Token(cred azcore.TokenCredential, scopes ...string) spillover.TokenFunc {
 	if len(scopes) == 0 {
 		scopes = []string{defaultScope}
@@ -121,27 +124,27 @@ func Token(cred azcore.TokenCredential, scopes ...string) spillover.TokenFunc {
 	return s.get
 }
 
-// A source keeps the token that all callers share.
+// A source caches the token that all callers share.
 type source struct {
 	cred   azcore.TokenCredential
 	scopes []string
 
 	mu      sync.Mutex         // guards what follows
-	token   azcore.AccessToken // the latest; the zero value before the first
-	err     error              // of the last fetch; nil when it brought a token
+	token   azcore.AccessToken // the last one; zero before the first fetch
+	err     error              // of the last fetch; nil if it succeeded
 	due     time.Time          // when the next fetch is due
-	pending *fetch             // nil when none is under way
+	pending *fetch             // nil if no fetch is running
 }
 
 // A fetch is one call of the credential.
 type fetch struct {
 	began time.Time
-	done  chan struct{} // closed when the result is there
+	done  chan struct{} // closed when the result is set
 	token string
 	err   error
 }
 
-// get is the token, as [spillover.TokenFunc] has it.
+// get returns the token. It is the TokenFunc.
 func (s *source) get(ctx context.Context) (string, error) {
 	now := time.Now()
 	s.mu.Lock()
@@ -161,8 +164,8 @@ func (s *source) get(ctx context.Context) (string, error) {
 	return pending.wait(ctx)
 }
 
-// wait waits for the result, but only while the fetch is young: who comes to
-// one that hangs has no more to wait.
+// wait waits for the result, until the fetch is as old as patience: a request that
+// comes later does not wait for a fetch that hangs.
 func (f *fetch) wait(ctx context.Context) (string, error) {
 	late := time.NewTimer(time.Until(f.began.Add(patience)))
 	defer late.Stop()
@@ -176,7 +179,7 @@ func (f *fetch) wait(ctx context.Context) (string, error) {
 	}
 }
 
-// fetch asks the credential and settles the result, whatever happens.
+// fetch calls the credential and stores the result, whatever happens.
 func (s *source) fetch(f *fetch) {
 	var token azcore.AccessToken
 	err := errors.New("entra: the credential ended its goroutine")
@@ -189,7 +192,7 @@ func (s *source) fetch(f *fetch) {
 	token, err = s.ask()
 }
 
-// ask asks the credential for a token that can be used.
+// ask calls the credential and checks its token.
 func (s *source) ask() (azcore.AccessToken, error) {
 	switch {
 	case s.cred == nil:
@@ -202,8 +205,8 @@ func (s *source) ask() (azcore.AccessToken, error) {
 	token, err := s.cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: slices.Clone(s.scopes)})
 	switch {
 	case err != nil:
-		// Errorf takes the text down here and once: that of an azidentity error
-		// reads a response, which must not happen in many goroutines at a time.
+		// Errorf formats the text here, once: the Error method of azidentity reads a
+		// response, which must not happen in several goroutines at the same time.
 		return azcore.AccessToken{}, fmt.Errorf("entra: the credential failed: %w", err)
 	case token.Token == "":
 		return azcore.AccessToken{}, errors.New("entra: the credential gave an empty token")
@@ -215,9 +218,9 @@ func (s *source) ask() (azcore.AccessToken, error) {
 	return token, nil
 }
 
-// settle keeps a result (an error comes with a zero token), hands it to those
-// who wait, and says when the next fetch is due. The pause after this one keeps a credential from being asked by
-// every request: one that fails, and one that goes on giving its old token.
+// settle stores a result (an error has a zero token), passes it to the waiting
+// requests, and sets when the next fetch is due. The pause before it prevents that every
+// request calls a credential that fails or that keeps returning its old token.
 func (s *source) settle(f *fetch, token azcore.AccessToken, err error) {
 	now := time.Now()
 	s.mu.Lock()
@@ -235,7 +238,7 @@ func (s *source) settle(f *fetch, token azcore.AccessToken, err error) {
 	close(f.done)
 }
 
-// renewal is when a token is to be renewed, ahead of its end.
+// renewal returns when a token is to be renewed, before it expires.
 func renewal(t azcore.AccessToken) time.Time {
 	if !t.RefreshOn.IsZero() && t.RefreshOn.Before(t.ExpiresOn) {
 		return t.RefreshOn

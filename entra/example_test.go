@@ -16,7 +16,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A fixed credential stands for azidentity.NewDefaultAzureCredential(nil).
+// A fixed credential takes the place of azidentity.NewDefaultAzureCredential(nil).
 type fixed struct{ token string }
 
 func (c fixed) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
@@ -24,7 +24,7 @@ func (c fixed) GetToken(_ context.Context, o policy.TokenRequestOptions) (azcore
 	return azcore.AccessToken{Token: c.token, ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// Two regions and one token, with servers of this test so that it can be run here.
+// Two regions share one token. The servers are simulated by package spillovertest.
 func ExampleToken() {
 	eastus := spillovertest.New(spillovertest.Config{Name: "eastus", Keys: []string{"a token"}})
 	westus := spillovertest.New(spillovertest.Config{Name: "westus", Keys: []string{"a token"}})
@@ -34,8 +34,8 @@ func ExampleToken() {
 	lb, err := spillover.New(spillover.Config{
 		Base: spillovertest.Network(eastus, westus),
 		Backends: []spillover.Backend{
-			{Name: "eastus", URL: eastus.URL, Dialect: spillover.Azure, Token: token},
-			{Name: "westus", URL: westus.URL, Dialect: spillover.Azure, Token: token, Priority: 2},
+			{Name: "eastus", URL: eastus.URL, Token: token},
+			{Name: "westus", URL: westus.URL, Token: token, Priority: 2},
 		},
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func ExampleToken() {
 	// 200 westus
 }
 
-// Azure Government has a scope of its own.
+// Azure Government has its own scope.
 func ExampleToken_government() {
 	token := entra.Token(fixed{"a token"}, "https://cognitiveservices.azure.us/.default")
 	_, err := token(context.Background())

@@ -8,38 +8,38 @@ import (
 	"time"
 )
 
-// answer is everything a server will send for one request. It is a plan: it
-// neither waits nor writes, so both forms of a server play the same one.
+// An answer is all that a server will send for one request. It neither waits nor
+// writes, so that servers in memory and on a network can use the same one.
 type answer struct {
 	wait   time.Duration // from the request's arrival until the header
-	status int           // 0: there is no header, only the end
+	status int           // 0 if there is no header, only the end
 	header http.Header
-	length int                  // of the body; -1: a stream
-	next   func() (event, bool) // the body's pieces, made when asked for
+	length int                  // of the body; -1 for a stream
+	next   func() (event, bool) // returns the next piece of the body
 	end    ending
 	result result
 }
 
-// event is a piece of a body.
+// An event is a piece of a body.
 type event struct {
-	wait   time.Duration // since the piece before, or the header
-	data   []byte        // valid until the next piece
-	tokens int           // written with it
-	last   bool          // nothing follows but the end
+	wait   time.Duration // since the previous piece, or the header
+	data   []byte        // valid until the next call of next
+	tokens int           // in data
+	last   bool          // only the end follows
 }
 
-// ending is what comes after the last event.
+// An ending is what follows the last event.
 type ending int
 
 const (
 	endEOF     ending = iota
 	endCut            // the connection breaks in the middle of the body
-	endSilence        // nothing more, for ever
+	endSilence        // nothing more, and the connection stays open
 	endReset          // the connection is reset before any answer
-	endRefuse         // there was no connection to begin with
+	endRefuse         // the connection is refused
 )
 
-// result says which count a finished answer belongs to.
+// A result says where a finished answer is counted.
 type result int
 
 const (
@@ -48,8 +48,8 @@ const (
 	failed
 )
 
-// answer plans what a request gets, and reports whether its deployment has
-// admitted it: if so, the limit wants to know how it ended.
+// answer returns the answer to a request, and whether its deployment has admitted it.
+// If so, the limit must be settled when it has ended.
 func (s *Server) answer(now time.Time, c *call, f *Fault, d *deployment) (a answer, admitted bool) {
 	var cut *Fault
 	if f != nil {
@@ -81,7 +81,7 @@ func (s *Server) answer(now time.Time, c *call, f *Fault, d *deployment) (a answ
 	return s.success(c, d.latency(c.prompt, s.draw).times(f), d, h, cut), true
 }
 
-// success writes the tokens asked for at a pace.
+// success returns the answer of an admitted request.
 func (s *Server) success(c *call, l Latency, d *deployment, h http.Header, cut *Fault) answer {
 	n := min(cmp.Or(c.output, c.max, d.Output, defaultOutput), mostOutput)
 	if c.max > 0 {
@@ -104,7 +104,7 @@ func (s *Server) success(c *call, l Latency, d *deployment, h http.Header, cut *
 	return a
 }
 
-// form is the one of a call that is answered with text, else nil.
+// form returns the form of a call that is answered with text, or nil.
 func (s *Server) form(c *call) form {
 	switch c.op {
 	case opEmbeddings:
@@ -115,7 +115,7 @@ func (s *Server) form(c *call) form {
 	return newChat(c, s.id(), s.dialect)
 }
 
-// whole is an answer with a JSON body in one piece.
+// whole returns an answer with a JSON body in one piece.
 func (s *Server) whole(body []byte, tokens int, h http.Header, cut *Fault) answer {
 	h.Set("Content-Length", itoa(len(body)))
 	a := answer{status: http.StatusOK, header: h, length: len(body)}
@@ -135,7 +135,7 @@ func (s *Server) whole(body []byte, tokens int, h http.Header, cut *Fault) answe
 	return a
 }
 
-// problem is an error answer.
+// problem returns an answer with an error.
 func (s *Server) problem(p *problem, h http.Header, cut *Fault) answer {
 	if p.edge {
 		h.Del("X-Ms-Region")
@@ -146,7 +146,7 @@ func (s *Server) problem(p *problem, h http.Header, cut *Fault) answer {
 	return a
 }
 
-// faulty is the answer, or the lack of one, that a fault gives by itself.
+// faulty returns the answer of a fault that does not need the usual one.
 func (s *Server) faulty(f *Fault, d *deployment) answer {
 	if f.Kind != KindAnswer {
 		return answer{wait: f.Delay, end: f.ending(), result: failed}
@@ -164,7 +164,7 @@ func (s *Server) faulty(f *Fault, d *deployment) answer {
 	return a
 }
 
-// header is what every answer of the service carries. d may be nil.
+// header returns the headers of every answer. d may be nil.
 func (s *Server) header(d *deployment) http.Header {
 	h := make(http.Header, 24)
 	h.Set("Content-Type", "application/json")
@@ -188,14 +188,14 @@ func (s *Server) header(d *deployment) http.Header {
 	return h
 }
 
-// draw is a random number in [0, 1).
+// draw returns a random number in [0, 1).
 func (s *Server) draw() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rng.Float64()
 }
 
-// id is 32 hexadecimal digits.
+// id returns 32 random hexadecimal digits.
 func (s *Server) id() string {
 	s.mu.Lock()
 	a, b := s.rng.Uint64(), s.rng.Uint64()
@@ -212,7 +212,7 @@ func uuid(id string) string {
 	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
 }
 
-// models lists the deployments.
+// models returns the body of the list of deployments.
 func (s *Server) models() []byte {
 	b := []byte(`{"object":"list","data":[`)
 	for i, d := range s.configured {

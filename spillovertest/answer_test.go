@@ -15,7 +15,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// scenario is a request that must be answered alike in every form.
+// A scenario is a request that gets the same answer from every kind of server.
 type scenario struct {
 	name   string
 	cfg    spillovertest.Config
@@ -156,7 +156,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// play sends the request and checks the answer by itself.
+// play sends the request and checks its answer.
 func (sc scenario) play(t *testing.T, s *spillovertest.Server) (*http.Response, string) {
 	method, path := "POST", azurePath
 	if sc.method != "" {
@@ -197,7 +197,7 @@ func (sc scenario) play(t *testing.T, s *spillovertest.Server) (*http.Response, 
 	return res, created.ReplaceAllString(body, "")
 }
 
-// checkForm checks what is true of all bodies.
+// checkForm checks what all bodies have in common.
 func (sc scenario) checkForm(t *testing.T, res *http.Response, body string) {
 	switch kind := res.Header.Get("Content-Type"); {
 	case kind == "text/event-stream; charset=utf-8":
@@ -215,7 +215,7 @@ func (sc scenario) checkForm(t *testing.T, res *http.Response, body string) {
 	}
 }
 
-// Answers do not depend on anything but the seed, the request and its place.
+// Answers depend only on the seed, the request and its position.
 func TestSeed(t *testing.T) {
 	id := func(seed uint64) string {
 		_, h, _ := get(t, spillovertest.New(spillovertest.Config{Seed: seed}), azurePath, hello)

@@ -8,7 +8,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// What an answer of 16 tokens costs in memory.
+// The cost of an answer of 16 tokens by a server in memory.
 func BenchmarkRoundTrip(b *testing.B) {
 	prompt := strings.Repeat("word ", 600)
 	for name, stream := range map[string]string{"whole": "false", "stream": "true"} {

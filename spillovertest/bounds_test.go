@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever a request asks for, its answer is one that a model could give.
+// Whatever a request asks for, its answer is bounded.
 func TestAnswersAreBounded(t *testing.T) {
 	s := spillovertest.New(spillovertest.Config{Deployments: deployment(nil, spillovertest.Latency{}), Dialect: spillovertest.OpenAI})
 	defer s.Close()

@@ -21,26 +21,26 @@ const (
 	opModels      = "models"
 )
 
-// call is a request as the service understands it.
+// A call is what the service reads from a request.
 type call struct {
 	op         string
 	version    string // api-version
 	deployment string // "" when the request names none
 	payload
 	demand
-	output  int      // tokens to be written; 0: as many as the deployment likes
-	problem *problem // why it cannot be served, whatever the deployment; or nil
+	output  int      // tokens to be written; 0 for the default of the deployment
+	problem *problem // why no deployment can serve it; or nil
 }
 
-// What a request may say to the simulation. It is not part of the
-// service's protocol: a load test need not send 40,000 characters to be charged
-// for 10,000 tokens, nor get all of the output that it has to reserve.
+// Headers for the simulation, which the services do not have. With them a load test
+// need not send 40,000 characters to be charged for 10,000 tokens, nor receive all of
+// the output that it reserves.
 const (
 	headerPrompt = "X-Spillovertest-Prompt" // tokens, instead of those of the body
 	headerOutput = "X-Spillovertest-Output" // tokens, at most the request's maximum
 )
 
-// payload is what matters of a request's JSON.
+// A payload holds the relevant fields of a JSON body.
 type payload struct {
 	Model    string `json:"model"`
 	Messages []struct {
@@ -63,9 +63,9 @@ type payload struct {
 	EncodingFormat string `json:"encoding_format"`
 }
 
-// understand reads a request. What it finds out is right even when there is a
-// problem, as faults are chosen by deployment.
-func (s *Server) understand(r *http.Request, body []byte) *call {
+// parse reads a request. The deployment is set even if there is a problem, because
+// faults are chosen by deployment.
+func (s *Server) parse(r *http.Request, body []byte) *call {
 	c := &call{version: r.URL.Query().Get("api-version")}
 	var routed bool
 	c.op, c.deployment, routed = s.dialect.route(r.URL.EscapedPath())
@@ -90,15 +90,15 @@ func (s *Server) understand(r *http.Request, body []byte) *call {
 	return c
 }
 
-// tokens is a positive number in a header, else 0.
+// tokens returns a positive number in a header, or 0.
 func tokens(h http.Header, name string) int {
 	n, _ := strconv.Atoi(h.Get(name))
 	return max(0, n)
 }
 
-// route finds the operation in an escaped path, and in Azure's classic form
-// the deployment. What precedes the first match is a gateway's prefix, and
-// empty segments do not count: real clients send "//openai/deployments".
+// route finds the operation in an escaped path, and in the paths of Azure the
+// deployment. What precedes the first match is the prefix of a gateway. Empty
+// segments are ignored, because real clients send "//openai/deployments".
 func (d Dialect) route(path string) (op, deployment string, ok bool) {
 	segments := strings.Split(path, "/")
 	segments = slices.DeleteFunc(segments, func(s string) bool { return s == "" })
@@ -110,7 +110,7 @@ func (d Dialect) route(path string) (op, deployment string, ok bool) {
 	return op, deployment, ok
 }
 
-// markers are what the paths of each dialect begin with.
+// markers are the first segments of the paths of each dialect.
 var markers = map[Dialect][]string{Azure: {"openai"}, AzureV1: {"openai", "v1"}, OpenAI: {"v1"}}
 
 func (d Dialect) match(segments []string) (op, deployment string, ok bool) {
@@ -142,7 +142,7 @@ func (s *Server) authorized(h http.Header) bool {
 	return slices.Contains(s.keys, bearer(h))
 }
 
-// bearer is the token in the Authorization header, or "".
+// bearer returns the token in the Authorization header, or "".
 func bearer(h http.Header) string {
 	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -151,7 +151,7 @@ func bearer(h http.Header) string {
 	return strings.TrimSpace(token)
 }
 
-// demand estimates the tokens as Azure does, by four characters to a token.
+// demand estimates the tokens as Azure does, at four characters per token.
 func (p *payload) demand() demand {
 	n := characters(p.Prompt) + characters(p.Input) + utf8.RuneCountInString(p.Instructions)
 	for _, m := range p.Messages {
@@ -163,8 +163,8 @@ func (p *payload) demand() demand {
 	}
 }
 
-// characters counts the text in a content: a string, an array of parts or
-// messages, or numbers, which are tokens already.
+// characters counts the characters of a content: a string, an array of parts or
+// messages, or numbers, each of which is a token.
 func characters(v any) int {
 	switch v := v.(type) {
 	case string:
@@ -183,11 +183,11 @@ func characters(v any) int {
 	return 0
 }
 
-// quote is s as JSON, without the escapes meant for HTML.
+// quote returns s as JSON, without the escapes for HTML.
 func quote(s string) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string always encodes
+	_ = e.Encode(s) // a string can always be encoded
 	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -3,7 +3,6 @@ package spillovertest
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -91,29 +90,25 @@ func TestQuote(t *testing.T) {
 }
 
 func TestBadConfigPanics(t *testing.T) {
-	for want, cfg := range map[string]Config{
-		"no host name":     {Name: "East US"},
-		"Dialect":          {Dialect: "aws"},
-		"empty key":        {Keys: []string{""}},
-		"no name":          {Deployments: []Deployment{{}}},
-		"there twice":      {Deployments: []Deployment{{Name: "a"}, {Name: "a"}}},
-		"Output":           {Deployments: []Deployment{{Name: "a", Output: -1}}},
-		"Batch":            {Deployments: []Deployment{{Name: "a", Batch: -1}}},
-		"Latency":          {Deployments: []Deployment{{Name: "a", Latency: Latency{PerToken: -1}}}},
-		"a Latency":        {Deployments: []Deployment{{Name: "a", Latency: Latency{Refusal: -1}}}},
-		"Jitter":           {Deployments: []Deployment{{Name: "a", Latency: Latency{Jitter: 2}}}},
-		"PAYG":             {Deployments: []Deployment{{Name: "a", Limit: PAYG{TPM: -1}}}},
-		"PAYG stale":       {Deployments: []Deployment{{Name: "a", Limit: PAYG{StaleLimits: -1}}}},
-		"unknown PAYG":     {Deployments: []Deployment{{Name: "a", Limit: PAYG{Window: 3}}}},
-		"PTU has negative": {Deployments: []Deployment{{Name: "a", Limit: PTU{Guess: -1}}}},
+	for _, tt := range []struct {
+		want string
+		cfg  Config
+	}{
+		{`Config.Name "East US" is not a host name of lower-case letters, digits, dots and dashes`, Config{Name: "East US"}},
+		{`Config.Dialect "aws" must be one of azure, azure-v1 and openai`, Config{Dialect: "aws"}},
+		{`Config.Keys contains an empty key`, Config{Keys: []string{""}}},
+		{`deployment "": Name is missing`, Config{Deployments: []Deployment{{}}}},
+		{`deployment "a" is listed twice`, Config{Deployments: []Deployment{{Name: "a"}, {Name: "a"}}}},
+		{`deployment "a": Output -1 is negative`, Config{Deployments: []Deployment{{Name: "a", Output: -1}}}},
+		{`deployment "a": Batch -1 is negative`, Config{Deployments: []Deployment{{Name: "a", Batch: -1}}}},
+		{`deployment "a": Latency has a negative field`, Config{Deployments: []Deployment{{Name: "a", Latency: Latency{PerToken: -1}}}}},
+		{`deployment "a": Latency has a negative field`, Config{Deployments: []Deployment{{Name: "a", Latency: Latency{Refusal: -1}}}}},
+		{`deployment "a": Jitter 2 is not between 0 and 1`, Config{Deployments: []Deployment{{Name: "a", Latency: Latency{Jitter: 2}}}}},
+		{`deployment "a": PAYG has a negative limit`, Config{Deployments: []Deployment{{Name: "a", Limit: PAYG{TPM: -1}}}}},
+		{`deployment "a": PAYG has a negative limit`, Config{Deployments: []Deployment{{Name: "a", Limit: PAYG{StaleLimits: -1}}}}},
+		{`deployment "a": PAYG.Window 3 is unknown`, Config{Deployments: []Deployment{{Name: "a", Limit: PAYG{Window: 3}}}}},
+		{`deployment "a": PTU has a negative field`, Config{Deployments: []Deployment{{Name: "a", Limit: PTU{Guess: -1}}}}},
 	} {
-		func() {
-			defer func() {
-				got, _ := recover().(string)
-				require.True(t, strings.HasPrefix(got, "spillovertest: "), "%s: %q", want, got)
-				require.Contains(t, got, strings.Fields(want)[0])
-			}()
-			New(cfg)
-		}()
+		require.PanicsWithValue(t, "spillovertest: "+tt.want, func() { New(tt.cfg) })
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// chat writes chat completions, and the older completions, which differ in
-// their names and in where the text is.
+// chat writes chat completions, and the older completions, which have other names
+// and another place for the text.
 type chat struct {
 	legacy  bool
 	azure   bool
-	usage   bool // a usage chunk was asked for
+	usage   bool // a usage chunk was requested
 	prompt  int
 	model   string // quoted
 	id      string
@@ -34,12 +34,12 @@ func newChat(c *call, id string, d Dialect) *chat {
 	return w
 }
 
-// chunk is the start of an event, up to its choices.
+// chunk returns the start of an event, up to its choices.
 func (w *chat) chunk() string {
 	return fmt.Sprintf(`data: {%s,"choices":`, w.head("chat.completion.chunk"))
 }
 
-// head is the members common to all; object is what chat calls it.
+// head returns the fields that all bodies have; object is their type in chat.
 func (w *chat) head(object string) string {
 	prefix := "chatcmpl-"
 	if w.legacy {
@@ -48,7 +48,7 @@ func (w *chat) head(object string) string {
 	return fmt.Sprintf(`"id":"%s%s","object":"%s","created":%d,"model":%s`, prefix, w.id, object, w.created, w.model)
 }
 
-// noUsage is in every chunk but the last when usage was asked for.
+// noUsage is in every chunk except the last if usage was requested.
 func (w *chat) noUsage() string {
 	if w.usage {
 		return `,"usage":null`
@@ -56,7 +56,7 @@ func (w *chat) noUsage() string {
 	return ""
 }
 
-func (w *chat) bill(n int) string {
+func (w *chat) usageOf(n int) string {
 	return fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":0}}`,
 		w.prompt, n, w.prompt+n)
 }
@@ -73,10 +73,10 @@ func (w *chat) whole(n int) []byte {
 		filter = `,"prompt_filter_results":` + filterResults
 	}
 	return fmt.Appendf(nil, `{%s,"choices":[{"index":0,%s,"logprobs":null,"finish_reason":"stop"}],%s%s}`,
-		w.head("chat.completion"), choice, w.bill(n), filter)
+		w.head("chat.completion"), choice, w.usageOf(n), filter)
 }
 
-// preamble is Azure's first chunk, which has no choices.
+// preamble returns the first chunk of Azure, which has no choices.
 func (w *chat) preamble() []byte {
 	if !w.azure {
 		return nil
@@ -95,7 +95,7 @@ func (w *chat) tokens(i, n int) []byte {
 	return w.buf
 }
 
-// role is the chunk that opens a chat's content.
+// role returns the first chunk of a chat, with the role.
 func (w *chat) role() string {
 	if w.legacy {
 		return ""
@@ -110,7 +110,7 @@ func (w *chat) closing(n int) []byte {
 	}
 	b := fmt.Appendf(w.buf[:0], `%s[{"index":0,%s,"finish_reason":"stop"}]%s}`+"\n\n", w.chunk(), finish, w.noUsage())
 	if w.usage {
-		b = fmt.Appendf(b, "%s[],%s}\n\n", w.chunk(), w.bill(n))
+		b = fmt.Appendf(b, "%s[],%s}\n\n", w.chunk(), w.usageOf(n))
 	}
 	return append(b, "data: [DONE]\n\n"...)
 }

@@ -7,75 +7,100 @@ import (
 	"time"
 )
 
-// Dialect is how a server spells its paths, credentials, headers and errors.
+// A Dialect is the API flavour of a server: its paths, credentials, headers and
+// errors.
 type Dialect string
 
-// The dialects. The paths may follow any prefix, as behind a gateway.
+// The dialects. Their paths may follow any prefix, as they do behind a gateway.
 const (
-	Azure   Dialect = "azure"    // /openai/deployments/{deployment}/{operation}?api-version=
-	AzureV1 Dialect = "azure-v1" // /openai/v1/{operation}, the deployment in the body's model
-	OpenAI  Dialect = "openai"   // /v1/{operation}, the model in the body
+	// Azure has the paths /openai/deployments/{deployment}/{operation}?api-version=. A
+	// request without an api-version gets a 404. Source:
+	// https://learn.microsoft.com/azure/ai-services/openai/reference
+	Azure Dialect = "azure"
+	// AzureV1 has the paths /openai/v1/{operation}, with the deployment as the model of
+	// the body. Source:
+	// https://learn.microsoft.com/azure/ai-services/openai/api-version-lifecycle
+	AzureV1 Dialect = "azure-v1"
+	// OpenAI has the paths /v1/{operation}, with the model in the body. Source:
+	// https://platform.openai.com/docs/api-reference
+	OpenAI Dialect = "openai"
 )
 
-// Config describes a server. The zero value is an Azure resource named "test"
-// that serves every deployment, without limit, at once, to anyone.
+// domains are the domains of servers in memory. As those of the services do, they show
+// the dialect. Names under test exist nowhere (RFC 6761).
+var domains = map[Dialect]string{
+	Azure:   ".openai.azure.test",
+	AzureV1: ".services.ai.azure.test",
+	OpenAI:  ".openai.test",
+}
+
+// Config describes a server. The zero value is an Azure resource named "test".
+// It serves every deployment immediately, without limit, and accepts every credential.
+// [New], [NewServer] and [NewTLSServer] panic if a field is invalid.
 type Config struct {
-	// Name is the host name in memory, and the region in Azure's answers:
-	// lower-case letters, digits, dots and dashes. Default "test".
+	// Name is the first part of the host name in memory, and the region in Azure's
+	// responses. It consists of lower-case letters, digits, dots and dashes. ""
+	// means "test".
 	Name string
-	// Dialect defaults to Azure.
+	// Dialect is the API flavour. "" means Azure.
 	Dialect Dialect
-	// Keys are the credentials accepted: in Authorization: Bearer, and on
-	// Azure also in api-key. Empty: anything is accepted, even none.
+	// Keys are the accepted credentials: in Authorization: Bearer, and for
+	// Azure and AzureV1 also in api-key. Requests with another credential get a 401.
+	// Empty means that every request is accepted, also without a credential.
 	Keys []string
-	// Deployments are what is served; other names answer 404. Empty: every
-	// name is served without limit and at once.
+	// Deployments are the deployments that exist. Requests for others get a 404.
+	// Empty means that every deployment exists, without limit and latency.
 	Deployments []Deployment
-	// Seed drives the jitter and the ids. 0 is a seed like any other.
+	// Seed is the seed of the jitter and the ids. 0 is a seed like any other.
 	Seed uint64
 }
 
-// Deployment is one model of one server, with limits and a speed of its own.
+// A Deployment is one model of one server, with its limit and its latency.
 type Deployment struct {
-	// Name is what requests ask for: the path's deployment or the body's model.
+	// Name is the deployment in the path or the model in the body of requests. It
+	// is required.
 	Name string
-	// Limit is a PAYG or a PTU, by value. nil: no limit.
+	// Limit is a [PAYG] or a [PTU], by value. nil means no limit.
 	Limit Limit
-	// Latency is how fast it writes. The zero value answers at once.
+	// Latency is how long responses take. The zero value means no time.
 	Latency Latency
-	// Output is the number of tokens written when a request names no maximum;
-	// one that does gets exactly its maximum, unless its X-Spillovertest-Output
-	// says less. An answer has at most 131,072. 0 means 16.
+	// Output is the number of tokens of a response if the request has no maximum.
+	// A response to a request with a maximum has exactly that many, unless
+	// X-Spillovertest-Output is less. No response has more than 131,072. 0 means 16.
 	Output int
-	// Batch is how many tokens a stream sends together after its first, as
-	// Azure's content filter lets text through in batches. 0 means 1.
+	// Batch is the number of tokens that a stream sends together after the
+	// first token, as Azure's content filter releases text in batches. 0 means 1.
 	Batch int
 }
 
-// Latency is the time an answer takes. A stream has its header after half of
-// the time to the first token, then that token, and one more every PerToken; any
-// other answer comes whole after the first token and PerToken for each token.
-// Errors come at once.
+// A Latency is the time that a response takes. A stream has its header after half
+// of the time to the first token, then the first token, and one more token every
+// PerToken. Any other successful response arrives as a whole after the time to the
+// first token plus PerToken for each token. Errors arrive immediately. The zero
+// value means no time.
 type Latency struct {
-	FirstToken     time.Duration // 0: at once
-	PerPromptToken time.Duration // adds to FirstToken
-	PerToken       time.Duration // 0: all together
-	Refusal        time.Duration // of a refusal by the limit. 0: at once
-	// Jitter scales all of an answer's times by one factor, uniform in
-	// [1-Jitter, 1+Jitter]. From 0 (none) to 1.
+	// FirstToken is the time to the first token (TTFT).
+	FirstToken time.Duration
+	// PerPromptToken is added to FirstToken for each token of the prompt.
+	PerPromptToken time.Duration
+	// PerToken is the time between two tokens.
+	PerToken time.Duration
+	// Refusal is the time of a 429 by the limit.
+	Refusal time.Duration
+	// Jitter multiplies all times of a response except Refusal by one factor, which is drawn
+	// uniformly from [1-Jitter, 1+Jitter]. It is between 0 (none) and 1.
 	Jitter float64
 }
 
 const defaultOutput = 16
 
-// mostOutput is how many tokens an answer has at most, whatever a request asks
-// for: more than any model writes at once.
+// mostOutput is the maximum of tokens in a response, whatever the request asks
+// for. It is more than any model writes at once.
 const mostOutput = 1 << 17
 
 var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 
-// withDefaults fills in what was left out, and panics on what cannot be:
-// a test with a bad server has nothing better to do.
+// withDefaults sets the defaults of the zero fields. It panics if a field is invalid.
 func (c Config) withDefaults() Config {
 	if c.Name == "" {
 		c.Name = "test"
@@ -91,15 +116,15 @@ func (c Config) withDefaults() Config {
 
 func (c Config) check() error {
 	if !hostName.MatchString(c.Name) {
-		return fmt.Errorf("Config.Name %q is no host name", c.Name)
+		return fmt.Errorf("Config.Name %q is not a host name of lower-case letters, digits, dots and dashes", c.Name)
 	}
 	switch c.Dialect {
 	case Azure, AzureV1, OpenAI:
 	default:
-		return fmt.Errorf("unknown Config.Dialect %q", c.Dialect)
+		return fmt.Errorf("Config.Dialect %q must be one of azure, azure-v1 and openai", c.Dialect)
 	}
 	if slices.Contains(c.Keys, "") {
-		return fmt.Errorf("Config.Keys has an empty key")
+		return fmt.Errorf("Config.Keys contains an empty key")
 	}
 	seen := make(map[string]bool)
 	for _, d := range c.Deployments {
@@ -107,7 +132,7 @@ func (c Config) check() error {
 			return fmt.Errorf("deployment %q: %w", d.Name, err)
 		}
 		if seen[d.Name] {
-			return fmt.Errorf("deployment %q is there twice", d.Name)
+			return fmt.Errorf("deployment %q is listed twice", d.Name)
 		}
 		seen[d.Name] = true
 	}
@@ -117,15 +142,15 @@ func (c Config) check() error {
 func (d Deployment) check() error {
 	switch l := d.Latency; {
 	case d.Name == "":
-		return fmt.Errorf("it has no name")
+		return fmt.Errorf("Name is missing")
 	case d.Output < 0:
 		return fmt.Errorf("Output %d is negative", d.Output)
 	case d.Batch < 0:
 		return fmt.Errorf("Batch %d is negative", d.Batch)
 	case min(l.FirstToken, l.PerPromptToken, l.PerToken, l.Refusal) < 0:
-		return fmt.Errorf("a Latency is negative")
+		return fmt.Errorf("Latency has a negative field")
 	case !(l.Jitter >= 0 && l.Jitter <= 1):
-		return fmt.Errorf("Jitter %v is not within 0 and 1", l.Jitter)
+		return fmt.Errorf("Jitter %v is not between 0 and 1", l.Jitter)
 	case d.Limit == nil:
 		return nil
 	}

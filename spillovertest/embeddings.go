@@ -12,10 +12,10 @@ import (
 
 const defaultDimensions = 8
 
-// mostDimensions is more than any model has.
+// mostDimensions is the limit of dimensions. It is more than any model has.
 const mostDimensions = 8192
 
-// embeddings answers with one vector for each input. Equal inputs get equal
+// embeddings returns a body with one vector for each input. Equal inputs get equal
 // vectors.
 func embeddings(c *call) []byte {
 	n := min(c.Dimensions, mostDimensions)
@@ -39,8 +39,8 @@ func embeddings(c *call) []byte {
 	return fmt.Appendf(b, `],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%[2]d}}`, quote(c.deployment), c.prompt)
 }
 
-// inputs are the texts to embed: one, or the elements of an array, unless
-// those are the numbers of one tokenised text.
+// inputs returns the texts to embed: one text, or the elements of an array. An array of
+// numbers is one text, as tokens.
 func inputs(v any) []any {
 	list, ok := v.([]any)
 	if !ok || len(list) == 0 {
@@ -52,7 +52,7 @@ func inputs(v any) []any {
 	return list
 }
 
-// vector is of length one, in a direction that depends on the input alone.
+// vector returns a vector of length one whose direction depends only on the input.
 func vector(input any, n int) []float32 {
 	h := fnv.New64a()
 	fmt.Fprint(h, input)
@@ -80,7 +80,7 @@ func appendFloats(b []byte, v []float32) []byte {
 	return append(b, ']')
 }
 
-// appendBase64 writes the vector as the API packs it: little-endian floats.
+// appendBase64 appends the vector as the API encodes it: little-endian floats.
 func appendBase64(b []byte, v []float32) []byte {
 	raw := make([]byte, 0, 4*len(v))
 	for _, x := range v {

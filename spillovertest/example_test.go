@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// ask sends a chat to a server and prints the answer's status.
+// ask sends a chat to a server and prints the status of the response.
 func ask(client *http.Client, url string) {
 	body := `{"model":"gpt-4o","messages":[{"role":"user","content":"Hello there!"}],"max_tokens":60}`
 	res, err := client.Post(url+"/openai/v1/chat/completions", "application/json", strings.NewReader(body))
@@ -27,8 +29,8 @@ func ask(client *http.Client, url string) {
 	}
 }
 
-// A deployment of 60 tokens per minute goes into debt with the first request
-// and refuses the second.
+// The first request takes a deployment of 60 tokens per minute below zero, so
+// the second request is refused.
 func Example() {
 	server := spillovertest.NewServer(spillovertest.Config{
 		Dialect: spillovertest.AzureV1,
@@ -47,13 +49,62 @@ func Example() {
 	// 1 served, 1 throttled
 }
 
-// Several servers in memory, as a program's http.Client would find them.
+// A load balancer between two servers in memory. Their URLs show the dialect,
+// and Network connects them. To run such a test in virtual time, put it into
+// [testing/synctest.Test].
+func ExampleNew() {
+	ptu := spillovertest.New(spillovertest.Config{Name: "ptu"})
+	payg := spillovertest.New(spillovertest.Config{Name: "payg"})
+	ptu.Set(spillovertest.Fault{Status: http.StatusTooManyRequests})
+
+	lb, err := spillover.New(spillover.Config{
+		Base: spillovertest.Network(ptu, payg),
+		Backends: []spillover.Backend{
+			{URL: ptu.URL, Priority: 1},
+			{URL: payg.URL, Priority: 2},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lb.Close()
+	ask(&http.Client{Transport: lb}, "https://any.example")
+	fmt.Println(ptu.Stats().Failed, payg.Stats().Served)
+	// Output:
+	// 200 OK
+	// 1 1
+}
+
+// A common mistake: the URL of a server that listens is an IP address, which
+// does not show the dialect. A backend without Dialect then gets the paths of
+// OpenAI, and a server that simulates Azure answers every request with 404.
+func ExampleNewServer() {
+	server := spillovertest.NewServer(spillovertest.Config{Dialect: spillovertest.Azure})
+	defer server.Close()
+	for _, backend := range []spillover.Backend{
+		{URL: server.URL}, // wrong
+		{URL: server.URL, Dialect: spillover.Azure}, // right
+	} {
+		lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{backend}})
+		if err != nil {
+			log.Fatal(err)
+		}
+		ask(&http.Client{Transport: lb}, "https://any.example")
+		lb.CloseIdleConnections()
+		lb.Close()
+	}
+	// Output:
+	// 404 Not Found
+	// 200 OK
+}
+
+// Several servers in memory with one http.Client.
 func ExampleNetwork() {
 	east := spillovertest.New(spillovertest.Config{Name: "east", Dialect: spillovertest.AzureV1})
 	west := spillovertest.New(spillovertest.Config{Name: "west", Dialect: spillovertest.AzureV1})
 	client := &http.Client{Transport: spillovertest.Network(east, west)}
-	ask(client, "https://east.spillover.test")
-	ask(client, "https://west.spillover.test")
+	ask(client, east.URL)
+	ask(client, "https://west.services.ai.azure.test")
 	fmt.Println(east.Stats().Served, west.Stats().Served)
 	// Output:
 	// 200 OK
@@ -61,8 +112,8 @@ func ExampleNetwork() {
 	// 1 1
 }
 
-// A script of faults: two requests get an error, one that says hello is slow,
-// and all others are as usual.
+// A script of faults: two requests get an error, one request that contains
+// "Hello" is slow, and all others are served as usual.
 func ExampleServer_Set() {
 	server := spillovertest.New(spillovertest.Config{Dialect: spillovertest.AzureV1})
 	server.Set(
@@ -84,7 +135,7 @@ func ExampleServer_Set() {
 	// 200 OK
 }
 
-// A provisioned deployment says exactly when there is room again.
+// The 429 of a provisioned deployment says when it has capacity again.
 func ExamplePTU() {
 	server := spillovertest.New(spillovertest.Config{
 		Dialect: spillovertest.AzureV1,
@@ -92,7 +143,7 @@ func ExamplePTU() {
 			{Name: "gpt-4o", Limit: spillovertest.PTU{TPM: 300}}, // 100 input tokens are 100 %
 		},
 	})
-	ask(server.Client(), server.URL) // 3 input tokens, and 60 of output that weigh 180
+	ask(server.Client(), server.URL) // 3 input tokens, and 60 output tokens that weigh 180
 	fmt.Printf("%.0f%%\n", 100*server.Stats().Utilization)
 	ask(server.Client(), server.URL)
 	// Output:

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// exchange is one request and its answer, being played. Both forms of a
-// server drive it the same way: awaitHeader, then event until an error, then
-// finish. It waits in the calls themselves and so needs no goroutine.
+// An exchange is one request and the progress of its answer. Servers in memory and on
+// a network use it in the same way: awaitHeader, then event until an error, then
+// finish. It waits inside these calls and so needs no goroutine.
 type exchange struct {
 	answer
 	server     *Server
-	deployment *deployment // nil: none, or unknown
+	deployment *deployment // nil if none or unknown
 	demand     demand
 	admitted   bool
-	record     *Request // nil: the connection was refused
+	record     *Request // nil if the connection was refused
 	due        time.Time
 	timer      *time.Timer
 	left       chan struct{} // closed when the client closes the body; may be nil
@@ -29,7 +29,7 @@ type exchange struct {
 	once     sync.Once
 }
 
-// What can end an exchange early, besides its context's error.
+// What can end an exchange early, besides the error of its context.
 var (
 	errRefused = errors.New("connection refused")
 	errReset   = errors.New("connection reset")
@@ -40,7 +40,7 @@ var (
 
 // begin receives a request whose body has been read.
 func (s *Server) begin(r *http.Request, uri string, body []byte, left chan struct{}) *exchange {
-	c := s.understand(r, body)
+	c := s.parse(r, body)
 	f := s.fault(r, body, c)
 	now := time.Now()
 	x := &exchange{server: s, demand: c.demand, left: left}
@@ -68,8 +68,8 @@ func (x *exchange) awaitHeader(ctx context.Context) error {
 	return nil
 }
 
-// event waits for the body's next piece. Its error is io.EOF at the end of an
-// answer that was not cut short.
+// event waits for the next piece of the body. Its error is io.EOF at the end of a
+// complete answer.
 func (x *exchange) event(ctx context.Context) (event, error) {
 	e, ok := x.next()
 	if !ok {
@@ -86,7 +86,7 @@ func (x *exchange) event(ctx context.Context) (event, error) {
 	return e, nil
 }
 
-// ended is what follows the last event.
+// ended returns the error that follows the last event.
 func (x *exchange) ended(ctx context.Context) error {
 	switch x.end {
 	case endCut:
@@ -116,7 +116,7 @@ func (x *exchange) await(ctx context.Context) error {
 	return x.pause(ctx, x.timer.C)
 }
 
-// pause waits for c or for somebody to give up.
+// pause waits for c, or until the exchange is canceled.
 func (x *exchange) pause(ctx context.Context, c <-chan time.Time) error {
 	select {
 	case <-c:
@@ -127,7 +127,7 @@ func (x *exchange) pause(ctx context.Context, c <-chan time.Time) error {
 	return x.gone(ctx)
 }
 
-// gone says who gave up, if anybody did.
+// gone returns the error of a canceled exchange, or nil.
 func (x *exchange) gone(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
@@ -149,7 +149,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// finish settles the accounts, once.
+// finish counts the exchange, once.
 func (x *exchange) finish() {
 	x.once.Do(func() {
 		if x.record != nil {
@@ -158,7 +158,7 @@ func (x *exchange) finish() {
 	})
 }
 
-// statusText is as net/http's server writes it.
+// statusText returns the text of a status as the server of net/http writes it.
 func statusText(code int) string {
 	if text := http.StatusText(code); text != "" {
 		return text

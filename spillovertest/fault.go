@@ -11,79 +11,82 @@ import (
 	"time"
 )
 
-// Fault is something that goes wrong. A request gets the first fault of the
-// script that matches it and has not yet run out, or none. The script is
-// consulted when a request arrives, before credentials and limits.
+// A Fault is a failure that a server simulates. The server looks for a fault when a
+// request arrives, before it checks credentials and limits. It uses the first fault of
+// the script that matches the request and is not used up. Other requests are served as
+// usual.
 type Fault struct {
-	// Deployment takes only requests for this one. "" is any, and includes
-	// requests that name none.
+	// Deployment restricts the fault to requests for this deployment. "" means all
+	// requests, also those that name no deployment.
 	Deployment string
-	// Match, if not nil, takes only requests for which it is true. It may read
-	// the body, must not call the server's Set, Heal or Close, and is called
-	// by concurrent requests concurrently.
+	// Match restricts the fault to requests for which it returns true. It may read
+	// the body. It is called concurrently and must not call the server's Set, Heal
+	// or Close. nil means all requests.
 	Match func(*http.Request) bool
-	// Times is how many requests it takes. 0: all until Heal or Set.
+	// Times is the number of requests after which the fault is used up. 0 means
+	// that it lasts until [Server.Heal] or [Server.Set].
 	Times int
 
-	// Kind is what happens. The zero value is KindAnswer, or KindSlow when
-	// there is a Delay or Slower and no Status.
+	// Kind is what happens. The zero value means KindAnswer, or KindSlow if Delay or
+	// Slower is set and Status is not.
 	Kind Kind
 
-	// Status of a KindAnswer: 200 to 599.
+	// Status is the status of a KindAnswer, from 200 to 599.
 	Status int
-	// Header is added to the answer's usual one by KindAnswer and KindError,
-	// replacing what it names; a nil value takes the header away.
+	// Header is set on the response by KindAnswer and KindError, in addition to the
+	// usual headers. It replaces those of the same name; a nil value removes one.
 	Header http.Header
-	// Body of a KindAnswer is sent byte for byte, also when it is empty. For
-	// KindError it is the JSON of the error object; "" is the service's own.
+	// Body is sent byte for byte by KindAnswer, even if it is empty. For KindError
+	// it is the JSON of the error object. "" then means that of the service.
 	Body string
-	// Limits adds what the deployment's Limit says of itself in its headers to a
-	// KindAnswer, as a real refusal has it. Header comes after that.
+	// Limits adds the rate-limit headers of the deployment to a KindAnswer, as a real
+	// refusal has them. Header takes precedence.
 	Limits bool
-	// Delay is added before the header, or before whatever comes instead.
+	// Delay is the time that is added before the header, or before the fault if
+	// there is no header.
 	Delay time.Duration
-	// Slower multiplies the deployment's Latency in answers that succeed at
-	// first: those of KindSlow, KindCut, KindStall and KindError. 0 means 1.
+	// Slower multiplies the latency of the deployment for KindSlow, KindCut,
+	// KindStall and KindError. 0 means 1.
 	Slower float64
-	// After is how many tokens a stream gets to send before KindCut, KindStall
-	// and KindError, which come when the next token is due. What precedes the
-	// first token is sent even when After is 0. Longer than the stream means
-	// after its last token.
+	// After is the number of tokens that a stream sends before KindCut, KindStall
+	// and KindError. The fault happens when the next token is due. What precedes the
+	// first token is sent even if After is 0. If the stream has fewer tokens, the
+	// fault happens after the last one.
 	After int
 }
 
-// Kind is a way to go wrong.
+// A Kind is what a [Fault] does.
 type Kind int
 
 // The kinds of faults.
 const (
-	// KindAnswer answers with Status, Header and Body.
+	// KindAnswer responds with Status, Header and Body.
 	KindAnswer Kind = iota
-	// KindRefuse refuses the connection. A server on a real network closes its
-	// listener and all connections, whatever the fault's other fields, and
-	// listens on the same port again with the next Heal or Set without it.
-	// Refused requests reach no server: they are not in Requests and Stats.
+	// KindRefuse refuses the connection. A server that listens closes its listener
+	// and all connections, whatever the other fields of the fault. It listens on the
+	// same port again after a Heal, or a Set without this kind. Refused
+	// requests do not appear in Requests and Stats.
 	KindRefuse
-	// KindReset resets the connection instead of answering.
+	// KindReset resets the connection instead of responding.
 	KindReset
-	// KindSilent accepts the request and says nothing until the client leaves
-	// or the server closes.
+	// KindSilent accepts the request and sends nothing until the client cancels it
+	// or the server is closed.
 	KindSilent
-	// KindSlow is only Delay and Slower; everything else is as usual.
+	// KindSlow applies only Delay and Slower. The response is the usual one.
 	KindSlow
-	// KindCut breaks the connection off: a stream After that many tokens, any
-	// other body in its middle.
+	// KindCut closes the connection before the end of the response: in a stream
+	// after After tokens, in any other body in the middle.
 	KindCut
-	// KindStall sends as much as KindCut and then nothing, with the connection
-	// open, until the client leaves.
+	// KindStall sends as much as KindCut and then nothing. The connection stays open
+	// until the client closes it.
 	KindStall
-	// KindError ends a stream with an error event, as Azure does when it is
-	// overloaded after it has sent 200. Only streaming requests match.
+	// KindError ends a stream with an error event, as Azure does if it is overloaded
+	// after it has sent the status 200. Only streaming requests match.
 	KindError
 )
 
-// Set replaces the script and starts it from the beginning. It panics on a
-// fault that makes no sense.
+// Set replaces the script of faults and starts it from the beginning. It panics if a
+// fault is invalid.
 func (s *Server) Set(faults ...Fault) {
 	script := make([]*scripted, 0, len(faults))
 	refusing := false
@@ -102,28 +105,28 @@ func (s *Server) Set(faults ...Fault) {
 	s.listen(!refusing)
 }
 
-// Heal ends all faults.
+// Heal ends all faults. It is Set without arguments.
 func (s *Server) Heal() { s.Set() }
 
 func (f *Fault) check() error {
 	switch {
 	case f.Kind < KindAnswer || f.Kind > KindError:
-		return fmt.Errorf("unknown Fault.Kind %d", f.Kind)
+		return fmt.Errorf("Fault.Kind %d is unknown", f.Kind)
 	case f.Kind == KindAnswer && (f.Status < 200 || f.Status > 599):
-		return fmt.Errorf("Fault.Status %d is not within 200 and 599", f.Status)
+		return fmt.Errorf("Fault.Status %d is not between 200 and 599", f.Status)
 	case f.Times < 0 || f.Delay < 0 || f.After < 0 || !(f.Slower >= 0):
 		return fmt.Errorf("a Fault has a negative field")
 	}
 	return nil
 }
 
-// scripted is a fault and how often it was used.
+// A scripted fault counts how often it was used.
 type scripted struct {
 	Fault
 	taken atomic.Int64
 }
 
-// fault takes one for the request, or nil.
+// fault uses a fault for the request, or returns nil.
 func (s *Server) fault(r *http.Request, body []byte, c *call) *Fault {
 	for _, f := range *s.script.Load() {
 		if f.matches(r, body, c) && f.take() {
@@ -163,8 +166,8 @@ func (f *Fault) ending() ending {
 	return endEOF
 }
 
-// decorate adds the fault's header. Clients see names in their canonical form
-// on a real network, so they do here.
+// decorate sets the headers of the fault. Their names are in canonical form, as
+// clients see them on a real network.
 func (f *Fault) decorate(h http.Header) {
 	for k, v := range f.Header {
 		k = textproto.CanonicalMIMEHeaderKey(k)
@@ -176,8 +179,8 @@ func (f *Fault) decorate(h http.Header) {
 	}
 }
 
-// overload is the error Azure and OpenAI give in a stream they cannot go on
-// with (captured in 2026).
+// overload returns the error object of a stream that Azure or OpenAI cannot continue
+// (captured in 2026).
 func (s *Server) overload(c *call) string {
 	if s.dialect == OpenAI {
 		return fmt.Sprintf(`{"type":"tokens","code":"rate_limit_exceeded","message":%s,"param":null}`,

@@ -39,7 +39,7 @@ func TestScriptIsPlayedInOrder(t *testing.T) {
 	})
 }
 
-// Faults come before credentials, routes and limits, and charge nothing.
+// Faults precede credentials, paths and limits, and charge nothing.
 func TestFaultsComeFirst(t *testing.T) {
 	s := spillovertest.New(in(openai, payg))
 	s.Set(spillovertest.Fault{Status: 418})
@@ -50,8 +50,8 @@ func TestFaultsComeFirst(t *testing.T) {
 	require.Zero(t, s.Stats().PromptTokens)
 }
 
-// A refusal that the limit did not make tells of the limit all the same, if it is
-// to be like one, and its own header has the last word.
+// A refusal by a fault has the headers of the limit if Limits is set. Header takes
+// precedence.
 func TestFaultTellsLimits(t *testing.T) {
 	s := spillovertest.New(spillovertest.Config{Deployments: deployment(spillovertest.PAYG{TPM: 1000}, spillovertest.Latency{})})
 	fault := spillovertest.Fault{Status: 429, Header: http.Header{"X-Ratelimit-Reset-Tokens": {"7"}}}
@@ -77,7 +77,7 @@ func TestBadFaultPanics(t *testing.T) {
 	}
 }
 
-// Set takes a copy.
+// Set copies the faults.
 func TestSetCopiesHeader(t *testing.T) {
 	s := spillovertest.New(spillovertest.Config{})
 	h := http.Header{"X": {"1"}}
@@ -146,7 +146,7 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// A cut or a stall comes when the next token would have.
+// A cut or a stall happens when the next token is due.
 func TestStreamFaultsInTime(t *testing.T) {
 	for kind, want := range map[spillovertest.Kind]error{
 		spillovertest.KindCut:   io.ErrUnexpectedEOF,

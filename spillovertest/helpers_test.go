@@ -20,14 +20,14 @@ const (
 	helloSSE   = `{"model":"gpt","messages":[{"role":"user","content":"Hello there!"}],"max_tokens":3,"stream":true}`
 )
 
-// servers makes one of each form from a configuration.
+// servers makes a server of each kind from a configuration.
 var servers = map[string]func(spillovertest.Config) *spillovertest.Server{
 	"memory": spillovertest.New,
 	"http":   spillovertest.NewServer,
 	"https":  spillovertest.NewTLSServer,
 }
 
-// everywhere runs a test over each form.
+// everywhere runs a test with each kind of server.
 func everywhere(t *testing.T, cfg spillovertest.Config, test func(*testing.T, *spillovertest.Server)) {
 	for name, make := range servers {
 		t.Run(name, func(t *testing.T) {
@@ -45,13 +45,13 @@ func request(t *testing.T, ctx context.Context, method, url, body string) *http.
 	return r
 }
 
-// post sends body to a path of the server and returns what came.
+// post sends body to a path of the server and returns the response.
 func post(t *testing.T, s *spillovertest.Server, path, body string) (*http.Response, error) {
 	t.Helper()
 	return s.Client().Do(request(t, t.Context(), "POST", s.URL+path, body))
 }
 
-// get is post for an answer that must come: its status, header and body.
+// get is post for requests that must succeed. It returns status, header and body.
 func get(t *testing.T, s *spillovertest.Server, path, body string) (int, http.Header, string) {
 	t.Helper()
 	res, err := post(t, s, path, body)
@@ -66,7 +66,7 @@ func deployment(l spillovertest.Limit, latency spillovertest.Latency) []spillove
 	return []spillovertest.Deployment{{Name: "gpt", Limit: l, Latency: latency}}
 }
 
-// stopwatch returns the time since it was made, which in a bubble is exact.
+// stopwatch returns a function for the time since its call, which is exact in a bubble.
 func stopwatch() func() time.Duration {
 	start := time.Now()
 	return func() time.Duration { return time.Since(start) }

@@ -5,32 +5,33 @@ import (
 	"time"
 )
 
-// Limit is what a deployment admits. It is implemented by PAYG and PTU.
+// A Limit decides which requests a deployment admits. Only [PAYG] and [PTU]
+// implement it.
 type Limit interface {
 	check() error
 	start() limiter
 }
 
-// A limiter decides for one deployment. It takes the time as an argument and
-// is not safe for concurrent use: the server serialises its calls.
+// A limiter is the state of a Limit at one deployment. It gets the time as an argument
+// and is not safe for concurrent use: the server serializes its calls.
 type limiter interface {
-	// admit takes a request in, or says why not and for how long.
+	// admit admits a request, or returns why it is refused and for how long.
 	admit(now time.Time, d demand) (refusal, bool)
-	// settle ends an admitted request and returns what it cost in all.
+	// settle ends an admitted request and returns its total cost.
 	settle(now time.Time, d demand, written int) float64
-	// header adds what the service reports of the limit.
+	// header sets the headers in which the service reports the limit.
 	header(now time.Time, dialect Dialect, h http.Header)
 	// utilization is the share of the limit in use, 1 for all of it.
 	utilization(now time.Time) float64
 }
 
-// demand is what a request asks of a limit, in tokens.
+// A demand is the size of a request, in tokens.
 type demand struct {
 	prompt int
-	max    int // the maximum of output it names; 0: none
+	max    int // the maximum of output in the request; 0: none
 }
 
-// refusal says why a request was not admitted.
+// A refusal is why a request was not admitted.
 type refusal struct {
 	by   cause
 	wait time.Duration // exact, until the next request is admitted
@@ -46,19 +47,19 @@ const (
 	byThroughput              // PTU
 )
 
-// bucket drains at a constant rate. It is kept as the time at which it will be
-// empty, which stays true however long nobody looks.
+// A bucket drains at a constant rate. It is stored as the time at which it will be
+// empty, so that it need not be updated as time passes.
 type bucket struct {
 	perMinute int
 	empty     time.Time
 }
 
-// depth is the time the bucket still needs to drain.
+// depth returns the time that the bucket still needs to drain.
 func (b *bucket) depth(now time.Time) time.Duration {
 	return max(0, b.empty.Sub(now))
 }
 
-// add pours tokens in, or with a negative number takes them out again.
+// add adds tokens, or removes them if the number is negative.
 func (b *bucket) add(now time.Time, tokens int) {
 	if b.perMinute == 0 {
 		return
@@ -80,7 +81,7 @@ func (unlimited) header(time.Time, Dialect, http.Header) {}
 
 func (unlimited) utilization(time.Time) float64 { return 0 }
 
-// ceil is d in whole units, rounded up, and at least one.
+// ceil returns d in whole units, rounded up, and at least one.
 func ceil(d, unit time.Duration) int64 {
 	return max(1, int64((d+unit-1)/unit))
 }

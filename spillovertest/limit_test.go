@@ -10,7 +10,7 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// step is a request to a limiter at a time, and what comes of it.
+// A step is a request to a limiter at a time, and its result.
 type step struct {
 	at     time.Duration
 	want   demand
@@ -140,7 +140,7 @@ func TestLimiters(t *testing.T) {
 	}
 }
 
-// The wait of a refusal is exact: no earlier, and then surely.
+// The wait of a refusal is exact: a request is refused until then and admitted from then on.
 func TestRefusalsAreExact(t *testing.T) {
 	for _, limit := range []Limit{
 		PAYG{TPM: 333_333, RPM: 1e6}, PAYG{RPM: 6}, PTU{TPM: 7777},
@@ -165,7 +165,7 @@ func TestRefusalsAreExact(t *testing.T) {
 func TestLimitHeaders(t *testing.T) {
 	l := PAYG{TPM: 333_000, RPM: 100}.start()
 	l.admit(epoch, demand{prompt: 360_689})
-	// Captured from Azure in August 2026, but for the requests.
+	// Captured from Azure in August 2026, except for the requests.
 	h := http.Header{}
 	l.header(epoch, Azure, h)
 	require.Equal(t, http.Header{
@@ -197,7 +197,7 @@ func TestLimitHeaders(t *testing.T) {
 	require.Equal(t, http.Header{"Azure-Openai-Deployment-Utilization": {"89.3%"}}, h)
 }
 
-// What is told of a window is as of the last request in it, or older.
+// The headers report the current window. With StaleLimits they are up to that much older.
 func TestWindowHeaders(t *testing.T) {
 	want := http.Header{
 		"X-Ratelimit-Limit-Tokens": {"6000"}, "X-Ratelimit-Remaining-Tokens": {"2000"},

@@ -14,10 +14,10 @@ import (
 	"syscall"
 )
 
-// RoundTrip answers in memory, whatever the host: the same answers, at the
-// same times, as over a network, without a connection or a goroutine. A
-// response's body waits in Read until its next piece is due, so inside a
-// testing/synctest bubble time costs nothing.
+// RoundTrip answers a request in memory, whatever its host, without a connection or a
+// goroutine. Responses and their times are the same as over a network. The body of a
+// response waits in Read until its next piece is due, so it works in the virtual time
+// of [testing/synctest]. The errors are those that [http.Transport] would return.
 func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := readRequest(r)
 	if err != nil {
@@ -30,7 +30,7 @@ func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
 	if isClosed(s.closed) {
 		return nil, netError(errRefused)
 	}
-	in := r.WithContext(ctx) // what the server sees, which it may change
+	in := r.WithContext(ctx) // a copy, since a Match may change it
 	if in.Host == "" {
 		in.Host = r.URL.Host
 	}
@@ -58,7 +58,7 @@ func readRequest(r *http.Request) ([]byte, error) {
 	return io.ReadAll(r.Body)
 }
 
-// netError is the error net/http's Transport would have for this.
+// netError returns the error that [http.Transport] would return.
 func netError(err error) error {
 	switch err {
 	case errRefused:
@@ -69,7 +69,7 @@ func netError(err error) error {
 	return err
 }
 
-// memoryBody plays an answer's events to whoever reads it.
+// A memoryBody is a response body that returns the events of an answer.
 type memoryBody struct {
 	x    *exchange
 	ctx  context.Context
@@ -112,7 +112,7 @@ func bodyError(err error) error {
 	return err
 }
 
-// Close may be called while a Read waits, and ends it.
+// Close may be called while a Read waits. It ends the Read.
 func (b *memoryBody) Close() error {
 	b.once.Do(func() {
 		close(b.x.left)
@@ -121,8 +121,9 @@ func (b *memoryBody) Close() error {
 	return nil
 }
 
-// Network is an internet of these servers, in memory: each request goes to the
-// server whose URL has its host, and a host that none has is not found.
+// Network combines servers in memory: each request goes to the server whose URL has
+// its host and port. Requests to other hosts fail with a [net.DNSError]. Network panics
+// if two servers have the same host and port.
 func Network(servers ...*Server) http.RoundTripper {
 	n := make(network, len(servers))
 	for _, s := range servers {
@@ -149,7 +150,7 @@ func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}}
 }
 
-// hostOf is a URL's host and port, the port as the scheme implies it.
+// hostOf returns the host and the port of a URL, by default the port of its scheme.
 func hostOf(u *url.URL) string {
 	port := u.Port()
 	if port == "" {

@@ -29,7 +29,7 @@ func virtual(t *testing.T, cfg spillovertest.Config, test func(*testing.T, *spil
 	synctest.Test(t, func(t *testing.T) { test(t, spillovertest.New(cfg)) })
 }
 
-// contents are the times at which a stream's tokens arrived, and its end.
+// contents returns the times at which the tokens of a stream arrived, and its end.
 func contents(t *testing.T, res *http.Response, since func() time.Duration) (at []time.Duration, err error) {
 	t.Helper()
 	r := bufio.NewReader(res.Body)
@@ -85,7 +85,7 @@ func TestLatencyOfPromptsAndRefusals(t *testing.T) {
 	})
 }
 
-// After the first token come batches, and the end with the last of them.
+// The first token is followed by batches. The end arrives with the last batch.
 func TestBatches(t *testing.T) {
 	cfg := spillovertest.Config{Deployments: deployment(nil, slow)}
 	cfg.Deployments[0].Batch, cfg.Deployments[0].Output = 4, 8
@@ -117,7 +117,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A request may say how many tokens it stands for.
+// A request can set the number of its tokens.
 func TestTokensByHeader(t *testing.T) {
 	cfg := spillovertest.Config{Deployments: deployment(spillovertest.PTU{TPM: 60_000}, spillovertest.Latency{})}
 	for _, tt := range []struct {
@@ -141,7 +141,7 @@ func TestTokensByHeader(t *testing.T) {
 	}
 }
 
-// A slow reader gets what is due at once, and delays nothing.
+// A slow reader gets what is due immediately, and does not delay later tokens.
 func TestSlowReader(t *testing.T) {
 	cfg := spillovertest.Config{Deployments: deployment(nil, slow)}
 	virtual(t, cfg, func(t *testing.T, s *spillovertest.Server) {
@@ -172,7 +172,7 @@ func TestJitter(t *testing.T) {
 	})
 }
 
-// The header's Retry-After and the wait it promises agree.
+// A request is admitted after its Retry-After.
 func TestRetryAfter(t *testing.T) {
 	for _, limit := range []spillovertest.Limit{
 		spillovertest.PAYG{TPM: 60, RPM: 600}, spillovertest.PAYG{RPM: 6},
@@ -334,7 +334,7 @@ func TestServerCloseEndsEverything(t *testing.T) {
 	})
 }
 
-// body is a request body that knows whether it was closed.
+// A body is a request body that records whether it was closed.
 type body struct {
 	io.Reader
 	closed bool
@@ -409,7 +409,7 @@ func TestNetwork(t *testing.T) {
 	defer real.Close()
 	client := &http.Client{Transport: spillovertest.Network(east, west, real)}
 	for _, url := range []string{
-		east.URL, "https://WEST.spillover.test:443/prefix", real.URL, "http://east.spillover.test", "https://north.spillover.test",
+		east.URL, "https://WEST.openai.azure.test:443/prefix", real.URL, "http://east.openai.azure.test", "https://north.openai.azure.test",
 	} {
 		res, err := client.Post(url+azurePath, "application/json", strings.NewReader(hello))
 		if strings.Contains(url, "north") || strings.HasPrefix(url, "http://east") {

@@ -9,35 +9,39 @@ import (
 	"time"
 )
 
-// PAYG is the limit of a standard (pay-as-you-go) deployment.
+// PAYG is the limit of a standard (pay-as-you-go) deployment. The zero value limits
+// nothing.
 //
-// Tokens are a bucket of TPM that refills continuously. A request is admitted
-// while there is anything in it and may take it into debt, as observed on Azure
-// in August 2026; Retry-After is the time until the debt is paid. The charge
-// is Azure's documented estimate, prompt characters/4 + max tokens, which is
-// not corrected afterwards; a request without a maximum pays for its output
-// when that has been written.
+// Tokens are a bucket of TPM that refills continuously (a token bucket). A request is
+// admitted as long as the bucket is not empty, and may take it below zero, as observed
+// on Azure in August 2026. Retry-After is then the time until it is above zero again. The
+// charge is Azure's documented estimate, characters of the prompt / 4 + maximum of
+// output tokens, and is not corrected afterwards. A request without a maximum is charged
+// for its output when that has been written.
 //
-// Requests are counted in windows of ten seconds, each opened by the first
-// request after the last and holding a sixth of RPM, rounded up (Azure
-// evaluates RPM over 1 or 10 seconds: Azure's quota page).
+// Requests are counted in windows of ten seconds. A window begins with the first
+// request after the previous one, and admits a sixth of RPM, rounded up: Azure
+// evaluates RPM over 1 or 10 seconds
+// (https://learn.microsoft.com/azure/ai-services/openai/how-to/quota).
 type PAYG struct {
-	// TPM is tokens per minute. 0: tokens are not limited.
+	// TPM is the limit in tokens per minute. 0 means that tokens are not limited.
 	TPM int
-	// RPM is requests per minute. 0 means 6 for every 1000 TPM, Azure's usual
-	// ratio, or no limit when TPM is 0 too.
+	// RPM is the limit in requests per minute. 0 means 6 for every 1000 TPM, which is
+	// Azure's usual ratio, or no limit if TPM is 0, too.
 	RPM int
-	// Window is how use is forgotten, where that is not as described above.
+	// Window is how the limit forgets what was used. The zero value is Refilling.
 	Window Window
-	// PromptOnly leaves the output out of the charge, as answers captured in
-	// 2025 and 2026 suggest.
+	// PromptOnly charges only for the prompt, as responses captured in 2025 and 2026
+	// suggest.
 	PromptOnly bool
-	// CountRefused lets refused requests use up RPM, as OpenAI documents.
+	// CountRefused counts refused requests against RPM, as OpenAI documents
+	// (https://platform.openai.com/docs/guides/rate-limits).
 	CountRefused bool
 	// HideLimits leaves out the x-ratelimit-* headers.
 	HideLimits bool
-	// StaleLimits is for how long the x-ratelimit-* headers stay the same, as
-	// caches in front of the service have been seen to keep them.
+	// StaleLimits is for how long the x-ratelimit-* headers stay the same, as caches
+	// in front of the service have been seen to repeat them. 0 means that they are
+	// always current.
 	StaleLimits time.Duration
 }
 
@@ -66,8 +70,8 @@ type payg struct {
 	requests window // nil: not limited
 	size     int    // requests in a window
 
-	told  http.Header // the headers as they are told
-	until time.Time   // and for how long
+	stale http.Header // the headers that are repeated
+	until time.Time   // and until when
 }
 
 func (p *payg) admit(now time.Time, d demand) (refusal, bool) {
@@ -98,7 +102,7 @@ func (p *payg) refuse(now time.Time, d demand) (refusal, bool) {
 	return refusal{}, false
 }
 
-// charge is what is taken at admission.
+// charge returns the tokens that a request is charged when it is admitted.
 func (p *payg) charge(d demand) int {
 	if p.PromptOnly {
 		return d.prompt
@@ -123,7 +127,7 @@ func (p *payg) utilization(now time.Time) float64 {
 	return p.tokens.used(now)
 }
 
-// remaining tokens; negative in debt.
+// remaining returns the remaining tokens, which may be negative.
 func (p *payg) remaining(now time.Time) int {
 	return p.TPM - int(math.Round(p.utilization(now)*float64(p.TPM)))
 }
@@ -133,17 +137,17 @@ func (p *payg) header(now time.Time, dialect Dialect, h http.Header) {
 		return
 	}
 	if p.StaleLimits == 0 {
-		p.tell(now, dialect, h)
+		p.report(now, dialect, h)
 		return
 	}
 	if !now.Before(p.until) {
-		p.told, p.until = http.Header{}, now.Add(p.StaleLimits)
-		p.tell(now, dialect, p.told)
+		p.stale, p.until = http.Header{}, now.Add(p.StaleLimits)
+		p.report(now, dialect, p.stale)
 	}
-	maps.Copy(h, p.told.Clone())
+	maps.Copy(h, p.stale.Clone())
 }
 
-func (p *payg) tell(now time.Time, dialect Dialect, h http.Header) {
+func (p *payg) report(now time.Time, dialect Dialect, h http.Header) {
 	if p.requests != nil {
 		p.requestHeader(now, dialect, h)
 	}
@@ -152,8 +156,8 @@ func (p *payg) tell(now time.Time, dialect Dialect, h http.Header) {
 	}
 }
 
-// requestHeader reports the window. Azure's limit is the window's, with its
-// length as the renewal period (seen on a gpt-4o deployment); OpenAI's is RPM.
+// requestHeader reports the window of requests. Azure reports the limit of the window,
+// and its length as the renewal period (seen on a gpt-4o deployment). OpenAI reports RPM.
 func (p *payg) requestHeader(now time.Time, dialect Dialect, h http.Header) {
 	left := p.size - int(math.Round(p.requests.used(now)*float64(p.size)))
 	reset := p.requests.reset(now)
@@ -169,8 +173,8 @@ func (p *payg) requestHeader(now time.Time, dialect Dialect, h http.Header) {
 	h.Set("X-Ratelimit-Renewalperiod-Requests", seconds(requestWindow))
 }
 
-// tokenHeader reports the tokens. Their reset is the time until the budget is
-// full again, which in debt is more than a minute.
+// tokenHeader reports the tokens. Their reset is the time until the bucket is full
+// again. It is more than a minute if the bucket is below zero.
 func (p *payg) tokenHeader(now time.Time, dialect Dialect, h http.Header) {
 	left, reset := p.remaining(now), p.tokens.reset(now)
 	h.Set("X-Ratelimit-Limit-Tokens", strconv.Itoa(p.TPM))
@@ -184,7 +188,7 @@ func (p *payg) tokenHeader(now time.Time, dialect Dialect, h http.Header) {
 	h.Set("X-Ratelimit-Renewalperiod-Tokens", seconds(time.Minute))
 }
 
-// seconds is d in whole seconds, rounded down.
+// seconds returns d in whole seconds, rounded down.
 func seconds(d time.Duration) string {
 	return strconv.Itoa(int(d / time.Second))
 }

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// problem is an error in the service's own form.
+// A problem is an error of the service.
 type problem struct {
 	status  int
-	header  http.Header // added to the usual ones; may be nil
-	code    string      // "" is null
-	kind    string      // the error's type; "": Azure's short form, code and message only
+	header  http.Header // in addition to the usual ones; may be nil
+	code    string      // "" for null
+	kind    string      // the type of the error; "" for Azure's short form, code and message only
 	message string
-	edge    bool // answered by Azure's front door, which names no region
+	edge    bool // from Azure's front door, which names no region
 }
 
-// body is the error object, wrapped as every HTTP error is.
+// body returns the body of the error response.
 func (p *problem) body() string {
 	code := "null"
 	if p.code != "" {
@@ -50,7 +50,7 @@ func (d Dialect) unauthorized(h http.Header) *problem {
 	return p
 }
 
-// mask hides all of a key but its ends.
+// mask hides a key except its ends.
 func mask(key string) string {
 	if len(key) <= 8 {
 		return strings.Repeat("*", len(key))
@@ -92,7 +92,7 @@ func (d Dialect) unknownDeployment(name string) *problem {
 	return p
 }
 
-// throttled is the 429 for a refusal.
+// throttled returns the 429 for a refusal.
 func (s *Server) throttled(c *call, no refusal) *problem {
 	p := &problem{status: http.StatusTooManyRequests, header: http.Header{}}
 	wait := ceil(no.wait, time.Second)
@@ -122,7 +122,7 @@ func (s *Server) throttled(c *call, no refusal) *problem {
 	return p
 }
 
-// azureThrottled is the text of the classic paths, or the newer one of v1.
+// azureThrottled returns the message of the classic paths, or the newer one of v1.
 func (s *Server) azureThrottled(c *call, which string, wait int64) string {
 	const more = "To increase your default rate limit, visit: https://aka.ms/oai/quotaincrease."
 	if s.dialect == AzureV1 {

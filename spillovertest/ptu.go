@@ -7,20 +7,22 @@ import (
 	"time"
 )
 
-// PTU is the limit of a provisioned deployment: a leaky bucket of utilization,
-// as Azure's provisioned throughput page describes it. A request is refused
-// while utilization is above 100 %, with the exact time until it is not in
-// retry-after-ms. An admitted one adds prompt + OutputRatio x its maximum of
-// output, corrected when the answer ends, however it ends, to what was written.
+// PTU is the limit of a provisioned deployment: a leaky bucket of utilization, as
+// described at
+// https://learn.microsoft.com/azure/ai-services/openai/concepts/provisioned-throughput.
+// A request is refused while the utilization is above 100 %. Its retry-after-ms is the
+// exact time until it no longer is. An admitted request adds prompt + OutputRatio x
+// maximum of output. When its response ends, in whatever way, that is corrected to the
+// output that was written. The zero value limits nothing.
 type PTU struct {
-	// TPM is the capacity in input-equivalent tokens per minute. 0: no limit.
+	// TPM is the capacity in input-equivalent tokens per minute. 0 means no limit.
 	TPM int
-	// OutputRatio is how many input tokens an output token weighs. 0 means 3.
+	// OutputRatio is the weight of an output token, in input tokens. 0 means 3.
 	OutputRatio int
-	// Burst is the depth of the bucket: the load of this much time at full
-	// capacity is 100 %. 0 means 20 s.
+	// Burst is the depth of the bucket: a utilization of 100 % is the load of this
+	// much time at full capacity. 0 means 20 s.
 	Burst time.Duration
-	// Guess is the output assumed of a request that names no maximum, in
+	// Guess is the output that is assumed for a request without a maximum, in
 	// tokens. 0 means 256.
 	Guess int
 	// HideUtilization leaves out the azure-openai-deployment-utilization header.

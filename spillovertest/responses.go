@@ -12,7 +12,7 @@ type response struct {
 	id      string
 	created int64
 	seq     int    // of the next event
-	place   string // where the text goes, in the events about it
+	place   string // the position of the text, in the events about it
 	buf     []byte
 }
 
@@ -23,8 +23,8 @@ func newResponse(c *call, id string) *response {
 	}
 }
 
-// object is the response as it stands: extra is its output and what depends
-// on its status.
+// object returns the response object; extra is its output and the fields that depend on
+// its status.
 func (w *response) object(status, extra string) string {
 	return fmt.Sprintf(`{"id":"resp_%s","object":"response","created_at":%d,"status":"%s","model":%s,"incomplete_details":null,"parallel_tool_calls":true,"metadata":{},%s}`,
 		w.id, w.created, status, w.model, extra)
@@ -37,19 +37,19 @@ func (w *response) completed(n int) string {
 		w.message("completed", part(n)), w.prompt, n, w.prompt+n))
 }
 
-// message is the one output item.
+// message returns the only output item.
 func (w *response) message(status, content string) string {
 	return fmt.Sprintf(`{"id":"msg_%s","type":"message","status":"%s","role":"assistant","content":[%s]}`, w.id, status, content)
 }
 
-// part is the message's one content part, n tokens long.
+// part returns the only content part of the message, n tokens long.
 func part(n int) string {
 	return `{"type":"output_text","annotations":[],"text":"` + text(0, n) + `"}`
 }
 
 func (w *response) whole(n int) []byte { return []byte(w.completed(n)) }
 
-// event appends one of a type, with its members after the sequence number.
+// event appends an event of a type, with its fields after the sequence number.
 func (w *response) event(kind, members string) {
 	w.buf = fmt.Appendf(w.buf, "event: %s\ndata: {\"type\":\"%[1]s\",\"sequence_number\":%d,%s}\n\n", kind, w.seq, members)
 	w.seq++
@@ -81,7 +81,7 @@ func (w *response) closing(n int) []byte {
 	return w.buf
 }
 
-// failure is the error event and the response that failed of it.
+// failure returns the error event and the failed response.
 func (w *response) failure(object string) []byte {
 	w.buf = w.buf[:0]
 	w.event("error", `"error":`+object)

@@ -10,7 +10,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// sdk is a go-openai client for a server.
+// sdk returns a go-openai client for a server.
 func sdk(s *spillovertest.Server, d spillovertest.Dialect) *goopenai.Client {
 	cfg := goopenai.DefaultConfig("key")
 	cfg.BaseURL = s.URL + "/v1"

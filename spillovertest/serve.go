@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// ServeHTTP answers over the network. It is what a started server listens
-// with; by itself it serves under a path prefix, or in a server of your own.
+// ServeHTTP answers a request over the network. [NewServer] uses it. Use it directly
+// to serve under a path prefix, or in an HTTP server of your own.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -28,7 +28,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	h := w.Header()
-	h["Date"], h["Content-Type"] = nil, nil // no others than the answer's
+	h["Date"], h["Content-Type"] = nil, nil // only those of the answer
 	maps.Copy(h, x.answer.header)
 	w.WriteHeader(x.status)
 	flush := http.NewResponseController(w).Flush

@@ -10,12 +10,15 @@ import (
 	"sync/atomic"
 )
 
-// Server is a simulated Azure OpenAI resource or OpenAI endpoint. All its
-// methods may be called at any time from any goroutine. Inside a
-// testing/synctest bubble, make it in the bubble that uses it.
+// A Server is a simulated Azure OpenAI resource or OpenAI endpoint. Its methods are
+// safe for concurrent use, after Close as well. Inside a [testing/synctest] bubble, make
+// the server in the bubble that uses it.
 type Server struct {
-	// URL is where it is: https://NAME.spillover.test in memory, or the
-	// address it listens on. No trailing slash.
+	// URL is the address without a trailing slash. In memory it is
+	// https://NAME.openai.azure.test for the dialect Azure,
+	// https://NAME.services.ai.azure.test for AzureV1 and https://NAME.openai.test for
+	// OpenAI: package spillover infers the dialect from these. A server that listens has
+	// http(s)://127.0.0.1:PORT, from which no dialect can be inferred.
 	URL string
 	// Name is Config.Name.
 	Name string
@@ -42,13 +45,13 @@ type Server struct {
 	real   *httptest.Server // nil: in memory, refusing or closed
 }
 
-// New returns a server that is reached in memory only, through RoundTrip,
-// Client or Network. It works in virtual time (testing/synctest) and needs no
-// Close.
+// New returns a server in memory. It is reached through [Server.RoundTrip],
+// [Server.Client] or [Network], works in virtual time ([testing/synctest]) and
+// need not be closed. New panics if the configuration is invalid.
 func New(cfg Config) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{
-		URL: "https://" + cfg.Name + ".spillover.test", Name: cfg.Name,
+		URL: "https://" + cfg.Name + domains[cfg.Dialect], Name: cfg.Name,
 		dialect: cfg.Dialect, keys: slices.Clone(cfg.Keys), configured: slices.Clone(cfg.Deployments),
 		closed: make(chan struct{}), rng: newRand(cfg.Seed), deployments: make(map[string]*deployment),
 	}
@@ -60,12 +63,13 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// NewServer returns a server that listens on 127.0.0.1, over HTTP/1.1. The
-// caller should call Close when finished.
+// NewServer returns a server that listens on 127.0.0.1 for HTTP/1.1. Call
+// [Server.Close] when it is no longer needed. NewServer panics if the configuration is
+// invalid or no port is free.
 func NewServer(cfg Config) *Server { return New(cfg).serve(false) }
 
-// NewTLSServer is NewServer with TLS, over HTTP/2 or HTTP/1.1. Client trusts
-// its certificate.
+// NewTLSServer is [NewServer] with TLS, over HTTP/2 or HTTP/1.1. [Server.Client]
+// trusts its certificate.
 func NewTLSServer(cfg Config) *Server { return New(cfg).serve(true) }
 
 func (s *Server) serve(tls bool) *Server {
@@ -76,8 +80,8 @@ func (s *Server) serve(tls bool) *Server {
 	return s
 }
 
-// listen starts or stops listening, on the same port every time. In memory
-// there is nothing to do.
+// listen starts or stops listening, on the same port every time. A server in memory
+// ignores it.
 func (s *Server) listen(up bool) {
 	s.net.Lock()
 	defer s.net.Unlock()
@@ -105,26 +109,27 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	s.ServeHTTP(w, r)
 }
 
-// hangUp breaks all connections, which ends the requests on them, and stops
-// listening.
+// hangUp stops listening and closes all connections, which ends the requests on
+// them.
 func (s *Server) hangUp() {
 	if s.real != nil {
 		s.real.Listener.Close()
 		s.real.CloseClientConnections()
 		s.real.Close()
 		s.busy.Lock()   // with HTTP/2, handlers outlive their connection
-		s.busy.Unlock() //nolint:staticcheck // waiting was all
+		s.busy.Unlock() //nolint:staticcheck // it only waits
 		s.real = nil
-		s.client.CloseIdleConnections() // or it would try one that is gone
+		s.client.CloseIdleConnections() // so that the client does not reuse a closed one
 	}
 }
 
-// Client returns a client for this server: one that trusts its certificate, or
-// reaches it in memory.
+// Client returns an HTTP client for this server. It trusts the server's certificate,
+// or reaches the server in memory.
 func (s *Server) Client() *http.Client { return s.client }
 
-// Close shuts the server down. Requests it has not yet answered, even silent
-// ones, end in an error, and later ones are refused.
+// Close shuts the server down. Requests in flight end with an error, also those that
+// wait because of a [KindSilent] fault. Later connections are refused. Close may be
+// called more than once.
 func (s *Server) Close() {
 	s.net.Lock()
 	defer s.net.Unlock()

@@ -19,7 +19,7 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// listening runs a test over the forms with real connections.
+// listening runs a test with the servers that listen.
 func listening(t *testing.T, test func(*testing.T, *spillovertest.Server)) {
 	for _, name := range []string{"http", "https"} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func requireRefused(t *testing.T, s *spillovertest.Server) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
-// Refusing breaks the connections there are.
+// KindRefuse closes existing connections.
 func TestRefuseBreaksStreams(t *testing.T) {
 	listening(t, func(t *testing.T, s *spillovertest.Server) {
 		s.Set(spillovertest.Fault{Kind: spillovertest.KindStall, After: 1})
@@ -84,7 +84,7 @@ func TestRefuseBreaksStreams(t *testing.T) {
 	})
 }
 
-// readTo reads up to the line that has text in it.
+// readTo reads up to the line that contains text.
 func readTo(t *testing.T, body io.Reader, text string) {
 	t.Helper()
 	for lines := bufio.NewScanner(body); lines.Scan(); {
@@ -177,8 +177,8 @@ func TestCloseDoesNotWait(t *testing.T) {
 	}
 }
 
-// A server is a handler for somebody else's server, too, which it cannot keep
-// from listening.
+// A server can be the handler of another HTTP server, which goes on listening whatever
+// the fault.
 func TestHandler(t *testing.T) {
 	s := spillovertest.New(none)
 	outer := httptest.NewServer(http.StripPrefix("/up", s))
@@ -203,7 +203,7 @@ func TestHandler(t *testing.T) {
 	})
 }
 
-// A client that leaves in the middle of a write is no different.
+// The same holds for a client that disconnects in the middle of a write.
 func TestFailingWrite(t *testing.T) {
 	s := spillovertest.New(none)
 	s.ServeHTTP(deafWriter{httptest.NewRecorder()}, httptest.NewRequest("POST", azurePath, strings.NewReader(helloSSE)))
@@ -274,7 +274,7 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// Everything may happen at once.
+// All methods may be called concurrently.
 func TestConcurrentUse(t *testing.T) {
 	everywhere(t, ptu, func(t *testing.T, s *spillovertest.Server) {
 		var wg sync.WaitGroup

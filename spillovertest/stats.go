@@ -5,53 +5,55 @@ import (
 	"time"
 )
 
-// Counts are of requests and tokens since the server was made. Every request
-// is Served, Throttled, Failed or Canceled in the end, and InFlight until then.
-// The token counts are estimates, by four characters to a token.
+// Counts are numbers of requests and tokens since the server was made. A request is
+// counted in InFlight until it ends, and then in Served, Throttled, Failed or
+// Canceled. Tokens are estimated at four characters per token.
 type Counts struct {
-	Requests  int
-	Served    int // answered to the end, without a fault
+	Requests  int // all of them, except those refused by KindRefuse
+	Served    int // success: the whole response was sent, without a fault
 	Throttled int // refused by a Limit
-	Failed    int // by a fault, or with another error such as 401 or 404
-	Canceled  int // left by the client, or by Close, before the end
+	Failed    int // failed by a Fault, or with another error such as 401 or 404
+	Canceled  int // ended by the client, or by Close, before the end of the response
 
-	InFlight    int // in memory: until the body is closed or read to its end
-	MaxInFlight int
+	InFlight    int // in flight now; in memory until the body is closed or read to its end
+	MaxInFlight int // the maximum of InFlight
 
-	PromptTokens int // of the requests admitted
-	OutputTokens int // written in answers that have ended
-	// Charged is what the ended answers cost: input-equivalent tokens for a
-	// PTU, estimated tokens for PAYG, prompt and output without a limit.
+	PromptTokens int // of the admitted requests
+	OutputTokens int // written in responses that have ended
+	// Charged is the cost of the responses that have ended: input-equivalent tokens
+	// for a PTU, estimated tokens for a PAYG, prompt and output without a limit.
 	Charged float64
-	// Utilization is the share of the limit in use now, 1 for all of it. It may
-	// exceed 1: a PTU above 100 %, PAYG in debt. In the total: the highest.
+	// Utilization is the share of the limit that is in use now. 1 is all of it. It
+	// exceeds 1 if a PTU is above 100 % or the tokens of a PAYG are below zero. That of
+	// a server is the highest of its deployments.
 	Utilization float64
 }
 
-// Stats are a server's counts.
+// Stats are the counts of a server.
 type Stats struct {
-	Counts // of everything, also of requests for no or an unknown deployment
-	// Deployments has the configured ones, or without any those asked for.
+	Counts // of all requests, also those without a deployment or for an unknown one
+	// Deployments are the counts of the configured deployments by name. If none is
+	// configured, they are those of the requested ones.
 	Deployments map[string]Counts
 }
 
-// Request is one that a server has received.
+// A Request is a request that a server has received.
 type Request struct {
-	Time       time.Time
-	Method     string
-	URL        string // path and query as received, still escaped
-	Host       string
-	Proto      string // "HTTP/1.1" or "HTTP/2.0"
-	Header     http.Header
-	Body       []byte
-	Deployment string // from the path, or the body's model; "" if neither
-	Status     int    // of the answer; 0: no header sent, or not yet
+	Time       time.Time   // when it arrived
+	Method     string      // such as POST
+	URL        string      // path and query as received, still escaped
+	Host       string      // the Host header
+	Proto      string      // "HTTP/1.1" or "HTTP/2.0"
+	Header     http.Header // as received
+	Body       []byte      // as received
+	Deployment string      // from the path, or the model of the body; "" if there is neither
+	Status     int         // of the response; 0 if no header was sent (yet)
 }
 
-// maxRequests is how many requests are remembered.
+// maxRequests is the number of requests that are kept.
 const maxRequests = 1000
 
-// deployment is one being served.
+// A deployment is the state of a Deployment.
 type deployment struct {
 	Deployment
 	limiter limiter
@@ -66,7 +68,7 @@ func newDeployment(d Deployment) *deployment {
 	return live
 }
 
-// Stats counts what the server has done so far.
+// Stats returns the counts so far. They are a copy.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,8 +83,8 @@ func (s *Server) Stats() Stats {
 	return all
 }
 
-// Requests returns the last 1000 requests, oldest first. Their headers and
-// bodies are shared: do not change them.
+// Requests returns the last 1000 requests, oldest first. Their headers and bodies
+// are not copied: do not change them.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +95,7 @@ func (s *Server) Requests() []Request {
 	return list
 }
 
-// arrived counts and remembers a request, and returns its deployment, or nil.
+// arrived counts and records a request, and returns its deployment, or nil.
 func (s *Server) arrived(c *call, r *Request) *deployment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +118,7 @@ func (s *Server) arrived(c *call, r *Request) *deployment {
 	return d
 }
 
-// admit asks a deployment's limit, and reports it to the client.
+// admit applies the limit of a deployment, and reports it in h.
 func (s *Server) admit(now time.Time, d *deployment, want demand, h http.Header) (refusal, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,21 +130,21 @@ func (s *Server) admit(now time.Time, d *deployment, want demand, h http.Header)
 	return no, ok
 }
 
-// limits reports a deployment's limit to the client.
+// limits reports the limit of a deployment in h.
 func (s *Server) limits(d *deployment, h http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.limiter.header(time.Now(), s.dialect, h)
 }
 
-// answered remembers the status sent.
+// answered records the status.
 func (s *Server) answered(r *Request, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.Status = status
 }
 
-// finished settles an exchange that has ended, in whatever way.
+// finished counts an exchange that has ended, in whatever way.
 func (s *Server) finished(x *exchange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,7 +169,7 @@ func (s *Server) finished(x *exchange) {
 	})
 }
 
-// tally changes a deployment's counts and the total. The caller holds mu.
+// tally changes the counts of a deployment and the total. The caller holds mu.
 func (s *Server) tally(d *deployment, change func(*Counts)) {
 	change(&s.counts)
 	if d != nil {

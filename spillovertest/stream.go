@@ -8,26 +8,26 @@ import (
 
 const eventStream = "text/event-stream; charset=utf-8"
 
-// form is how an operation spells n tokens of text, whole and as a stream.
-// What it returns is valid until its next call.
+// A form writes n tokens of text as an operation returns them, as a whole and as a
+// stream. What it returns is valid until its next call.
 type form interface {
 	whole(n int) []byte
-	preamble() []byte             // comes with the header; may be empty
-	tokens(i, n int) []byte       // n from the i-th on as a content event, and before the first what opens the content
-	closing(n int) []byte         // all that follows the content
-	failure(object string) []byte // an error object, and what follows it
+	preamble() []byte             // sent with the header; may be empty
+	tokens(i, n int) []byte       // n tokens from the i-th on as content events; the first ones include the opening events
+	closing(n int) []byte         // what follows the content
+	failure(object string) []byte // an error object and what follows it
 }
 
-// stream plays a form at a deployment's pace, as far as a fault lets it.
+// A stream sends a form with the latency of a deployment, up to a fault.
 type stream struct {
 	form  form
 	n     int // tokens
-	i     int // tokens so far
+	i     int // tokens sent
 	pace  Latency
-	batch int    // tokens that come together, after the first
+	batch int    // tokens that are sent together, after the first
 	stop  int    // no token after this many
-	fail  string // the error object sent there; "": none
-	phase int    // 0: before the preamble, 1: in the content, 2: over
+	fail  string // the error object that is sent there, if any
+	phase int    // 0 before the preamble, 1 in the content, 2 at the end
 }
 
 func (s *Server) stream(c *call, f form, n int, l Latency, batch int, h http.Header, cut *Fault) answer {
@@ -84,8 +84,8 @@ func (p *stream) next() (event, bool) {
 	return e, true
 }
 
-// together is how many tokens come next; none is lost to a fault that is due
-// within a batch.
+// together returns the number of tokens that are sent next. A batch ends where a fault
+// is due.
 func (p *stream) together() int {
 	if p.i == 0 || p.i >= p.n {
 		return 1
@@ -97,7 +97,7 @@ func (p *stream) together() int {
 	return k
 }
 
-// latency is a deployment's, for a prompt and with the jitter of one answer.
+// latency returns the latency of one response, with the prompt and the jitter.
 func (d *deployment) latency(prompt int, draw func() float64) Latency {
 	l := d.Latency
 	l.FirstToken += time.Duration(prompt) * l.PerPromptToken
@@ -107,7 +107,7 @@ func (d *deployment) latency(prompt int, draw func() float64) Latency {
 	return l
 }
 
-// times is the latency under a fault, or none.
+// times returns the latency with the fault, which may be nil.
 func (l Latency) times(f *Fault) Latency {
 	if f != nil && f.Slower > 0 {
 		return l.scaled(f.Slower)
@@ -121,13 +121,13 @@ func (l Latency) scaled(by float64) Latency {
 	return l
 }
 
-// words are what every model here writes, over and over, a token each.
+// words are the tokens of every response, repeated.
 var words = [...]string{
 	" when", " one", " region", " is", " full", " the", " next", " one", " takes",
 	" the", " work,", " and", " nobody", " has", " to", " wait;",
 }
 
-// word is the token at a position.
+// word returns the token at a position.
 func word(i int) string {
 	if i == 0 {
 		return words[0][1:]
@@ -135,7 +135,7 @@ func word(i int) string {
 	return words[i%len(words)]
 }
 
-// text is n tokens from the i-th on.
+// text returns n tokens from the i-th on.
 func text(i, n int) string {
 	var b strings.Builder
 	b.Grow(6 * n)

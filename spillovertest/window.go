@@ -5,33 +5,33 @@ import (
 	"time"
 )
 
-// Window is how a [PAYG] limit forgets what was used. The service does not say
-// how, and all three have been seen or described.
+// A Window is how a [PAYG] limit forgets what was used. The services do not document
+// it. All three ways have been seen or described.
 type Window int
 
 // The windows.
 const (
-	// Refilling: tokens come back continuously and may go into debt, requests
-	// are counted in fixed windows of ten seconds. It is what [PAYG] describes.
+	// Refilling is a token bucket, and for requests a fixed window of ten seconds, as
+	// described at [PAYG].
 	Refilling Window = iota
-	// Sliding: what was used in the last minute counts, of requests in the last
-	// ten seconds. A request is admitted if it fits, and Retry-After is the time
-	// until this one does.
+	// Sliding counts the tokens of the last minute and the requests of the last ten
+	// seconds. A request is admitted if it fits. Retry-After is the time until it
+	// fits.
 	Sliding
-	// Fixed: what was used counts until the end of the minute, of requests of
-	// the ten seconds, that the first request after the last such one has
-	// opened. A request is admitted if it fits.
+	// Fixed counts the tokens of one minute and the requests of ten seconds. Such a
+	// window begins with the first request after the previous window. A request is
+	// admitted if it fits.
 	Fixed
 )
 
 func (w Window) check() error {
 	if w < Refilling || w > Fixed {
-		return fmt.Errorf("unknown PAYG.Window %d", w)
+		return fmt.Errorf("PAYG.Window %d is unknown", w)
 	}
 	return nil
 }
 
-// windows makes those of tokens and of requests; a limit of 0 has none.
+// windows returns the windows of tokens and of requests, nil for a limit of 0.
 func (w Window) windows(tokens, requests int) (t, r window) {
 	if tokens > 0 {
 		switch w {
@@ -52,23 +52,23 @@ func (w Window) windows(tokens, requests int) (t, r window) {
 	return t, r
 }
 
-// A window is what counts against a limit, in tokens or requests.
+// A window holds what counts against a limit, in tokens or requests.
 type window interface {
-	// wait is the time until n more are admitted; 0: they are now.
+	// wait returns the time until n more are admitted, 0 if they are now.
 	wait(now time.Time, n int) time.Duration
 	add(now time.Time, n int)
-	// used is the share of the limit that counts, 1 for all of it.
+	// used returns the share of the limit that is used, 1 for all of it.
 	used(now time.Time) float64
-	// reset is the time until nothing counts, if nothing is added.
+	// reset returns the time until nothing counts, if nothing is added.
 	reset(now time.Time) time.Duration
 }
 
-// refilling is a bucket of a minute's tokens that may go into debt.
+// refilling is a bucket of the tokens of a minute. It may go below zero.
 type refilling struct{ bucket }
 
 func (w *refilling) wait(now time.Time, _ int) time.Duration {
 	if debt := w.depth(now) - time.Minute; debt >= 0 {
-		return debt + 1 // just after it is paid: an empty bucket admits nobody
+		return debt + 1 // an empty bucket admits no request
 	}
 	return 0
 }
@@ -96,7 +96,7 @@ func (w *fixed) roll(now time.Time) {
 func (w *fixed) wait(now time.Time, n int) time.Duration {
 	w.roll(now)
 	if w.count == 0 || w.count+n <= w.size {
-		return 0 // one that fits into no window takes a whole one
+		return 0 // a request larger than a window uses a whole one
 	}
 	return w.ends.Sub(now)
 }

@@ -14,7 +14,7 @@ type Goal struct {
 	Of     func(r *Results, policy string) float64
 }
 
-// A limit is what a goal asks for.
+// A limit is the value that a goal requires.
 type limit struct {
 	least bool
 	value float64
@@ -37,8 +37,7 @@ func (l limit) text(format string) string {
 	return "≤ " + fmt.Sprintf(format, l.value)
 }
 
-// Goals are the table of what the policy must reach where refusals are of the
-// load's making.
+// Goals are the goals of the policy for refusals that the load causes.
 func Goals() []Goal {
 	return []Goal{
 		{"goodput / oracle's, least of all cells", atLeast(0.99), "%.3f", leastShare(grid(), tokens)},
@@ -66,8 +65,7 @@ func Goals() []Goal {
 	}
 }
 
-// StrangeGoals are the table where refusals and failures are not of the load's
-// making.
+// StrangeGoals are the goals for refusals and failures that the load does not cause.
 func StrangeGoals() []Goal {
 	const ms, s = time.Millisecond, time.Second
 	goals := []Goal{

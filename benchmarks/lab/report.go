@@ -30,7 +30,7 @@ func (r *Results) Write(path string, about About) error {
 func (r *Results) Markdown(about About) string {
 	w := &writer{}
 	w.line("# What the laboratory measured\n")
-	w.line("Made by `%s`, in %v. README.md says what the laboratory is.\n", about.Command, about.Took.Round(time.Second))
+	w.line("Written by `%s`, in %v. README.md describes the laboratory.\n", about.Command, about.Took.Round(time.Second))
 	r.setting(w, about)
 	w.line("## Goals\n")
 	r.goals(w)
@@ -49,11 +49,11 @@ func (r *Results) Markdown(about About) string {
 func (r *Results) setting(w *writer, about About) {
 	w.line("%d runs in virtual time: %v of warm-up and %v measured, the median of %d seeds;", len(r.Figures), usualWarm, usualMeasure, r.Seeds)
 	w.line("with 3 backends %v measured, with 50 %v and one seed; other limits and the trace with one seed.", at(3, 1, 1).Measure, at(50, 1, 1).Measure)
-	w.line("ρ is offered load over what the pool sustains, B the backends (one PTU with 30 %% of the capacity), M the clients.")
+	w.line("ρ is the offered load divided by the capacity of the pool, B the number of backends (one PTU with 30 %% of the capacity), M the number of clients.")
 	if about.Trace == "" {
 		w.line("The trace was not there, so nothing was replayed.")
 	}
-	w.line("\nArrivals and sizes are equal for all policies; the network's and the policies' own chance is not seeded, so figures move a little from run to run.\n")
+	w.line("\nArrivals and sizes are equal for all policies. The randomness of the network and of the policies is not seeded, so figures vary a little from run to run.\n")
 	w.line("| policy | what it is |\n|---|---|")
 	for _, p := range Compared() {
 		w.line("| %s | %s |", p.Name, p.About)
@@ -62,15 +62,15 @@ func (r *Results) setting(w *writer, about About) {
 }
 
 func (r *Results) goals(w *writer) {
-	w.line("### Refusals of the load's making\n")
-	w.line("B = 10 unless it says all cells. Values that meet the goal are bold. Wasted attempts are 429s at the deployments per request served.")
-	w.line("Ring, counted and shuffle have no tiers: they waste little below capacity because they leave the PTU half idle, so read their waste together with their use of the PTU.\n")
+	w.line("### Refusals that the load causes\n")
+	w.line("B = 10, except for goals of all cells. Values that meet the goal are bold. Wasted attempts are the deployments' 429s per served request.")
+	w.line("Ring, counted and shuffle have no tiers. They waste little below capacity because they leave the PTU half idle, so compare their waste together with their use of the PTU.\n")
 	r.met(w, Goals(), Compared()[1:])
 }
 
 func (r *Results) strangeGoals(w *writer) {
-	w.line("### Refusals and failures of another making\n")
-	w.line("B = 6, M = 1. Requests that go wrong wherever they are sent do not count; the oracle has none, and no refusals by chance. The last rows are single events: how many of so many requests are served, the least of %d times.\n", eventTimes)
+	w.line("### Refusals and failures with other causes\n")
+	w.line("B = 6, M = 1. Requests that fail at every deployment do not count. The oracle has none of these and no random refusals. The last rows are single events: how many of the requests are served, the minimum of %d times.\n", eventTimes)
 	r.met(w, StrangeGoals(), careful()[1:])
 }
 
@@ -121,9 +121,9 @@ func (r *Results) details(w *writer, about About) {
 	strange := func(title, format string, of func(Cell, string) float64) {
 		w.table(title, careful(), stranges(), unusual, format, of)
 	}
-	strange("Of another making: requests served", "%.3f", r.of(served))
-	strange("Of another making: PTU used over the oracle's", "%.2f", r.over(ptu))
-	strange("Of another making: wasted attempts", "%.2f", r.of(wasted))
+	strange("Other causes: requests served", "%.3f", r.of(served))
+	strange("Other causes: PTU used over the oracle's", "%.2f", r.over(ptu))
+	strange("Other causes: wasted attempts", "%.2f", r.of(wasted))
 	w.table("Silent, or all out: requests served during the fault", careful(), outages(), unusual, "%.3f", r.of(served))
 	w.table("Silent, or all out: back in use after, s", careful(), outages(), unusual, "%.0f", r.of(recovery))
 	r.ablation(w, "Variants of ours: wasted attempts", "%.3f", r.of(wasted))

@@ -13,7 +13,7 @@ import (
 
 var updateSessions = flag.Bool("update-sessions", false, "TestSessions: write SESSIONS.md")
 
-// TestSessions measures what sessions do for prompt caches, and to the balance.
+// TestSessions measures the effect of sessions on prompt caches and on the balance.
 func TestSessions(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| backends | processes | sessions | hit rate | max/mean in flight, p99 |\n|--:|--:|---|--:|--:|\n")
@@ -23,9 +23,9 @@ func TestSessions(t *testing.T) {
 		return w
 	}
 	for _, backends := range []int{4, 10} {
-		without := measure(Chatting{Backends: backends, Replicas: 4}, "not told")
-		with := measure(Chatting{Backends: backends, Replicas: 4, Told: true}, "told")
-		measure(Chatting{Backends: backends, Replicas: 1, Told: true}, "told")
+		without := measure(Chatting{Backends: backends, Replicas: 4}, "no")
+		with := measure(Chatting{Backends: backends, Replicas: 4, Told: true}, "yes")
+		measure(Chatting{Backends: backends, Replicas: 1, Told: true}, "yes")
 
 		require.GreaterOrEqual(t, with.Hits, 0.9)
 		require.GreaterOrEqual(t, with.Hits, without.Hits+0.1)
@@ -47,11 +47,11 @@ func chatting(t *testing.T, c Chatting) (w Warmth) {
 
 const sessionsText = `# Sessions and prompt caches
 
-What ` + "`spillover.WithSession`" + ` does for prompt caches, and to the balance: 2000 sessions, asked for by Zipf's law with exponent 0.9; equal deployments that remember a session for five minutes after its last request, with 48 requests in flight at each on average; each process a Transport of its own, which shares nothing with the others.
+What ` + "`spillover.WithSession`" + ` (session affinity) does for prompt caches, and what it costs in balance. There are 2000 sessions, requested by Zipf's law with exponent 0.9. The deployments are equal. Each has 48 requests in flight on average, and caches a session for five minutes after its last request. Each process has its own Transport and shares nothing with the others.
 
 TABLE
 
-Told the sessions, the processes agree on where each belongs without a word to each other, and most of the requests that would miss find their cache; what still misses is a session's first request in five minutes, and those that went elsewhere since their deployment was busier than the others by a quarter. That bound is each process's own, for the few requests it knows of: several processes bind it a little more often than one does, which costs a hit or two in a hundred, and at worst the busiest deployment has a quarter to a third more than the mean. Without sessions the balance is as good as two choices make it, and a request in five begins with a cold cache.
+With sessions, all processes choose the same deployment for a session without communicating, and most of the requests that would miss the cache hit it. Two kinds of requests still miss: the first request of a session in five minutes, and requests that were sent to another deployment because their own had a quarter more in flight than its share. Each process applies that bound to the requests that it knows of. So several processes exceed it a little more often than one, which costs one or two hits in a hundred. In the 99th percentile the busiest deployment has a quarter to a third more requests in flight than the mean. Without sessions the balance is that of the power of two choices, and one request in five has a cold cache.
 
 ` + "`go test -run TestSessions -update-sessions`" + ` writes this.
 `
