@@ -135,11 +135,20 @@ For an id that is unknown, or that its resource does not find, each backend is
 asked in turn until one has the object. docs/operations.md lists the places of
 models and ids.
 
+# Fallback models and routing constraints
+
+[Config.Fallbacks] lists models to try when no deployment of the model that a
+request asks for can take it, or when the request is too long for that model.
+[WithTags] restricts a request to backends that have some tags, for example to one
+region. If there is no such backend, nothing is sent. docs/routing.md has the
+details.
+
 # Telemetry
 
 [Config.Logger] gets a record for each state change of a deployment.
 OpenTelemetry metrics and spans go to the configured providers, by default to
-the global ones. [Transport.Status] returns a snapshot of all deployments.
+the global ones. [Transport.Status] returns a snapshot of all deployments. [WithTrail] and
+[Transport.Explain] show why one request goes where it goes.
 docs/telemetry.md lists records, metrics and spans.
 
 # Configuration files
@@ -172,7 +181,8 @@ so it cuts long streams.
 
 X-Spillover-Backend names the backend that gave the response. It is empty for a
 response that the transport generated itself, which has X-Spillover-Synthesized:
-true. X-Spillover-Attempts is the number of sends. X-Ratelimit-Remaining-* and
+true. X-Spillover-Attempts is the number of sends. X-Spillover-Model names the model that was
+used, if the requested one has fallbacks. X-Ratelimit-Remaining-* and
 similar headers are passed through: they describe one deployment, not the pool.
 
 # Testing

@@ -41,6 +41,9 @@ func ParseError(body []byte) ServiceError {
 	}
 	if e.wrapped = len(wrapped.Error) > 0 && json.Unmarshal(wrapped.Error, &e) == nil; !e.wrapped {
 		_ = json.Unmarshal(body, &e)
+		if e.Message == "" {
+			_ = json.Unmarshal(wrapped.Error, &e.Message) // some servers have the message alone there
+		}
 	}
 	// The code appears in logs and in Status, so it must be a single short word.
 	if len(e.Code) > 64 || strings.ContainsFunc(string(e.Code), func(r rune) bool {
