@@ -80,10 +80,14 @@ type fallbackAnswer struct {
 // do runs the loop: choose, send and judge until there is a response for the
 // caller.
 func (c *call) do() (*http.Response, error) {
+	c.options = contextOptions(c.Context())
+	if t := c.options.trail; t != nil {
+		*t = Trail{}
+	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	c.options = c.cfg.optionsOf(c.Request)
+	c.options = c.options.withRules(&c.cfg, c.Request)
 	if c.Response != nil && c.redirected() {
 		c.startRecord()
 		return c.follow()

@@ -33,7 +33,7 @@ func (t *Transport) Explain(in *http.Request) (Trail, error) {
 	if err := c.check(); err != nil {
 		return Trail{}, err
 	}
-	o := *c.cfg.optionsOf(copied)
+	o := *contextOptions(copied.Context()).withRules(&c.cfg, copied)
 	trail := new(Trail)
 	o.trail = trail
 	c.options = &o

@@ -34,9 +34,9 @@ func withOptions(ctx context.Context, change func(*options)) context.Context {
 	return context.WithValue(ctx, optionsKey{}, &o)
 }
 
-// optionsOf are the options of a request, with the rules of the configuration.
-func (cfg *Config) optionsOf(r *http.Request) *options {
-	o := contextOptions(r.Context())
+// withRules are the options of a request that follow from its context and from the
+// rules of a configuration.
+func (o *options) withRules(cfg *Config, r *http.Request) *options {
 	if cfg.Tags == nil {
 		return o
 	}

@@ -73,6 +73,7 @@ func (c *call) follow() (*http.Response, error) {
 		return nil, err
 	}
 	d.served.Add(1)
+	a.recordServed(resp)
 	a.resp, a.status, a.mediaType = resp, resp.StatusCode, wire.MediaType(resp.Header)
 	c.answer.attach(c.Context(), resp, a)
 	return resp, nil

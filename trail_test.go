@@ -145,6 +145,35 @@ func TestTrailIsReplacedByTheNextRequest(t *testing.T) {
 	}
 }
 
+// A request that is not routed leaves nothing of an earlier one in its trail.
+func TestTrailOfARequestThatIsNotRouted(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	var trail spillover.Trail
+	ctx := spillover.WithTrail(t.Context(), &trail)
+	send(t, tr, newChat(t, chatPath).WithContext(ctx))
+	require.NotEmpty(t, trail.Steps)
+	req := newChat(t, chatPath).WithContext(ctx)
+	req.URL.Opaque = "x"
+	_, err := tr.RoundTrip(req)
+	require.Error(t, err)
+	require.Empty(t, trail.Steps)
+	require.Empty(t, trail.Backend)
+}
+
+func TestTrailHasRedirects(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
+	var trail spillover.Trail
+	resp, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail)))
+	require.NoError(t, err)
+	read(t, resp)
+	require.Equal(t, "b", trail.Backend)
+	require.Len(t, trail.Steps, 1)
+	require.Equal(t, "b", trail.Steps[0].Attempt.Backend)
+}
+
 func TestExplainSendsAndChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
