@@ -44,7 +44,7 @@ func unknownModel(in *http.Request, model string, known []string) *http.Response
 	}
 	param := "model"
 	return synthesize(in, http.StatusNotFound, apiError{
-		Message: fmt.Sprintf("No backend serves the model %s. There are: %s.", redact.Brief(model), list),
+		Message: fmt.Sprintf("No backend serves the model %s. Available: %s.", redact.Brief(model), list),
 		Type:    "invalid_request_error", Param: &param, Code: "model_not_found",
 	})
 }
@@ -76,18 +76,18 @@ func noBackendWithTags(in *http.Request, model string, tags []string) *http.Resp
 func unavailable(in *http.Request, model string, o outlook, now time.Time) *http.Response {
 	wait := max(o.at.Sub(now), time.Millisecond)
 	seconds := int64((wait + time.Second - 1) / time.Second)
-	of := ""
-	if model != "" {
-		of = " of " + redact.Brief(model)
+	all, are, refuse := allDeployments(o.deployments, model)
+	due := fmt.Sprintf("; the soonest is %s in %.2fs", o.soonest.backend.name, wait.Seconds())
+	if o.deployments == 1 {
+		due = fmt.Sprintf("; %s can be asked again in %.2fs", o.soonest.backend.name, wait.Seconds())
 	}
 	e := apiError{
-		Message: fmt.Sprintf("All %d deployments%s are unavailable; the soonest is %s in %.2fs. Please retry after %d seconds.",
-			o.deployments, of, o.soonest.backend.name, wait.Seconds(), seconds),
-		Type: "rate_limit_error", Code: "rate_limit_exceeded",
+		Message: fmt.Sprintf("%s %s unavailable%s. Please retry after %d seconds.", all, are, due, seconds),
+		Type:    "rate_limit_error", Code: "rate_limit_exceeded",
 	}
 	if o.hopeless {
 		e = apiError{
-			Message: fmt.Sprintf("All %d deployments%s are out of quota or refuse their credentials. Waiting does not mend that.", o.deployments, of),
+			Message: fmt.Sprintf("%s %s out of quota or %s. Retrying will not help.", all, are, refuse),
 			Type:    "insufficient_quota", Code: "insufficient_quota",
 		}
 	}
@@ -98,6 +98,22 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 		resp.Header.Set(headerShouldRetry, "false")
 	}
 	return resp
+}
+
+// allDeployments is the subject of a sentence about all n deployments of a model, with
+// its verbs.
+func allDeployments(n int, model string) (all, are, refuse string) {
+	of := ""
+	if model != "" {
+		of = " of " + redact.Brief(model)
+	}
+	switch n {
+	case 1:
+		return "The only deployment" + of, "is", "refuses its credential"
+	case 2:
+		return "Both deployments" + of, "are", "refuse their credentials"
+	}
+	return fmt.Sprintf("All %d deployments%s", n, of), "are", "refuse their credentials"
 }
 
 // allDrained is the 503 for a request when every backend that could take it is

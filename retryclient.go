@@ -13,13 +13,14 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// RetryClient returns an HTTP client over a Transport, for SDKs that never
-// retry, such as github.com/sashabaranov/go-openai. When every deployment is
-// rate-limited it waits as long as the transport's 429 says and asks again, at
-// most maxRetries times; less than 1 means never. After other retryable results
-// (408, 5xx, no response) it backs off for half a second and then twice as long
-// each time, at most 8 s, and only if the request creates nothing at the
-// service.
+// RetryClient returns an HTTP client for SDKs that never retry, such as
+// github.com/sashabaranov/go-openai. It sends requests by base: a [Transport],
+// or one that is wrapped, as in otelhttp.NewTransport(lb); nil means
+// [http.DefaultTransport]. When every deployment is rate-limited it waits as
+// long as the transport's 429 says and asks again, at most maxRetries times;
+// less than 1 means never. After other retryable results (408, 5xx, no
+// deployment answered) it backs off for half a second and then twice as long each time, at
+// most 8 s, and only if the request creates nothing at the service.
 //
 // It does not wait if that is of no use: for longer than two minutes, beyond
 // the deadline of the request's context, or if the response has X-Should-Retry:
@@ -27,8 +28,11 @@ import (
 //
 // Do not use it under SDKs that retry by themselves: the numbers of retries
 // multiply.
-func RetryClient(t *Transport, maxRetries int) *http.Client {
-	return &http.Client{Transport: &retrier{t, max(0, maxRetries)}}
+func RetryClient(base http.RoundTripper, maxRetries int) *http.Client {
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	return &http.Client{Transport: &retrier{base, max(0, maxRetries)}}
 }
 
 // The longest wait, and the shortest and longest backoff after responses that
@@ -40,11 +44,16 @@ const (
 )
 
 type retrier struct {
-	transport  *Transport
+	base       http.RoundTripper
 	maxRetries int
 }
 
-func (r *retrier) CloseIdleConnections() { r.transport.CloseIdleConnections() }
+// CloseIdleConnections closes the idle connections of the base, if it can.
+func (r *retrier) CloseIdleConnections() {
+	if c, ok := r.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
 
 func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 	w := waiter{request: newRequest(in)}
@@ -57,7 +66,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 	out := in.WithContext(in.Context())
 	if b.Present && !b.CanRepeat() {
 		out.Body = b.TakeOriginal()
-		return r.handOver(in)(r.transport.RoundTrip(out))
+		return r.handOver(in)(r.base.RoundTrip(out))
 	}
 	again := &retryablehttp.Request{Request: out}
 	if b.Present {
@@ -73,7 +82,7 @@ func (r *retrier) RoundTrip(in *http.Request) (*http.Response, error) {
 		HTTPClient: &http.Client{
 			// Only RoundTrip is passed on: go-retryablehttp closes all idle
 			// connections after each request that it gives up.
-			Transport:     struct{ http.RoundTripper }{r.transport},
+			Transport:     struct{ http.RoundTripper }{r.base},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:   r.maxRetries,

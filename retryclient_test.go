@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -355,6 +357,43 @@ func TestRetryBodyCannotBeRead(t *testing.T) {
 type errorReader struct{ error }
 
 func (e errorReader) Read([]byte) (int, error) { return 0, e.error }
+
+// Between the client and the Transport may be other RoundTrippers, as of
+// instrumentation.
+func TestRetryClientGoesThroughAnyRoundTripper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(429, "", "Retry-After: 3"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}), status(200, "{}"))
+		seen := pace(balance(t, n, azure("a")))
+		client := spillover.RetryClient(wrapping{seen}, 5)
+		resp, _ := do(t, client, newChat(t, chatPath))
+		require.Equal(t, 200, resp.StatusCode)
+		require.Len(t, seen.times, 3, "a 429, no answer, a success")
+		require.Zero(t, seen.open.Load(), "every body is closed")
+		client.CloseIdleConnections() // which it cannot pass on
+	})
+}
+
+// A wrapping RoundTripper wraps errors too.
+type wrapping struct{ of http.RoundTripper }
+
+func (w wrapping) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := w.of.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("instrumented: %w", err)
+	}
+	return resp, nil
+}
+
+func TestRetryClientWithoutABaseUsesTheDefaultTransport(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hi") }))
+	defer s.Close()
+	client := spillover.RetryClient(nil, 2)
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(s.URL)
+	require.NoError(t, err)
+	require.Equal(t, "hi", read(t, resp))
+}
 
 // Idle connections are closed when the program says so, not when one request
 // is given up.

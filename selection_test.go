@@ -402,7 +402,7 @@ func TestOnlyBackendsThatServeTheModelAreAsked(t *testing.T) {
 	resp, text := send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/unheard/", 1)))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
-	require.JSONEq(t, `{"error":{"message":"No backend serves the model unheard. There are: m, other.",
+	require.JSONEq(t, `{"error":{"message":"No backend serves the model unheard. Available: m, other.",
 		"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, text)
 	require.Equal(t, 4, n.sends(), "nothing is sent")
 }

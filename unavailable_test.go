@@ -50,6 +50,40 @@ func TestRequestIsRefusedUnsentWhileAllAreThrottled(t *testing.T) {
 	})
 }
 
+// The sentence is right for any number of deployments, with a model and without one.
+func TestRefusalNamesTheNumberOfDeployments(t *testing.T) {
+	limited := status(429, "{}", "Retry-After: 4")
+	spent := status(429, `{"error":{"code":"insufficient_quota"}}`)
+	for _, c := range []struct {
+		deployments int
+		answer      roundTripFunc
+		request     string
+		want        string
+	}{
+		{1, limited, "POST /openai/deployments/m/chat/completions", "The only deployment of m is unavailable; a can be asked again in 4.00s. Please retry after 4 seconds."},
+		{2, limited, "POST /openai/deployments/m/chat/completions", "Both deployments of m are unavailable; the soonest is a in 4.00s. Please retry after 4 seconds."},
+		{3, limited, "POST /openai/deployments/m/chat/completions", "All 3 deployments of m are unavailable; the soonest is a in 4.00s. Please retry after 4 seconds."},
+		{1, limited, "GET /openai/models", "The only deployment is unavailable; a can be asked again in 4.00s. Please retry after 4 seconds."},
+		{2, limited, "GET /openai/models", "Both deployments are unavailable; the soonest is a in 4.00s. Please retry after 4 seconds."},
+		{1, spent, "POST /openai/deployments/m/chat/completions", "The only deployment of m is out of quota or refuses its credential. Retrying will not help."},
+		{2, spent, "POST /openai/deployments/m/chat/completions", "Both deployments of m are out of quota or refuse their credentials. Retrying will not help."},
+		{3, spent, "POST /openai/deployments/m/chat/completions", "All 3 deployments of m are out of quota or refuse their credentials. Retrying will not help."},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			var backends []spillover.Backend
+			for i, name := range []string{"a", "b", "c"}[:c.deployments] {
+				n.on(host(name), c.answer)
+				backends = append(backends, azure(name, priority(i+1)))
+			}
+			tr := balance(t, n, backends...)
+			send(t, tr, with(t, c.request))
+			_, body := send(t, tr, with(t, c.request))
+			require.Equal(t, c.want, apiErrorIn(t, body).Message)
+		})
+	}
+}
+
 func TestRetryAfterIsRoundedUpToWholeSeconds(t *testing.T) {
 	for hint, want := range map[string][2]string{
 		"1200":   {"2", "1200"},
@@ -239,7 +273,7 @@ func TestThrottleOfOneModelLeavesOthersOpen(t *testing.T) {
 	})
 }
 
-// Waiting does not mend a quota that is spent: the one case of X-Should-Retry.
+// A retry does not help when the quota is spent: the one case of X-Should-Retry.
 func TestHopeless(t *testing.T) {
 	spent := status(429, `{"error":{"message":"no credits","type":"insufficient_quota","code":"insufficient_quota"}}`, "Retry-After: 1")
 
@@ -293,7 +327,7 @@ func TestHopeless(t *testing.T) {
 			e := apiErrorIn(t, body)
 			require.Equal(t, "insufficient_quota", e.Type)
 			require.Equal(t, "insufficient_quota", e.Code)
-			require.Contains(t, e.Message, "All 2 deployments of m are out of quota")
+			require.Contains(t, e.Message, "Both deployments of m are out of quota")
 		})
 	})
 
@@ -382,7 +416,7 @@ func TestUnknownModel(t *testing.T) {
 			"X-Spillover-Attempts":    {"0"},
 			"X-Spillover-Backend":     {""},
 		}, resp.Header)
-		require.Equal(t, `{"error":{"message":"No backend serves the model m. There are: ada, gpt-4o, o3.",`+
+		require.Equal(t, `{"error":{"message":"No backend serves the model m. Available: ada, gpt-4o, o3.",`+
 			`"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, body)
 	}
 	require.Zero(t, n.sends())

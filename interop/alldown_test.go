@@ -38,7 +38,7 @@ var (
 	}
 	allSpent = calamity{
 		name: "out of quota", faults: always(spillovertest.Fault{Status: 429, Body: noQuota}),
-		status: 429, code: "insufficient_quota", message: "Waiting does not mend that.",
+		status: 429, code: "insufficient_quota", message: "Retrying will not help.",
 	}
 	allFailing = calamity{
 		name: "failing with a 500", faults: always(spillovertest.Fault{Status: 500, Body: `{"error":{"code":"oops","message":"It is broken."}}`}),
