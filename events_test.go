@@ -32,7 +32,7 @@ func TestLogOfACooldown(t *testing.T) {
 			status(429, `{}`, "Retry-After: 2", "Apim-Request-Id: id-2"), status(200, "{}", "X-Request-Id: id-3"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:4s,wait:4s,reason:429 rate_limit_exceeded,status:429,request_id:id-1"}, l.Log())
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:4s,wait_ms:4000,reason:429 rate_limit_exceeded,status:429,request_id:id-1"}, l.Log())
 		for range 10 {
 			ask(t, tr) // while it cools down
 		}
@@ -40,11 +40,11 @@ func TestLogOfACooldown(t *testing.T) {
 		require.Empty(t, l.Log(), "its end by time is nothing that happens")
 
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:429,status:429,request_id:id-2"}, l.Log(),
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:2s,wait_ms:2000,reason:429,status:429,request_id:id-2"}, l.Log(),
 			"another one")
 		time.Sleep(3 * time.Second)
 		ask(t, tr)
-		require.Equal(t, []string{"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:8s,reason:429,status:200,request_id:id-3"}, l.Log())
+		require.Equal(t, []string{"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:8000,reason:429,status:200,request_id:id-3"}, l.Log())
 		ask(t, tr)
 		require.Empty(t, l.Log())
 	})
@@ -58,18 +58,18 @@ func TestLogOfAFailure(t *testing.T) {
 		ask(t, tr)
 		require.Empty(t, l.Log(), "one is forgiven")
 		ask(t, tr)
-		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait:1s,reason:500,status:500,request_id:id-2"}, l.Log())
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait_ms:1000,reason:500,status:500,request_id:id-2"}, l.Log())
 		time.Sleep(time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:500",
-			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:502,status:502,request_id:id-3",
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait_ms:2000,reason:502,status:502,request_id:id-3",
 		}, l.Log())
 		time.Sleep(2 * time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:502",
-			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:3s,reason:502,status:200",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:3000,reason:502,status:200",
 		}, l.Log())
 	})
 }
@@ -86,11 +86,11 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
-			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401",
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait_ms:5000,reason:401,status:401",
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:401",
-			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:7s,wait:7s,reason:429,status:429",
-			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:7s,reason:429,status:200",
-			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:12s,reason:401,status:200",
+			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:7s,wait_ms:7000,reason:429,status:429",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:7000,reason:429,status:200",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:12000,reason:401,status:200",
 		}, l.Log())
 	})
 }
@@ -104,9 +104,9 @@ func TestLogOfABackend(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		ask(t, tr)
 		require.Equal(t, []string{
-			"WARN,backend out,backend:first,tier:1,until:2s,wait:2s,reason:no connection,error:dial tcp: connection refused",
+			"WARN,backend out,backend:first,tier:1,until:2s,wait_ms:2000,reason:no connection,error:dial tcp: connection refused",
 			"INFO,backend probing,backend:first,tier:1,reason:no connection",
-			"INFO,backend back,backend:first,tier:1,lasted:2s,reason:no connection,status:200",
+			"INFO,backend back,backend:first,tier:1,lasted_ms:2000,reason:no connection,status:200",
 		}, l.Log())
 		require.Equal(t, map[string]float64{"backend=first state=out tier=1 type=no_connection": 2}, l.Metric("spillover.cooldown.duration"))
 	})
@@ -147,7 +147,7 @@ func TestLogAfterMaxAttempts(t *testing.T) {
 		l, tr := listened(t, cfg)
 		ask(t, tr)
 		require.Equal(t, []string{
-			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401",
+			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait_ms:5000,reason:401,status:401",
 			"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1",
 		}, l.Log())
 	})
@@ -163,11 +163,11 @@ func TestLogOfAReconfiguration(t *testing.T) {
 		tr := configured(t, cfg)
 		tr.random = func() uint64 { return 1 << 63 }
 		ask(t, tr)
-		out := []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait:5s,reason:401,status:401"}
+		out := []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait_ms:5000,reason:401,status:401"}
 		require.Equal(t, out, l.Log())
 		cfg.Backends[0].APIKey = "another"
 		require.NoError(t, tr.Reconfigure(cfg))
-		require.Equal(t, []string{"INFO,reconfigured,backends:2", "INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted:0s,reason:401"}, l.Log())
+		require.Equal(t, []string{"INFO,reconfigured,backends:2", "INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:0,reason:401"}, l.Log())
 		require.Len(t, l.Callbacks, 1)
 		require.Equal(t, 1.0, l.Metric("spillover.deployment.available")["backend=first deployment=m model=m tier=1"])
 		ask(t, tr)
@@ -191,8 +191,8 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 		}})
 		ask(t, tr)
 		require.Equal(t, []string{
-			"WARN,deployment out,backend:one,tier:1,model:m,deployment:m,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
-			"WARN,deployment out,backend:two,tier:2,model:m,deployment:other,until:5m0s,wait:5m0s,reason:429 insufficient_quota,status:429",
+			"WARN,deployment out,backend:one,tier:1,model:m,deployment:m,until:5m0s,wait_ms:300000,reason:429 insufficient_quota,status:429",
+			"WARN,deployment out,backend:two,tier:2,model:m,deployment:other,until:5m0s,wait_ms:300000,reason:429 insufficient_quota,status:429",
 			"WARN,requests fail,backends:[one],model:m,reason:429 insufficient_quota,status:429,code:insufficient_quota,requests:1",
 		}, l.Log(), "its own account it is, whoever else answers")
 	})
@@ -213,7 +213,7 @@ func TestLogOfABrokenAnswer(t *testing.T) {
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.NoError(t, resp.Body.Close())
 		}
-		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait:2s,reason:answer broke off"}, l.Log())
+		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait_ms:2000,reason:answer broke off"}, l.Log())
 		require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.requests"))
 		require.Equal(t, map[string]float64{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.attempts"))
 		require.Equal(t, "answer_broke_off", l.EndedSpans(t)[0].Attributes()["error.type"])
@@ -238,7 +238,7 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 		require.Equal(t, 1000, n.sends(host("first")))
 		close(open)
 		all.Wait()
-		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"}, l.Log())
+		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait_ms:3000,reason:429,status:429"}, l.Log())
 		require.Equal(t, map[string]float64{"backend=first deployment=m model=m state=cooling tier=1 type=429": 3}, l.Metric("spillover.cooldown.duration"))
 	})
 }
@@ -263,7 +263,7 @@ func TestLogOfStragglers(t *testing.T) {
 			})
 		}
 		all.Wait()
-		const cooling = "INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429"
+		const cooling = "INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait_ms:3000,reason:429,status:429"
 		require.Equal(t, []string{cooling, cooling}, l.Log(), "that of 10 s comes after the others' has run out at 9 s")
 	})
 }
@@ -299,18 +299,18 @@ func TestLogOfAttempts(t *testing.T) {
 		_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, []string{
-			"DEBUG,attempt,backend:first,tier:1,model:m,deployment:m,attempt:1,outcome:throttled,took:1s,reason:429,status:429,request_id:id-1",
-			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait:3s,reason:429,status:429,request_id:id-1",
-			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:served,took:2s,status:200,request_id:id-2",
-			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took:1s",
+			"DEBUG,attempt,backend:first,tier:1,model:m,deployment:m,attempt:1,outcome:throttled,took_ms:1000,reason:429,status:429,request_id:id-1",
+			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait_ms:3000,reason:429,status:429,request_id:id-1",
+			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:served,took_ms:2000,status:200,request_id:id-2",
+			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took_ms:1000",
 		}, l.Log())
 
 		n.on(host("second"), status(500, `{"error":{"message":"I am sorry"}}`))
 		ask(t, tr)
-		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took:0s,reason:500,error:I am sorry,status:500")
+		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took_ms:0,reason:500,error:I am sorry,status:500")
 		n.on(host("second"), status(400, `{"error":{"message":"what a caller wrote"}}`))
 		ask(t, tr)
-		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took:0s,reason:400,status:400", "no text of a caller's own mistake")
+		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took_ms:0,reason:400,status:400", "no text of a caller's own mistake")
 
 		n.on(host("second"), status(200, "{}"))
 		cfg.Logger = l.LoggerAt(slog.LevelError)

@@ -181,7 +181,7 @@ func ExampleConfig_logger() {
 		resp.Body.Close()
 	}
 	// Output:
-	// level=INFO msg="deployment cooling" backend=ptu tier=1 model=gpt-4o deployment=gpt-4o wait=30s reason=429 status=429 request_id=5f1b
+	// level=INFO msg="deployment cooling" backend=ptu tier=1 model=gpt-4o deployment=gpt-4o wait_ms=30000 reason=429 status=429 request_id=5f1b
 }
 
 // Status says which deployments are available, and if not, until when and why.

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spillover-go/spillover/internal/telemetry"
@@ -22,11 +23,14 @@ func (s *activeConfig) observe(inForce func() *activeConfig) error {
 	})
 }
 
-// observe is the state of the deployments.
+// observe yields the state of the deployments: of those of configured models, and of
+// others that were asked. What was never asked may not exist.
 func (t *table) observe(now time.Time, yield func(telemetry.Observation) bool) {
 	for _, r := range t.all() {
+		_, configured := slices.BinarySearch(t.models, r.model)
+		configured = configured && r != t.otherModels
 		for d := range r.all {
-			if r == t.nameless && !d.asked() {
+			if !configured && !d.asked() {
 				continue
 			}
 			until, _, _ := d.closed(now)

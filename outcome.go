@@ -185,11 +185,11 @@ func failsOver(status int) bool {
 
 // A Failure is why an attempt failed.
 type Failure struct {
-	Time   time.Time // when; the zero time if there was no failure
-	Status int       // of the response, or what an error in a stream stands for; 0 without a response
-	Reason string    // short, such as "401 invalid_api_key" or "no connection"
+	Time   time.Time `json:"time,omitzero"`    // when; the zero time if there was no failure
+	Status int       `json:"status,omitempty"` // of the response, or what an error in a stream stands for; 0 without a response
+	Reason string    `json:"reason,omitempty"` // short, such as "401 invalid_api_key" or "no connection"
 	// Cause is the service's own message, or the error of the credential or the
 	// connection: at most 256 bytes of printable ASCII, with *** for whatever
 	// looks like a credential. It may be empty.
-	Cause string
+	Cause string `json:"cause,omitempty"`
 }

@@ -7,59 +7,65 @@ import (
 )
 
 // A Status is a snapshot of what a Transport knows of its deployments. It is a
-// copy and holds no credential.
+// copy and holds no credential. As JSON it has names in snake_case; times that
+// are zero, failures that did not happen, and empty texts and lists are left out,
+// while availability and counts are always there.
 type Status struct {
-	Tiers []TierStatus // in order of priority
+	Tiers []TierStatus `json:"tiers"` // in order of priority
 }
 
 // A TierStatus is the state of one tier: of the backends with the same Priority.
 type TierStatus struct {
-	Priority int
-	Backends []BackendStatus // in the order of the configuration
+	Priority int             `json:"priority"`
+	Backends []BackendStatus `json:"backends"` // in the order of the configuration
 }
 
 // A BackendStatus is the state of one backend. Its Name and Weight are those in force,
 // with their defaults.
 type BackendStatus struct {
-	Name        string
-	URL         string // scheme, host and base path
-	Weight      int
-	Available   bool               // false while it is drained, or ejected because it cannot be connected to
-	Drained     bool               // by [Transport.Drain]
-	Until       time.Time          // when an unavailable backend is probed; zero if it is available or drained
-	Reason      string             // why it is unavailable, such as "no connection"
-	LastFailure Failure            // of any of its deployments; it is kept after they recover
-	Deployments []DeploymentStatus // the configured ones, and others that were requested
+	Name        string             `json:"name"`
+	URL         string             `json:"url"` // scheme, host and base path
+	Weight      int                `json:"weight"`
+	Available   bool               `json:"available"`             // false while it is drained, or ejected because it cannot be connected to
+	Drained     bool               `json:"drained,omitempty"`     // by [Transport.Drain]
+	Until       time.Time          `json:"until,omitzero"`        // when an unavailable backend is probed; zero if it is available or drained
+	Reason      string             `json:"reason,omitempty"`      // why it is unavailable, such as "no connection"
+	LastFailure Failure            `json:"last_failure,omitzero"` // of any of its deployments; it is kept after they recover
+	Deployments []DeploymentStatus `json:"deployments,omitempty"` // the configured ones, and others that were requested
 }
 
 // A DeploymentStatus is the state of one deployment: a model of a backend.
 type DeploymentStatus struct {
-	Model     string    // the name that callers use; "" for requests without a model, "*" for unconfigured models beyond the first thousand
-	Name      string    // the backend's name for it
-	Available bool      // whether it may be chosen; includes the backend's state
-	Until     time.Time // when an unavailable deployment is asked again; zero if it is available or drained
-	Reason    string    // why it is unavailable, such as "429 rate_limit_reached"
+	Model     string    `json:"model,omitempty"`  // the name that callers use; "" for requests without a model, "*" for unconfigured models beyond the first thousand
+	Name      string    `json:"name,omitempty"`   // the backend's name for it
+	Available bool      `json:"available"`        // whether it may be chosen; includes the backend's state
+	Until     time.Time `json:"until,omitzero"`   // when an unavailable deployment is asked again; zero if it is available or drained
+	Reason    string    `json:"reason,omitempty"` // why it is unavailable, such as "429 rate_limit_reached"
 
 	// Operations are skipped here while others are served, such as "responses" in a
 	// region without the Responses API.
-	Operations []OperationStatus
+	Operations []OperationStatus `json:"operations,omitempty"`
 
-	InFlight  int    // requests whose response has not ended
-	Served    uint64 // responses that went to the caller, including errors in the request itself (400)
-	Throttled uint64 // attempts that were rate-limited (429)
-	Failed    uint64 // attempts that failed for other reasons, and responses that were interrupted
+	InFlight  int    `json:"in_flight"` // requests whose response has not ended
+	Served    uint64 `json:"served"`    // responses that went to the caller, including errors in the request itself (400)
+	Throttled uint64 `json:"throttled"` // attempts that were rate-limited (429)
+	Failed    uint64 `json:"failed"`    // attempts that failed for other reasons, and responses that were interrupted
 
-	LastFailure Failure // of an attempt, including 429s; it is kept after the deployment recovers
+	LastFailure Failure `json:"last_failure,omitzero"` // of an attempt, including 429s; it is kept after the deployment recovers
 
-	InputTokens, OutputTokens int64 // as reported in the usage of responses
+	// InputTokens and OutputTokens are as reported in the usage of responses. A
+	// stream of chat completions reports its usage only if the request sets
+	// stream_options.include_usage; other streams of chat completions count as 0.
+	InputTokens  int64 `json:"input_tokens"`
+	OutputTokens int64 `json:"output_tokens"`
 }
 
 // An OperationStatus is the state of one operation of a deployment that failed
 // there.
 type OperationStatus struct {
-	Name   string    // such as "chat/completions"; "" for an operation unknown to this package
-	Until  time.Time // when it is asked again
-	Reason string    // such as "404 NotFound"
+	Name   string    `json:"name"`             // such as "chat/completions"; "" for an operation unknown to this package
+	Until  time.Time `json:"until,omitzero"`   // when it is asked again
+	Reason string    `json:"reason,omitempty"` // such as "404 NotFound"
 }
 
 // Status returns, for every tier, backend and deployment, whether it is

@@ -1,10 +1,14 @@
 package spillover_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/doctest"
 )
 
 func TestStatusReportsEveryDeployment(t *testing.T) {
@@ -77,6 +82,56 @@ func TestStatusReportsEveryDeployment(t *testing.T) {
 		require.Zero(t, statusOf(t, tr, "a").Until)
 		require.Empty(t, statusOf(t, tr, "a").Reason)
 	})
+}
+
+// What the JSON of a Status looks like; dashboards read it.
+func TestStatusAsJSON(t *testing.T) {
+	at := time.Date(2026, 11, 26, 3, 4, 5, 678e6, time.UTC)
+	failure := spillover.Failure{Time: at, Status: 401, Reason: "401 invalid_api_key", Cause: "Incorrect API key provided: ***"}
+	status := spillover.Status{Tiers: []spillover.TierStatus{{Priority: 1, Backends: []spillover.BackendStatus{
+		{Name: "ptu", URL: "https://ptu.openai.azure.com", Weight: 1, Available: true, LastFailure: failure, Deployments: []spillover.DeploymentStatus{
+			{Model: "gpt-4o", Name: "chat", Until: at, Reason: "401 invalid_api_key", InFlight: 1, Served: 2, Throttled: 3, Failed: 4, LastFailure: failure, InputTokens: 5, OutputTokens: 6},
+			{Model: "o3", Name: "o3", Available: true, Operations: []spillover.OperationStatus{{Name: "responses", Until: at, Reason: "404 NotFound"}, {Until: at, Reason: "500"}}},
+			{Available: true},
+		}},
+		{Name: "down", URL: "https://down.example/base", Weight: 2, Until: at, Reason: "no connection", LastFailure: spillover.Failure{Time: at, Reason: "no connection"}},
+		{Name: "by hand", URL: "https://hand.example", Weight: 1, Drained: true, Reason: "drained"},
+	}}}}
+	text, err := json.MarshalIndent(status, "", "  ")
+	require.NoError(t, err)
+	doctest.File(t, "testdata/status.json", string(text)+"\n")
+	var read spillover.Status
+	require.NoError(t, json.Unmarshal(text, &read))
+	require.Equal(t, status, read)
+}
+
+// The JSON of a Transport that nobody has asked has what a dashboard counts, and
+// nothing that did not happen.
+func TestStatusAsJSONLeavesOutWhatDidNotHappen(t *testing.T) {
+	text, err := json.Marshal(balance(t, newNet(), azure("a", serves("m"))).Status())
+	require.NoError(t, err)
+	require.Equal(t, `{"tiers":[{"priority":1,"backends":[{"name":"a","url":"https://a.openai.azure.com","weight":1,"available":true,"deployments":[`+
+		`{"model":"m","name":"m","available":true,"in_flight":0,"served":0,"throttled":0,"failed":0,"input_tokens":0,"output_tokens":0}]}]}]}`, string(text))
+}
+
+// Every field has a name in snake_case.
+func TestStatusFieldsAreNamedInJSON(t *testing.T) {
+	var check func(reflect.Type)
+	check = func(of reflect.Type) {
+		for _, f := range reflect.VisibleFields(of) {
+			want := strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(f.Name, "${1}_$2"))
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			require.Equal(t, want, name, "%s.%s", of, f.Name)
+			inner := f.Type
+			if inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() {
+				check(inner)
+			}
+		}
+	}
+	check(reflect.TypeFor[spillover.Status]())
 }
 
 func TestStatusInFlight(t *testing.T) {

@@ -120,6 +120,33 @@ func TestAvailability(t *testing.T) {
 	})
 }
 
+// A deployment of a configured model has its series from the start. Others have one
+// once they were asked: what nobody asked for may not exist.
+func TestOnlyDeploymentsThatExistAreObserved(t *testing.T) {
+	n := newNet()
+	n.on(host("all"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 50%"))
+	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("all"), azure("named", serves("m"), priority(2)), azure("spare", priority(3))}})
+	observed := func(want ...string) {
+		t.Helper()
+		for _, name := range []string{"spillover.deployment.available", "spillover.deployment.in_flight"} {
+			var found []string
+			for series := range l.Metric(name) {
+				found = append(found, series)
+			}
+			require.ElementsMatch(t, want, found, name)
+		}
+	}
+	configured := []string{"backend=all deployment=m model=m tier=1", "backend=named deployment=m model=m tier=2", "backend=spare deployment=m model=m tier=3"}
+	observed(configured...)
+	require.Empty(t, l.Metric("spillover.deployment.utilization"))
+
+	send(t, tr, newChat(t, "/openai/deployments/unconfigured/chat/completions"))
+	send(t, tr, newChat(t, "/openai/deployments/"+strings.Repeat("x", 300)+"/chat/completions"))
+	send(t, tr, with(t, "GET /openai/models"))
+	observed(append(configured, "backend=all deployment=unconfigured model=unconfigured tier=1", "backend=all deployment=other model=other tier=1", "backend=all tier=1")...)
+	require.Len(t, l.Metric("spillover.deployment.utilization"), 3)
+}
+
 // What is out by hand is not available, and what no other backend takes is
 // answered here.
 func TestMetricsOfDrainedBackends(t *testing.T) {

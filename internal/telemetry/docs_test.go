@@ -22,7 +22,7 @@ var advice = map[string]string{
 	"spillover.request.wait_time":             "Its count is the number of requests that had to wait. If it is high, there is too little quota, or `MaxWait` is too long for your callers.",
 	"spillover.synthesized_answers":           "429: all deployments were rate-limited. Add deployments or quota, or set `MaxWait`. 404: a caller or a configuration names a model that no backend serves.",
 	"spillover.attempts":                      "Attempts per request are the cost of failing over. `throttled` in the first tier is normal spillover; in the last tier it is a lack of quota.",
-	"spillover.tokens":                        "Shows how much of each quota, and of a PTU, is used.",
+	"spillover.tokens":                        "Shows how much of each quota, and of a PTU, is used. Streams of chat completions without `include_usage` are missing: let callers set it if most traffic is streams.",
 	"spillover.cooldown.duration":             "Its count is the number of cool-downs and ejections. `cooling`: the service rate-limits. `out`: a failure, see the log.",
 	"spillover.deployment.available":          "0 for all deployments of a model: every request is refused or waits. If it stays 0 for minutes, the log has the reason.",
 	"spillover.deployment.in_flight":          "A value that only grows means a response body is never closed.",

@@ -75,7 +75,7 @@ var Table = []Instrument{
 		"Finished attempts. Outcomes: served (success), rejected (client error), throttled (rate-limited), declined (not accepted here), failed, canceled, broken (interrupted).",
 		func(i *instruments) any { return &i.attempts }},
 	{"spillover.tokens", "{token}", append(slices.Clone(deploymentKeys), keyTokenType),
-		"Tokens reported in responses' usage (streams: only with include_usage).",
+		"Tokens reported in responses' usage (chat completion streams: only with stream_options.include_usage).",
 		func(i *instruments) any { return &i.tokens }},
 	{"spillover.cooldown.duration", "s", append(slices.Clone(deploymentKeys), keyState, keyErrorType),
 		"Length of a cool-down or ejection, recorded when it starts.",

@@ -83,9 +83,9 @@ func (r *Recorder) Transition(ctx context.Context, now time.Time, t Transition) 
 	}
 	switch {
 	case starts:
-		attributes = append(attributes, slog.Time("until", t.Until), slog.Duration("wait", wait))
+		attributes = append(attributes, slog.Time("until", t.Until), milliseconds("wait_ms", wait))
 	case t.Phase == Healthy:
-		attributes = append(attributes, slog.Duration("lasted", now.Sub(t.Since)))
+		attributes = append(attributes, milliseconds("lasted_ms", now.Sub(t.Since)))
 	}
 	attributes = append(attributes, slog.String("reason", t.Reason))
 	if t.Phase == Ejected && t.Cause != "" {
@@ -114,7 +114,7 @@ func (r *Recorder) LogAttempt(ctx context.Context, a AttemptRecord) {
 	if !r.LogsAttempts(ctx) {
 		return
 	}
-	attributes := append(a.Deployment.attrs(), slog.Int("attempt", a.Number), slog.String("outcome", a.Outcome), slog.Duration("took", a.Took))
+	attributes := append(a.Deployment.attrs(), slog.Int("attempt", a.Number), slog.String("outcome", a.Outcome), milliseconds("took_ms", a.Took))
 	if a.Response.Reason != "" {
 		attributes = append(attributes, slog.String("reason", a.Response.Reason))
 	}
@@ -122,6 +122,11 @@ func (r *Recorder) LogAttempt(ctx context.Context, a AttemptRecord) {
 		attributes = append(attributes, slog.String("error", a.Cause))
 	}
 	r.log.LogAttrs(ctx, slog.LevelDebug, "attempt", append(attributes, a.Response.attrs()...)...)
+}
+
+// milliseconds is a duration in whole milliseconds.
+func milliseconds(key string, d time.Duration) slog.Attr {
+	return slog.Int64(key, d.Round(time.Millisecond).Milliseconds())
 }
 
 // CallersCredentialsSent warns that a backend is sent the callers' own credentials

@@ -22,28 +22,28 @@ func TestTransitionIsLoggedAndCooldownsAreMeasured(t *testing.T) {
 	}{
 		"cooling": {
 			Transition{Phase: Cooling, Reason: "429 rate_limit_exceeded", Response: ResponseInfo{429, "id-1", "429 rate_limit_exceeded"}, Cause: "not shown"},
-			"INFO,deployment cooling," + first + "until:4s,wait:4s,reason:429 rate_limit_exceeded,status:429,request_id:id-1",
+			"INFO,deployment cooling," + first + "until:4s,wait_ms:4000,reason:429 rate_limit_exceeded,status:429,request_id:id-1",
 			map[string]float64{"backend=first deployment=deployed model=m state=cooling tier=1 type=429": 4}},
 		"ejected": {
 			Transition{Phase: Ejected, Reason: "500", Response: ResponseInfo{Status: 500, Reason: "500"}, Cause: "I am sorry", Operation: &operation},
-			"WARN,deployment out," + first + "operation:responses,until:4s,wait:4s,reason:500,error:I am sorry,status:500",
+			"WARN,deployment out," + first + "operation:responses,until:4s,wait_ms:4000,reason:500,error:I am sorry,status:500",
 			map[string]float64{"backend=first deployment=deployed model=m state=out tier=1 type=500": 4}},
 		"probing": {
 			Transition{Phase: Probing, Reason: "500", Operation: new(string)},
 			"INFO,deployment probing," + first + "operation:,reason:500", map[string]float64{}},
 		"healthy": {
 			Transition{Phase: Healthy, Reason: "500", Response: ResponseInfo{Status: 200, RequestID: "id-2"}},
-			"INFO,deployment back," + first + "lasted:8s,reason:500,status:200,request_id:id-2", map[string]float64{}},
+			"INFO,deployment back," + first + "lasted_ms:8000,reason:500,status:200,request_id:id-2", map[string]float64{}},
 		"backend ejected": {
 			Transition{Phase: Ejected, WholeBackend: true, Reason: "no connection", Response: ResponseInfo{Reason: "no connection"}, Cause: "refused"},
-			"WARN,backend out,backend:first,tier:1,until:4s,wait:4s,reason:no connection,error:refused",
+			"WARN,backend out,backend:first,tier:1,until:4s,wait_ms:4000,reason:no connection,error:refused",
 			map[string]float64{"backend=first state=out tier=1 type=no_connection": 4}},
 		"backend probing": {
 			Transition{Phase: Probing, WholeBackend: true, Reason: "no connection"},
 			"INFO,backend probing,backend:first,tier:1,reason:no connection", map[string]float64{}},
 		"backend healthy": {
 			Transition{Phase: Healthy, WholeBackend: true, Reason: "no connection"},
-			"INFO,backend back,backend:first,tier:1,lasted:8s,reason:no connection", map[string]float64{}},
+			"INFO,backend back,backend:first,tier:1,lasted_ms:8000,reason:no connection", map[string]float64{}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l, r := listened(t)
@@ -77,8 +77,8 @@ func TestAttemptIsLoggedAtDebugLevel(t *testing.T) {
 	r.LogAttempt(t.Context(), a)
 	const first = "DEBUG,attempt,backend:first,tier:1,model:m,deployment:deployed,attempt:2,"
 	require.Equal(t, []string{
-		first + "outcome:failed,took:1s,reason:500 code,error:I am sorry,status:500,request_id:id-1",
-		first + "outcome:served,took:1s,status:200",
+		first + "outcome:failed,took_ms:1000,reason:500 code,error:I am sorry,status:500,request_id:id-1",
+		first + "outcome:served,took_ms:1000,status:200",
 	}, l.Log())
 }
 
