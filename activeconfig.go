@@ -1,8 +1,11 @@
 package spillover
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +81,9 @@ func ownBase() *http.Transport {
 	if t, ok := http.DefaultTransport.(*http.Transport); ok {
 		base = t.Clone()
 	}
+	if base.OnProxyConnectResponse == nil {
+		base.OnProxyConnectResponse = refusedByProxy
+	}
 	if base.MaxIdleConnsPerHost == 0 {
 		base.MaxIdleConnsPerHost = base.MaxIdleConns
 	}
@@ -85,4 +91,13 @@ func ownBase() *http.Transport {
 		base.WriteBufferSize = replay.MaxKept + 4<<10 // a body that is sent from memory, and a header
 	}
 	return base
+}
+
+// refusedByProxy is the error of a connection that a proxy refuses. net/http has only
+// the text of the status for it, which does not show that nothing was sent.
+func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &net.OpError{Op: "proxyconnect", Net: "tcp", Err: fmt.Errorf("the proxy answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))}
 }

@@ -95,11 +95,11 @@ type attempt struct {
 
 	// What is recorded of it.
 	recorded      attemptRecord
-	status        int          // of the response
-	input, output atomic.Int64 // tokens
-	endState      atomic.Int32 // how the response ended that the caller reads
-	detached      atomic.Bool  // the response has ended, or RoundTrip has returned: the second of them records the request
-	ended         atomic.Bool  // everything it held was given back
+	status        int                     // of the response
+	input, output atomic.Int64            // tokens
+	bodyEnd       atomic.Pointer[bodyEnd] // how the response ended that the caller reads; nil while it is read, and when the caller closes it early
+	detached      atomic.Bool             // the response has ended, or RoundTrip has returned: the second of them records the request
+	ended         atomic.Bool             // everything it held was given back
 
 	// What it holds while it is in flight.
 	ctx         context.Context
@@ -180,7 +180,7 @@ func (a *attempt) answered(now time.Time, served, answered bool) {
 // ambiguous.
 func (a *attempt) classifyError(err error) outcome {
 	if a.body != nil && a.body.ReadFailed.Load() {
-		return outcome{verdict: declined, reason: "request body"} // the caller's own
+		return outcome{verdict: declined, reason: "request body", detail: err.Error(), callersBody: true}
 	}
 	o := judgeError(err)
 	switch {
@@ -208,7 +208,7 @@ func (a *attempt) end() {
 		a.connection.close()
 		a.timeout.close()
 		if a.detached.Swap(true) {
-			a.call.recordEnd(a)
+			a.call.recordEnd(a, a.call.describe(nil, a.call.causes(nil)))
 		}
 	}
 }

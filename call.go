@@ -103,7 +103,7 @@ func (c *call) do() (*http.Response, error) {
 	for {
 		if err := c.callerErr(); err != nil {
 			c.callerLeft()
-			return nil, err
+			return nil, c.leftWhile(err, "")
 		}
 		now := time.Now()
 		a := c.next(now)

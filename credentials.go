@@ -87,6 +87,34 @@ func protocols(proposed []string) (kept []string) {
 	return kept
 }
 
+// callersSecrets are the credentials that a caller has sent.
+func callersSecrets(r *http.Request) (secrets []string) {
+	for name, values := range r.Header {
+		for _, value := range values {
+			switch {
+			case sameHeader(name, protocolHeader):
+				for proposed := range strings.SplitSeq(value, ",") {
+					_, key, _ := strings.Cut(proposed, "openai-insecure-api-key.")
+					secrets = append(secrets, strings.TrimSpace(key))
+				}
+			case sameHeader(name, authHeader), sameHeader(name, "Proxy-Authorization"):
+				_, token, _ := strings.Cut(value, " ") // after the scheme
+				secrets = append(secrets, value, strings.TrimSpace(token))
+			case isCredential(name):
+				secrets = append(secrets, value)
+			}
+		}
+	}
+	if r.URL != nil && r.URL.RawQuery != "" {
+		for name, values := range r.URL.Query() {
+			if isOneOf(name, credentialQuery) {
+				secrets = append(secrets, values...)
+			}
+		}
+	}
+	return secrets
+}
+
 // protocolHeader lists the protocols that a WebSocket client proposes.
 const protocolHeader = "Sec-WebSocket-Protocol"
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/spillover-go/spillover/internal/redact"
 )
@@ -13,10 +12,11 @@ import (
 // An attemptError is the error of one backend that gave no response.
 type attemptError struct {
 	backend string
+	text    string // of err, safe to show
 	err     error
 }
 
-func (e attemptError) Error() string { return e.backend + ": " + redact.Text(e.err.Error()) }
+func (e attemptError) Error() string { return e.backend + ": " + e.text }
 
 func (e attemptError) Unwrap() error { return e.err }
 
@@ -35,10 +35,16 @@ func (e *noAnswerError) Error() string {
 	if e.model != "" {
 		b.WriteString(" for " + redact.Brief(e.model))
 	}
-	for i, err := range e.attempts {
-		b.WriteString([]string{": ", "; "}[min(i, 1)] + err.Error())
+	return b.String() + ": " + joinErrors(e.attempts)
+}
+
+// joinErrors returns the texts of errors in one line.
+func joinErrors(errs []error) string {
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
 	}
-	return b.String()
+	return strings.Join(texts, "; ")
 }
 
 // Timeout reports whether every attempt timed out. It implements [net.Error].
@@ -55,16 +61,24 @@ func (e *noAnswerError) Timeout() bool {
 // Temporary implements [net.Error]. Nothing in net/http uses it.
 func (e *noAnswerError) Temporary() bool { return e.Timeout() }
 
-// A silentError is the error of a request whose deadline passed while a
-// deployment had it. It unwraps to the context's error.
+// A silentError is the error of a request whose deadline passed before a
+// deployment answered it. It names the deployment that had the request, and those
+// that had failed it before. It unwraps to the context's error only.
 type silentError struct {
-	backend string
-	waited  time.Duration
+	waiting string // such as "ptu has not answered for 30s"; "" between two attempts
+	before  []error
 	err     error
 }
 
 func (e *silentError) Error() string {
-	return fmt.Sprintf("spillover: %s has not answered for %v: %v", e.backend, e.waited.Round(time.Millisecond), e.err)
+	var parts []string
+	if e.waiting != "" {
+		parts = append(parts, e.waiting)
+	}
+	if len(e.before) > 0 {
+		parts = append(parts, "no answer before: "+joinErrors(e.before))
+	}
+	return fmt.Sprintf("spillover: %s: %v", strings.Join(parts, "; "), e.err)
 }
 
 func (e *silentError) Unwrap() error { return e.err }

@@ -3,6 +3,7 @@ package spillover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -34,7 +35,11 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 	c.release(a, now)
 	if left := c.callerErr(); err != nil && left != nil {
 		c.callerLeft()
-		return c.leftDuring(a, now, left)
+		what := "has not answered"
+		if o.notSent {
+			what = "has no token"
+		}
+		return c.leftWhile(left, fmt.Sprintf("%s %s for %v", d.backend.name, what, now.Sub(a.sentAt).Round(time.Millisecond)))
 	}
 	if o.final {
 		// No other deployment can show whether the request is the cause.
@@ -64,17 +69,18 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		c.maybeRequestsFault = c.maybeRequestsFault || !o.deploymentOnly && !o.connect && !a.probablyFails()
 		c.triedKnownFailing = c.triedKnownFailing || a.knownToFail
 	}
-	c.keepAnswer(d, resp, err, o.verdict == throttled)
+	c.keepAnswer(d, resp, err, o)
 	return nil
 }
 
-// leftDuring is the error of a call whose caller left during an attempt. After
-// a deadline it names the deployment that was silent.
-func (c *call) leftDuring(a *attempt, now time.Time, cause error) error {
-	if !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(c.Context().Err(), context.DeadlineExceeded) {
+// leftWhile is the error of a call whose caller has left. After a deadline it says
+// what the call was waiting for, if anything, and which attempts had failed before.
+func (c *call) leftWhile(cause error, waiting string) error {
+	deadline := errors.Is(cause, context.DeadlineExceeded) || errors.Is(c.Context().Err(), context.DeadlineExceeded)
+	if !deadline || waiting == "" && len(c.errs) == 0 {
 		return cause
 	}
-	return &silentError{a.deployment.backend.name, now.Sub(a.sentAt), cause}
+	return &silentError{waiting, c.errs, cause}
 }
 
 // found records where the objects are that the request searched for.
@@ -200,18 +206,18 @@ type provisionalFailure struct {
 
 // interrupted counts a response that was interrupted. It does not count if the
 // caller has left or closed the body.
-func (a *attempt) interrupted() {
+func (a *attempt) interrupted(err error) {
 	if a.ended.Load() || a.call.callerErr() != nil {
 		return
 	}
-	a.endState.Store(endInterrupted)
-	a.failLate(a.call.recordFailure(a.deployment, outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off"}))
+	a.bodyEnd.Store(endInterrupted)
+	a.failLate(a.recordLate(outcome{verdict: failed, cause: health.NoAnswer, reason: "answer broke off", detail: err.Error()}))
 }
 
 // failedInStream counts an error in a stream that the caller already has.
 func (a *attempt) failedInStream(problem []byte) {
 	status, h := wire.StreamErrorStatus(a.header, problem)
-	o := a.call.recordFailure(a.deployment, judge(status, h, problem, a.call.Operation, time.Now()), a.bearerToken)
+	o := a.recordLate(judge(status, h, problem, a.call.Operation, time.Now()))
 	switch {
 	case o.verdict == throttled:
 		a.call.coolDown(a.call.throttleOf(a.deployment), a.deployment, time.Now(), health.Refusal{Sent: a.sentAt, RoundTrip: a.roundTrip}, o)
@@ -251,7 +257,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 
 // readToEnd records that the response was read to its end.
 func (a *attempt) readToEnd() {
-	a.endState.Store(endComplete)
+	a.bodyEnd.Store(endComplete)
 	a.deployment.Operation(a.call.scope.op).ReadToEnd()
 }
 

@@ -51,6 +51,7 @@ type outcome struct {
 	contextLength    bool          // the request is too long for the model
 	tooLarge         bool          // the request alone exceeds the deployment's limit
 	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
+	callersBody      bool          // the caller's body could not be read
 	notSent          bool          // the request was not sent, so it is not the cause
 	reason           string        // short, for logs and Status
 	detail           string        // the service's message or the error; not redacted until recordFailure

@@ -1,9 +1,11 @@
 package spillover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +20,14 @@ import (
 // it turns the package's types into the plain values that internal/telemetry takes.
 // No decision depends on it.
 
-// How the body of a response ended that the caller reads. It has not while it is
-// read, nor when the caller closes it early.
-const (
-	endComplete int32 = iota + 1
-	endInterrupted
-)
+// A bodyEnd is how the body of a response ended that the caller reads.
+type bodyEnd struct {
+	complete bool
+	cause    string // of an interruption; safe to show, may be empty
+}
+
+// The ends of most bodies.
+var endComplete, endInterrupted = &bodyEnd{complete: true}, &bodyEnd{}
 
 // The outcomes of requests and attempts, beside the verdicts.
 const (
@@ -67,7 +71,8 @@ func (c *call) recordReturn(resp *http.Response, err error) {
 	}
 	c.outcome, c.errorType = c.result(resp, err)
 	c.trailReturn(resp, err)
-	c.warn(resp)
+	failures := c.causes(resp)
+	c.warn(failures)
 	a := attemptOf(resp)
 	if a == nil && resp != nil && resp.Body == http.NoBody {
 		a = c.answeredBy // which has ended with it
@@ -83,7 +88,7 @@ func (c *call) recordReturn(resp *http.Response, err error) {
 		c.recorded.Return(c.ctx, r)
 	}
 	if a == nil || a.detached.Swap(true) {
-		c.recordEnd(a)
+		c.recordEnd(a, c.describe(err, failures))
 	}
 }
 
@@ -132,20 +137,21 @@ func attemptOf(resp *http.Response) *attempt {
 	return nil
 }
 
-// recordEnd records a request that has ended with its response.
-func (c *call) recordEnd(a *attempt) {
+// recordEnd records a request that has ended with its response. text is what its span
+// says of an error.
+func (c *call) recordEnd(a *attempt, text string) {
 	defer c.stopWatchingCancel()
 	outcome, errorType := c.outcome, c.errorType
 	if a != nil && outcome == served.String() {
-		switch end := a.endState.Load(); {
-		case end == endInterrupted:
-			outcome, errorType = outcomeBroken, telemetry.ErrorType(0, "answer broke off")
-		case end != endComplete && c.callerErr() != nil:
+		switch end := a.bodyEnd.Load(); {
+		case end != nil && !end.complete:
+			outcome, errorType, text = outcomeBroken, telemetry.ErrorType(0, "answer broke off"), end.cause
+		case end == nil && c.callerErr() != nil:
 			outcome, errorType = outcomeCanceled, c.cancelType()
 		}
-		a.recordEnd(outcome, errorType)
+		a.recordEnd(outcome, errorType, text)
 	}
-	e := telemetry.RequestEnd{Outcome: outcome, ErrorType: errorType, Attempts: c.sends, Waited: c.waited}
+	e := telemetry.RequestEnd{Outcome: outcome, ErrorType: errorType, ErrorText: text, Attempts: c.sends, Waited: c.waited}
 	if by := c.answeredBy; by != nil {
 		e.Deployment, e.URL, e.Status = by.deployment.labels(), &by.url, by.status
 		e.Input, e.Output = by.input.Load(), by.output.Load()
@@ -157,7 +163,7 @@ func (c *call) recordEnd(a *attempt) {
 func (c *call) recordPanic() {
 	if c.recorded.Started() {
 		c.outcome, c.errorType = failed.String(), telemetry.ErrorType(0, "panic")
-		c.recordEnd(nil)
+		c.recordEnd(nil, "")
 	}
 }
 
@@ -241,13 +247,13 @@ func (c *call) trailReturn(resp *http.Response, err error) {
 // outcome that it returns is safe to show.
 func (a *attempt) recordFailed(o outcome, err error) outcome {
 	if err != nil && a.call.callerErr() != nil {
-		a.recordEnd(outcomeCanceled, a.call.cancelType())
+		a.recordEnd(outcomeCanceled, a.call.cancelType(), "")
 		a.log(outcomeCanceled, outcome{})
 		a.trail(outcomeCanceled, outcome{})
 		return o
 	}
 	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
-	a.recordEnd(o.verdict.String(), telemetry.ErrorType(o.status, o.reason))
+	a.recordEnd(o.verdict.String(), telemetry.ErrorType(o.status, o.reason), o.safeText())
 	a.log(o.verdict.String(), o)
 	a.trail(o.verdict.String(), o)
 	return o
@@ -255,8 +261,17 @@ func (a *attempt) recordFailed(o outcome, err error) outcome {
 
 // recordUnsent records an attempt that failed before it was sent.
 func (a *attempt) recordUnsent(o outcome) outcome {
-	o = a.call.recordFailure(a.deployment, o)
-	a.recordEnd(o.verdict.String(), telemetry.ErrorType(0, o.reason))
+	c, b := a.call, a.deployment.backend
+	if c.callerErr() != nil {
+		a.recordEnd(outcomeCanceled, c.cancelType(), "")
+		a.trail(outcomeCanceled, outcome{})
+		return o
+	}
+	o = c.recordFailure(a.deployment, o)
+	c.recorded.StartAttempt(c.ctx, &a.recorded, telemetry.AttemptStart{
+		Deployment: a.deployment.labels(), Method: c.Method, URL: &url.URL{Scheme: b.scheme, Host: b.host, Path: b.base}, Resend: c.sends, Began: a.sentAt,
+	})
+	a.recordEnd(o.verdict.String(), telemetry.ErrorType(0, o.reason), o.safeText())
 	a.trail(o.verdict.String(), o)
 	return o
 }
@@ -270,10 +285,27 @@ func (a *attempt) recordServed(resp *http.Response) {
 	a.trail(served.String(), successOf(resp))
 }
 
+// recordLate keeps why a response failed while the caller was reading it. The cause of
+// the outcome that it returns is safe to show.
+func (a *attempt) recordLate(o outcome) outcome {
+	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
+	a.bodyEnd.Store(&bodyEnd{cause: o.safeText()})
+	return o
+}
+
+// safeText is the cause of a failure for logs and spans. That of a client error is
+// left out, as it may quote the request.
+func (o outcome) safeText() string {
+	if o.verdict == rejected || o.verdict == served {
+		return ""
+	}
+	return o.detail
+}
+
 // recordEnd records the end of an attempt, once.
-func (a *attempt) recordEnd(outcome, errorType string) {
+func (a *attempt) recordEnd(outcome, errorType, errorText string) {
 	a.call.recorded.EndAttempt(a.call.ctx, &a.recorded, telemetry.AttemptEnd{
-		Deployment: a.deployment.labels(), Outcome: outcome, ErrorType: errorType, Status: a.status, Input: a.input.Load(), Output: a.output.Load(),
+		Deployment: a.deployment.labels(), Outcome: outcome, ErrorType: errorType, ErrorText: errorText, Status: a.status, Input: a.input.Load(), Output: a.output.Load(),
 	})
 }
 
@@ -286,10 +318,7 @@ func (a *attempt) log(outcome string, o outcome) {
 	if !c.recorder.LogsAttempts(c.ctx) {
 		return
 	}
-	r := telemetry.AttemptRecord{Deployment: a.deployment.labels(), Number: c.sends, Outcome: outcome, Took: time.Since(a.sentAt), Response: o.info(), Cause: o.detail}
-	if o.verdict == rejected {
-		r.Cause = "" // it may quote the request
-	}
+	r := telemetry.AttemptRecord{Deployment: a.deployment.labels(), Number: c.sends, Outcome: outcome, Took: time.Since(a.sentAt), Response: o.info(), Cause: o.safeText()}
 	c.recorder.LogAttempt(c.ctx, r)
 }
 
@@ -316,9 +345,9 @@ func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcom
 	if o.verdict == served || o.verdict == rejected && !misspelt {
 		return o
 	}
-	if o.detail != "" {
-		_, caller, _ := strings.Cut(wire.Header(c.Header, authHeader), " ")
-		o.detail = redact.Text(o.detail, append(secrets, d.backend.key, caller, wire.Header(c.Header, keyHeader))...)
+	o.detail = c.redact(o.detail, d.backend, secrets...)
+	if o.callersBody {
+		return o
 	}
 	f := &Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail}
 	d.failure.Store(f)
@@ -331,26 +360,63 @@ func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcom
 	return o
 }
 
-// warn warns of a request that has failed, for each reason once a minute.
-func (c *call) warn(resp *http.Response) {
-	if c.outcome == served.String() || c.outcome == outcomeCanceled || !c.recorder.LogsWarnings(c.ctx) {
-		return
+// redact is a text about an attempt as it may be shown: without what looks like a
+// credential, those of the backend and the caller, and more.
+func (c *call) redact(text string, b *backend, more ...string) string {
+	if text == "" {
+		return ""
 	}
-	now := time.Now()
-	failures := c.failedAttempts
+	secrets := append(more, b.key)
+	for _, value := range b.headers {
+		secrets = append(secrets, value)
+	}
+	return redact.Text(text, append(secrets, callersSecrets(c.Request)...)...)
+}
+
+// causes are the failures for which a request has failed: none if it was served, was
+// wrong itself, or only met rate limits.
+func (c *call) causes(resp *http.Response) []failedAttempt {
 	switch by := c.answeredBy; {
+	case c.outcome == served.String() || c.outcome == outcomeCanceled:
+		return nil
 	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
-		return // all are rate-limited: more quota helps, and nothing is wrong
+		return nil // all are rate-limited: more quota helps, and nothing is wrong
 	case c.outcome == outcomeSynthesized:
-		failures = c.permanentFailures(now)
-	case by != nil && !slices.ContainsFunc(failures, func(f failedAttempt) bool { return f.d == by.deployment }):
-		return // a client error
+		return c.permanentFailures(time.Now())
+	case by != nil && !slices.ContainsFunc(c.failedAttempts, func(f failedAttempt) bool { return f.d == by.deployment }):
+		return nil // a client error
+	}
+	return c.failedAttempts
+}
+
+// warn warns of a request that has failed, for each reason once a minute.
+func (c *call) warn(failures []failedAttempt) {
+	if len(failures) == 0 || !c.recorder.LogsWarnings(c.ctx) {
+		return
 	}
 	var plain []telemetry.Failure
 	for _, f := range failures {
 		plain = append(plain, telemetry.Failure{Backend: f.d.backend.name, Status: f.Status, Reason: f.Reason, Cause: f.Cause})
 	}
-	c.recorder.WarnOfFailures(c.ctx, now, c.model, plain)
+	c.recorder.WarnOfFailures(c.ctx, time.Now(), c.model, plain)
+}
+
+// describe is what the request's span says of its failure, beside the error type. It
+// is safe to show.
+func (c *call) describe(err error, failures []failedAttempt) string {
+	if !c.recorded.Enabled() {
+		return ""
+	}
+	var silent *silentError
+	switch {
+	case c.outcome == outcomeCanceled && errors.As(err, &silent), c.outcome == failed.String() && err != nil:
+		return redact.Text(err.Error(), callersSecrets(c.Request)...)
+	}
+	var texts []string
+	for _, f := range failures {
+		texts = append(texts, f.d.backend.name+": "+cmp.Or(f.Cause, f.Reason))
+	}
+	return redact.Text(strings.Join(texts, "; "))
 }
 
 // permanentFailures is why the request's deployments are ejected, of those that do not

@@ -41,7 +41,7 @@ func (c *call) follow() (*http.Response, error) {
 	if itself {
 		bearer, err := b.bearer(c.ctx)
 		if err != nil {
-			return nil, attemptError{b.name, err}
+			return nil, attemptError{b.name, c.redact(err.Error(), b), err}
 		}
 		header = b.header(header, bearer)
 	}

@@ -48,7 +48,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	if err != nil {
 		a.cancelUnsent()
 		if errors.Is(err, replay.ErrOtherBody) {
-			c.keepAnswer(d, nil, err, false)
+			c.keepAnswer(d, nil, err, outcome{detail: c.redact(err.Error(), d.backend, bearer)})
 			return nil, nil
 		}
 		c.callerLeft()
@@ -238,13 +238,13 @@ func checked(base http.RoundTripper, out *http.Request) (*http.Response, error) 
 }
 
 // keepAnswer keeps the result of an attempt in case there is no better one.
-func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, refusal bool) {
+func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, o outcome) {
 	if resp == nil {
-		c.errs = append(c.errs, attemptError{d.backend.name, err})
+		c.errs = append(c.errs, attemptError{d.backend.name, o.detail, err})
 		return
 	}
 	slot := &c.failedAnswer
-	if refusal {
+	if o.verdict == throttled {
 		slot = &c.throttledAnswer
 	}
 	if c.seeking && notFoundStatus(resp.StatusCode) && slot.Response != nil && !notFoundStatus(slot.StatusCode) {

@@ -195,7 +195,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
 		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *Config) { cfg.Backends[0].HeaderTimeout = time.Second },
 			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
-		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 2,
+		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 3,
 			config: func(cfg *Config) {
 				cfg.Backends[0].APIKey = ""
 				cfg.Backends[0].Token = func(context.Context) (string, error) { return "", errors.New("no") }

@@ -121,7 +121,7 @@ func (b *responseBody) ended(err error) error {
 	case b.closed.Load():
 	case err != io.EOF:
 		if err = b.attempt.timeoutCause(err); b.countsFailure && !b.failed {
-			b.attempt.interrupted()
+			b.attempt.interrupted(err)
 		}
 	case b.countsFailure && !b.failed:
 		b.attempt.readToEnd()
@@ -199,7 +199,7 @@ func (b *responseBody) checkEvent(event []byte) {
 	}
 	// Whether the caller reads on does not matter: the stream has ended with this.
 	b.failed = true
-	b.attempt.endState.Store(endInterrupted)
+	b.attempt.bodyEnd.Store(endInterrupted)
 	if b.countsFailure {
 		b.attempt.failedInStream(problem)
 	}

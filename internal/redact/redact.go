@@ -25,12 +25,18 @@ const (
 
 // Text is a message as it may be shown: printable ASCII in one line, at most
 // MaxText bytes long, with Mask for each of the secrets and for whatever looks
-// like a credential.
+// like a credential: the user info and the query of a URL too.
 func Text(message string, secrets ...string) string {
 	if len(message) > maxInput {
 		// Cut at a space: half a secret is not recognised.
 		message = message[:maxInput]
 		message = message[:max(0, strings.LastIndexByte(message, ' '))]
+	}
+	for _, s := range secrets {
+		// Shorter values are not keys, and masking them would spoil ordinary words.
+		if len(s) >= 4 {
+			message = strings.ReplaceAll(message, s, Mask)
+		}
 	}
 	message = strings.Map(func(r rune) rune {
 		switch {
@@ -41,13 +47,8 @@ func Text(message string, secrets ...string) string {
 		}
 		return r
 	}, message)
-	for _, s := range secrets {
-		// Shorter values are not keys, and masking them would spoil ordinary words.
-		if len(s) >= 4 {
-			message = strings.ReplaceAll(message, s, Mask)
-		}
-	}
 	message = userInfo.ReplaceAllString(message, "//"+Mask+"@")
+	message = query.ReplaceAllString(message, "$1?"+Mask)
 	message = authorization.ReplaceAllString(message, "$1 "+Mask)
 	message = namedValue.ReplaceAllString(message, "$1$2"+Mask)
 	message = words.ReplaceAllStringFunc(message, func(word string) string {
@@ -96,7 +97,8 @@ func isPrintableASCII(s string) bool {
 }
 
 var (
-	userInfo      = regexp.MustCompile(`//[^/\s@]+@`)
+	userInfo      = regexp.MustCompile(`//[^\s"'<>]+@`) // a password may contain / and @
+	query         = regexp.MustCompile(`(://[^\s"'<>?]+)\?[^\s"'<>]+`)
 	authorization = regexp.MustCompile(`(?i)\b(bearer|basic|sharedkey)\s+[^\s,;"']+`)
 	// namedValue is a value whose name marks it as a secret, as in a query, in JSON
 	// or in a header.

@@ -21,14 +21,16 @@ func TestTextMasksCredentialsAndKeepsTheRest(t *testing.T) {
 		"Requests have exceeded token rate limit. See https://aka.ms/oai/quotaincrease": "",
 		"Incorrect API key provided: sk-abc***xyz. You can find it":                     "Incorrect API key provided: *** You can find it",
 		"key 0123456789abcdef0123456789abcdef is wrong":                                 "key *** is wrong",
-		"api-key=short&x=1":                            "api-key=***&x=1",
-		`{"client_secret": "a b", "access_token":"x"}`: `{"client_secret": "*** b", "access_token":"***"}`,
-		"it was secret-answer":                         "it was ***",
-		"Authorization: Bearer abc":                    "Authorization: Bearer ***",
-		"secret abc8Q~dEfGh.IjKlMnOp_QrStUvWxYz12":     "secret ***",
-		"ghp_16C7e42F292c6912E7710c838347Ae178B4a":     "***",
-		"a\r\nb\x00c\tüd":                              "a b?c ?d",
-		strings.Repeat("word ", 100):                   strings.Repeat("word ", 50) + "wor...",
+		"api-key=short&x=1":                                                "api-key=***&x=1",
+		`{"client_secret": "a b", "access_token":"x"}`:                     `{"client_secret": "*** b", "access_token":"***"}`,
+		`Post "https://me:pass/w@rd@proxy.example:3128/a?code=x&y=1": EOF`: `Post "https://***@proxy.example:3128/a?***": EOF`,
+		"see https://aka.ms/oai?":                                          "",
+		"it was secret-answer":                                             "it was ***",
+		"Authorization: Bearer abc":                                        "Authorization: Bearer ***",
+		"secret abc8Q~dEfGh.IjKlMnOp_QrStUvWxYz12":                         "secret ***",
+		"ghp_16C7e42F292c6912E7710c838347Ae178B4a":                         "***",
+		"a\r\nb\x00c\tüd":                                                  "a b?c ?d",
+		strings.Repeat("word ", 100):                                       strings.Repeat("word ", 50) + "wor...",
 	} {
 		if want == "" {
 			want = text
@@ -75,6 +77,9 @@ func FuzzText(f *testing.F) {
 			require.NotContains(t, Text(text+secret+text, secret), secret)
 			require.NotContains(t, Text("key: "+secret+" "+text, secret), secret)
 		}
+		shown = Text(text+" https://user:hunter2/3@proxy.example/path?sv=1&other=swordfish2 "+text, secret)
+		require.NotContains(t, shown, "hunter2")
+		require.NotContains(t, shown, "swordfish2")
 		const key = "sk-proj-0123456789abcdefABCDEF0123456789"
 		require.NotContains(t, Text(text+" "+key+" "+text), key)
 	})

@@ -76,6 +76,7 @@ func (q *Request) Return(ctx context.Context, p Response) {
 type RequestEnd struct {
 	Outcome   string
 	ErrorType string // "" without an error
+	ErrorText string // more about it; safe to show, may be empty
 	Attempts  int
 	Waited    time.Duration
 
@@ -108,7 +109,7 @@ func (q *Request) End(ctx context.Context, e RequestEnd) {
 		}
 		q.span.SetAttributes(attributes...)
 	}
-	endSpan(q.span, e.ErrorType)
+	endSpan(q.span, e.ErrorType, e.ErrorText)
 }
 
 func (q *Request) count(ctx context.Context, e RequestEnd) {
@@ -145,7 +146,8 @@ type AttemptStart struct {
 	Deployment *Deployment
 	Method     string
 	URL        *url.URL
-	Resend     int // attempts before it
+	Resend     int       // attempts before it
+	Began      time.Time // zero: now
 }
 
 // StartAttempt starts the attempt's span and returns the context with it. It is not
@@ -161,7 +163,11 @@ func (q *Request) StartAttempt(ctx context.Context, a *Attempt, s AttemptStart) 
 	if s.Resend > 0 {
 		attributes = append(attributes, keyResend.Int(s.Resend))
 	}
-	ctx, a.span = q.recorder.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...)}
+	if !s.Began.IsZero() {
+		options = append(options, trace.WithTimestamp(s.Began))
+	}
+	ctx, a.span = q.recorder.tracer.Start(ctx, name, options...)
 	return ctx, true
 }
 
@@ -170,6 +176,7 @@ type AttemptEnd struct {
 	Deployment    *Deployment
 	Outcome       string
 	ErrorType     string // "" without an error
+	ErrorText     string // more about it; safe to show, may be empty
 	Status        int    // of the response's header; 0 without one
 	Input, Output int64  // tokens
 }
@@ -190,18 +197,20 @@ func (q *Request) EndAttempt(ctx context.Context, a *Attempt, e AttemptEnd) {
 			r.tokens.Add(ctx, e.Output, l.output.add...)
 		}
 	}
-	a.Abort(e.Status, e.ErrorType)
+	a.end(e.Status, e.ErrorType, e.ErrorText)
 }
 
 // Abort ends the attempt's span, if there is one that has not ended yet, and counts
 // nothing.
-func (a *Attempt) Abort(status int, errorType string) {
+func (a *Attempt) Abort(status int, errorType string) { a.end(status, errorType, "") }
+
+func (a *Attempt) end(status int, errorType, errorText string) {
 	if a.span == nil {
 		return
 	}
 	if status != 0 {
 		a.span.SetAttributes(keyStatus.Int(status))
 	}
-	endSpan(a.span, errorType)
+	endSpan(a.span, errorType, errorText)
 	a.span = nil
 }

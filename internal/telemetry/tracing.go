@@ -136,11 +136,13 @@ func (t *tracing) spanStart(kind spanKind) *spanStart {
 	return grown[kind]
 }
 
-// endSpan ends a span, with an error if there is the type of one.
-func endSpan(span trace.Span, errorType string) {
+// endSpan ends a span, with an error if there is the type of one. As the semantic
+// conventions advise, the text of the error is the description of the span's status
+// (https://opentelemetry.io/docs/specs/semconv/general/recording-errors/).
+func endSpan(span trace.Span, errorType, errorText string) {
 	if errorType != "" {
 		span.SetAttributes(keyErrorType.String(errorType))
-		span.SetStatus(codes.Error, "")
+		span.SetStatus(codes.Error, errorText)
 	}
 	span.End()
 }

@@ -262,6 +262,7 @@ type Span struct {
 	Parent      *Span
 	First, More []attribute.KeyValue // from the start on, and set later
 	Status      codes.Code
+	Description string // of the status
 	Began       time.Time
 	Ended       []time.Time
 
@@ -290,7 +291,10 @@ func (p tracerProvider) Tracer(name string, _ ...trace.TracerOption) trace.Trace
 
 func (t tracer) Start(ctx context.Context, name string, options ...trace.SpanStartOption) (context.Context, trace.Span) {
 	c, l := trace.NewSpanStartConfig(options...), t.p.l
-	s := &Span{l: l, Name: name, Kind: c.SpanKind(), First: c.Attributes(), Began: time.Now(), dropped: t.p.drops}
+	s := &Span{l: l, Name: name, Kind: c.SpanKind(), First: c.Attributes(), Began: c.Timestamp(), dropped: t.p.drops}
+	if s.Began.IsZero() {
+		s.Began = time.Now()
+	}
 	s.Parent, _ = trace.SpanFromContext(ctx).(*Span)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -309,10 +313,7 @@ func (s *Span) SetAttributes(attributes ...attribute.KeyValue) {
 func (s *Span) SetStatus(c codes.Code, description string) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
-	s.Status = c
-	if description != "" {
-		panic("a description repeats error.type")
-	}
+	s.Status, s.Description = c, description
 }
 
 func (s *Span) End(...trace.SpanEndOption) {
