@@ -103,7 +103,7 @@ func (c *call) do() (*http.Response, error) {
 	for {
 		if err := c.callerErr(); err != nil {
 			c.callerLeft()
-			return nil, c.leftWhile(err, "")
+			return nil, err
 		}
 		now := time.Now()
 		a := c.next(now)

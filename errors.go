@@ -65,20 +65,17 @@ func (e *noAnswerError) Temporary() bool { return e.Timeout() }
 // deployment answered it. It names the deployment that had the request, and those
 // that had failed it before. It unwraps to the context's error only.
 type silentError struct {
-	waiting string // such as "ptu has not answered for 30s"; "" between two attempts
+	waiting string // such as "ptu has not answered for 30s"
 	before  []error
 	err     error
 }
 
 func (e *silentError) Error() string {
-	var parts []string
-	if e.waiting != "" {
-		parts = append(parts, e.waiting)
-	}
+	before := ""
 	if len(e.before) > 0 {
-		parts = append(parts, "no answer before: "+joinErrors(e.before))
+		before = "; no answer before: " + joinErrors(e.before)
 	}
-	return fmt.Sprintf("spillover: %s: %v", strings.Join(parts, "; "), e.err)
+	return fmt.Sprintf("spillover: %s%s: %v", e.waiting, before, e.err)
 }
 
 func (e *silentError) Unwrap() error { return e.err }

@@ -74,10 +74,10 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 }
 
 // leftWhile is the error of a call whose caller has left. After a deadline it says
-// what the call was waiting for, if anything, and which attempts had failed before.
+// what the call was waiting for, and which attempts had failed before.
 func (c *call) leftWhile(cause error, waiting string) error {
 	deadline := errors.Is(cause, context.DeadlineExceeded) || errors.Is(c.Context().Err(), context.DeadlineExceeded)
-	if !deadline || waiting == "" && len(c.errs) == 0 {
+	if !deadline {
 		return cause
 	}
 	return &silentError{waiting, c.errs, cause}
