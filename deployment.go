@@ -33,6 +33,7 @@ type record struct {
 	served, throttled, failed atomic.Uint64
 	input, output             atomic.Int64            // tokens that responses reported
 	failure                   atomic.Pointer[Failure] // the last one
+	episode                   episode
 }
 
 // labels is how the deployment is called in what is recorded.

@@ -121,6 +121,7 @@ type sharedState struct {
 	drained  atomic.Bool             // by [Transport.Drain]
 	resource *objects.Resource       // where its stored objects are
 	failure  atomic.Pointer[Failure] // the last of any of its deployments
+	episode  episode
 	latest   atomic.Pointer[backend] // the backend as it is configured now
 }
 

@@ -279,6 +279,7 @@ func (a *attempt) recordUnsent(o outcome) outcome {
 // recordServed logs an attempt that serves the request. It is counted when its
 // response has ended.
 func (a *attempt) recordServed(resp *http.Response) {
+	a.call.recorder.Served(a.call.ctx, a.deployment.labels(), &a.deployment.record.episode, telemetry.ResponseInfo{Status: resp.StatusCode})
 	if a.call.recorder.LogsAttempts(a.call.ctx) {
 		a.log(served.String(), successOf(resp))
 	}
@@ -464,10 +465,16 @@ func (s *activeConfig) recordTransition(ctx context.Context, h *health.State, d 
 		return
 	}
 	r := telemetry.Transition{
-		Deployment: d.labels(), WholeBackend: h == &d.backend.State,
+		Deployment: d.labels(), Episode: &d.record.episode, WholeBackend: h == &d.backend.State,
 		Phase: phases[to.Phase], Since: to.Since, Until: to.Until, Reason: to.Reason, Response: o.info(), Cause: o.detail,
 	}
+	if r.WholeBackend {
+		r.Episode = &d.backend.sharedState.episode
+	}
 	for i, one := range d.Operations {
+		if one == h {
+			r.Part = 1 + i
+		}
 		// A deployment that has never served any other operation is as good as closed.
 		if one == h && d.ServedOperations.Load()&^(1<<i) != 0 {
 			name := wire.OperationName(i)

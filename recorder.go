@@ -9,6 +9,7 @@ type (
 	recorderOptions = telemetry.Options
 	requestRecord   = telemetry.Request
 	attemptRecord   = telemetry.Attempt
+	episode         = telemetry.Episode
 	// deploymentLabels is how a deployment is called in metrics, spans and log records.
 	deploymentLabels = telemetry.Deployment
 )

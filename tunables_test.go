@@ -122,6 +122,7 @@ var tunables = []struct {
 	{"Log, metrics and files", "", []tunable{
 		{"spillover.utilizationAge", "", "metrics show a reported utilization for so long", "long enough for a scrape", notMeasured},
 		{"telemetry.warningPeriod", "", "a warning is repeated at most once in it, with the number of requests since", "a fault must not fill the log", notMeasured},
+		{"telemetry.calmPeriod", "", "a cool-down less than it after another is logged at DEBUG; `deployment back` is logged at INFO after so long without one", "a PTU at its limit cools down dozens of times a minute", notMeasured},
 		{"telemetry.maxReasons", "reasons", "reasons that have their own warnings; the others share one", "a service chooses its codes", notMeasured},
 		{"telemetry.maxBackendNames", "names", "backends that a record names", "a record stays readable", notMeasured},
 		{"telemetry.maxURL", "bytes", "longest URL in a span", "a span stays small", notMeasured},

@@ -19,7 +19,7 @@ const (
 )
 
 // The log records of a transition, by the phase that it leads to: of deployments
-// and of backends. Only an ejection needs attention: the rest is normal operation.
+// and of backends. Repetitions are at DEBUG, see [Episode]. Only an ejection needs attention: the rest is normal operation.
 var transitionRecords = [...]struct {
 	level               slog.Level
 	deployment, backend string
@@ -34,9 +34,12 @@ var transitionRecords = [...]struct {
 // it, or of a whole backend.
 type Transition struct {
 	Deployment *Deployment // of the backend, if WholeBackend
+	Episode    *Episode    // of the deployment, or of the whole backend
 	// Exactly one of them, if it is not about the whole deployment.
 	WholeBackend bool
 	Operation    *string // its name; "" for those that are not known
+
+	Part int // 0 for a deployment or backend as a whole, else a number of the operation's own
 
 	Phase  Phase
 	Since  time.Time // when it was healthy last
@@ -71,7 +74,8 @@ func (r *Recorder) Transition(ctx context.Context, now time.Time, t Transition) 
 		r.cooldowns.Record(ctx, max(0, wait.Seconds()), l.with(keyState.String(state), errorType).record...)
 	}
 	record := transitionRecords[t.Phase]
-	if !r.log.Enabled(ctx, record.level) {
+	level, more := t.Episode.admit(now, t)
+	if !r.log.Enabled(ctx, level) {
 		return
 	}
 	message, attributes := record.deployment, t.Deployment.attrs()
@@ -87,11 +91,11 @@ func (r *Recorder) Transition(ctx context.Context, now time.Time, t Transition) 
 	case t.Phase == Healthy:
 		attributes = append(attributes, milliseconds("lasted_ms", now.Sub(t.Since)))
 	}
-	attributes = append(attributes, slog.String("reason", t.Reason))
+	attributes = append(append(attributes, slog.String("reason", t.Reason)), more...)
 	if t.Phase == Ejected && t.Cause != "" {
 		attributes = append(attributes, slog.String("error", t.Cause))
 	}
-	r.log.LogAttrs(ctx, record.level, message, append(attributes, t.Response.attrs()...)...)
+	r.log.LogAttrs(ctx, level, message, append(attributes, t.Response.attrs()...)...)
 }
 
 // An AttemptRecord is the log record of an attempt.

@@ -48,7 +48,7 @@ func TestTransitionIsLoggedAndCooldownsAreMeasured(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l, r := listened(t)
 			now := time.Now()
-			c.transition.Deployment, c.transition.Since, c.transition.Until = deployment(), now.Add(-8*time.Second), now.Add(4*time.Second)
+			c.transition.Deployment, c.transition.Episode, c.transition.Since, c.transition.Until = deployment(), new(Episode), now.Add(-8*time.Second), now.Add(4*time.Second)
 			r.Transition(t.Context(), now, c.transition)
 			require.Equal(t, []string{c.record}, l.Log(), name)
 			require.Equal(t, c.cooldown, l.Metric("spillover.cooldown.duration"), name)
@@ -60,7 +60,7 @@ func TestTransitionBelowTheLevelIsMeasuredAllTheSame(t *testing.T) {
 	l := telemetrytest.New()
 	_, r := listened(t, func(o *Options) { o.Logger, o.MeterProvider = l.LoggerAt(slog.LevelWarn), l.MeterProvider() })
 	now := time.Now()
-	r.Transition(t.Context(), now, Transition{Deployment: deployment(), Phase: Cooling, Until: now.Add(-time.Second)})
+	r.Transition(t.Context(), now, Transition{Deployment: deployment(), Episode: new(Episode), Phase: Cooling, Until: now.Add(-time.Second)})
 	require.Empty(t, l.Log())
 	require.Equal(t, map[string]float64{"backend=first deployment=deployed model=m state=cooling tier=1 type=_OTHER": 0},
 		l.Metric("spillover.cooldown.duration"), "a time that has passed is no negative one")
@@ -100,6 +100,6 @@ func TestRecordsOfTheConfiguration(t *testing.T) {
 
 func TestHostileNamesAreSanitizedInTheLog(t *testing.T) {
 	l, r := listened(t)
-	r.Transition(t.Context(), time.Now(), Transition{Deployment: &Deployment{Backend: "first", Model: "a\nb", Name: "c\x1b[m"}, Phase: Probing})
+	r.Transition(t.Context(), time.Now(), Transition{Deployment: &Deployment{Backend: "first", Model: "a\nb", Name: "c\x1b[m"}, Episode: new(Episode), Phase: Probing})
 	require.Equal(t, []string{"INFO,deployment probing,backend:first,tier:0,model:a?b,deployment:c?[m,reason:"}, l.Log())
 }
