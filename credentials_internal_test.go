@@ -81,7 +81,7 @@ func TestCallersCredentialsAreToldOf(t *testing.T) {
 		cfg.Backends = []Backend{azure("a"), azure("b", keyless)}
 		require.NoError(t, tr.Reconfigure(cfg))
 	}
-	require.Equal(t, []string{"WARN,callers' credentials are sent,backend:b,tier:1" + remedy, "INFO,reconfigured,backends:2", "INFO,reconfigured,backends:2"}, l.Log(), "once")
+	require.Equal(t, []string{"WARN,callers' credentials are sent,backend:b,tier:1" + remedy, "INFO,reconfigured,backends:2,changed:[b: api_key]"}, l.Log(), "once")
 	require.NoError(t, tr.Close())
 }
 

@@ -36,6 +36,7 @@ type backend struct {
 	models        map[string]Model // by the name that callers use; nil: every model
 	headerTimeout time.Duration
 	idleTimeout   time.Duration
+	fingerprint   fingerprint
 }
 
 // newBackend makes a backend of a normalized Backend.
@@ -52,6 +53,8 @@ func newBackend(b Backend) *backend {
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	n.headers, n.hasCredential, n.tags = b.Headers, b.hasCredential(), b.Tags
+	n.headers, n.hasCredential = b.Headers, b.hasCredential()
+	n.fingerprint = fingerprintOf(b)
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))

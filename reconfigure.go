@@ -29,7 +29,7 @@ func (t *Transport) Reconfigure(cfg Config) error {
 		return err
 	}
 	s.warnOfCallersCredentials(old.table.backends)
-	s.recorder.Reconfigured(len(s.table.backends))
+	s.recorder.Reconfigured(len(s.table.backends), s.changes(old))
 	for _, d := range amended {
 		s.recordTransition(context.Background(), &d.State, d, time.Now(), outcome{})
 		for _, h := range d.Operations {

@@ -465,7 +465,7 @@ func TestReconfigureTellsNoSecret(t *testing.T) {
 	told := fmt.Sprint(tr, tr.Status(), l.Log(), tr.Drain("nobody"), tr.Resume("nobody")) + fmt.Sprintf("%v %+v %#v %s %q", tr, tr, tr, tr, tr)
 	require.NotContains(t, told, secret)
 	require.Contains(t, told, "spillover.Transport(b, c)")
-	require.Contains(t, told, "INFO,reconfigured,backends:2")
+	require.Contains(t, told, "INFO,reconfigured,backends:2,added:[b,c],removed:[a],settings:[base,logger]")
 	require.Contains(t, told, "INFO,backend drained,backend:b")
 }
 

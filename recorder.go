@@ -10,6 +10,7 @@ type (
 	requestRecord   = telemetry.Request
 	attemptRecord   = telemetry.Attempt
 	episode         = telemetry.Episode
+	configChanges   = telemetry.ConfigChanges
 	// deploymentLabels is how a deployment is called in metrics, spans and log records.
 	deploymentLabels = telemetry.Deployment
 )

@@ -6,11 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
 
 // The Transport follows a file, through a rename and as Kubernetes swaps it.
@@ -88,6 +91,36 @@ func TestWatchReportsWhatNewRejectsOnce(t *testing.T) {
 	})
 }
 
+// The file that the configuration came from changes nothing when it is first applied.
+func TestWatchOfTheSameContentIsNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const file = `
+max_wait: 1s
+backends:
+  - {url: https://a.openai.azure.com/openai, api_key: SECRET, models: [{name: m, tpm: 7}], defaults: {temperature: 0.50, user: {a: 1}}, headers: {X-Team: SECRET}}
+  - {name: %s, url: https://b.openai.azure.com, api_key: SECRET, weight: %d}
+`
+		path := written(t, "c.yaml", fmt.Sprintf(file, "b", 1))
+		cfg, err := Load(path)
+		require.NoError(t, err)
+		l := telemetrytest.New()
+		tr := configured(t, withListener(l, cfg))
+		go func() { _ = tr.Watch(t.Context(), path, nil) }()
+		time.Sleep(5 * time.Second)
+		require.Empty(t, l.Log())
+		for _, step := range []struct{ text, want string }{
+			{fmt.Sprintf(file, "b", 2), "INFO,reconfigured,backends:2,changed:[b: weight]"},
+			{fmt.Sprintf(file, "c", 2), "INFO,reconfigured,backends:2,added:[c],removed:[b]"},
+			{strings.Replace(fmt.Sprintf(strings.ReplaceAll(file, "SECRET", "OTHER"), "c", 2), "1s", "2s", 1), "INFO,reconfigured,backends:2,changed:[a.openai.azure.com: api_key, headers,c: api_key],settings:[max_wait]"},
+		} {
+			require.NoError(t, os.WriteFile(path, []byte(step.text), 0o600))
+			time.Sleep(5 * time.Second)
+			require.Equal(t, []string{step.want}, l.Log())
+		}
+		require.NoError(t, tr.Close())
+	})
+}
+
 // What cannot be set in a file stays, unless adjust changes it.
 func TestWatchKeepsWhatOnlyCodeCanSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -112,7 +145,7 @@ backends:
 		}()
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		require.Equal(t, []string{"INFO,reconfigured,backends:3"}, l.Log())
+		require.Equal(t, []string{"INFO,reconfigured,backends:3,added:[new],changed:[keyed: api_key, priority, token]"}, l.Log())
 		var sent []string
 		for _, backend := range []string{"unnamed.openai.azure.com", "keyed", "new"} {
 			resp, _ := ask(t, tr)

@@ -141,9 +141,28 @@ func (r *Recorder) CallersCredentialsSent(backend string, tier int) {
 		slog.String("remedy", "set APIKey (api_key) or Token, unless callers are to bring their own"))
 }
 
-// Reconfigured logs a new configuration, with its number of backends.
-func (r *Recorder) Reconfigured(backends int) {
-	r.log.LogAttrs(context.Background(), slog.LevelInfo, "reconfigured", slog.Int("backends", backends))
+// ConfigChanges are what a new configuration changes.
+type ConfigChanges struct {
+	Added, Removed []string // names of backends
+	Changed        []string // names of backends with the fields that differ, such as "ptu: api_key, weight"
+	Settings       []string // fields of the configuration itself
+}
+
+// Reconfigured logs a new configuration, with its number of backends, if it changes
+// anything.
+func (r *Recorder) Reconfigured(backends int, c ConfigChanges) {
+	attributes := []slog.Attr{slog.Int("backends", backends)}
+	for _, list := range []struct {
+		key   string
+		names []string
+	}{{"added", c.Added}, {"removed", c.Removed}, {"changed", c.Changed}, {"settings", c.Settings}} {
+		if len(list.names) > 0 {
+			attributes = append(attributes, boundedList(list.key, list.names)...)
+		}
+	}
+	if len(attributes) > 1 {
+		r.log.LogAttrs(context.Background(), slog.LevelInfo, "reconfigured", attributes...)
+	}
 }
 
 // Drained logs that a backend was drained by hand.

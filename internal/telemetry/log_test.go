@@ -3,6 +3,8 @@ package telemetry
 import (
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,13 +87,16 @@ func TestAttemptIsLoggedAtDebugLevel(t *testing.T) {
 func TestRecordsOfTheConfiguration(t *testing.T) {
 	l, r := listened(t)
 	r.CallersCredentialsSent("first", 1)
-	r.Reconfigured(2)
+	r.Reconfigured(2, ConfigChanges{})
+	r.Reconfigured(3, ConfigChanges{Added: []string{"third"}, Removed: []string{"fourth"}, Changed: []string{"first: api_key, weight"}, Settings: []string{"max_wait"}})
+	r.Reconfigured(20, ConfigChanges{Added: slices.Repeat([]string{"x"}, 20)})
 	r.Drained("first")
 	r.Resumed("first")
 	r.ConfigurationNotLoaded(t.Context(), "pool.yaml", errors.New("no such file"))
 	require.Equal(t, []string{
 		"WARN,callers' credentials are sent,backend:first,tier:1,remedy:set APIKey (api_key) or Token, unless callers are to bring their own",
-		"INFO,reconfigured,backends:2",
+		"INFO,reconfigured,backends:3,added:[third],removed:[fourth],changed:[first: api_key, weight],settings:[max_wait]",
+		"INFO,reconfigured,backends:20,added:[" + strings.Repeat("x,", 15) + "x],more_added:4",
 		"INFO,backend drained,backend:first",
 		"INFO,backend resumed,backend:first",
 		"WARN,configuration not loaded,path:pool.yaml,error:no such file",

@@ -50,11 +50,17 @@ func (r *Recorder) WarnOfFailures(ctx context.Context, now time.Time, model stri
 // maxBackendNames limits the backends that a record names.
 const maxBackendNames = 16
 
-func (f Failure) attrs(model string, backends []string, requests int) []slog.Attr {
-	attributes := []slog.Attr{slog.Any("backends", backends[:min(len(backends), maxBackendNames)])}
-	if len(backends) > maxBackendNames {
-		attributes = append(attributes, slog.Int("more_backends", len(backends)-maxBackendNames))
+// boundedList is a list of names about backends, and how many more there are.
+func boundedList(key string, names []string) []slog.Attr {
+	attributes := []slog.Attr{slog.Any(key, names[:min(len(names), maxBackendNames)])}
+	if len(names) > maxBackendNames {
+		attributes = append(attributes, slog.Int("more_"+key, len(names)-maxBackendNames))
 	}
+	return attributes
+}
+
+func (f Failure) attrs(model string, backends []string, requests int) []slog.Attr {
+	attributes := boundedList("backends", backends)
 	if model != "" {
 		attributes = append(attributes, slog.String("model", model))
 	}
