@@ -53,7 +53,6 @@ func newBackend(b Backend) *backend {
 		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
 	}
 	n.headers, n.hasCredential, n.tags = b.Headers, b.hasCredential(), b.Tags
-	n.headers, n.hasCredential = b.Headers, b.hasCredential()
 	n.fingerprint = fingerprintOf(b)
 	n.latest.Store(n)
 	if len(b.Models) > 0 {

@@ -53,10 +53,11 @@ type DeploymentStatus struct {
 
 	LastFailure Failure `json:"last_failure,omitzero"` // of an attempt, including 429s; it is kept after the deployment recovers
 
-	// InputTokens and OutputTokens are as reported in the usage of responses. A
-	// stream of chat completions reports its usage only if the request sets
+	// InputTokens are as reported in the usage of responses. A stream of chat
+	// completions reports its usage only if the request sets
 	// stream_options.include_usage; other streams of chat completions count as 0.
-	InputTokens  int64 `json:"input_tokens"`
+	InputTokens int64 `json:"input_tokens"`
+	// OutputTokens are reported as InputTokens are.
 	OutputTokens int64 `json:"output_tokens"`
 }
 

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"hash/maphash"
 	"reflect"
-	"slices"
-	"strings"
 
 	"github.com/spillover-go/spillover/internal/configfile"
 )
@@ -32,44 +30,6 @@ func fingerprintOf(b Backend) fingerprint {
 		f[configfile.Key(field.Name)] = maphash.Bytes(fingerprintSeed, text)
 	}
 	return f
-}
-
-// changes are the differences between two configurations: the names of backends, and
-// for each changed one its fields.
-func (s *activeConfig) changes(old *activeConfig) (c configChanges) {
-	before := map[string]fingerprint{}
-	for _, b := range old.table.backends {
-		before[b.name] = b.fingerprint
-	}
-	for _, b := range s.table.backends {
-		was, known := before[b.name]
-		delete(before, b.name)
-		if !known {
-			c.Added = append(c.Added, b.name)
-			continue
-		}
-		var fields []string
-		for key, hash := range b.fingerprint {
-			if was[key] != hash {
-				fields = append(fields, key)
-			}
-		}
-		if slices.Sort(fields); len(fields) > 0 {
-			c.Changed = append(c.Changed, b.name+": "+strings.Join(fields, ", "))
-		}
-	}
-	for _, b := range old.table.backends {
-		if _, gone := before[b.name]; gone {
-			c.Removed = append(c.Removed, b.name)
-		}
-	}
-	now, then := reflect.ValueOf(s.cfg), reflect.ValueOf(old.cfg)
-	for _, field := range reflect.VisibleFields(now.Type()) {
-		if !sameSetting(now.FieldByIndex(field.Index), then.FieldByIndex(field.Index)) {
-			c.Settings = append(c.Settings, configfile.Key(field.Name))
-		}
-	}
-	return c
 }
 
 // sameSetting compares a field of two Configs. Of what cannot be compared, such as a
