@@ -381,7 +381,7 @@ func (c *call) causes(resp *http.Response) []failedAttempt {
 	case c.outcome == served.String() || c.outcome == outcomeCanceled:
 		return nil
 	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
-		return nil // all are rate-limited: more quota helps, and nothing is wrong
+		return c.failedAttempts // none if all are rate-limited: more quota helps, and nothing is wrong
 	case c.outcome == outcomeSynthesized:
 		return c.permanentFailures(time.Now())
 	case by != nil && !slices.ContainsFunc(c.failedAttempts, func(f failedAttempt) bool { return f.d == by.deployment }):

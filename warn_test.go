@@ -2,6 +2,8 @@ package spillover
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +44,12 @@ func TestFailingRequestsAreToldOf(t *testing.T) {
 		"no api-version": {status(404, version), status(404, version), []string{"backends:[first,second],model:m,reason:404,status:404,error:Resource not found,requests:"}},
 		"a 400 about it": {status(400, `{"error":{"code":"MissingApiVersionParameter","message":"The api-version query parameter is required"}}`), status(200, "{}"),
 			[]string{"backends:[first],model:m,reason:400 MissingApiVersionParameter,status:400,code:MissingApiVersionParameter,error:The api-version query parameter is required,requests:"}},
+		"one key is wrong, the other is throttled": {status(401, key), status(429, "", "Retry-After: 1"),
+			[]string{"backends:[first],model:m,reason:401,status:401,error:Access denied due to invalid subscription key or wrong API endpoint.,requests:"}},
+		"all refuse connections": {broken(refused), broken(refused), []string{"backends:[first,second],model:m,reason:no connection,error:dial tcp: connection refused,requests:"}},
+		"no certificate is trusted": {broken(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), broken(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}),
+			[]string{"backends:[first,second],model:m,reason:no connection,error:tls: failed to verify certificate: x509: certificate signed by unknown authority,requests:"}},
+		"none answers in time": {broken(errHeaderTimeout), broken(errHeaderTimeout), []string{"backends:[first,second],model:m,reason:no answer in time,error:" + errHeaderTimeout.Error() + ",requests:"}},
 		"two causes": {status(401, key), broken(&net.OpError{Op: "dial", Net: "tcp", Err: errors.New("lookup first.example: no such host")}),
 			[]string{"backends:[first],model:m,reason:401,status:401,error:Access denied due to invalid subscription key or wrong API endpoint.,requests:",
 				"backends:[second],model:m,reason:no connection,error:dial tcp: lookup first.example: no such host,requests:"}},
