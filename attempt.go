@@ -52,6 +52,15 @@ func (c *call) place() *attempt {
 	return &c.firstAttempt
 }
 
+// key returns the key that the attempt is sent with; "" if it has another
+// credential, or none.
+func (a *attempt) key() string {
+	if a.deployment.backend.token != nil {
+		return ""
+	}
+	return a.secret
+}
+
 // isProbe reports whether the attempt is a half-open probe of anything.
 func (a *attempt) isProbe() bool { return len(a.probes) > 0 }
 
@@ -102,13 +111,13 @@ type attempt struct {
 	ended         atomic.Bool             // everything it held was given back
 
 	// What it holds while it is in flight.
-	ctx         context.Context
-	cancel      context.CancelCauseFunc
-	url         url.URL
-	text        bytes.Reader    // the body, if it is in memory
-	body        *replay.Attempt // otherwise the latest body; nil without one
-	bearerToken string          // of Backend.Token; "" for another credential
-	usedTokens  atomic.Int64    // as reported in the response, or the estimate
+	ctx        context.Context
+	cancel     context.CancelCauseFunc
+	url        url.URL
+	text       bytes.Reader    // the body, if it is in memory
+	body       *replay.Attempt // otherwise the latest body; nil without one
+	secret     string          // the key or token it is sent with; "" for the caller's credential
+	usedTokens atomic.Int64    // as reported in the response, or the estimate
 
 	roundTrip time.Duration   // until the response's header
 	tokens    int64           // the sum sent to the deployment, including this request

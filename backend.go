@@ -52,29 +52,50 @@ type Backend struct {
 	// operations. AzureV1 needs none.
 	APIVersion string
 
-	// APIKey is the key of the backend. A backend without APIKey, without Token and
-	// without a key in Headers is sent the caller's own credential, if it has the
-	// form of the dialect. If other backends have a credential, a warning about
-	// that is logged to [Config.Logger].
+	// APIKey is the key of the backend. A backend without APIKey, APIKeyFile, Auth
+	// and Token, and without a key in Headers, is sent the caller's own credential,
+	// if it has the form of the dialect. If other backends have a credential, a
+	// warning about that is logged to [Config.Logger].
 	APIKey string
 
+	// APIKeyFile is the path of a file that contains the key, such as a mounted
+	// Secret of Kubernetes. A relative path is relative to the directory of the
+	// configuration file, or, if it is set in a program, to the working directory.
+	// White space around the key is ignored. The file must be a regular file of at
+	// most 64 KiB. It is read by New and Reconfigure, and again by requests: at most
+	// once a second, and when the backend answers 401 or 403. If the file is missing
+	// or invalid by then, the last key stays in use and a warning is logged. Replace
+	// the file by a rename, so that half a key is never read. APIKeyFile cannot be
+	// combined with APIKey, Auth or Token.
+	APIKeyFile string
+
+	// Auth is the name of a registered source of bearer tokens, see [RegisterAuth].
+	// Importing the module github.com/spillover-go/spillover/entra registers
+	// "entra", which uses the Entra ID identity that the program runs with. Auth
+	// cannot be combined with APIKey, APIKeyFile or Token.
+	Auth string
+
 	// Token returns a bearer token, for example of Entra ID. It cannot be combined
-	// with APIKey.
+	// with APIKey, APIKeyFile or Auth.
 	Token TokenFunc
 
 	// Headers are set on each request to this backend and replace the caller's
 	// headers of the same name: for example Ocp-Apim-Subscription-Key of API
 	// Management, or OpenAI-Organization. Their values are never printed. A header
 	// with a key (Ocp-Apim-Subscription-Key, X-Api-Key, X-Functions-Key or
-	// X-Goog-Api-Key) is a credential of the backend, as APIKey and Token are.
-	// Authorization and api-key cannot be set here, as APIKey and Token set them,
-	// nor can headers of the connection (Host, Content-…, Transfer-Encoding and the
-	// like).
+	// X-Goog-Api-Key) is a credential of the backend, as APIKey is.
+	// Authorization and api-key cannot be set here, as they hold the credential of
+	// APIKey, APIKeyFile, Auth or Token, nor can headers of the connection (Host,
+	// Content-…, Transfer-Encoding and the like).
 	Headers map[string]string
 
 	// Tags are properties of the backend that requests may demand, such as region=eu:
 	// see [WithTags]. At most 64, each of 1 to 128 bytes of printable ASCII.
 	Tags []string
+	// Drained takes the backend out of use, as [Transport.Drain] does: it gets no
+	// new request, and requests in flight finish. Removing it from the configuration
+	// brings the backend back, unless Drain was called for it, too.
+	Drained bool
 
 	// Models are the models that the backend serves. Empty means every model, each
 	// under its own name.
@@ -186,9 +207,10 @@ func dialects(separator string, suit func(*wire.DialectSpec) bool) string {
 	return strings.Join(names, separator)
 }
 
-// normalize sets the defaults and reports every error.
-func (b *Backend) normalize(report reportFunc) {
-	u := b.normalizeURL(report)
+// normalize sets the defaults and reports every error of a single field. It returns
+// the URL, nil if that cannot be parsed.
+func (b *Backend) normalize(report reportFunc) (u *url.URL) {
+	u = b.normalizeURL(report)
 	if b.Name == "" && u != nil {
 		b.Name = u.Host
 	}
@@ -209,34 +231,86 @@ func (b *Backend) normalize(report reportFunc) {
 	if b.IdleTimeout < 0 {
 		report("IdleTimeout", "%v is negative", b.IdleTimeout)
 	}
-	switch spec := wire.SpecOf(b.Dialect); {
-	case spec.Name == "":
-		report("Dialect", "must be one of "+dialects(", ", func(*wire.DialectSpec) bool { return true })+", not %q", b.Dialect)
-	case b.APIVersion != "" && spec.APIVersion == wire.NoAPIVersion:
-		report("APIVersion", fmt.Sprintf("is only for the dialects %s; this backend is %q", dialects(" and ", (*wire.DialectSpec).HasAPIVersion), b.Dialect))
+	if wire.SpecOf(b.Dialect).Name == "" {
+		var names []string
+		for i := range wire.Dialects {
+			names = append(names, string(wire.Dialects[i].Name))
+		}
+		report("Dialect", "must be one of "+dialects(", ", func(*wire.DialectSpec) bool { return true })+", not %q"+configfile.Suggestion(string(b.Dialect), names), b.Dialect)
 	}
 	if url.QueryEscape(b.APIVersion) != b.APIVersion {
 		report("APIVersion", "%q is not a valid api-version", b.APIVersion)
 	}
-	if b.APIKey != "" && b.Token != nil {
-		report("APIKey", "cannot be combined with Token")
+	b.checkCredentials(report)
+	b.normalizeHeaders(report)
+	b.normalizeTags(report)
+	b.normalizeModels(report)
+	b.normalizeDefaults(report)
+	return u
+}
+
+// checkCredentials reports the errors in the credentials. It reads no file and asks
+// no source of tokens.
+func (b *Backend) checkCredentials(report reportFunc) {
+	first := ""
+	for _, c := range []struct {
+		field string
+		set   bool
+	}{{"APIKey", b.APIKey != ""}, {"APIKeyFile", b.APIKeyFile != ""}, {"Auth", b.Auth != ""}, {"Token", b.Token != nil}} {
+		switch {
+		case c.set && first == "":
+			first = c.field
+		case c.set:
+			report(first, "cannot be combined with "+c.field)
+		}
 	}
 	if variable := variableReference(b.APIKey); variable != "" {
 		report("APIKey", "is the name of a variable, not a key: in a file write %s, in a program use os.Getenv", variable)
 	}
 	// The key itself must not appear in the error.
-	if !wire.IsPrintableASCII(b.APIKey) || strings.Contains(b.APIKey, " ") {
-		report("APIKey", "contains a space, a line break or a character that is not ASCII")
+	if err := checkKey(b.APIKey); err != nil {
+		report("APIKey", err.Error())
 	}
-	b.normalizeHeaders(report)
-	b.normalizeTags(report)
-	b.normalizeModels(report)
-	b.normalizeDefaults(report)
+}
+
+// resolveCredentials reads the key from APIKeyFile into APIKey, and gets Token from
+// the source that Auth names.
+func (b *Backend) resolveCredentials(u *url.URL, report reportFunc) {
+	if b.APIKeyFile != "" && b.APIKey == "" {
+		key, err := readKeyFile(b.APIKeyFile)
+		if err != nil {
+			report("APIKeyFile", "%q "+strings.ReplaceAll(err.Error(), "%", "%%"), b.APIKeyFile)
+		}
+		b.APIKey = key
+	}
+	if b.Auth == "" || b.Token != nil {
+		return
+	}
+	newToken, err := authSource(b.Auth)
+	switch {
+	case err != nil:
+		report("Auth", "%q "+err.Error(), b.Auth)
+	case u != nil:
+		if b.Token, err = newToken(u); err != nil {
+			report("Auth", "%q: %v", b.Auth, err)
+		}
+	}
+}
+
+// asGiven returns the backend without what resolveCredentials has set.
+func (b Backend) asGiven() Backend {
+	if b.APIKeyFile != "" {
+		b.APIKey = ""
+	}
+	if b.Auth != "" {
+		b.Token = nil
+	}
+	return b
 }
 
 // hasCredential reports whether the backend has a credential of its own.
 func (b *Backend) hasCredential() bool {
-	return b.APIKey != "" || b.Token != nil ||
+	return b.APIKey != "" || b.APIKeyFile != "" || b.Auth != "" || b.Token != nil ||
 		slices.ContainsFunc(gatewayKeys, func(name string) bool { return b.Headers[name] != "" })
 }
 
@@ -258,19 +332,20 @@ func (b *Backend) normalizeHeaders(report reportFunc) {
 		value, canonical := b.Headers[name], http.CanonicalHeaderKey(name)
 		_, twice := named[canonical]
 		named[canonical] = value
-		switch name := configfile.Shorten(name); {
+		field := memberField("Headers", name)
+		switch {
 		case !isToken(canonical):
-			report("Headers", "%q is not a valid header name", name)
+			report(field, "is not a valid header name")
 		case twice:
-			report("Headers", "%q is set twice, with different upper and lower case", name)
+			report(field, "is set twice, with different upper and lower case")
 		case canonical == keyHeader || canonical == authHeader:
-			report("Headers", "%q belongs in APIKey or Token", name)
+			report(field, "cannot be set here: the credential belongs in APIKey, APIKeyFile, Auth or Token")
 		case isOneOf(canonical, connectionHeaders) || strings.HasPrefix(canonical, "Content-") || strings.HasPrefix(canonical, headerPrefix):
-			report("Headers", "%q cannot be set", name)
+			report(field, "cannot be set")
 		case value == "":
-			report("Headers", "%q is empty", name)
+			report(field, "is empty")
 		case !wire.IsPrintableASCII(value) || strings.TrimSpace(value) != value:
-			report("Headers", "the value of %q starts or ends with a space, or contains a line break or a character that is not ASCII", name)
+			report(field, "starts or ends with a space, or contains a line break or a character that is not ASCII")
 		}
 	}
 	b.Headers = named
@@ -313,23 +388,25 @@ func (b *Backend) normalizeModels(report reportFunc) {
 	seen := map[string]bool{}
 	for i := range b.Models {
 		m := &b.Models[i]
+		field := func(name string) string { return fmt.Sprintf("Models[%d].%s", i, name) }
 		if m.Name == "" {
-			report("Models", fmt.Sprintf("model %d has no Name", i))
-			continue
-		}
-		if seen[m.Name] {
-			report("Models", "%q is listed twice", m.Name)
+			report(field("Name"), "is missing")
+		} else if seen[m.Name] {
+			report(field("Name"), "%q is listed twice", m.Name)
 		}
 		seen[m.Name] = true
-		if m.RPM < 0 || m.TPM < 0 {
-			report("Models", "model %q: RPM or TPM is negative", m.Name)
+		if m.RPM < 0 {
+			report(field("RPM"), "%d is negative", m.RPM)
+		}
+		if m.TPM < 0 {
+			report(field("TPM"), "%d is negative", m.TPM)
 		}
 		if m.ContextTokens < 0 {
-			report("Models", "model %q: ContextTokens is negative", m.Name)
+			report(field("ContextTokens"), "%d is negative", m.ContextTokens)
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {
-			report("Models", "model %q: Deployment %q would change the path of a URL", m.Name, m.Deployment)
+			report(field("Deployment"), "%q would change the path of a URL", m.Deployment)
 		}
 	}
 }

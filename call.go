@@ -97,6 +97,7 @@ func (c *call) do() (*http.Response, error) {
 	if c.startRecord(); err != nil {
 		return nil, err
 	}
+	c.refreshKeys()
 	if reply := c.findDeployments(); reply != nil {
 		return reply, nil
 	}

@@ -119,7 +119,7 @@ func ignoreErrors(string, string, ...any) {}
 // each with the backend and the field.
 func (cfg Config) normalize() (Config, error) {
 	var errs []error
-	for _, e := range cfg.check() {
+	for _, e := range cfg.check(func(string) bool { return true }) {
 		errs = append(errs, e)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -128,10 +128,12 @@ func (cfg Config) normalize() (Config, error) {
 	return cfg, nil
 }
 
-// check sets the defaults and returns what is wrong.
-func (cfg *Config) check() (found []*fieldError) {
+// check sets the defaults and returns what is wrong. known reports whether a field
+// has the value that the user gave it, which is not so if it could not be read. An
+// error that depends on several fields is returned only if all of them are known.
+func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 	report := func(field, format string, args ...any) {
-		found = append(found, &fieldError{backend: -1, field: field, related: field == "DefaultCooldown", format: format, args: args})
+		found = append(found, &fieldError{backend: -1, field: field, format: format, args: args})
 	}
 	if cfg.MaxAttempts < 0 {
 		report("MaxAttempts", "%d is negative", cfg.MaxAttempts)
@@ -142,16 +144,20 @@ func (cfg *Config) check() (found []*fieldError) {
 	if cfg.DefaultCooldown < 0 {
 		report("DefaultCooldown", "%v is negative", cfg.DefaultCooldown)
 	}
+	valid := known("MaxCooldown")
 	switch {
 	case cfg.MaxCooldown < 0:
 		report("MaxCooldown", "%v is negative", cfg.MaxCooldown)
+		valid = false
 	case cfg.MaxCooldown > mostCooldown:
 		report("MaxCooldown", fmt.Sprintf("%%v is more than the maximum, %v", mostCooldown), cfg.MaxCooldown)
+		valid = false
 	}
 	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
 	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
-	if cfg.MaxCooldown >= 0 && cfg.DefaultCooldown > cfg.MaxCooldown {
-		report("DefaultCooldown", "%v is more than MaxCooldown, %v", cfg.DefaultCooldown, cfg.MaxCooldown)
+	if valid && known("DefaultCooldown") && cfg.DefaultCooldown > cfg.MaxCooldown {
+		found = append(found, &fieldError{backend: -1, field: "DefaultCooldown", related: true,
+			format: "%v is more than MaxCooldown, %v", args: []any{cfg.DefaultCooldown, cfg.MaxCooldown}})
 	}
 	cfg.DefaultCooldown = cmp.Or(cfg.DefaultCooldown, min(defaultCooldown, cfg.MaxCooldown))
 
@@ -159,24 +165,56 @@ func (cfg *Config) check() (found []*fieldError) {
 		report("Backends", "at least one is required")
 	}
 	cfg.Backends = slices.Clone(cfg.Backends)
+	checked := make([]checkedBackend, len(cfg.Backends))
 	for i := range cfg.Backends {
-		b := &cfg.Backends[i]
-		name := b.Name
-		b.normalize(func(field, format string, args ...any) {
-			found = append(found, &fieldError{backend: i, name: name, field: field, related: field == "APIVersion", format: format, args: args})
-		})
+		c := &checked[i]
+		c.Backend, c.index, c.unnamed = &cfg.Backends[i], i, cfg.Backends[i].Name == ""
+		invalid := map[string]bool{}
+		c.known = func(field string) bool { return !invalid[field] && known(backendField(i, field)) }
+		name, from := c.Name, len(found)
+		report := func(field, format string, args ...any) {
+			invalid[field] = true
+			found = append(found, &fieldError{backend: i, name: name, field: field, format: format, args: args})
+		}
+		u := c.normalize(report)
+		c.resolveCredentials(u, report)
+		if c.unnamed && u != nil {
+			for _, e := range found[from:] {
+				e.host = u.Host
+			}
+		}
 	}
 	cfg.checkFallbacks(func(field, format string, args ...any) {
 		found = append(found, &fieldError{backend: -1, field: field, related: true, format: format, args: args})
-	})
-	return append(found, conflicts(cfg.Backends)...)
+	}, known)
+	return append(found, conflicts(checked)...)
 }
 
-// conflicts returns the errors that concern more than one backend.
-func conflicts(backends []Backend) (found []*fieldError) {
-	report := func(i int, field, format string, args ...any) {
-		found = append(found, &fieldError{backend: i, name: backends[i].Name, field: field, related: true, format: format, args: args})
+// A checkedBackend is a normalized backend of a configuration.
+type checkedBackend struct {
+	*Backend
+	index   int
+	unnamed bool                    // its Name is the default
+	known   func(field string) bool // whether a field could be read, and is valid
+}
+
+// named reports whether the name of the backend is known.
+func (c *checkedBackend) named() bool {
+	return c.Name != "" && c.known("Name") && (!c.unnamed || c.known("URL"))
+}
+
+// error is an error that depends on other fields, too.
+func (c *checkedBackend) error(field, format string, args ...any) *fieldError {
+	e := &fieldError{backend: c.index, name: c.Name, field: field, related: true, format: format, args: args}
+	if c.unnamed {
+		e.name, e.host = "", c.Name
 	}
+	return e
+}
+
+// conflicts returns the errors that concern more than one field or backend.
+// Whatever could not be read causes none.
+func conflicts(backends []checkedBackend) (found []*fieldError) {
 	fields := map[string]bool{}
 	for _, b := range backends {
 		for name := range b.Defaults {
@@ -187,26 +225,48 @@ func conflicts(backends []Backend) (found []*fieldError) {
 		found = append(found, &fieldError{backend: -1, field: "Backends", related: true,
 			format: fmt.Sprintf("their Defaults have %d different fields; at most %d are allowed", len(fields), maxPresets)})
 	}
-	// A deployment of an account that is listed twice would be tried twice and
-	// counted as two. Token functions cannot be compared: each counts as an account
-	// of its own.
-	type deployment struct{ url, key, headers, name string }
-	names, deployments := map[string]int{}, map[deployment]string{}
-	dialects := map[string]string{} // form of credential → a backend that has it
-	var anonymous []int
-	for i, b := range backends {
-		if b.Name != "" {
-			if first, twice := names[b.Name]; twice {
-				report(i, "Name", fmt.Sprintf("backends %d and %d both have this name", first, i))
-			} else {
-				names[b.Name] = i
-			}
+	for i := range backends {
+		b := &backends[i]
+		if b.APIVersion != "" && wire.SpecOf(b.Dialect).APIVersion == wire.NoAPIVersion && b.known("Dialect") && b.known("URL") {
+			found = append(found, b.error("APIVersion", "is only for the dialects "+dialects(" and ", (*wire.DialectSpec).HasAPIVersion)+"; this backend is %q", b.Dialect))
 		}
-		if !b.hasCredential() {
-			anonymous = append(anonymous, i)
+	}
+	found = append(found, duplicateNames(backends)...)
+	found = append(found, duplicateDeployments(backends)...)
+	return append(found, missingCredentials(backends)...)
+}
+
+// duplicateNames reports backends with the name of another one.
+func duplicateNames(backends []checkedBackend) (found []*fieldError) {
+	names := map[string]*checkedBackend{}
+	for i := range backends {
+		b := &backends[i]
+		if !b.named() {
+			continue
 		}
-		dialects[wire.SpecOf(b.Dialect).Credentials] = b.Name
-		if b.Token != nil || b.URL == "" {
+		first := names[b.Name]
+		switch {
+		case first == nil:
+			names[b.Name] = b
+		case first.unnamed && b.unnamed:
+			found = append(found, b.error("Name", fmt.Sprintf("is missing: backends %d and %d are both called %%s, after the host of their URL; give each a name", first.index, i), b.Name))
+		default:
+			found = append(found, b.error("Name", fmt.Sprintf("backends %d and %d are both called %%q; give each its own name", first.index, i), b.Name))
+		}
+	}
+	return found
+}
+
+// duplicateDeployments reports deployments of an account that are listed twice:
+// they would be tried twice and counted as two. Token functions cannot be compared:
+// each counts as an account of its own.
+func duplicateDeployments(backends []checkedBackend) (found []*fieldError) {
+	type deployment struct{ url, credential, headers, name string }
+	deployments := map[deployment]*checkedBackend{}
+	for i := range backends {
+		b := &backends[i]
+		account, ok := b.account()
+		if !ok || b.URL == "" || !b.known("URL") || !b.known("Headers") || !b.known("Models") {
 			continue
 		}
 		served := []string{""}
@@ -219,20 +279,56 @@ func conflicts(backends []Backend) (found []*fieldError) {
 			served = slices.Compact(served)
 		}
 		for _, name := range served {
-			d := deployment{strings.ToLower(b.URL), b.APIKey, fmt.Sprintf("%q", b.Headers), name} // fmt prints maps sorted
-			other, twice := deployments[d]
+			d := deployment{strings.ToLower(b.URL), account, fmt.Sprintf("%q", b.Headers), name} // fmt prints maps sorted
+			other := deployments[d]
+			deployments[d] = b
 			switch {
-			case twice && other != b.Name && name == "":
-				report(i, "URL", "backend %q already uses it for all models with the same credential", other)
-			case twice && other != b.Name:
-				report(i, "URL", "backend %q already uses its deployment %q with the same credential", other, name)
+			case other == nil || b.named() && other.named() && other.Name == b.Name: // the name is reported
+			case name == "":
+				found = append(found, b.error("URL", "backend %q already uses it for all models with the same credential", other.Name))
+			default:
+				found = append(found, b.error("URL", "backend %q already uses its deployment %q with the same credential", other.Name, name))
 			}
-			deployments[d] = b.Name
 		}
 	}
-	if len(dialects) > 1 {
-		for _, i := range anonymous {
-			report(i, "APIKey", "is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only")
+	return found
+}
+
+// account identifies the credential of a backend, "" for callers' own. ok is false
+// if it is not known.
+func (c *checkedBackend) account() (credential string, ok bool) {
+	for _, field := range []string{"APIKey", "APIKeyFile", "Auth"} {
+		if !c.known(field) && !(field == "APIKeyFile" && c.APIKeyFile != "") {
+			return "", false
+		}
+	}
+	switch {
+	case c.Auth != "":
+		return "Auth " + c.Auth, true
+	case c.Token != nil:
+		return "", false
+	case c.APIKey == "" && c.APIKeyFile != "":
+		return "APIKeyFile " + c.APIKeyFile, true
+	case c.APIKey == "":
+		return "", true
+	}
+	return "APIKey " + c.APIKey, true
+}
+
+// missingCredentials reports the backends that would be sent callers' credentials
+// in a pool that mixes two kinds of them.
+func missingCredentials(backends []checkedBackend) (found []*fieldError) {
+	kinds := map[string]bool{}
+	for i := range backends {
+		if b := &backends[i]; b.known("Dialect") && b.known("URL") {
+			kinds[wire.SpecOf(b.Dialect).Credentials] = true
+		}
+	}
+	for i := range backends {
+		b := &backends[i]
+		known := b.known("APIKey") && b.known("APIKeyFile") && b.known("Auth") && b.known("Headers")
+		if len(kinds) > 1 && known && !b.hasCredential() {
+			found = append(found, b.error("APIKey", "is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only"))
 		}
 	}
 	return found

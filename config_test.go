@@ -55,7 +55,8 @@ var wrong = []struct {
 	{func(b *Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
 	{func(b *Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
 	{func(b *Backend) { b.IdleTimeout = -time.Second }, "IdleTimeout: -1s is negative"},
-	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "Azure"`},
+	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "Azure"; did you mean "azure"?`},
+	{func(b *Backend) { b.Dialect = "bedrock" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "bedrock"`},
 	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is only for the dialects "azure" and "azure-v1"; this backend is "openai"`},
 	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" is not a valid api-version`},
 	{func(b *Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: cannot be combined with Token"},
@@ -63,10 +64,10 @@ var wrong = []struct {
 	{func(b *Backend) { b.APIKey = "key\r\n" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
 	{func(b *Backend) { b.APIKey = "ké" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
 	{func(b *Backend) { b.APIKey = "$PTU_KEY" }, "APIKey: is the name of a variable, not a key: in a file write ${PTU_KEY}, in a program use os.Getenv"},
-	{func(b *Backend) { b.Models = []Model{{Deployment: "d"}} }, "Models: model 0 has no Name"},
-	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models: "m" is listed twice`},
-	{func(b *Backend) { b.Models = []Model{{Name: ".."}} }, `Models: model "..": Deployment ".." would change the path of a URL`},
-	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models: model "m": Deployment "." would change the path of a URL`},
+	{func(b *Backend) { b.Models = []Model{{Deployment: "d"}} }, "Models[0].Name: is missing"},
+	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models[1].Name: "m" is listed twice`},
+	{func(b *Backend) { b.Models = []Model{{Name: ".."}} }, `Models[0].Deployment: ".." would change the path of a URL`},
+	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models[0].Deployment: "." would change the path of a URL`},
 }
 
 func TestEachConfigMistakeIsReported(t *testing.T) {
@@ -77,8 +78,8 @@ func TestEachConfigMistakeIsReported(t *testing.T) {
 		require.Equal(t, []string{fmt.Sprintf("backend %q: Name: must be at most 128 printable ASCII characters, because it is sent in a header", name)},
 			mistakes(Config{Backends: []Backend{{Name: name, URL: "h", APIKey: "k"}}}))
 	}
-	require.Equal(t, []string{"backend 1: Priority: -3 is negative"},
-		mistakes(Config{Backends: []Backend{{URL: "h", APIKey: "k"}, {URL: "other", APIKey: "k", Priority: -3}}}), "one without a name is told by its place")
+	require.Equal(t, []string{"backend 1 (other): Priority: -3 is negative"},
+		mistakes(Config{Backends: []Backend{{URL: "h", APIKey: "k"}, {URL: "other", APIKey: "k", Priority: -3}}}), "one without a name is identified by its index and host")
 }
 
 // One New tells everything there is to mend.
@@ -108,9 +109,9 @@ func TestCooldowns(t *testing.T) {
 }
 
 func TestDuplicateBackendNamesAreRefused(t *testing.T) {
-	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 both have this name`},
+	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 are both called "a"; give each its own name`},
 		mistakes(Config{Backends: []Backend{azure("a"), azure("b"), azure("a", func(b *Backend) { b.URL = "https://elsewhere" })}}))
-	require.Equal(t, []string{`backend "h": Name: backends 0 and 1 both have this name`},
+	require.Equal(t, []string{`backend 1 (h): Name: is missing: backends 0 and 1 are both called h, after the host of their URL; give each a name`},
 		mistakes(Config{Backends: []Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
 }
 

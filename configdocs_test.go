@@ -85,7 +85,7 @@ func inFile(doc, name string) string {
 // defaultValues are what New gives to each field that is not set.
 func defaultValues() map[reflect.Type]reflect.Value {
 	cfg := Config{Backends: []Backend{{URL: "h", Models: []Model{{Name: "m"}}}}}
-	cfg.check()
+	cfg.check(func(string) bool { return true })
 	values := map[reflect.Type]reflect.Value{}
 	for _, v := range []any{cfg, cfg.Backends[0], cfg.Backends[0].Models[0], Fallback{}} {
 		values[reflect.TypeOf(v)] = reflect.ValueOf(v)
@@ -152,6 +152,7 @@ func TestConfigSchema(t *testing.T) {
 	variable := map[string]any{"$ref": "#/$defs/variable"}
 	schema := map[string]any{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
+		"$id":         "https://raw.githubusercontent.com/spillover-go/spillover/main/docs/config.schema.json",
 		"title":       "spillover",
 		"description": "A configuration file of github.com/spillover-go/spillover.",
 		"$ref":        "#/$defs/Config",
@@ -185,7 +186,7 @@ func TestConfigSchema(t *testing.T) {
 			case kind == reflect.Map:
 				p["type"] = []string{"object", "null"}
 				if f.Type.Elem().Kind() == reflect.String {
-					p["additionalProperties"] = map[string]any{"type": []string{"string", "null"}}
+					p["additionalProperties"] = map[string]any{"type": "string"}
 				}
 			case f.Type == reflect.TypeFor[Dialect]():
 				p["anyOf"] = []any{map[string]any{"enum": []any{Azure, AzureV1, OpenAI, nil}}, variable}
@@ -202,7 +203,7 @@ func TestConfigSchema(t *testing.T) {
 			case kind == reflect.Bool:
 				p["anyOf"] = []any{map[string]any{"type": []string{"boolean", "null"}}, variable}
 			case kind == reflect.String:
-				if p["type"] = []string{"string", "null"}; required || f.Name == "APIKey" {
+				if p["type"] = []string{"string", "null"}; required || f.Name == "APIKey" || f.Name == "APIKeyFile" || f.Name == "Auth" {
 					p["type"] = "string"
 				}
 			default:
@@ -301,7 +302,7 @@ func TestConfigBlocks(t *testing.T) {
 				cfg, err := parseConfig(path, []byte(block), func(name string) (string, bool) { return "key-of-" + name, true })
 				require.NoError(t, err, block)
 				for i := range cfg.Backends {
-					if b := &cfg.Backends[i]; b.APIKey == "" {
+					if b := &cfg.Backends[i]; !b.hasCredential() {
 						b.Token = func(context.Context) (string, error) { return "", nil } // the program's to set
 					}
 				}

@@ -17,12 +17,13 @@ func TestBackendHeadersFromAFile(t *testing.T) {
 		text := "backends:\n  - name: a\n    url: https://a.openai.azure.com\n    api_key: k\n    headers: " + headers + "\n"
 		return parseConfig("f.yaml", []byte(text), func(name string) (string, bool) { return "secret-of-" + name, name == "KEY" })
 	}
-	cfg, err := parse("{Ocp-Apim-Subscription-Key: '${KEY}', X-A: text, X-Null: }")
+	cfg, err := parse("{Ocp-Apim-Subscription-Key: '${KEY}', X-A: text}")
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"Ocp-Apim-Subscription-Key": "secret-of-KEY", "X-A": "text"}, cfg.Backends[0].Headers)
 	for headers, want := range map[string]string{
 		"text": "must be a mapping", "[a]": "must be a mapping", "{X-A: 1}": "must be text", "{X-A: {b: c}}": "must be text", "{X-A: '${NONE}'}": "NONE",
-		"{Host: x}": `"Host" cannot be set`, "{X-A: '${KEY} '}": `the value of "X-A"`, "{X-A: a, X-A: b}": `duplicate key "X-A"`,
+		"{X-A: }": "this is empty", "{X-A: null, X-B: b}": "this is empty", "{X-A: ''}": "is empty", "{X-A: '${EMPTY:-}'}": "is empty",
+		"{Host: x}": `headers.Host: cannot be set`, "{X-A: '${KEY} '}": "headers.X-A: starts or ends with a space", "{X-A: a, X-A: b}": `duplicate key "X-A"`,
 	} {
 		_, err := parse(headers)
 		var mistake *LoadError
@@ -130,7 +131,7 @@ func TestWatchKeepsCallersCredentials(t *testing.T) {
 			} else {
 				require.Equal(t, before, tr.String(), name)
 				require.Len(t, records, 1, name)
-				require.Contains(t, strings.ReplaceAll(records[0], `\`, ""), `api_key: is missing, and backend `+c.refused+` has no Token: callers' own credentials would be sent to it`, name)
+				require.Contains(t, strings.ReplaceAll(records[0], `\`, ""), `api_key: is missing, and backend `+c.refused+` has no other credential: callers' own credentials would be sent to it`, name)
 			}
 			require.NoError(t, tr.Close())
 		})

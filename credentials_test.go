@@ -138,7 +138,7 @@ func TestBackendHeadersMistakes(t *testing.T) {
 	} {
 		b := azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{name: value} })
 		_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{b}})
-		require.ErrorContains(t, err, `spillover: backend "a": Headers: `, "%q", name)
+		require.ErrorContains(t, err, `spillover: backend "a": Headers[`, "%q", name)
 		require.NotContains(t, err.Error(), "secr")
 	}
 	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{"x-a": "1", "X-A": "2"} })}})

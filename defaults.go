@@ -45,7 +45,7 @@ func presetText(name string, value any) (string, error) {
 func (b *Backend) normalizeDefaults(report reportFunc) {
 	for _, name := range slices.Sorted(maps.Keys(b.Defaults)) {
 		if _, err := presetText(name, b.Defaults[name]); err != nil {
-			report("Defaults", "%q: %v", name, err)
+			report(memberField("Defaults", name), "%v", err)
 		}
 	}
 	_, one := b.Defaults[wire.MaxTokensField]

@@ -81,11 +81,11 @@ func TestDefaultsMistakes(t *testing.T) {
 		many[fmt.Sprint(i)] = i
 	}
 	for want, fields := range map[string]map[string]any{
-		`backend "a": Defaults: "model": cannot be a default, because it decides what the response is`:  {"model": "x"},
-		`backend "a": Defaults: "stream": cannot be a default, because it decides what the response is`: {"stream": true},
-		`backend "a": Defaults: "": a field has no name`:                                                {"": 1},
-		`backend "a": Defaults: "top_p": json: unsupported value: NaN`:                                  {"top_p": math.NaN()},
-		`backend "a": Defaults: "x": json: unsupported type: func()`:                                    {"x": func() {}},
+		`backend "a": Defaults["model"]: cannot be a default, because it decides what the response is`:  {"model": "x"},
+		`backend "a": Defaults["stream"]: cannot be a default, because it decides what the response is`: {"stream": true},
+		`backend "a": Defaults[""]: a field has no name`:                                                {"": 1},
+		`backend "a": Defaults["top_p"]: json: unsupported value: NaN`:                                  {"top_p": math.NaN()},
+		`backend "a": Defaults["x"]: json: unsupported type: func()`:                                    {"x": func() {}},
 		`backend "a": Defaults: "max_tokens" cannot be combined with "max_completion_tokens"`:           {"max_tokens": 1, "max_completion_tokens": 1},
 		`Backends: their Defaults have 65 different fields; at most 64 are allowed`:                     many,
 	} {

@@ -185,7 +185,7 @@ func (b *backend) withoutKey(raw string) string {
 // header is a copy of the caller's header with the backend's credential instead of
 // the caller's. A backend without a credential gets the caller's, if that has the
 // form of its dialect. The backend's Headers replace the caller's.
-func (b *backend) header(caller http.Header, bearer string) http.Header {
+func (b *backend) header(caller http.Header, own credential) http.Header {
 	keyName := b.dialect.KeyHeader
 	var key, authorization string // the caller's
 	h := make(http.Header, len(caller)+1+len(b.headers))
@@ -212,12 +212,10 @@ func (b *backend) header(caller http.Header, bearer string) http.Header {
 			h[name] = values[from:len(values):len(values)]
 		}
 	}
-	name, value := keyName, cmp.Or(b.key, key)
+	name, value := keyName, cmp.Or(own.secret, key)
 	switch {
-	case bearer != "":
-		name, value = authHeader, "Bearer "+bearer
-	case b.key != "" && keyName == authHeader:
-		value = b.bearerKey
+	case own.authorization != "":
+		name, value = authHeader, own.authorization
 	case value == "":
 		name, value = authHeader, authorization
 	}
@@ -242,26 +240,27 @@ func (b *backend) setsHeader(name string) bool {
 	return false
 }
 
-// bearer asks for the backend's token. It is "" for another kind of credential.
-func (b *backend) bearer(ctx context.Context) (string, error) {
+// credential returns the backend's key, or asks for its token. It is zero for the
+// caller's own credential.
+func (b *backend) credential(ctx context.Context) (credential, error) {
 	if b.token == nil {
-		return "", nil
+		return b.currentKey(), nil
 	}
 	token, err := b.token(ctx)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("token: %w", err)
+		return credential{}, fmt.Errorf("token: %w", err)
 	case token == "":
-		return "", fmt.Errorf("token: it is empty")
+		return credential{}, fmt.Errorf("token: it is empty")
 	case !wire.IsPrintableASCII(token):
-		return "", fmt.Errorf("token: it has a line break or a character that is not ASCII")
+		return credential{}, fmt.Errorf("token: it has a line break or a character that is not ASCII")
 	}
-	return token, nil
+	return credential{token, "Bearer " + token}, nil
 }
 
 // sharesAccount reports whether two backends spend the same quota.
 func (b *backend) sharesAccount(other *backend) bool {
-	return b.key != "" && b.key == other.key && b.host == other.host && maps.Equal(b.headers, other.headers)
+	return b.key.Load() != nil && b.sameKey(other) && b.host == other.host && maps.Equal(b.headers, other.headers)
 }
 
 // usesCallerCredential reports whether the backend gets callers' own

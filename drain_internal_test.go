@@ -137,3 +137,54 @@ func TestDrainAfterTheChoice(t *testing.T) {
 		})
 	}
 }
+
+// A backend can be drained by the configuration, by Drain, or by both.
+func TestBackendIsDrainedByTheConfiguration(t *testing.T) {
+	n := newNet()
+	drained := func(b *Backend) { b.Drained = true }
+	cfg := Config{Base: n, Backends: []Backend{azure("a", drained), azure("b", priority(2))}}
+	tr := configured(t, cfg)
+	asked := func(want string) {
+		t.Helper()
+		resp, _ := ask(t, tr)
+		require.Equal(t, want, servedBy(resp))
+		b := tr.Status().Tiers[0].Backends[0]
+		require.Equal(t, want == "b", b.Drained)
+		require.Equal(t, want != "b", b.Available)
+	}
+	change := func(changes ...func(*Backend)) {
+		cfg.Backends = []Backend{azure("a", changes...), azure("b", priority(2))}
+		require.NoError(t, tr.Reconfigure(cfg))
+	}
+	asked("b")
+	require.EqualError(t, tr.Resume("a"), `spillover: backend "a" is drained by the configuration: remove Drained (in a file: drained) from it`)
+	asked("b")
+	change()
+	asked("a")
+	change(drained)
+	asked("b")
+
+	// Drain outlasts the configuration.
+	require.NoError(t, tr.Drain("a"))
+	change()
+	asked("b")
+	require.NoError(t, tr.Resume("a"))
+	asked("a")
+
+	// Resume ends Drain even if the configuration keeps the backend drained.
+	require.NoError(t, tr.Drain("a"))
+	change(drained)
+	require.ErrorContains(t, tr.Resume("a"), "is drained by the configuration")
+	change()
+	asked("a")
+
+	cfg.Backends = []Backend{azure("a", drained), azure("b", drained)}
+	require.NoError(t, tr.Reconfigure(cfg))
+	resp, body := ask(t, tr)
+	require.Equal(t, 503, resp.StatusCode)
+	require.Contains(t, body, "Every backend that could take the request is drained.")
+
+	cfg, err := parseConfig("f", []byte("backends: [{url: h, drained: true}]"), nil)
+	require.NoError(t, err)
+	require.True(t, cfg.Backends[0].Drained)
+}

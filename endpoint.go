@@ -17,26 +17,28 @@ import (
 // A backend is a configured [Backend], ready for use.
 type backend struct {
 	*sharedState
-	name          string
-	hash          uint64 // of the name
-	scheme, host  string
-	base          string // escaped base path, without a trailing slash
-	bareBase      bool   // the base path replaces the dialect's prefix
-	priority      int
-	weight        int
-	dialect       *wire.DialectSpec
-	apiVersion    string
-	key           string
-	bearerKey     string // the key as an Authorization header
-	token         TokenFunc
-	headers       map[string]string // by canonical name
-	hasCredential bool              // its own; callers' credentials are not sent to it
-	presets       []defaultField
-	tags          []string
-	models        map[string]Model // by the name that callers use; nil: every model
-	headerTimeout time.Duration
-	idleTimeout   time.Duration
-	fingerprint   fingerprint
+	name            string
+	hash            uint64 // of the name
+	scheme, host    string
+	base            string // escaped base path, without a trailing slash
+	bareBase        bool   // the base path replaces the dialect's prefix
+	priority        int
+	weight          int
+	dialect         *wire.DialectSpec
+	apiVersion      string
+	key             atomic.Pointer[credential] // nil without a key
+	keyFile         *keyFile                   // that the key is read from; nil if it is fixed
+	auth            string                     // the name of the source of token
+	token           TokenFunc
+	headers         map[string]string // by canonical name
+	hasCredential   bool              // its own; callers' credentials are not sent to it
+	drainedByConfig bool              // by Backend.Drained
+	presets         []defaultField
+	tags            []string
+	models          map[string]Model // by the name that callers use; nil: every model
+	headerTimeout   time.Duration
+	idleTimeout     time.Duration
+	fingerprint     fingerprint
 }
 
 // newBackend makes a backend of a normalized Backend.
@@ -50,10 +52,16 @@ func newBackend(b Backend) *backend {
 		sharedState: new(sharedState), // replaced if an earlier configuration has the backend
 		name:        b.Name, hash: stableHash(b.Name), scheme: u.Scheme, host: u.Host, base: base, bareBase: bare,
 		priority: b.Priority, weight: b.Weight, dialect: wire.SpecOf(b.Dialect), apiVersion: b.APIVersion,
-		key: b.APIKey, bearerKey: "Bearer " + b.APIKey, token: b.Token, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
+		auth: b.Auth, token: b.Token, drainedByConfig: b.Drained, presets: presets(b.Defaults), headerTimeout: b.HeaderTimeout, idleTimeout: b.IdleTimeout,
+	}
+	if b.APIKey != "" {
+		n.setKey(b.APIKey)
+	}
+	if b.APIKeyFile != "" {
+		n.keyFile = newKeyFile(b.APIKeyFile)
 	}
 	n.headers, n.hasCredential, n.tags = b.Headers, b.hasCredential(), b.Tags
-	n.fingerprint = fingerprintOf(b)
+	n.fingerprint = fingerprintOf(b.asGiven())
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))
@@ -83,28 +91,63 @@ func assignResources(backends, before []*backend) {
 
 // sharesResource reports whether two backends belong to one resource: the same
 // URL and the same account. A host of Azure is one resource whichever of its
-// two keys or tokens is used. Elsewhere the key identifies the account.
+// two keys or tokens is used. Elsewhere the key, or the file that it is read from,
+// identifies the account.
 func (b *backend) sharesResource(other *backend) bool {
 	return b.scheme == other.scheme && strings.EqualFold(b.host, other.host) && b.base == other.base &&
-		(b.key == other.key || ofAzure(b.host) && b.azureCredentials() && other.azureCredentials())
+		(b.sameKey(other) || ofAzure(b.host) && b.azureCredentials() && other.azureCredentials())
 }
 
 func (b *backend) azureCredentials() bool {
 	return b.dialect.Credentials == wire.AzureCredentials
 }
 
-// reconfigured reports whether the backend sends requests in another way by
-// now.
-func (b *backend) reconfigured() bool {
+// reconfigured reports whether the backend sends requests in another way by now
+// than when an attempt was sent with a key, "" for none.
+func (b *backend) reconfigured(key string) bool {
 	latest := b.latest.Load()
-	return latest != nil && !latest.sameRequests(b)
+	return latest != nil && (latest.currentKey().secret != key || !latest.sameForm(b))
 }
 
 // sameRequests reports whether two backends send requests with the same
-// credential and in the same form. Token functions cannot be compared.
+// credential and in the same form.
 func (b *backend) sameRequests(other *backend) bool {
-	return b.key == other.key && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
+	return b.currentKey().secret == other.currentKey().secret && b.sameForm(other)
+}
+
+// sameForm is sameRequests without the key. Token functions cannot be compared.
+func (b *backend) sameForm(other *backend) bool {
+	return b.auth == other.auth && (b.token == nil) == (other.token == nil) && b.dialect == other.dialect && b.apiVersion == other.apiVersion &&
 		maps.Equal(b.headers, other.headers)
+}
+
+// A credential is what a request is sent with.
+type credential struct {
+	secret        string // the key or the bearer token; "" for the caller's own credential
+	authorization string // the value of the Authorization header, if the secret belongs there
+}
+
+// setKey changes the key.
+func (b *backend) setKey(key string) {
+	c := credential{secret: key}
+	if b.dialect.KeyHeader == authHeader {
+		c.authorization = "Bearer " + key
+	}
+	b.key.Store(&c)
+}
+
+// currentKey returns the key; the zero value if the backend has none.
+func (b *backend) currentKey() credential {
+	if k := b.key.Load(); k != nil {
+		return *k
+	}
+	return credential{}
+}
+
+// sameKey reports whether two backends have the same key, or both none. A file is
+// the same key even if only one of them has noticed that it changed.
+func (b *backend) sameKey(other *backend) bool {
+	return b.keyFile != nil && other.keyFile != nil && b.keyFile.path == other.keyFile.path || b.currentKey().secret == other.currentKey().secret
 }
 
 // stableHash is FNV-1a: equal in every process and every version.
@@ -120,7 +163,7 @@ func stableHash(s string) uint64 {
 // configuration.
 type sharedState struct {
 	health.Connection
-	drained  atomic.Bool             // by [Transport.Drain]
+	drained  atomic.Bool             // by [Transport.Drain] or [Backend.Drained]
 	resource *objects.Resource       // where its stored objects are
 	failure  atomic.Pointer[Failure] // the last of any of its deployments
 	episode  episode

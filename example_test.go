@@ -79,7 +79,7 @@ func ExampleNew_errors() {
 	// spillover: backend "eastus": URL: scheme "ftp" is neither https nor http
 	// spillover: backend "eastus": URL: has a query: an api-version belongs in APIVersion, a credential in APIKey
 	// spillover: backend "eastus": APIVersion: "latest stable" is not a valid api-version
-	// spillover: backend "eastus": Name: backends 0 and 1 both have this name
+	// spillover: backend "eastus": Name: backends 0 and 1 are both called "eastus"; give each its own name
 }
 
 // A common mistake: the Timeout of an http.Client includes reading the body, so it

@@ -68,9 +68,10 @@ func (o *FallbackOn) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// checkFallbacks sets the defaults of Fallbacks and reports what is wrong.
-func (cfg *Config) checkFallbacks(report reportFunc) {
-	known := cfg.knows()
+// checkFallbacks sets the defaults of Fallbacks and reports what is wrong with those
+// that could be read, see [Config.check].
+func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) bool) {
+	served := cfg.knows(read)
 	cfg.Fallbacks = slices.Clone(cfg.Fallbacks)
 	next := map[string][]string{}
 	covered := map[string]FallbackOn{}
@@ -79,6 +80,9 @@ func (cfg *Config) checkFallbacks(report reportFunc) {
 		if f.On == 0 {
 			f.On = onBoth
 		}
+		if !read(fmt.Sprintf("Fallbacks[%d]", i)) {
+			continue
+		}
 		where := fmt.Sprintf("fallback %d", i)
 		if f.Model != "" {
 			where = fmt.Sprintf("the fallback of %q", configfile.Shorten(f.Model))
@@ -86,7 +90,7 @@ func (cfg *Config) checkFallbacks(report reportFunc) {
 		switch {
 		case f.Model == "":
 			report("Fallbacks", where+" has no Model")
-		case !known(f.Model):
+		case !served(f.Model):
 			report("Fallbacks", where+": no backend serves the model")
 		case covered[f.Model]&f.On != 0:
 			report("Fallbacks", where+": the model is listed twice for the same On")
@@ -107,7 +111,7 @@ func (cfg *Config) checkFallbacks(report reportFunc) {
 				report("Fallbacks", where+": To has the model itself")
 			case slices.Contains(f.To[:j], to):
 				report("Fallbacks", where+": To lists %q twice", short)
-			case !known(to):
+			case !served(to):
 				report("Fallbacks", where+": no backend serves the model %q of To", short)
 			}
 			if to != f.Model {
@@ -120,12 +124,13 @@ func (cfg *Config) checkFallbacks(report reportFunc) {
 	}
 }
 
-// knows reports whether some backend serves a model.
-func (cfg *Config) knows() func(model string) bool {
-	every := false
+// knows reports whether some backend serves a model. If the models of a backend could
+// not be read, it may serve any.
+func (cfg *Config) knows(read func(field string) bool) func(model string) bool {
+	every := len(cfg.Backends) == 0
 	names := map[string]bool{}
-	for _, b := range cfg.Backends {
-		every = every || len(b.Models) == 0
+	for i, b := range cfg.Backends {
+		every = every || len(b.Models) == 0 || !read(backendField(i, "Models"))
 		for _, m := range b.Models {
 			names[m.Name] = true
 		}

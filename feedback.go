@@ -83,6 +83,52 @@ func (c *call) leftWhile(cause error, waiting string) error {
 	return &silentError{waiting, c.errs, cause}
 }
 
+// refreshKeys reads the key files that requests have not looked at for a while.
+func (c *call) refreshKeys() {
+	for _, b := range c.table.keyFiles {
+		if now := time.Now(); b.keyFile.due.Passed(now) {
+			c.refreshKey(b, now)
+		}
+	}
+}
+
+// refreshKey reads the key file of a backend. If the key has changed it forgets the
+// failures that the new one may repair. If the file cannot be read the last key
+// stays in use.
+func (c *call) refreshKey(b *backend, now time.Time) {
+	f := b.keyFile
+	if b.latest.Load() != b || !f.reading.TryLock() {
+		return // the configuration in force reads it, or another request
+	}
+	f.due.Set(now.Add(keyFileInterval))
+	key, err, log := f.read()
+	changed := err == nil && key != b.currentKey().secret
+	if changed {
+		b.setKey(key)
+	}
+	f.reading.Unlock()
+	switch {
+	case log:
+		c.recorder.KeyNotRead(b.name, b.priority, f.path, err)
+	case changed:
+		c.recorder.KeyChanged(b.name, b.priority)
+		c.recordRepaired(c.ctx, c.table.forgetFailures(map[*backend]bool{b: true}))
+		c.pool.opened.notify()
+	}
+}
+
+// recordRepaired records that deployments are available whose failures were
+// forgotten.
+func (s *activeConfig) recordRepaired(ctx context.Context, amended []*deployment) {
+	now := time.Now()
+	for _, d := range amended {
+		s.recordTransition(ctx, &d.State, d, now, outcome{})
+		for _, h := range d.Operations {
+			s.recordTransition(ctx, h, d, now, outcome{})
+		}
+	}
+}
+
 // found records where the objects are that the request searched for.
 func (c *call) found(now time.Time, b *backend) {
 	for _, id := range c.ids {
@@ -148,7 +194,7 @@ func (c *call) blame(a *attempt, now time.Time, o outcome) {
 	d := a.deployment
 	h := c.failureOf(d, o)
 	if o.wait > 0 || o.cause.Uncertain() && !a.probablyFails() {
-		c.deferFailure(provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now})
+		c.deferFailure(provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now, key: a.key()})
 		return
 	}
 	c.countNow(h, d, a, now, o)
@@ -171,7 +217,7 @@ func (c *call) deferFailure(s provisionalFailure) {
 
 // countNow counts a failure at once.
 func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Time, o outcome) {
-	s := provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now, counted: true}
+	s := provisionalFailure{health: h, d: d, outcome: o, sent: a.sentAt, seen: now, key: a.key(), counted: true}
 	if !s.count(c, now) {
 		return
 	}
@@ -186,7 +232,8 @@ func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Tim
 
 // count counts a failure and reports whether it did.
 func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
-	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason, Outdated: s.d.backend.reconfigured}
+	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason,
+		Outdated: func() bool { return s.d.backend.reconfigured(s.key) }}
 	s.undo, counted = s.health.Fail(now, f, unit(c.pool.random()))
 	return counted
 }
@@ -200,6 +247,7 @@ type provisionalFailure struct {
 	d          *deployment
 	outcome    outcome
 	sent, seen time.Time
+	key        string // the attempt was sent with it
 	counted    bool
 	undo       health.Undo // takes back what was counted
 }

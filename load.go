@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 
@@ -84,7 +85,7 @@ func (e *LoadError) Unwrap() error { return e.Err }
 const maxLoadErrors = 100
 
 func readConfigFile(path string) ([]byte, error) {
-	text, err := configfile.Read(path)
+	text, err := configfile.Read(path, configfile.MaxSize)
 	if err != nil {
 		return nil, &LoadError{File: path, Err: err}
 	}
@@ -94,7 +95,8 @@ func readConfigFile(path string) ([]byte, error) {
 // parseConfig is Load for the content of a file.
 func parseConfig(file string, text []byte, lookup func(string) (string, bool)) (Config, error) {
 	var cfg Config
-	source, problems := configfile.Decode(file, text, &cfg, lookup)
+	source, problems := configfile.Decode(file, text, &cfg, lookup, examples)
+	resolvePaths(file, &cfg)
 	var found []*LoadError
 	for _, p := range problems {
 		if errors.Is(p.Err, configfile.ErrEmpty) {
@@ -124,6 +126,12 @@ func parseConfig(file string, text []byte, lookup func(string) (string, bool)) (
 // keyNames replaces names of fields by keys in the errors of New.
 var keyNames = configfile.KeyReplacer(reflect.TypeFor[Config]())
 
+// examples are what errors show for what is not a mapping.
+var examples = map[reflect.Type]string{
+	reflect.TypeFor[Backend](): "{url: https://eastus.openai.azure.com}",
+	reflect.TypeFor[Model]():   "{name: gpt-4o}",
+}
+
 // checkLoaded returns what New rejects in a configuration, as far as it could be
 // read from its file.
 func checkLoaded(file string, cfg Config, source *configfile.Source) (found []*LoadError) {
@@ -132,19 +140,22 @@ func checkLoaded(file string, cfg Config, source *configfile.Source) (found []*L
 		found = append(found, &LoadError{file, at.Line, at.Column, at.Path, err})
 	}
 	cfg.Backends = slices.Clone(cfg.Backends)
+	empty := map[string]bool{}
 	for i := range cfg.Backends {
 		b := &cfg.Backends[i]
-		if b.APIKey != "" {
-			continue
+		for _, c := range []struct{ field, value string }{{"APIKey", b.APIKey}, {"APIKeyFile", b.APIKeyFile}, {"Auth", b.Auth}} {
+			if field := backendField(i, c.field); c.value == "" && source.Find(field).Read {
+				report(field, errors.New("is empty: leave it out if callers send their own credentials"))
+				empty[field] = true
+			}
 		}
-		if field := (&fieldError{backend: i, field: "APIKey"}).path(); source.Find(field).Read {
-			report(field, errors.New("is empty: leave it out if callers send their own credentials"))
+		if b.APIKey == "" && b.APIKeyFile == "" && b.Auth == "" {
+			b.Token = func(context.Context) (string, error) { return "", nil } // the program may set one
 		}
-		b.Token = func(context.Context) (string, error) { return "", nil } // the program may set one
 	}
-	complete := source.Complete() && len(found) == 0
-	for _, e := range cfg.check() {
-		if !source.Reliable(e.path()) || e.related && !complete {
+	known := func(field string) bool { return source.Reliable(field) && !empty[field] }
+	for _, e := range cfg.check(known) {
+		if !e.related && !known(e.path()) {
 			continue // possibly caused by what could not be read
 		}
 		about := e.path()
@@ -154,4 +165,13 @@ func checkLoaded(file string, cfg Config, source *configfile.Source) (found []*L
 		report(e.path(), fmt.Errorf(keyNames.Replace(e.format), source.Redact(about, e.args)...))
 	}
 	return found
+}
+
+// resolvePaths makes relative paths relative to the directory of the file.
+func resolvePaths(file string, cfg *Config) {
+	for i := range cfg.Backends {
+		if path := &cfg.Backends[i].APIKeyFile; *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(filepath.Dir(file), *path)
+		}
+	}
 }

@@ -50,7 +50,7 @@ backends:
 		fmt.Printf("%d:%d: %s: %v\n", loadError.Line, loadError.Column, loadError.Path, loadError.Err)
 	}
 	// Output:
-	// 2:11: max_wait: must be a duration with its unit, such as 30s, 1m30s or 250ms; this is a number
+	// 2:11: max_wait: must be a duration with its unit, such as 30s, 1m30s or 250ms, not 30
 	// 5:10: backends["eastus"].url: scheme "ftp" is neither https nor http
 	// 6:14: backends["eastus"].api_key: the variable NO_SUCH_KEY is not set
 	// 7:5: backends["eastus"]: unknown key "wieght"; did you mean "weight"?

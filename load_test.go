@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,7 @@ func TestLoadReadsValidFiles(t *testing.T) {
 		require.NoError(t, err, file)
 		require.Equal(t, goodFiles[filepath.Base(file)], cfg, file)
 		for i := range cfg.Backends {
-			if cfg.Backends[i].APIKey == "" {
+			if !cfg.Backends[i].hasCredential() {
 				entra(&cfg.Backends[i])
 			}
 		}
@@ -273,6 +274,22 @@ func TestLoadKnowsEveryField(t *testing.T) {
 	models := &cfg.Backends[0].Models
 	*models = append(*models, Model{Name: "another"})
 	cfg.Fallbacks[0].Model, cfg.Fallbacks[0].To = (*models)[0].Name, []string{"another"}
+	// Only one credential can be set.
+	key, file := filepath.Join(t.TempDir(), "key"), cfg
+	require.NoError(t, os.WriteFile(key, []byte("k"), 0o600))
+	cfg.Backends[0].APIKeyFile, cfg.Backends[0].Auth = "", ""
+	file.Backends = slices.Clone(cfg.Backends)
+	file.Backends[0].APIKey, file.Backends[0].APIKeyFile = "", key
+	source := file
+	source.Backends = slices.Clone(file.Backends)
+	source.Backends[0].APIKeyFile, source.Backends[0].Auth = "", "spillover-test"
+	for _, cfg := range []Config{cfg, file, source} {
+		readBack(t, cfg)
+	}
+}
+
+// readBack loads a configuration from the texts that a file could have.
+func readBack(t *testing.T, cfg Config) {
 	for _, text := range texts(t, cfg) {
 		read, err := parseConfig("f", text, environment)
 		require.NoError(t, err, "%s", text)
@@ -348,7 +365,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for i := range cfg.Backends {
-			if cfg.Backends[i].APIKey == "" {
+			if !cfg.Backends[i].hasCredential() {
 				entra(&cfg.Backends[i])
 			}
 			_, err := json.Marshal(cfg.Backends[i].Defaults)

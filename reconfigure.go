@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spillover-go/spillover/internal/configfile"
 )
@@ -34,12 +33,7 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	}
 	s.warnOfCallersCredentials(old.table.backends)
 	s.recorder.Reconfigured(len(s.table.backends), s.changes(old))
-	for _, d := range amended {
-		s.recordTransition(context.Background(), &d.State, d, time.Now(), outcome{})
-		for _, h := range d.Operations {
-			s.recordTransition(context.Background(), h, d, time.Now(), outcome{})
-		}
-	}
+	s.recordRepaired(context.Background(), amended)
 	t.opened.notify()
 	return nil
 }
@@ -115,26 +109,16 @@ func (t *table) repaired() (amended []*deployment) {
 	for _, b := range t.backends {
 		changed[b] = !b.latest.Swap(b).sameRequests(b)
 	}
-	for _, r := range t.all() {
-		for d := range r.all {
-			if changed[d.backend] {
-				d.Reconfigured()
-				for _, h := range d.Operations {
-					h.Reconfigured()
-				}
-				amended = append(amended, d)
-			}
-		}
-	}
-	return amended
+	return t.forgetFailures(changed)
 }
 
 // Drain takes a backend out of use until [Transport.Resume]: it gets no new
 // request, and requests in flight finish. When [Transport.Status] shows 0 in
 // flight, no request can reach it any more. Objects that it stores are
 // unavailable meanwhile. A request that no other backend can take is answered
-// 503. Status shows drained backends, and Reconfigure keeps them drained. Drain
-// returns an error if no backend has the name.
+// 503. Status shows drained backends, and Reconfigure keeps them drained.
+// [Backend.Drained] does the same in the configuration. Drain returns an error if
+// no backend has the name.
 func (t *Transport) Drain(backend string) error {
 	changed, err := t.setDrained(backend, true)
 	if changed {
@@ -144,8 +128,9 @@ func (t *Transport) Drain(backend string) error {
 }
 
 // Resume ends [Transport.Drain]. The backend may have been removed from the
-// configuration since. Resume returns an error if no backend has the name, and
-// does nothing for a backend that is not drained.
+// configuration since. Resume returns an error if no backend has the name, and if
+// the backend stays drained because [Backend.Drained] is set; Drain has ended then,
+// too. It does nothing for a backend that is not drained.
 func (t *Transport) Resume(backend string) error {
 	changed, err := t.setDrained(backend, false)
 	if changed {
@@ -157,7 +142,8 @@ func (t *Transport) Resume(backend string) error {
 func (t *Transport) setDrained(name string, drained bool) (changed bool, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
-	if !t.has(name) && (drained || !t.drained[name]) {
+	b := t.named(name)
+	if b == nil && (drained || !t.drained[name]) {
 		return false, fmt.Errorf("spillover: no backend is called %q", name)
 	}
 	changed = t.drained[name] != drained
@@ -168,15 +154,23 @@ func (t *Transport) setDrained(name string, drained bool) (changed bool, err err
 	}
 	t.markDrained(t.setup.Load())
 	t.opened.notify()
+	if !drained && b != nil && b.drainedByConfig {
+		return false, fmt.Errorf("spillover: backend %q is drained by the configuration: remove Drained (in a file: drained) from it", name)
+	}
 	return changed, nil
 }
 
-func (t *Transport) has(name string) bool {
-	return slices.ContainsFunc(t.setup.Load().table.backends, func(b *backend) bool { return b.name == name })
+// named returns the configured backend of that name, or nil.
+func (t *Transport) named(name string) *backend {
+	backends := t.setup.Load().table.backends
+	if i := slices.IndexFunc(backends, func(b *backend) bool { return b.name == name }); i >= 0 {
+		return backends[i]
+	}
+	return nil
 }
 
 func (t *Transport) markDrained(s *activeConfig) {
 	for _, b := range s.table.backends {
-		b.drained.Store(t.drained[b.name])
+		b.drained.Store(b.drainedByConfig || t.drained[b.name])
 	}
 }

@@ -252,7 +252,7 @@ func (a *attempt) recordFailed(o outcome, err error) outcome {
 		a.trail(outcomeCanceled, outcome{})
 		return o
 	}
-	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
+	o = a.call.recordFailure(a.deployment, o, a.secret)
 	a.recordEnd(o.verdict.String(), telemetry.ErrorType(o.status, o.reason), o.safeText())
 	a.log(o.verdict.String(), o)
 	a.trail(o.verdict.String(), o)
@@ -289,7 +289,7 @@ func (a *attempt) recordServed(resp *http.Response) {
 // recordLate keeps why a response failed while the caller was reading it. The cause of
 // the outcome that it returns is safe to show.
 func (a *attempt) recordLate(o outcome) outcome {
-	o = a.call.recordFailure(a.deployment, o, a.bearerToken)
+	o = a.call.recordFailure(a.deployment, o, a.secret)
 	a.bodyEnd.Store(&bodyEnd{cause: o.safeText()})
 	return o
 }
@@ -367,7 +367,7 @@ func (c *call) redact(text string, b *backend, more ...string) string {
 	if text == "" {
 		return ""
 	}
-	secrets := append(more, b.key)
+	secrets := append(more, b.currentKey().secret)
 	for _, value := range b.headers {
 		secrets = append(secrets, value)
 	}

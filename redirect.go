@@ -39,11 +39,11 @@ func (c *call) follow() (*http.Response, error) {
 		return checked(c.base, c.forward(c.ctx, header))
 	}
 	if itself {
-		bearer, err := b.bearer(c.ctx)
+		own, err := b.credential(c.ctx)
 		if err != nil {
 			return nil, attemptError{b.name, c.redact(err.Error(), b), err}
 		}
-		header = b.header(header, bearer)
+		header = b.header(header, own)
 	}
 	var d *deployment
 	for each := range c.table.nameless.all {

@@ -26,7 +26,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	for _, p := range a.probes {
 		c.recordTransition(p.of, d, a.sentAt, outcome{})
 	}
-	bearer, err := d.backend.bearer(c.ctx)
+	own, err := d.backend.credential(c.ctx)
 	if err != nil {
 		a.giveBack()
 		o := outcome{verdict: failed, cause: health.Misconfigured, deploymentOnly: true, notSent: true, reason: "no token", detail: err.Error()}
@@ -37,18 +37,18 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 		a.sentAt = time.Now() // Token may have taken a while
 	}
 	ctx := a.begin()
-	a.bearerToken = bearer
+	a.secret = own.secret
 	// The backend may have been drained since it was chosen. From here on the request is in flight.
 	if d.backend.drained.Load() {
 		a.cancelUnsent()
 		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
 		return nil, nil
 	}
-	out, err := c.attemptRequest(ctx, d, bearer, a)
+	out, err := c.attemptRequest(ctx, d, own, a)
 	if err != nil {
 		a.cancelUnsent()
 		if errors.Is(err, replay.ErrOtherBody) {
-			c.keepAnswer(d, nil, err, outcome{detail: c.redact(err.Error(), d.backend, bearer)})
+			c.keepAnswer(d, nil, err, outcome{detail: c.redact(err.Error(), d.backend, own.secret)})
 			return nil, nil
 		}
 		c.callerLeft()
@@ -88,7 +88,21 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	if !o.uncounted {
 		c.failures++
 	}
-	return nil, c.applyOutcome(a, now, resp, nil, o)
+	if rejectsKey(o.status) && d.backend.keyFile != nil {
+		c.refreshKey(d.backend, now)
+	}
+	err = c.applyOutcome(a, now, resp, nil, o)
+	if rejectsKey(o.status) && d.backend.keyFile != nil && d.backend.currentKey().secret != a.key() {
+		// The key has changed since: the deployment may be asked once more.
+		again := func(t *deployment) bool { return t == d }
+		c.tried, c.unsuitable = slices.DeleteFunc(c.tried, again), slices.DeleteFunc(c.unsuitable, again)
+	}
+	return nil, err
+}
+
+// rejectsKey reports whether a status may mean that the key is not valid any more.
+func rejectsKey(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // send passes the request to the base transport. Of the response it reads what
@@ -285,7 +299,7 @@ func (c *call) readErrorBody(resp *http.Response, a *attempt) (text []byte, know
 
 // attemptRequest is the request as it is sent to a deployment. It is a clone of
 // the caller's, so that nothing of an earlier attempt remains.
-func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer string, a *attempt) (*http.Request, error) {
+func (r *request) attemptRequest(ctx context.Context, d *deployment, own credential, a *attempt) (*http.Request, error) {
 	b := d.backend
 	name := d.name
 	if name == "" {
@@ -302,7 +316,7 @@ func (r *request) attemptRequest(ctx context.Context, d *deployment, bearer stri
 	a.url = r.urlFor(d, name)
 	out.URL = &a.url
 	out.Host = b.host
-	out.Header = b.header(r.Header, bearer)
+	out.Header = b.header(r.Header, own)
 	if !r.body.Present {
 		return out, nil
 	}

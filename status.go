@@ -27,7 +27,7 @@ type BackendStatus struct {
 	URL         string             `json:"url"` // scheme, host and base path
 	Weight      int                `json:"weight"`
 	Available   bool               `json:"available"`             // false while it is drained, or ejected because it cannot be connected to
-	Drained     bool               `json:"drained,omitempty"`     // by [Transport.Drain]
+	Drained     bool               `json:"drained,omitempty"`     // by [Transport.Drain] or [Backend.Drained]
 	Until       time.Time          `json:"until,omitzero"`        // when an unavailable backend is probed; zero if it is available or drained
 	Reason      string             `json:"reason,omitempty"`      // why it is unavailable, such as "no connection"
 	LastFailure Failure            `json:"last_failure,omitzero"` // of any of its deployments; it is kept after they recover

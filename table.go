@@ -32,6 +32,7 @@ type table struct {
 	otherModels       *route            // shared by the models beyond maxRoutes; nil if no backend serves every model
 	fallbacks         map[string]*route // of the models that have any, with their deployments
 	contextLimits     bool              // some model has ContextTokens
+	keyFiles          []*backend        // those whose key is read from a file
 	routes            atomic.Pointer[map[string]*route]
 	growing           sync.Mutex // guards changes of routes, and rejectedModels
 	rejectedModels    int        // how many models have found no room since one did
@@ -58,6 +59,9 @@ func newTable(backends []*backend, fallbacks []Fallback, old *table) *table {
 	}
 	names := map[string]bool{}
 	for _, b := range backends {
+		if b.keyFile != nil {
+			t.keyFiles = append(t.keyFiles, b)
+		}
 		for name, m := range b.models {
 			names[name] = true
 			t.renames = t.renames || m.Deployment != name
@@ -122,6 +126,23 @@ func (t *table) withFallbacks(model string) *route {
 		return r
 	}
 	return t.find(model)
+}
+
+// forgetFailures forgets the failures that a new credential or form of requests
+// may repair, and returns the deployments of the backends.
+func (t *table) forgetFailures(changed map[*backend]bool) (amended []*deployment) {
+	for _, r := range t.all() {
+		for d := range r.all {
+			if changed[d.backend] {
+				d.Reconfigured()
+				for _, h := range d.Operations {
+					h.Reconfigured()
+				}
+				amended = append(amended, d)
+			}
+		}
+	}
+	return amended
 }
 
 // same is the backend with the same name and URL, or nil.

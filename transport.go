@@ -42,6 +42,7 @@ func New(cfg Config) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.markDrained(s)
 	t.setup.Store(s)
 	if err := s.observe(t.inForce()); err != nil {
 		return nil, err

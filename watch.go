@@ -25,7 +25,7 @@ const watchPeriod = 2 * time.Second
 // file; a change of a variable alone is not noticed.
 //
 // What cannot be set in a file stays as it is: Base, Logger and the like, and the
-// Token of a backend that keeps its name and has no api_key. adjust, if not nil,
+// Token of a backend that keeps its name and has no api_key, api_key_file and auth. adjust, if not nil,
 // may change these and everything else before the configuration is applied, for
 // example to give a new backend its Token.
 //
@@ -76,12 +76,14 @@ func (t *Transport) keepCode(cfg *Config) {
 	}
 	tokens := map[string]TokenFunc{}
 	for _, b := range s.table.backends {
-		tokens[b.name] = b.token
+		if b.auth == "" {
+			tokens[b.name] = b.token
+		}
 	}
 	for i := range cfg.Backends {
 		b := cfg.Backends[i]
 		b.normalize(ignoreErrors) // for the name that it will have
-		if b.APIKey == "" {
+		if b.APIKey == "" && b.APIKeyFile == "" && b.Auth == "" {
 			cfg.Backends[i].Token = tokens[b.Name]
 		}
 	}
@@ -94,17 +96,17 @@ func (t *Transport) losesCredentials(path string, cfg Config) error {
 	tokens := false
 	for _, b := range t.setup.Load().table.backends {
 		before[b.name] = b
-		tokens = tokens || b.token != nil
+		tokens = tokens || b.token != nil && b.auth == ""
 	}
 	var errs []error
 	for i, b := range cfg.Backends {
-		if b.normalize(ignoreErrors); b.APIKey != "" || b.Token != nil {
+		if b.normalize(ignoreErrors); b.hasCredential() {
 			continue
 		}
 		was := before[b.Name]
 		if was == nil && tokens || was != nil && !was.usesCallerCredential() {
 			errs = append(errs, &LoadError{File: path, Path: fmt.Sprintf("backends[%d].api_key", i), Err: fmt.Errorf(
-				"is missing, and backend %q has no Token: callers' own credentials would be sent to it; set api_key, keep the name of the backend that has the Token, or set the Token in the function that Watch calls", configfile.Shorten(b.Name))})
+				"is missing, and backend %q has no other credential: callers' own credentials would be sent to it; set api_key, api_key_file or auth, or, if the program sets its Token, keep the name of the backend that has it or set it in the function that Watch calls", configfile.Shorten(b.Name))})
 		}
 	}
 	return errors.Join(errs...)

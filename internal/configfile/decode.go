@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,9 +50,11 @@ const (
 // leaves its field alone. Fields of other types can be set in code only, see
 // [OnlyInCode]. The key $schema at the top of the file is ignored.
 //
-// A Problem never quotes the value of a variable, nor any value of the file: it
-// may be a secret. The Source is nil if the file could not be read to its end.
-func Decode(name string, text []byte, into any, lookup func(string) (string, bool)) (*Source, []Problem) {
+// A Problem never quotes the value of a variable, nor a text of the file: it may be
+// a secret. Elements of a list that are not mappings as they should be are shown
+// the example of their type, if there is one. The Source is nil if the file could
+// not be read to its end.
+func Decode(name string, text []byte, into any, lookup func(string) (string, bool), examples map[reflect.Type]string) (*Source, []Problem) {
 	root, problem := parse(name, text)
 	if problem != nil {
 		return nil, []Problem{*problem}
@@ -60,6 +64,7 @@ func Decode(name string, text []byte, into any, lookup func(string) (string, boo
 		variables: variables{lookup: lookup, remaining: MaxSize},
 		remaining: maxValues,
 		keys:      map[reflect.Type]map[string]reflect.StructField{},
+		examples:  examples,
 	}
 	at := location{node: root}
 	d.source.places[""] = at
@@ -80,13 +85,21 @@ type decoder struct {
 	variables variables
 	remaining int // values that may still be read
 	keys      map[reflect.Type]map[string]reflect.StructField
+	examples  map[reflect.Type]string
+}
+
+// An UnknownKey is the Err of the Problem of a key that no field has.
+type UnknownKey struct{ Key, suggestion string }
+
+func (e *UnknownKey) Error() string {
+	return fmt.Sprintf("unknown key %q%s", Shorten(e.Key), e.suggestion)
 }
 
 // A location is a value of the file and the field that it is decoded into.
 type location struct {
 	node  *yaml.Node
 	path  string // see Problem
-	field string // such as Backends[1].Priority; what is inside a map has the map's
+	field string // such as Backends[1].Priority or Backends[1].Headers["X-Team"]; what is inside a member of a map has the member's
 	depth int
 }
 
@@ -111,6 +124,11 @@ func (d *decoder) fail(at location, format string, args ...any) {
 
 // mismatch is fail for a value of the wrong type.
 func (d *decoder) mismatch(at location, tag, expected string) {
+	d.fail(at, "must be %s; this is %s", expected, describe(at, tag))
+}
+
+// describe says what a value is, without the value.
+func describe(at location, tag string) string {
 	actual, ok := map[string]string{
 		mapTag: "a mapping", listTag: "a list", nullTag: "empty", boolTag: "true or false",
 		intTag: "a number", floatTag: "a number", textTag: "text",
@@ -121,7 +139,7 @@ func (d *decoder) mismatch(at location, tag, expected string) {
 	if names := variableNames(at.node.Value); names != "" {
 		actual += ", from " + names
 	}
-	d.fail(at, "must be %s; this is %s", expected, actual)
+	return actual
 }
 
 // enter counts a value, and returns whether it may be read.
@@ -151,15 +169,17 @@ func (d *decoder) value(at location, into reflect.Value) {
 	case kind == reflect.Map && tag == mapTag:
 		into.Set(reflect.ValueOf(d.object(at)))
 	case kind == reflect.Struct || kind == reflect.Map || kind == reflect.Slice:
-		d.mismatch(at, tag, expectation(into.Type()))
+		d.mismatch(at, tag, d.expectation(into.Type()))
 	default:
 		d.scalar(at, into)
 	}
 }
 
 // expectation describes the values of a type.
-func expectation(t reflect.Type) string {
-	switch {
+func (d *decoder) expectation(t reflect.Type) string {
+	switch example := d.examples[t]; {
+	case example != "":
+		return "a mapping, such as " + example
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration with its unit, such as 30s, 1m30s or 250ms"
 	case t.Kind() == reflect.Slice:
@@ -182,18 +202,28 @@ func (d *decoder) fields(at location, into reflect.Value) {
 		known = keysOf(t)
 		d.keys[t] = known
 	}
-	for _, p := range d.pairs(at) {
+	fieldOf := func(key string) string { return join(at.field, known[key].Name) }
+	pairs := d.pairs(at, fieldOf)
+	given := map[string]bool{}
+	for _, p := range pairs {
+		given[p.key.Value] = true
+	}
+	for _, p := range pairs {
 		key := p.key.Value
 		f, ok := known[key]
 		switch {
 		case at.path == "" && key == "$schema":
 			// It is for editors.
 		case !ok:
-			d.report(at.child(p.key, at.path, at.field), "unknown key %q%s", Shorten(key), suggestion(key, known))
+			meant := nearest(key, slices.Collect(maps.Keys(known)))
+			if meant != "" && !given[meant] {
+				d.source.fail(fieldOf(meant))
+			}
+			d.report(at.child(p.key, at.path, at.field), "%w", &UnknownKey{key, proposal(meant)})
 		case OnlyInCode(f.Type):
 			d.report(at.child(p.key, at.path, at.field), "%q cannot be set in a file: set %s.%s in the program", key, t.Name(), f.Name)
 		default:
-			at := at.child(p.value, join(at.path, key), join(at.field, f.Name))
+			at := at.child(p.value, join(at.path, key), fieldOf(key))
 			d.source.places[at.field] = at
 			v := into.FieldByIndex(f.Index)
 			d.value(at, v)
@@ -216,7 +246,7 @@ func (d *decoder) list(at location, into reflect.Value) {
 		}
 		d.source.places[element.field] = element
 		if tagOf(element.node) == nullTag {
-			d.mismatch(element, nullTag, expectation(into.Type().Elem()))
+			d.mismatch(element, nullTag, d.expectation(into.Type().Elem()))
 			continue
 		}
 		d.value(element, into.Index(i))
@@ -259,12 +289,19 @@ func (d *decoder) scalar(at location, into reflect.Value) {
 	if !ok {
 		return
 	}
-	mismatch := func() { d.mismatch(at, tag, expectation(into.Type())) }
 	if named, ok := into.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		if err := named.UnmarshalText([]byte(text)); err != nil {
 			d.fail(at, "%w", err)
 		}
 		return
+	}
+	mismatch := func() {
+		expected := d.expectation(into.Type())
+		if into.Kind() != reflect.String && (isNumber(tag) || tag == boolTag) && !hasVariable(at.node.Value) {
+			d.fail(at, "must be %s, not %s", expected, Shorten(text)) // no secret is a number here
+			return
+		}
+		d.mismatch(at, tag, expected)
 	}
 	switch {
 	case into.Type() == reflect.TypeFor[time.Duration]():
@@ -297,13 +334,14 @@ func (d *decoder) scalar(at location, into reflect.Value) {
 	}
 }
 
-// texts reads a mapping of text. A key without a value is not set.
+// texts reads a mapping of text. A key without a value is an error: an empty text
+// is often a value that a template has left out.
 func (d *decoder) texts(at location) map[string]string {
 	m := map[string]string{}
-	for _, p := range d.pairs(at) {
-		member := at.child(p.value, join(at.path, Shorten(p.key.Value)), at.field)
+	for _, p := range d.pairs(at, at.memberField) {
+		member := d.member(at, p)
 		if tagOf(member.node) == nullTag {
-			continue
+			d.mismatch(member, nullTag, d.expectation(reflect.TypeFor[string]()))
 		}
 		var text string
 		d.value(member, reflect.ValueOf(&text).Elem())
@@ -315,10 +353,28 @@ func (d *decoder) texts(at location) map[string]string {
 // object reads a mapping of any values that JSON has.
 func (d *decoder) object(at location) map[string]any {
 	m := map[string]any{}
-	for _, p := range d.pairs(at) {
-		m[p.key.Value] = d.any(at.child(p.value, join(at.path, Shorten(p.key.Value)), at.field))
+	for _, p := range d.pairs(at, at.memberField) {
+		m[p.key.Value] = d.any(d.member(at, p))
 	}
 	return m
+}
+
+// memberField is the field of a member of a map, or of what is inside one.
+func (at location) memberField(key string) string {
+	if strings.HasSuffix(at.field, `"]`) {
+		return at.field
+	}
+	return at.field + "[" + strconv.Quote(key) + "]"
+}
+
+// member is the location of a member of a map.
+func (d *decoder) member(at location, p pair) location {
+	field := at.memberField(p.key.Value)
+	member := at.child(p.value, join(at.path, Shorten(p.key.Value)), field)
+	if field != at.field {
+		d.source.places[field] = member
+	}
+	return member
 }
 
 // any reads any value that JSON has.
@@ -358,7 +414,8 @@ func (d *decoder) any(at location) any {
 type pair struct{ key, value *yaml.Node }
 
 // pairs are the members of a mapping, including those that << merges into it.
-func (d *decoder) pairs(at location) (found []pair) {
+// fieldOf returns the field that a key stands for.
+func (d *decoder) pairs(at location, fieldOf func(key string) string) (found []pair) {
 	lines := map[string]int{} // of the keys
 	var merged []*yaml.Node
 	for i := 0; i+1 < len(at.node.Content); i += 2 {
@@ -374,9 +431,10 @@ func (d *decoder) pairs(at location) (found []pair) {
 		case key.node.ShortTag() == mergeTag:
 			merged = append(merged, value.node)
 		case tagOf(key.node) != textTag:
-			d.mismatch(key, tagOf(key.node), "text, because it is a key")
+			d.report(key, "must be text, because it is a key; this is %s", describe(key, tagOf(key.node)))
 		case duplicate:
-			d.fail(key, "duplicate key %q, first in line %d", Shorten(name), line)
+			d.source.fail(fieldOf(name))
+			d.report(key, "duplicate key %q, first in line %d", Shorten(name), line)
 		default:
 			lines[name] = key.node.Line
 			found = append(found, pair{key.node, value.node})
@@ -391,7 +449,7 @@ func (d *decoder) pairs(at location) (found []pair) {
 		if !d.enter(from) {
 			return found
 		}
-		for _, p := range d.pairs(from) {
+		for _, p := range d.pairs(from, fieldOf) {
 			if _, overridden := lines[p.key.Value]; !overridden {
 				lines[p.key.Value] = p.key.Line
 				found = append(found, p)

@@ -30,7 +30,7 @@ max_retries: -4
 small: 127
 timeout: 1m30s
 dry_run: True
-labels: {a: "1", b: "", c: }
+labels: {a: "1", b: ""}
 extra:
   number: 0.70
   big: 123456789012345678901234567890
@@ -44,7 +44,7 @@ servers:
 - {}
 `,
 		"c.json": `{"$schema": 1, "title": "a title", "mode": "fast", "max_retries": -4, "small": 127, "timeout": "1m30s", "dry_run": true,
-			"labels": {"a": "1", "b": "", "c": null},
+			"labels": {"a": "1", "b": ""},
 			"extra": {"number": 0.70, "big": 123456789012345678901234567890, "text": "7", "list": ["x", null, true], "nested": {"since": "2024-10-21"}},
 			"tags": ["one", "two"], "limits": {"max_open": 5, "max_idle": null},
 			"servers": [{"name": "east", "url": "h", "api_key": "k", "weight": 2, "timeout": "250ms", "extra": {}, "ports": [{"name": "http", "number": 80}, {"name": "https", "number": 443}]}, {}]}`,
@@ -57,7 +57,7 @@ servers:
 
 func TestNullLeavesAFieldAlone(t *testing.T) {
 	cfg := config{Title: "before", Tags: []string{"before"}}
-	_, problems := configfile.Decode("c", []byte("title:\ntags: ~\n"), &cfg, environment)
+	_, problems := configfile.Decode("c", []byte("title:\ntags: ~\n"), &cfg, environment, nil)
 	require.Empty(t, problems)
 	require.Equal(t, config{Title: "before", Tags: []string{"before"}}, cfg)
 }
@@ -143,18 +143,19 @@ func TestProblems(t *testing.T) {
 		"title: 1":                           {"1:8: title: must be text, in quotes if it looks like something else; this is a number"},
 		"title: []":                          {"1:8: title: must be text, in quotes if it looks like something else; this is a list"},
 		"title: !x y":                        {"1:8: title: must be text, in quotes if it looks like something else; this is of an unsupported type"},
-		"max_retries: 1e3":                   {"1:14: max_retries: must be a whole number in plain digits; this is a number"},
-		"max_retries: 0x1":                   {"1:14: max_retries: must be a whole number in plain digits; this is a number"},
+		"max_retries: 1e3":                   {"1:14: max_retries: must be a whole number in plain digits, not 1e3"},
+		"max_retries: 0x1":                   {"1:14: max_retries: must be a whole number in plain digits, not 0x1"},
 		"max_retries: \"1\"":                 {"1:14: max_retries: must be a whole number in plain digits; this is text"},
 		"max_retries: !!int \"1\"":           nil,
 		"max_retries: !!int x":               {"1:14: max_retries: must be a whole number in plain digits; this is of an unsupported type"},
 		"max_retries: 99999999999999999999":  {"1:14: max_retries: is out of range"},
 		"small: 128":                         {"1:8: small: is out of range"},
-		"timeout: 30":                        {"1:10: timeout: must be a duration with its unit, such as 30s, 1m30s or 250ms; this is a number"},
+		"timeout: 30":                        {"1:10: timeout: must be a duration with its unit, such as 30s, 1m30s or 250ms, not 30"},
 		"timeout: 1d":                        {"1:10: timeout: must be a duration with its unit, such as 30s, 1m30s or 250ms; this is text"},
 		"timeout: !duration 1s":              {"1:10: timeout: must be a duration with its unit, such as 30s, 1m30s or 250ms; this is of an unsupported type"},
 		"dry_run: yes":                       {"1:10: dry_run: must be true or false; this is text"},
 		"labels: x":                          {"1:9: labels: must be a mapping; this is text"},
+		"labels: {a: }":                      {"1:13: labels.a: must be text, in quotes if it looks like something else; this is empty"},
 		"labels: {a: 1}":                     {"1:13: labels.a: must be text, in quotes if it looks like something else; this is a number"},
 		"extra: []":                          {"1:8: extra: must be a mapping; this is a list"},
 		"extra: {a: .inf}":                   {"1:12: extra.a: must be a value that JSON has: a number in plain digits, true, false, null, or text in quotes; this is a number"},
@@ -230,7 +231,7 @@ func TestSmallFilesStaySmall(t *testing.T) {
 			`servers["` + strings.Repeat("n", 64) + `…"].url: the variable ` + strings.Repeat("N", 64) + "… is not set"},
 	} {
 		var cfg config
-		source, problems := configfile.Decode("f.yaml", []byte(c.text), &cfg, func(name string) (string, bool) { return strings.Repeat("v", 100_000), name == "BIG" })
+		source, problems := configfile.Decode("f.yaml", []byte(c.text), &cfg, func(name string) (string, bool) { return strings.Repeat("v", 100_000), name == "BIG" }, nil)
 		require.Len(t, problems, c.problems, c.name)
 		require.Contains(t, lines(problems)[c.problems-1], c.want, c.name)
 		require.Equal(t, strings.Contains(c.want, "too much") || strings.Contains(c.want, "max depth"), source == nil, c.name)
@@ -240,7 +241,7 @@ func TestSmallFilesStaySmall(t *testing.T) {
 func TestUnsupportedTypePanics(t *testing.T) {
 	var unsupported struct{ Ratio float64 }
 	require.PanicsWithValue(t, "configfile: cannot decode into a float64", func() {
-		configfile.Decode("c", []byte("ratio: 1"), &unsupported, environment)
+		configfile.Decode("c", []byte("ratio: 1"), &unsupported, environment, nil)
 	})
 }
 
@@ -267,7 +268,7 @@ func FuzzDecode(f *testing.F) {
 			name = "f.json"
 		}
 		var cfg config
-		_, problems := configfile.Decode(name, text, &cfg, lookup)
+		_, problems := configfile.Decode(name, text, &cfg, lookup, nil)
 		newlines := 0
 		for _, s := range []string{"\n", "\r", "\u2028", "\u2029", "\u0085"} {
 			newlines += strings.Count(string(text), s)

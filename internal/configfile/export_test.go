@@ -13,7 +13,7 @@ const MaxValues = maxValues
 func Parse(name string, text []byte) (*yaml.Node, *Problem) { return parse(name, text) }
 
 func ReadWith(path string, open func(string) (fs.File, error)) ([]byte, error) {
-	return read(path, open)
+	return read(path, MaxSize, open)
 }
 
 func Distance(a, b string) int { return distance(a, b) }

@@ -66,7 +66,7 @@ func environment(name string) (string, bool) {
 // decode decodes a text and returns its problems, one a line.
 func decode(name, text string) (config, []string) {
 	var cfg config
-	_, problems := configfile.Decode(name, []byte(text), &cfg, environment)
+	_, problems := configfile.Decode(name, []byte(text), &cfg, environment, nil)
 	return cfg, lines(problems)
 }
 

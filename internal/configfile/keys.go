@@ -91,20 +91,29 @@ func Shorten(s string) string {
 	return s
 }
 
-// suggestion proposes the known key that was probably meant.
-func suggestion(key string, known map[string]reflect.StructField) string {
+// Suggestion proposes the word that was probably meant, as the end of an error; ""
+// if none is similar.
+func Suggestion(word string, known []string) string { return proposal(nearest(word, known)) }
+
+// proposal is how an error proposes a word; "" for none.
+func proposal(word string) string {
+	if word == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", word)
+}
+
+// nearest returns the known word that was probably meant, or "".
+func nearest(word string, known []string) string {
 	flat := strings.NewReplacer("_", "", "-", "")
-	key = flat.Replace(strings.ToLower(Shorten(key)))
+	word = flat.Replace(strings.ToLower(Shorten(word)))
 	best, least := "", 3
-	for _, k := range slices.Sorted(maps.Keys(known)) {
-		if d := distance(key, flat.Replace(k)); d < least && d < len(key) {
+	for _, k := range slices.Sorted(slices.Values(known)) {
+		if d := distance(word, flat.Replace(k)); d < least && d < len(word) {
 			best, least = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }
 
 // distance is the Levenshtein distance of two words, in bytes.

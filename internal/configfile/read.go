@@ -2,24 +2,25 @@ package configfile
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 )
 
-// MaxSize is the maximum size of a file, in bytes.
+// MaxSize is the maximum size of a configuration file, in bytes.
 const MaxSize = 1 << 20
 
-// Read returns the content of a regular file of at most MaxSize bytes. If the
+// Read returns the content of a regular file of at most limit bytes. If the
 // file changes meanwhile it is read again, three times in all. Read never waits,
 // neither for a pipe nor for whoever is writing. Its errors do not name the file.
-func Read(path string) ([]byte, error) {
-	return read(path, func(path string) (fs.File, error) { return os.Open(path) })
+func Read(path string, limit int) ([]byte, error) {
+	return read(path, limit, func(path string) (fs.File, error) { return os.Open(path) })
 }
 
-func read(path string, open func(string) (fs.File, error)) ([]byte, error) {
+func read(path string, limit int, open func(string) (fs.File, error)) ([]byte, error) {
 	for range 3 {
-		text, stable, err := readOnce(path, open)
+		text, stable, err := readOnce(path, limit, open)
 		if err != nil {
 			if e := (*fs.PathError)(nil); errors.As(err, &e) {
 				err = e.Err
@@ -34,7 +35,7 @@ func read(path string, open func(string) (fs.File, error)) ([]byte, error) {
 }
 
 // readOnce also returns whether the file was the same before and afterwards.
-func readOnce(path string, open func(string) (fs.File, error)) (text []byte, stable bool, err error) {
+func readOnce(path string, limit int, open func(string) (fs.File, error)) (text []byte, stable bool, err error) {
 	before, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -49,16 +50,24 @@ func readOnce(path string, open func(string) (fs.File, error)) (text []byte, sta
 		return nil, false, err
 	}
 	defer f.Close()
-	text, err = io.ReadAll(io.LimitReader(f, MaxSize+1))
+	text, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return nil, false, err
 	}
-	if len(text) > MaxSize {
-		return nil, false, errors.New("is larger than 1 MiB")
+	if len(text) > limit {
+		return nil, false, errors.New("is larger than " + size(limit))
 	}
 	after, err := os.Stat(path)
 	if err != nil {
 		return nil, false, err
 	}
 	return text, os.SameFile(before, after) && before.Size() == after.Size() && before.ModTime().Equal(after.ModTime()), nil
+}
+
+// size is a number of bytes in words.
+func size(n int) string {
+	if n%(1<<20) == 0 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d KiB", n>>10)
 }

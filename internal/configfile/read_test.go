@@ -23,29 +23,29 @@ func TestReadWhatIsNoFile(t *testing.T) {
 		"":       "no such file or directory",
 		"a\x00b": "invalid argument",
 	} {
-		_, err := configfile.Read(path)
+		_, err := configfile.Read(path, configfile.MaxSize)
 		require.EqualError(t, err, want, path)
 	}
 	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(dir, "link")))
-	_, err := configfile.Read(filepath.Join(dir, "link"))
+	_, err := configfile.Read(filepath.Join(dir, "link"), configfile.MaxSize)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestReadLimitsTheSize(t *testing.T) {
 	most := strings.Repeat("#", configfile.MaxSize)
-	text, err := configfile.Read(written(t, "most.yaml", most))
+	text, err := configfile.Read(written(t, "most.yaml", most), configfile.MaxSize)
 	require.NoError(t, err)
 	require.Equal(t, most, string(text))
-	_, err = configfile.Read(written(t, "more.yaml", most+"#"))
+	_, err = configfile.Read(written(t, "more.yaml", most+"#"), configfile.MaxSize)
 	require.EqualError(t, err, "is larger than 1 MiB")
 
 	path := written(t, "huge.yaml", "")
 	require.NoError(t, os.Truncate(path, 1<<40)) // takes no space
-	_, err = configfile.Read(path)
+	_, err = configfile.Read(path, configfile.MaxSize)
 	require.EqualError(t, err, "is larger than 1 MiB")
 
 	if runtime.GOOS == "linux" {
-		text, err = configfile.Read("/proc/self/maps") // of size 0, with a content
+		text, err = configfile.Read("/proc/self/maps", configfile.MaxSize) // of size 0, with a content
 		require.NoError(t, err)
 		require.NotEmpty(t, text)
 	}

@@ -21,7 +21,7 @@ func TestReadRefusesPipesAndDevices(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	for _, path := range []string{"/dev/null", "/dev/zero", pipe, socket} {
-		_, err := configfile.Read(path)
+		_, err := configfile.Read(path, configfile.MaxSize)
 		require.EqualError(t, err, "is not a regular file", path)
 	}
 }

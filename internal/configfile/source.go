@@ -8,7 +8,8 @@ import (
 
 // A Source is the file that a struct was decoded from. It answers where the value
 // of a field came from, so that checks of the struct can report problems as
-// Decode does. A field is named as in Go: MaxWait, or Backends[1].Priority.
+// Decode does. A field is named as in Go: MaxWait, Backends[1].Priority or
+// Backends[1].Headers["X-Team"].
 type Source struct {
 	places     map[string]location // of each value that is in the file, by field
 	failed     map[string]bool     // fields whose own value has a problem
@@ -37,15 +38,20 @@ func (s *Source) nearest(field string) (at location, given bool) {
 	outer, name := split(field)
 	at, _ = s.nearest(outer)
 	if strings.HasPrefix(name, "[") {
-		at.path += name
+		at.path += Shorten(name)
 	} else {
 		at.path = join(at.path, Key(name))
 	}
 	return at, false
 }
 
-// split cuts the last part off a field: a name, or the index of an element.
+// split cuts the last part off a field: a name, the index of an element, or the key
+// of a member.
 func split(field string) (outer, last string) {
+	if strings.HasSuffix(field, `"]`) {
+		i := strings.LastIndex(field, `["`) // within a key, quotes are escaped
+		return field[:i], field[i:]
+	}
 	i := max(strings.LastIndexByte(field, '.'), strings.LastIndexByte(field, '['), 0)
 	return field[:i], strings.TrimPrefix(field[i:], ".")
 }

@@ -10,7 +10,7 @@ import (
 
 func source(t *testing.T, text string) *configfile.Source {
 	var cfg config
-	s, _ := configfile.Decode("c.yaml", []byte(text), &cfg, environment)
+	s, _ := configfile.Decode("c.yaml", []byte(text), &cfg, environment, nil)
 	require.NotNil(t, s)
 	return s
 }
@@ -39,15 +39,18 @@ func TestSourceKnowsWhatIsReliable(t *testing.T) {
 	s := source(t, "title: 1\nservers:\n- {weight: x, extra: {a: .inf}}\n- {url: a, url: b}\n- 3\n- {}\n")
 	require.False(t, s.Complete())
 	require.False(t, s.Find("Title").Read)
-	require.True(t, s.Find("Servers[1].URL").Read, "though its mapping has a problem")
+	require.False(t, s.Find("Servers[1].URL").Read, "it is unknown which of the two is meant")
 	for field, want := range map[string]bool{
 		"Title": false, "Timeout": true, "Tit": true, "Servers": false,
 		"Servers[0]": false, "Servers[0].Weight": false, "Servers[0].Extra": false, "Servers[0].Name": true,
-		"Servers[1].Name": false, "Servers[2].Name": false, "Servers[3].Name": true, "Servers[3]": true,
+		"Servers[1].URL": false, "Servers[1].Name": true, `Servers[0].Extra["a"]`: false, `Servers[0].Extra["b"]`: true, "Servers[2].Name": false, "Servers[3].Name": true, "Servers[3]": true,
 	} {
 		require.Equal(t, want, s.Reliable(field), field)
 	}
-	require.False(t, source(t, "title: a\ntitle: b\n").Reliable("Timeout"), "a problem of the mapping that it is in")
+	require.True(t, source(t, "title: a\ntitle: b\n").Reliable("Timeout"))
+	require.False(t, source(t, "Servers: []\n").Reliable("Servers"), "what was meant by an unknown key is unknown")
+	require.True(t, source(t, "servers: []\nServers: []\n").Reliable("Servers"), "unless it is there")
+	require.True(t, source(t, "other: []\n").Reliable("Servers"))
 }
 
 // Whatever the verb, what variables gave is not printed.

@@ -141,6 +141,17 @@ func (r *Recorder) CallersCredentialsSent(backend string, tier int) {
 		slog.String("remedy", "set APIKey (api_key) or Token, unless callers are to bring their own"))
 }
 
+// KeyChanged logs that the file with the key of a backend has another key.
+func (r *Recorder) KeyChanged(backend string, tier int) {
+	r.log.LogAttrs(context.Background(), slog.LevelInfo, "API key changed", slog.String("backend", backend), slog.Int("tier", tier))
+}
+
+// KeyNotRead warns that the file with the key of a backend is invalid or missing.
+func (r *Recorder) KeyNotRead(backend string, tier int, path string, err error) {
+	r.log.LogAttrs(context.Background(), slog.LevelWarn, "API key not read", slog.String("backend", backend), slog.Int("tier", tier),
+		slog.String("path", path), slog.String("error", err.Error()))
+}
+
 // ConfigChanges are what a new configuration changes.
 type ConfigChanges struct {
 	Added, Removed []string // names of backends
