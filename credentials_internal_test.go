@@ -59,7 +59,7 @@ func keyless(b *Backend) { b.APIKey = "" }
 
 // That callers' own keys are sent is said where other backends have one.
 func TestCallersCredentialsAreToldOf(t *testing.T) {
-	const remedy = ",remedy:set APIKey (api_key) or Token, unless callers are to bring their own"
+	const remedy = ",remedy:set a credential, such as APIKey (api_key), APIKeyFile (api_key_file) or Auth (auth), unless callers are to bring their own"
 	for name, c := range map[string]struct {
 		backends []Backend
 		want     []string
@@ -84,6 +84,23 @@ func TestCallersCredentialsAreToldOf(t *testing.T) {
 	}
 	require.Equal(t, []string{"WARN,callers' credentials are sent,backend:b,tier:1" + remedy, "INFO,reconfigured,backends:2,changed:[b: api_key]"}, l.Log(), "once")
 	require.NoError(t, tr.Close())
+
+	// A backend that is renamed and loses its only credential.
+	for name, before := range map[string]Backend{
+		"key": azure("a"), "token": azure("a", entra), "file": azure("a", withKeyFile(written(t, "key", "k"))), "auth": azure("a", withAuth("spillover-test")),
+		"header": azure("a", keyless, func(b *Backend) { b.Headers = map[string]string{"X-Api-Key": "k"} }),
+	} {
+		l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{before}})
+		for range 2 {
+			cfg := tr.setup.Load().cfg
+			cfg.Backends = []Backend{azure("renamed", keyless)}
+			require.NoError(t, tr.Reconfigure(cfg))
+		}
+		records := l.Log()
+		require.Equal(t, "WARN,callers' credentials are sent,backend:renamed,tier:1"+remedy, records[0], name)
+		require.NotContains(t, strings.Join(records[1:], "\n"), "credentials", "%s: once", name)
+		require.NoError(t, tr.Close())
+	}
 }
 
 // A file that would have callers' keys sent in the place of a Token is refused.

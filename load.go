@@ -97,6 +97,9 @@ func parseConfig(file string, text []byte, lookup func(string) (string, bool)) (
 	var cfg Config
 	source, problems := configfile.Decode(file, text, &cfg, lookup, examples)
 	resolvePaths(file, &cfg)
+	if other := otherProgram(problems); other != nil && source != nil && !source.Find("Backends").Read {
+		return Config{}, &LoadError{file, other.Line, other.Column, "", other.Err}
+	}
 	var found []*LoadError
 	for _, p := range problems {
 		if errors.Is(p.Err, configfile.ErrEmpty) {
@@ -121,6 +124,39 @@ func parseConfig(file string, text []byte, lookup func(string) (string, bool)) (
 		errs = append(errs, e)
 	}
 	return Config{}, errors.Join(errs...)
+}
+
+const migrationPage = "https://github.com/spillover-go/spillover/blob/main/docs/migration.md"
+
+// otherPrograms are the programs whose configurations have these keys at their top,
+// and what to do instead.
+var otherPrograms = []struct {
+	program string
+	keys    []string
+	remedy  string
+}{
+	{"LiteLLM", []string{"model_list", "litellm_settings", "router_settings"}, migrationPage + "#litellm-proxy shows how to write it for spillover"},
+	{"Bifrost", []string{"providers", "config_store", "encryption_key"}, migrationPage + "#bifrost shows how to write it for spillover"},
+	{"Envoy", []string{"static_resources", "dynamic_resources"}, migrationPage + " shows how to write files for spillover"},
+	{"Kubernetes", []string{"apiVersion"}, "a ConfigMap's data has the file to load"},
+}
+
+// otherProgram returns the problem of a file that was written for another program,
+// or nil.
+func otherProgram(problems []configfile.Problem) *configfile.Problem {
+	for _, p := range problems {
+		key := (*configfile.UnknownKey)(nil)
+		if p.Path != "" || !errors.As(p.Err, &key) {
+			continue
+		}
+		for _, other := range otherPrograms {
+			if slices.Contains(other.keys, key.Key) {
+				p.Err = fmt.Errorf("is a file for %s, because it has the key %q: %s", other.program, key.Key, other.remedy)
+				return &p
+			}
+		}
+	}
+	return nil
 }
 
 // keyNames replaces names of fields by keys in the errors of New.

@@ -94,7 +94,7 @@ func TestRecordsOfTheConfiguration(t *testing.T) {
 	r.Resumed("first")
 	r.ConfigurationNotLoaded(t.Context(), "pool.yaml", errors.New("no such file"))
 	require.Equal(t, []string{
-		"WARN,callers' credentials are sent,backend:first,tier:1,remedy:set APIKey (api_key) or Token, unless callers are to bring their own",
+		"WARN,callers' credentials are sent,backend:first,tier:1,remedy:set a credential, such as APIKey (api_key), APIKeyFile (api_key_file) or Auth (auth), unless callers are to bring their own",
 		"INFO,reconfigured,backends:3,added:[third],removed:[fourth],changed:[first: api_key, weight],settings:[max_wait]",
 		"INFO,reconfigured,backends:20,added:[" + strings.Repeat("x,", 15) + "x],more_added:4",
 		"INFO,backend drained,backend:first",
