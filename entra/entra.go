@@ -1,7 +1,37 @@
 /*
 Package entra authenticates backends of a [spillover.Transport] with Microsoft
-Entra ID instead of keys. [Token] makes a [spillover.TokenFunc] of any
-[azcore.TokenCredential], such as those of the module azidentity:
+Entra ID instead of keys.
+
+# In a configuration file
+
+Importing this package registers the name "entra" for [spillover.Backend.Auth]:
+
+	import _ "github.com/spillover-go/spillover/entra"
+
+	backends:
+	  - url: https://ptu.openai.azure.com
+	    auth: entra
+	  - url: https://eastus.openai.azure.com
+	    auth: entra
+	    priority: 2
+
+The tokens are those of azidentity's DefaultAzureCredential: a service principal
+from environment variables, workload identity (in Kubernetes), a managed identity,
+or the login of the Azure CLI and other developer tools. AZURE_TOKEN_CREDENTIALS
+selects some of them. The credential is created when the first backend with this
+Auth is configured, and shared by all backends of a cloud. If it cannot be created,
+[spillover.New] and [spillover.Load] return a configuration error. If it returns no
+token, the first request finds out and fails over.
+
+The host of a backend decides the cloud, and with it the scope: Azure Government
+for azure.us, azure-api.us and microsoft.us, Azure in China (21Vianet) for azure.cn
+and azure-api.cn, and the public cloud for every other host. For another scope,
+tenant or credential, use [Token].
+
+# In a program
+
+[Token] makes a [spillover.TokenFunc] of any [azcore.TokenCredential], such as those
+of the module azidentity:
 
 	cred, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
@@ -22,8 +52,10 @@ A token is valid for one audience, which its scope names. The default scope,
 https://cognitiveservices.azure.com/.default, is that of Azure OpenAI in the
 public cloud. In Azure Government the scope is
 https://cognitiveservices.azure.us/.default (both are the values of
-AzureOpenAIAudience in Azure's SDK for .NET), and the credential must use the
-authority of that cloud, too:
+AzureOpenAIAudience in Azure's SDK for .NET). In Azure in China it is
+https://cognitiveservices.azure.cn/.default, as in KnownFormRecognizerAudience of
+Azure's SDK for JavaScript. The credential must use the authority of that cloud,
+too:
 
 	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
 		ClientOptions: azcore.ClientOptions{Cloud: cloud.AzureGovernment},
