@@ -203,8 +203,8 @@ func (c *checkedBackend) named() bool {
 	return c.Name != "" && c.known("Name") && (!c.unnamed || c.known("URL"))
 }
 
-// error is an error that depends on other fields, too.
-func (c *checkedBackend) error(field, format string, args ...any) *fieldError {
+// conflict is an error that depends on other fields, too.
+func (c *checkedBackend) conflict(field, format string, args ...any) *fieldError {
 	e := &fieldError{backend: c.index, name: c.Name, field: field, related: true, format: format, args: args}
 	if c.unnamed {
 		e.name, e.host = "", c.Name
@@ -228,7 +228,7 @@ func conflicts(backends []checkedBackend) (found []*fieldError) {
 	for i := range backends {
 		b := &backends[i]
 		if b.APIVersion != "" && wire.SpecOf(b.Dialect).APIVersion == wire.NoAPIVersion && b.known("Dialect") && b.known("URL") {
-			found = append(found, b.error("APIVersion", "is only for the dialects "+dialects(" and ", (*wire.DialectSpec).HasAPIVersion)+"; this backend is %q", b.Dialect))
+			found = append(found, b.conflict("APIVersion", "is only for the dialects "+dialects(" and ", (*wire.DialectSpec).HasAPIVersion)+"; this backend is %q", b.Dialect))
 		}
 	}
 	found = append(found, duplicateNames(backends)...)
@@ -249,9 +249,9 @@ func duplicateNames(backends []checkedBackend) (found []*fieldError) {
 		case first == nil:
 			names[b.Name] = b
 		case first.unnamed && b.unnamed:
-			found = append(found, b.error("Name", fmt.Sprintf("is missing: backends %d and %d are both called %%s, after the host of their URL; give each a name", first.index, i), b.Name))
+			found = append(found, b.conflict("Name", fmt.Sprintf("is missing: backends %d and %d are both called %%s, after the host of their URL; give each a name", first.index, i), b.Name))
 		default:
-			found = append(found, b.error("Name", fmt.Sprintf("backends %d and %d are both called %%q; give each its own name", first.index, i), b.Name))
+			found = append(found, b.conflict("Name", fmt.Sprintf("backends %d and %d are both called %%q; give each its own name", first.index, i), b.Name))
 		}
 	}
 	return found
@@ -285,9 +285,9 @@ func duplicateDeployments(backends []checkedBackend) (found []*fieldError) {
 			switch {
 			case other == nil || b.named() && other.named() && other.Name == b.Name: // the name is reported
 			case name == "":
-				found = append(found, b.error("URL", "backend %q already uses it for all models with the same credential", other.Name))
+				found = append(found, b.conflict("URL", "backend %q already uses it for all models with the same credential", other.Name))
 			default:
-				found = append(found, b.error("URL", "backend %q already uses its deployment %q with the same credential", other.Name, name))
+				found = append(found, b.conflict("URL", "backend %q already uses its deployment %q with the same credential", other.Name, name))
 			}
 		}
 	}
@@ -328,7 +328,7 @@ func missingCredentials(backends []checkedBackend) (found []*fieldError) {
 		b := &backends[i]
 		known := b.known("APIKey") && b.known("APIKeyFile") && b.known("Auth") && b.known("Headers")
 		if len(kinds) > 1 && known && !b.hasCredential() {
-			found = append(found, b.error("APIKey", "is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only"))
+			found = append(found, b.conflict("APIKey", "is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only"))
 		}
 	}
 	return found

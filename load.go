@@ -16,7 +16,8 @@ import (
 // Load reads a Config from a YAML or JSON file. The keys are the names of the
 // fields of [Config], [Backend] and [Model] in snake_case, such as api_key.
 // Durations are written as 30s, 1m30s or 250ms. A key without a value counts as
-// not set, except api_key, where that is an error. Functions and interfaces, such
+// not set, except api_key, api_key_file, auth and the values of headers, where that
+// is an error. A relative api_key_file is relative to the directory of the file. Functions and interfaces, such
 // as Token and Base, cannot be set in a file: the program sets them afterwards.
 // docs/configuration.md lists the keys. docs/config.schema.json is a JSON Schema
 // for editors; the key $schema may point to it.
@@ -32,7 +33,7 @@ import (
 // Unknown keys, duplicate keys, values of a wrong type and everything that [New]
 // rejects are errors. The returned error joins all of them, each as a
 // [*LoadError]; it never contains the value of a variable or a key. Two checks
-// are left to New for a backend without api_key, because the program may still
+// are left to New for a backend without a credential, because the program may still
 // set its Token: whether it needs a credential of its own, and whether it is
 // listed twice.
 //

@@ -70,6 +70,11 @@ var goodFiles = map[string]Config{
 		{Name: "north", URL: "https://north.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second, Weight: 3, Priority: 2,
 			Defaults: map[string]any{"temperature": json.Number("0"), "top_p": json.Number("1")}},
 	}},
+	"cluster.yaml": {Backends: []Backend{
+		{Name: "ptu", URL: "https://ptu.openai.azure.com", Auth: "spillover-test"},
+		{Name: "eastus", URL: "https://eastus.openai.azure.com/openai/v1", Dialect: AzureV1, APIVersion: "preview", APIKeyFile: "testdata/key", Drained: true},
+		{Name: "apim", URL: "https://apim.azure-api.net/ai", Headers: map[string]string{"Ocp-Apim-Subscription-Key": "sk-from-the-environment", "X-Team": "7"}},
+	}},
 	"nulls.yaml":      {Backends: []Backend{{URL: "h.example"}}},
 	"flow.yaml":       {Backends: []Backend{{URL: "h.example", Models: []Model{{Name: "m", Deployment: "it's"}}}}},
 	"bom.yaml":        {Backends: []Backend{{URL: "h.example", Name: "bom"}}},
@@ -359,6 +364,7 @@ func FuzzLoad(f *testing.F) {
 		"backends:\n- name: ${S}\n  url: ${S}://${S}:${S}@${H}:${N}?${S}#${S}\n  priority: ${N}\n  weight: ${S}\n  dialect: ${S}\n  api_version: '${S} '\n  api_key: '${S} '\n",
 		"max_wait: ${S}\nmax_cooldown: ${D}\ndefault_cooldown: ${N}\nhold_streams: ${S}\nbackends:\n- {url: '${H}', models: [{name: '${S}', deployment: ..}, {name: '${S}', rpm: '${N}'}], defaults: {a: !x '${S}', b: '0x${S}'}}\n",
 		"backends:\n- {name: '${S}', url: a}\n- {name: '${S}', url: a, api_key: k, models: [{name: '${S}'}]}\n- {name: x, url: a, api_key: k, models: [{name: '${S}'}]}\n- {url: '${H}'}\n- {url: '${H}'}\n",
+		"model_list: []\nBackends: []\n", "backends:\n- {url: '${H}', auth: '${S}', drained: '${S}'}\n- {url: '${H}', api_key_file: '${S}', headers: {A: '${S} ', B: }}\n- {url: '${H}', auth: spillover-test, api_key_file: testdata/key}\n",
 		"a: *b\n", "? - a\n  - b\n: c\n", "a:\n  # x\n\n# y\n  b: 1\n  # z\n", "- # a\n  - b\n# c\n-\n", "a: |-\n  x\n#\n", "{a: [b, {c: d}, ], # e\n}", "a: !!binary x\n", "%TAG ! x\n---\n",
 	} {
 		f.Add([]byte(s), false)
