@@ -323,3 +323,23 @@ func TestWatchRefusesALostKeyFileOrAuth(t *testing.T) {
 		}
 	}
 }
+
+// The Secret that a new ConfigMap refers to may be mounted later.
+func TestWatchWaitsForAKeyFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
+		key := filepath.Join(t.TempDir(), "key")
+		path := written(t, "c.yaml", fmt.Sprintf("backends: [{name: b, url: %q, api_key_file: %q}]", "https://"+host("b"), key))
+		go func() { _ = tr.Watch(t.Context(), path, nil) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		records := l.Log()
+		require.Len(t, records, 1, "once")
+		require.Contains(t, records[0], "no such file or directory")
+		replaceFile(t, key, "the-key")
+		time.Sleep(watchPeriod)
+		synctest.Wait()
+		require.Equal(t, "spillover.Transport(b)", tr.String())
+		require.NoError(t, tr.Close())
+	})
+}

