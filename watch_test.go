@@ -107,6 +107,7 @@ backends:
 		tr := configured(t, withListener(l, cfg))
 		go func() { _ = tr.Watch(t.Context(), path, nil) }()
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		require.Empty(t, l.Log())
 		for _, step := range []struct{ text, want string }{
 			{fmt.Sprintf(file, "b", 2), "INFO,reconfigured,backends:2,changed:[b: weight]"},
@@ -115,6 +116,7 @@ backends:
 		} {
 			require.NoError(t, os.WriteFile(path, []byte(step.text), 0o600))
 			time.Sleep(5 * time.Second)
+			synctest.Wait()
 			require.Equal(t, []string{step.want}, l.Log())
 		}
 		require.NoError(t, tr.Close())
