@@ -92,15 +92,17 @@ type attempt struct {
 	deployment *deployment
 
 	// Why it is made, and what it has reserved.
-	sentAt      time.Time
-	cost        int64 // in the tier's retry budget, which gets it back if it is served
-	repeated    bool  // the request was sent there before
-	lastResort  bool  // although what was learned from refusals closes the deployment
-	knownToFail bool  // although the deployment is ejected
-	awaiting    bool  // a response
-	spilled     bool  // Azure itself served it from a standard deployment, as the PTU was full
-	reserved    health.Reservation
-	probes      []probe // usually none
+	sentAt       time.Time
+	cost         int64 // in the tier's retry budget, which gets it back if it is served
+	repeated     bool  // the request was sent there before
+	lastResort   bool  // although what was learned from refusals closes the deployment
+	knownToFail  bool  // although the deployment is ejected
+	secondInTier bool  // see secondAttempt
+	transient    bool  // it has failed in a way that another attempt may not
+	awaiting     bool  // a response
+	spilled      bool  // Azure itself served it from a standard deployment, as the PTU was full
+	reserved     health.Reservation
+	probes       []probe // usually none
 
 	// What is recorded of it.
 	recorded      attemptRecord
@@ -194,7 +196,7 @@ func (a *attempt) classifyError(err error) outcome {
 	o := judgeError(err)
 	switch {
 	case a.connection.state.Load() == connectionRequested && a.status == 0:
-		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
+		o.connect, o.cause, o.reason, o.transient = true, health.Unreachable, "no connection", false
 	case a.connection.state.Load() == connectionMade && o.connect && !unconnected(err) && !refusedCertificate(err), a.status != 0 && o.connect:
 		o.connect, o.cause, o.reason = false, health.NoAnswer, "no answer"
 	}

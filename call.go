@@ -202,6 +202,9 @@ func (c *call) next(now time.Time) *attempt {
 		if d == nil {
 			break
 		}
+		if a := c.secondAttempt(&q, t); a != nil {
+			return a
+		}
 		if a := c.newAttempt(d, now, q.ignoreHeadroom); a != nil {
 			c.consider(&q, d)
 			a.cost = t.payForRetry(&q, d)
@@ -224,6 +227,42 @@ func (c *call) next(now time.Time) *attempt {
 		}
 	}
 	return nil
+}
+
+// secondAttempt is one more attempt at the deployment that was asked last, if the next
+// one is in a lower tier, which usually costs more. It is made once per request, after
+// its first failure, and only if that is transient and nothing else is held against the
+// deployment. The retry budget of the tier pays for it, and it leaves an attempt for
+// each tier below.
+//
+// It is made at once. A 5xx or a reset comes from one of many servers behind a
+// deployment, and the next attempt usually reaches another one: a pause would not
+// change that, and the next tier could have answered in the meantime.
+func (c *call) secondAttempt(q *selection, next *tier) *attempt {
+	last := c.lastAttempt
+	if last == nil || !last.transient || c.failures > 1 || c.seeking {
+		return nil
+	}
+	d := last.deployment
+	again := *q
+	again.tried, again.healthyOnly = nil, true
+	own := c.route.position(d.tier)
+	switch {
+	case own < 0 || c.route.position(next) <= own: // not in a lower tier
+		return nil
+	case again.skips(d) != notSkipped || d.PendingFailures.Load() > 1: // another request has failed there, too
+		return nil
+	case q.attemptsLeft <= c.route.openBelow(own+1, q) || !d.tier.budget.Spend(health.AttemptCost):
+		return nil
+	}
+	a := c.newAttempt(d, q.now, q.ignoreHeadroom)
+	if a == nil {
+		d.tier.budget.Earn(health.AttemptCost)
+		return nil
+	}
+	c.consider(q, d)
+	a.repeated, a.secondInTier, a.cost = true, true, health.AttemptCost
+	return a
 }
 
 // choose asks the route. A deployment that seems silent is skipped while there
@@ -260,7 +299,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	if c.failures < c.cfg.MaxAttempts || c.final || c.askedAll(now) {
 		c.pardonFailures()
 	} else {
-		c.countFailures(now, false)
+		c.countFailures(now, nil)
 	}
 	if c.notFoundAnswer.Response != nil {
 		// Nobody else has it either: the object's own resource has the best answer.

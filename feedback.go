@@ -22,7 +22,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		d.LastServed.Set(now)
 		c.recover(a, now, resp)
 		d.tier.budget.Earn(1 + a.cost)
-		c.countFailures(now, true) // confirmed by this response
+		c.countFailures(now, d) // confirmed by this response
 		if o.verdict == served && c.seeking {
 			c.found(now, d.backend)
 		}
@@ -57,6 +57,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 		}
 	case failed:
 		d.failed.Add(1)
+		a.transient = o.transient
 		c.blame(a, now, o)
 	}
 	if o.tooLarge {
@@ -209,8 +210,15 @@ func (c *call) blame(a *attempt, now time.Time, o outcome) {
 }
 
 // deferFailure keeps a failure until another deployment has answered, or all
-// have failed.
+// have failed. Several failures of one request count once, as the latest: the request
+// may be the cause of all of them.
 func (c *call) deferFailure(s provisionalFailure) {
+	for i, earlier := range c.pendingFailures {
+		if earlier.health == s.health && !earlier.counted {
+			c.pendingFailures[i] = s
+			return
+		}
+	}
 	s.d.PendingFailures.Add(1)
 	c.pendingFailures = append(c.pendingFailures, s)
 }
@@ -325,14 +333,16 @@ func (c *call) pardonFailures() {
 	}
 }
 
-// countFailures counts the failures of a request. If no other deployment has
-// answered it, the request may be the cause after all, so the time that a
-// failure asked for is not obeyed.
-func (c *call) countFailures(now time.Time, answered bool) {
+// countFailures counts the failures of a request, but not those of the deployment
+// that has answered it in the end. If no deployment has (by is nil), the request may
+// be the cause after all, so the time that a failure asked for is not obeyed.
+func (c *call) countFailures(now time.Time, by *deployment) {
 	for s := range c.resolved {
 		switch {
 		case s.counted:
-		case s.outcome.wait > 0 && answered:
+		case s.d == by:
+			continue
+		case s.outcome.wait > 0 && by != nil:
 			c.coolDown(&s.d.State, s.d, s.seen, health.Refusal{Sent: s.sent}, s.outcome)
 			continue
 		default:

@@ -53,6 +53,7 @@ type outcome struct {
 	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
 	callersBody      bool          // the caller's body could not be read
 	notSent          bool          // the request was not sent, so it is not the cause
+	transient        bool          // a failure that another attempt at once may not meet: a 5xx or a broken connection, but not a timeout
 	reason           string        // short, for logs and Status
 	detail           string        // the service's message or the error; not redacted until recordFailure
 	requestID        string        // of the response
@@ -94,6 +95,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 		o.verdict, o.deploymentOnly, o.uncounted, o.otherResource, o.wait = declined, true, true, true, 0
 	case status >= 500:
 		o.verdict, o.cause = failed, health.ServerFailure
+		o.transient = o.wait == 0 && status != http.StatusGatewayTimeout
 	default:
 		o.verdict = rejected
 	}
@@ -109,13 +111,15 @@ var errConnectTimeout net.Error = timeoutError("no connection for a probe within
 // judgeError is the outcome of an attempt without a response.
 func judgeError(err error) outcome {
 	o := outcome{verdict: failed, cause: health.NoAnswer, reason: "no answer", detail: err.Error()}
+	timeout, ok := errors.AsType[net.Error](err)
+	o.transient = !ok || !timeout.Timeout()
 	switch {
 	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
 		o.reason = "no answer in time"
 	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
 		o.reason = "answer broke off"
 	case unconnected(err), refusedHandshake(err):
-		o.connect, o.cause, o.reason = true, health.Unreachable, "no connection"
+		o.connect, o.cause, o.reason, o.transient = true, health.Unreachable, "no connection", false
 	}
 	return o
 }

@@ -75,6 +75,11 @@ func (r *route) nextModel(i int) int {
 	return i
 }
 
+// position is the index of a tier, or -1.
+func (r *route) position(t *tier) int {
+	return slices.IndexFunc(r.tiers, func(own *tier) bool { return own.budget == t.budget })
+}
+
 // openBelow counts the tiers from index i on that can take the request.
 func (r *route) openBelow(i int, q *selection) (n int) {
 	for _, t := range r.tiers[i:] {

@@ -203,6 +203,8 @@ func (a *attempt) trail(outcome string, o outcome) {
 		s.Why = "last resort: only what was learned from refusals closes the deployment"
 	case a.knownToFail:
 		s.Why = "last resort: every other deployment is ejected too"
+	case a.secondInTier:
+		s.Why = "once more in the same tier"
 	case a.repeated:
 		s.Why = "sent there again"
 	}

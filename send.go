@@ -41,7 +41,9 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	// The backend may have been drained since it was chosen. From here on the request is in flight.
 	if d.backend.drained.Load() {
 		a.cancelUnsent()
-		c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
+		if !a.repeated {
+			c.tried = slices.DeleteFunc(c.tried, func(t *deployment) bool { return t == d })
+		}
 		return nil, nil
 	}
 	out, err := c.attemptRequest(ctx, d, own, a)
@@ -133,6 +135,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 			// Why it refuses the request is unknown. The cause may be this deployment.
 			o.verdict = declined
 		}
+		o.transient = o.transient && known // an error that takes long may take as long again
 		return resp, c.adjustOutcome(a.deployment, o), nil
 	case c.streamed(a, resp):
 		h, err := c.holdStream(resp, a)
