@@ -3,6 +3,7 @@ package spillover
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -85,7 +86,8 @@ func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 				require.Equal(t, wholeChat, body)
 				require.Equal(t, "two", servedBy(resp))
 				one := streamState(t, tr, "one")
-				require.EqualValues(t, 1, one.Failed)
+				require.EqualValues(t, 2, one.Failed, "sent there twice")
+				require.Equal(t, 1, failures(heldAgainst(t, tr, "one")), "which counts once")
 				require.Equal(t, "answer broke off", lastReason(heldAgainst(t, tr, "one")))
 				require.Zero(t, streamsInFlight(tr))
 			}
@@ -129,20 +131,20 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 		"slow down":        {chatPath, []any{chatError(`{"type":"rate_limit_error","code":"slow_down"}`)}, 1, 0, 10 * time.Second, "429 slow_down"},
 		"quota":            {chatPath, []any{header("Retry-After: 1"), roleChunk, chatError(`{"type":"insufficient_quota","code":"insufficient_quota"}`)}, 0, 1, 5 * time.Minute, "429 insufficient_quota"},
 		"too large":        {chatPath, []any{chatError(`{"type":"tokens","code":"rate_limit_exceeded","message":"Request too large for m: Limit 30000, Requested 30601."}`)}, 0, 0, 0, ""},
-		"500":              {chatPath, []any{azureFirst + roleChunk, chatError(serverError)}, 0, 1, 0, ""},
-		"500 of Responses": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)}, 0, 1, 0, ""},
+		"500":              {chatPath, []any{azureFirst + roleChunk, chatError(serverError)}, 0, 2, 0, ""},
+		"500 of Responses": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)}, 0, 2, 0, ""},
 		// It failed, whatever it does not say.
-		"failed without a word": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"status":"failed"}`)}, 0, 1, 0, ""},
-		"failed, null":          {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":null}`)}, 0, 1, 0, ""},
-		"503":                   {chatPath, []any{chatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 1, 0, ""},
+		"failed without a word": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"status":"failed"}`)}, 0, 2, 0, ""},
+		"failed, null":          {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":null}`)}, 0, 2, 0, ""},
+		"503":                   {chatPath, []any{chatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 2, 0, ""},
 		"503 with a time":       {chatPath, []any{header("Retry-After: 2"), chatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 1, 2 * time.Second, "503 server_is_overloaded"},
 		"404":                   {chatPath, []any{chatError(`{"code":"DeploymentNotFound","message":"m"}`)}, 0, 1, 5 * time.Second, "404 DeploymentNotFound"},
 		"404 of v1":             {responsesPath, []any{responseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"headers":{"x-ms-fe-error":"true"},"message":"Could not find an existing deployment to match the model in the request"}`)}, 0, 1, 5 * time.Second, "404"},
 		"401":                   {chatPath, []any{chatError(`{"type":"invalid_request_error","code":"invalid_api_key"}`)}, 0, 1, 5 * time.Second, "401 invalid_api_key"},
 		"408":                   {chatPath, []any{chatError(`{"code":"Timeout","message":"The operation was timeout."}`)}, 0, 0, 0, ""},
 		"of another resource":   {responsesPath, []any{responseEvent("error", `,"error":{"type":"invalid_request_error","code":"invalid_encrypted_content"}`)}, 0, 0, 0, ""},
-		"no JSON":               {chatPath, []any{"event: error\ndata: upstream died\n\n"}, 0, 1, 0, ""},
-		"no blank line":         {chatPath, []any{strings.TrimSpace(chatError(serverError))}, 0, 1, 0, ""},
+		"no JSON":               {chatPath, []any{"event: error\ndata: upstream died\n\n"}, 0, 2, 0, ""},
+		"no blank line":         {chatPath, []any{strings.TrimSpace(chatError(serverError))}, 0, 2, 0, ""},
 		"nothing but a header":  {responsesPath, []any{header("Retry-After: 4"), responseCreated(9)}, 1, 0, 4 * time.Second, "429"},
 	}
 	for name, test := range tests {
@@ -163,7 +165,7 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 					resp, body := send(t, tr, newChat(t, test.path))
 					require.Equal(t, wholeChat, body)
 					require.Equal(t, "two", servedBy(resp))
-					require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
+					require.Equal(t, fmt.Sprint(1+max(1, test.throttled+test.failed)), resp.Header.Get("X-Spillover-Attempts"), "after a 5xx it is sent there twice")
 					one := streamState(t, tr, "one")
 					require.Equal(t, []uint64{test.throttled, test.failed}, []uint64{one.Throttled, one.Failed})
 					require.Equal(t, test.out, one.out())

@@ -30,7 +30,9 @@ type Config struct {
 
 	// MaxAttempts limits how often one request is sent, including the first time.
 	// Responses of throttled (rate-limited) deployments do not count: a request
-	// that is throttled fails over to every deployment there is. 0 means 3.
+	// that is throttled fails over to every deployment there is. A second attempt in
+	// the same tier after a 5xx or a broken connection counts; there is none if the
+	// tiers below need the attempts that are left. 0 means 3.
 	MaxAttempts int
 
 	// MaxWait is how long a request may wait in total when every deployment is

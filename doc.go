@@ -66,8 +66,10 @@ header X-Spillover-Waited-Ms of the response says how long the request waited.
 After a 429 a request is sent to every other deployment, if necessary. After a
 5xx, a 408, a refused or broken connection, a timeout, a rejected credential or
 a deployment that does not exist, it is sent to other deployments until it has
-been sent [Config.MaxAttempts] times in all. Any other 4xx is the caller's own
-mistake and is passed through byte for byte.
+been sent [Config.MaxAttempts] times in all. Before a first 5xx or broken
+connection makes it fall back to a lower tier, it is sent once more within its
+tier. Any other 4xx is the caller's own mistake and is passed through byte for
+byte.
 
 Requests that create something at the service (files, batches, threads, …) are
 not sent again once they may have been received. Retries within a tier have a

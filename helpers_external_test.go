@@ -330,6 +330,12 @@ func firstAndSecond(t testing.TB, n http.RoundTripper) *spillover.Transport {
 	return balance(t, n, azure("a"), azure("b", priority(2)))
 }
 
+// sentOnce is a pool of two tiers whose requests are sent once to each: MaxAttempts
+// leaves no second attempt in the first tier.
+func sentOnce(t testing.TB, n http.RoundTripper) *spillover.Transport {
+	return configured(t, spillover.Config{Base: n, MaxAttempts: 2, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
+}
+
 // unharmed demands that nothing is held against a deployment.
 func unharmed(t testing.TB, tr *spillover.Transport, backend string) {
 	s := statusOf(t, tr, backend)

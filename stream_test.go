@@ -726,7 +726,7 @@ func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
 			n.on(host("one"),
-				broken(io.ErrUnexpectedEOF),
+				broken(io.ErrUnexpectedEOF), broken(io.ErrUnexpectedEOF), // sent there twice
 				plays(t, azureFirst, time.Millisecond, roleChunk, forever{}),
 				plays(t, wholeChat))
 			n.on(host("two"), plays(t, wholeChat))
@@ -741,7 +741,7 @@ func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
 			require.ErrorIs(t, err, cause)
 			require.Zero(t, streamsInFlight(tr))
 			one := streamState(t, tr, "one")
-			require.EqualValues(t, 1, one.Failed, "the one of before")
+			require.EqualValues(t, 2, one.Failed, "those of before")
 
 			resp, _ := ask(t, tr)
 			require.Equal(t, "one", servedBy(resp), "the next is the probe")
@@ -848,7 +848,7 @@ func TestLastRealAnswerIsAStream(t *testing.T) {
 		tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
-		require.Equal(t, []string{"two", "2"}, []string{servedBy(resp), resp.Header.Get("X-Spillover-Attempts")})
+		require.Equal(t, []string{"two", "3"}, []string{servedBy(resp), resp.Header.Get("X-Spillover-Attempts")}, "twice to one")
 		require.Equal(t, 200, resp.StatusCode)
 		want := azureFirst + roleChunk + chatError(serverError) + "two"
 		body := make([]byte, len(want))

@@ -52,7 +52,7 @@ var tunables = []struct {
 	}},
 	{"Retry budget", "It counts in fifths of a retry: a success earns one fifth.", []tunable{
 		{"health.budgetFull", "successes", "what the budget holds at most: ten retries", "a burst on deployments that refuse must be served", "with 5 / 2 / 1 retries, refilled by a twentieth per success: added p99 55 / 48 / 44 ms instead of 71, goodput over the oracle's 0.997 / 0.996 / 0.990 instead of 1.000 (M = 8, ρ = 1.0)"},
-		{"health.AttemptCost", "successes", "cost of a retry within a tier; retries that are served are paid back", "one retry for five successes", "without the budget: wasted attempts at M = 1, ρ = 1.2 0.222 instead of 0.182"},
+		{"health.AttemptCost", "successes", "cost of a retry within a tier, and of a second attempt on the same deployment; those that are served are paid back", "one retry for five successes", "without the budget: wasted attempts at M = 1, ρ = 1.2 0.222 instead of 0.182"},
 		{"health.LastResortCost", "successes", "cost of an attempt that only the ramp-up forbids; paid back if it is served", "more than a retry: it is free where the ramp-up is too cautious, and limited where it is not", "if retries that are served are not paid back: served 0.925 instead of 0.989, and 0.924 instead of 0.970, where 30 % or 20 % are refused at random"},
 	}},
 	{"Ejection (outlier ejection)", "`ejectionRules` has three values for each cause: the failures in a row that are tolerated, the\nfirst ejection and the longest one. Each further failure doubles the time:\n`min(first · 2^(streak - tolerated - 1), longest) · (1 ± ejectionSpread)`.", []tunable{
