@@ -73,7 +73,7 @@ func situations() map[string]situation {
 		}},
 		"one request fails everywhere": {begins: func(t *testing.T, s *scene) {
 			for _, server := range []*spillovertest.Server{s.ptu, s.east, s.west} {
-				server.Set(spillovertest.Fault{Status: 500, Times: 1})
+				server.Set(spillovertest.Fault{Status: 504, Times: 1}) // not sent to the PTU once more
 			}
 		}},
 		"all throttled": {begins: func(_ *testing.T, s *scene) { all(s, throttled) },

@@ -74,7 +74,7 @@ func everything(t *testing.T, s *scene) {
 	set(spillovertest.Fault{Kind: spillovertest.KindCut, After: 2}, s.ptu)
 	time.Sleep(time.Minute)
 	set(spillovertest.Fault{Status: 400}, s.ptu)
-	set(spillovertest.Fault{Status: 500}, all...)
+	set(spillovertest.Fault{Status: 504}, all...) // not sent to the PTU once more
 	s.ask(t.Context(), t, "gpt-4o")
 }
 
