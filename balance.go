@@ -265,12 +265,12 @@ func (t *tier) chooseBySelector(q *selection) *deployment {
 // unit maps a random number to 0 ≤ u < 1.
 func unit(r uint64) float64 { return float64(r>>11) / (1 << 53) }
 
-// outdone reports whether another deployment of a route has served a request
-// since this one was last heard.
+// outdone reports whether another deployment of a route has served a request for the
+// same model since this one was last heard. Other models may be faster.
 func (d *deployment) outdone(r *route, now time.Time) bool {
 	silent := d.LastHeard.Age(now)
 	for other := range r.all {
-		if other != d && other.LastServed.Age(now) < silent {
+		if other != d && other.model == d.model && other.LastServed.Age(now) < silent {
 			return true
 		}
 	}

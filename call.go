@@ -51,7 +51,7 @@ type call struct {
 	failedAnswer       fallbackAnswer // of the last attempt that failed otherwise
 	errs               []error        // of the attempts without a response
 
-	answeredFrom string // the name of the backend that sent the response
+	answeredFrom *deployment // that sent the response; nil for a generated one
 
 	// What is recorded of it.
 	ctx        context.Context // the caller's, with the request's span
@@ -74,7 +74,7 @@ type call struct {
 // better one.
 type fallbackAnswer struct {
 	*http.Response
-	from string
+	from *deployment
 }
 
 // do runs the loop: choose, send and judge until there is a response for the
@@ -276,7 +276,7 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 			if d.EjectSilent(q.now) {
 				c.recordTransition(&d.State, d, q.now, outcome{reason: "silent"})
 			}
-		case chosen != nil && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
+		case chosen != nil && chosen.model == d.model && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
 			d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
 		default:
 			q.includeSilent = true
@@ -317,7 +317,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 			return nil, nil
 		}
 		c.discard()
-		c.answeredFrom = ""
+		c.answeredFrom = nil
 		return unavailable(c.Request, c.model, o, time.Now()), nil
 	}
 	last, other := c.failedAnswer, c.throttledAnswer
@@ -339,16 +339,26 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	return last.Response, nil
 }
 
-// fallsBackToLonger excludes the deployments of a model that is too small for the
-// request, and reports whether the request falls back to another one because of that.
-func (c *call) fallsBackToLonger(d *deployment) bool {
-	switch {
-	case !c.body.CanSend() || c.final:
-		return false
-	case c.route.longer != nil:
-		c.route, c.fallenBack = c.route.longer, true
+// tooLong excludes the deployments of a model that is too small for the request. goesOn
+// is whether the request goes on nevertheless: it falls back to another model, or
+// has fallen back to this one and may fit into its own (ownMayFit), which is only
+// unavailable now.
+func (c *call) tooLong(d *deployment) (goesOn, ownMayFit bool) {
+	if !c.body.CanSend() || c.final {
+		return false, false
+	}
+	if d.model != c.model {
+		for own := range c.route.all {
+			ownMayFit = ownMayFit || own.model == c.model
+		}
+	}
+	switch longer := c.route.longer; {
+	case ownMayFit:
+		c.route = c.route.and(longer)
+	case longer != nil:
+		c.route, c.fallenBack = longer, true
 	case !c.fallenBack:
-		return false
+		return false, false
 	}
 	left := false
 	for other := range c.route.all {
@@ -360,7 +370,7 @@ func (c *call) fallsBackToLonger(d *deployment) bool {
 			left = true
 		}
 	}
-	return left
+	return left || ownMayFit, ownMayFit
 }
 
 // askedAll reports whether the request failed at every deployment that could be

@@ -91,6 +91,14 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 	return until, reason, false
 }
 
+// backendName is the name of the backend; "" without a deployment.
+func (d *deployment) backendName() string {
+	if d == nil {
+		return ""
+	}
+	return d.backend.name
+}
+
 // asked reports whether any request was sent to the deployment.
 func (s *record) asked() bool {
 	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0

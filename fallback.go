@@ -90,6 +90,8 @@ func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) boo
 		switch {
 		case f.Model == "":
 			report("Fallbacks", where+" has no Model")
+		case f.Model == "." || f.Model == "..":
+			report("Fallbacks", where+": the name would change the path of a URL")
 		case !served(f.Model):
 			report("Fallbacks", where+": no backend serves the model")
 		case covered[f.Model]&f.On != 0:
@@ -109,6 +111,8 @@ func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) boo
 				report("Fallbacks", where+": To has an empty name")
 			case to == f.Model:
 				report("Fallbacks", where+": To has the model itself")
+			case to == "." || to == "..":
+				report("Fallbacks", where+": To has %q, which would change the path of a URL", to)
 			case slices.Contains(f.To[:j], to):
 				report("Fallbacks", where+": To lists %q twice", short)
 			case !served(to):

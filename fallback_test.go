@@ -83,6 +83,9 @@ func TestRequestFallsBackToTheNextModel(t *testing.T) {
 		"too long, then all limited":    {0, map[string]roundTripFunc{"m": status(400, tooLong), "second": throttled, "third": throttled}, []string{"m", "second", "third"}, 429},
 		"too long, only exhausted":      {spillover.OnExhausted, map[string]roundTripFunc{"m": status(400, tooLong)}, []string{"m"}, 400},
 		"rate-limited, only exhausted":  {spillover.OnExhausted, map[string]roundTripFunc{"m": throttled}, []string{"m", "second"}, 200},
+		"limited, all others too long":  {0, map[string]roundTripFunc{"m": throttled, "second": status(400, tooLong), "third": status(400, tooLong)}, []string{"m", "second", "third"}, 429},
+		"failing, all others too long":  {0, map[string]roundTripFunc{"m": status(500, "{}"), "second": status(400, tooLong), "third": status(400, tooLong)}, []string{"m", "second", "third"}, 500},
+		"exhausted only, next too long": {spillover.OnExhausted, map[string]roundTripFunc{"m": throttled, "second": status(400, tooLong)}, []string{"m", "second", "third"}, 200},
 		"limited, the next is too long": {0, map[string]roundTripFunc{"m": throttled, "second": status(400, tooLong)}, []string{"m", "second", "third"}, 200},
 		"content filter":                {0, map[string]roundTripFunc{"m": status(400, filtered)}, []string{"m"}, 400},
 		"another mistake":               {0, map[string]roundTripFunc{"m": status(400, `{"error":{"code":"invalid_value","message":"temperature"}}`)}, []string{"m"}, 400},
@@ -102,6 +105,8 @@ func TestRequestFallsBackToTheNextModel(t *testing.T) {
 					require.Equal(t, test.want[len(test.want)-1], used)
 				case servedBy(resp) == "":
 					require.Empty(t, used)
+				default:
+					require.Contains(t, test.want, used)
 				}
 			})
 		})
@@ -117,6 +122,102 @@ func TestTooLongForEveryModelIsTheServicesOwnAnswer(t *testing.T) {
 	require.Equal(t, tooLong, body)
 	require.Equal(t, "a", servedBy(resp))
 	require.True(t, statusOf(t, tr, "a").Available, "a request that is too long is no failure of the deployment")
+}
+
+// The header is of the same attempt as the rest of the response.
+func TestErrorOfTheLastModelNamesIt(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(500, "{}"))
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a")}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+	resp, _ := ask(t, tr)
+	require.Equal(t, 500, resp.StatusCode)
+	require.Equal(t, "a", servedBy(resp))
+	require.Equal(t, "second", resp.Header.Get("X-Spillover-Model"))
+}
+
+// What is sent to a resource under the caller's own name for the model is that model.
+func TestModelOfAStoredObjectIsTheCallers(t *testing.T) {
+	n := newNet()
+	n.on(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m", "second")), azure("b", serves("other"), priority(2))},
+		Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+	send(t, tr, with(t, `POST /openai/v1/responses {"model":"other","input":"hi"}`))
+	resp, _ := send(t, tr, with(t, `POST /openai/v1/responses {"model":"m","input":"hi","previous_response_id":"resp_1234567890"}`))
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, []string{"m"}, resp.Header.Values("X-Spillover-Model"))
+}
+
+// A fallback that cannot be reached says nothing about the request's own model.
+func TestTooLongForTheFallbackWhileTheModelIsUnreachable(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), broken(errRefused))
+	n.on(host("b"), status(400, tooLong))
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
+		Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.ErrorIs(t, err, errRefused)
+}
+
+// Two names of one deployment are one deployment.
+func TestFallbackToTheSameDeploymentIsNoFallback(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(429, "{}", "Retry-After: 7"))
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{
+		azure("a", renamed("m", "d"), renamed("alias", "d"), renamed("second", "e")), azure("b", renamed("alias", "d"), priority(2)),
+	}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"alias", "second"}}}})
+	resp, _ := ask(t, tr)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, []string{host("a"), host("b")}, n.order())
+	resp, _ = ask(t, tr)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, 1, n.sends(host("a")), "it cools down under both names")
+}
+
+// A model is not silent because another one answers faster.
+func TestSlowModelDoesNotFallBackToAFasterOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), slow(time.Minute, ok200))
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
+			Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+		var all []func() (*http.Response, string)
+		for range 3 {
+			all = append(all, background(t, tr, newChat(t, chatPath)))
+		}
+		for range 5 {
+			time.Sleep(9 * time.Second)
+			resp, _ := send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/second/", 1)))
+			require.Equal(t, "b", servedBy(resp))
+			all = append(all, background(t, tr, newChat(t, chatPath)))
+		}
+		for _, answer := range all {
+			resp, _ := answer()
+			require.Equal(t, "a", servedBy(resp))
+		}
+	})
+}
+
+// A refusal whose reason does not arrive in time may be a content filter's.
+func TestRefusalWithoutAReasonDoesNotChangeTheModel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			resp, err := status(400, "")(req)
+			text := io.Reader(strings.NewReader(filtered))
+			resp.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
+				time.Sleep(time.Second)
+				return text.Read(p[:min(len(p), 10)])
+			}))
+			resp.ContentLength = -1
+			return resp, err
+		})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("a2", serves("second"))},
+			Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+		resp, body := ask(t, tr)
+		require.Equal(t, 400, resp.StatusCode)
+		require.Equal(t, filtered, body)
+		require.Equal(t, []string{"m"}, n.models())
+	})
 }
 
 // The model is renamed for each backend wherever it is named, and nothing else of the
@@ -231,6 +332,19 @@ func TestRequestThatCannotFitSkipsTheDeployment(t *testing.T) {
 	}
 }
 
+// A large body is read if its size decides, although the path names the model.
+func TestContextTokensOfALargeBody(t *testing.T) {
+	n := newNet()
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", contextTokens("m", 100_000)), azure("b", contextTokens("m", 1_000_000), priority(2))}})
+	text := `{"messages":[{"role":"user","content":"` + strings.Repeat("word ", 400_000) + `"}],"model":"m"}`
+	req := newChat(t, chatPath)
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+	resp, _ := send(t, tr, req)
+	require.Equal(t, "b", servedBy(resp))
+	require.Equal(t, text, n.last().body)
+}
+
 // Every mistake in Fallbacks is reported, with what to do.
 func TestFallbacksAreChecked(t *testing.T) {
 	fb := func(model string, to ...string) spillover.Fallback { return spillover.Fallback{Model: model, To: to} }
@@ -253,10 +367,15 @@ func TestFallbacksAreChecked(t *testing.T) {
 		"cycle of two":          {[]spillover.Fallback{fb("a", "b"), fb("b", "a")}, "they form a cycle: a → b → a"},
 		"cycle of three":        {[]spillover.Fallback{fb("a", "b"), fb("b", "c"), fb("c", "a")}, "they form a cycle: a → b → c → a"},
 		"cycle behind a branch": {[]spillover.Fallback{fb("a", "c", "b"), fb("b", "a")}, "they form a cycle: a → b → a"},
+		"changes the path":      {[]spillover.Fallback{fb("a", "..")}, `To has "..", which would change the path of a URL`},
 		"no cycle, two ways":    {[]spillover.Fallback{fb("a", "b", "c"), fb("b", "c")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("x1", serves("a", "b", "c"))}, Fallbacks: test.fallbacks})
+			backends := []spillover.Backend{azure("x1", serves("a", "b", "c"))}
+			if name == "changes the path" {
+				backends = append(backends, azure("x2")) // serves every model
+			}
+			tr, err := spillover.New(spillover.Config{Backends: backends, Fallbacks: test.fallbacks})
 			if test.want == "" {
 				require.NoError(t, err)
 				require.NoError(t, tr.Close())

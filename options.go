@@ -42,5 +42,9 @@ func (o *options) withRules(cfg *Config, r *http.Request) *options {
 	}
 	both := *o
 	both.tags = slices.Concat(o.tags, cfg.Tags(r))
+	if first := firstRequest(r); first != r {
+		// A client drops some headers on the way to another host.
+		both.tags = append(both.tags, cfg.Tags(first)...)
+	}
 	return &both
 }

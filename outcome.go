@@ -49,6 +49,7 @@ type outcome struct {
 	message          string        // of the error, if something is missing
 	byChance         bool          // a refusal that this deployment's load has not caused
 	contextLength    bool          // the request is too long for the model
+	notForCaller     bool          // that is another model than the caller's own, which may take the request later
 	tooLarge         bool          // the request alone exceeds the deployment's limit
 	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
 	callersBody      bool          // the caller's body could not be read

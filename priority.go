@@ -138,6 +138,19 @@ func (r *route) keep(suits func(*deployment) bool) *route {
 	return w
 }
 
+// and is the route with the other models of a second one after its own; that may be nil.
+func (r *route) and(more *route) *route {
+	both := &route{model: r.model, tiers: slices.Clone(r.tiers)}
+	if more != nil {
+		for _, t := range more.tiers {
+			if !slices.ContainsFunc(r.tiers, func(own *tier) bool { return own.budget == t.budget }) {
+				both.tiers = append(both.tiers, t)
+			}
+		}
+	}
+	return both
+}
+
 // free is the same route with retries that nobody counts.
 func (r *route) free() *route {
 	f := &route{model: r.model}

@@ -102,7 +102,7 @@ func (c *call) result(resp *http.Response, err error) (outcome, errorType string
 			return failed.String(), telemetry.ErrorType(0, "no answer")
 		}
 		return failed.String(), telemetry.ErrorType(0, "")
-	case c.answeredFrom == "" && wire.Header(resp.Header, headerSynthesized) != "":
+	case c.answeredFrom == nil && wire.Header(resp.Header, headerSynthesized) != "":
 		return outcomeSynthesized, telemetry.ErrorType(resp.StatusCode, "")
 	case resp.StatusCode < 400:
 		return served.String(), ""
@@ -233,7 +233,7 @@ func (c *call) trailReturn(resp *http.Response, err error) {
 	if t == nil {
 		return
 	}
-	t.Outcome, t.Backend = c.outcome, c.answeredFrom
+	t.Outcome, t.Backend = c.outcome, c.answeredFrom.backendName()
 	switch {
 	case err != nil:
 		t.Error = redact.Text(err.Error())

@@ -14,11 +14,17 @@ import (
 // redirected reports whether an http.Client made the request of a redirect to
 // another host than the one that its caller named. No deployment was asked for.
 func (c *call) redirected() bool {
-	first := c.Request
-	for first.Response != nil && first.Response.Request != nil {
-		first = first.Response.Request
-	}
+	first := firstRequest(c.Request)
 	return first.URL != nil && !strings.EqualFold(first.URL.Host, c.URL.Host)
+}
+
+// firstRequest is the caller's own request, if an http.Client made this one of a
+// redirect.
+func firstRequest(r *http.Request) *http.Request {
+	for r.Response != nil && r.Response.Request != nil {
+		r = r.Response.Request
+	}
+	return r
 }
 
 // follow sends such a request where it says. It carries no credential. The one
@@ -53,11 +59,11 @@ func (c *call) follow() (*http.Response, error) {
 	}
 	a := c.place()
 	a.call, a.deployment, a.sentAt = c, d, time.Now()
-	c.lastAttempt, c.answeredBy, c.answeredFrom = a, a, b.name
+	c.lastAttempt, c.answeredBy, c.answeredFrom = a, a, d
 	ctx := a.begin()
 	if b.drained.Load() {
 		a.cancelUnsent()
-		c.answeredBy, c.answeredFrom = nil, ""
+		c.answeredBy, c.answeredFrom = nil, nil
 		return allDrained(c.Request), nil
 	}
 	a.url = *c.URL

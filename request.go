@@ -23,6 +23,7 @@ type request struct {
 	inQuery     bool       // the model is in the query
 	scanned     bool       // the body has been read
 	renames     bool       // some backend has another name for a model
+	limited     bool       // some model has ContextTokens: the size of a large body decides too
 	contentType string
 	body        replay.Body
 	naming      wire.BodyInfo
@@ -79,9 +80,10 @@ func (r *request) read() error {
 }
 
 // worthReading reports whether the body is read although the path names the
-// model: for the session and the size of the request, unless it is large.
+// model: for the session and the size of the request. A large one is read only if
+// a model has a limit of its size.
 func (r *request) worthReading() bool {
-	return r.stateless() && r.body.CanRepeat() && r.body.Length < worthReadingLimit && !wire.IsForm(r.contentType)
+	return r.stateless() && r.body.CanRepeat() && (r.limited || r.body.Length < worthReadingLimit) && !wire.IsForm(r.contentType)
 }
 
 const worthReadingLimit = 1 << 20

@@ -83,7 +83,7 @@ func (c *call) attempt(a *attempt) (*http.Response, error) {
 	}
 	if o.verdict == served || o.verdict == rejected || o.final {
 		a.body.Keep()
-		c.answeredFrom, c.answeredBy = d.backend.name, a
+		c.answeredFrom, c.answeredBy = d, a
 		return resp, c.applyOutcome(a, now, resp, nil, o)
 	}
 	a.body.Settle(&c.body)
@@ -132,8 +132,10 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		text, known := c.readErrorBody(resp, a)
 		o := judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
 		if o.verdict == rejected && !known && c.repeatable() {
-			// Why it refuses the request is unknown. The cause may be this deployment.
+			// Why it refuses the request is unknown. The cause may be this deployment,
+			// but is no reason for another model.
 			o.verdict = declined
+			c.route = c.route.keep(func(d *deployment) bool { return d.model == a.deployment.model })
 		}
 		o.transient = o.transient && known // an error that takes long may take as long again
 		return resp, c.adjustOutcome(a.deployment, o), nil
@@ -170,9 +172,14 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 
 // adjustOutcome is what an outcome means for this request in particular.
 func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
+	if o.contextLength {
+		if goesOn, ownMayFit := c.tooLong(d); goesOn {
+			o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+			o.notForCaller = ownMayFit
+			return o
+		}
+	}
 	switch {
-	case o.contextLength && c.fallsBackToLonger(d):
-		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
 	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
 		// The object may be at another backend.
 		c.notFound(o)
@@ -260,6 +267,10 @@ func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, o outco
 		c.errs = append(c.errs, attemptError{d.backend.name, o.detail, err})
 		return
 	}
+	if o.notForCaller {
+		resp.Body.Close()
+		return
+	}
 	slot := &c.failedAnswer
 	if o.verdict == throttled {
 		slot = &c.throttledAnswer
@@ -270,7 +281,7 @@ func (c *call) keepAnswer(d *deployment, resp *http.Response, err error, o outco
 		return
 	}
 	slot.discard()
-	*slot = fallbackAnswer{resp, d.backend.name}
+	*slot = fallbackAnswer{resp, d}
 }
 
 // readErrorBody reads an error response into memory, which frees its connection

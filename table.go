@@ -105,10 +105,7 @@ func fallbackRoutes(fallbacks []Fallback, routes map[string]*route) map[string]*
 			r = &route{model: f.Model, tiers: slices.Clone(routes[f.Model].tiers)}
 			extended[f.Model] = r
 		}
-		var next []*tier
-		for _, to := range f.To {
-			next = append(next, routes[to].tiers...)
-		}
+		next := routes[f.Model].others(f.To, routes)
 		if f.On&OnExhausted != 0 {
 			r.tiers = append(r.tiers, next...)
 		}
@@ -117,6 +114,36 @@ func fallbackRoutes(fallbacks []Fallback, routes map[string]*route) map[string]*
 		}
 	}
 	return extended
+}
+
+// others are the tiers of other models. A deployment that an earlier model has under
+// another name is left out, as it would be asked twice.
+func (r *route) others(models []string, routes map[string]*route) (tiers []*tier) {
+	type identity struct {
+		of   *backend
+		name string
+	}
+	known := map[identity]bool{}
+	for {
+		for d := range r.all {
+			known[identity{d.backend, d.name}] = true
+		}
+		if len(models) == 0 {
+			return tiers
+		}
+		r, models = routes[models[0]], models[1:]
+		isNew := func(d *deployment) bool { return !known[identity{d.backend, d.name}] }
+		for d := range r.all {
+			if !isNew(d) {
+				r = r.keep(isNew)
+				break
+			}
+		}
+		if r == nil {
+			r = new(route)
+		}
+		tiers = append(tiers, r.tiers...)
+	}
 }
 
 // withFallbacks is the route of a model and of those to which it falls back, or nil

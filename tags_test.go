@@ -112,6 +112,29 @@ func TestRedirectObeysTags(t *testing.T) {
 	}
 }
 
+// A client drops headers such as Authorization on the way to another host: the rule
+// still sees what the caller had sent.
+func TestRedirectObeysTheRuleForTheFirstRequest(t *testing.T) {
+	for _, to := range []string{host("us"), "elsewhere.test"} {
+		n := newNet()
+		n.on(host("eu"), status(307, "", "Location: https://"+to+"/x"))
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("eu", tags("eu")), azure("us", priority(2))},
+			Tags: func(r *http.Request) []string {
+				if r.Header.Get("Authorization") == "Bearer of a customer in Europe" {
+					return []string{"eu"}
+				}
+				return nil
+			}})
+		req := newChat(t, chatPath)
+		req.Header.Set("Authorization", "Bearer of a customer in Europe")
+		resp, err := (&http.Client{Transport: tr}).Do(req)
+		require.NoError(t, err)
+		read(t, resp)
+		require.Equal(t, 400, resp.StatusCode)
+		require.Zero(t, n.sends(to))
+	}
+}
+
 // An object that is stored outside of the backends with the tags is not asked for.
 func TestStoredObjectOutsideOfItsTagsIsNotFound(t *testing.T) {
 	n := newNet()

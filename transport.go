@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -103,10 +104,10 @@ func (t *Transport) RoundTrip(in *http.Request) (*http.Response, error) {
 	}
 	resp.Request = in
 	setWaitedHeader(resp, c.waited)
-	c.answerHeaders = [2]string{c.answeredFrom, strconv.Itoa(c.sends)}
+	c.answerHeaders = [2]string{c.answeredFrom.backendName(), strconv.Itoa(c.sends)}
 	resp.Header[headerBackend], resp.Header[headerAttempts] = c.answerHeaders[:1:1], c.answerHeaders[1:]
-	if by := c.answeredBy; by != nil && c.table.fallbacks[c.model] != nil {
-		resp.Header[headerModel] = []string{by.deployment.model}
+	if d := c.answeredFrom; d != nil && c.table.fallbacks[c.model] != nil {
+		resp.Header[headerModel] = []string{cmp.Or(d.model, c.model)}
 	}
 	c.recordReturn(resp, nil)
 	returns = true
@@ -118,7 +119,7 @@ func (t *Transport) newCall(in *http.Request) *call {
 	s := t.setup.Load()
 	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in), options: noOptions}
 	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
-	c.request.knownModel, c.request.renames = s.knownModel, s.table.renames
+	c.request.knownModel, c.request.renames, c.request.limited = s.knownModel, s.table.renames, s.table.contextLimits
 	c.ctx, c.recorded.Begun = in.Context(), time.Now()
 	return c
 }
