@@ -18,6 +18,7 @@ type call struct {
 	request
 	*activeConfig
 	*pool
+	every *route // all deployments of its model, whether it may use them or not; nil if there are none
 	route *route
 	scope scope
 
@@ -171,7 +172,7 @@ func (c *call) findDeployments() *http.Response {
 
 // noRoute is the response to a request that no backend may take.
 func (c *call) noRoute() *http.Response {
-	if len(c.options.tags) > 0 && c.table.find(c.model) != nil {
+	if len(c.options.tags) > 0 && c.every != nil {
 		return noBackendWithTags(c.Request, c.model, c.options.tags)
 	}
 	return unknownModel(c.Request, c.model, c.table.models)
@@ -273,11 +274,13 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 	for _, d := range q.silent {
 		switch {
 		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
-			if d.EjectSilent(q.now) {
+			if !c.options.explain && d.EjectSilent(q.now) {
 				c.recordTransition(&d.State, d, q.now, outcome{reason: "silent"})
 			}
 		case chosen != nil && chosen.model == d.model && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
-			d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
+			if !c.options.explain {
+				d.NextComparison.Set(q.now.Add(health.ComparisonInterval))
+			}
 		default:
 			q.includeSilent = true
 		}

@@ -2,10 +2,12 @@ package spillover
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/spillover-go/spillover/internal/replay"
@@ -35,35 +37,55 @@ func (t *Transport) Explain(in *http.Request) (Trail, error) {
 	}
 	o := *contextOptions(copied.Context()).withRules(&c.cfg, copied)
 	trail := new(Trail)
-	o.trail = trail
+	o.trail, o.explain = trail, true
 	c.options = &o
 	if err := c.read(); err != nil {
 		return Trail{}, err
 	}
 	if reply := c.findDeployments(); reply != nil {
-		trail.Outcome, trail.Status, trail.Error = outcomeSynthesized, reply.StatusCode, replyMessage(reply)
+		trail.foreseeReply(reply)
 		return *trail, nil
 	}
 	now := time.Now()
 	q := c.selection(now)
-	_, chosen := c.route.choose(&q)
-	q.includeSilent = q.includeSilent || chosen == nil
-	if chosen == nil {
-		_, chosen = c.route.choose(&q)
-	}
-	q.ignoreHeadroom = false
+	_, chosen := c.choose(&q)
 	c.consider(&q, chosen)
 	step := trail.step(now, TrailSend)
 	if chosen == nil {
-		step.Action, step.Why = TrailReply, "no deployment is available"
-		if at := c.scope.outlook(c.route, now, nil); at.soonest != nil {
-			step.Why = fmt.Sprintf("no deployment is available; the soonest is %s in %.2fs", at.soonest.backend.name, at.at.Sub(now).Seconds())
-		}
-	} else {
+		chosen = c.foresee(&q, &step)
+	}
+	if chosen != nil {
 		trail.Backend = chosen.backend.name
+		step.markChosen(chosen)
 	}
 	trail.add(step)
 	return *trail, nil
+}
+
+// foresee is what happens to the request when no deployment is open. It returns the
+// deployment to which it is sent nevertheless, or nil.
+func (c *call) foresee(q *selection, s *TrailStep) *deployment {
+	o := c.scope.outlook(c.route, q.now, nil)
+	if _, d, why := c.resort(q, o.throttled); d != nil {
+		s.Why = why.String()
+		return d
+	}
+	reply := allDrained(c.Request)
+	if s.Action = TrailReply; o.soonest != nil && o.throttled {
+		reply = unavailable(c.Request, c.model, o, q.now)
+		s.Why = fmt.Sprintf("no deployment is available; the soonest is %s in %.2fs", o.soonest.backend.name, o.at.Sub(q.now).Seconds())
+		if c.canWait(q.now, o) {
+			s.Action = TrailWait
+			return nil
+		}
+	}
+	c.options.trail.foreseeReply(reply)
+	return nil
+}
+
+// foreseeReply is that a response is generated here.
+func (t *Trail) foreseeReply(r *http.Response) {
+	t.Outcome, t.Status, t.Error = outcomeSynthesized, r.StatusCode, replyMessage(r)
 }
 
 // copyRequest is a request with a body of its own.
@@ -77,6 +99,9 @@ func copyRequest(in *http.Request) (*http.Request, error) {
 			return nil, fmt.Errorf("spillover: the request's GetBody: %w", err)
 		}
 		out.Body = body
+		if again, ok := in.Body.(*bodyAgain); !ok || !again.unused() {
+			in.Body = &bodyAgain{get: in.GetBody, before: in.Body} // GetBody may have returned the same reader, rewound
+		}
 	default:
 		text, err := io.ReadAll(io.LimitReader(in.Body, replay.MaxBuffered))
 		in.Body = struct {
@@ -95,4 +120,52 @@ func copyRequest(in *http.Request) (*http.Request, error) {
 func replyMessage(r *http.Response) string {
 	text, _ := io.ReadAll(r.Body) // it is in memory
 	return string(wire.ParseError(text).Message)
+}
+
+// A bodyAgain is the body of a request that was explained: GetBody's, asked for when
+// it is read. Close may be called during a Read.
+type bodyAgain struct {
+	get    func() (io.ReadCloser, error)
+	before io.Closer // the body that it replaces
+
+	mu   sync.Mutex // guards the following fields
+	body io.ReadCloser
+	err  error // of get, or that it is closed
+}
+
+func (b *bodyAgain) Read(p []byte) (int, error) {
+	body, err := b.open()
+	if err != nil {
+		return 0, err
+	}
+	return body.Read(p)
+}
+
+func (b *bodyAgain) open() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.body == nil && b.err == nil {
+		b.body, b.err = b.get()
+	}
+	return b.body, b.err
+}
+
+// unused reports whether it was neither read nor closed.
+func (b *bodyAgain) unused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.body == nil && b.err == nil
+}
+
+func (b *bodyAgain) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = net.ErrClosed
+	}
+	err := b.before.Close()
+	if b.body != nil {
+		err = errors.Join(err, b.body.Close())
+	}
+	return err
 }

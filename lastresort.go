@@ -23,7 +23,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 		return nil
 	}
 	q := c.selection(now)
-	throttled := c.scope.outlook(c.route, now, nil).throttled
+	throttled := c.scope.outlook(c.route, now, nil).throttled // by any of them
 	if !c.mayResend() {
 		if c.maybeRequestsFault || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
 			return nil
@@ -38,37 +38,73 @@ func (c *call) lastResort(now time.Time) *attempt {
 		}
 		return a
 	}
-	if !c.canWait(now, c.scope.outlook(c.route, now, c.unsuitable)) {
-		for _, t := range c.route.tiers {
-			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
-				continue
-			}
-			if d := c.leastCautious(t, &q); d != nil {
-				t.budget.Spend(health.LastResortCost)
-				a := c.attemptAnyway(d, now)
-				a.lastResort, a.cost = true, health.LastResortCost
-				return a
-			}
-		}
-		for d := range c.route.all {
-			if slices.Contains(c.tried, d) || !c.scope.connecting(d, now) {
-				continue
-			}
+	for {
+		t, d, why := c.resort(&q, throttled)
+		switch why {
+		case resortLearned:
+			t.budget.Spend(health.LastResortCost)
+			a := c.attemptAnyway(d, now)
+			a.lastResort, a.cost = true, health.LastResortCost
+			return a
+		case resortConnecting:
 			if a := c.newAttempt(d, now, true); a != nil {
 				c.tried = append(c.tried, d)
 				return a
 			}
+			q.tried = append(slices.Clip(q.tried), d)
+		case resortEjected:
+			a := c.attemptAnyway(d, now)
+			a.knownToFail = true
+			return a
+		default:
+			return nil
+		}
+	}
+}
+
+// A resort is why a deployment is asked although something is held against it.
+type resort int
+
+const (
+	noResort         resort = iota // none is asked
+	resortLearned                  // only what was learned from refusals closes it
+	resortConnecting               // a connection to it is pending
+	resortEjected                  // all others that may be asked are ejected too
+)
+
+// String is why, for a trail.
+func (r resort) String() string {
+	return [...]string{
+		"", "last resort: only what was learned from refusals closes the deployment",
+		"last resort: a connection to the deployment is pending", "last resort: every other deployment is ejected too",
+	}[r]
+}
+
+// resort chooses the deployment of the last resort, and its tier in the route. It
+// changes nothing. throttled is whether any is rate-limited.
+func (c *call) resort(q *selection, throttled bool) (*tier, *deployment, resort) {
+	if !c.canWait(q.now, c.scope.outlook(c.route, q.now, c.unsuitable)) {
+		for _, t := range c.route.tiers {
+			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
+				continue
+			}
+			if d := c.leastCautious(t, q); d != nil {
+				return t, d, resortLearned
+			}
+		}
+		for d := range c.route.all {
+			if !slices.Contains(q.tried, d) && c.scope.connecting(d, q.now) {
+				return d.tier, d, resortConnecting
+			}
 		}
 	}
 	if c.triedKnownFailing {
-		return nil // once per request
+		return nil, nil, noResort // once per request
 	}
-	if d := c.leastBusyEjected(&q, throttled); d != nil {
-		a := c.attemptAnyway(d, now)
-		a.knownToFail = true
-		return a
+	if d := c.leastBusyEjected(q, throttled); d != nil {
+		return d.tier, d, resortEjected
 	}
-	return nil
+	return nil, nil, noResort
 }
 
 // attemptAnyway is an attempt that takes no probe or ramp-up place of a

@@ -17,9 +17,9 @@ import (
 // object which it is about, always of those backends that have its tags. The route
 // stays nil if there is none.
 func (c *call) findRoute() {
-	every := c.table.withFallbacks(c.model)
+	c.every = c.table.withFallbacks(c.model, !c.options.explain)
 	nameless := c.table.nameless.withTags(c.options.tags)
-	c.route = every.withTags(c.options.tags)
+	c.route = c.every.withTags(c.options.tags)
 	switch {
 	case c.HasDotSegments:
 		// The path may lead to another deployment than the one that it names.
@@ -29,9 +29,9 @@ func (c *call) findRoute() {
 		c.route = c.toFoundry(c.route, nameless)
 		return
 	}
-	if every == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
+	if c.every == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
 		// A request that is not about a deployment may name any model.
-		c.route, c.model = nameless, ""
+		c.every, c.route, c.model = c.table.nameless, nameless, ""
 	}
 	if len(c.ids) == 0 || c.route == nil {
 		return
@@ -70,14 +70,6 @@ func (c *call) skipTooLong() {
 // seek makes the request ask the deployments of a route one after the other.
 func (c *call) seek(r *route) {
 	c.seeking, c.route, c.fallbackRoute = true, r.ofOneModel().free(), nil
-}
-
-// wholeRoute is all deployments of the request's model, whether it may use them or not.
-func (c *call) wholeRoute() *route {
-	if r := c.table.withFallbacks(c.model); r != nil {
-		return r
-	}
-	return c.table.nameless
 }
 
 // toFoundry is the route of an operation of Microsoft Foundry: backends of that

@@ -12,6 +12,7 @@ type options struct {
 	session string
 	tags    []string // that a backend must have
 	trail   *Trail
+	explain bool // nothing is sent, and nothing changes
 }
 
 // noOptions are those of most requests.
@@ -47,4 +48,13 @@ func (o *options) withRules(cfg *Config, r *http.Request) *options {
 		both.tags = append(both.tags, cfg.Tags(first)...)
 	}
 	return &both
+}
+
+// firstRequest is the caller's own request, if an http.Client made this one of a
+// redirect.
+func firstRequest(r *http.Request) *http.Request {
+	for r.Response != nil && r.Response.Request != nil {
+		r = r.Response.Request
+	}
+	return r
 }

@@ -184,7 +184,7 @@ func (a *attempt) startSpan(out *http.Request) *http.Request {
 func (c *call) consider(q *selection, chosen *deployment) {
 	if t := c.options.trail; t != nil {
 		t.next = TrailStep{}
-		t.next.Candidates, t.next.More = q.candidates(c.route, c.wholeRoute(), c.options.tags, chosen)
+		t.next.Candidates, t.next.More = q.candidates(c.route, c.every, c.options.tags, chosen)
 	}
 }
 
@@ -196,13 +196,14 @@ func (a *attempt) trail(outcome string, o outcome) {
 	}
 	d := a.deployment
 	s := t.step(a.sentAt, TrailSend)
+	s.markChosen(d) // where none was open, it was not chosen before
 	switch {
 	case a.isProbe():
 		s.Why = "half-open probe"
 	case a.lastResort:
-		s.Why = "last resort: only what was learned from refusals closes the deployment"
+		s.Why = resortLearned.String()
 	case a.knownToFail:
-		s.Why = "last resort: every other deployment is ejected too"
+		s.Why = resortEjected.String()
 	case a.secondInTier:
 		s.Why = "once more in the same tier"
 	case a.repeated:
@@ -236,7 +237,10 @@ func (c *call) trailReturn(resp *http.Response, err error) {
 	t.Outcome, t.Backend = c.outcome, c.answeredFrom.backendName()
 	switch {
 	case err != nil:
-		t.Error = redact.Text(err.Error())
+		t.Error = redact.Text(err.Error(), callersSecrets(c.Request)...)
+		if a := c.lastAttempt; a != nil {
+			t.Error = c.redact(err.Error(), a.deployment.backend, a.bearerToken)
+		}
 	case c.outcome == outcomeSynthesized:
 		t.Status = resp.StatusCode
 		t.add(t.step(time.Now(), TrailReply))

@@ -18,15 +18,6 @@ func (c *call) redirected() bool {
 	return first.URL != nil && !strings.EqualFold(first.URL.Host, c.URL.Host)
 }
 
-// firstRequest is the caller's own request, if an http.Client made this one of a
-// redirect.
-func firstRequest(r *http.Request) *http.Request {
-	for r.Response != nil && r.Response.Request != nil {
-		r = r.Response.Request
-	}
-	return r
-}
-
 // follow sends such a request where it says. It carries no credential. The one
 // exception is a backend that redirects to itself: it gets its own credential.
 // Other hosts have no say in what is requested with it. (On a redirect to

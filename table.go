@@ -147,12 +147,12 @@ func (r *route) others(models []string, routes map[string]*route) (tiers []*tier
 }
 
 // withFallbacks is the route of a model and of those to which it falls back, or nil
-// if no backend serves it.
-func (t *table) withFallbacks(model string) *route {
+// if no backend serves it. If keep is not set, the table remains as it is.
+func (t *table) withFallbacks(model string, keep bool) *route {
 	if r := t.fallbacks[model]; r != nil {
 		return r
 	}
-	return t.find(model)
+	return t.lookUp(model, keep)
 }
 
 // forgetFailures forgets the failures that a new credential or form of requests
@@ -211,7 +211,10 @@ func (t *table) build(model string, old *route) *route {
 }
 
 // find returns the route of a model, or nil if no backend serves it.
-func (t *table) find(model string) *route {
+func (t *table) find(model string) *route { return t.lookUp(model, true) }
+
+// lookUp is find. If keep is not set, the table remains as it is.
+func (t *table) lookUp(model string, keep bool) *route {
 	switch model {
 	case "":
 		return t.nameless
@@ -232,6 +235,8 @@ func (t *table) find(model string) *route {
 	case r != nil: // another request has added it meanwhile
 	case len(routes) >= maxRoutes+len(t.models):
 		r = t.otherModels
+	case !keep:
+		r = t.build(model, nil)
 	default:
 		r = t.grow(maps.Clone(routes), model)
 	}

@@ -108,6 +108,15 @@ func (t *Trail) add(s TrailStep) {
 	t.Steps = append(t.Steps, s)
 }
 
+// markChosen marks a deployment that the request is sent to.
+func (s *TrailStep) markChosen(d *deployment) {
+	for i := range s.Candidates {
+		if c := &s.Candidates[i]; c.Backend == d.backend.name && c.Model == redact.Brief(d.model) {
+			c.Chosen = true
+		}
+	}
+}
+
 // candidates are all deployments of a model, with why the request skips them. every
 // is the whole route of the model, of which the request may use only a part.
 func (q *selection) candidates(usable, every *route, tags []string, chosen *deployment) (found []TrailCandidate, more int) {
@@ -132,8 +141,14 @@ func (q *selection) candidates(usable, every *route, tags []string, chosen *depl
 		}
 		found = append(found, c)
 	}
-	for d := range usable.all {
-		add(d)
+	for _, t := range usable.tiers {
+		q.healthyOnly = t.retryBudgetSpent(q)
+		for _, d := range t.members {
+			add(d)
+		}
+	}
+	if every == nil {
+		return found, more
 	}
 	for d := range every.all {
 		if !allowed[d] {

@@ -1,6 +1,7 @@
 package spillover_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -254,4 +255,232 @@ func TestExplainChoosesWhatRoundTripChooses(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, trail.Session)
 	require.Equal(t, servedBy(resp), trail.Backend)
+}
+
+// Explain foresees what RoundTrip does, also where no deployment is open.
+func TestExplainForeseesWhatRoundTripDoes(t *testing.T) {
+	fail := func(t *testing.T, n *fakeNet, tr *spillover.Transport, name string) {
+		n.on(host(name), status(401, wrongKey))
+		ask(t, tr)
+		require.False(t, statusOf(t, tr, name).Available)
+	}
+	for name, test := range map[string]struct {
+		prepare func(*testing.T, *fakeNet, *spillover.Transport)
+		change  func(*spillover.Config)
+		request func(*testing.T) *http.Request
+		action  string
+		backend string // "" for none
+		status  int    // of a reply
+	}{
+		"all open": {backend: "a", action: spillover.TrailSend},
+		"cooling":  {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) { throttle(t, tr, n, "a") }},
+		"ejected":  {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) { fail(t, n, tr, "a") }},
+		"the other one is drained": {backend: "a", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			fail(t, n, tr, "a")
+			require.NoError(t, tr.Drain("b"))
+		}},
+		"all drained": {action: spillover.TrailReply, status: 503, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			require.NoError(t, tr.Drain("a"))
+			require.NoError(t, tr.Drain("b"))
+		}},
+		"all cooling": {action: spillover.TrailReply, status: 429, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			throttle(t, tr, n, "a")
+			throttle(t, tr, n, "b")
+		}},
+		"all cooling, may wait": {action: spillover.TrailWait, backend: "a", change: func(c *spillover.Config) { c.MaxWait = 2 * time.Minute },
+			prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+				n.on(host("a"), status(429, "{}", "Retry-After: 5"))
+				n.on(host("b"), status(429, "{}", "Retry-After: 60"))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, _ = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+				n.on(host("a"), ok200)
+			}},
+		"falls back": {backend: "b", action: spillover.TrailSend, change: func(c *spillover.Config) {
+			c.Backends = []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))}
+			c.Fallbacks = []spillover.Fallback{{Model: "m", To: []string{"second"}}}
+		}, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			n.on(host("a"), status(429, "{}", "Retry-After: 60"))
+			ask(t, tr)
+		}},
+		"maybe silent": {backend: "a", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			n.on(host("a"), slow(time.Hour, ok200))
+			for range 3 {
+				go func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) }()
+			}
+			time.Sleep(6 * time.Second)
+			resp, _ := ask(t, tr) // compares, and shows nothing yet
+			require.Equal(t, "b", servedBy(resp))
+			n.on(host("a"), ok200)
+		}},
+		"silent": {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			n.on(host("a"), slow(time.Hour, ok200))
+			for range 3 {
+				go func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) }()
+			}
+			time.Sleep(20 * time.Second)
+		}},
+		"a stored object": {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+			require.NoError(t, tr.Drain("a"))
+			n.on(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
+			send(t, tr, with(t, `POST /openai/v1/responses {"model":"m","input":"hi"}`))
+			require.NoError(t, tr.Resume("a"))
+		}, request: func(t *testing.T) *http.Request { return with(t, "GET /openai/v1/responses/resp_1234567890") }},
+		"an object that nobody knows": {backend: "a", action: spillover.TrailSend, request: func(t *testing.T) *http.Request { return with(t, "GET /openai/v1/responses/resp_1234567890") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				n := newNet()
+				cfg := spillover.Config{Base: n, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}}
+				if test.change != nil {
+					test.change(&cfg)
+				}
+				tr := configured(t, cfg)
+				if test.prepare != nil {
+					test.prepare(t, n, tr)
+				}
+				req := func() *http.Request { return newChat(t, chatPath) }
+				if test.request != nil {
+					req = func() *http.Request { return test.request(t) }
+				}
+				before, sends := tr.Status(), n.sends()
+				explained, err := tr.Explain(req().WithContext(ctx))
+				require.NoError(t, err)
+				require.Equal(t, before, tr.Status())
+				require.Equal(t, sends, n.sends())
+				trail := trailOf(t, tr, req().WithContext(ctx))
+				first := trail.Steps[0]
+				require.Equal(t, test.action, explained.Steps[0].Action)
+				require.Equal(t, test.action, first.Action)
+				require.Equal(t, skipped(first), skipped(explained.Steps[0]))
+				switch test.action {
+				case spillover.TrailSend:
+					require.Equal(t, test.backend, explained.Backend)
+					require.Equal(t, test.backend, first.Attempt.Backend)
+					require.Equal(t, "chosen", skipped(first)[test.backend])
+					require.Equal(t, first.Why, explained.Steps[0].Why)
+				case spillover.TrailReply:
+					require.Equal(t, test.status, explained.Status)
+					require.Equal(t, test.status, trail.Status)
+				}
+				cancel()
+			})
+		})
+	}
+}
+
+// Models that are only explained leave nothing behind.
+func TestExplainOfAnInventedModelAddsNothing(t *testing.T) {
+	tr := balance(t, newNet(), azure("a"))
+	before := tr.Status()
+	for i := range 3 {
+		trail, err := tr.Explain(newChat(t, fmt.Sprintf("/openai/deployments/invented-%d/chat/completions?api-version=x", i)))
+		require.NoError(t, err)
+		require.Equal(t, "a", trail.Backend)
+		require.Len(t, trail.Steps[0].Candidates, 1)
+	}
+	require.Equal(t, before, tr.Status())
+}
+
+// Some SDKs return the same reader, rewound, from every GetBody.
+func TestRequestCanBeSentAfterExplainThatSharesItsBody(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	text := `{"messages":[{"role":"user","content":"hi"}],"model":"m"}`
+	for name, large := range map[string]string{"small": text, "large": strings.Replace(text, "hi", strings.Repeat("hi ", 1<<19), 1)} {
+		t.Run(name, func(t *testing.T) {
+			r := strings.NewReader(large)
+			req := newChat(t, chatPath)
+			req.Body, req.ContentLength = io.NopCloser(r), int64(len(large))
+			req.GetBody = func() (io.ReadCloser, error) {
+				_, err := r.Seek(0, io.SeekStart)
+				return io.NopCloser(r), err
+			}
+			for range 3 {
+				trail, err := tr.Explain(req)
+				require.NoError(t, err)
+				require.Equal(t, "m", trail.Model)
+			}
+			resp, _ := send(t, tr, req)
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, large, n.last().body)
+		})
+	}
+}
+
+// Whatever the body, the request can be sent after Explain, which reports an
+// error for a body that cannot be read, as RoundTrip does.
+func TestExplainLeavesTheBody(t *testing.T) {
+	huge := `{"model":"m","input":"` + strings.Repeat("a", 33<<20) + `"}`
+	for name, test := range map[string]struct {
+		body   io.ReadCloser
+		length int64
+		want   string
+		fails  bool
+	}{
+		"none":            {nil, 0, "", false},
+		"NoBody":          {http.NoBody, 0, "", false},
+		"unknown length":  {io.NopCloser(strings.NewReader(`{"model":"m"}`)), -1, `{"model":"m"}`, false},
+		"length 0":        {io.NopCloser(strings.NewReader(`{"model":"m"}`)), 0, `{"model":"m"}`, false},
+		"huge":            {io.NopCloser(strings.NewReader(huge)), int64(len(huge)), huge, false},
+		"huge and chunks": {io.NopCloser(strings.NewReader(huge)), -1, huge, false},
+		"fails":           {brokenBody{io.NopCloser(nil), io.ErrUnexpectedEOF}, -1, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNet()
+			tr := balance(t, n, azure("a"))
+			req := newChat(t, "/openai/v1/chat/completions")
+			req.Body, req.ContentLength, req.GetBody = test.body, test.length, nil
+			for range 2 {
+				_, err := tr.Explain(req)
+				if test.fails {
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+					return
+				}
+				require.NoError(t, err)
+			}
+			resp, _ := send(t, tr, req)
+			require.Equal(t, 200, resp.StatusCode)
+			require.True(t, test.want == n.last().body)
+		})
+	}
+}
+
+// The reason is that of the candidate's own tier.
+func TestTrailShowsASpentRetryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a1"), azure("a2"), azure("b", priority(2)))
+		seen := false
+		for range 200 {
+			n.on(host("a1"), status(429, "{}", "Retry-After: 1"))
+			n.on(host("a2"), status(429, "{}", "Retry-After: 1"))
+			for _, s := range trailOf(t, tr, newChat(t, chatPath)).Steps {
+				why := skipped(s)
+				if why["b"] == "chosen" {
+					seen = seen || why["a1"] == "retry budget spent" || why["a2"] == "retry budget spent"
+				}
+			}
+			time.Sleep(30 * time.Second)
+		}
+		require.True(t, seen)
+	})
+}
+
+// The error of a redirect is the base's own, and may have anything in it.
+func TestTrailOfAFailedRedirectHoldsNoSecret(t *testing.T) {
+	n := newNet()
+	n.on(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
+	n.on(host("b"), broken(fmt.Errorf("refused key-b and swordfish")))
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
+	var trail spillover.Trail
+	req := newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail))
+	req.Header.Set("api-key", "swordfish")
+	_, err := (&http.Client{Transport: tr}).Do(req)
+	require.Error(t, err)
+	require.Contains(t, trail.Error, "refused")
+	require.NotContains(t, trail.Error, "key-b")
+	require.NotContains(t, trail.Error, "swordfish")
 }
