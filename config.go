@@ -70,7 +70,8 @@ type Config struct {
 	// Tags returns tags that the backend of a request must have, in addition to those
 	// of [WithTags], so that a rule for all requests is in one place: for example by
 	// a header that says where a customer's data must stay. Tags must not read the
-	// body. nil means none.
+	// body. For a redirect it is called once more with the caller's own request. nil
+	// means none.
 	Tags func(*http.Request) []string
 
 	// CountTokens counts the tokens of the prompt in a request's JSON body, if you

@@ -246,6 +246,24 @@ func TestFallbackNamesItsModelInEachDialect(t *testing.T) {
 	}
 }
 
+func TestWebSocketFallsBack(t *testing.T) {
+	for _, path := range []string{"/openai/v1/realtime?model=m", "/openai/realtime?api-version=x&deployment=m"} {
+		for _, dialect := range []spillover.Dialect{spillover.Azure, spillover.AzureV1, spillover.OpenAI} {
+			n := newNet()
+			n.on(host("a"), status(429, "{}"))
+			n.on(host("b"), status(101, ""))
+			b := azure("b", renamed("second", "second-at-b"), priority(2))
+			b.Dialect = dialect
+			tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), b}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+			resp, _ := send(t, tr, with(t, "GET "+path, "Upgrade: websocket", "Connection: Upgrade"))
+			require.Equal(t, 101, resp.StatusCode)
+			require.Equal(t, "second", resp.Header.Get("X-Spillover-Model"))
+			require.Contains(t, n.last().query, "=second-at-b")
+			require.NotContains(t, n.last().query, "=m")
+		}
+	}
+}
+
 // A stream falls back until its first content, and a service may send the error as
 // the first event.
 func TestStreamFallsBack(t *testing.T) {

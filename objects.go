@@ -18,20 +18,20 @@ import (
 // stays nil if there is none.
 func (c *call) findRoute() {
 	c.every = c.table.withFallbacks(c.model, !c.options.explain)
-	nameless := c.table.nameless.withTags(c.options.tags)
+	nameless := func() *route { return c.table.nameless.withTags(c.options.tags) }
 	c.route = c.every.withTags(c.options.tags)
 	switch {
 	case c.HasDotSegments:
 		// The path may lead to another deployment than the one that it names.
-		c.route = nameless.filter(func(b *backend) bool { return b.models == nil })
+		c.route = nameless().filter(func(b *backend) bool { return b.models == nil })
 		return
 	case c.Foundry:
-		c.route = c.toFoundry(c.route, nameless)
+		c.route = c.toFoundry(c.route, nameless())
 		return
 	}
 	if c.every == nil && !c.stateless() && c.Target.Model == "" && !c.upgrades() {
 		// A request that is not about a deployment may name any model.
-		c.every, c.route, c.model = c.table.nameless, nameless, ""
+		c.every, c.route, c.model = c.table.nameless, nameless(), ""
 	}
 	if len(c.ids) == 0 || c.route == nil {
 		return
@@ -42,11 +42,13 @@ func (c *call) findRoute() {
 		if home == nil {
 			continue
 		}
-		for _, r := range [...]*route{c.route, nameless} {
-			if only := r.atResource(home); only != nil {
-				c.fallbackRoute, c.route = c.route, only
-				return
-			}
+		only := c.route.atResource(home)
+		if only == nil {
+			only = nameless().atResource(home)
+		}
+		if only != nil {
+			c.fallbackRoute, c.route = c.route, only
+			return
 		}
 	}
 	c.seek(c.route)

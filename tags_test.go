@@ -159,6 +159,77 @@ func TestStoredObjectOutsideOfItsTagsIsNotFound(t *testing.T) {
 	require.Equal(t, before, n.sends(host("us")))
 }
 
+// Whatever a request is about, and although another resource is known to store that,
+// it stays within the backends with its tags.
+func TestTagsHoldForEveryKindOfRequest(t *testing.T) {
+	for _, line := range []string{
+		`POST /openai/deployments/m/chat/completions?api-version=x {"messages":[]}`,
+		`POST /openai/v1/chat/completions {"model":"m"}`,
+		`POST /openai/v1/chat/completions {}`,
+		`POST /openai/v1/responses {"model":"m","input":"hi","previous_response_id":"resp_unknown12345"}`,
+		`POST /openai/v1/responses {"model":"m","input":"hi","previous_response_id":"resp_1234567890"}`,
+		`POST /openai/v1/responses {"model":"m","input":"hi","conversation":"conv_1234567890"}`,
+		`GET /openai/v1/responses/resp_1234567890`,
+		`GET /openai/v1/responses/resp_unknown12345`,
+		`POST /openai/v1/responses/resp_1234567890/cancel`,
+		`DELETE /openai/v1/responses/resp_1234567890`,
+		`GET /openai/v1/files`,
+		`GET /openai/v1/files/file-1234567890`,
+		`POST /openai/v1/batches {"input_file_id":"file-1234567890","endpoint":"/chat/completions"}`,
+		`GET /openai/v1/models`,
+		`GET /openai/v1/models/m`,
+		`GET /openai/../x`,
+		`GET /openai/deployments/../chat/completions`,
+		`POST /openai/deployments/m/../n/chat/completions {}`,
+		`POST /openai/deployments/%2e%2e/chat/completions {}`,
+		`POST /api/projects/p/agents {"model":"m"}`,
+		`POST /models/chat/completions {"model":"m"}`,
+		`GET /api/projects/p/assistants?api-version=v1`,
+		`POST /agents/v2.0/subscriptions/x {}`,
+		`GET /openai/v1/realtime?model=m`,
+		`GET /openai/realtime?deployment=m&api-version=x`,
+		`POST /openai/v1/fine_tuning/jobs {"model":"m","training_file":"file-1234567890"}`,
+		`POST /openai/v1/something/unknown {"model":"zzz"}`,
+		`GET /`,
+		`POST /openai/v1/chat/completions {"model":".."}`,
+		`POST /openai/v1/chat/completions {"model":"` + strings.Repeat("x", 5000) + `"}`,
+	} {
+		for _, upgrade := range []bool{false, true} {
+			for _, answer := range []roundTripFunc{ok200, status(500, "{}"), status(404, `{"error":{"message":"not found","code":"not_found"}}`)} {
+				for _, listed := range [][]string{nil, {"m", "second"}} {
+					n := newNet()
+					n.on(host("us"), status(200, `{"id":"resp_1234567890","object":"response","conversation":{"id":"conv_1234567890"},"data":[{"id":"file-1234567890","object":"file"}]}`))
+					eu := azure("eu", tags("eu"), priority(2), serves(listed...))
+					tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("us", tags("us")), eu, azure("us2", priority(3))}, MaxAttempts: 20,
+						Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
+					send(t, tr, with(t, `POST /openai/v1/responses {"model":"m","input":"hi"}`))
+					send(t, tr, with(t, `GET /openai/v1/files`))
+					before := n.sends(host("us"), host("us2"))
+					n.on(host("eu"), answer)
+					req := with(t, line)
+					if upgrade {
+						req.Header.Set("Upgrade", "websocket")
+						req.Header.Set("Connection", "Upgrade")
+					}
+					req = req.WithContext(spillover.WithTags(req.Context(), "eu"))
+					_, err := tr.Explain(req)
+					require.NoError(t, err)
+					for range 3 {
+						r := with(t, line)
+						r.Header = req.Header
+						resp, err := tr.RoundTrip(r.WithContext(req.Context()))
+						if err == nil {
+							resp.Body.Close()
+						}
+					}
+					require.Equal(t, before, n.sends(host("us"), host("us2")), line)
+					require.NotZero(t, before)
+				}
+			}
+		}
+	}
+}
+
 // Whatever fails and however the pool is made, a request never reaches a backend
 // without its tags, and where a backend with them is healthy it is served.
 func TestTagProperties(t *testing.T) {

@@ -53,7 +53,7 @@ type TrailCandidate struct {
 	Model      string    `json:"model,omitempty"`      // that callers ask for; "" for requests without a model
 	Deployment string    `json:"deployment,omitempty"` // the backend's name for the model
 	Priority   int       `json:"priority"`             // the tier, from 1
-	Skipped    string    `json:"skipped,omitempty"`    // why it could not be chosen; "" if it could
+	Skipped    string    `json:"skipped,omitempty"`    // why it could not be chosen; "" if it could. A last resort has both this and Chosen
 	Until      time.Time `json:"until,omitzero"`       // when what closes it ends; zero if nothing does, or nobody knows
 	Chosen     bool      `json:"chosen,omitempty"`     // whether the request is sent to it
 }
