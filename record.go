@@ -239,7 +239,7 @@ func (c *call) trailReturn(resp *http.Response, err error) {
 	case err != nil:
 		t.Error = redact.Text(err.Error(), callersSecrets(c.Request)...)
 		if a := c.lastAttempt; a != nil {
-			t.Error = c.redact(err.Error(), a.deployment.backend, a.bearerToken)
+			t.Error = c.redact(err.Error(), a.deployment.backend, a.secret)
 		}
 	case c.outcome == outcomeSynthesized:
 		t.Status = resp.StatusCode
