@@ -18,12 +18,16 @@ import (
 // returns nil if there is none. anyway sends the request although a configured
 // limit is used up.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
+	if !d.TakePlace() {
+		return nil
+	}
 	reserved, ok := d.LocalLimits.Reserve(now, d.rates, c.tokens, anyway)
 	if !ok {
+		d.givePlace()
 		return nil
 	}
 	a := c.place()
-	a.deployment, a.sentAt, a.reserved = d, now, reserved
+	a.deployment, a.sentAt, a.reserved, a.inFlight = d, now, reserved, true
 	for _, h := range c.scope.healths(d) {
 		if h == nil {
 			continue
@@ -31,7 +35,7 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 		ok, number := h.Admit(now)
 		if !ok {
 			c.release(a, now)
-			d.LocalLimits.Settle(reserved, 0, false)
+			a.giveBack()
 			return nil
 		}
 		if number != 0 {
@@ -100,6 +104,7 @@ type attempt struct {
 	secondInTier bool  // see secondAttempt
 	transient    bool  // it has failed in a way that another attempt may not
 	awaiting     bool  // a response
+	inFlight     bool  // it has its place among the requests in flight
 	spilled      bool  // Azure itself served it from a standard deployment, as the PTU was full
 	reserved     health.Reservation
 	probes       []probe // usually none
@@ -133,9 +138,8 @@ type attempt struct {
 	resp       *http.Response
 }
 
-// begin counts the attempt as in flight and gives it a context of its own.
+// begin counts the attempt as sent and gives it a context of its own.
 func (a *attempt) begin() context.Context {
-	a.deployment.InFlight.Add(1)
 	a.deployment.RequestSent(a.sentAt)
 	a.awaiting = true
 	a.tokens = a.deployment.CountSent(a.call.tokens)
@@ -213,26 +217,45 @@ func refusedCertificate(err error) bool {
 // end gives back what the attempt holds, once.
 func (a *attempt) end() {
 	if a.ended.CompareAndSwap(false, true) {
-		a.deployment.InFlight.Add(-1)
 		a.deployment.LocalLimits.Settle(a.reserved, a.usedTokens.Load(), true)
 		a.cancel(nil)
 		a.connection.close()
 		a.timeout.close()
+		a.leave()
 		if a.detached.Swap(true) {
 			a.call.recordEnd(a, a.call.describe(nil, a.call.causes(nil)))
 		}
 	}
 }
 
-// giveBack returns what was reserved of configured limits, as nothing was sent.
+// leave gives back the attempt's place among the requests in flight.
+func (a *attempt) leave() {
+	if !a.inFlight {
+		return
+	}
+	a.inFlight = false
+	if d := a.deployment; a.resp != nil && d.MaxInFlight.Load() > 0 {
+		now := time.Now()
+		d.Held.Observe(now, float64(now.Sub(a.sentAt)))
+	}
+	a.deployment.givePlace()
+}
+
+// giveBack returns what an attempt has reserved that has not begun.
 func (a *attempt) giveBack() {
+	a.unreserve()
+	a.leave()
+}
+
+// unreserve returns what was reserved of configured limits, as nothing was sent.
+func (a *attempt) unreserve() {
 	a.deployment.LocalLimits.Settle(a.reserved, 0, false)
 	a.reserved = health.Reservation{}
 }
 
 // cancelUnsent ends an attempt that was not sent.
 func (a *attempt) cancelUnsent() {
-	a.giveBack()
+	a.unreserve()
 	a.answered(time.Now(), false, false)
 	a.end()
 	a.call.release(a, time.Now())

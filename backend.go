@@ -159,6 +159,13 @@ type Model struct {
 	// are none it is sent anyway. 0 means unknown.
 	ContextTokens int
 
+	// MaxInFlight is how many requests of this process the deployment takes at a time,
+	// for a self-hosted server that queues requests instead of refusing them. A stream
+	// keeps its place until its body has ended or is closed. A full deployment is
+	// skipped. If all are full a request waits for a place with [Config.MaxWait], and is
+	// answered 429 otherwise. 0 means no limit.
+	MaxInFlight int
+
 	// RPM and TPM are limits in requests and tokens per minute, for a service that
 	// does not report them. A deployment that has reached one is skipped while
 	// another can take the request. 0 means unknown.
@@ -403,6 +410,9 @@ func (b *Backend) normalizeModels(report reportFunc) {
 		}
 		if m.ContextTokens < 0 {
 			report(field("ContextTokens"), "%d is negative", m.ContextTokens)
+		}
+		if m.MaxInFlight < 0 {
+			report("Models", "model %q: MaxInFlight is negative", m.Name)
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {

@@ -39,6 +39,7 @@ const (
 	skipSilent                        // it has not answered for a while
 	skipClosed                        // something closes it, see scope.accepts
 	skipTried                         // by this request
+	skipFull                          // it has as many requests in flight as it may have
 	skipTroubled                      // the retry budget is spent, and something is held against it
 	skipUtilization                   // a PTU that is nearly full
 	skipHeadroom                      // too few tokens remain, as reported
@@ -54,6 +55,8 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipClosed
 	case slices.Contains(q.tried, d):
 		return skipTried
+	case d.Full():
+		return skipFull
 	case q.healthyOnly && q.troubled(d):
 		return skipTroubled
 	case q.ignoreHeadroom:

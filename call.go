@@ -102,6 +102,7 @@ func (c *call) do() (*http.Response, error) {
 	if reply := c.findDeployments(); reply != nil {
 		return reply, nil
 	}
+	defer c.leaveQueues()
 	for {
 		if err := c.callerErr(); err != nil {
 			c.callerLeft()
@@ -121,6 +122,7 @@ func (c *call) do() (*http.Response, error) {
 			}
 			continue
 		}
+		c.leaveQueues()
 		if resp, err := c.attempt(a); resp != nil || err != nil {
 			return resp, err
 		}
@@ -315,7 +317,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	o := c.scope.outlook(c.route, now, c.unsuitable)
 	// A failure of one deployment says nothing about the others: if one of those is
 	// only rate-limited, waiting helps.
-	if !c.maybeRequestsFault && (c.throttled || o.throttled) && o.soonest != nil && c.body.CanSend() {
+	if !c.maybeRequestsFault && (c.throttled || o.temporary()) && o.soonest != nil && c.body.CanSend() {
 		if c.cfg.MaxWait > 0 && c.waitForDeployment(now, o) {
 			return nil, nil
 		}

@@ -23,6 +23,7 @@ type deployment struct {
 	quotedName    string       // name as a JSON string
 	rates         health.Rates // the configured limits
 	contextTokens int64        // that a request may have; 0 if unknown
+	maxInFlight   int64        // the configured limit; health.Deployment has the one in force
 	labelCache    atomic.Pointer[deploymentLabels]
 	lastURL       atomic.Pointer[knownURL]
 }
@@ -34,6 +35,7 @@ type record struct {
 	input, output             atomic.Int64            // tokens that responses reported
 	failure                   atomic.Pointer[Failure] // the last one
 	episode                   episode
+	places                    placeQueue
 }
 
 // labels is how the deployment is called in what is recorded.

@@ -23,7 +23,7 @@ func (c *call) lastResort(now time.Time) *attempt {
 		return nil
 	}
 	q := c.selection(now)
-	throttled := c.scope.outlook(c.route, now, nil).throttled // by any of them
+	throttled := c.scope.outlook(c.route, now, nil).temporary() // at any of them
 	if !c.mayResend() {
 		if c.maybeRequestsFault || !throttled && !c.throttled || c.failures > c.cfg.MaxAttempts {
 			return nil
@@ -42,10 +42,11 @@ func (c *call) lastResort(now time.Time) *attempt {
 		t, d, why := c.resort(&q, throttled)
 		switch why {
 		case resortLearned:
-			t.budget.Spend(health.LastResortCost)
-			a := c.attemptAnyway(d, now)
-			a.lastResort, a.cost = true, health.LastResortCost
-			return a
+			if a := c.attemptAnyway(d, now); a != nil {
+				t.budget.Spend(health.LastResortCost)
+				a.lastResort, a.cost = true, health.LastResortCost
+				return a
+			}
 		case resortConnecting:
 			if a := c.newAttempt(d, now, true); a != nil {
 				c.tried = append(c.tried, d)
@@ -53,9 +54,10 @@ func (c *call) lastResort(now time.Time) *attempt {
 			}
 			q.tried = append(slices.Clip(q.tried), d)
 		case resortEjected:
-			a := c.attemptAnyway(d, now)
-			a.knownToFail = true
-			return a
+			if a := c.attemptAnyway(d, now); a != nil {
+				a.knownToFail = true
+				return a
+			}
 		default:
 			return nil
 		}
@@ -81,7 +83,7 @@ func (r resort) String() string {
 }
 
 // resort chooses the deployment of the last resort, and its tier in the route. It
-// changes nothing. throttled is whether any is rate-limited.
+// changes nothing. throttled is whether any is rate-limited, or full.
 func (c *call) resort(q *selection, throttled bool) (*tier, *deployment, resort) {
 	if !c.canWait(q.now, c.scope.outlook(c.route, q.now, c.unsuitable)) {
 		for _, t := range c.route.tiers {
@@ -108,10 +110,13 @@ func (c *call) resort(q *selection, throttled bool) (*tier, *deployment, resort)
 }
 
 // attemptAnyway is an attempt that takes no probe or ramp-up place of a
-// deployment.
+// deployment. It is nil if the deployment is full.
 func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
+	if !d.TakePlace() {
+		return nil
+	}
 	a := c.place()
-	a.call, a.deployment, a.sentAt = c, d, now
+	a.call, a.deployment, a.sentAt, a.inFlight = c, d, now, true
 	a.reserved, _ = d.LocalLimits.Reserve(now, d.rates, c.tokens, true)
 	c.tried = append(c.tried, d)
 	return a
@@ -122,7 +127,7 @@ func (c *call) attemptAnyway(d *deployment, now time.Time) *attempt {
 func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 	var longest time.Time
 	for _, d := range t.members {
-		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || c.scope.accepts(d, q.now) {
+		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.backend.Stuck(q.now) || d.Full() || c.scope.accepts(d, q.now) {
 			continue
 		}
 		passed, ok := c.scope.onlyLearned(d, q.now)
@@ -140,7 +145,7 @@ func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 func (c *call) leastBusyEjected(q *selection, throttled bool) *deployment {
 	var all []*deployment
 	for d := range c.route.all {
-		if slices.Contains(c.tried, d) || d.backend.drained.Load() || c.scope.accepts(d, q.now) {
+		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.Full() || c.scope.accepts(d, q.now) {
 			continue
 		}
 		if cause, ok := c.scope.ejected(d, q.now); ok && cause != health.OutOfQuota && (cause.Uncertain() || !throttled) {

@@ -85,6 +85,10 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 		Message: fmt.Sprintf("%s %s unavailable%s. Please retry after %d seconds.", all, are, due, seconds),
 		Type:    "rate_limit_error", Code: "rate_limit_exceeded",
 	}
+	if o.full > 0 {
+		e.Message = fmt.Sprintf("All %d deployments%s are unavailable: %d of them have as many requests in flight as MaxInFlight allows. Please retry after %d seconds.",
+			o.deployments, of, o.full, seconds)
+	}
 	if o.hopeless {
 		e = apiError{
 			Message: fmt.Sprintf("%s %s out of quota or %s. Retrying will not help.", all, are, refuse),

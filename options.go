@@ -7,12 +7,14 @@ import (
 )
 
 // Options are what is asked of one request, beside its body: by its context, and by
-// the rules of the configuration. They are not changed once they are made.
+// the rules of the configuration. They are
+// not changed once they are made: a request that differs gets a copy.
 type options struct {
 	session string
 	tags    []string // that a backend must have
 	trail   *Trail
-	explain bool // nothing is sent, and nothing changes
+	explain bool         // nothing is sent, and nothing changes
+	waiting *placeWaiter // while the request waits for a place; nil otherwise
 }
 
 // noOptions are those of most requests.

@@ -14,7 +14,13 @@ type outlook struct {
 	at          time.Time   // when the soonest can be asked; not after now when it can
 	throttled   bool        // the service itself closed at least one
 	hopeless    bool        // all of them are out for quota or credentials
+	full        int         // that only lack a place for one more request
+	opens       time.Time   // when the soonest of the others can be asked; zero if there is none
 }
+
+// temporary reports whether waiting helps at some deployment: it is rate-limited or
+// full.
+func (o outlook) temporary() bool { return o.throttled || o.full > 0 }
 
 // outlook is when the deployments of a route can be asked again. It leaves out
 // those that are drained, those that cannot take this request (unsuitable), and
@@ -33,6 +39,13 @@ func (s *scope) outlook(r *route, now time.Time, unsuitable []*deployment) outlo
 		until = health.Latest(until, now)
 		o.throttled = o.throttled || throttled
 		o.hopeless = o.hopeless && s.hopeless(d, now)
+		switch {
+		case !until.After(now) && d.Full():
+			o.full++
+			until = now.Add(d.NextPlace())
+		case o.opens.IsZero() || until.Before(o.opens):
+			o.opens = until
+		}
 		if o.soonest == nil || until.Before(o.at) {
 			o.soonest, o.at = d, until
 		}

@@ -55,6 +55,7 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	}
 	t.markDrained(s)
 	amended = s.table.repaired()
+	s.table.limitInFlight()
 	t.setup.Store(s)
 	old.recorder.Unobserve()
 	if old.ownTransport != nil && s.ownTransport == nil {

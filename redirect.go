@@ -50,6 +50,7 @@ func (c *call) follow() (*http.Response, error) {
 	}
 	a := c.place()
 	a.call, a.deployment, a.sentAt = c, d, time.Now()
+	a.inFlight = d.TakePlace() // a deployment without a model has no limit
 	c.lastAttempt, c.answeredBy, c.answeredFrom = a, a, d
 	ctx := a.begin()
 	if b.drained.Load() {

@@ -96,6 +96,16 @@ func newTable(backends []*backend, fallbacks []Fallback, old *table) *table {
 	return t
 }
 
+// limitInFlight puts the limits of requests in flight into force, for requests that
+// began with an earlier configuration as well.
+func (t *table) limitInFlight() {
+	for _, r := range t.all() {
+		for d := range r.all {
+			d.MaxInFlight.Store(d.maxInFlight)
+		}
+	}
+}
+
 // fallbackRoutes are the routes of models with fallbacks.
 func fallbackRoutes(fallbacks []Fallback, routes map[string]*route) map[string]*route {
 	extended := map[string]*route{}
@@ -195,7 +205,7 @@ func (t *table) build(model string, old *route) *route {
 		if !ok {
 			continue
 		}
-		d := &deployment{backend: b, model: model, name: m.Deployment, rates: health.Rates{RPM: int64(m.RPM), TPM: int64(m.TPM)}, contextTokens: int64(m.ContextTokens)}
+		d := &deployment{backend: b, model: model, name: m.Deployment, rates: health.Rates{RPM: int64(m.RPM), TPM: int64(m.TPM)}, contextTokens: int64(m.ContextTokens), maxInFlight: int64(m.MaxInFlight)}
 		if model == manyModels && b.models == nil {
 			d.name = "" // as the caller says
 		}

@@ -167,6 +167,8 @@ func (q *selection) whySkipped(d, chosen *deployment) (why string, until time.Ti
 		return q.whyClosed(d, q.now)
 	case skipTried:
 		return "already tried", time.Time{}
+	case skipFull:
+		return "full", time.Time{}
 	case skipTroubled:
 		return "retry budget spent", time.Time{}
 	case skipUtilization:

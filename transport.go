@@ -44,6 +44,7 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t.markDrained(s)
+	s.table.limitInFlight()
 	t.setup.Store(s)
 	if err := s.observe(t.inForce()); err != nil {
 		return nil, err

@@ -26,14 +26,22 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	}
 	opened := c.pool.opened.subscribe()
 	defer c.pool.opened.unsubscribe()
+	place := c.queue(o)
 	o = c.scope.outlook(c.route, now, c.unsuitable) // nothing that opens after subscribe is missed
 	d := min(max(o.at.Sub(now), 0), c.remainingWait(now))
+	if place != nil {
+		// Nobody knows when a place is given back: this is woken then.
+		if d = c.remainingWait(now); !o.opens.IsZero() {
+			d = min(max(o.opens.Sub(now), 0), d)
+		}
+	}
 	d += time.Duration(unit(c.pool.random()) * float64(min(wakeSpread, c.remainingWait(now)-d)))
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-opened:
+	case <-place:
 	case <-c.Context().Done():
 	case <-c.pool.done:
 	}
@@ -51,7 +59,30 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 // canWait reports whether waiting for the soonest deployment is of any use.
 func (c *call) canWait(now time.Time, o outlook) bool {
 	patience := c.remainingWait(now)
-	return patience >= leastWait && o.soonest != nil && !o.hopeless && !c.maybeRequestsFault && c.mayResend() && o.at.Sub(now) <= patience
+	return patience >= leastWait && o.soonest != nil && !o.hopeless && !c.maybeRequestsFault && c.mayResend() && (o.full > 0 || o.at.Sub(now) <= patience)
+}
+
+// queue puts the request into the queues of full deployments, until leaveQueues. It
+// returns what wakes the request; nil if no deployment is full.
+func (c *call) queue(o outlook) <-chan struct{} {
+	c.leaveQueues()
+	if o.full == 0 {
+		return nil
+	}
+	both := *c.options
+	both.waiting = c.scope.wait(c.route, func(d *deployment) bool { return slices.Contains(c.unsuitable, d) }, c.waited > 0)
+	c.options = &both
+	return both.waiting.woken
+}
+
+// leaveQueues ends queue.
+func (c *call) leaveQueues() {
+	if w := c.options.waiting; w != nil {
+		both := *c.options
+		both.waiting = nil
+		c.options = &both
+		w.leave()
+	}
 }
 
 // remainingWait is how long the request may still wait.

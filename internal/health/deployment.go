@@ -1,6 +1,7 @@
 package health
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 type Deployment struct {
 	// The fields that the choice of a deployment reads come first, within three cache
 	// lines: there may be thousands of deployments.
-	InFlight        atomic.Int64
+	InFlight        atomic.Int64 // requests whose response has not ended, see TakePlace
+	MaxInFlight     atomic.Int64 // the limit for them; 0 for none
 	PendingFailures atomic.Int64 // provisional failures: no other deployment has answered the request yet
 	SpilledUntil    Timestamp    // until when it counts as full, because Azure spilled one of its requests
 	Silence
@@ -23,6 +25,48 @@ type Deployment struct {
 	LastServed       Timestamp     // when it last served a request
 	ServedOperations atomic.Uint64 // operations that it served, one bit each
 	LocalLimits      LocalLimits
+	Held             Latency // how long requests kept their places, if MaxInFlight is set
+}
+
+// Full reports whether as many requests are in flight as may be.
+func (s *Deployment) Full() bool {
+	most := s.MaxInFlight.Load()
+	return most > 0 && s.InFlight.Load() >= most
+}
+
+// TakePlace counts one more request as in flight, unless the deployment is full. The
+// place is given back with InFlight.
+func (s *Deployment) TakePlace() bool {
+	for {
+		most := s.MaxInFlight.Load()
+		if most == 0 {
+			s.InFlight.Add(1)
+			return true
+		}
+		n := s.InFlight.Load()
+		if n >= most {
+			return false
+		}
+		if s.InFlight.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+const (
+	minPlaceWait = time.Second      // when a full deployment may be asked again, at the earliest
+	maxPlaceWait = 60 * time.Second // and at the latest
+)
+
+// NextPlace is the usual time until a full deployment gets a place back: how long
+// requests kept theirs lately, divided by the number of places.
+func (s *Deployment) NextPlace() time.Duration {
+	log, known := s.Held.Value()
+	if !known {
+		return minPlaceWait
+	}
+	held := math.Exp(log) / float64(max(s.MaxInFlight.Load(), 1))
+	return time.Duration(min(max(held, float64(minPlaceWait)), float64(maxPlaceWait)))
 }
 
 // PassesOn reports whether a PTU passes a request on to the next tier early. A PTU
