@@ -64,7 +64,7 @@ func TestRequestIsAnswered429IfAllAreFull(t *testing.T) {
 			resp, body := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
 			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
-			require.Contains(t, body, "All 1 deployments of m are unavailable: 1 of them have as many requests in flight as MaxInFlight allows.")
+			require.Contains(t, body, " unavailable; it has as many requests in flight as MaxInFlight allows. Please retry after ")
 			return resp
 		}
 		for _, want := range []string{"1", "10"} { // nothing is known at first

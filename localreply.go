@@ -81,13 +81,16 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 	if o.deployments == 1 {
 		due = fmt.Sprintf("; %s can be asked again in %.2fs", o.soonest.backend.name, wait.Seconds())
 	}
+	if o.full > 0 {
+		which := "it has"
+		if o.deployments > 1 {
+			which = fmt.Sprintf("%d of them have", o.full)
+		}
+		due = "; " + which + " as many requests in flight as MaxInFlight allows"
+	}
 	e := apiError{
 		Message: fmt.Sprintf("%s %s unavailable%s. Please retry after %d seconds.", all, are, due, seconds),
 		Type:    "rate_limit_error", Code: "rate_limit_exceeded",
-	}
-	if o.full > 0 {
-		e.Message = fmt.Sprintf("All %d deployments%s are unavailable: %d of them have as many requests in flight as MaxInFlight allows. Please retry after %d seconds.",
-			o.deployments, of, o.full, seconds)
 	}
 	if o.hopeless {
 		e = apiError{

@@ -100,6 +100,7 @@ var tunables = []struct {
 		{"spillover.defaultCooldown", "", "`DefaultCooldown`: cool-down after a 429 without `Retry-After`", "long enough for some of the limit to renew, short enough for a wrong guess to cost little", notMeasured},
 		{"spillover.wakeSpread", "", "requests that wait for the same time wake within it", "not all at once, and not so late that capacity is lost", "median wait at M = 1, ρ = 1.0: 1.8 s; 1.8 s with 1 s, 1.2 s with 3 s"},
 		{"spillover.leastWait", "", "a shorter wait is not worth it", "a request that waits for its budget would look ever more often", notMeasured},
+		{"spillover.checkTimeout", "", "`Check` of a backend without `HeaderTimeout`", "longer than a list takes, short enough for the start of a program", notMeasured},
 		{"health.minPlaceWait", "", "lower limit of `Retry-After` where all deployments are full (`MaxInFlight`)", "many callers share the places: an earlier retry hardly finds one", notMeasured},
 		{"health.maxPlaceWait", "", "its upper limit", "one long request must not keep callers away after others have ended", notMeasured},
 		{"spillover.firstRetryWait", "", "`RetryClient` without `Retry-After`: min(firstRetryWait · 2^retries, mostRetryWait)", "as OpenAI's SDKs", notMeasured},
