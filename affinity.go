@@ -3,6 +3,9 @@ package spillover
 import (
 	"context"
 	"math"
+	"net/http"
+
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // WithSession puts the requests of a context into a session (session affinity):
@@ -12,9 +15,38 @@ import (
 // the same. An empty id means no session.
 //
 // Without it the id is that of [Config.Session], else the prompt_cache_key of
-// the request's body.
+// the request's body, else the session in a header of a coding agent, such as
+// session_id, else [Config.PromptAffinity] decides.
 func WithSession(ctx context.Context, id string) context.Context {
 	return withOptions(ctx, func(o *options) { o.session = id })
+}
+
+// agentHeaders are headers with the id of a conversation, in order of precedence, by
+// their canonical names. Those who send them:
+//
+//   - session-id, and session_id in earlier versions: OpenAI Codex
+//     (codex-rs/codex-api/src/requests/headers.rs in openai/codex)
+//   - X-Claude-Code-Session-Id: Claude Code, where a gateway translates its requests
+//     (https://code.claude.com/docs/en/llm-gateway-protocol)
+//   - X-Session-Affinity and X-Session-Id: opencode
+//     (packages/opencode/src/session/llm/request.ts in its repository), and clients of
+//     OpenRouter
+//   - X-Opencode-Session: clients of opencode's own service
+//
+// One that a proxy sets for each request only spreads requests as if there was no
+// session. One that is always the same is bounded by sessionBound.
+var agentHeaders = [...]string{
+	"Session-Id", "Session_id", "X-Claude-Code-Session-Id", "X-Session-Affinity", "X-Session-Id", "X-Opencode-Session",
+}
+
+// agentSession is the session that a coding agent names in a header, or "".
+func agentSession(h http.Header) string {
+	for _, name := range &agentHeaders {
+		if id := wire.Header(h, name); id != "" {
+			return id
+		}
+	}
+	return ""
 }
 
 // An affinity is a session and its model as a hash that is compared with

@@ -112,6 +112,14 @@ type Backend struct {
 	// [json.Number], so they are sent exactly as written in the file.
 	Defaults map[string]any
 
+	// FailoverStatuses are statuses from 400 to 599 that mean at this backend that another
+	// one may serve the request, in addition to those that docs/failover.md lists: for
+	// example 451, or 400 of a gateway that validates requests. The request fails over;
+	// nothing is held against the deployment. What creates something at the service is
+	// not sent again, nor is a request that a content filter has refused. It is the status
+	// of the response that counts, not an error within a stream.
+	FailoverStatuses []int
+
 	// HeaderTimeout is the time limit for the first token: how long an attempt may
 	// take until its response begins, with the first byte of the body or, for a
 	// stream, with the first content. Keep-alive events are not content. After that
@@ -251,6 +259,7 @@ func (b *Backend) normalize(report reportFunc) (u *url.URL) {
 	b.checkCredentials(report)
 	b.normalizeHeaders(report)
 	b.normalizeTags(report)
+	b.normalizeFailoverStatuses(report)
 	b.normalizeModels(report)
 	b.normalizeDefaults(report)
 	return u
@@ -383,6 +392,18 @@ func (b *Backend) normalizeTags(report reportFunc) {
 			report("Tags", "%q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", short)
 		case slices.Contains(b.Tags[:i], tag):
 			report("Tags", "%q is listed twice", short)
+		}
+	}
+}
+
+func (b *Backend) normalizeFailoverStatuses(report reportFunc) {
+	b.FailoverStatuses = slices.Clone(b.FailoverStatuses)
+	for i, status := range b.FailoverStatuses {
+		switch {
+		case status < 400 || status > 599:
+			report("FailoverStatuses", "%d is not between 400 and 599", status)
+		case slices.Contains(b.FailoverStatuses[:i], status):
+			report("FailoverStatuses", "%d is listed twice", status)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -136,8 +137,16 @@ func (c *call) session() string {
 		return c.options.session
 	case c.cfg.Session != nil:
 		return c.cfg.Session(c.Request)
+	case c.naming.PromptCacheKey != "":
+		return c.naming.PromptCacheKey
 	}
-	return c.naming.PromptCacheKey
+	if id := agentSession(c.Header); id != "" {
+		return id
+	}
+	if hash := c.naming.PromptHash; hash != 0 {
+		return "prompt " + strconv.FormatUint(uint64(hash), 16)
+	}
+	return ""
 }
 
 // check is the error of a request that cannot be sent at all.

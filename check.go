@@ -99,7 +99,7 @@ func (t *Transport) check(ctx context.Context, b *backend) CheckResult {
 	late := timeoutError("no list of models within " + limit.String())
 	within, cancel := context.WithTimeoutCause(ctx, limit, late)
 	defer cancel()
-	o, bearer, err := t.askForModels(within, b, &r)
+	o, secret, err := t.askForModels(within, b, &r)
 	r.TookMS = time.Since(began).Milliseconds()
 	switch {
 	case err == nil:
@@ -113,41 +113,42 @@ func (t *Transport) check(ctx context.Context, b *backend) CheckResult {
 	if r.OK = o.reason == ""; !r.OK && r.Anonymous && (r.Status == http.StatusUnauthorized || r.Status == http.StatusForbidden) {
 		r.OK, o = true, outcome{}
 	}
-	r.Reason, r.Cause = o.reason, t.redactFor(b, o.detail, bearer)
+	r.Reason, r.Cause = o.reason, t.redactFor(b, o.detail, secret)
 	return r
 }
 
 // redactFor is a text as it may be shown, without the credentials of a backend.
-func (t *Transport) redactFor(b *backend, text, bearer string) string {
+func (t *Transport) redactFor(b *backend, text, secret string) string {
 	c := t.newCall(&http.Request{})
-	return c.redact(text, b, bearer)
+	return c.redact(text, b, secret)
 }
 
 // askForModels asks a backend for its models. The outcome has a reason unless there is
-// a list.
-func (t *Transport) askForModels(ctx context.Context, b *backend, r *CheckResult) (o outcome, bearer string, err error) {
+// a list. The secret is that of its credential.
+func (t *Transport) askForModels(ctx context.Context, b *backend, r *CheckResult) (o outcome, secret string, err error) {
 	if err := ctx.Err(); err != nil {
 		return o, "", err
 	}
-	if bearer, err = b.bearer(ctx); err != nil {
+	own, err := b.credential(ctx)
+	if err != nil {
 		return outcome{reason: "no token", detail: err.Error()}, "", err
 	}
 	in, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://spillover.invalid/v1/models", nil)
 	if err != nil {
-		return o, bearer, err
+		return o, own.secret, err
 	}
 	c := t.newCall(in)
 	c.request.paths = nil // it is no request of the program
 	if err := c.read(); err != nil {
-		return o, bearer, err
+		return o, own.secret, err
 	}
-	out, err := c.attemptRequest(ctx, &deployment{backend: b}, bearer, new(attempt))
+	out, err := c.attemptRequest(ctx, &deployment{backend: b}, own, new(attempt))
 	if err != nil {
-		return o, bearer, err
+		return o, own.secret, err
 	}
 	resp, err := checked(c.base, out)
 	if err != nil {
-		return o, bearer, err
+		return o, own.secret, err
 	}
 	defer resp.Body.Close()
 	r.Status = resp.StatusCode
@@ -158,7 +159,7 @@ func (t *Transport) askForModels(ctx context.Context, b *backend, r *CheckResult
 	case resp.StatusCode/100 != 2:
 		o.reason = strconv.Itoa(resp.StatusCode)
 	case err != nil:
-		return o, bearer, err
+		return o, own.secret, err
 	case len(text) > maxModelsList:
 		o.reason, o.detail = "too long", fmt.Sprintf("the list of models is longer than %d MiB", maxModelsList>>20)
 	default:
@@ -167,7 +168,7 @@ func (t *Transport) askForModels(ctx context.Context, b *backend, r *CheckResult
 			o.reason, o.detail = "not a list of models", "the body of the response is not an object with the member data"
 		}
 	}
-	return o, bearer, nil
+	return o, own.secret, nil
 }
 
 // readModels reads a list of models: how many there are, and which of the backend's

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,13 +60,25 @@ type Config struct {
 	// power of two choices: of two deployments, picked at random in proportion to
 	// their weights, the one with less load. Selector is not called for a request
 	// of a session (see Session) while the session's deployment can take the
-	// request. A prompt_cache_key in the body makes a session, too.
+	// request. A prompt_cache_key in the body makes a session, too, and so does a
+	// header of a coding agent.
 	Selector Selector
 
 	// Session returns the session of a request, for session affinity. A session
 	// set with [WithSession] takes precedence. Session must not read the body. nil
-	// means the prompt_cache_key of the body.
+	// means the prompt_cache_key of the body, else the session in a header of a coding
+	// agent, else PromptAffinity. docs/routing.md lists the headers.
 	Session func(*http.Request) string
+
+	// PromptAffinity makes a session of each prompt by its beginning, so that requests
+	// with the same long system prompt share a prompt cache although nothing names a
+	// session: it is how many bytes of the prompt are compared, as they are in the JSON
+	// body: of instructions, if there are any, and then of messages, input or prompt. A
+	// shorter prompt makes no session. Choose what the requests have in common,
+	// for example 4096; OpenAI and Azure cache prompts of 1024 tokens or more. It
+	// applies to operations that generate text, and only if the request has no other
+	// session. 0 means off; at most 1 MiB.
+	PromptAffinity int
 
 	// Tags returns tags that the backend of a request must have, in addition to those
 	// of [WithTags], so that a rule for all requests is in one place: for example by
@@ -140,6 +153,9 @@ func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 	}
 	if cfg.MaxAttempts < 0 {
 		report("MaxAttempts", "%d is negative", cfg.MaxAttempts)
+	}
+	if cfg.PromptAffinity < 0 || cfg.PromptAffinity > worthReadingLimit {
+		report("PromptAffinity", "%d is not between 0 and "+strconv.Itoa(worthReadingLimit), cfg.PromptAffinity)
 	}
 	if cfg.MaxWait < 0 {
 		report("MaxWait", "%v is negative", cfg.MaxWait)

@@ -128,6 +128,9 @@ func TestConfigReference(t *testing.T) {
 			if f.Type == reflect.TypeFor[FallbackOn]() {
 				kind = "`exhausted`, `context_length` or `both`"
 			}
+			if f.Type == reflect.TypeFor[[]int]() {
+				kind = "list of whole numbers"
+			}
 			other, _ := usual(values[c.t].FieldByIndex(f.Index))
 			if strings.Contains(c.required, " "+f.Name+" ") {
 				other = "required"
@@ -177,8 +180,11 @@ func TestConfigSchema(t *testing.T) {
 			switch kind := f.Type.Kind(); {
 			case kind == reflect.Slice:
 				p["type"], p["items"] = []string{"array", "null"}, map[string]any{"$ref": "#/$defs/" + f.Type.Elem().Name()}
-				if f.Type.Elem().Kind() == reflect.String {
+				switch f.Type.Elem().Kind() {
+				case reflect.String:
 					p["items"] = map[string]any{"type": "string"}
+				case reflect.Int:
+					p["items"] = map[string]any{"anyOf": []any{map[string]any{"type": "integer", "minimum": 400, "maximum": 599}, variable}}
 				}
 				if required {
 					p["type"], p["minItems"] = "array", 1

@@ -38,6 +38,7 @@ type backend struct {
 	models          map[string]Model // by the name that callers use; nil: every model
 	headerTimeout   time.Duration
 	idleTimeout     time.Duration
+	failsOverOn     []int // FailoverStatuses
 	fingerprint     fingerprint
 }
 
@@ -62,6 +63,7 @@ func newBackend(b Backend) *backend {
 	}
 	n.headers, n.hasCredential, n.tags = b.Headers, b.hasCredential(), b.Tags
 	n.fingerprint = fingerprintOf(b.asGiven())
+	n.failsOverOn = b.FailoverStatuses
 	n.latest.Store(n)
 	if len(b.Models) > 0 {
 		n.models = make(map[string]Model, len(b.Models))

@@ -66,12 +66,12 @@ func (t *Transport) Explain(in *http.Request) (Trail, error) {
 // deployment to which it is sent nevertheless, or nil.
 func (c *call) foresee(q *selection, s *TrailStep) *deployment {
 	o := c.scope.outlook(c.route, q.now, nil)
-	if _, d, why := c.resort(q, o.throttled); d != nil {
+	if _, d, why := c.resort(q, o.temporary()); d != nil {
 		s.Why = why.String()
 		return d
 	}
 	reply := allDrained(c.Request)
-	if s.Action = TrailReply; o.soonest != nil && o.throttled {
+	if s.Action = TrailReply; o.soonest != nil && o.temporary() {
 		reply = unavailable(c.Request, c.model, o, q.now)
 		s.Why = fmt.Sprintf("no deployment is available; the soonest is %s in %.2fs", o.soonest.backend.name, o.at.Sub(q.now).Seconds())
 		if c.canWait(q.now, o) {

@@ -289,6 +289,9 @@ func TestLoadKnowsEveryField(t *testing.T) {
 			v.SetString("a-" + configfile.Key(name[strings.Index(name, ".")+1:]))
 		case v.Kind() == reflect.Int:
 			v.SetInt(7)
+			if name == "Backend.FailoverStatuses" {
+				v.SetInt(451)
+			}
 		case v.Kind() == reflect.Bool:
 			v.SetBool(true)
 		default:

@@ -1,6 +1,7 @@
 package spillover
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -50,6 +51,7 @@ type outcome struct {
 	byChance         bool          // a refusal that this deployment's load has not caused
 	contextLength    bool          // the request is too long for the model
 	notForCaller     bool          // that is another model than the caller's own, which may take the request later
+	filtered         bool          // a content filter has refused the request
 	tooLarge         bool          // the request alone exceeds the deployment's limit
 	deploymentOnly   bool          // the cause is this deployment: another one may take the same request
 	callersBody      bool          // the caller's body could not be read
@@ -76,7 +78,7 @@ func judge(status int, h http.Header, body []byte, op string, now time.Time) out
 	if status == http.StatusNotFound || status == http.StatusBadRequest {
 		o.missing, o.responseNotFound, o.message = e.NotFound(), e.Code == wire.PreviousResponseNotFound, string(e.Message)
 	}
-	o.contextLength = e.ContextTooLong(status)
+	o.contextLength, o.filtered = e.ContextTooLong(status), e.ContentFiltered() || bytes.Contains(body, []byte(wire.FilteredByAzure))
 	switch {
 	case status == http.StatusPaymentRequired, e.OutOfQuota() && refusesPayment(status):
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = failed, health.OutOfQuota, true, true, 0

@@ -24,6 +24,7 @@ type request struct {
 	scanned     bool       // the body has been read
 	renames     bool       // some backend has another name for a model
 	limited     bool       // some model has ContextTokens: the size of a large body decides too
+	promptBytes uint32     // Config.PromptAffinity
 	contentType string
 	body        replay.Body
 	naming      wire.BodyInfo
@@ -115,6 +116,9 @@ func (r *request) scan() error {
 		if w.ReadJSON(text, r.Target.Model, r.fields); w.Rare.IDs && w.Fields != spec.Body {
 			w = wire.BodyScanner{Fields: spec.Body, MaxIDs: wire.MaxIDs, KnownModel: r.knownModel}
 			w.ReadJSON(text, r.Target.Model, r.fields)
+		}
+		if r.promptBytes > 0 && generates(r.Operation) {
+			w.HashPrompt(int(r.promptBytes))
 		}
 		w.Info.Complete = len(text) < replay.MaxBuffered
 		w.Info.MediaTokens, w.Info.MediaBytes = wire.MediaTokens(text, w.Rare)

@@ -184,6 +184,8 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 		// The object may be at another backend.
 		c.notFound(o)
 		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+	case o.verdict == rejected && !o.filtered && c.repeatable() && slices.Contains(d.backend.failsOverOn, o.status):
+		o.verdict, o.cause, o.deploymentOnly, o.wait = declined, health.NoFailure, true, 0
 	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
 		wire.SpecOf(c.Target.Dialect).APIVersion == wire.RequiredAPIVersion && d.backend.dialect.APIVersion == wire.RequiredAPIVersion:
 		// The caller's own api-version may be what is not found.

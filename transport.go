@@ -121,6 +121,7 @@ func (t *Transport) newCall(in *http.Request) *call {
 	c := &call{pool: &t.pool, activeConfig: s, request: newRequest(in), options: noOptions}
 	c.request.fields, c.request.count, c.request.paths = s.fields, s.cfg.CountTokens, &s.paths
 	c.request.knownModel, c.request.renames, c.request.limited = s.knownModel, s.table.renames, s.table.contextLimits
+	c.request.promptBytes = uint32(s.cfg.PromptAffinity)
 	c.ctx, c.recorded.Begun = in.Context(), time.Now()
 	return c
 }

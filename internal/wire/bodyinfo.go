@@ -33,6 +33,8 @@ type BodyInfo struct {
 	StoresResponse bool // chat completions: the response is stored, or has audio with an id
 	HasMaxTokens   bool // the body sets a maximum number of output tokens, under any name
 	Complete       bool // the whole body was read
+
+	PromptHash uint32 // of the beginning of the prompt, see HashPrompt; 0 for none
 }
 
 // A NamedModel is a model at a place in a body.

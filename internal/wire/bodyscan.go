@@ -16,6 +16,8 @@ type BodyScanner struct {
 	IDs    []ObjectID
 	MaxIDs int // maximum number of IDs
 
+	instructions, prompt []byte // the members that have the prompt
+
 	// KnownModel returns a string that is equal to a name, if there is one already, else
 	// "". It saves the allocation of the model's name. It may be nil.
 	KnownModel func(name []byte) string
@@ -109,6 +111,10 @@ func (w *BodyScanner) addMember(key, value []byte) {
 		}
 	case "prompt_cache_key":
 		n.PromptCacheKey, _ = unquote(value)
+	case "instructions":
+		w.instructions = value
+	case "messages", "input", "prompt":
+		w.prompt = value
 	case "background":
 		n.Background = string(value) == "true"
 	case "stream":
@@ -118,6 +124,22 @@ func (w *BodyScanner) addMember(key, value []byte) {
 	case "audio":
 		n.StoresResponse = n.StoresResponse || len(value) > 0 && value[0] == '{'
 	}
+}
+
+// HashPrompt sets the PromptHash of a body of JSON that was read: of as many bytes of
+// the prompt as given. A shorter prompt has none. It is the same in every process.
+func (w *BodyScanner) HashPrompt(bytes int) {
+	if len(w.instructions)+len(w.prompt) < bytes {
+		return
+	}
+	h := uint32(2166136261) // FNV-1a
+	for _, part := range [...][]byte{w.instructions, w.prompt} {
+		for _, c := range part[:min(len(part), bytes)] {
+			h = (h ^ uint32(c)) * 16777619
+		}
+		bytes -= min(len(part), bytes)
+	}
+	w.Info.PromptHash = max(h, 1)
 }
 
 // addString takes note of a string in the body, if it is one of the rare keys.

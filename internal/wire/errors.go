@@ -98,6 +98,18 @@ func (e ServiceError) ContextTooLong(status int) bool {
 	return false
 }
 
+// FilteredByAzure is the code of Azure's content filter, which is in an inner error.
+const FilteredByAzure = "ResponsibleAIPolicyViolation"
+
+// ContentFiltered reports whether a content filter has refused the request.
+func (e ServiceError) ContentFiltered() bool {
+	switch e.Code {
+	case "content_filter", "content_policy_violation", "image_content_policy_violation", "moderation_blocked", "cyber_policy", FilteredByAzure:
+		return true
+	}
+	return false
+}
+
 // NoCapacity reports whether the service as a whole lacks capacity, as opposed to the
 // deployment's own rate limit.
 func (e ServiceError) NoCapacity() bool {
