@@ -20,8 +20,8 @@ import (
 
 // A CheckResult is what one backend has answered to [Transport.Check].
 type CheckResult struct {
-	Backend string `json:"backend"`
-	URL     string `json:"url"` // that was asked, without its query
+	Backend string `json:"backend"` // its name
+	URL     string `json:"url"`     // that was asked, without its query
 
 	// OK is whether the backend has answered with a list of models. A backend without a
 	// credential of its own is also OK if it asks for one.

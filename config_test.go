@@ -88,8 +88,8 @@ func TestEachConfigMistakeIsReported(t *testing.T) {
 
 // One New tells everything there is to mend.
 func TestAllMistakesAtOnce(t *testing.T) {
-	cfg := Config{MaxAttempts: -1, DefaultCooldown: -time.Second, MaxCooldown: -time.Minute}
-	want := []string{"MaxAttempts: -1 is negative", "DefaultCooldown: -1s is negative", "MaxCooldown: -1m0s is negative"}
+	cfg := Config{MaxAttempts: -1, PromptAffinity: -1, DefaultCooldown: -time.Second, MaxCooldown: -time.Minute}
+	want := []string{"MaxAttempts: -1 is negative", "PromptAffinity: -1 is not between 0 and 1048576", "DefaultCooldown: -1s is negative", "MaxCooldown: -1m0s is negative"}
 	for i, c := range wrong {
 		name := fmt.Sprintf("backend-%d", i)
 		cfg.Backends = append(cfg.Backends, azure(name, c.change))

@@ -67,12 +67,6 @@ func presets(defaults map[string]any) (all []defaultField) {
 	return all
 }
 
-// generates reports whether an operation generates text. Only such operations have
-// presets.
-func generates(op string) bool {
-	return op == "chat/completions" || op == "completions" || op == "responses"
-}
-
 // suits reports whether an operation has a field of that name: the maximum of
 // output tokens has different names.
 func (p defaultField) suits(op string) bool {

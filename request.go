@@ -186,3 +186,9 @@ func (r *request) stateless() bool { return r.spec.HasTrait(wire.Stateless) }
 func (r *request) upgrades() bool {
 	return strings.EqualFold(wire.Header(r.Header, "Upgrade"), "websocket")
 }
+
+// generates reports whether an operation generates text. Only such operations have
+// presets.
+func generates(op string) bool {
+	return op == "chat/completions" || op == "completions" || op == "responses"
+}
