@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"strings"
 	"testing"
@@ -215,4 +216,34 @@ func TestReadStreamReturnsTheErrorOfTheBody(t *testing.T) {
 func TestUploadHasNoFieldsToSearch(t *testing.T) {
 	require.True(t, ParsePath("/v1/files").Spec("POST").Form.IsEmpty())
 	require.False(t, ParsePath("/v1/audio/transcriptions").Spec("POST").Form.IsEmpty())
+}
+
+// The hash is fixed, as processes of different versions must agree.
+func TestHashPrompt(t *testing.T) {
+	for name, test := range map[string]struct {
+		body  string
+		bytes int
+		want  uint32 // FNV-1a of the bytes
+	}{
+		"messages":          {`{"model":"m","messages":"foobar"}`, 4, fnvOf(`"foo`)},
+		"whole":             {`{"prompt":"foobar"}`, 8, fnvOf(`"foobar"`)},
+		"shorter":           {`{"prompt":"foobar"}`, 9, 0},
+		"instructions":      {`{"input":"bar","instructions":"foo"}`, 7, fnvOf(`"foo""b`)},
+		"only instructions": {`{"input":"bar","instructions":"foo"}`, 2, fnvOf(`"f`)},
+		"none":              {`{"model":"m"}`, 1, 0},
+		"not JSON":          {`messages`, 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := BodyScanner{Fields: &fieldNode{}}
+			w.ReadJSON([]byte(test.body), "", nil)
+			w.HashPrompt(test.bytes)
+			require.Equal(t, test.want, w.Info.PromptHash)
+		})
+	}
+}
+
+func fnvOf(s string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s))
+	return h.Sum32()
 }
