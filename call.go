@@ -49,6 +49,7 @@ type call struct {
 	throttled          bool           // an attempt was rate-limited
 	maybeRequestsFault bool           // an attempt failed, and the request may be the cause
 	triedKnownFailing  bool           // a deployment that is known to fail has failed again
+	unanswered         bool           // the caller's deadline ended after more time than a response may take
 	throttledAnswer    fallbackAnswer // of the last attempt that was rate-limited
 	failedAnswer       fallbackAnswer // of the last attempt that failed otherwise
 	errs               []error        // of the attempts without a response

@@ -35,11 +35,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 	c.release(a, now)
 	if left := c.callerErr(); err != nil && left != nil {
 		c.callerLeft()
-		what := "has not answered"
-		if o.notSent {
-			what = "has no token"
-		}
-		return c.leftWhile(left, fmt.Sprintf("%s %s for %v", d.backend.name, what, now.Sub(a.sentAt).Round(time.Millisecond)))
+		return c.leftWhile(left, a, now, o.notSent)
 	}
 	if o.final {
 		// No other deployment can show whether the request is the cause.
@@ -76,10 +72,22 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 
 // leftWhile is the error of a call whose caller has left. After a deadline it says
 // what the call was waiting for, and which attempts had failed before.
-func (c *call) leftWhile(cause error, waiting string) error {
+// A deadline that left more time than a response may take is a failure in Status and in
+// the log. It is not held against the deployment: all of them may be slow.
+func (c *call) leftWhile(cause error, a *attempt, now time.Time, notSent bool) error {
 	deadline := errors.Is(cause, context.DeadlineExceeded) || errors.Is(c.Context().Err(), context.DeadlineExceeded)
 	if !deadline {
 		return cause
+	}
+	d, waited := a.deployment, now.Sub(a.sentAt)
+	what, reason := "has not answered", "no answer in time"
+	if notSent {
+		what, reason = "has no token", "no token"
+	}
+	waiting := fmt.Sprintf("%s %s for %v", d.backend.name, what, waited.Round(time.Millisecond))
+	if d.Overdue(waited) {
+		c.unanswered = true
+		c.failedAttempts = append(c.failedAttempts, failedAttempt{d, d.keepFailure(Failure{Time: now, Reason: reason, Cause: waiting})})
 	}
 	return &silentError{waiting, c.errs, cause}
 }

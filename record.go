@@ -356,15 +356,20 @@ func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcom
 	if o.callersBody {
 		return o
 	}
-	f := &Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail}
-	d.failure.Store(f)
-	d.backend.sharedState.failure.Store(f)
+	f := d.keepFailure(Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail})
 	// Neither a stored object that is looked for nor a request that is too large is a failure.
 	missing := o.status == http.StatusNotFound && !c.seeking
 	if misspelt || o.verdict == failed || o.verdict == declined && (!o.deploymentOnly || missing) {
 		c.failedAttempts = append(c.failedAttempts, failedAttempt{d, f})
 	}
 	return o
+}
+
+// keepFailure keeps the last failure of a deployment and its backend, for Status.
+func (d *deployment) keepFailure(f Failure) *Failure {
+	d.failure.Store(&f)
+	d.backend.sharedState.failure.Store(&f)
+	return &f
 }
 
 // redact is a text about an attempt as it may be shown: without what looks like a
@@ -384,8 +389,10 @@ func (c *call) redact(text string, b *backend, more ...string) string {
 // wrong itself, or only met rate limits.
 func (c *call) causes(resp *http.Response) []failedAttempt {
 	switch by := c.answeredBy; {
-	case c.outcome == served.String() || c.outcome == outcomeCanceled:
+	case c.outcome == served.String() || c.outcome == outcomeCanceled && !c.unanswered:
 		return nil
+	case c.outcome == outcomeCanceled:
+		return c.failedAttempts
 	case c.outcome == outcomeSynthesized && wire.Header(resp.Header, headerShouldRetry) == "":
 		return c.failedAttempts // none if all are rate-limited: more quota helps, and nothing is wrong
 	case c.outcome == outcomeSynthesized:
@@ -403,7 +410,7 @@ func (c *call) warn(failures []failedAttempt) {
 	}
 	var plain []telemetry.Failure
 	for _, f := range failures {
-		plain = append(plain, telemetry.Failure{Backend: f.d.backend.name, Status: f.Status, Reason: f.Reason, Cause: f.Cause})
+		plain = append(plain, telemetry.Failure{Backend: f.d.backend.name, Status: f.Status, Reason: f.Reason, Cause: f.Cause, CallersCredential: f.d.backend.usesCallerCredential()})
 	}
 	c.recorder.WarnOfFailures(c.ctx, time.Now(), c.model, plain)
 }

@@ -90,6 +90,50 @@ func TestFailingRequestsAreToldOf(t *testing.T) {
 	}
 }
 
+// A deadline that ends while a deployment is silent is a failed request, and the
+// record names the deployment. A caller who leaves, or has no time, shows nothing.
+func TestDeadlineOfASilentDeploymentIsWarnedOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), hangs(nil))
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m"))}})
+		try := func(timeout time.Duration, end error) {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			if end != nil {
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(timeout, cancel)
+			}
+			defer cancel()
+			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
+			require.Error(t, err)
+		}
+		try(5*time.Second, nil)
+		try(30*time.Second, context.Canceled)
+		require.Empty(t, warned(l))
+		require.Zero(t, statusOf(t, tr, "ptu").LastFailure)
+		try(30*time.Second, nil)
+		require.Equal(t, []string{"backends:[ptu],model:m,reason:no answer in time,error:ptu has not answered for 30s,requests:1"}, warned(l))
+		require.Equal(t, Failure{time.Now(), 0, "no answer in time", "ptu has not answered for 30s"}, statusOf(t, tr, "ptu").LastFailure)
+		require.True(t, statusOf(t, tr, "ptu").Available)
+		try(30*time.Second, nil)
+		require.Empty(t, warned(l), "once a minute")
+		require.NoError(t, tr.Close())
+	})
+}
+
+// Nobody has set a key: the callers' own is refused everywhere, and the record says it.
+func TestWarningOfAPoolWithoutKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(401, `{"error":{"code":"401","message":"Access denied"}}`))
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", serves("m"), func(b *Backend) { b.APIKey = "" })}})
+		ask(t, tr)
+		records := warned(l)
+		require.Len(t, records, 1)
+		require.Contains(t, records[0], "remedy:set a credential")
+	})
+}
+
 // What nothing was sent for has a cause, too: why all of them are out.
 func TestWarningOfAPoolThatIsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -72,7 +72,7 @@ func (s *Silence) ObserveWait(d time.Duration) {
 // RequestAbandoned records that an attempt has ended without a response after waiting.
 // An attempt that its caller leaves early shows nothing.
 func (s *Silence) RequestAbandoned(callerLeft bool, waited time.Duration) {
-	if callerLeft && waited > s.patience() {
+	if callerLeft && s.Overdue(waited) {
 		s.abandoned.Add(1)
 	}
 	s.awaiting.Add(-1)
@@ -82,6 +82,9 @@ func (s *Silence) RequestAbandoned(callerLeft bool, waited time.Duration) {
 func (s *Silence) patience() time.Duration {
 	return max(minSilence, silenceFactor*time.Duration(s.meanWait.Load()))
 }
+
+// Overdue reports whether an attempt has waited for longer than a response may take.
+func (s *Silence) Overdue(waited time.Duration) bool { return waited > s.patience() }
 
 // SeemsSilent reports whether the deployment seems silent and is not yet ejected.
 func (s *Silence) SeemsSilent(now time.Time) bool { return s.silentFor(now, s.patience()) }

@@ -3,10 +3,13 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/redact"
 )
 
 // A Failure is why an attempt failed.
@@ -15,7 +18,12 @@ type Failure struct {
 	Status  int    // 0 without a response
 	Reason  string // short, such as "401 invalid_api_key" or "no connection"
 	Cause   string // safe to show, may be empty
+	// The backend has no credential of its own, so the caller's was sent.
+	CallersCredential bool
 }
+
+// credentialRemedy is what to do about a callers' credential that is sent by mistake.
+const credentialRemedy = "set a credential, such as APIKey (api_key), APIKeyFile (api_key_file) or Auth (auth), unless callers are to bring their own"
 
 // LogsWarnings reports whether WarnOfFailures has any effect.
 func (r *Recorder) LogsWarnings(ctx context.Context) bool {
@@ -43,7 +51,7 @@ func (r *Recorder) WarnOfFailures(ctx context.Context, now time.Time, model stri
 				backends = append(backends, other.Backend)
 			}
 		}
-		r.log.LogAttrs(ctx, slog.LevelWarn, "requests fail", f.attrs(r.modelLabel(model), backends, requests)...)
+		r.log.LogAttrs(ctx, slog.LevelWarn, "requests fail", f.attrs(redact.Sanitize(model), backends, requests)...)
 	}
 }
 
@@ -74,7 +82,11 @@ func (f Failure) attrs(model string, backends []string, requests int) []slog.Att
 	if f.Cause != "" {
 		attributes = append(attributes, slog.String("error", f.Cause))
 	}
-	return append(attributes, slog.Int("requests", requests))
+	attributes = append(attributes, slog.Int("requests", requests))
+	if f.CallersCredential && (f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden) {
+		attributes = append(attributes, slog.String("remedy", credentialRemedy))
+	}
+	return attributes
 }
 
 // failureWarnings limit the warnings to one for each reason and minute.

@@ -29,7 +29,23 @@ func TestFailuresAreWarnedOfOnceAMinuteForEachReason(t *testing.T) {
 	require.Equal(t, []string{fmt.Sprintf(key, "m", 1), fmt.Sprintf(lost, "m", 1)}, warn(0, "m"))
 	require.Empty(t, warn(time.Second, "m"))
 	require.Empty(t, warn(59*time.Second, "m"))
-	require.Equal(t, []string{fmt.Sprintf(key, "other", 3), fmt.Sprintf(lost, "other", 3)}, warn(time.Minute, "made-up"))
+	require.Equal(t, []string{fmt.Sprintf(key, "new?model", 3), fmt.Sprintf(lost, "new?model", 3)}, warn(time.Minute, "new\nmodel"), "whether it is configured or not")
+}
+
+// A pool without credentials is sent the callers' own. When they are refused, the
+// record says so: a variable may not be set.
+func TestWarningOfRefusedCallersCredentialHasARemedy(t *testing.T) {
+	l, r := listened(t)
+	r.WarnOfFailures(t.Context(), time.Now(), "m", []Failure{
+		{Backend: "first", Status: 401, Reason: "401", CallersCredential: true},
+		{Backend: "second", Status: 500, Reason: "500", CallersCredential: true},
+		{Backend: "third", Status: 403, Reason: "403"},
+	})
+	require.Equal(t, []string{
+		"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1,remedy:" + credentialRemedy,
+		"WARN,requests fail,backends:[second],model:m,reason:500,status:500,requests:1",
+		"WARN,requests fail,backends:[third],model:m,reason:403,status:403,requests:1",
+	}, l.Log())
 }
 
 func TestWarningNamesSixteenBackendsAtMost(t *testing.T) {
