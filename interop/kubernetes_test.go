@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -43,7 +44,7 @@ func manifests(t *testing.T) map[string]map[string]any {
 			objects[kind] = object
 		}
 	}
-	require.ElementsMatch(t, []string{"ConfigMap", "Secret", "ServiceAccount", "Deployment", "PodMonitor"}, slices.Collect(maps.Keys(objects)))
+	require.ElementsMatch(t, []string{"ConfigMap", "Secret", "ServiceAccount", "Deployment", "Service", "PodDisruptionBudget", "PodMonitor"}, slices.Collect(maps.Keys(objects)))
 	return objects
 }
 
@@ -71,7 +72,10 @@ func TestKubernetesManifestsAreConsistent(t *testing.T) {
 	deployment, pod := objects["Deployment"], at(t, objects["Deployment"], "spec", "template", "spec")
 	container := at(t, pod, "containers", 0)
 	labels := at(t, deployment, "spec", "template", "metadata", "labels").(map[string]any)
-	for _, selector := range []any{at(t, deployment, "spec", "selector", "matchLabels"), at(t, objects["PodMonitor"], "spec", "selector", "matchLabels")} {
+	for _, selector := range []any{
+		at(t, deployment, "spec", "selector", "matchLabels"), at(t, objects["Service"], "spec", "selector"),
+		at(t, objects["PodDisruptionBudget"], "spec", "selector", "matchLabels"), at(t, objects["PodMonitor"], "spec", "selector", "matchLabels"),
+	} {
 		for name, value := range selector.(map[string]any) {
 			require.Equal(t, value, labels[name])
 		}
@@ -91,8 +95,17 @@ func TestKubernetesManifestsAreConsistent(t *testing.T) {
 		ports = append(ports, at(t, port, "name"))
 	}
 	require.Contains(t, ports, at(t, objects["PodMonitor"], "spec", "podMetricsEndpoints", 0, "port"))
+	require.Contains(t, ports, at(t, objects["Service"], "spec", "ports", 0, "targetPort"))
 	page, err := os.ReadFile("../docs/kubernetes.md")
 	require.NoError(t, err)
+	for _, port := range at(t, container, "ports").([]any) {
+		require.Contains(t, string(page), fmt.Sprintf(`":%d"`, at(t, port, "containerPort")), "the program listens on it")
+	}
+	files, err := filepath.Glob("../docs/kubernetes/*.yaml")
+	require.NoError(t, err)
+	for _, file := range files {
+		require.Contains(t, string(page), "| ["+filepath.Base(file)+"](kubernetes/"+filepath.Base(file)+")")
+	}
 	for _, probe := range []string{"readinessProbe", "livenessProbe"} {
 		require.Contains(t, ports, at(t, container, probe, "httpGet", "port"))
 		require.Contains(t, string(page), `"GET `+at(t, container, probe, "httpGet", "path").(string)+`"`)
