@@ -160,7 +160,7 @@ type S struct { X, Y int }
 }
 
 // oddPhrases are phrases that readers stumble over. Each has a plain replacement.
-var oddPhrases = regexp.MustCompile(`(?i)\b(is no (yaml|json|number|url|duration)\b|belongs? into\b|(is|are) none of\b|is well[,.;)]|` +
+var oddPhrases = regexp.MustCompile(`(?i)\b(is no (yaml|json|number|url|duration)\b|belongs? into\b|(is|are) none of\b|is no (good|reason|backend)\b|is well[,.;)]|` +
 	`unharmed\b|for good\b|lets go\b|in vain\b|by halves\b|left alone\b|told to wait\b|is told\b|` +
 	`home again\b|goes elsewhere\b|walks on\b|tells every\b|one that fails\b)`)
 

@@ -161,7 +161,7 @@ func (h *streamHold) event(event []byte, cut bool) {
 		h.hasContent = true
 		h.ends.Add(data)
 	case len(data) > 0 && !h.repeatable:
-		// It cannot be sent again, so there is no reason to hold it, and the caller
+		// It cannot be sent again, so there is not a reason to hold it, and the caller
 		// may need the id of what was begun.
 		h.done = true
 	}
