@@ -7,7 +7,9 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +29,25 @@ func TestAPIIsRecorded(t *testing.T) {
 	} {
 		doctest.File(t, file, exportedAPI(t, dir))
 	}
+}
+
+// CHANGELOG.md mentions each function, each method of a Transport and each field of the
+// configuration. Methods of interfaces need no mention.
+func TestChangelogMentionsTheAPI(t *testing.T) {
+	changelog, err := os.ReadFile("CHANGELOG.md")
+	require.NoError(t, err)
+	interfaces := []string{"RoundTrip", "CloseIdleConnections", "String", "GoString"}
+	name := regexp.MustCompile(`^(?:func |method \(\*Transport\) |type (?:Config|Backend|Model) struct, )(\w+)`)
+	found := 0
+	for line := range strings.Lines(exportedAPI(t, ".")) {
+		m := name.FindStringSubmatch(line)
+		if m == nil || slices.Contains(interfaces, m[1]) {
+			continue
+		}
+		found++
+		require.Regexp(t, `\b`+m[1]+`\b`, string(changelog))
+	}
+	require.Greater(t, found, 40)
 }
 
 // exportedAPI has one sorted line for each exported function, method, constant,

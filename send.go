@@ -133,7 +133,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 		o := judge(resp.StatusCode, resp.Header, wire.Decompress(resp.Header, text, errorBodyLimit), c.Operation, time.Now())
 		if o.verdict == rejected && !known && c.repeatable() {
 			// Why it refuses the request is unknown. The cause may be this deployment,
-			// but is no reason for another model.
+			// but is not a reason for another model.
 			o.verdict = declined
 			c.route = c.route.keep(func(d *deployment) bool { return d.model == a.deployment.model })
 		}
