@@ -13,7 +13,7 @@ import (
 )
 
 // "spillover-test" is a source of tokens for tests: the token names the backend's host.
-func init() {
+func init() { //nolint:gochecknoinits // as a package does that registers one
 	RegisterAuth("spillover-test", func(u *url.URL) (TokenFunc, error) {
 		if u.Hostname() == host("nobody") {
 			return nil, errors.New("no identity")

@@ -42,7 +42,7 @@ func (t *Transport) Explain(in *http.Request) (Trail, error) {
 	if err := c.read(); err != nil {
 		return Trail{}, err
 	}
-	if reply := c.findDeployments(); reply != nil {
+	if reply := c.findDeployments(); reply != nil { //nolint:bodyclose // it is in memory
 		trail.foreseeReply(reply)
 		return *trail, nil
 	}
@@ -70,9 +70,9 @@ func (c *call) foresee(q *selection, s *TrailStep) *deployment {
 		s.Why = why.String()
 		return d
 	}
-	reply := allDrained(c.Request)
+	reply := allDrained(c.Request) //nolint:bodyclose // it is in memory, like that below
 	if s.Action = TrailReply; o.soonest != nil && o.temporary() {
-		reply = unavailable(c.Request, c.model, o, q.now)
+		reply = unavailable(c.Request, c.model, o, q.now) //nolint:bodyclose // as above
 		s.Why = fmt.Sprintf("no deployment is available; the soonest is %s in %.2fs", o.soonest.backend.name, o.at.Sub(q.now).Seconds())
 		if c.canWait(q.now, o) {
 			s.Action = TrailWait

@@ -110,7 +110,7 @@ func (c *call) refreshKey(b *backend, now time.Time) {
 		return // the configuration in force reads it, or another request
 	}
 	f.due.Set(now.Add(keyFileInterval))
-	key, err, log := f.read()
+	key, log, err := f.read()
 	changed := err == nil && key != b.currentKey().secret
 	if changed {
 		b.setKey(key)

@@ -209,7 +209,7 @@ func TestWaitForAPlaceEndsWithMaxWaitTheDeadlineAndClose(t *testing.T) {
 		n.on(host("a"), slow(time.Hour, ok200))
 		tr := configured(t, spillover.Config{Base: n, MaxWait: 5 * time.Second, Backends: []spillover.Backend{azure("a", inFlight(1))}})
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _, _ = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx)) }() //nolint:bodyclose // it has none
+		go func() { _, _ = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx)) }()
 		synctest.Wait()
 		began := time.Now()
 		resp, _ := ask(t, tr)

@@ -36,14 +36,14 @@ func newKeyFile(path string) *keyFile {
 
 // read returns the key, and whether its error is to be logged: a lasting error is
 // logged once. The caller holds reading.
-func (f *keyFile) read() (key string, err error, log bool) {
+func (f *keyFile) read() (key string, log bool, err error) {
 	if key, err = readKeyFile(f.path); err == nil {
 		f.reported = ""
-		return key, nil, false
+		return key, false, nil
 	}
 	log = f.reported != err.Error()
 	f.reported = err.Error()
-	return "", err, log
+	return "", log, err
 }
 
 // readKeyFile returns the key that a file contains. Its errors have nothing of the

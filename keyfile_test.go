@@ -209,7 +209,7 @@ func TestKeyFileMistakes(t *testing.T) {
 		file(""):                      "is empty",
 		file(" \n\t"):                 "is empty",
 		file("a secret"):              "contains a space, a line break or a character that is not ASCII",
-		file("secret\nsecret"):        "contains a space, a line break or a character that is not ASCII",
+		file("secret\nlines"):         "contains a space, a line break or a character that is not ASCII",
 		file("secr\u00e9t"):           "contains a space, a line break or a character that is not ASCII",
 		file("${SECRET_KEY}"):         "contains the name of a variable, not a key",
 		file(strings.Repeat("secret", maxKeyFile/6) + "sixteen-too-many"): "is larger than 64 KiB",

@@ -51,8 +51,8 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())
 	}
-	for first, next := 0, 0; first < len(r.tiers); first = next {
-		next = r.nextModel(first)
+	for first := 0; first < len(r.tiers); first = r.nextModel(first) {
+		next := r.nextModel(first)
 		for _, q.ignoreHeadroom = range [...]bool{false, true} {
 			for i, t := range r.tiers[first:next] {
 				d := t.choose(q)

@@ -109,7 +109,7 @@ func ejectionTimes(cause health.Cause) string {
 // count.
 func TestREADMEIsShort(t *testing.T) {
 	words := 0
-	for _, word := range strings.Fields(proseOf(readme(t))) {
+	for word := range strings.FieldsSeq(proseOf(readme(t))) {
 		if strings.ContainsFunc(word, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
 			words++
 		}

@@ -378,7 +378,7 @@ func (c *call) redact(text string, b *backend, more ...string) string {
 	if text == "" {
 		return ""
 	}
-	secrets := append(more, b.currentKey().secret)
+	secrets := append(slices.Clone(more), b.currentKey().secret)
 	for _, value := range b.headers {
 		secrets = append(secrets, value)
 	}

@@ -289,7 +289,7 @@ func (d *decoder) scalar(at location, into reflect.Value) {
 	if !ok {
 		return
 	}
-	if named, ok := into.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if named, ok := reflect.TypeAssert[encoding.TextUnmarshaler](into.Addr()); ok {
 		if err := named.UnmarshalText([]byte(text)); err != nil {
 			d.fail(at, "%w", err)
 		}

@@ -138,7 +138,7 @@ func milliseconds(key string, d time.Duration) slog.Attr {
 // environment variable that is not set.
 func (r *Recorder) CallersCredentialsSent(backend string, tier int) {
 	r.log.LogAttrs(context.Background(), slog.LevelWarn, "callers' credentials are sent", slog.String("backend", backend), slog.Int("tier", tier),
-		slog.String("remedy", credentialRemedy))
+		slog.String("remedy", ownKeyRemedy))
 }
 
 // KeyChanged logs that the file with the key of a backend has another key.

@@ -22,8 +22,8 @@ type Failure struct {
 	CallersCredential bool
 }
 
-// credentialRemedy is what to do about a callers' credential that is sent by mistake.
-const credentialRemedy = "set a credential, such as APIKey (api_key), APIKeyFile (api_key_file) or Auth (auth), unless callers are to bring their own"
+// ownKeyRemedy is what to do about a callers' credential that is sent by mistake.
+const ownKeyRemedy = "set a credential, such as APIKey (api_key), APIKeyFile (api_key_file) or Auth (auth), unless callers are to bring their own"
 
 // LogsWarnings reports whether WarnOfFailures has any effect.
 func (r *Recorder) LogsWarnings(ctx context.Context) bool {
@@ -84,7 +84,7 @@ func (f Failure) attrs(model string, backends []string, requests int) []slog.Att
 	}
 	attributes = append(attributes, slog.Int("requests", requests))
 	if f.CallersCredential && (f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden) {
-		attributes = append(attributes, slog.String("remedy", credentialRemedy))
+		attributes = append(attributes, slog.String("remedy", ownKeyRemedy))
 	}
 	return attributes
 }

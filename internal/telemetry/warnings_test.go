@@ -42,7 +42,7 @@ func TestWarningOfRefusedCallersCredentialHasARemedy(t *testing.T) {
 		{Backend: "third", Status: 403, Reason: "403"},
 	})
 	require.Equal(t, []string{
-		"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1,remedy:" + credentialRemedy,
+		"WARN,requests fail,backends:[first],model:m,reason:401,status:401,requests:1,remedy:" + ownKeyRemedy,
 		"WARN,requests fail,backends:[second],model:m,reason:500,status:500,requests:1",
 		"WARN,requests fail,backends:[third],model:m,reason:403,status:403,requests:1",
 	}, l.Log())
