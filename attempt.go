@@ -18,7 +18,8 @@ import (
 // returns nil if there is none. anyway sends the request although a configured
 // limit is used up.
 func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
-	if !d.TakePlace() {
+	spare := c.scope.background && !c.scope.reserves(d, now)
+	if d.Full() || c.scope.background && !d.TakeBackground(now, !spare) || !d.TakePlace() {
 		return nil
 	}
 	reserved, ok := d.LocalLimits.Reserve(now, d.rates, c.tokens, anyway)
@@ -32,7 +33,7 @@ func (c *call) newAttempt(d *deployment, now time.Time, anyway bool) *attempt {
 		if h == nil {
 			continue
 		}
-		ok, number := h.Admit(now)
+		ok, number := h.Admit(now, spare)
 		if !ok {
 			c.release(a, now)
 			a.giveBack()

@@ -27,6 +27,7 @@ type selection struct {
 
 	spillRoll      float64 // random, between 0 and 1: decides whether a PTU that is nearly full passes the request on
 	ignoreHeadroom bool    // include deployments without headroom
+	minimumRate    bool    // as a background request that is due at a reserved deployment
 
 	healthyOnly bool // only deployments that nothing is held against
 }
@@ -44,6 +45,7 @@ const (
 	skipUtilization                   // a PTU that is nearly full
 	skipHeadroom                      // too few tokens remain, as reported
 	skipLocalLimit                    // too few requests or tokens remain of the configured limits
+	skipReserved                      // kept for interactive requests
 )
 
 // skips is why a deployment may not be chosen. It changes nothing.
@@ -59,6 +61,8 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipFull
 	case q.healthyOnly && q.troubled(d):
 		return skipTroubled
+	case q.minimumRate && !d.BackgroundDue(q.now), !q.minimumRate && q.reserves(d, q.now):
+		return skipReserved
 	case q.ignoreHeadroom:
 		return notSkipped
 	case d.PassesOn(q.now, q.spillRoll):
@@ -69,6 +73,21 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipLocalLimit
 	}
 	return notSkipped
+}
+
+// A pass is what a selection looks for, once nothing was found by the passes before.
+type pass struct{ ignoreHeadroom, minimumRate bool }
+
+var (
+	interactivePasses = []pass{{false, false}, {true, false}}
+	backgroundPasses  = []pass{{false, false}, {false, true}, {true, true}}
+)
+
+func (q *selection) passes() []pass {
+	if q.background {
+		return backgroundPasses
+	}
+	return interactivePasses
 }
 
 // candidate reports whether a deployment may be chosen.

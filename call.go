@@ -36,6 +36,7 @@ type call struct {
 	mayAskHomeAgain bool // and may find it a moment later
 	askedAgain      bool
 	fallenBack      bool           // to models for longer requests
+	awaitedTiers    uint16         // for so many of the first tiers it waits next
 	notFoundAnswer  fallbackAnswer // the response of that resource
 	fallbackRoute   *route         // asked next if the object's own resource does not find it; nil if that is unknown
 	affinity        affinity
@@ -91,6 +92,7 @@ func (c *call) do() (*http.Response, error) {
 		return nil, err
 	}
 	c.options = c.options.withRules(&c.cfg, c.Request)
+	c.recorded.Background = c.options.class == Background
 	if c.Response != nil && c.redirected() {
 		c.startRecord()
 		return c.follow()
@@ -112,6 +114,10 @@ func (c *call) do() (*http.Response, error) {
 		}
 		now := time.Now()
 		a := c.next(now)
+		if a == nil && c.awaitedTiers > 0 {
+			c.waitForTier(now)
+			continue
+		}
 		if a == nil && c.searchElsewhere() {
 			continue
 		}
@@ -168,18 +174,23 @@ func (c *call) check() error {
 func (c *call) findDeployments() *http.Response {
 	c.tried = c.triedSpace[:0]
 	c.affinity = newAffinity(c.session(), c.model)
-	c.scope = scope{op: c.operationIndex(), callers: &c.pool.callers}
+	c.scope = scope{op: uint16(c.operationIndex()), background: c.isBackground(), callers: &c.pool.callers}
 	if c.table.callerCredentials {
 		c.scope.caller = callerOf(c.Request)
 	}
 	if t := c.options.trail; t != nil {
-		t.begin(c.model, c.options.tags, c.affinity != 0, c.tokens)
+		t.begin(c.model, c.options.tags, c.options.class, c.affinity != 0, c.tokens)
 	}
 	if c.findRoute(); c.route == nil {
 		return c.noRoute()
 	}
 	c.skipTooLong()
 	return nil
+}
+
+// isBackground reports whether interactive requests go before the request.
+func (c *call) isBackground() bool {
+	return c.options.class == Background && c.Method == http.MethodPost
 }
 
 // noRoute is the response to a request that no backend may take.
@@ -218,6 +229,10 @@ func (c *call) next(now time.Time) *attempt {
 		if a := c.secondAttempt(&q, t); a != nil {
 			return a
 		}
+		if !q.minimumRate && c.prefersToWait(now, t) {
+			c.consider(&q, nil)
+			return nil
+		}
 		if a := c.newAttempt(d, now, q.ignoreHeadroom); a != nil {
 			c.consider(&q, d)
 			a.cost = t.payForRetry(&q, d)
@@ -228,7 +243,7 @@ func (c *call) next(now time.Time) *attempt {
 	c.consider(&q, nil)
 	// A deployment that was rate-limited for this request may be open again.
 	for i, d := range c.throttledBy {
-		if c.scope.accepts(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {
+		if c.scope.admits(d, now) && (c.seeking || d.tier.budget.Has(health.AttemptCost)) {
 			if a := c.newAttempt(d, now, true); a != nil {
 				if !c.seeking {
 					d.tier.budget.Spend(health.AttemptCost)
@@ -328,7 +343,7 @@ func (c *call) exhausted(now time.Time) (*http.Response, error) {
 	// A failure of one deployment says nothing about the others: if one of those is
 	// only rate-limited, waiting helps.
 	if !c.maybeRequestsFault && (c.throttled || o.temporary()) && o.soonest != nil && c.body.CanSend() {
-		if c.cfg.MaxWait > 0 && c.waitForDeployment(now, o) {
+		if c.waitForDeployment(now, o) {
 			return nil, nil
 		}
 		c.discard()

@@ -42,6 +42,19 @@ type Config struct {
 	// the request's context. 0 means do not wait.
 	MaxWait time.Duration
 
+	// BackgroundWait is how long a background request (see [WithClass]) may wait in
+	// total: for its tier, before it spills to a lower one, and when every deployment
+	// is throttled or reserved for interactive requests, before it is answered 429. It
+	// never waits for longer than until the deadline of its context, and for its tier
+	// for at most half of the time until then. 0 means do not wait. The longer of
+	// BackgroundWait and MaxWait applies before a 429.
+	BackgroundWait time.Duration
+
+	// TierWait is how long any request may wait in total for its tier if that is
+	// throttled and due within that time, before it spills to a lower one. It is rarely
+	// worth it. 0 means do not wait.
+	TierWait time.Duration
+
 	// DefaultCooldown is how long a throttled deployment is skipped when its
 	// response has no Retry-After or similar. 0 means 10 s, or MaxCooldown if that
 	// is less.
@@ -86,6 +99,11 @@ type Config struct {
 	// body. For a redirect it is called once more with the caller's own request. nil
 	// means none.
 	Tags func(*http.Request) []string
+
+	// Class returns the class of a request whose context has none (see [WithClass]), so
+	// that a rule for all requests is in one place. An unknown value counts as
+	// Interactive. Class must not read the body. nil means Interactive.
+	Class func(*http.Request) Class
 
 	// CountTokens counts the tokens of the prompt in a request's JSON body, if you
 	// have a real tokenizer. The number decides whether a deployment is expected to
@@ -159,6 +177,12 @@ func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 	}
 	if cfg.MaxWait < 0 {
 		report("MaxWait", "%v is negative", cfg.MaxWait)
+	}
+	if cfg.BackgroundWait < 0 {
+		report("BackgroundWait", "%v is negative", cfg.BackgroundWait)
+	}
+	if cfg.TierWait < 0 {
+		report("TierWait", "%v is negative", cfg.TierWait)
 	}
 	if cfg.DefaultCooldown < 0 {
 		report("DefaultCooldown", "%v is negative", cfg.DefaultCooldown)

@@ -217,7 +217,7 @@ func TestLogOfABrokenAnswer(t *testing.T) {
 			require.NoError(t, resp.Body.Close())
 		}
 		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait_ms:2000,reason:answer broke off,error:unexpected EOF"}, l.Log())
-		require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.requests"))
+		require.Equal(t, map[string]float64{"class=interactive model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.requests"))
 		require.Equal(t, map[string]float64{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off": 2}, l.Metric("spillover.attempts"))
 		require.Equal(t, "answer_broke_off", l.EndedSpans(t)[0].Attributes()["error.type"])
 	})

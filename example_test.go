@@ -326,3 +326,31 @@ func mustRequest(url string) *http.Request {
 	}
 	return req
 }
+
+// A batch job uses the capacity of the PTU that users leave. When users need it, the
+// job waits for up to ten minutes, and then spills to the next tier.
+func ExampleWithClass() {
+	transport, err := spillover.New(spillover.Config{
+		Backends: []spillover.Backend{
+			{Name: "ptu", URL: "https://ptu.openai.azure.com", APIKey: "key"},
+			{Name: "payg", URL: "https://eastus.openai.azure.com", APIKey: "key", Priority: 2},
+		},
+		BackgroundWait: 10 * time.Minute,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer transport.Close()
+
+	ctx := spillover.WithClass(context.Background(), spillover.Background)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://ptu.openai.azure.com/openai/v1/chat/completions",
+		strings.NewReader(`{"model":"gpt-4o","messages":[{"role":"user","content":"Summarize this."}]}`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	trail, err := transport.Explain(req)
+	fmt.Println(trail.Class, trail.Backend, err)
+	// Output: background ptu <nil>
+}

@@ -48,10 +48,17 @@ func (t *Transport) Explain(in *http.Request) (Trail, error) {
 	}
 	now := time.Now()
 	q := c.selection(now)
-	_, chosen := c.choose(&q)
+	best, chosen := c.choose(&q)
+	waits := chosen != nil && !q.minimumRate && c.prefersToWait(now, best)
+	if waits {
+		chosen = nil
+	}
 	c.consider(&q, chosen)
 	step := trail.step(now, TrailSend)
-	if chosen == nil {
+	switch {
+	case waits:
+		step.Action, step.Why = TrailWait, waitsForTier
+	case chosen == nil:
 		chosen = c.foresee(&q, &step)
 	}
 	if chosen != nil {

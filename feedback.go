@@ -18,7 +18,7 @@ func (c *call) applyOutcome(a *attempt, now time.Time, resp *http.Response, err 
 	d := a.deployment
 	if o.verdict == served || o.verdict == rejected {
 		d.served.Add(1)
-		d.ServedOperation(c.scope.op)
+		d.ServedOperation(int(c.scope.op))
 		d.LastServed.Set(now)
 		c.recover(a, now, resp)
 		d.tier.budget.Earn(1 + a.cost)
@@ -179,9 +179,9 @@ func (c *call) failureOf(d *deployment, o outcome) *health.State {
 	case o.cause == health.OutOfQuota:
 		return &d.State
 	case o.cause == health.Misconfigured && !o.notSent && d.backend.usesCallerCredential():
-		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 1 + c.scope.op})
+		return c.scope.callers.Change(health.CallerKey{Deployment: &d.Deployment, Caller: c.scope.caller, Part: 1 + int(c.scope.op)})
 	}
-	return d.ChangeOperation(c.scope.op)
+	return d.ChangeOperation(int(c.scope.op))
 }
 
 // coolDown leaves a deployment alone for the time that it asked for, within
@@ -322,7 +322,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 // readToEnd records that the response was read to its end.
 func (a *attempt) readToEnd() {
 	a.bodyEnd.Store(endComplete)
-	a.deployment.Operation(a.call.scope.op).ReadToEnd()
+	a.deployment.Operation(int(a.call.scope.op)).ReadToEnd()
 }
 
 // pardonFailures drops the failures of a request that no deployment has

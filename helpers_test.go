@@ -433,7 +433,7 @@ func rampsUp(h *health.State) bool {
 // It takes the place of the first.
 func gapOf(t testing.TB, h *health.State) time.Duration {
 	until, _, _ := h.Closed(time.Now())
-	ok, _ := h.Admit(until)
+	ok, _ := h.Admit(until, false)
 	require.True(t, ok)
 	next, _, _ := h.Closed(until)
 	return next.Sub(until)

@@ -14,8 +14,8 @@ import (
 //   - a deployment that is open, once, if the request would be answered 429
 //     only because other deployments have used up its attempts;
 //   - if the request cannot wait, one that is closed only by what was
-//     learned from earlier refusals, if its tier's budget allows, or one
-//     with a connection pending;
+//     learned from earlier refusals, if its tier's budget allows and the
+//     request is interactive, or one with a connection pending;
 //   - one that is ejected, whatever the cause if no deployment is
 //     rate-limited.
 func (c *call) lastResort(now time.Time) *attempt {
@@ -87,7 +87,7 @@ func (r resort) String() string {
 func (c *call) resort(q *selection, throttled bool) (*tier, *deployment, resort) {
 	if !c.canWait(q.now, c.scope.outlook(c.route, q.now, c.unsuitable)) {
 		for _, t := range c.route.tiers {
-			if c.waited > 0 || !t.budget.Has(health.LastResortCost) {
+			if c.waited > 0 || c.scope.background || !t.budget.Has(health.LastResortCost) {
 				continue
 			}
 			if d := c.leastCautious(t, q); d != nil {

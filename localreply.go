@@ -92,6 +92,9 @@ func unavailable(in *http.Request, model string, o outlook, now time.Time) *http
 		Message: fmt.Sprintf("%s %s unavailable%s. Please retry after %d seconds.", all, are, due, seconds),
 		Type:    "rate_limit_error", Code: "rate_limit_exceeded",
 	}
+	if o.reserved {
+		e.Message = fmt.Sprintf("%s %s reserved for interactive requests, or unavailable. Please retry after %d seconds.", all, are, seconds)
+	}
 	if o.hopeless {
 		e = apiError{
 			Message: fmt.Sprintf("%s %s out of quota or %s. Retrying will not help.", all, are, refuse),

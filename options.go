@@ -10,11 +10,13 @@ import (
 // the rules of the configuration. They are
 // not changed once they are made: a request that differs gets a copy.
 type options struct {
-	session string
-	tags    []string // that a backend must have
-	trail   *Trail
-	explain bool         // nothing is sent, and nothing changes
-	waiting *placeWaiter // while the request waits for a place; nil otherwise
+	session  string
+	tags     []string // that a backend must have
+	trail    *Trail
+	class    Class
+	hasClass bool         // the context has one
+	explain  bool         // nothing is sent, and nothing changes
+	waiting  *placeWaiter // while the request waits for a place; nil otherwise
 }
 
 // noOptions are those of most requests.
@@ -40,10 +42,17 @@ func withOptions(ctx context.Context, change func(*options)) context.Context {
 // withRules are the options of a request that follow from its context and from the
 // rules of a configuration.
 func (o *options) withRules(cfg *Config, r *http.Request) *options {
-	if cfg.Tags == nil {
+	class := o.class
+	if cfg.Class != nil && !o.hasClass {
+		class = cfg.Class(r).known()
+	}
+	if cfg.Tags == nil && class == o.class {
 		return o
 	}
 	both := *o
+	if both.class = class; cfg.Tags == nil {
+		return &both
+	}
 	both.tags = slices.Concat(o.tags, cfg.Tags(r))
 	if first := firstRequest(r); first != r {
 		// A client drops some headers on the way to another host.

@@ -46,14 +46,16 @@ func (t *tier) with(members []*deployment, s *weights, b *health.RetryBudget) *t
 // lower tier is considered only if no deployment of a higher one is available,
 // or the request was tried there and the tier's retry budget is spent, or the
 // attempts that are left are needed for the tiers below. Deployments without
-// headroom are asked only if nobody else is left.
+// headroom are asked only if nobody else is left. For a background request, one that
+// is reserved is never asked, unless one is due there by the minimum rate.
 func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())
 	}
 	for first := 0; first < len(r.tiers); first = r.nextModel(first) {
 		next := r.nextModel(first)
-		for _, q.ignoreHeadroom = range [...]bool{false, true} {
+		for _, pass := range q.passes() {
+			q.ignoreHeadroom, q.minimumRate = pass.ignoreHeadroom, pass.minimumRate
 			for i, t := range r.tiers[first:next] {
 				d := t.choose(q)
 				if d == nil || q.attemptsLeft > 0 && t.triedHere(q.tried) && q.attemptsLeft <= r.openBelow(first+i+1, q) {

@@ -95,7 +95,7 @@ func ejectionTimes(cause health.Cause) string {
 		if until.After(now) {
 			all = append(all, until.Sub(now))
 			now = until
-			s.Admit(now)
+			s.Admit(now, false)
 		}
 		now = now.Add(time.Millisecond)
 	}

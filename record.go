@@ -220,12 +220,20 @@ func (a *attempt) trail(outcome string, o outcome) {
 }
 
 // trailWait adds a wait to the trail.
-func (c *call) trailWait(from time.Time) {
-	if t := c.options.trail; t != nil {
-		s := t.step(from, TrailWait)
-		s.WaitedMS = time.Since(from).Milliseconds()
-		t.add(s)
+func (c *call) trailWait(from time.Time, why string) {
+	t := c.options.trail
+	if t == nil {
+		return
 	}
+	s := t.step(from, TrailWait)
+	s.Why, s.WaitedMS = why, time.Since(from).Milliseconds()
+	if n := len(t.Steps); n > 0 && t.More == 0 && t.Steps[n-1].Action == TrailWait && t.Steps[n-1].Why == why {
+		last := &t.Steps[n-1] // the same wait: it has only looked again
+		last.WaitedMS += s.WaitedMS
+		last.Candidates, last.More = s.Candidates, s.More
+		return
+	}
+	t.add(s)
 }
 
 // trailReturn completes the trail.

@@ -10,12 +10,13 @@ import (
 const drainedReason = "drained"
 
 // A scope is what may be closed to a request beside the deployment as a whole:
-// its operation and, at a backend without its own credential, its caller's
+// its operation, its class and, at a backend without its own credential, its caller's
 // credential.
 type scope struct {
-	op      int    // see wire.OperationIndex
-	caller  uint64 // a hash, see callerOf; 0 if no backend gets callers' credentials
-	callers *health.Callers
+	op         uint16 // see wire.OperationIndex
+	background bool   // interactive requests go first
+	caller     uint64 // a hash, see callerOf; 0 if no backend gets callers' credentials
+	callers    *health.Callers
 }
 
 // healths are the states that may close a deployment to a request, the widest
@@ -23,9 +24,9 @@ type scope struct {
 type healths [5]*health.State
 
 func (s *scope) healths(d *deployment) healths {
-	h := healths{&d.backend.State, &d.State, d.Operation(s.op)}
+	h := healths{&d.backend.State, &d.State, d.Operation(int(s.op))}
 	if s.usesCaller(d) {
-		h[3], h[4] = s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 0}), s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 1 + s.op})
+		h[3], h[4] = s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 0}), s.callers.Find(health.CallerKey{Deployment: &d.Deployment, Caller: s.caller, Part: 1 + int(s.op)})
 	}
 	return h
 }
@@ -41,7 +42,7 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 	if !d.Open(now) || !d.backend.Open(now) || d.backend.Stuck(now) || d.backend.drained.Load() {
 		return false
 	}
-	if h := d.Operation(s.op); h != nil && !h.Open(now) {
+	if h := d.Operation(int(s.op)); h != nil && !h.Open(now) {
 		return false
 	}
 	if s.usesCaller(d) {

@@ -121,6 +121,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
 	b.Answered.Set(now)
 	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
+	a.deployment.CreditBackground(now, c.scope.background)
 	a.mediaType, a.spilled = wire.MediaType(resp.Header), wire.SpilledByAzure(resp.Header)
 	if b.Troubled() {
 		b.Reached(a.sentAt)
@@ -223,7 +224,7 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 		a.header = resp.Header
 		b.events = new(wire.EventReader)
 	}
-	a.before = a.deployment.Operation(c.scope.op).Progress()
+	a.before = a.deployment.Operation(int(c.scope.op)).Progress()
 	b.inspect(resp, a.mediaType, &c.request)
 	if resp.StatusCode/100 == 2 && c.answersIDs() {
 		wire.HeaderIDs(resp.Header, func(id string) {

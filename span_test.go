@@ -81,7 +81,7 @@ func TestSpansOfARequestThatMovesOn(t *testing.T) {
 			"gen_ai.request.stream": true, "gen_ai.response.time_to_first_chunk": 3.0,
 			"gen_ai.usage.input_tokens": int64(7), "gen_ai.usage.output_tokens": int64(11),
 			"server.address": host("third"), "server.port": int64(80), "http.response.status_code": int64(200),
-			"spillover.attempts": int64(3), "spillover.backend": "third", "spillover.outcome": "served",
+			"spillover.attempts": int64(3), "spillover.backend": "third", "spillover.class": "interactive", "spillover.outcome": "served",
 		}, request.Attributes())
 		for _, key := range []string{"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} {
 			require.Contains(t, request.FirstAttributes(), key, "samplers see it")
@@ -165,54 +165,54 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 	}
 	for name, e := range map[string]ending{
 		"read to the end": {answers: []roundTripFunc{served}, caller: whole, spans: 2,
-			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+			requests: "class=interactive model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
 		"closed unread": {answers: []roundTripFunc{served}, spans: 2,
-			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+			requests: "class=interactive model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
 		"closed twice": {answers: []roundTripFunc{served}, caller: func(t *testing.T, resp *http.Response) { resp.Body.Close(); resp.Body.Close() }, spans: 2,
-			requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+			requests: "class=interactive model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
 		"forgotten, until the context ends": {answers: []roundTripFunc{served}, request: timeout(time.Second), spans: 2,
 			caller:   func(*testing.T, *http.Response) { time.Sleep(2 * time.Second) },
-			requests: "model=m outcome=canceled tier=1 type=timeout", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=timeout"}},
+			requests: "class=interactive model=m outcome=canceled tier=1 type=timeout", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=timeout"}},
 		"the caller leaves": {answers: []roundTripFunc{hung}, spans: 2, request: func(req *http.Request) *http.Request {
 			ctx, cancel := context.WithCancel(req.Context())
 			time.AfterFunc(time.Second, cancel)
 			return req.WithContext(ctx)
-		}, requests: "model=m outcome=canceled type=canceled", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=canceled"}},
+		}, requests: "class=interactive model=m outcome=canceled type=canceled", attempts: []string{"backend=first deployment=m model=m outcome=canceled tier=1 type=canceled"}},
 		"the answer breaks off": {answers: []roundTripFunc{cut}, spans: 2,
 			caller:   func(t *testing.T, resp *http.Response) { _, err := io.ReadAll(resp.Body); require.Error(t, err) },
-			requests: "model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
+			requests: "class=interactive model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
 		"a stream ends with an error": {answers: []roundTripFunc{eventStream(0, contentEvent, `{"error":{"code":"server_error"}}`)}, caller: whole, spans: 2,
-			requests: "model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
+			requests: "class=interactive model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
 		"a stream begins with an error": {answers: []roundTripFunc{eventStream(0, `{"error":{"code":"429"}}`), served}, caller: whole, spans: 3,
-			requests: "model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=served tier=2"}},
+			requests: "class=interactive model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=served tier=2"}},
 		"the caller's own mistake": {answers: []roundTripFunc{status(400, "{}")}, caller: whole, spans: 2,
-			requests: "model=m outcome=rejected tier=1 type=400", attempts: []string{"backend=first deployment=m model=m outcome=rejected tier=1 type=400"}},
+			requests: "class=interactive model=m outcome=rejected tier=1 type=400", attempts: []string{"backend=first deployment=m model=m outcome=rejected tier=1 type=400"}},
 		"a large error that is the caller's": {answers: []roundTripFunc{large, large}, caller: whole, spans: 4,
-			requests: "model=m outcome=failed type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=second deployment=m model=m outcome=failed tier=2 type=500"}},
+			requests: "class=interactive model=m outcome=failed type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=first deployment=m model=m outcome=failed tier=1 type=500", "backend=second deployment=m model=m outcome=failed tier=2 type=500"}},
 		"a creation that fails": {answers: []roundTripFunc{status(500, "{}")}, request: to("/openai/files"), caller: whole, spans: 2,
-			requests: "model=m outcome=failed tier=1 type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500"}},
+			requests: "class=interactive model=m outcome=failed tier=1 type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500"}},
 		"no answer": {answers: []roundTripFunc{broken(io.ErrUnexpectedEOF), broken(refused)}, spans: 4,
-			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
+			requests: "class=interactive model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
 		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *Config) { cfg.Backends[0].HeaderTimeout = time.Second },
-			requests: "model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
+			requests: "class=interactive model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
 		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 3,
 			config: func(cfg *Config) {
 				cfg.Backends[0].APIKey = ""
 				cfg.Backends[0].Token = func(context.Context) (string, error) { return "", errors.New("no") }
 			},
-			requests: "model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_token", "backend=second deployment=m model=m outcome=served tier=2"}},
-		"an unknown model": {request: to("/openai/deployments/unknown/chat/completions"), caller: whole, spans: 1, requests: "model=other outcome=synthesized type=404"},
+			requests: "class=interactive model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_token", "backend=second deployment=m model=m outcome=served tier=2"}},
+		"an unknown model": {request: to("/openai/deployments/unknown/chat/completions"), caller: whole, spans: 1, requests: "class=interactive model=other outcome=synthesized type=404"},
 		"all are throttled": {answers: []roundTripFunc{status(429, "{}"), status(429, "{}")}, caller: whole, spans: 3,
-			requests: "model=m outcome=synthesized type=429", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=throttled tier=2 type=429"}},
+			requests: "class=interactive model=m outcome=synthesized type=429", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=throttled tier=2 type=429"}},
 		"a body that cannot be read": {spans: 1, request: func(req *http.Request) *http.Request {
 			req.Body, req.GetBody = io.NopCloser(readerFunc(func([]byte) (int, error) { return 0, errors.New("no") })), nil
 			return req
-		}, requests: "model=m outcome=failed type=_OTHER"},
+		}, requests: "class=interactive model=m outcome=failed type=_OTHER"},
 		"a body that cannot be had again": {answers: []roundTripFunc{status(429, "{}")}, spans: 2, request: func(req *http.Request) *http.Request {
 			large := newLargeChat(t, chatPath).WithContext(req.Context())
 			large.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
 			return large
-		}, requests: "model=m outcome=failed type=_OTHER", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429"}},
+		}, requests: "class=interactive model=m outcome=failed type=_OTHER", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429"}},
 		"an upgrade": {answers: []roundTripFunc{func(req *http.Request) (*http.Response, error) {
 			resp, err := status(101, "")(req)
 			resp.Body = &upgraded{Reader: strings.NewReader("hi")}
@@ -221,11 +221,11 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			req.Header.Set("Upgrade", "websocket")
 			req.URL.RawQuery = "deployment=m"
 			return req
-		}, caller: whole, spans: 2, requests: "model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
+		}, caller: whole, spans: 2, requests: "class=interactive model=m outcome=served tier=1", attempts: []string{"backend=first deployment=m model=m outcome=served tier=1"}},
 		"a redirect elsewhere": {request: func(req *http.Request) *http.Request {
 			req.Response = &http.Response{Request: &http.Request{URL: &url.URL{Host: "elsewhere.example.com"}}}
 			return req
-		}, caller: whole, spans: 1, requests: "outcome=served"},
+		}, caller: whole, spans: 1, requests: "class=interactive outcome=served"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

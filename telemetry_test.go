@@ -59,7 +59,7 @@ func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, tr := eventful(t)
 		for name, want := range map[string]map[string]float64{
-			"spillover.requests": {"model=m outcome=served tier=2": 2, "model=other outcome=synthesized type=404": 1},
+			"spillover.requests": {"class=interactive model=m outcome=served tier=2": 2, "class=interactive model=other outcome=synthesized type=404": 1},
 			"spillover.attempts": {
 				"backend=first deployment=m model=m outcome=throttled tier=1 type=429":  1,
 				"backend=second deployment=m model=m outcome=throttled tier=2 type=429": 1,
@@ -68,8 +68,8 @@ func TestMetrics(t *testing.T) {
 			"spillover.tokens":                        {"backend=second deployment=m model=m tier=2 type=input": 7, "backend=second deployment=m model=m tier=2 type=output": 11},
 			"spillover.cooldown.duration":             {"backend=first deployment=m model=m state=cooling tier=1 type=429": 9, "backend=second deployment=m model=m state=cooling tier=2 type=429": 1},
 			"spillover.synthesized_answers":           {"model=other status_code=404": 1},
-			"spillover.request.wait_time":             {"model=m": 1.1},
-			"spillover.request.duration":              {"model=m outcome=served tier=2": 1.1, "model=other outcome=synthesized": 0},
+			"spillover.request.wait_time":             {"class=interactive model=m": 1.1},
+			"spillover.request.duration":              {"class=interactive model=m outcome=served tier=2": 1.1, "class=interactive model=other outcome=synthesized": 0},
 			"spillover.request.time_to_first_content": {"backend=second deployment=m model=m tier=2": 1.1},
 			"spillover.deployment.available":          {"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 1},
 			"spillover.deployment.in_flight":          {"backend=first deployment=m model=m tier=1": 0, "backend=second deployment=m model=m tier=2": 0},
@@ -77,7 +77,7 @@ func TestMetrics(t *testing.T) {
 		} {
 			require.Equal(t, want, l.Metric(name), name)
 		}
-		require.Equal(t, 2, l.Counts["spillover.request.duration{model=m outcome=served tier=2}"])
+		require.Equal(t, 2, l.Counts["spillover.request.duration{class=interactive model=m outcome=served tier=2}"])
 
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -157,7 +157,7 @@ func TestMetricsOfDrainedBackends(t *testing.T) {
 		require.NoError(t, tr.Drain("second"))
 		ask(t, tr)
 		require.Equal(t, map[string]float64{"model=m status_code=503": 1}, l.Metric("spillover.synthesized_answers"))
-		require.Equal(t, map[string]float64{"model=m outcome=synthesized type=503": 1}, l.Metric("spillover.requests"))
+		require.Equal(t, map[string]float64{"class=interactive model=m outcome=synthesized type=503": 1}, l.Metric("spillover.requests"))
 		require.NoError(t, tr.Resume("first"))
 		require.Equal(t, []string{"INFO,backend drained,backend:first", "INFO,backend drained,backend:second", "INFO,backend resumed,backend:first"}, l.Log())
 		l.EndedSpans(t)
@@ -208,12 +208,12 @@ func TestModelsOfMetrics(t *testing.T) {
 		for i := range maxRoutes + 10 {
 			to(fmt.Sprintf("made-up-%d", i))
 		}
-		require.Equal(t, map[string]float64{"model=other outcome=rejected type=404": maxRoutes + 10}, l.Metric("spillover.requests"))
+		require.Equal(t, map[string]float64{"class=interactive model=other outcome=rejected type=404": maxRoutes + 10}, l.Metric("spillover.requests"))
 		require.Len(t, l.Metric("spillover.attempts"), 1)
 		require.Len(t, l.Metric("spillover.request.duration"), 1)
 		require.Equal(t, map[string]float64{"backend=first deployment=other model=other tier=1": 1}, l.Metric("spillover.deployment.available"))
 		to("gpt-4o")
-		require.Contains(t, l.Metric("spillover.requests"), "model=other outcome=served tier=1", "the routes are full of what was made up")
+		require.Contains(t, l.Metric("spillover.requests"), "class=interactive model=other outcome=served tier=1", "the routes are full of what was made up")
 
 		l, tr = listened(t, Config{Base: n, Backends: []Backend{azure("first"), azure("second", serves("configured"), priority(2))}})
 		for i := range 200 {
@@ -224,10 +224,10 @@ func TestModelsOfMetrics(t *testing.T) {
 		send(t, tr, with(t, "GET /openai/models"))
 		requests := l.Metric("spillover.requests")
 		require.Len(t, requests, 103, "a hundred, others, the configured one, and that of no model")
-		require.Equal(t, 2.0, requests["model=served-0 outcome=served tier=1"], "from the first on")
-		require.Equal(t, 100.0, requests["model=other outcome=served tier=1"])
-		require.Equal(t, 1.0, requests["model=configured outcome=served tier=1"])
-		require.Equal(t, 1.0, requests["outcome=served tier=1"])
+		require.Equal(t, 2.0, requests["class=interactive model=served-0 outcome=served tier=1"], "from the first on")
+		require.Equal(t, 100.0, requests["class=interactive model=other outcome=served tier=1"])
+		require.Equal(t, 1.0, requests["class=interactive model=configured outcome=served tier=1"])
+		require.Equal(t, 1.0, requests["class=interactive outcome=served tier=1"])
 		require.Len(t, l.Metric("spillover.deployment.in_flight"), 104)
 		names := map[string]bool{}
 		for _, s := range l.EndedSpans(t) {

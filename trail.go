@@ -13,6 +13,7 @@ import (
 type Trail struct {
 	Model   string      `json:"model,omitempty"`            // what the caller asked for
 	Tags    []string    `json:"tags,omitempty"`             // that a backend must have, at most 64
+	Class   string      `json:"class,omitempty"`            // interactive or background
 	Session bool        `json:"session,omitempty"`          // whether session affinity applies
 	Tokens  int64       `json:"estimated_tokens,omitempty"` // what the request is expected to cost
 	Steps   []TrailStep `json:"steps,omitempty"`            // in order, at most 64
@@ -84,8 +85,8 @@ func WithTrail(ctx context.Context, t *Trail) context.Context {
 }
 
 // begin starts the trail of a request, once the request has been read.
-func (t *Trail) begin(model string, tags []string, session bool, tokens int64) {
-	*t = Trail{Model: redact.Brief(model), Session: session, Tokens: tokens}
+func (t *Trail) begin(model string, tags []string, class Class, session bool, tokens int64) {
+	*t = Trail{Model: redact.Brief(model), Class: class.String(), Session: session, Tokens: tokens}
 	for _, tag := range tags[:min(len(tags), maxTags)] {
 		t.Tags = append(t.Tags, redact.Brief(tag))
 	}
@@ -177,6 +178,9 @@ func (q *selection) whySkipped(d, chosen *deployment) (why string, until time.Ti
 		return "no headroom", time.Time{}
 	case skipLocalLimit:
 		return "configured limit", time.Time{}
+	case skipReserved:
+		until, _ = q.reservedUntil(d, q.now)
+		return "reserved for interactive requests", until
 	}
 	if chosen != nil && d.tier == chosen.tier && d.Slow(&chosen.Deployment, q.now) {
 		return "slow", time.Time{}

@@ -93,12 +93,22 @@ var tunables = []struct {
 		{"health.minLatencyWeight", "", "a new latency counts at least so much", "many requests at the same time count as well", notMeasured},
 		{"health.latencyFresh", "", "an older latency is measured again, by one request at a time", "a deployment that is avoided must be able to become fast again", notMeasured},
 		{"health.FirstTokenCost", "tokens", "latency of a whole response = time / (FirstTokenCost + output tokens)", "the first token takes as long as about 20 later ones", "latencies of whole responses as they are, not per token: imbalance 0.051 instead of 0.044 (M = 8, ρ = 0.9)"},
+		{"health.backgroundBelow", "thousandths", "a PTU that reports so much utilization takes no background request; with share = 1 - utilization / backgroundBelow, a response to one grants a credit of creditMost · share^creditExponent requests, and any other response (share^creditExponent)²", "interactive requests spill from 850 on: the distance is for bursts", "CLASSES.md"},
+		{"health.creditExponent", "", "as above", "the credit is small long before the limit, however many reports there are", "if any report below 500 admits two: interactive requests spill 8 to 13 points more than alone; with 1 for background requests: 1.5 to 2 points instead of 0.5 to 1 (interactive load 0.75, M = 1 and 8)"},
+		{"health.creditMost", "requests", "as above; the most credit that is kept", "the rate of background requests at most doubles with each round trip", notMeasured},
+		{"health.creditFor", "", "an older report admits one background request at a time, if it was of less than a fifth of backgroundBelow or no longer counts (utilizationFresh)", "the credit of many clients must not be spent long after it was granted", notMeasured},
+		{"health.backgroundReserve", "share of the limit", "a deployment with less left of a reported or configured limit takes no background request", "a burst of interactive requests", notMeasured},
+		{"health.backgroundEvery", "", "a deployment that is reserved for interactive requests takes one background request in so long a time", "background requests never starve; with 60 clients it is two requests a second", notMeasured},
 		{"spillover.draws", "", "random draws before every member of a tier is examined", "with half of a tier closed, one choice in 256 examines all", notMeasured},
 		{"spillover.sessionBound", "mean", "a deployment gets requests for their session while it has less than so many times its share in flight", "prompt caches against balance", "with sessions: hit rate 0.915 instead of 0.792, requests in flight p99 1.29 instead of 1.13 times the mean (4 backends, 4 processes)"},
 	}},
 	{"Waiting and retries of the caller", "", []tunable{
 		{"spillover.defaultCooldown", "", "`DefaultCooldown`: cool-down after a 429 without `Retry-After`", "long enough for some of the limit to renew, short enough for a wrong guess to cost little", notMeasured},
 		{"spillover.wakeSpread", "", "requests that wait for the same time wake within it", "not all at once, and not so late that capacity is lost", "median wait at M = 1, ρ = 1.0: 1.8 s; 1.8 s with 1 s, 1.2 s with 3 s"},
+		{"spillover.pollShare", "divisor", "a background request that waits for a report looks again after min(max(wait / pollShare, minPoll), maxPoll), and within wakeSpread of that", "nothing announces a report; the cost of many waiting requests is bounded", notMeasured},
+		{"spillover.minPoll", "", "as above", "about the time between reports of a busy deployment", notMeasured},
+		{"spillover.maxPoll", "", "as above", "capacity that is free for a second must be found", notMeasured},
+		{"spillover.retryReserved", "", "`Retry-After` of a background request when nothing says when the reserve ends", "as long as a report of utilization counts", notMeasured},
 		{"spillover.leastWait", "", "a shorter wait is not worth it", "a request that waits for its budget would look ever more often", notMeasured},
 		{"spillover.checkTimeout", "", "`Check` of a backend without `HeaderTimeout`", "longer than a list takes, short enough for the start of a program", notMeasured},
 		{"health.minPlaceWait", "", "lower limit of `Retry-After` where all deployments are full (`MaxInFlight`)", "many callers share the places: an earlier retry hardly finds one", notMeasured},
@@ -140,6 +150,7 @@ var tunables = []struct {
 // untunable are constants that are not settings.
 var untunable = map[string]string{
 	"spillover.noCredential": "identifies callers without a credential",
+	"health.oneRequest":      "a unit",
 }
 
 // tunableSources are the values of the numeric package-level constants, and of the
@@ -253,7 +264,7 @@ func TestTunablesInDocs(t *testing.T) {
 	page.WriteString("# Tunables\n\n<!-- Generated from the sources and tunables_test.go: go test -run TestTunablesInDocs . -update -->\n\n" +
 		"The constants that shape behaviour, with the package of each. They are not configurable, except for\n" +
 		"the defaults of `Config`. *Measured* is what the [laboratory](../benchmarks/lab/README.md) shows without a mechanism or\n" +
-		"with another value of its constant: ABLATIONS.md, README.md, GOALS.md and SESSIONS.md there have the\n" +
+		"with another value of its constant: ABLATIONS.md, README.md, GOALS.md, SESSIONS.md and CLASSES.md there have the\n" +
 		"conditions. *Earlier controller* marks figures that are older than today's ramp-up. M is the\n" +
 		"number of clients, ρ the load over the capacity, *wasted* the refused attempts for each success.\n")
 	seen := map[string]bool{}

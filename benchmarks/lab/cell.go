@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +27,7 @@ type Cell struct {
 	Leave    time.Duration // after which callers leave, 0: never
 	Fault    Fault
 	Odd
+	Mix
 
 	Trace string  // path of the arrivals, instead of drawn ones
 	Speed float64 // of the trace
@@ -43,8 +46,9 @@ type Limits struct {
 	Refusal      time.Duration // that a refusal takes, instead of the usual
 	Chance       Chance
 	Neighbour    Neighbour
-	PTUSize      float64 // the PTU's capacity over the offered load; 0: the usual share of the pool
-	Slower       float64 // answers take so many times the usual; 0: once
+	PTUSize      float64       // the PTU's capacity over the offered load; 0: the usual share of the pool
+	Bucket       time.Duration // the PTU's, see bucketDepth; 0: the usual
+	Slower       float64       // answers take so many times the usual; 0: once
 }
 
 // A Chance is refusals that have nothing to do with the load. What the
@@ -73,6 +77,15 @@ type Odd struct {
 	Poison float64 // share of the requests that are reset after 100 ms
 	Late   float64 // share of the requests that take 30 s more than a HeaderTimeout of 60 s
 	Resets bool    // one request a minute to the PTU is reset after a second
+}
+
+// A Mix is background requests beside the load, which is interactive then. Figures are
+// of the interactive requests but for Figures.Background.
+type Mix struct {
+	Background float64       // load over the PTU's capacity; 0: none
+	Apart      bool          // background requests come from one more client, which has no others
+	Classes    bool          // the policy is told the class of each request
+	Wait       time.Duration // for how long a background request may wait, if it is told
 }
 
 // A Fault is what one deployment, or all of them, do for a while.
@@ -218,6 +231,10 @@ func (c Cell) String() string {
 	add(c.Neighbour.Share > 0 && !c.Neighbour.Greedy, "neighbour %g %%", 100*c.Neighbour.Share)
 	add(c.Neighbour.Share > 0 && c.Neighbour.Greedy, "greedy neighbour %g %%", 100*c.Neighbour.Share)
 	add(c.PTUSize > 0, "PTU %g of load", c.PTUSize)
+	add(c.Bucket > 0, "bucket %v", c.Bucket)
+	add(c.Background > 0, "background %g of the PTU", c.Background)
+	add(c.Apart, "apart")
+	add(c.Classes, "classes wait %v", c.Wait)
 	add(c.Poison > 0, "poison %g %%", 100*c.Poison)
 	add(c.Late > 0, "late %g %%", 100*c.Late)
 	add(c.Resets, "reset/min")
@@ -252,7 +269,24 @@ func (c Cell) load() ([]job, error) {
 		jobs[i].poison = rng.Float64() < c.Poison
 		jobs[i].late = rng.Float64() < c.Late
 	}
+	if c.Background > 0 {
+		jobs = append(jobs, c.background()...)
+		slices.SortStableFunc(jobs, func(a, b job) int { return cmp.Compare(a.at, b.at) })
+	}
 	return jobs, err
+}
+
+// background draws the background requests.
+func (c Cell) background() []job {
+	rng := rand.New(rand.NewPCG(c.Seed, 5))
+	jobs := poisson(rng, c.shape(), c.Background*c.PTUSize*c.Rho*c.capacity(), c.Warm+c.Measure)
+	for i := range jobs {
+		jobs[i].client, jobs[i].background = rng.IntN(c.M), true
+		if c.Apart {
+			jobs[i].client = c.M
+		}
+	}
+	return jobs
 }
 
 func (c Cell) arrivals() ([]job, error) {

@@ -24,10 +24,21 @@ type Figures struct {
 	AddedP99 time.Duration // from the call to the send of the attempt that succeeded
 	Uneven   float64       // standard deviation of the utilization of the PAYG deployments, by minute
 
+	Spilled    float64 // share of requests that the PTU did not serve
+	PTUUse     float64 // PTU over its capacity
+	Background BackgroundFigures
+
 	Touched  float64       // share of requests that the deployment with the fault has seen
 	Recovery time.Duration // until it is back at 80 % of its load before; or never
 	Time     time.Duration // of a request from call to end, on average
 	Timeline []Second      // of a fault
+}
+
+// BackgroundFigures are of the background requests.
+type BackgroundFigures struct {
+	Requests           int
+	Served, Spilled    float64 // shares of requests: served at all, and served but not by the PTU
+	AddedP50, AddedP99 time.Duration
 }
 
 // A Second is what callers got of the requests of one second.
@@ -41,7 +52,7 @@ func (t *tally) figures(pool []*site) Figures {
 	var served, failed int
 	var added []time.Duration
 	for _, trip := range t.trips {
-		if trip.odd() || !t.cell.measured(trip.job.at) {
+		if trip.odd() || trip.background || !t.cell.measured(trip.job.at) {
 			continue
 		}
 		f.Requests++
@@ -69,13 +80,40 @@ func (t *tally) figures(pool []*site) Figures {
 	f.Goodput = f.Tokens / max(1, offered) * max(1, t.cell.Rho)
 	slices.Sort(added)
 	f.AddedP50, f.AddedP99 = quantile(added, 0.5), quantile(added, 0.99)
+	f.Spilled = 1 - float64(f.Used)/n
+	f.Background = t.background()
 	f.Uneven = t.uneven(pool)
 	if f.PTU = t.drained(); t.cell.Neighbour.Share > 0 {
 		f.PTU = t.ours()
 	}
+	f.PTUUse = f.PTU / (float64(pool[0].TPM) * t.cell.Measure.Minutes())
 	if t.cell.Fault.Kind != "" {
 		t.fault(&f)
 	}
+	return f
+}
+
+// background is what became of the background requests.
+func (t *tally) background() (f BackgroundFigures) {
+	var served, spilled int
+	var added []time.Duration
+	for _, trip := range t.trips {
+		if !trip.background || !t.cell.measured(trip.job.at) {
+			continue
+		}
+		if f.Requests++; trip.status != 200 {
+			continue
+		}
+		served++
+		added = append(added, trip.sent.Sub(trip.began))
+		if trip.at.Tier == 2 {
+			spilled++
+		}
+	}
+	n := float64(max(1, f.Requests))
+	f.Served, f.Spilled = float64(served)/n, float64(spilled)/n
+	slices.Sort(added)
+	f.AddedP50, f.AddedP99 = quantile(added, 0.5), quantile(added, 0.99)
 	return f
 }
 

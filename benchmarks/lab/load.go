@@ -16,6 +16,8 @@ type job struct {
 	stream bool
 	poison bool // whoever gets it breaks the connection
 	late   bool // it takes very long wherever it is sent
+
+	background bool // of the class; see Mix
 }
 
 // odd tells of a request that does not count, as it fails or lasts wherever it is

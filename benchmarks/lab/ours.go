@@ -29,7 +29,7 @@ func Ours() Policy { return Variants()[0] }
 // variant is a Transport with a change to what it is told of each backend.
 func variant(name, about string, change func(*spillover.Backend, Backend)) Policy {
 	return Policy{Name: name, About: about, Waits: true, New: func(s Setup) http.RoundTripper {
-		cfg := spillover.Config{Base: s.Net, MaxWait: s.Patience}
+		cfg := spillover.Config{Base: s.Net, MaxWait: s.Patience, BackgroundWait: s.BackgroundWait}
 		for _, b := range s.Pool {
 			to := spillover.Backend{
 				Name: b.Name, URL: b.URL, Priority: b.Tier, Weight: b.Weight, Dialect: spillover.Azure,

@@ -25,6 +25,8 @@ type Setup struct {
 	Patience time.Duration
 	// HeaderTimeout is for how long an answer may not begin; 0: for ever.
 	HeaderTimeout time.Duration
+	// BackgroundWait is for how long a background request may wait.
+	BackgroundWait time.Duration
 
 	sites []*site // for the oracle alone
 }

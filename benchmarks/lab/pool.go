@@ -51,6 +51,8 @@ const shorter = 10
 // bucketDepth is the PTU's: the load of so much time at full capacity is 100 %.
 const bucketDepth = 20 * time.Second
 
+func (c Cell) bucket() time.Duration { return cmp.Or(c.Bucket, bucketDepth) }
+
 // ptuShare is the PTU's of all that the pool sustains.
 const ptuShare = 0.3
 
@@ -114,7 +116,7 @@ func (c Cell) limits(jobs []job) (ptu int, payg []int) {
 func newPool(c Cell, jobs []job) []*site {
 	rng := rand.New(rand.NewPCG(c.Seed, 3))
 	ptu, payg := c.limits(jobs)
-	full := spillovertest.PTU{TPM: ptu, Burst: bucketDepth, HideUtilization: !c.Utilization}
+	full := spillovertest.PTU{TPM: ptu, Burst: c.bucket(), HideUtilization: !c.Utilization}
 	pool := []*site{newSite(c, Backend{Name: "ptu", Tier: 1, Weight: 1, TPM: ptu}, full, rng)}
 	for i, tpm := range payg {
 		l := spillovertest.PAYG{

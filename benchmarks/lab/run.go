@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -66,6 +67,9 @@ func (c Cell) forOracle() Cell {
 
 func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
 	setup := Setup{Patience: c.Patience}
+	if c.Classes {
+		setup.BackgroundWait = c.Wait
+	}
 	if c.Late > 0 {
 		setup.HeaderTimeout = lateTimeout
 	}
@@ -80,7 +84,11 @@ func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
 	if p.Omniscient {
 		setup.sites = pool
 	}
-	clients := make([]http.RoundTripper, c.M)
+	n := c.M
+	if c.Apart {
+		n++
+	}
+	clients := make([]http.RoundTripper, n)
 	for i := range clients {
 		setup.Seed = c.Seed<<16 + uint64(i)
 		clients[i] = p.New(setup)
@@ -185,6 +193,9 @@ const (
 func call(c Cell, p Policy, client http.RoundTripper, j job, t *tally) {
 	trip := &trip{job: j, began: time.Now()}
 	ctx := withTrip(context.Background(), trip)
+	if c.Classes && j.background {
+		ctx = spillover.WithClass(ctx, spillover.Background)
+	}
 	if c.Leave > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.Leave)

@@ -97,7 +97,7 @@ func (t *tally) watch(ptu *site) {
 	for i, at := range []time.Duration{t.cell.Warm, t.cell.Warm + t.cell.Measure} {
 		time.Sleep(time.Until(t.start.Add(at)))
 		s := ptu.server.Stats()
-		depth := float64(ptu.TPM) * bucketDepth.Minutes()
+		depth := float64(ptu.TPM) * t.cell.bucket().Minutes()
 		t.ptu[i] = level{charged: s.Charged, full: s.Utilization * depth}
 	}
 }

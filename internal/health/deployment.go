@@ -26,6 +26,7 @@ type Deployment struct {
 	ServedOperations atomic.Uint64 // operations that it served, one bit each
 	LocalLimits      LocalLimits
 	Held             Latency // how long requests kept their places, if MaxInFlight is set
+	background       background
 }
 
 // Full reports whether as many requests are in flight as may be.

@@ -74,12 +74,19 @@ func (g *ReportedLimits) Spills(now time.Time, x float64) bool {
 // LacksHeadroom reports whether too few tokens remain for a request, by the last report
 // and with what the limit has regained since.
 func (g *ReportedLimits) LacksHeadroom(now time.Time, tokens int64) bool {
+	remaining, limit := g.remainingNow(now)
+	return limit > 0 && remaining < tokens
+}
+
+// remainingNow returns what remains of the limit by the last report, and with what the
+// limit has regained since. The limit is 0 if that is not known.
+func (g *ReportedLimits) remainingNow(now time.Time) (remaining, limit int64) {
 	age, limit := g.reportedAt.Age(now), g.Limit.Load()
 	if limit <= 0 || age > shortageFresh {
-		return false
+		return 0, 0
 	}
 	regained := int64(age.Minutes() * float64(limit))
-	return min(limit, g.unspent()+regained) < tokens
+	return min(limit, g.unspent()+regained), limit
 }
 
 // Headroom is the share of the limit that is thought to be free, and the trust in it:

@@ -111,6 +111,30 @@ func (p *rampUp) admit(now time.Time) bool {
 	return true
 }
 
+// spareAt returns when a slot has been free for so long that one more is left.
+func (p *rampUp) spareAt() time.Time {
+	if !p.active() {
+		return p.next
+	}
+	return p.next.Add(p.current())
+}
+
+// admitSpare asks for a place that leaves one for the next request.
+func (p *rampUp) admitSpare(now time.Time) bool {
+	if !p.active() {
+		return true
+	}
+	if now.Before(p.spareAt()) {
+		return false
+	}
+	p.admitted++
+	p.lastAdmitted, p.next = now, now // the place that is left
+	if p.current() < minGap {
+		p.gap, p.next = 0, time.Time{}
+	}
+	return true
+}
+
 // mean is an exponentially weighted moving average (EWMA); the first value is the first
 // mean.
 func mean(before, value time.Duration) time.Duration {

@@ -53,7 +53,7 @@ func TestDeploymentThatAnswersNoneOfItsRequestsIsEjected(t *testing.T) {
 	require.Equal(t, whole.Add(1+ejectionRules[Silent].first), until, "half of the silence, but not less than that")
 
 	// Probes follow each other at growing distances; none is given back.
-	ok, probe := d.Admit(until)
+	ok, probe := d.Admit(until, false)
 	require.True(t, ok)
 	next, _, _ := d.Closed(until)
 	require.Equal(t, until.Add(until.Sub(noon)/2), next)

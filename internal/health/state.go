@@ -9,10 +9,10 @@ import (
 
 // State is the health of a deployment, of one of its operations, of a backend, or of
 // a caller's credential at a deployment. The mutex guards the throttle, the ejection
-// and the last transition. The atomics closedUntil and isTroubled repeat the result,
-// so that a request to a healthy deployment takes no lock.
+// and the last transition. The first three, which are atomic, repeat the result, so that a request to a healthy deployment takes no lock.
 type State struct {
 	closedUntil  Timestamp
+	spareFrom    Timestamp     // when the ramp-up has a slot that leaves one
 	isTroubled   atomic.Bool   // a throttle, a ramp-up or failures since the last success
 	completed    atomic.Uint64 // responses that were read to their end
 	mu           sync.Mutex
@@ -31,6 +31,7 @@ func (h *State) change(f func()) {
 	defer h.mu.Unlock()
 	f()
 	h.closedUntil.Set(Latest(h.throttle.closedUntil(), h.ejection.until))
+	h.spareFrom.Set(h.throttle.rampUp.spareAt())
 	h.isTroubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
 }
 
@@ -45,15 +46,22 @@ func (h *State) reopens(now time.Time, f func()) bool {
 // success, even if it does not close it.
 func (h *State) Troubled() bool { return h.isTroubled.Load() }
 
+// HasSpareSlot reports whether a request would leave a slot of the ramp-up to the
+// next one. It is true without a ramp-up.
+func (h *State) HasSpareSlot(now time.Time) bool { return h.spareFrom.Passed(now) }
+
+// SpareSlotAt returns when HasSpareSlot becomes true.
+func (h *State) SpareSlotAt() time.Time { return h.spareFrom.Time() }
+
 // Admit takes the place of the next request: the only one while a half-open probe is
-// due, or the next one during ramp-up. A probe has a number, which must be given to
+// due, or the next one during ramp-up, or one that leaves the next one (spare). A probe has a number, which must be given to
 // Release if the request ends without a result.
-func (h *State) Admit(now time.Time) (ok bool, probe uint64) {
+func (h *State) Admit(now time.Time, spare bool) (ok bool, probe uint64) {
 	if !h.Troubled() {
 		return true, 0
 	}
 	h.change(func() {
-		if ok = h.throttle.admit(now); ok {
+		if ok = h.throttle.admit(now, spare); ok {
 			ok, probe = h.ejection.claim(now)
 		}
 	})

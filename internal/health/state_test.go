@@ -68,7 +68,7 @@ func TestStateProperties(t *testing.T) {
 				h.change(func() { h.throttle.clear(now); h.ejection.succeed(now) })
 			case 3:
 				open := h.Open(now)
-				ok, number := h.Admit(now)
+				ok, number := h.Admit(now, false)
 				require.True(t, !open || ok, "what is open admits")
 				if require.True(t, ok || number == 0); number != 0 {
 					probe = number

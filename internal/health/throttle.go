@@ -60,8 +60,17 @@ const relaxation = 2
 // only the ramp-up closed the deployment.
 func (t *throttle) relax() { t.rampUp.gap /= relaxation }
 
-// admit asks for the place of the next request.
-func (t *throttle) admit(now time.Time) bool { return !now.Before(t.until) && t.rampUp.admit(now) }
+// admit asks for the place of the next request, or for one that leaves a place to the
+// next request (spare).
+func (t *throttle) admit(now time.Time, spare bool) bool {
+	switch {
+	case now.Before(t.until):
+		return false
+	case spare:
+		return t.rampUp.admitSpare(now)
+	}
+	return t.rampUp.admit(now)
+}
 
 // closedUntil returns when the next request may be sent.
 func (t *throttle) closedUntil() time.Time { return Latest(t.until, t.rampUp.next) }

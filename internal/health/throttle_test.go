@@ -101,7 +101,7 @@ func TestRefusalProperties(t *testing.T) {
 			was, gap := h, h.rampUp.current()
 			if rapid.IntRange(0, 2).Draw(t, "success") == 0 {
 				h.clear(sent)
-				h.admit(now)
+				h.admit(now, false)
 				continue
 			}
 			hint := drawSpan(t, "hint", 20*time.Second)

@@ -46,6 +46,24 @@ func (m *Timestamp) Age(now time.Time) time.Duration {
 	return now.Sub(clockStart) - time.Duration(ns)
 }
 
+// Claim sets the time to now if it is at least so long ago, and reports whether it did.
+// Of several callers at a time one succeeds.
+func (m *Timestamp) Claim(now time.Time, after time.Duration) bool {
+	ns := m.ns.Load()
+	if ns != 0 && now.Sub(clockStart)-time.Duration(ns) < after {
+		return false
+	}
+	return m.ns.CompareAndSwap(ns, cmp.Or(int64(now.Sub(clockStart)), 1))
+}
+
+// Time returns the time; the zero time for the zero value.
+func (m *Timestamp) Time() time.Time {
+	if ns := m.ns.Load(); ns != 0 {
+		return clockStart.Add(time.Duration(ns))
+	}
+	return time.Time{}
+}
+
 // Latest returns the later of two times.
 func Latest(a, b time.Time) time.Time {
 	if a.After(b) {

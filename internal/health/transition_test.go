@@ -43,7 +43,7 @@ func TestTransitionIsReportedOnce(t *testing.T) {
 	fail(30 * time.Second)
 	until := h.ejection.until
 	report(30*time.Second, Transition{Ejected, at(30 * time.Second), until, "401"})
-	ok, probe := h.Admit(until)
+	ok, probe := h.Admit(until, false)
 	require.True(t, ok)
 	require.NotZero(t, probe)
 	to, changed := h.Transition(until)

@@ -44,14 +44,17 @@ type deploymentLabels struct {
 
 	attributes    []attribute.KeyValue
 	all           labels
-	served        labels // of attempts
-	request       labels // of requests that it served
-	input, output labels // of tokens
+	served        labels    // of attempts
+	request       [2]labels // of requests that it served: interactive and background
+	input, output labels    // of tokens
 }
 
 // outcomeServed is the outcome of requests and attempts whose labels are made in
 // advance.
 const outcomeServed = "served"
+
+// classes are the attributes of interactive and of background requests.
+var classes = [2]attribute.KeyValue{keyClass.String("interactive"), keyClass.String("background")}
 
 // otherModels is the label that models without a label of their own share.
 const otherModels = "other"
@@ -70,7 +73,9 @@ func newDeploymentLabels(d *Deployment, model string) *deploymentLabels {
 	l.served = l.with(keyOutcome.String(outcomeServed))
 	l.input = l.with(keyTokenType.String("input"))
 	l.output = l.with(keyTokenType.String("output"))
-	l.request = newLabels(withModel(model, keyOutcome.String(outcomeServed), tier)...)
+	for i, class := range classes {
+		l.request[i] = newLabels(withModel(model, class, keyOutcome.String(outcomeServed), tier)...)
+	}
 	return l
 }
 

@@ -22,9 +22,9 @@ func TestFirstServedModelsHaveLabelsOfTheirOwn(t *testing.T) {
 	served("served-0")
 	requests := l.Metric("spillover.requests")
 	require.Len(t, requests, maxServedModels+2, "with others, and the configured one")
-	require.Equal(t, 2.0, requests["model=served-0 outcome=served tier=1"])
-	require.Equal(t, 50.0, requests["model=other outcome=served tier=1"])
-	require.Equal(t, 1.0, requests["model=m outcome=served tier=1"])
+	require.Equal(t, 2.0, requests["class=interactive model=served-0 outcome=served tier=1"])
+	require.Equal(t, 50.0, requests["class=interactive model=other outcome=served tier=1"])
+	require.Equal(t, 1.0, requests["class=interactive model=m outcome=served tier=1"])
 	names := map[string]bool{}
 	for _, s := range l.EndedSpans(t) {
 		names[s.Name] = true
@@ -47,7 +47,7 @@ func TestLabelsOfADeploymentFollowItsModelOnceItIsServed(t *testing.T) {
 func TestModelsOfANamelessDeploymentHaveNoLabels(t *testing.T) {
 	l, r := listened(t)
 	roundTrip(t, r, &Deployment{Backend: "first", Tier: 1}, "made-up")
-	require.Equal(t, map[string]float64{"outcome=served tier=1": 1}, l.Metric("spillover.requests"))
+	require.Equal(t, map[string]float64{"class=interactive outcome=served tier=1": 1}, l.Metric("spillover.requests"))
 	require.Equal(t, otherModels, r.modelLabel("made-up"))
 }
 

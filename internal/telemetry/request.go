@@ -21,6 +21,7 @@ type Request struct {
 	span         trace.Span // nil before Start
 	enabled      bool       // somebody listens
 	streams      bool
+	Background   bool // its class, or else interactive: set before Start
 	firstContent time.Duration
 	model        string
 }
@@ -59,7 +60,7 @@ func (q *Request) Return(ctx context.Context, p Response) {
 	r := q.recorder
 	q.firstContent, q.streams = time.Since(q.Begun), p.Streams
 	if p.Waited > 0 {
-		r.waits.Record(ctx, p.Waited.Seconds(), newLabels(q.withModel()...).record...)
+		r.waits.Record(ctx, p.Waited.Seconds(), newLabels(q.withModel(q.class())...).record...)
 	}
 	switch d := p.Deployment; {
 	case p.Synthesized:
@@ -93,7 +94,7 @@ func (q *Request) End(ctx context.Context, e RequestEnd) {
 		q.count(ctx, e)
 	}
 	if q.span.IsRecording() {
-		attributes := []attribute.KeyValue{keyOutcome.String(e.Outcome), keyAttempts.Int(e.Attempts)}
+		attributes := []attribute.KeyValue{q.class(), keyOutcome.String(e.Outcome), keyAttempts.Int(e.Attempts)}
 		if e.Waited > 0 {
 			attributes = append(attributes, keyWaited.Float64(e.Waited.Seconds()))
 		}
@@ -115,12 +116,12 @@ func (q *Request) End(ctx context.Context, e RequestEnd) {
 func (q *Request) count(ctx context.Context, e RequestEnd) {
 	r, took := q.recorder, time.Since(q.Begun).Seconds()
 	if e.Deployment != nil && e.Outcome == outcomeServed {
-		l := r.labels(e.Deployment).request
+		l := &r.labels(e.Deployment).request[q.classIndex()]
 		r.requests.Add(ctx, 1, l.add...)
 		r.duration.Record(ctx, took, l.record...)
 		return
 	}
-	attributes := q.withModel(keyOutcome.String(e.Outcome))
+	attributes := q.withModel(q.class(), keyOutcome.String(e.Outcome))
 	if e.Deployment != nil {
 		attributes = append(attributes, keyTier.Int(e.Deployment.Tier))
 	}
@@ -129,6 +130,16 @@ func (q *Request) count(ctx context.Context, e RequestEnd) {
 		attributes = append(attributes, keyErrorType.String(e.ErrorType))
 	}
 	r.requests.Add(ctx, 1, newLabels(attributes...).add...)
+}
+
+// class is the attribute of the request's class.
+func (q *Request) class() attribute.KeyValue { return classes[q.classIndex()] }
+
+func (q *Request) classIndex() int {
+	if q.Background {
+		return 1
+	}
+	return 0
 }
 
 // withModel adds the label of the request's model to attributes.

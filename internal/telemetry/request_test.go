@@ -42,10 +42,10 @@ func TestRequestThatFailsOverIsRecorded(t *testing.T) {
 
 		const ofSecond = "backend=second deployment=m model=m tier=2"
 		for name, want := range map[string]map[string]float64{
-			"spillover.requests":                      {"model=m outcome=served tier=2": 1},
-			"spillover.request.duration":              {"model=m outcome=served tier=2": 3},
+			"spillover.requests":                      {"class=interactive model=m outcome=served tier=2": 1},
+			"spillover.request.duration":              {"class=interactive model=m outcome=served tier=2": 3},
 			"spillover.request.time_to_first_content": {ofSecond: 2},
-			"spillover.request.wait_time":             {"model=m": 1},
+			"spillover.request.wait_time":             {"class=interactive model=m": 1},
 			"spillover.synthesized_answers":           {},
 			"spillover.attempts": {
 				"backend=first deployment=deployed model=m outcome=throttled tier=1 type=429": 1,
@@ -65,7 +65,7 @@ func TestRequestThatFailsOverIsRecorded(t *testing.T) {
 			"gen_ai.request.stream": true, "gen_ai.response.time_to_first_chunk": 2.0,
 			"gen_ai.usage.input_tokens": int64(7), "gen_ai.usage.output_tokens": int64(11),
 			"server.address": "second.example", "server.port": int64(80), "http.response.status_code": int64(200),
-			"spillover.attempts": int64(2), "spillover.backend": "second", "spillover.outcome": "served", "spillover.wait_time": 1.0,
+			"spillover.attempts": int64(2), "spillover.backend": "second", "spillover.class": "interactive", "spillover.outcome": "served", "spillover.wait_time": 1.0,
 		}, spans[0].Attributes())
 		require.Equal(t, codes.Unset, spans[0].Status)
 		require.Equal(t, map[string]any{
@@ -89,7 +89,7 @@ func TestSynthesizedResponseHasNoDeployment(t *testing.T) {
 	q.Return(ctx, Response{Outcome: "synthesized", Synthesized: true, Status: 404})
 	q.End(ctx, RequestEnd{Outcome: "synthesized", ErrorType: "404"})
 	require.Equal(t, map[string]float64{"model=other status_code=404": 1}, l.Metric("spillover.synthesized_answers"))
-	require.Equal(t, map[string]float64{"model=other outcome=synthesized type=404": 1}, l.Metric("spillover.requests"))
+	require.Equal(t, map[string]float64{"class=interactive model=other outcome=synthesized type=404": 1}, l.Metric("spillover.requests"))
 	s := l.EndedSpans(t)[0]
 	require.Equal(t, "chat other", s.Name)
 	require.NotContains(t, s.FirstAttributes(), "gen_ai.request.model")
@@ -103,8 +103,8 @@ func TestBrokenResponseCountsForItsTier(t *testing.T) {
 	q := Request{Begun: time.Now()}
 	ctx := q.Start(t.Context(), r, "chat", "m")
 	q.End(ctx, RequestEnd{Outcome: "broken", ErrorType: "answer_broke_off", Deployment: d, URL: endpoint, Status: 200})
-	require.Equal(t, map[string]float64{"model=m outcome=broken tier=1 type=answer_broke_off": 1}, l.Metric("spillover.requests"))
-	require.Contains(t, l.Metric("spillover.request.duration"), "model=m outcome=broken tier=1")
+	require.Equal(t, map[string]float64{"class=interactive model=m outcome=broken tier=1 type=answer_broke_off": 1}, l.Metric("spillover.requests"))
+	require.Contains(t, l.Metric("spillover.request.duration"), "class=interactive model=m outcome=broken tier=1")
 }
 
 func TestAbortedAttemptIsNotCounted(t *testing.T) {
