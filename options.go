@@ -39,6 +39,22 @@ func withOptions(ctx context.Context, change func(*options)) context.Context {
 	return context.WithValue(ctx, optionsKey{}, &o)
 }
 
+// WithClass sets the class of the requests of a context. Without it the class is that
+// of [Config.Class], else Interactive. An unknown value counts as Interactive.
+//
+// Background requests use the capacity that interactive requests leave. They skip a
+// PTU that reports 50 % utilization or more, and a deployment with less than a fifth
+// of its reported or configured limit left. While a deployment ramps up after a
+// cool-down, interactive requests go first. If all deployments are reserved in this
+// way, a background request waits up to [Config.BackgroundWait] and is answered 429
+// then. It does not starve: a deployment that could take an interactive request takes
+// at least one background request every 30 s.
+//
+// Only POST requests are held back: the others cost no tokens.
+func WithClass(ctx context.Context, c Class) context.Context {
+	return withOptions(ctx, func(o *options) { o.class, o.hasClass = c.known(), true })
+}
+
 // withRules are the options of a request that follow from its context and from the
 // rules of a configuration.
 func (o *options) withRules(cfg *Config, r *http.Request) *options {

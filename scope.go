@@ -133,3 +133,48 @@ func (s *scope) hopeless(d *deployment, now time.Time) bool {
 	}
 	return false
 }
+
+// reserves reports whether a deployment keeps what it can take for interactive
+// requests. It is false for an interactive request.
+func (s *scope) reserves(d *deployment, now time.Time) bool {
+	if !s.background {
+		return false
+	}
+	for _, h := range s.healths(d) {
+		if h != nil && !h.HasSpareSlot(now) {
+			return true
+		}
+	}
+	return d.Reserves(now, d.rates)
+}
+
+// admits reports whether a deployment is open, and not reserved for more urgent
+// requests.
+func (s *scope) admits(d *deployment, now time.Time) bool {
+	return s.accepts(d, now) && !s.reserves(d, now)
+}
+
+// retryReserved is after how long a background request may ask a deployment again
+// that is reserved, if nothing says when that ends. It is as long as a report of
+// utilization counts.
+const retryReserved = 10 * time.Second
+
+// reservedUntil is until when a deployment is reserved; zero if it is not. It is
+// uncertain if a report may end that sooner or later.
+func (s *scope) reservedUntil(d *deployment, now time.Time) (until time.Time, uncertain bool) {
+	if !s.reserves(d, now) {
+		return time.Time{}, false
+	}
+	for _, h := range s.healths(d) {
+		if h != nil {
+			until = health.Latest(until, h.SpareSlotAt())
+		}
+	}
+	if uncertain = d.Reserves(now, d.rates); uncertain {
+		until = health.Latest(until, now.Add(retryReserved))
+	}
+	if due := d.BackgroundDueAt(now); due.Before(until) {
+		until = due
+	}
+	return until, uncertain
+}
