@@ -171,12 +171,15 @@ func TestWaitingRequestIsWokenByAPlace(t *testing.T) {
 		n.on(host("a"), slow(3*time.Second, ok200))
 		tr := configured(t, spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a", inFlight(2))}})
 		began := time.Now()
+		var mu sync.Mutex
 		var ended []time.Duration
 		var all sync.WaitGroup
 		for range 6 {
 			all.Go(func() {
 				resp, _ := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode)
+				mu.Lock()
+				defer mu.Unlock()
 				ended = append(ended, time.Since(began))
 			})
 			synctest.Wait()
