@@ -35,7 +35,7 @@ func TestInstrumentsInDocs(t *testing.T) {
 	page.WriteString("| metric | type | unit | attributes | what it is | what to do about it |\n|---|---|---|---|---|---|\n")
 	for _, i := range Table {
 		require.NotEmpty(t, advice[i.Name], i.Name)
-		kind := map[string]string{"Int64Counter": "counter", "Float64Histogram": "histogram", "Int64ObservableUpDownCounter": "up-down counter", "Float64ObservableGauge": "gauge"}
+		kind := map[string]string{"Int64Counter": "counter", "Int64ObservableCounter": "counter", "Float64Histogram": "histogram", "Int64ObservableUpDownCounter": "up-down counter", "Float64ObservableGauge": "gauge"}
 		var attributes []string
 		for _, a := range i.Attributes {
 			attributes = append(attributes, "`"+string(a)+"`")
