@@ -32,6 +32,7 @@ type activeConfig struct {
 	ownTransport *http.Transport // base, if the configuration has none
 	table        *table
 	recorder     *recorder
+	replica      *replica // nil without a Fleet
 
 	fields []string // that Defaults set in bodies; a field's index is its bit
 	paths  knownPaths

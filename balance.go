@@ -30,6 +30,9 @@ type selection struct {
 	minimumRate    bool    // as a background request that is due at a reserved deployment
 
 	healthyOnly bool // only deployments that nothing is held against
+
+	heedsReports bool    // of other replicas
+	doubt        float64 // random, between 0 and 1: whether the request ignores them
 }
 
 // A skipReason is why a deployment is not a candidate.
@@ -44,6 +47,7 @@ const (
 	skipTroubled                      // the retry budget is spent, and something is held against it
 	skipUtilization                   // a PTU that is nearly full
 	skipHeadroom                      // too few tokens remain, as reported
+	skipReported                      // another replica says that it is rate-limited, fails or is drained
 	skipLocalLimit                    // too few requests or tokens remain of the configured limits
 	skipReserved                      // kept for interactive requests
 )
@@ -59,6 +63,8 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipTried
 	case d.Full():
 		return skipFull
+	case q.heedsReports && d.Reports.Avoided(q.now, q.doubt):
+		return skipReported
 	case q.healthyOnly && q.troubled(d):
 		return skipTroubled
 	case q.minimumRate && !d.BackgroundDue(q.now), !q.minimumRate && q.reserves(d, q.now):

@@ -203,7 +203,8 @@ func (c *call) noRoute() *http.Response {
 
 // selection is what the next deployment is chosen for.
 func (c *call) selection(now time.Time) selection {
-	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.pool.random}
+	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.pool.random,
+		heedsReports: c.replica != nil}
 	if c.failures > 0 {
 		q.attemptsLeft = c.cfg.MaxAttempts - c.failures
 	}
@@ -303,6 +304,7 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
 			if !c.options.explain && d.EjectSilent(q.now) {
 				c.recordTransition(&d.State, d, q.now, outcome{reason: "silent"})
+				c.replica.tellEjected(&d.State, d, q.now, q.now, outcome{cause: health.Silent})
 			}
 		case chosen != nil && chosen.model == d.model && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
 			if !c.options.explain {

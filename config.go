@@ -111,6 +111,18 @@ type Config struct {
 	// less than 1, means a quarter of the bytes, and 765 for an image.
 	CountTokens func(body []byte) int
 
+	// Fleet connects the replicas of a program: what one learns from a service (a
+	// rate limit, a failure, a recovery, the utilization of a PTU), the others learn
+	// from it. What
+	// they say orders the deployments and never refuses a request, so a Fleet that is
+	// slow, down or wrong costs some refused attempts and nothing else. Requests do not
+	// wait for it. nil means that replicas know nothing of each other.
+	Fleet Fleet
+
+	// FleetNamespace separates pools that share a Fleet. Replicas hear each other if they
+	// have the same namespace, and use the same deployments.
+	FleetNamespace string
+
 	// HoldStreams buffers streams, for callers that need a whole stream or none,
 	// such as batch jobs: a stream is held until it is complete, at most 8 MiB of
 	// it. A stream that breaks off or stalls is started again on another

@@ -26,6 +26,7 @@ type deployment struct {
 	maxInFlight   int64        // the configured limit; health.Deployment has the one in force
 	labelCache    atomic.Pointer[deploymentLabels]
 	lastURL       atomic.Pointer[knownURL]
+	noticePlaces  atomic.Pointer[noticePlaces] // nil until they are needed
 }
 
 // A record is what is known of a deployment. It outlives the configuration.
@@ -34,6 +35,7 @@ type record struct {
 	served, throttled, failed atomic.Uint64
 	input, output             atomic.Int64            // tokens that responses reported
 	failure                   atomic.Pointer[Failure] // the last one
+	utilizationTold           health.Timestamp        // when a replica last told the others
 	episode                   episode
 	places                    placeQueue
 }

@@ -193,7 +193,9 @@ func (c *call) coolDown(h *health.State, d *deployment, now time.Time, r health.
 		r.Wait = c.cfg.DefaultCooldown
 	}
 	r.Wait = min(r.Wait, c.cfg.MaxCooldown)
-	h.Refuse(now, r, unit(c.pool.random()))
+	if taught := h.Refuse(now, r, unit(c.pool.random())); taught && h == &d.State {
+		c.replica.tellThrottled(d, now, r.Sent, r.Wait)
+	}
 	c.recordTransition(h, d, now, o)
 }
 
@@ -237,6 +239,9 @@ func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Tim
 	if !s.count(c, now) {
 		return
 	}
+	if !o.cause.Uncertain() {
+		c.replica.tellEjected(h, d, now, a.sentAt, o)
+	}
 	// A request cannot cause that an account is out of quota, nor that there is no
 	// token: this is never taken back.
 	if o.notSent || o.cause == health.OutOfQuota && !d.backend.usesCallerCredential() {
@@ -249,7 +254,7 @@ func (c *call) countNow(h *health.State, d *deployment, a *attempt, now time.Tim
 // count counts a failure and reports whether it did.
 func (s *provisionalFailure) count(c *call, now time.Time) (counted bool) {
 	f := health.FailedAttempt{Sent: s.sent, Seen: s.seen, Cause: s.outcome.cause, Reason: s.outcome.reason,
-		Outdated: func() bool { return s.d.backend.reconfigured(s.key) }}
+		Earlier: s.d.Reports.Streak(now), Outdated: func() bool { return s.d.backend.reconfigured(s.key) }}
 	s.undo, counted = s.health.Fail(now, f, unit(c.pool.random()))
 	return counted
 }
@@ -314,6 +319,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
 		c.recordTransition(h, d, now, successOf(resp))
 	}
+	c.replica.tellRecovered(d, now, a.sentAt, opened)
 	if opened {
 		c.pool.opened.notify()
 	}
@@ -354,7 +360,9 @@ func (c *call) countFailures(now time.Time, by *deployment) {
 			c.coolDown(&s.d.State, s.d, s.seen, health.Refusal{Sent: s.sent}, s.outcome)
 			continue
 		default:
-			s.count(c, now)
+			if s.count(c, now) && by != nil {
+				c.replica.tellEjected(s.health, s.d, now, s.sent, s.outcome)
+			}
 		}
 		c.recordTransition(s.health, s.d, now, s.outcome)
 	}

@@ -260,7 +260,7 @@ func TestLoadLimitsTheNumberOfErrors(t *testing.T) {
 
 // Each field is one that Load reads, or one that only a program can set.
 func TestLoadKnowsEveryField(t *testing.T) {
-	inCode := []string{"Config.Base", "Config.Selector", "Config.Session", "Config.Tags", "Config.Class", "Config.CountTokens", "Backend.Token",
+	inCode := []string{"Config.Base", "Config.Selector", "Config.Session", "Config.Tags", "Config.Fleet", "Config.Class", "Config.CountTokens", "Backend.Token",
 		"Config.Logger", "Config.MeterProvider", "Config.TracerProvider"}
 	var cfg Config
 	var fill func(v reflect.Value, name string)

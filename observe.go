@@ -20,6 +20,12 @@ func (s *activeConfig) observe(inForce func() *activeConfig) error {
 		if s := inForce(); s != nil && s.recorder == recorder {
 			s.table.observe(time.Now(), yield)
 		}
+	}, func() *telemetry.Notices {
+		if s := inForce(); s != nil && s.recorder == recorder && s.replica != nil {
+			r := s.replica
+			return &telemetry.Notices{Sent: int64(r.sent.Load()), Received: int64(r.received.Load()), Ignored: int64(r.ignored.Load())}
+		}
+		return nil
 	})
 }
 

@@ -343,7 +343,7 @@ func TestOutcomeSpilled(t *testing.T) {
 func TestGoodOutcomeAllocatesNothing(t *testing.T) {
 	h, now := http.Header{"X-Ratelimit-Limit-Tokens": {"1000"}, "X-Ratelimit-Remaining-Tokens": {"900"}}, time.Now()
 	d := newTable([]*backend{{sharedState: new(sharedState), name: "a", weight: 1}}, nil, new(table)).nameless.tiers[0].members[0]
-	c := &call{pool: &pool{random: func() uint64 { return 0 }}}
+	c := &call{pool: &pool{random: func() uint64 { return 0 }}, activeConfig: new(activeConfig)}
 	a := &attempt{deployment: d, sentAt: now}
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		d.measure(now, now, 1, h)

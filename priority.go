@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spillover-go/spillover/internal/health"
 )
@@ -52,6 +53,9 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())
 	}
+	if q.heedsReports {
+		q.doubt = unit(q.random())
+	}
 	for first := 0; first < len(r.tiers); first = r.nextModel(first) {
 		next := r.nextModel(first)
 		for _, pass := range q.passes() {
@@ -64,8 +68,37 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 				return t, d
 			}
 		}
+		// What other replicas say never refuses a request.
+		if q.heedsReports && len(q.tried) == 0 {
+			if t, d := r.leastReported(first, next, q); d != nil {
+				return t, d
+			}
+		}
 	}
 	return nil, nil
+}
+
+// leastReported chooses, among some tiers, the available deployment whose reports by
+// other replicas end first.
+func (r *route) leastReported(first, next int, q *selection) (tier *tier, best *deployment) {
+	q.heedsReports, q.ignoreHeadroom = false, true
+	defer func() { q.heedsReports = true }()
+	var soonest time.Time
+	for _, t := range r.tiers[first:next] {
+		for _, d := range t.members {
+			if !q.candidate(d) {
+				continue
+			}
+			until := d.Reports.Until(q.now)
+			if d.Reports.Skipped(q.now, q.doubt) {
+				until = until.Add(time.Hour) // two replicas agree: only if there is no other
+			}
+			if best == nil || until.Before(soonest) {
+				tier, best, soonest = t, d, until
+			}
+		}
+	}
+	return tier, best
 }
 
 // nextModel is the index of the first tier of the model after that of the tier at

@@ -2,11 +2,13 @@ package spillover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spillover-go/spillover/internal/configfile"
 )
@@ -56,6 +58,7 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	t.markDrained(s)
 	amended = s.table.repaired()
 	s.table.limitInFlight()
+	t.join(s, old)
 	t.setup.Store(s)
 	old.recorder.Unobserve()
 	if old.ownTransport != nil && s.ownTransport == nil {
@@ -138,6 +141,54 @@ func (t *Transport) Resume(backend string) error {
 		t.setup.Load().recorder.Resumed(backend)
 	}
 	return err
+}
+
+// DrainFleet drains a backend in all replicas of the [Config.Fleet]: here as
+// [Transport.Drain] does, until Resume, and in the others for a time of up to one hour. They
+// avoid the backend, and use it only for requests that no other backend can take. Replicas
+// that the notice does not reach go on using it: Status of each shows it. The error is that
+// of Drain, or says that there is no Fleet.
+func (t *Transport) DrainFleet(backend string, wait time.Duration) error {
+	if wait <= 0 || wait > maxFleetDrain {
+		return fmt.Errorf("spillover: DrainFleet: %v is not between 0 and %v", wait, maxFleetDrain)
+	}
+	d, r, err := t.inFleet(backend)
+	if err != nil {
+		return err
+	}
+	if err := t.Drain(backend); err != nil {
+		return err
+	}
+	r.drain(d, wait)
+	return nil
+}
+
+// ResumeFleet ends [Transport.DrainFleet] in all replicas. Its error is that of Resume, or
+// says that there is no Fleet.
+func (t *Transport) ResumeFleet(backend string) error {
+	d, r, err := t.inFleet(backend)
+	if err != nil {
+		return err
+	}
+	if err := t.Resume(backend); err != nil {
+		return err
+	}
+	r.drain(d, 0)
+	return nil
+}
+
+// inFleet returns a deployment of a backend, and this replica.
+func (t *Transport) inFleet(backend string) (*deployment, *replica, error) {
+	s := t.setup.Load()
+	if s.replica == nil {
+		return nil, nil, errors.New("spillover: the configuration has no Fleet")
+	}
+	for d := range s.table.nameless.all {
+		if d.backend.name == backend {
+			return d, s.replica, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("spillover: no backend is called %q", backend)
 }
 
 func (t *Transport) setDrained(name string, drained bool) (changed bool, err error) {

@@ -1,6 +1,8 @@
 package spillover
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spillover-go/spillover/internal/wire"
@@ -11,7 +13,26 @@ import (
 // are zero, failures that did not happen, and empty texts and lists are left out,
 // while availability and counts are always there.
 type Status struct {
-	Tiers []TierStatus `json:"tiers"` // in order of priority
+	Fleet *FleetStatus `json:"fleet,omitempty"` // nil without [Config.Fleet]
+	Tiers []TierStatus `json:"tiers"`           // in order of priority
+}
+
+// A FleetStatus is what a Transport knows of the other replicas of its Fleet.
+type FleetStatus struct {
+	Name     string          `json:"name"`     // of this replica: random, new in each process
+	Replicas []ReplicaStatus `json:"replicas"` // the others that were heard in the last ten minutes, by name
+
+	Sent     uint64 `json:"sent"`     // notices that this replica has published
+	Received uint64 `json:"received"` // notices of others that were applied
+	Ignored  uint64 `json:"ignored"`  // notices that could not be read, were too many, or of a replica that is not believed
+}
+
+// A ReplicaStatus is the state of another replica. One that has nothing to tell is not
+// heard.
+type ReplicaStatus struct {
+	Name    string    `json:"name"`              // random, new in each process
+	Heard   time.Time `json:"heard"`             // when it was last heard
+	Ignored bool      `json:"ignored,omitempty"` // for a while, as its reports were wrong
 }
 
 // A TierStatus is the state of one tier: of the backends with the same Priority.
@@ -53,6 +74,11 @@ type DeploymentStatus struct {
 
 	LastFailure Failure `json:"last_failure,omitzero"` // of an attempt, including 429s; it is kept after the deployment recovers
 
+	// AvoidedUntil is until when another replica of the Fleet reports that it is
+	// rate-limited, fails or is drained; zero if none does. It may be chosen
+	// meanwhile, if there is no other.
+	AvoidedUntil time.Time `json:"avoided_until,omitzero"`
+
 	// InputTokens are as reported in the usage of responses. A stream of chat
 	// completions reports its usage only if the request sets
 	// stream_options.include_usage; other streams of chat completions count as 0.
@@ -73,7 +99,8 @@ type OperationStatus struct {
 // available, and if not until when and why.
 func (t *Transport) Status() Status {
 	now := time.Now()
-	table := t.setup.Load().table
+	setup := t.setup.Load()
+	table := setup.table
 	byBackend := map[*backend][]DeploymentStatus{}
 	for _, r := range table.all() {
 		for d := range r.all {
@@ -84,7 +111,7 @@ func (t *Transport) Status() Status {
 			s := DeploymentStatus{
 				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
 				InFlight: int(d.InFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
-				LastFailure: lastFailure(d.failure.Load()), InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
+				LastFailure: lastFailure(d.failure.Load()), AvoidedUntil: d.Reports.Until(now), InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
 			}
 			for i, h := range d.Operations {
 				if until, reason, _ := h.Closed(now); !until.IsZero() && s.Available {
@@ -96,7 +123,7 @@ func (t *Transport) Status() Status {
 			}
 		}
 	}
-	var s Status
+	s := Status{Fleet: fleetStatus(setup.replica, now)}
 	for _, t := range table.nameless.tiers {
 		tier := TierStatus{Priority: t.priority}
 		for _, d := range t.members {
@@ -121,4 +148,17 @@ func lastFailure(f *Failure) Failure {
 		return Failure{}
 	}
 	return *f
+}
+
+// fleetStatus is what Status shows of the fleet.
+func fleetStatus(r *replica, now time.Time) *FleetStatus {
+	if r == nil {
+		return nil
+	}
+	s := &FleetStatus{Name: r.name, Sent: r.sent.Load(), Received: r.received.Load(), Ignored: r.ignored.Load(), Replicas: []ReplicaStatus{}}
+	for _, k := range r.trust.Known(now, replicaSeen) {
+		s.Replicas = append(s.Replicas, ReplicaStatus(k))
+	}
+	slices.SortFunc(s.Replicas, func(a, b ReplicaStatus) int { return strings.Compare(a.Name, b.Name) })
+	return s
 }

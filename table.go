@@ -34,8 +34,9 @@ type table struct {
 	contextLimits     bool              // some model has ContextTokens
 	keyFiles          []*backend        // those whose key is read from a file
 	routes            atomic.Pointer[map[string]*route]
-	growing           sync.Mutex // guards changes of routes, and rejectedModels
-	rejectedModels    int        // how many models have found no room since one did
+	grown             func(*route) // gets each new route; may be nil
+	growing           sync.Mutex   // guards changes of routes, and rejectedModels
+	rejectedModels    int          // how many models have found no room since one did
 }
 
 // maxRoutes bounds the models with a route of their own that are not
@@ -267,6 +268,9 @@ func (t *table) knownModel(name []byte) string {
 func (t *table) grow(routes map[string]*route, model string) *route {
 	model = strings.Clone(model) // it may be part of a large string
 	routes[model] = t.build(model, nil)
+	if t.grown != nil {
+		t.grown(routes[model])
+	}
 	t.routes.Store(&routes)
 	return routes[model]
 }

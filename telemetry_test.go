@@ -30,7 +30,7 @@ func eventful(t *testing.T) (*telemetrytest.Listener, *Transport) {
 	n.on(host("first"), status(429, "{}", "Retry-After: 9"))
 	n.on(host("second"), status(200, usageAnswer, "Azure-Openai-Deployment-Utilization: 87.5%"), status(429, "{}", "Retry-After: 1"), status(200, "{}"))
 	cfg := firstOf(n)
-	cfg.MaxWait = 2 * time.Second
+	cfg.MaxWait, cfg.Fleet = 2*time.Second, new(LocalFleet)
 	l, tr := listened(t, cfg)
 	ask(t, tr)
 	ask(t, tr)
@@ -77,6 +77,7 @@ func TestMetrics(t *testing.T) {
 		} {
 			require.Equal(t, want, l.Metric(name), name)
 		}
+		require.Positive(t, l.Metric("spillover.fleet.notices")["notice=sent"])
 		require.Equal(t, 2, l.Counts["spillover.request.duration{class=interactive model=m outcome=served tier=2}"])
 
 		resp, err := tr.RoundTrip(newChat(t, chatPath))

@@ -176,6 +176,8 @@ func (q *selection) whySkipped(d, chosen *deployment) (why string, until time.Ti
 		return "utilization", time.Time{}
 	case skipHeadroom:
 		return "no headroom", time.Time{}
+	case skipReported:
+		return "reported by another replica", d.Reports.Until(q.now)
 	case skipLocalLimit:
 		return "configured limit", time.Time{}
 	case skipReserved:

@@ -49,8 +49,25 @@ func New(cfg Config) (*Transport, error) {
 	if err := s.observe(t.inForce()); err != nil {
 		return nil, err
 	}
+	t.join(s, nil)
 	s.warnOfCallersCredentials(nil)
 	return t, nil
+}
+
+// join makes a new configuration part of its Fleet, and leaves that of the old one. The
+// replica is kept if the Fleet is.
+func (t *Transport) join(s, old *activeConfig) {
+	if old != nil && old.replica.belongsTo(&s.cfg) {
+		s.replica = old.replica
+	} else {
+		if old != nil {
+			old.replica.leave()
+		}
+		s.replica = newReplica(&s.cfg, t.random, t.inForce())
+	}
+	if s.replica != nil {
+		s.table.grown = s.replica.adopt
+	}
 }
 
 // inForce is the configuration in force, nil once the Transport has been garbage
@@ -145,6 +162,7 @@ func (t *Transport) Close() error {
 	}
 	close(t.done)
 	t.setup.Load().recorder.Unobserve()
+	t.setup.Load().replica.leave()
 	if own := t.setup.Load().ownTransport; own != nil {
 		own.CloseIdleConnections()
 	}

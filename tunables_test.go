@@ -50,6 +50,19 @@ var tunables = []struct {
 		{"health.meanWeight", "", "a new value has 1/meanWeight in the means of interval, round trip and wait (EWMA)", "the means follow a change within some ten requests", notMeasured},
 		{"health.relaxation", "divisor", "a served last resort divides the gap", "an attempt that only the ramp-up forbade, and that is served, shows that the gap is too long", "without it: served 0.43 instead of 0.989 where 30 % are refused at random; 0.66 instead of 0.970 at 20 % with a wait of 1 s"},
 	}},
+	{"Fleet", "What other replicas say orders deployments, see [fleet.md](fleet.md).", []tunable{
+		{"health.doubtThrottled", "share of requests", "requests that ignore a report of a rate limit", "somebody has to find out whether it is true", notMeasured},
+		{"health.doubtEjected", "share of requests", "requests that ignore a report of a failure", "an attempt at a deployment that fails costs more than a refusal", notMeasured},
+		{"fleet.toleratedContradictions", "contradictions", "a replica is ignored after so many in a row", "a single one may be a notice that was late", notMeasured},
+		{"fleet.firstIgnored", "", "for how long it is ignored first; doubled with each repetition", "a minute of waste in an hour is bearable", notMeasured},
+		{"fleet.longestIgnored", "", "the longest time for which it is ignored", "a replica that was repaired is believed again", notMeasured},
+		{"spillover.tellUtilization", "thousandths", "utilization from which on the others are told", "below it a PTU takes every request", notMeasured},
+		{"spillover.utilizationInterval", "", "time between two such notices about a deployment, of all replicas", "the rate of notices does not grow with the replicas", notMeasured},
+		{"spillover.utilizationSlack", "thousandths", "by how much a report may exceed what the service says within a second", "utilization changes within a second", notMeasured},
+		{"health.heardFor", "", "the second of the row above", "as above", notMeasured},
+		{"spillover.recallTime", "", "what Recall may take", "it is off the request path", notMeasured},
+		{"spillover.replicaSeen", "", "for how long Status shows a replica that tells nothing", "healthy replicas have nothing to tell", notMeasured},
+	}},
 	{"Retry budget", "It counts in fifths of a retry: a success earns one fifth.", []tunable{
 		{"health.budgetFull", "successes", "what the budget holds at most: ten retries", "a burst on deployments that refuse must be served", "with 5 / 2 / 1 retries, refilled by a twentieth per success: added p99 55 / 48 / 44 ms instead of 71, goodput over the oracle's 0.997 / 0.996 / 0.990 instead of 1.000 (M = 8, ρ = 1.0)"},
 		{"health.AttemptCost", "successes", "cost of a retry within a tier, and of a second attempt on the same deployment; those that are served are paid back", "one retry for five successes", "without the budget: wasted attempts at M = 1, ρ = 1.2 0.222 instead of 0.182"},
@@ -151,6 +164,7 @@ var tunables = []struct {
 var untunable = map[string]string{
 	"spillover.noCredential": "identifies callers without a credential",
 	"health.oneRequest":      "a unit",
+	"fleet.version":          "of the format of notices",
 }
 
 // tunableSources are the values of the numeric package-level constants, and of the

@@ -50,7 +50,8 @@ func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
 	require.NoError(t, err)
 	models := []spillover.Model{{Name: "gpt-4o"}}
 	cfg := spillover.Config{
-		Base: spillovertest.Network(s.ptu, s.east, s.west),
+		Base:  spillovertest.Network(s.ptu, s.east, s.west),
+		Fleet: new(spillover.LocalFleet),
 		Backends: []spillover.Backend{
 			{Name: "ptu", URL: s.ptu.URL, Dialect: spillover.Azure, APIKey: "k", Models: models},
 			{Name: "east", URL: s.east.URL, Dialect: spillover.Azure, APIKey: "k", Models: models, Priority: 2},

@@ -22,6 +22,7 @@ type Deployment struct {
 	latencies
 	State
 
+	Reports          Reports       // of other replicas
 	LastServed       Timestamp     // when it last served a request
 	ServedOperations atomic.Uint64 // operations that it served, one bit each
 	LocalLimits      LocalLimits

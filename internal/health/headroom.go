@@ -19,6 +19,41 @@ type ReportedLimits struct {
 	sentAtReport  atomic.Int64 // the part of sent that remaining includes
 	Utilization   atomic.Int64 // utilization of a PTU in thousandths
 	UtilizationAt Timestamp    // when it was reported
+
+	heard atomic.Pointer[heardUtilization] // the last that another replica told
+}
+
+// heardUtilization is what another replica told of a PTU.
+type heardUtilization struct {
+	at          time.Time // when the service reported it
+	utilization int64
+	from        string
+}
+
+// HearUtilization records the utilization that a PTU reported to another replica at a
+// time. An own report that is newer has precedence.
+func (g *ReportedLimits) HearUtilization(at time.Time, utilization int64, from string) {
+	if at.Sub(clockStart) <= time.Duration(g.UtilizationAt.ns.Load()) {
+		return
+	}
+	g.heard.Store(&heardUtilization{at, utilization, from})
+	g.Utilization.Store(utilization)
+	g.UtilizationAt.Set(at)
+}
+
+// heardFor is for how long after another replica's report an own one can show that it was
+// wrong.
+const heardFor = time.Second
+
+// Exaggerated returns the replica that told of more than a utilization, less than a
+// second before an own request was sent; "" if none did.
+func (g *ReportedLimits) Exaggerated(sent time.Time, most int64) (from string) {
+	h := g.heard.Load()
+	if h == nil || h.utilization <= most || sent.Before(h.at) || sent.Sub(h.at) > heardFor {
+		return ""
+	}
+	g.heard.CompareAndSwap(h, nil)
+	return h.from
 }
 
 const (

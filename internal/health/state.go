@@ -75,9 +75,21 @@ func (h *State) Release(now time.Time, probe uint64) (opened bool) {
 }
 
 // Refuse records that the service refused a request because of a rate limit. u is
-// random, between 0 and 1.
-func (h *State) Refuse(now time.Time, r Refusal, u float64) {
-	h.change(func() { h.throttle.refuse(now, r, u) })
+// random, between 0 and 1. It reports whether that was news: of attempts that were in
+// flight together only the first refusal is.
+func (h *State) Refuse(now time.Time, r Refusal, u float64) (taught bool) {
+	h.change(func() { taught = h.throttle.refuse(now, r, u) })
+	return taught
+}
+
+// Gap is the time between two requests that the ramp-up allows now.
+func (h *State) Gap() time.Duration {
+	if !h.Troubled() {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.throttle.rampUp.current()
 }
 
 // FailedAttempt describes a failure: when the attempt was sent, when the failure was
@@ -86,6 +98,7 @@ type FailedAttempt struct {
 	Sent, Seen time.Time
 	Cause      Cause
 	Reason     string
+	Earlier    int         // failures in a row that other replicas report
 	Outdated   func() bool // reports that the configuration that caused it was replaced; may be nil
 }
 
@@ -101,7 +114,12 @@ func (h *State) Fail(now time.Time, f FailedAttempt, u float64) (_ Undo, counted
 			return
 		}
 		taken.before = h.ejection
-		counted = h.ejection.fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u)
+		if earlier := min(f.Earlier, maxDoublings); earlier > h.ejection.streak {
+			h.ejection.streak, h.ejection.since = earlier, Latest(h.ejection.since, f.Sent.Add(-1))
+		}
+		if counted = h.ejection.fail(now, f.Seen, f.Sent, f.Cause, f.Reason, u); !counted {
+			h.ejection = taken.before
+		}
 		taken.after = h.ejection
 	})
 	return taken, counted

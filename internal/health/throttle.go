@@ -25,15 +25,16 @@ type Refusal struct {
 // ramp-up, a share u, from 0 to 1, of the gap, because other clients were told to come
 // back at the same time. Attempts that were in flight together lengthen the ramp-up
 // once.
-func (t *throttle) refuse(now time.Time, r Refusal, u float64) {
+func (t *throttle) refuse(now time.Time, r Refusal, u float64) (taught bool) {
 	if !r.Sent.After(t.since) || r.ByChance {
 		t.extend(now, r.Wait, 0, r.Reason)
-		return
+		return false
 	}
 	extra := fraction(u, t.rampUp.current())
 	t.extend(now, r.Wait, extra, r.Reason)
 	t.since = now
 	t.rampUp.refused(t.until, r.RoundTrip, r.Wait)
+	return true
 }
 
 // extend closes the deployment for as long as the service asks for, and an extra time.

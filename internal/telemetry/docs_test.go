@@ -26,6 +26,7 @@ var advice = map[string]string{
 	"spillover.cooldown.duration":             "Its count is the number of cool-downs and ejections. `cooling`: the service rate-limits. `out`: a failure, see the log.",
 	"spillover.deployment.available":          "0 for all deployments of a model: every request is refused or waits. If it stays 0 for minutes, the log has the reason.",
 	"spillover.deployment.in_flight":          "A value that only grows means a response body is never closed.",
+	"spillover.fleet.notices":                 "`received` stays 0 although other replicas are busy: they do not reach this one. Many `ignored`: a replica with another version, or one that tells what is not true; the log of the engine and `Status` show which.",
 	"spillover.deployment.utilization":        "Above 0.85 some requests go to the next tier early. If it is far lower while requests fail over, look for what keeps them away.",
 }
 
@@ -34,7 +35,7 @@ func TestInstrumentsInDocs(t *testing.T) {
 	page.WriteString("| metric | type | unit | attributes | what it is | what to do about it |\n|---|---|---|---|---|---|\n")
 	for _, i := range Table {
 		require.NotEmpty(t, advice[i.Name], i.Name)
-		kind := map[string]string{"Int64Counter": "counter", "Float64Histogram": "histogram", "Int64ObservableUpDownCounter": "up-down counter", "Float64ObservableGauge": "gauge"}
+		kind := map[string]string{"Int64Counter": "counter", "Int64ObservableCounter": "counter", "Float64Histogram": "histogram", "Int64ObservableUpDownCounter": "up-down counter", "Float64ObservableGauge": "gauge"}
 		var attributes []string
 		for _, a := range i.Attributes {
 			attributes = append(attributes, "`"+string(a)+"`")

@@ -46,3 +46,5 @@ func roundTrip(t testing.TB, r *Recorder, d *Deployment, model string) {
 	q.EndAttempt(ctx, &a, AttemptEnd{Deployment: d, Outcome: "served", Status: 200})
 	q.End(ctx, RequestEnd{Outcome: "served", Attempts: 1, Deployment: d, URL: endpoint, Status: 200})
 }
+
+func noNotices() *Notices { return nil }

@@ -21,6 +21,7 @@ const (
 	keyTokenType  = attribute.Key("gen_ai.token.type")
 	keyErrorType  = attribute.Key("error.type")
 	keyStatus     = attribute.Key("http.response.status_code")
+	keyNotice     = attribute.Key("spillover.notice")
 )
 
 type instruments struct {
@@ -37,6 +38,7 @@ type instruments struct {
 	available    metric.Int64ObservableUpDownCounter
 	inFlight     metric.Int64ObservableUpDownCounter
 	utilization  metric.Float64ObservableGauge
+	notices      metric.Int64ObservableCounter
 }
 
 // enabled reports whether any measurement of a request is collected.
@@ -90,6 +92,9 @@ var Table = []Instrument{
 	{"spillover.deployment.utilization", "1", deploymentKeys,
 		"Utilization that a PTU reported within the last minute. It can exceed 1.",
 		func(i *instruments) any { return &i.utilization }},
+	{"spillover.fleet.notices", "{notice}", []attribute.Key{keyNotice},
+		"Notices between the replicas of a fleet: sent, received (applied) and ignored (not readable, too many, or of a replica that is not believed).",
+		func(i *instruments) any { return &i.notices }},
 }
 
 // secondsBounds are the histogram bounds that the GenAI conventions advise, and
@@ -103,6 +108,8 @@ func (d Instrument) create(i *instruments) (err error) {
 		*p, err = i.meter.Int64Counter(d.Name, unit, help)
 	case *metric.Float64Histogram:
 		*p, err = i.meter.Float64Histogram(d.Name, unit, help, metric.WithExplicitBucketBoundaries(secondsBounds...))
+	case *metric.Int64ObservableCounter:
+		*p, err = i.meter.Int64ObservableCounter(d.Name, unit, help)
 	case *metric.Int64ObservableUpDownCounter:
 		*p, err = i.meter.Int64ObservableUpDownCounter(d.Name, unit, help)
 	case *metric.Float64ObservableGauge:

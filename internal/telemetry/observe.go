@@ -17,18 +17,33 @@ type Observation struct {
 	Utilized    bool // Utilization was reported lately
 }
 
-// Observe reads the state of the deployments whenever metrics are collected, until
-// Unobserve. What the sequence refers to is not collected as garbage until then.
-func (r *Recorder) Observe(deployments iter.Seq[Observation]) (err error) {
+// Notices are how many notices a replica has exchanged with the others of its fleet.
+type Notices struct{ Sent, Received, Ignored int64 }
+
+// Observe reads the state of the deployments, and the notices of a replica, whenever
+// metrics are collected, until Unobserve. notices returns nil without a fleet. What the
+// functions refer to is not collected as garbage until then.
+func (r *Recorder) Observe(deployments iter.Seq[Observation], notices func() *Notices) (err error) {
 	r.registration, err = r.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		r.observe(o, deployments)
+		if n := notices(); n != nil {
+			o.ObserveInt64(r.notices, n.Sent, sentNotices)
+			o.ObserveInt64(r.notices, n.Received, receivedNotices)
+			o.ObserveInt64(r.notices, n.Ignored, ignoredNotices)
+		}
 		return nil
-	}, r.available, r.inFlight, r.utilization)
+	}, r.available, r.inFlight, r.utilization, r.notices)
 	if err != nil {
 		return fmt.Errorf("spillover: MeterProvider: %w", err)
 	}
 	return nil
 }
+
+var (
+	sentNotices     = metric.WithAttributes(keyNotice.String("sent"))
+	receivedNotices = metric.WithAttributes(keyNotice.String("received"))
+	ignoredNotices  = metric.WithAttributes(keyNotice.String("ignored"))
+)
 
 // Unobserve ends Observe.
 func (r *Recorder) Unobserve() { _ = r.registration.Unregister() }

@@ -15,7 +15,7 @@ func TestDeploymentsWithTheSameLabelsAreObservedAsOne(t *testing.T) {
 		{Deployment: &Deployment{Backend: "second", Tier: 2, Model: "made-up-too", Name: "made-up-too"}, Available: true, InFlight: 3},
 		{Deployment: &Deployment{Backend: "second", Tier: 2, Model: "m", Name: "m"}},
 	}
-	require.NoError(t, r.Observe(slices.Values(states)))
+	require.NoError(t, r.Observe(slices.Values(states), noNotices))
 	for range 2 { // each time it is collected
 		const other = "backend=second deployment=other model=other tier=2"
 		require.Equal(t, map[string]float64{"backend=first deployment=deployed model=m tier=1": 1, other: 1, "backend=second deployment=m model=m tier=2": 0},

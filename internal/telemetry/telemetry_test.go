@@ -30,7 +30,7 @@ func TestErrorOfTheMeterProviderIsReturned(t *testing.T) {
 	}
 	l, r := listened(t)
 	l.Refuses = "callback"
-	require.EqualError(t, r.Observe(nil), "spillover: MeterProvider: no callback")
+	require.EqualError(t, r.Observe(nil, noNotices), "spillover: MeterProvider: no callback")
 	require.Empty(t, l.Callbacks)
 }
 

@@ -171,6 +171,10 @@ type (
 		metricnoop.Int64ObservableUpDownCounter
 		name string
 	}
+	observedCounter struct {
+		metricnoop.Int64ObservableCounter
+		name string
+	}
 	gauge struct {
 		metricnoop.Float64ObservableGauge
 		name string
@@ -216,6 +220,11 @@ func (m meter) Int64ObservableUpDownCounter(name string, options ...metric.Int64
 	return upDownCounter{name: name}, m.declare(name, c.Unit(), c.Description())
 }
 
+func (m meter) Int64ObservableCounter(name string, options ...metric.Int64ObservableCounterOption) (metric.Int64ObservableCounter, error) {
+	c := metric.NewInt64ObservableCounterConfig(options...)
+	return observedCounter{name: name}, m.declare(name, c.Unit(), c.Description())
+}
+
 func (m meter) Float64ObservableGauge(name string, options ...metric.Float64ObservableGaugeOption) (metric.Float64ObservableGauge, error) {
 	c := metric.NewFloat64ObservableGaugeConfig(options...)
 	return gauge{name: name}, m.declare(name, c.Unit(), c.Description())
@@ -247,7 +256,14 @@ func (h histogram) Record(_ context.Context, v float64, options ...metric.Record
 }
 
 func (o observer) ObserveInt64(i metric.Int64Observable, v int64, options ...metric.ObserveOption) {
-	o.l.add(i.(upDownCounter).name, float64(v), metric.NewObserveConfig(options).Attributes())
+	name := ""
+	switch i := i.(type) {
+	case upDownCounter:
+		name = i.name
+	case observedCounter:
+		name = i.name
+	}
+	o.l.add(name, float64(v), metric.NewObserveConfig(options).Attributes())
 }
 
 func (o observer) ObserveFloat64(f metric.Float64Observable, v float64, options ...metric.ObserveOption) {

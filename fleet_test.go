@@ -1,0 +1,391 @@
+package spillover_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover"
+)
+
+// A recordedFleet is a LocalFleet that keeps what was published.
+type recordedFleet struct {
+	spillover.LocalFleet
+	mu      sync.Mutex
+	notices []notice
+	kept    [][]byte // what Recall returns
+	keys    []string // that Recall was asked for
+}
+
+type notice struct {
+	K, P, F, C, O string
+	L, A, S, U    int64
+}
+
+func (f *recordedFleet) Publish(text []byte) {
+	var n notice
+	if json.Unmarshal(text, &n) == nil {
+		f.mu.Lock()
+		f.notices = append(f.notices, n)
+		f.mu.Unlock()
+	}
+	f.LocalFleet.Publish(text)
+}
+
+func (f *recordedFleet) Recall(_ context.Context, keys []string) ([][]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keys = keys
+	return f.kept, nil
+}
+
+func (f *recordedFleet) kinds() (kinds []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range f.notices {
+		kinds = append(kinds, n.K)
+	}
+	return kinds
+}
+
+// lie publishes a notice as another replica would.
+func (f *recordedFleet) lie(from string, n notice) {
+	f.LocalFleet.Publish(fmt.Appendf(nil, `{"v":1,"k":%q,"p":%q,"f":%q,"l":%d,"a":%d,"s":%d,"u":%d}`, n.K, n.P, from, n.L, n.A, n.S, n.U))
+}
+
+// member is a Transport of a fleet over a net of its own.
+func member(t testing.TB, f spillover.Fleet, n http.RoundTripper, backends ...spillover.Backend) *spillover.Transport {
+	tr := configured(t, spillover.Config{Base: n, Backends: backends, Fleet: f})
+	t.Cleanup(func() { tr.Close() })
+	return tr
+}
+
+// replicasOf are ten of them. A few of their requests ignore what others report.
+func replicasOf(t testing.TB, f spillover.Fleet, n http.RoundTripper) (all []*spillover.Transport) {
+	for range 10 {
+		all = append(all, member(t, f, n, ptuAndPayg()...))
+	}
+	return all
+}
+
+func ptuAndPayg() []spillover.Backend {
+	return []spillover.Backend{azure("ptu"), azure("payg", priority(2))}
+}
+
+func TestReplicasLearnOfARateLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		ask(t, a)
+		require.Equal(t, []string{"throttled"}, f.kinds())
+		require.EqualValues(t, 7000, f.notices[0].L, "what the service asked for, as a duration")
+		others := []*spillover.Transport{b}
+		for range 20 {
+			others = append(others, member(t, f, n, ptuAndPayg()...))
+		}
+		f.lie("0000beef", f.notices[0])
+		for _, tr := range others {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "payg", servedBy(resp))
+			require.NotZero(t, statusOf(t, tr, "ptu").AvoidedUntil)
+		}
+		require.LessOrEqual(t, n.sends(host("ptu")), 1+6, "a few requests find out whether it is true")
+		n.on(host("ptu"), ok200)
+		time.Sleep(15 * time.Second)
+		resp, _ := ask(t, b)
+		require.Equal(t, "ptu", servedBy(resp))
+	})
+}
+
+// A request that only other replicas' reports speak against is sent, however many they are.
+func TestReportsNeverRefuse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, liars := range []int{1, 2, 8, 20} {
+			f := new(recordedFleet)
+			n := newNet()
+			n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
+			n.on(host("b"), status(429, "{}", "Retry-After: 1"), ok200)
+			tr := member(t, f, n, azure("a"), azure("b"))
+			ask(t, tr)
+			places := map[string]bool{}
+			for _, x := range f.notices {
+				places[x.P] = true
+			}
+			require.Len(t, places, 2)
+			time.Sleep(2 * time.Second)
+			for range 50 {
+				for i := range liars {
+					for p := range places {
+						for _, kind := range []string{"throttled", "ejected", "drained"} {
+							f.lie(fmt.Sprintf("%08x", i), notice{K: kind, P: p, L: 3_600_000, S: 30})
+						}
+					}
+				}
+				resp, _ := ask(t, tr)
+				require.Equal(t, 200, resp.StatusCode, "%d liars", liars)
+				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			}
+		}
+	})
+}
+
+func TestOwnSuccessContradictsAReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 1"), ok200)
+		tr := member(t, f, n, ptuAndPayg()...)
+		ask(t, tr)
+		place := f.notices[0].P
+		time.Sleep(2 * time.Second)
+		ignored := 0
+		for range 2000 {
+			f.lie("0000beef", notice{K: "throttled", P: place, L: 60_000})
+			time.Sleep(100 * time.Millisecond)
+			resp, _ := ask(t, tr)
+			if servedBy(resp) == "ptu" {
+				ignored++
+			}
+		}
+		require.Greater(t, ignored, 500, "a few requests ignore the report, which shows that it is wrong; the liar is ignored then")
+		s := tr.Status().Fleet
+		require.Len(t, s.Replicas, 1)
+		require.Equal(t, "0000beef", s.Replicas[0].Name)
+		require.NotZero(t, s.Ignored)
+		require.Contains(t, f.kinds(), "recovered")
+	})
+}
+
+func TestReplicasLearnOfAWrongKeyIfTheyUseIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(401, wrongKey))
+		a, replicas := member(t, f, n, ptuAndPayg()...), replicasOf(t, f, n)
+		other := ptuAndPayg()
+		other[0].APIKey = "another-key"
+		c := member(t, f, n, other...)
+		ask(t, a)
+		require.Equal(t, []string{"ejected"}, f.kinds())
+		require.Equal(t, "credential", f.notices[0].C)
+		for _, x := range f.notices {
+			text, err := json.Marshal(x)
+			require.NoError(t, err)
+			require.NotContains(t, string(text), "key-ptu")
+		}
+		for _, tr := range replicas {
+			ask(t, tr)
+		}
+		asked := n.sends(host("ptu"))
+		require.LessOrEqual(t, asked, 1+2)
+		ask(t, c)
+		require.Equal(t, asked+1, n.sends(host("ptu")), "its own key may be right")
+	})
+}
+
+// Failures that the request may have caused are told once another deployment has
+// answered it.
+func TestPoisonedRequestIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(500, "{}"))
+		n.on(host("payg"), status(500, "{}"))
+		tr := member(t, f, n, ptuAndPayg()...)
+		for range 20 {
+			ask(t, tr)
+			time.Sleep(time.Second)
+		}
+		require.Empty(t, f.kinds())
+		n.on(host("payg"), ok200)
+		for range 3 {
+			ask(t, tr)
+		}
+		require.Contains(t, f.kinds(), "ejected")
+	})
+}
+
+func TestReplicasLearnThatABackendCannotBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), broken(errRefused))
+		a, replicas := member(t, f, n, ptuAndPayg()...), replicasOf(t, f, n)
+		ask(t, a)
+		for _, tr := range replicas {
+			ask(t, tr)
+		}
+		require.LessOrEqual(t, n.sends(host("ptu")), 1+2)
+		n.on(host("ptu"), ok200)
+		time.Sleep(4 * time.Second)
+		resp, _ := ask(t, a)
+		require.Equal(t, "ptu", servedBy(resp))
+		require.Contains(t, f.kinds(), "recovered")
+		require.Zero(t, statusOf(t, replicas[0], "ptu").AvoidedUntil)
+	})
+}
+
+func TestReplicasLearnOfAFullPTU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 99.0%"))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		ask(t, a)
+		require.Equal(t, []string{"utilization"}, f.kinds())
+		served := map[string]int{}
+		for range 20 {
+			resp, _ := ask(t, b)
+			served[servedBy(resp)]++
+		}
+		require.Greater(t, served["payg"], 10, "most requests go to the next tier early")
+		require.LessOrEqual(t, len(f.kinds()), 2, "one notice each half second, of all replicas")
+	})
+}
+
+func TestReplicaThatJoinsLaterRecallsWhatHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(401, wrongKey))
+		pool := []spillover.Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}
+		ask(t, member(t, f, n, pool...))
+		first := f.notices[0]
+		f.kept = [][]byte{[]byte("garbage"), fmt.Appendf(nil, `{"v":1,"k":"ejected","p":%q,"f":"0000beef","l":60000,"s":3}`, first.P)}
+		for range 10 {
+			b := member(t, f, n, pool...)
+			synctest.Wait()
+			require.Contains(t, f.keys, first.P)
+			ask(t, b)
+		}
+		require.LessOrEqual(t, n.sends(host("ptu")), 1+2)
+	})
+}
+
+func TestDrainOfTheWholeFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		require.NoError(t, a.DrainFleet("ptu", time.Minute))
+		for _, tr := range []*spillover.Transport{a, b} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "payg", servedBy(resp))
+		}
+		n.on(host("payg"), status(429, "{}", "Retry-After: 1"))
+		ask(t, b)
+		resp, _ := ask(t, b)
+		require.Equal(t, "ptu", servedBy(resp), "a replica that is told so does not refuse requests because of it")
+		n.on(host("payg"), ok200)
+		time.Sleep(2 * time.Second)
+		require.NoError(t, a.ResumeFleet("ptu"))
+		for _, tr := range []*spillover.Transport{a, b} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "ptu", servedBy(resp))
+		}
+		require.Error(t, a.DrainFleet("unknown", time.Minute))
+		require.Error(t, a.DrainFleet("ptu", 0))
+		require.Error(t, a.DrainFleet("ptu", 2*time.Hour))
+		require.Error(t, balance(t, n, azure("a")).DrainFleet("a", time.Minute), "there is no fleet")
+	})
+}
+
+func TestNamespacesDoNotHearEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		a := configured(t, spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "a"})
+		b := configured(t, spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "b"})
+		defer a.Close()
+		defer b.Close()
+		ask(t, a)
+		resp, _ := ask(t, b)
+		require.Equal(t, 2, n.sends(host("ptu")))
+		require.Equal(t, "payg", servedBy(resp))
+	})
+}
+
+func TestReplicaLeavesItsFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}))
+		name := b.Status().Fleet.Name
+		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}))
+		require.Equal(t, name, b.Status().Fleet.Name, "the same fleet")
+		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg()}))
+		require.Nil(t, b.Status().Fleet)
+		ask(t, a)
+		ask(t, b)
+		require.Equal(t, 2, n.sends(host("ptu")), "it has not heard of it")
+	})
+}
+
+// Whatever arrives as a notice, requests are served as without it.
+func TestNoticeProperties(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("a"), status(429, "{}", "Retry-After: 0.001"), ok200)
+		tr, err := spillover.New(spillover.Config{Base: n, Fleet: f, Backends: []spillover.Backend{azure("a")}})
+		require.NoError(rt, err)
+		defer tr.Close()
+		_, _ = tr.RoundTrip(newChat(t, chatPath))
+		place := f.notices[0].P
+		for range rapid.IntRange(0, 30).Draw(rt, "notices") {
+			switch rapid.IntRange(0, 2).Draw(rt, "form") {
+			case 0:
+				f.LocalFleet.Publish(rapid.SliceOfN(rapid.Byte(), 0, 400).Draw(rt, "bytes"))
+			case 1:
+				text := fmt.Appendf(nil, `{"v":1,"k":"throttled","p":%q,"f":"00000001","l":60000}`, place)
+				text[rapid.IntRange(0, len(text)-1).Draw(rt, "at")] = rapid.Byte().Draw(rt, "byte")
+				f.LocalFleet.Publish(text)
+			default:
+				f.lie(fmt.Sprintf("%08x", rapid.Uint32Max(9).Draw(rt, "from")), notice{
+					K: rapid.SampledFrom([]string{"throttled", "ejected", "recovered", "utilization", "drained", "resumed", "new"}).Draw(rt, "kind"),
+					P: place, L: rapid.Int64().Draw(rt, "left"), A: rapid.Int64().Draw(rt, "age"), S: rapid.Int64().Draw(rt, "streak"), U: rapid.Int64().Draw(rt, "utilization"),
+				})
+			}
+		}
+		time.Sleep(2 * time.Millisecond)
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(rt, err)
+		require.Equal(rt, 200, resp.StatusCode)
+		resp.Body.Close()
+	})
+}
+
+// A notice holds no key, host or name.
+func TestNoticesHoldNothingSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all bytes.Buffer
+		f := new(spillover.LocalFleet)
+		f.Subscribe(func(n []byte) { require.LessOrEqual(t, len(n), 256); all.Write(n) })
+		n := newNet()
+		for _, answer := range []roundTripFunc{status(401, wrongKey), status(429, "{}"), broken(errRefused), status(500, "{}"), status(500, "{}"), ok200} {
+			n.on(host("ptu"), answer)
+			tr := member(t, f, n, ptuAndPayg()...)
+			ask(t, tr)
+			ask(t, tr)
+		}
+		require.NotEmpty(t, all.String())
+		for _, secret := range []string{"key-", "ptu", "payg", "openai", "azure", "chat"} {
+			require.NotContains(t, strings.ToLower(all.String()), secret)
+		}
+	})
+}
