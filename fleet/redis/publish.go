@@ -34,18 +34,18 @@ func (e *Engine) publishUntilClosed() {
 		select {
 		case <-e.ctx.Done():
 			if rest := e.outbox.all(); !b.open() && len(rest) > 0 {
-				_, _ = e.send(sendTimeout, rest)
+				_, _ = e.send(e.timeout, rest)
 			}
 			return
 		case <-test.C:
-			published, stored = e.send(openTimeout, nil)
+			published, stored = e.send(openFactor*e.timeout, nil)
 		case first := <-e.outbox:
 			batch := e.outbox.all(first)
 			if b.open() {
 				e.health.count(droppedUnavailable, len(batch))
 				continue
 			}
-			published, stored = e.send(sendTimeout, batch)
+			published, stored = e.send(e.timeout, batch)
 		}
 		if e.ctx.Err() == nil {
 			e.health.report(publishing, firstError(published, stored))

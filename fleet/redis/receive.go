@@ -104,7 +104,7 @@ func (e *Engine) receive() (subscribed bool, err error) {
 	for {
 		limit := idleTime
 		if pinged || !subscribed {
-			limit = openTimeout
+			limit = openFactor * e.timeout
 		}
 		message, err := subscription.ReceiveTimeout(e.ctx, limit)
 		switch {
@@ -133,13 +133,13 @@ func (e *Engine) receive() (subscribed bool, err error) {
 }
 
 func (e *Engine) open(subscription *goredis.PubSub) error {
-	ctx, cancel := context.WithTimeout(e.ctx, openTimeout)
+	ctx, cancel := context.WithTimeout(e.ctx, openFactor*e.timeout)
 	defer cancel()
 	return subscription.Subscribe(ctx, e.channel)
 }
 
 func (e *Engine) ping(subscription *goredis.PubSub) error {
-	ctx, cancel := context.WithTimeout(e.ctx, sendTimeout)
+	ctx, cancel := context.WithTimeout(e.ctx, e.timeout)
 	defer cancel()
 	return subscription.Ping(ctx)
 }
@@ -162,7 +162,8 @@ func (e *Engine) receiveNotice(notice string) {
 }
 
 // Recall returns the stored notices about places that still hold, each with the
-// remaining time in its field l. It takes at most two seconds. The Engine remembers the
+// remaining time in its field l. It takes at most ten times
+// the Timeout of the Options. The Engine remembers the
 // places, at most 4096: when the connection is restored, or if Recall fails, it reads
 // them again and passes the result to the subscribers. The error wraps that of the
 // client, or the context's.
@@ -221,7 +222,7 @@ func (e *Engine) recallMissed() {
 // recall reads the notices about places in one round trip.
 func (e *Engine) recall(ctx context.Context, places []string) (notices [][]byte, err error) {
 	defer recovered(&err)
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	ctx, cancel := context.WithTimeout(ctx, openFactor*e.timeout)
 	defer cancel()
 	pipe := e.client.Pipeline()
 	places = slices.Clone(places)

@@ -33,7 +33,7 @@ a password and TLS on a network that others share.
 [Open] makes a client of a URL. [New] takes any client of go-redis: for a cluster,
 Sentinel, TLS certificates or Microsoft Entra ID. Pass its options through
 [ClientOptions], since go-redis by default dials five times, tries each command four
-times and waits up to five seconds. Plain channels are used on a cluster, too, not
+times and waits for five seconds. Plain channels are used on a cluster, too, not
 sharded ones. The braces around the group keep all its keys in one slot.
 
 go-redis itself writes a line to stderr for some failed connections, through a logger
@@ -42,8 +42,7 @@ other output calls SetLogger of go-redis.
 
 # Failures
 
-Every operation has a time limit: 200 ms for publishing, 2 s for opening connections
-and reading stored notices. A failed notice is not sent again, because it may have
+Every operation has a time limit, see [Options].Timeout. A failed notice is not sent again, because it may have
 arrived nevertheless. After three failures in a row nothing is published for a second,
 which doubles up to 30 s. Then a test message decides whether publishing resumes. The
 subscription is opened again in the same intervals, and pinged when nothing was
@@ -81,22 +80,22 @@ import (
 )
 
 const (
-	maxNotice   = 256 // bytes
-	outboxSize  = 64  // notices that wait to be published
-	inboxSize   = 256 // notices that wait for one subscriber
-	maxPlaces   = 4096
-	minKept     = 2 * time.Second     // notices that hold for a shorter time are not stored
-	maxKept     = 30 * 24 * time.Hour // Redis refuses times that overflow
-	sendTimeout = 200 * time.Millisecond
-	openTimeout = 2 * time.Second // of operations that may have to open a connection first
-	idleTime    = 3 * time.Second // after which the subscription is pinged
-	closeTime   = time.Second     // how long Close waits
+	maxNotice  = 256 // bytes
+	outboxSize = 64  // notices that wait to be published
+	inboxSize  = 256 // notices that wait for one subscriber
+	maxPlaces  = 4096
+	minKept    = 2 * time.Second     // notices that hold for a shorter time are not stored
+	maxKept    = 30 * 24 * time.Hour // Redis refuses times that overflow
+	idleTime   = 3 * time.Second     // after which the subscription is pinged
+	closeTime  = time.Second         // how long Close waits
 
 	failuresToOpen = 3 // failures in a row after which nothing is published
 	firstPause     = time.Second
 	longestPause   = 30 * time.Second
 
-	defaultGroup = "default"
+	defaultGroup   = "default"
+	defaultTimeout = 200 * time.Millisecond
+	openFactor     = 10 // times the timeout is for what may have to open a connection first
 )
 
 var validGroup = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -108,6 +107,12 @@ type Options struct {
 	// ".", "_" and "-". The default is "default". Programs that use the same
 	// deployments should have the same Group: they share their quota, too.
 	Group string
+
+	// Timeout is how long one attempt to publish may take. Opening a connection and
+	// reading stored notices may take ten times as long. The default is 200 ms. It
+	// needs to be longer if the server is far away. The timeouts of the client
+	// apply, too.
+	Timeout time.Duration
 
 	// Logger receives one record for each change of the connection. nil means no
 	// logging.
@@ -126,6 +131,7 @@ type Engine struct {
 	client  goredis.UniversalClient
 	owned   bool   // Close closes the client
 	channel string // and the prefix of keys
+	timeout time.Duration
 	outbox  queue
 	health  *health
 
@@ -143,12 +149,11 @@ type Engine struct {
 
 // New connects through a client of go-redis, whose options should come from
 // [ClientOptions]. It returns at once. If the server cannot be reached, connecting is
-// tried again until it succeeds. The errors are a nil client, an invalid Group, and
-// those of the MeterProvider. [Engine.Close] does not close the client.
+// tried again until it succeeds. The errors are a nil client, an invalid Group or
+// Timeout, and those of the MeterProvider. [Engine.Close] does not close the client.
 func New(client goredis.UniversalClient, opts Options) (*Engine, error) {
-	if opts.Group == "" {
-		opts.Group = defaultGroup
-	}
+	setDefault(&opts.Group, defaultGroup)
+	setDefault(&opts.Timeout, defaultTimeout)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -158,6 +163,9 @@ func New(client goredis.UniversalClient, opts Options) (*Engine, error) {
 	}
 	if !validGroup.MatchString(opts.Group) {
 		mistakes = append(mistakes, fmt.Errorf(`fleet/redis: Group %q must have 1 to 64 letters, digits, ".", "_" and "-"`, opts.Group))
+	}
+	if opts.Timeout < 0 {
+		mistakes = append(mistakes, fmt.Errorf("fleet/redis: Timeout %v must not be negative", opts.Timeout))
 	}
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
@@ -169,6 +177,7 @@ func New(client goredis.UniversalClient, opts Options) (*Engine, error) {
 	e := &Engine{
 		client:      client,
 		channel:     "spillover:{" + opts.Group + "}",
+		timeout:     opts.Timeout,
 		outbox:      make(queue, outboxSize),
 		health:      h,
 		subscribers: map[*subscriber]bool{},
@@ -222,15 +231,15 @@ func Open(url string, opts Options) (*Engine, error) {
 //
 // The fields that are not set get values for notices, which are worthless when they
 // are late: DialTimeout 1 s, DialerRetries 1, MaxRetries -1 (none), ReadTimeout and
-// WriteTimeout 200 ms, PoolSize 4, no pool for pipelines (PipelinePoolSize -1), and no
-// maintenance notifications, which would lengthen the timeouts. ContextTimeoutEnabled
-// and DisableIdentity are always set.
+// WriteTimeout 2 s, PoolSize 4, no pool for pipelines (PipelinePoolSize -1), and no
+// maintenance notifications, which would lengthen the timeouts. DisableIdentity is
+// always set, and so is ContextTimeoutEnabled, which makes [Options].Timeout effective.
 func ClientOptions(o goredis.UniversalOptions) *goredis.UniversalOptions {
 	setDefault(&o.DialTimeout, time.Second)
 	setDefault(&o.DialerRetries, 1)
 	setDefault(&o.MaxRetries, -1)
-	setDefault(&o.ReadTimeout, sendTimeout)
-	setDefault(&o.WriteTimeout, sendTimeout)
+	setDefault(&o.ReadTimeout, openFactor*defaultTimeout)
+	setDefault(&o.WriteTimeout, openFactor*defaultTimeout)
 	setDefault(&o.PoolSize, 4)
 	setDefault(&o.PipelinePoolSize, -1)
 	if o.MaintNotificationsConfig == nil {
