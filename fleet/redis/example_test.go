@@ -35,7 +35,8 @@ func Example() {
 //	entraToken := entra.Token(credential, "https://redis.azure.com/.default")
 //
 // It caches the token and renews it in time. The server closes a connection whose token
-// has expired, and the Engine connects again, with the new one.
+// has expired, and the Engine connects again, with the new one. A
+// StreamingCredentialsProvider, such as that of go-redis-entraid, avoids this.
 func ExampleNew_azureManagedRedis() {
 	var entraToken func(context.Context) (string, error)
 

@@ -50,13 +50,13 @@ type health struct {
 	observed metric.Registration
 
 	mu      sync.Mutex
-	results [operations]result
+	results [operations]outcome
 	known   bool // whether it is up or down
 	up      bool
 	since   time.Time
 }
 
-type result struct {
+type outcome struct {
 	known bool
 	err   error
 }
@@ -112,7 +112,7 @@ func (h *health) value() int64 {
 func (h *health) report(operation int, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.results[operation] = result{true, err}
+	h.results[operation] = outcome{true, err}
 	if err == nil {
 		for _, r := range h.results {
 			if !r.known {

@@ -27,73 +27,92 @@ func (e *Engine) Publish(notice []byte) {
 // which opens the connection: this may take longer than a notice may.
 func (e *Engine) publishUntilClosed() {
 	var b breaker
-	test := time.NewTimer(0)
+	test, due := time.NewTimer(0), true
 	defer test.Stop()
 	for {
-		var published, stored error
+		var r result
 		select {
 		case <-e.ctx.Done():
 			if rest := e.outbox.all(); !b.open() && len(rest) > 0 {
-				_, _ = e.send(e.timeout, rest)
+				e.send(rest)
 			}
 			return
 		case <-test.C:
-			published, stored = e.send(openFactor*e.timeout, nil)
+			due = false
+			r = e.sendTest()
 		case first := <-e.outbox:
 			batch := e.outbox.all(first)
 			if b.open() {
 				e.health.count(droppedUnavailable, len(batch))
 				continue
 			}
-			published, stored = e.send(e.timeout, batch)
+			r = e.send(batch)
 		}
-		if e.ctx.Err() == nil {
-			e.health.report(publishing, firstError(published, stored))
+		if e.ctx.Err() != nil {
+			continue
 		}
-		if pause := b.record(published, stored); pause > 0 {
-			test.Reset(pause)
-		} else {
+		err := b.record(r)
+		e.health.report(publishing, err)
+		switch {
+		case err == nil:
 			test.Stop()
+			due = false
+		case !due:
+			test.Reset(b.pause())
+			due = true
 		}
 	}
 }
 
+// A result is that of an attempt to publish.
+type result struct {
+	published error
+	tried     bool // to store something
+	stored    error
+}
+
 // send publishes notices and stores those that hold for a while, in one round trip.
-// Without notices it sends a test message, which uses the same commands. Storing comes
-// first, so that a replica that subscribes after the message finds the notice.
-func (e *Engine) send(limit time.Duration, notices []string) (published, stored error) {
-	defer recovered(&published)
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+// Storing comes first, so that a replica that subscribes after the message finds the
+// notice.
+func (e *Engine) send(notices []string) (r result) {
+	defer recovered(&r.published)
+	ctx, cancel := context.WithTimeout(context.Background(), e.timeout)
 	defer cancel()
 	pipe := e.client.Pipeline()
-	if len(notices) == 0 {
-		test := pipe.Set(ctx, e.key("test"), "", time.Second)
-		message := pipe.Publish(ctx, e.channel, "")
-		_, _ = pipe.Exec(ctx) // each command has its error
-		return message.Err(), test.Err()
-	}
 	var storing []goredis.Cmder
-	publications := make([]*goredis.IntCmd, len(notices))
+	publishing := make([]*goredis.IntCmd, len(notices))
 	for i, notice := range notices {
 		if command := e.store(ctx, pipe, notice); command != nil {
 			storing = append(storing, command)
 		}
-		publications[i] = pipe.Publish(ctx, e.channel, notice)
+		publishing[i] = pipe.Publish(ctx, e.channel, notice)
 	}
-	_, _ = pipe.Exec(ctx)
+	_, _ = pipe.Exec(ctx) // each command has its error
 	sent := 0
-	for _, p := range publications {
+	for _, p := range publishing {
 		if p.Err() == nil {
 			sent++
 		}
-		published = firstError(published, p.Err())
+		r.published = firstError(r.published, p.Err())
 	}
 	for _, s := range storing {
-		stored = firstError(stored, s.Err())
+		r.tried, r.stored = true, firstError(r.stored, s.Err())
 	}
 	e.health.count(sentNotices, sent)
 	e.health.count(droppedFailed, len(notices)-sent)
-	return published, stored
+	return r
+}
+
+// sendTest does with an empty message what send does with notices. Receivers ignore it.
+func (e *Engine) sendTest() (r result) {
+	defer recovered(&r.published)
+	ctx, cancel := context.WithTimeout(e.ctx, openFactor*e.timeout)
+	defer cancel()
+	pipe := e.client.Pipeline()
+	stored := pipe.Set(ctx, e.key("test"), "", time.Second)
+	published := pipe.Publish(ctx, e.channel, "")
+	_, _ = pipe.Exec(ctx)
+	return result{published.Err(), true, stored.Err()}
 }
 
 // store adds the command that stores a notice, or deletes the stored one, if there is
@@ -124,32 +143,41 @@ func (e *Engine) key(place string) string { return e.channel + ":" + place }
 
 // A breaker decides when publishing is tried.
 type breaker struct {
-	failures int // of publishing, in a row
-	problems int // of publishing or storing, in a row
+	failures int   // of publishing, in a row
+	unstored error // of the last attempt to store something
+	pauses   int   // since everything worked
 }
 
 // open reports whether nothing is published.
 func (b *breaker) open() bool { return b.failures >= failuresToOpen }
 
-// record takes the result of an attempt. It returns the time until a test message is
-// due, 0 if none is.
-func (b *breaker) record(published, stored error) time.Duration {
-	if published == nil && stored == nil {
-		*b = breaker{}
-		return 0
-	}
-	b.problems++
-	if b.failures++; published == nil {
+// record takes the result of an attempt. It returns what does not work; nil if everything
+// does.
+func (b *breaker) record(r result) error {
+	if b.failures++; r.published == nil {
 		b.failures = 0
 	}
-	return pause(b.problems - failuresToOpen)
+	if r.tried {
+		b.unstored = r.stored
+	}
+	err := firstError(r.published, b.unstored)
+	if err == nil {
+		b.pauses = 0
+	}
+	return err
 }
 
-// pause is the time before the next attempt: a second, which doubles with each
-// repetition up to 30 s. It is shortened by up to a quarter at random, so that replicas do not
-// all connect to a restarted server at the same moment.
+// pause returns the time until the next test message.
+func (b *breaker) pause() time.Duration {
+	b.pauses++
+	return pause(b.pauses - 1)
+}
+
+// pause is the time before another attempt: a second, which doubles with each
+// repetition up to 30 s. It is shortened by up to a quarter at random, so that replicas do
+// not all connect to a restarted server at the same moment.
 func pause(repetitions int) time.Duration {
-	longest := min(firstPause<<min(max(repetitions, 0), 10), longestPause)
+	longest := min(firstPause<<min(repetitions, 10), longestPause)
 	return longest - time.Duration(rand.Int64N(int64(longest/4)))
 }
 

@@ -19,14 +19,16 @@ func (q queue) push(notice string) (dropped int) {
 	}
 }
 
-// all returns a notice and those that follow it in the queue at this moment.
-func (q queue) all(first ...string) []string {
-	for {
+// all returns the notices that are in the queue, behind those given; together not more
+// than the queue can hold.
+func (q queue) all(notices ...string) []string {
+	for len(notices) < cap(q) {
 		select {
 		case notice := <-q:
-			first = append(first, notice)
+			notices = append(notices, notice)
 		default:
-			return first
+			return notices
 		}
 	}
+	return notices
 }

@@ -18,33 +18,46 @@ func TestQueueKeepsTheNewestNotices(t *testing.T) {
 	require.Equal(t, 2, dropped)
 	require.Equal(t, []string{"c", "d", "e"}, q.all())
 	require.Empty(t, q.all())
+	q.push("b")
+	q.push("c")
+	q.push("d")
+	require.Equal(t, []string{"a", "b", "c"}, q.all("a"), "a batch is bounded, too")
 }
 
-func TestBreakerOpensAfterThreeFailuresForASecondThatDoubles(t *testing.T) {
-	failure := errors.New("a failure")
-	between := func(got, longest time.Duration) {
-		t.Helper()
-		require.LessOrEqual(t, got, longest)
-		require.Greater(t, got, longest*3/4-1)
-	}
+func TestBreakerOpensAfterThreeFailures(t *testing.T) {
+	failed, worked := result{published: errors.New("not published")}, result{}
 	var b breaker
 	for range 2 {
-		between(b.record(failure, nil), time.Second)
+		require.Error(t, b.record(failed))
 		require.False(t, b.open())
 	}
-	for _, longest := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		between(b.record(failure, failure), longest*time.Second)
-		require.True(t, b.open())
-	}
-	require.Zero(t, b.record(nil, nil))
+	require.Error(t, b.record(failed))
+	require.True(t, b.open())
+	require.NoError(t, b.record(worked))
 	require.False(t, b.open())
-	between(b.record(failure, nil), time.Second)
+}
 
-	// A failure to store is a reason to test again, but not to stop publishing.
+func TestPausesDoubleUntilEverythingWorks(t *testing.T) {
+	var b breaker
+	for range 2 {
+		for _, longest := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+			got := b.pause()
+			require.LessOrEqual(t, got, longest*time.Second)
+			require.Greater(t, got, longest*time.Second*3/4-1)
+		}
+		require.NoError(t, b.record(result{}))
+	}
+}
+
+func TestFailureToStoreDoesNotStopPublishing(t *testing.T) {
+	var b breaker
+	unstored := errors.New("not stored")
 	for range 10 {
-		require.Positive(t, b.record(nil, failure))
+		require.Equal(t, unstored, b.record(result{tried: true, stored: unstored}))
+		require.Equal(t, unstored, b.record(result{}), "nothing was to be stored")
 		require.False(t, b.open())
 	}
+	require.NoError(t, b.record(result{tried: true}))
 }
 
 // The Engine has no goroutines that would allocate, and its buffer is full.

@@ -34,7 +34,8 @@ a password and TLS on a network that others share.
 Sentinel, TLS certificates or Microsoft Entra ID. Pass its options through
 [ClientOptions], since go-redis by default dials five times, tries each command four
 times and waits for five seconds. Plain channels are used on a cluster, too, not
-sharded ones. The braces around the group keep all its keys in one slot.
+sharded ones. The braces around the group keep all its keys in one slot. There the ACL
+user needs +cluster|slots, too.
 
 go-redis itself writes a line to stderr for some failed connections, through a logger
 that is global to the process. This package does not change it. A program that wants
