@@ -26,6 +26,7 @@ func TestAPIIsRecorded(t *testing.T) {
 		".":             "api/spillover.txt",
 		"spillovertest": "api/spillovertest.txt",
 		"entra":         "api/entra.txt",
+		"fleet/redis":   "api/fleet-redis.txt",
 	} {
 		doctest.File(t, file, exportedAPI(t, dir))
 	}
