@@ -71,12 +71,12 @@ func newHealth(opts Options) (*health, error) {
 	meter := provider.Meter(scope)
 	fail := func(err error) (*health, error) { return nil, fmt.Errorf("fleet/redis: MeterProvider: %w", err) }
 	var err error
-	h.counter, err = meter.Int64Counter("spillover.fleet.notices", metric.WithUnit("{notice}"),
+	h.counter, err = meter.Int64Counter("spillover.fleet.engine.notices", metric.WithUnit("{notice}"),
 		metric.WithDescription("Notices between replicas: sent, received or dropped."))
 	if err != nil {
 		return fail(err)
 	}
-	up, err := meter.Int64ObservableGauge("spillover.fleet.up", metric.WithUnit("1"),
+	up, err := meter.Int64ObservableGauge("spillover.fleet.engine.up", metric.WithUnit("1"),
 		metric.WithDescription("1 while the last operation of each kind succeeded (publish, subscribe, read), else 0."))
 	if err != nil {
 		return fail(err)

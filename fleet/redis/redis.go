@@ -55,12 +55,12 @@ The Logger receives one record for each change: "fleet up" (Info) and "fleet dow
 (Warn). These metrics are recorded in the scope
 github.com/spillover-go/spillover/fleet/redis:
 
-  - spillover.fleet.notices (counter, {notice}): notices by spillover.direction (sent,
+  - spillover.fleet.engine.notices (counter, {notice}): notices by spillover.direction (sent,
     received or dropped). For dropped ones, error.type says why: buffer_full (Publish
     was called faster than Redis accepts), unavailable (Redis is down), failed (an
     attempt to publish failed), size (empty, or longer than 256 bytes), or
     slow_subscriber (256 notices wait for a subscriber).
-  - spillover.fleet.up (gauge, 1): 1 while the last operation of each kind succeeded
+  - spillover.fleet.engine.up (gauge, 1): 1 while the last operation of each kind succeeded
     (publish, subscribe, read), else 0.
 */
 package redis

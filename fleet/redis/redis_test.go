@@ -130,7 +130,7 @@ func requireDown(t *testing.T, open func(redis.Options) (*redis.Engine, error), 
 	eventually(t, func() bool {
 		r := newReplica(t, open)
 		eventually(t, func() bool { return strings.Contains(r.log.String(), `msg="fleet down"`) }, "not logged")
-		require.Zero(t, r.metric("spillover.fleet.up"))
+		require.Zero(t, r.metric("spillover.fleet.engine.up"))
 		log = r.log.String()
 		return strings.Contains(log, reason)
 	}, "the reason is not logged")
@@ -184,12 +184,12 @@ func (r *replica) notices(direction, reason string) int64 {
 	if reason != "" {
 		attributes = append(attributes, attribute.String("error.type", reason))
 	}
-	return r.metric("spillover.fleet.notices", attributes...)
+	return r.metric("spillover.fleet.engine.notices", attributes...)
 }
 
 func (r *replica) waitUp(up int64) {
 	r.t.Helper()
-	eventually(r.t, func() bool { return r.metric("spillover.fleet.up") == up }, fmt.Sprintf("spillover.fleet.up does not become %d", up))
+	eventually(r.t, func() bool { return r.metric("spillover.fleet.engine.up") == up }, fmt.Sprintf("spillover.fleet.engine.up does not become %d", up))
 }
 
 // exchange publishes notices until the others have received one: those that are
@@ -309,7 +309,7 @@ func TestNoticesAreStoredUntilTheyExpireOrAreRevoked(t *testing.T) {
 	publish(notice("ejected", other, 1<<60))
 	require.Len(t, recall(other), 1, "longer than Redis accepts")
 	eventually(t, func() bool { return len(recall(place)) == 0 }, "it does not expire")
-	require.EqualValues(t, 1, a.metric("spillover.fleet.up"))
+	require.EqualValues(t, 1, a.metric("spillover.fleet.engine.up"))
 }
 
 // unused returns a few milliseconds, different with each call, so that notices differ.
@@ -460,12 +460,12 @@ func TestFullServerStillPassesNotices(t *testing.T) {
 	s.do("CONFIG", "SET", "maxmemory", "1")
 	eventually(t, func() bool {
 		a.Publish(notice("ejected", place, time.Minute))
-		return a.metric("spillover.fleet.up") == 0
+		return a.metric("spillover.fleet.engine.up") == 0
 	}, "storing fails")
 	// These are not stored, so they do not show whether storing works.
 	for range 10 {
 		exchange(t, a, b)
-		require.Zero(t, a.metric("spillover.fleet.up"))
+		require.Zero(t, a.metric("spillover.fleet.engine.up"))
 	}
 	require.Contains(t, a.log.String(), "OOM")
 	s.do("CONFIG", "SET", "maxmemory", "0")
@@ -606,7 +606,7 @@ func TestClosedEngineDoesNothing(t *testing.T) {
 	heard := len(a.all())
 	exchange(t, b, b)
 	require.Len(t, a.all(), heard)
-	require.Zero(t, a.metric("spillover.fleet.up"), "not measured any more")
+	require.Zero(t, a.metric("spillover.fleet.engine.up"), "not measured any more")
 	require.NotContains(t, a.log.String(), "down", "closing is no failure")
 }
 
@@ -718,7 +718,7 @@ func TestRightsOfThePackageComment(t *testing.T) {
 	statistics := func() string { return client.Info(t.Context(), "commandstats").Val() }
 	eventually(t, func() bool { return strings.Contains(statistics(), "cmdstat_ping:") }, "an idle subscription is not pinged")
 	require.NotRegexp(t, `rejected_calls=[1-9]`, statistics())
-	require.EqualValues(t, 1, a.metric("spillover.fleet.up"))
+	require.EqualValues(t, 1, a.metric("spillover.fleet.engine.up"))
 	s.do("ACL", "SETUSER", "spillover", "-getrange")
 	_, err = b.Recall(t.Context(), []string{place})
 	require.ErrorContains(t, err, "NOPERM")
