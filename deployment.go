@@ -107,3 +107,10 @@ func (d *deployment) backendName() string {
 func (s *record) asked() bool {
 	return s.InFlight.Load() > 0 || s.served.Load()+s.throttled.Load()+s.failed.Load() > 0
 }
+
+// noticePlaces are what notices call a deployment: by its name at its host, with its
+// credential, and its whole backend.
+type noticePlaces struct {
+	key   string // of the backend, which may change
+	names [3]string
+}

@@ -59,15 +59,15 @@ const (
 )
 
 // newReplica joins the fleet of a configuration; nil if it has none. inForce is the
-// configuration in force, nil if there is none any more.
-func newReplica(cfg *Config, random func() uint64, inForce func() *activeConfig) *replica {
+// table in force, nil if there is none any more.
+func newReplica(cfg *Config, random func() uint64, inForce func() *table) *replica {
 	if cfg.Fleet == nil {
 		return nil
 	}
 	r := &replica{fleet: cfg.Fleet, namespace: cfg.FleetNamespace, name: fleet.SenderOf(random()), random: random}
 	r.cancel = r.fleet.Subscribe(func(notice []byte) {
-		if s := inForce(); s != nil {
-			r.hear(s.table, time.Now(), notice)
+		if t := inForce(); t != nil {
+			r.hear(t, time.Now(), notice)
 		}
 	})
 	go r.recall(inForce)
@@ -87,14 +87,14 @@ func (r *replica) leave() {
 }
 
 // recall hears what still holds of what was published before this replica joined.
-func (r *replica) recall(inForce func() *activeConfig) {
-	s := inForce()
-	if s == nil {
+func (r *replica) recall(inForce func() *table) {
+	t := inForce()
+	if t == nil {
 		return
 	}
 	var keys []string
 	seen := map[string]bool{}
-	for _, route := range s.table.all() {
+	for _, route := range t.all() {
 		for d := range route.all {
 			for _, place := range r.placesOf(d) {
 				if !seen[place] {
@@ -111,19 +111,13 @@ func (r *replica) recall(inForce func() *activeConfig) {
 		return // as if nothing held
 	}
 	for _, n := range notices {
-		if s := inForce(); s != nil {
-			r.hear(s.table, time.Now(), n)
+		if t := inForce(); t != nil {
+			r.hear(t, time.Now(), n)
 		}
 	}
 }
 
-// noticePlaces are what notices call a deployment: by its name at its host, with its
-// credential, and its whole backend.
-type noticePlaces struct {
-	key   string // of the backend, which may change
-	names [3]string
-}
-
+// The indices of noticePlaces.
 const (
 	placeDeployment = iota
 	placeCredential

@@ -63,7 +63,7 @@ func (t *Transport) join(s, old *activeConfig) {
 		if old != nil {
 			old.replica.leave()
 		}
-		s.replica = newReplica(&s.cfg, t.random, t.inForce())
+		s.replica = newReplica(&s.cfg, t.random, t.tableInForce())
 	}
 	if s.replica != nil {
 		s.table.grown = s.replica.adopt
@@ -77,6 +77,17 @@ func (t *Transport) inForce() func() *activeConfig {
 	return func() *activeConfig {
 		if t := transport.Value(); t != nil {
 			return t.setup.Load()
+		}
+		return nil
+	}
+}
+
+// tableInForce is the table of the configuration in force, nil as inForce is.
+func (t *Transport) tableInForce() func() *table {
+	inForce := t.inForce()
+	return func() *table {
+		if s := inForce(); s != nil {
+			return s.table
 		}
 		return nil
 	}
