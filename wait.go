@@ -85,7 +85,7 @@ func (c *call) pollAfter() time.Duration { return min(max(c.waited/pollShare, mi
 // prefersToWait reports whether the request waits for a higher tier than the one
 // that can take it now. If so, waitForTier comes next.
 func (c *call) prefersToWait(now time.Time, t *tier) bool {
-	patience := c.tierPatience(now)
+	patience := c.tierPatience()
 	if patience < leastWait {
 		return false
 	}
@@ -104,7 +104,7 @@ func (c *call) waitForTier(now time.Time) {
 	c.awaitedTiers = 0
 	opened := c.pool.opened.subscribe()
 	defer c.pool.opened.unsubscribe()
-	patience := c.tierPatience(now)
+	patience := c.tierPatience()
 	if at, polls, ok := c.dueWithin(now, higher, patience); ok {
 		c.pause(now, opened, nil, outlook{at: at, uncertain: polls}, patience, waitsForTier)
 	}
@@ -113,7 +113,7 @@ func (c *call) waitForTier(now time.Time) {
 // tierPatience is how long the request may still wait for its tier. It leaves half of
 // the time until a deadline to the deployment of a lower tier. After a failure the
 // request does not wait.
-func (c *call) tierPatience(now time.Time) time.Duration {
+func (c *call) tierPatience() time.Duration {
 	most := c.cfg.TierWait
 	if c.scope.background {
 		most = max(most, c.cfg.BackgroundWait)
