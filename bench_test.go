@@ -76,7 +76,24 @@ func benchRequest(target string, size int) func() *http.Request {
 // benchTransport has backends whose names for the model differ from the
 // caller's, so that whatever can be rewritten is.
 func benchTransport(tb testing.TB, backends int, d Dialect) *Transport {
-	cfg := Config{Base: nop{}}
+	return benchWith(tb, Config{Base: nop{}}, backends, d)
+}
+
+// benchFleet is a benchTransport with a Fleet, on which another replica has been heard.
+func benchFleet(tb testing.TB, backends int) *Transport {
+	f := new(LocalFleet)
+	t := benchWith(tb, Config{Base: nop{}, Fleet: f}, backends, Azure)
+	tb.Cleanup(func() { t.Close() })
+	for d := range t.table().find("gpt-4o").all {
+		place := t.setup.Load().replica.placesOf(d)[placeDeployment]
+		f.Publish([]byte(`{"v":1,"k":"throttled","p":"` + place + `","f":"0000beef","l":1}`))
+		require.NotZero(tb, d.Reports.Until(time.Now().Add(-time.Second)))
+	}
+	time.Sleep(2 * time.Millisecond) // the reports have ended
+	return t
+}
+
+func benchWith(tb testing.TB, cfg Config, backends int, d Dialect) *Transport {
 	for i := range backends {
 		cfg.Backends = append(cfg.Backends, Backend{
 			Name: fmt.Sprintf("b%d", i), URL: fmt.Sprintf("https://b%d.openai.azure.com", i), Dialect: d, APIKey: "key",
@@ -107,6 +124,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			drive(b, benchTransport(b, n, Azure), benchRequest(classicURL, 1<<10))
 		})
 	}
+	b.Run("fleet/1KiB/10", func(b *testing.B) { drive(b, benchFleet(b, 10), benchRequest(classicURL, 1<<10)) })
 	for _, size := range []int{64, 256} {
 		b.Run(fmt.Sprintf("classic/%dKiB/10", size), func(b *testing.B) {
 			drive(b, benchTransport(b, 10, Azure), benchRequest(classicURL, size<<10))
@@ -127,6 +145,14 @@ func BenchmarkChoose(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r.choose(&selection{now: now, random: t.random})
+			}
+		})
+		b.Run(fmt.Sprintf("fleet/%d", n), func(b *testing.B) {
+			t := benchFleet(b, n)
+			r, now := t.table().find("gpt-4o"), time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				r.choose(&selection{now: now, random: t.random, heedsReports: true})
 			}
 		})
 		b.Run(fmt.Sprintf("session/%d", n), func(b *testing.B) {
@@ -151,6 +177,7 @@ func TestAllocations(t *testing.T) {
 		})
 	}
 	classic, v1 := benchRequest(classicURL, 1<<10), benchRequest(v1URL, 1<<10)
+	require.LessOrEqual(t, count(benchFleet(t, 10), classic), count(benchTransport(t, 10, Azure), classic)+poolsForget, "a Fleet costs nothing while all is healthy")
 	bare := count(nop{}, classic)
 	require.LessOrEqual(t, count(benchTransport(t, 10, Azure), classic)-bare, 12.0+poolsForget)
 	// The same with another name of the model in the body.

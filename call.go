@@ -304,7 +304,6 @@ func (c *call) choose(q *selection) (*tier, *deployment) {
 		case d.SeemsSilent(q.now) && d.outdone(c.route, q.now):
 			if !c.options.explain && d.EjectSilent(q.now) {
 				c.recordTransition(&d.State, d, q.now, outcome{reason: "silent"})
-				c.replica.tellEjected(&d.State, d, q.now, q.now, outcome{cause: health.Silent})
 			}
 		case chosen != nil && chosen.model == d.model && d.NextComparison.Passed(q.now) && !d.outdone(c.route, q.now):
 			if !c.options.explain {

@@ -51,11 +51,13 @@ func (d *deployment) labels() *deploymentLabels {
 }
 
 // measure reads the limits that a response reports.
-func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) {
-	d.ReportedLimits.Update(now, sent, tokens, wire.ReadLimits(h))
+func (d *deployment) measure(now, sent time.Time, tokens int64, h http.Header) wire.Limits {
+	limits := wire.ReadLimits(h)
+	d.ReportedLimits.Update(now, sent, tokens, limits)
 	if d.Limit.Load() != d.weighedLimit.Load() {
 		d.tier.reweigh()
 	}
+	return limits
 }
 
 // headroom is what the service reported lately, else what is left of the

@@ -311,15 +311,19 @@ func (a *attempt) failLate(o outcome) {
 // deployment.
 func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 	d := a.deployment
-	opened := false
+	opened, ejected := false, false
 	for _, h := range c.scope.healths(d) {
 		if h == nil || !h.Troubled() {
 			continue
 		}
+		if c.replica != nil {
+			failures, _ := h.Failures()
+			ejected = ejected || failures > 0
+		}
 		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
 		c.recordTransition(h, d, now, successOf(resp))
 	}
-	c.replica.tellRecovered(d, now, a.sentAt, opened)
+	c.replica.tellRecovered(d, now, a.sentAt, opened, ejected)
 	if opened {
 		c.pool.opened.notify()
 	}

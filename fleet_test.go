@@ -151,7 +151,7 @@ func TestOwnSuccessContradictsAReport(t *testing.T) {
 		place := f.notices[0].P
 		time.Sleep(2 * time.Second)
 		ignored := 0
-		for range 2000 {
+		for range 3000 {
 			f.lie("0000beef", notice{K: "throttled", P: place, L: 60_000})
 			time.Sleep(100 * time.Millisecond)
 			resp, _ := ask(t, tr)
@@ -387,5 +387,78 @@ func TestNoticesHoldNothingSecret(t *testing.T) {
 		for _, secret := range []string{"key-", "ptu", "payg", "openai", "azure", "chat"} {
 			require.NotContains(t, strings.ToLower(all.String()), secret)
 		}
+	})
+}
+
+// Durations are sent, so what a replica hears does not depend on the sender's clock.
+func TestClocksOfReplicasMayDiffer(t *testing.T) {
+	f := new(recordedFleet)
+	var texts [][]byte
+	var want time.Duration
+	for hours := range 3 { // by how much the clock of the receiver is fast
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Duration(hours) * time.Hour)
+			n := newNet()
+			if texts == nil { // the sender
+				f.Subscribe(func(text []byte) { texts = append(texts, bytes.Clone(text)) })
+				n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+				ask(t, member(t, f, n, ptuAndPayg()...))
+				require.Len(t, texts, 1)
+				f.LocalFleet = spillover.LocalFleet{}
+			}
+			hears := new(spillover.LocalFleet)
+			b := member(t, hears, n, ptuAndPayg()...)
+			ask(t, b)
+			time.Sleep(8 * time.Second)
+			hears.Publish(texts[0])
+			left := time.Until(statusOf(t, b, "ptu").AvoidedUntil).Round(time.Second)
+			if want == 0 {
+				want = left
+			}
+			require.Equal(t, want, left, "%d h", hours)
+			require.GreaterOrEqual(t, left, 7*time.Second)
+		})
+	}
+}
+
+// What one replica has told is not told again by others that find it out.
+func TestReportIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.on(host("payg"), status(429, "{}", "Retry-After: 7"))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		ask(t, a)
+		require.Equal(t, []string{"throttled", "throttled"}, f.kinds())
+		time.Sleep(time.Second)
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 5"))
+		n.on(host("payg"), status(429, "{}", "Retry-After: 5"))
+		ask(t, b)
+		require.Greater(t, n.sends(host("ptu"))+n.sends(host("payg")), 2, "a report refuses nothing")
+		require.Len(t, f.kinds(), 2)
+	})
+}
+
+// The replica that has ejected a deployment probes it before the others do.
+func TestOtherReplicasWaitForTheProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(401, wrongKey))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		ask(t, a)
+		left := time.Duration(f.notices[0].L) * time.Millisecond
+		time.Sleep(left + 10*time.Millisecond)
+		for range 20 {
+			resp, _ := ask(t, b)
+			require.Equal(t, "payg", servedBy(resp))
+		}
+		require.Equal(t, 1, n.sends(host("ptu")))
+		n.on(host("ptu"), ok200)
+		resp, _ := ask(t, a)
+		require.Equal(t, "ptu", servedBy(resp))
+		resp, _ = ask(t, b)
+		require.Equal(t, "ptu", servedBy(resp), "it has recovered")
 	})
 }

@@ -49,6 +49,9 @@ const (
 	// maxNoticesPerSecond limits the notices that are read. The replicas of a large
 	// program send about ten.
 	maxNoticesPerSecond = 1000
+	// reprobeTime is the shortest time, on average, that replicas leave to the one that has
+	// ejected a deployment, to probe it and to tell what it has found out.
+	reprobeTime = 8 * time.Second
 	// recallTime is what Recall may take.
 	recallTime = 5 * time.Second
 	// replicaSeen is for how long Status shows a replica that sends nothing.
@@ -235,8 +238,13 @@ func (r *replica) apply(d *deployment, now time.Time, n *fleet.Notice, wholeBack
 		extra := time.Duration((0.5 + unit(r.random())) * float64(d.Gap()))
 		d.Reports.Report(now, n.From, health.ReportThrottled, n.Left()+extra, 0)
 	case fleet.Ejected:
-		d.Reports.Report(now, n.From, health.ReportEjected, n.Left(), n.Streak)
+		// The replica that has ejected it probes first. All others wait for what it finds out.
+		extra := time.Duration((0.5 + unit(r.random())) * float64(max(n.Left()/2, reprobeTime)))
+		d.Reports.Report(now, n.From, health.ReportEjected, n.Left()+extra, n.Streak)
 	case fleet.Recovered:
+		if n.Contradicts != "" && n.Contradicts != r.name {
+			r.trust.Witness(now, n.From, n.Contradicts, d.Reports.Says(now, n.Contradicts, health.ReportEjected))
+		}
 		if d.Reports.End(health.ReportEjected); !wholeBackend {
 			d.Reports.End(health.ReportThrottled)
 		}
@@ -251,12 +259,15 @@ func (r *replica) apply(d *deployment, now time.Time, n *fleet.Notice, wholeBack
 }
 
 // tellThrottled tells the others that a deployment has refused a request of this
-// replica.
+// replica, unless another one has told them that it will for as long.
 func (r *replica) tellThrottled(d *deployment, now, sent time.Time, wait time.Duration) {
 	if r == nil {
 		return
 	}
-	r.trust.Confirmed(d.Reports.Confirm(now))
+	r.trust.Confirmed(d.Reports.Confirm(now, health.ReportThrottled))
+	if d.Reports.Known(health.ReportThrottled, now.Add(wait)) {
+		return
+	}
 	r.tell(fleet.Notice{Kind: fleet.Throttled, Place: r.placesOf(d)[placeDeployment], LeftMS: ceilMS(wait), AgeMS: ceilMS(now.Sub(sent))})
 }
 
@@ -265,6 +276,7 @@ func (r *replica) tellEjected(h *health.State, d *deployment, now, sent time.Tim
 	if r == nil || h.Private {
 		return
 	}
+	r.trust.Confirmed(d.Reports.Confirm(now, health.ReportEjected))
 	until, _, _ := h.Closed(now)
 	streak, _ := h.Failures()
 	if !until.After(now) {
@@ -294,21 +306,26 @@ var causeNames = map[health.Cause]string{
 
 // tellRecovered tells the others that a deployment has served a request, if that ends
 // what this replica has told or heard. opened says that the success ended a cool-down or
-// an ejection here.
-func (r *replica) tellRecovered(d *deployment, now, sent time.Time, opened bool) {
+// an ejection here; ejected says that it was an ejection, of which the others may know
+// under another place.
+func (r *replica) tellRecovered(d *deployment, now, sent time.Time, opened, ejected bool) {
 	if r == nil {
 		return
 	}
+	ejected = ejected || d.Reports.Known(health.ReportEjected, now)
 	wrong := d.Reports.Contradict(now, sent)
 	if len(wrong) == 0 && !opened {
 		return
 	}
 	r.trust.Contradicted(now, wrong)
-	p := r.placesOf(d)
-	for _, place := range p {
+	p := r.placesOf(d)[:]
+	if !ejected {
+		p = p[:1+placeDeployment]
+	}
+	for i, place := range p {
 		n := fleet.Notice{Kind: fleet.Recovered, Place: place}
 		if len(wrong) > 0 {
-			n.Contradicts = wrong[0]
+			n.Contradicts = wrong[i%len(wrong)]
 		}
 		r.tell(n)
 	}

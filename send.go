@@ -120,15 +120,13 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	a.resp = resp
 	a.status, a.roundTrip = resp.StatusCode, now.Sub(a.sentAt)
 	b.Answered.Set(now)
-	if c.replica != nil {
-		c.replica.tellUtilization(a.deployment, now, a.sentAt, wire.ReadLimits(resp.Header))
-	}
-	a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
+	limits := a.deployment.measure(now, a.sentAt, a.tokens, resp.Header)
+	c.replica.tellUtilization(a.deployment, now, a.sentAt, limits)
 	a.deployment.CreditBackground(now, c.scope.background)
 	a.mediaType, a.spilled = wire.MediaType(resp.Header), wire.SpilledByAzure(resp.Header)
 	if b.Troubled() {
 		b.Reached(a.sentAt)
-		c.replica.tellRecovered(a.deployment, now, a.sentAt, b.Open(now))
+		c.replica.tellRecovered(a.deployment, now, a.sentAt, b.Open(now), true)
 		c.recordTransition(&b.State, a.deployment, now, successOf(resp))
 	}
 	var held []byte

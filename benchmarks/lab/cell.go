@@ -28,6 +28,7 @@ type Cell struct {
 	Fault    Fault
 	Odd
 	Mix
+	Bus Bus // of policies with a Fleet
 
 	Trace string  // path of the arrivals, instead of drawn ones
 	Speed float64 // of the trace
@@ -243,8 +244,21 @@ func (c Cell) String() string {
 	add(c.Fault.All, "all %s for %v", c.Fault.Kind, c.Fault.To-c.Fault.From)
 	add(c.Fault.Kind != "" && !c.Fault.All && c.Fault.PTU, "%s on the PTU", c.Fault.Kind)
 	add(c.Fault.Kind != "" && !c.Fault.All && !c.Fault.PTU, "%s on a PAYG", c.Fault.Kind)
+	add(c.Bus.Delay > 0, "bus %v", c.Bus.Delay)
+	add(c.Bus.Lost > 0, "%g %% lost", 100*c.Bus.Lost)
+	add(c.Bus.Twice > 0, "%g %% twice", 100*c.Bus.Twice)
+	add(c.Bus.Disorder > 0, "disorder %v", c.Bus.Disorder)
+	if l := c.Bus.Liars; l.Senders > 0 {
+		add(true, "%d liars: %s %s", l.Senders, l.about(), l.Kind)
+	}
 	add(c.Leave > 0, "callers leave after %v", c.Leave)
 	return strings.Join(append(name, fmt.Sprintf("seed %d", c.Seed)), " ")
+}
+
+// brief names the cell without its seed and its bus.
+func (c Cell) brief() string {
+	c.Bus, c.Seed = Bus{}, 0
+	return strings.TrimSuffix(c.String(), " seed 0")
 }
 
 // measured tells whether a request that comes at a time counts.

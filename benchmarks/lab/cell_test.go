@@ -28,13 +28,13 @@ func TestCell(t *testing.T) {
 	}
 	oracle := play(t, c, Oracle)
 	fmt.Println(c)
-	fmt.Printf("%-22s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s\n", "", "goodput", "/oracle", "ptu/orac",
-		"used", "429s", "wasted", "visible", "errors", "p50 ms", "p99 ms", "uneven", "touched", "time s", "served", "recovery")
+	fmt.Printf("%-22s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s %8s\n", "", "goodput", "/oracle", "ptu/orac",
+		"used", "429s", "wasted", "visible", "errors", "p50 ms", "p99 ms", "uneven", "touched", "time s", "served", "recovery", "touches", "notice/s", "ejects")
 	for _, p := range chosen(t) {
 		began := time.Now()
 		f := play(t, c, p)
-		fmt.Printf("%-22s %8.3f %8.3f %8.3f %8d %8d %8.3f %8.3f %8.4f %8.0f %8.0f %8.3f %8.4f %8.2f %8.3f %8s   %v\n", p.Name, f.Goodput, f.Tokens/oracle.Tokens, f.PTU/oracle.PTU,
-			f.Used, f.Refused, f.Wasted, f.Visible, f.Errors, 1e3*f.AddedP50.Seconds(), 1e3*f.AddedP99.Seconds(), f.Uneven, f.Touched, f.Time.Seconds(), f.Served, text("%.0f s", recovery(f)), time.Since(began).Round(time.Millisecond))
+		fmt.Printf("%-22s %8.3f %8.3f %8.3f %8d %8d %8.3f %8.3f %8.4f %8.0f %8.0f %8.3f %8.4f %8.2f %8.3f %8s %8d %8.2f %8d   %v\n", p.Name, f.Goodput, f.Tokens/oracle.Tokens, f.PTU/oracle.PTU,
+			f.Used, f.Refused, f.Wasted, f.Visible, f.Errors, 1e3*f.AddedP50.Seconds(), 1e3*f.AddedP99.Seconds(), f.Uneven, f.Touched, f.Time.Seconds(), f.Served, text("%.0f s", recovery(f)), f.Touches, f.Notices, f.Ejections, time.Since(began).Round(time.Millisecond))
 	}
 }
 
@@ -86,6 +86,14 @@ var differences = []difference{
 	number("poison", 0.01, func(c *Cell, share float64) { c.Poison = share }),
 	number("late", 0.005, func(c *Cell, share float64) { c.Late = share }),
 	is("resets", func(c *Cell) { c.Resets = true }),
+	lasting("delay", 5*time.Millisecond, func(c *Cell, d time.Duration) { c.Bus.Delay = d }),
+	number("lost", 0.2, func(c *Cell, share float64) { c.Bus.Lost = share }),
+	number("twice", 0.3, func(c *Cell, share float64) { c.Bus.Twice = share }),
+	lasting("disorder", 500*time.Millisecond, func(c *Cell, d time.Duration) { c.Bus.Disorder = d }),
+	number("liars", 1, func(c *Cell, n float64) { c.Bus.Liars.Senders, c.Bus.Liars.Kind = int(n), "throttled" }),
+	is("about-all", func(c *Cell) { c.Bus.Liars.All = true }),
+	is("lie-ejected", func(c *Cell) { c.Bus.Liars.Kind = "ejected" }),
+	is("lie-utilization", func(c *Cell) { c.Bus.Liars.Kind = "utilization" }),
 	number("answers", 3, func(c *Cell, times float64) { c.Slower = times }),
 	is("silence", func(c *Cell) { c.become(silent(c.M, c.Fault.PTU)) }),
 	is("all-500", func(c *Cell) { c.become(outage("500")) }),

@@ -28,6 +28,10 @@ type Figures struct {
 	PTUUse     float64 // PTU over its capacity
 	Background BackgroundFigures
 
+	Notices   float64 // that clients have published to their Fleet, per second
+	Ejections int     // those of an ejection
+
+	Touches  int           // requests that the deployment with the fault has seen
 	Touched  float64       // share of requests that the deployment with the fault has seen
 	Recovery time.Duration // until it is back at 80 % of its load before; or never
 	Time     time.Duration // of a request from call to end, on average
@@ -87,6 +91,8 @@ func (t *tally) figures(pool []*site) Figures {
 		f.PTU = t.ours()
 	}
 	f.PTUUse = f.PTU / (float64(pool[0].TPM) * t.cell.Measure.Minutes())
+	f.Notices = float64(t.notices) / t.cell.Measure.Seconds()
+	f.Ejections = t.ejections
 	if t.cell.Fault.Kind != "" {
 		t.fault(&f)
 	}
@@ -183,6 +189,7 @@ func (t *tally) fault(f *Figures) {
 	}
 	f.Errors = float64(errors) / float64(max(1, during))
 	f.Served = float64(served) / float64(max(1, during))
+	f.Touches = touched
 	f.Touched = float64(touched) / float64(max(1, during))
 	f.Time = took / time.Duration(max(1, during))
 	f.Recovery = t.recovery()

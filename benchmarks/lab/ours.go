@@ -26,18 +26,34 @@ func Variants() []Policy {
 // Ours is the transport as it is.
 func Ours() Policy { return Variants()[0] }
 
+// Replicas is the transport as it is, with a Fleet that connects the clients of a cell.
+var Replicas = Policy{Name: "fleet", About: "the Transport, whose clients share a Fleet", Waits: true, Fleet: true, New: func(s Setup) http.RoundTripper {
+	t, err := spillover.New(configFor(s))
+	if err != nil {
+		panic(err)
+	}
+	return t
+}}
+
+// configFor is the configuration of a setup.
+func configFor(s Setup) spillover.Config {
+	cfg := spillover.Config{Base: s.Net, MaxWait: s.Patience, BackgroundWait: s.BackgroundWait, Fleet: s.Fleet}
+	for _, b := range s.Pool {
+		cfg.Backends = append(cfg.Backends, spillover.Backend{
+			Name: b.Name, URL: b.URL, Priority: b.Tier, Weight: b.Weight, Dialect: spillover.Azure,
+			APIKey: "key", HeaderTimeout: s.HeaderTimeout,
+			Models: []spillover.Model{{Name: model}},
+		})
+	}
+	return cfg
+}
+
 // variant is a Transport with a change to what it is told of each backend.
 func variant(name, about string, change func(*spillover.Backend, Backend)) Policy {
 	return Policy{Name: name, About: about, Waits: true, New: func(s Setup) http.RoundTripper {
-		cfg := spillover.Config{Base: s.Net, MaxWait: s.Patience, BackgroundWait: s.BackgroundWait}
-		for _, b := range s.Pool {
-			to := spillover.Backend{
-				Name: b.Name, URL: b.URL, Priority: b.Tier, Weight: b.Weight, Dialect: spillover.Azure,
-				HeaderTimeout: s.HeaderTimeout,
-				Models:        []spillover.Model{{Name: model}},
-			}
-			change(&to, b)
-			cfg.Backends = append(cfg.Backends, to)
+		cfg := configFor(s)
+		for i, b := range s.Pool {
+			change(&cfg.Backends[i], b)
 		}
 		t, err := spillover.New(cfg)
 		if err != nil {

@@ -3,16 +3,19 @@ package lab
 import (
 	"net/http"
 	"time"
+
+	"github.com/spillover-go/spillover"
 )
 
 // A Policy is who chooses the deployment of each request. New makes it for one
-// client, which shares nothing with the others.
+// client, which shares nothing with the others unless the policy has a Fleet.
 type Policy struct {
 	Name  string
 	About string
 	New   func(Setup) http.RoundTripper
 
 	Waits      bool // it waits by itself, for Setup.Patience
+	Fleet      bool // its clients share a Fleet, see Cell.Bus
 	Omniscient bool // it lives in a world of its own, see Cell.forOracle
 }
 
@@ -28,13 +31,16 @@ type Setup struct {
 	// BackgroundWait is for how long a background request may wait.
 	BackgroundWait time.Duration
 
+	// Fleet connects the clients; nil unless the policy has one.
+	Fleet spillover.Fleet
+
 	sites []*site // for the oracle alone
 }
 
 // Policies are all that can be compared: ours, its variants, others and the
 // oracle.
 func Policies() []Policy {
-	return append(append(Variants(), Others()...), Oracle)
+	return append(append(Variants(), Others()...), Oracle, Replicas)
 }
 
 // Others are plain statements of what others do.

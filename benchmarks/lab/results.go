@@ -12,8 +12,11 @@ type Trial struct {
 }
 
 // trial is that of a policy; the oracle's is the same in all cells that differ
-// in nothing that it notices.
+// in nothing that it notices, and those of policies without a Fleet on each bus.
 func trial(c Cell, policy string) Trial {
+	if policy != Replicas.Name {
+		c.Bus = Bus{}
+	}
 	if policy == Oracle.Name {
 		c = c.forOracle()
 	}
@@ -63,7 +66,10 @@ var (
 		}
 		return f.Recovery.Seconds()
 	}
-	duration measure = func(f Figures) float64 { return f.Time.Seconds() }
+	touches   measure = func(f Figures) float64 { return float64(f.Touches) }
+	ejections measure = func(f Figures) float64 { return float64(f.Ejections) }
+	notices   measure = func(f Figures) float64 { return f.Notices }
+	duration  measure = func(f Figures) float64 { return f.Time.Seconds() }
 )
 
 // value is the median over the seeds; not a number when there was no run.
@@ -77,13 +83,18 @@ func (r *Results) share(c Cell, policy string, of measure) float64 {
 }
 
 func (r *Results) median(c Cell, policy string, of func(f, oracle Figures) float64) float64 {
+	return r.compared(c, policy, Oracle.Name, of)
+}
+
+// compared is the median of what two policies make of a cell.
+func (r *Results) compared(c Cell, policy, with string, of func(f, with Figures) float64) float64 {
 	var values []float64
 	for c.Seed = 1; c.Seed <= uint64(r.Seeds); c.Seed++ {
 		f, ok := r.Figures[trial(c, policy)]
 		if !ok {
-			r.missing = append(r.missing, trial(c, policy), trial(c, Oracle.Name))
+			r.missing = append(r.missing, trial(c, policy), trial(c, with))
 		} else {
-			values = append(values, of(f, r.Figures[trial(c, Oracle.Name)]))
+			values = append(values, of(f, r.Figures[trial(c, with)]))
 		}
 	}
 	if len(values) == 0 {
@@ -124,6 +135,11 @@ func needs(goals []Goal, policies []Policy, seeds int) []Trial {
 			g.Of(r, p.Name)
 		}
 	}
+	return r.needed()
+}
+
+// needed are the trials that figures were asked for and that are missing, each once.
+func (r *Results) needed() []Trial {
 	seen := map[Trial]bool{}
 	return slices.DeleteFunc(r.missing, func(t Trial) bool {
 		again := seen[t]

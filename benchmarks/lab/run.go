@@ -27,8 +27,12 @@ func Run(c Cell, p Policy) (Figures, error) {
 	}
 	pool := newPool(c, jobs)
 	tally := newTally(c)
-	clients := newClients(c, p, pool, tally)
+	bus := &bus{Bus: c.Bus, tally: tally}
+	clients := newClients(c, p, pool, tally, bus)
 	var all sync.WaitGroup
+	if p.Fleet && c.Bus.Liars.Senders > 0 {
+		all.Go(func() { bus.lie(pool, tally.start.Add(c.end())) })
+	}
 	if c.Fault.Kind != "" {
 		all.Go(func() { c.Fault.play(pool, tally) })
 	}
@@ -61,11 +65,11 @@ func Run(c Cell, p Policy) (Figures, error) {
 func (c Cell) forOracle() Cell {
 	c.M, c.free = 1, true
 	c.CountRefused, c.Utilization, c.Silent, c.Stale = false, false, false, 0
-	c.Refusal, c.Chance, c.Odd = 0, Chance{}, Odd{}
+	c.Refusal, c.Chance, c.Odd, c.Bus = 0, Chance{}, Odd{}, Bus{}
 	return c
 }
 
-func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
+func newClients(c Cell, p Policy, pool []*site, t *tally, b *bus) []http.RoundTripper {
 	setup := Setup{Patience: c.Patience}
 	if c.Classes {
 		setup.BackgroundWait = c.Wait
@@ -87,6 +91,9 @@ func newClients(c Cell, p Policy, pool []*site, t *tally) []http.RoundTripper {
 	n := c.M
 	if c.Apart {
 		n++
+	}
+	if p.Fleet {
+		setup.Fleet = b
 	}
 	clients := make([]http.RoundTripper, n)
 	for i := range clients {

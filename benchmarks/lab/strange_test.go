@@ -192,7 +192,7 @@ func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := silent(1, true)
 		pool, tally := newPool(c, nil), newTally(c)
-		client := newClients(c, Walk, pool, tally)[0]
+		client := newClients(c, Walk, pool, tally, nil)[0]
 		go c.Fault.play(pool, tally)
 		one := job{prompt: 10, most: 16, output: 1}
 		began := time.Now()
@@ -212,7 +212,7 @@ func TestOutage(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := outage(kind)
 			pool, tally := newPool(c, nil), newTally(c)
-			client := newClients(c, Walk, pool, tally)[0]
+			client := newClients(c, Walk, pool, tally, nil)[0]
 			go c.Fault.play(pool, tally)
 			for i, at := range []time.Duration{c.Fault.From - time.Second, c.Fault.From, c.Fault.To} {
 				time.Sleep(time.Until(tally.start.Add(at + 100*time.Millisecond)))

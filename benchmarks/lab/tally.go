@@ -40,6 +40,9 @@ type tally struct {
 	// faultUse is the requests that the deployment with the fault has served,
 	// by second of the run.
 	faultUse []int
+	// notices are those that clients have published in the measured time, and
+	// ejections those of an ejection at any time.
+	notices, ejections int
 }
 
 func newTally(c Cell) *tally {
@@ -75,6 +78,18 @@ func (t *tally) answered(trip *trip, s *site, status int) {
 			used[minute] += trip.cost().payg
 			t.minutes[s] = used
 		}
+	}
+}
+
+// published counts a notice of a client.
+func (t *tally) published(notice []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cell.measured(time.Since(t.start)) {
+		t.notices++
+	}
+	if kindOf(notice) == "ejected" {
+		t.ejections++
 	}
 }
 

@@ -1,13 +1,15 @@
 package fleet
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
 
-// Trust is how far the other replicas are believed. A replica whose reports an own
-// success contradicts three times in a row is ignored for a minute, then for twice as
-// long with each repetition. The zero value believes everybody.
+// Trust is how far the other replicas are believed. A replica whose reports successes
+// contradict three times in a row is ignored for a minute, then for twice as long with
+// each repetition. Of the successes that other replicas tell of, one of each counts: a
+// wrong replica cannot have others ignored. The zero value believes everybody.
 type Trust struct {
 	mu       sync.Mutex
 	replicas map[string]*replica
@@ -15,8 +17,11 @@ type Trust struct {
 
 type replica struct {
 	heard      time.Time
-	contradict int // in a row
-	ignored    int // how often it was ignored
+	contradict int       // own contradictions in a row
+	witnesses  []string  // replicas that have contradicted it as well
+	last       time.Time // contradiction
+	ignored    int       // how often it was ignored
+	suspect    bool      // it was ignored, and nothing has confirmed it since: the next contradiction is enough
 	until      time.Time
 }
 
@@ -26,8 +31,13 @@ const (
 	maxReplicas = 256
 
 	toleratedContradictions = 3
+	throttleWitnesses       = 8
 	firstIgnored            = time.Minute
 	longestIgnored          = time.Hour
+	// A row of contradictions ends after this time: every true report ends with a success,
+	// and some of these come before the report ends. Who was ignored is known for longer.
+	contradictionKept = 5 * time.Minute
+	ignoredKept       = 2 * longestIgnored
 )
 
 // Hears records that a replica was heard, and reports whether it is believed.
@@ -63,14 +73,44 @@ func (t *Trust) find(name string) *replica {
 
 // Contradicted records that an own success has contradicted reports of replicas.
 func (t *Trust) Contradicted(now time.Time, names []string) {
+	t.contradicted(now, "", names, toleratedContradictions)
+}
+
+// Witness records that a replica says that its success has contradicted another one.
+// Rate limits are contradicted often, so more replicas must say so.
+func (t *Trust) Witness(now time.Time, from, name string, ejection bool) {
+	enough := throttleWitnesses
+	if ejection {
+		enough = toleratedContradictions
+	}
+	if from != name {
+		t.contradicted(now, from, []string{name}, enough)
+	}
+}
+
+func (t *Trust) contradicted(now time.Time, from string, names []string, enough int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, name := range names {
 		r := t.find(name)
-		if r.contradict++; r.contradict < toleratedContradictions {
+		if now.Sub(r.last) > contradictionKept {
+			r.contradict, r.witnesses = 0, nil
+		}
+		if now.Sub(r.until) > ignoredKept {
+			r.ignored, r.suspect = 0, false
+		}
+		r.last = now
+		switch {
+		case from == "":
+			r.contradict++
+		case !slices.Contains(r.witnesses, from):
+			r.witnesses = append(r.witnesses, from)
+		}
+		if !r.suspect && r.contradict+len(r.witnesses) < enough {
 			continue
 		}
-		r.contradict = 0
+		r.suspect = true
+		r.contradict, r.witnesses = 0, nil
 		r.until = now.Add(min(firstIgnored<<min(r.ignored, 10), longestIgnored))
 		r.ignored++
 	}
@@ -82,7 +122,7 @@ func (t *Trust) Confirmed(names []string) {
 	defer t.mu.Unlock()
 	for _, name := range names {
 		r := t.find(name)
-		r.contradict = 0
+		r.contradict, r.witnesses, r.suspect = 0, nil, false
 	}
 }
 

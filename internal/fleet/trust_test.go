@@ -23,12 +23,62 @@ func TestReplicaIsIgnoredAfterThreeContradictions(t *testing.T) {
 		require.False(t, trust.Hears(now, "a"))
 		now = now.Add(time.Millisecond)
 		require.True(t, trust.Hears(now, "a"))
+		trust.Confirmed([]string{"a"})
 	}
 	for range 100 {
 		trust.Contradicted(now, []string{"a"})
 	}
 	require.False(t, trust.Hears(now.Add(longestIgnored-1), "a"))
 	require.True(t, trust.Hears(now.Add(longestIgnored), "a"), "never for longer than an hour")
+}
+
+func TestIgnoredReplicaIsSuspectUntilItIsConfirmed(t *testing.T) {
+	var trust Trust
+	now := time.Now()
+	for range 3 {
+		trust.Contradicted(now, []string{"a"})
+	}
+	now = now.Add(time.Minute)
+	require.True(t, trust.Hears(now, "a"))
+	trust.Contradicted(now, []string{"a"})
+	require.False(t, trust.Hears(now.Add(2*time.Minute-1), "a"), "one is enough, and it is ignored for longer")
+	now = now.Add(2 * time.Minute)
+	trust.Confirmed([]string{"a"})
+	trust.Contradicted(now, []string{"a"})
+	require.True(t, trust.Hears(now, "a"))
+}
+
+func TestContradictionsAreForgotten(t *testing.T) {
+	var trust Trust
+	now := time.Now()
+	for range 10 {
+		trust.Contradicted(now, []string{"a"})
+		trust.Contradicted(now, []string{"a"})
+		require.True(t, trust.Hears(now, "a"))
+		now = now.Add(contradictionKept + 1)
+	}
+}
+
+// What others say of a replica counts once for each of them, so one cannot have another
+// ignored.
+func TestWitnessesCountOnce(t *testing.T) {
+	for _, ejection := range []bool{true, false} {
+		var trust Trust
+		now := time.Now()
+		enough := throttleWitnesses
+		if ejection {
+			enough = toleratedContradictions
+		}
+		for range 100 {
+			for i := range enough - 1 {
+				trust.Witness(now, fmt.Sprint(i), "a", ejection)
+			}
+			trust.Witness(now, "a", "a", ejection)
+		}
+		require.True(t, trust.Hears(now, "a"))
+		trust.Witness(now, "another", "a", ejection)
+		require.False(t, trust.Hears(now, "a"))
+	}
 }
 
 func TestConfirmationClearsContradictions(t *testing.T) {

@@ -73,9 +73,10 @@ func (s *Deployment) NextPlace() time.Duration {
 
 // PassesOn reports whether a PTU passes a request on to the next tier early. A PTU
 // that reports to be full still gets one request at a time, to find out whether it is:
-// a refusal costs less than an idle PTU for as long as its report counts.
+// a refusal costs less than an idle PTU for as long as its report counts. Where another
+// replica has just told so, that one has found out.
 func (s *Deployment) PassesOn(now time.Time, x float64) bool {
-	return s.Spills(now, x) && (s.Utilization.Load() < spillAll || s.Unanswered() > 0)
+	return s.Spills(now, x) && (s.Utilization.Load() < spillAll || s.Unanswered() > 0 || s.heardFull(now, x))
 }
 
 // ServedOperation records that an operation was served.

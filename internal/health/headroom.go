@@ -33,13 +33,24 @@ type heardUtilization struct {
 // HearUtilization records the utilization that a PTU reported to another replica at a
 // time. An own report that is newer has precedence.
 func (g *ReportedLimits) HearUtilization(at time.Time, utilization int64, from string) {
-	if at.Sub(clockStart) <= time.Duration(g.UtilizationAt.ns.Load()) {
+	if !g.UtilizationAt.Passed(at) {
 		return
 	}
 	g.heard.Store(&heardUtilization{at, utilization, from})
 	g.Utilization.Store(utilization)
 	g.UtilizationAt.Set(at)
 }
+
+// heardFull reports whether another replica has told lately that a PTU is full. The older
+// that is, the fewer requests count it; x is between 0 and 1, drawn once for the request.
+// So who lies each second cannot keep a PTU idle.
+func (g *ReportedLimits) heardFull(now time.Time, x float64) bool {
+	h := g.heard.Load()
+	return h != nil && h.utilization >= spillAll && now.Sub(h.at) < fraction(x, heardFullFor)
+}
+
+// heardFullFor is for how long any request counts that another replica says so.
+const heardFullFor = 3 * time.Second
 
 // heardFor is for how long after another replica's report an own one can show that it was
 // wrong.

@@ -146,3 +146,15 @@ func TestDeploymentHasCapacityBelowTheEarlySpill(t *testing.T) {
 	require.True(t, d.HasCapacity(noon.Add(utilizationFresh)))
 	require.False(t, d.HasCapacity(noon.Add(utilizationFresh+1)))
 }
+
+// Where another replica has just found a PTU full, fewer requests ask it again.
+func TestHeardFullPTUIsAskedLater(t *testing.T) {
+	var d Deployment
+	d.HearUtilization(noon, spillAll, "a")
+	require.True(t, d.PassesOn(noon, 0.5), "nothing is in flight here")
+	require.True(t, d.PassesOn(noon.Add(heardFullFor/2-1), 0.5))
+	require.False(t, d.PassesOn(noon.Add(heardFullFor/2), 0.5))
+	require.False(t, d.PassesOn(noon.Add(heardFullFor/3), 0.1), "some requests are sent at once")
+	d.HearUtilization(noon.Add(-time.Second), spillAll-1, "b")
+	require.EqualValues(t, spillAll, d.Utilization.Load(), "it is older")
+}

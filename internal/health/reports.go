@@ -1,6 +1,7 @@
 package health
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ type reports struct {
 // report is what one replica says.
 type report struct {
 	from   string
-	heard  time.Time // the last one
+	heard  [reportKinds]time.Time // the last one; of an ejection the first one in force
 	until  [reportKinds]time.Time
 	streak int // failures in a row, of an ejection
 }
@@ -90,7 +91,9 @@ func (s *Reports) Report(now time.Time, from string, kind ReportKind, left time.
 	if place.from != from {
 		*place = report{from: from}
 	}
-	place.heard = now
+	if kind != ReportEjected || !place.until[kind].After(now) {
+		place.heard[kind] = now
+	}
 	if kind == ReportEjected {
 		place.streak = streak
 	}
@@ -132,6 +135,12 @@ func (s *Reports) Skipped(now time.Time, roll float64) bool {
 func closes(until *[reportKinds]Timestamp, now time.Time, roll float64) bool {
 	return roll >= doubtThrottled && !until[ReportThrottled].Passed(now) ||
 		roll >= doubtEjected && !until[ReportEjected].Passed(now) || !until[ReportDrained].Passed(now)
+}
+
+// Known reports whether a replica says something of a kind that holds beyond a time.
+func (s *Reports) Known(kind ReportKind, until time.Time) bool {
+	r := s.heard.Load()
+	return r != nil && !r.first[kind].Passed(until)
 }
 
 // Until is when the last report ends; zero without one.
@@ -177,33 +186,41 @@ func (s *Reports) Contradict(now, sent time.Time) (replicas []string) {
 	defer r.mu.Unlock()
 	for i := range r.all {
 		one := &r.all[i]
-		if !one.heard.Before(sent) {
-			continue
+		wrong := false
+		for _, kind := range [...]ReportKind{ReportThrottled, ReportEjected} {
+			if one.heard[kind].Before(sent) {
+				wrong = wrong || one.until[kind].After(now)
+				one.until[kind] = time.Time{}
+			}
 		}
-		if one.until[ReportThrottled].After(now) || one.until[ReportEjected].After(now) {
+		if wrong {
 			replicas = append(replicas, one.from)
 		}
-		one.until[ReportThrottled], one.until[ReportEjected] = time.Time{}, time.Time{}
 	}
 	r.publish()
 	return replicas
 }
 
-// Confirm returns the replicas whose report of a rate limit is in force, because the
-// service has refused an own attempt.
-func (s *Reports) Confirm(now time.Time) (replicas []string) {
+// Confirm returns the replicas whose report of a kind is in force, because an own attempt
+// has shown the same.
+func (s *Reports) Confirm(now time.Time, kind ReportKind) (replicas []string) {
 	r := s.heard.Load()
-	if r == nil || r.first[ReportThrottled].Passed(now) {
+	if r == nil || r.first[kind].Passed(now) {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range r.all {
-		if one.until[ReportThrottled].After(now) {
+		if one.until[kind].After(now) {
 			replicas = append(replicas, one.from)
 		}
 	}
 	return replicas
+}
+
+// Says reports whether a replica reports a kind now.
+func (s *Reports) Says(now time.Time, from string, kind ReportKind) bool {
+	return slices.Contains(s.Confirm(now, kind), from)
 }
 
 // End ends the reports of one kind, of all replicas.

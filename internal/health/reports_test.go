@@ -65,16 +65,44 @@ func TestSuccessContradictsWhatWasHeardBefore(t *testing.T) {
 	r.Report(now, "b", ReportEjected, time.Minute, 3)
 	r.Report(now, "c", ReportDrained, time.Minute, 0)
 	require.Equal(t, 3, r.Streak(now))
-	require.Equal(t, []string{"a"}, r.Confirm(now))
+	require.Equal(t, []string{"a"}, r.Confirm(now, ReportThrottled))
 	require.Empty(t, r.Contradict(now, now.Add(-time.Second)), "it was sent before the report was heard")
 	require.True(t, r.Avoided(now, 1))
 	require.ElementsMatch(t, []string{"a", "b"}, r.Contradict(now.Add(time.Second), now.Add(time.Second)))
 	require.Zero(t, r.Streak(now))
-	require.Nil(t, r.Confirm(now))
+	require.Nil(t, r.Confirm(now, ReportThrottled))
 	require.True(t, r.Avoided(now, 1), "a drained deployment may be healthy")
 	r.End(ReportDrained)
 	require.False(t, r.Avoided(now, 1))
 	new(Reports).End(ReportDrained)
+}
+
+// A replica that repeats itself cannot keep answers that are under way from showing that
+// it is wrong.
+func TestRepeatedEjectionIsContradictedByWhatWasSentAfterTheFirst(t *testing.T) {
+	var r Reports
+	now := time.Now()
+	for i := range 10 {
+		r.Report(now.Add(time.Duration(i)*time.Second), "a", ReportEjected, time.Minute, 1)
+		r.Report(now.Add(time.Duration(i)*time.Second), "b", ReportThrottled, time.Minute, 0)
+	}
+	now = now.Add(10 * time.Second)
+	require.Equal(t, []string{"a"}, r.Contradict(now, now.Add(-5*time.Second)))
+	require.False(t, r.Known(ReportEjected, now))
+	require.True(t, r.Says(now, "b", ReportThrottled), "a rate limit may be new")
+	require.False(t, r.Says(now, "a", ReportEjected))
+	r.Report(now, "a", ReportEjected, time.Minute, 1)
+	require.Empty(t, r.Contradict(now, now.Add(-time.Second)), "this one is new")
+}
+
+func TestKnownReport(t *testing.T) {
+	var r Reports
+	now := time.Now()
+	require.False(t, r.Known(ReportThrottled, now))
+	r.Report(now, "a", ReportThrottled, 10*time.Second, 0)
+	require.True(t, r.Known(ReportThrottled, now.Add(10*time.Second-1)))
+	require.False(t, r.Known(ReportThrottled, now.Add(10*time.Second)))
+	require.False(t, r.Known(ReportEjected, now))
 }
 
 // The state is that of a model that keeps every report.
