@@ -2,6 +2,7 @@ package lab
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ func TestFleet(t *testing.T) {
 	began := time.Now()
 	r := &Results{Seeds: *seeds, Figures: playAll(t, fleetTrials(*seeds))}
 	require.False(t, t.Failed())
-	about := About{Command: "go test -run 'TestFleet$' -timeout 60m -update-fleet", Took: time.Since(began)}
+	about := About{Command: fmt.Sprintf("go test -run 'TestFleet$' -timeout 60m -update-fleet -seeds %d", *seeds), Took: time.Since(began)}
 	require.NoError(t, os.WriteFile("FLEET.md", []byte(r.FleetMarkdown(about)), 0o644))
 }
 
