@@ -12,7 +12,7 @@ import (
 	"github.com/spillover-go/spillover"
 )
 
-func init() { spillover.RegisterAuth("entra", tokenFor) }
+func init() { spillover.RegisterAuth("entra", tokenFor) } //nolint:gochecknoinits // importing the module is what registers it
 
 // A sovereignCloud is a cloud with an authority and a scope of its own.
 type sovereignCloud struct {
