@@ -553,3 +553,10 @@ func TestReplicasWithTokensLearnOfARefusedToken(t *testing.T) {
 		require.NotZero(t, statusOf(t, b, "ptu").AvoidedUntil)
 	})
 }
+
+func TestResumeFleetLeavesABackendThatIsConfiguredAsDrained(t *testing.T) {
+	f := new(recordedFleet)
+	tr := member(t, f, newNet(), azure("a"), azure("b", func(b *spillover.Backend) { b.Drained = true }))
+	require.Error(t, tr.ResumeFleet("b"))
+	require.Empty(t, f.kinds(), "the others are not told")
+}
