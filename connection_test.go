@@ -265,3 +265,11 @@ func TestPendingConnectionIsPassedOver(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp), "it connected")
 	})
 }
+
+// A proxy that answers a CONNECT has refused it unless it says 200.
+func TestOnlyARefusalOfAProxyIsAnError(t *testing.T) {
+	for code, refused := range map[int]bool{200: false, 403: true, 407: true, 502: true} {
+		err := refusedByProxy(t.Context(), nil, nil, &http.Response{StatusCode: code})
+		require.Equal(t, refused, err != nil, code)
+	}
+}

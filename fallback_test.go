@@ -464,3 +464,30 @@ func TestFallbackProperties(t *testing.T) {
 		}
 	})
 }
+
+func TestFallbackOnIsReadAsItIsWritten(t *testing.T) {
+	for _, on := range []spillover.FallbackOn{spillover.OnExhausted, spillover.OnContextLength, spillover.OnExhausted | spillover.OnContextLength} {
+		var read spillover.FallbackOn
+		require.NoError(t, read.UnmarshalText([]byte(on.String())))
+		require.Equal(t, on, read)
+	}
+	require.Equal(t, "FallbackOn(8)", spillover.FallbackOn(8).String())
+	on := spillover.OnExhausted
+	require.ErrorContains(t, on.UnmarshalText([]byte("never")), `"context_length"`)
+	require.Equal(t, spillover.OnExhausted, on)
+}
+
+func TestFallbackOfANameThatChangesThePathIsRefused(t *testing.T) {
+	for _, name := range []string{".", ".."} {
+		_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("a")}, Fallbacks: []spillover.Fallback{{Model: name, To: []string{"m"}}}})
+		require.ErrorContains(t, err, "would change the path")
+	}
+}
+
+func TestNegativeLimitsOfAModelAreRefused(t *testing.T) {
+	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) {
+		b.Models = []spillover.Model{{Name: "m", TPM: -1, ContextTokens: -2}}
+	})}})
+	require.ErrorContains(t, err, "TPM: -1 is negative")
+	require.ErrorContains(t, err, "ContextTokens: -2 is negative")
+}

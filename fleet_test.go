@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -461,4 +462,101 @@ func TestOtherReplicasWaitForTheProbe(t *testing.T) {
 		resp, _ = ask(t, b)
 		require.Equal(t, "ptu", servedBy(resp), "it has recovered")
 	})
+}
+
+// A replica that reports a higher utilization than the service does, three times in a row,
+// is ignored.
+func TestReplicaThatExaggeratesUtilizationIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 75.0%"))
+		tr := member(t, f, n, azure("ptu"))
+		ask(t, tr)
+		require.Equal(t, []string{"utilization"}, f.kinds())
+		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 10.0%"))
+		exaggerate := func() {
+			time.Sleep(10 * time.Second)
+			f.lie("0000beef", notice{K: "utilization", P: f.notices[0].P, U: 990})
+			time.Sleep(time.Millisecond)
+			ask(t, tr)
+		}
+		for range 3 {
+			exaggerate()
+			require.Zero(t, tr.Status().Fleet.Ignored)
+		}
+		exaggerate()
+		require.EqualValues(t, 1, tr.Status().Fleet.Ignored)
+	})
+}
+
+// unavailableFleet cannot recall anything.
+type unavailableFleet struct{ spillover.LocalFleet }
+
+func (*unavailableFleet) Recall(context.Context, []string) ([][]byte, error) {
+	return [][]byte{[]byte(`{"v":1}`)}, io.ErrUnexpectedEOF
+}
+
+func TestRequestsAreServedIfNothingCanBeRecalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := member(t, new(unavailableFleet), newNet(), azure("a"))
+		synctest.Wait()
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+		require.Zero(t, tr.Status().Fleet.Ignored, "what comes with an error is not read")
+	})
+}
+
+func TestResumeFleetNamesWhatIsMissing(t *testing.T) {
+	tr := member(t, new(spillover.LocalFleet), newNet(), azure("a"))
+	require.ErrorContains(t, tr.ResumeFleet("unknown"), "unknown")
+	require.ErrorContains(t, balance(t, newNet(), azure("a")).ResumeFleet("a"), "no Fleet")
+}
+
+// What is heard of deployments without requests is kept within limits; what no longer holds
+// makes room.
+func TestNoticesOfUnknownPlacesDoNotCrowdOutLaterOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		ask(t, member(t, f, n, ptuAndPayg()...))
+		place := f.notices[0].P
+		tr := member(t, f, n, ptuAndPayg()...)
+		for i := range 1024 {
+			if i%500 == 0 {
+				time.Sleep(time.Second)
+			}
+			f.lie("0000beef", notice{K: "throttled", P: fmt.Sprintf("%016x", i), L: 5000})
+		}
+		time.Sleep(6 * time.Second)
+		f.lie("0000beef", notice{K: "drained", P: place, L: 60_000})
+		ask(t, tr)
+		require.NotZero(t, statusOf(t, tr, "ptu").AvoidedUntil)
+	})
+}
+
+func TestReplicasWithTokensLearnOfARefusedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(401, wrongKey))
+		pool := func() []spillover.Backend {
+			all := ptuAndPayg()
+			all[0].APIKey, all[0].Token = "", func(context.Context) (string, error) { return "token", nil }
+			return all
+		}
+		a, b := member(t, f, n, pool()...), member(t, f, n, pool()...)
+		ask(t, a)
+		require.Equal(t, []string{"ejected"}, f.kinds())
+		ask(t, b)
+		require.NotZero(t, statusOf(t, b, "ptu").AvoidedUntil)
+	})
+}
+
+func TestResumeFleetLeavesABackendThatIsConfiguredAsDrained(t *testing.T) {
+	f := new(recordedFleet)
+	tr := member(t, f, newNet(), azure("a"), azure("b", func(b *spillover.Backend) { b.Drained = true }))
+	require.Error(t, tr.ResumeFleet("b"))
+	require.Empty(t, f.kinds(), "the others are not told")
 }

@@ -36,7 +36,7 @@ func long(text string, n int) string {
 
 // What is sent first is the caller's Body, as net/http does.
 func TestBodyIsSentFirst(t *testing.T) {
-	for name, size := range map[string]int{"small": 10, "more than is kept": 20 << 10, "large": 3 << 20} {
+	for name, size := range map[string]int{"small": 10, "more than is kept": 20 << 10, "large": replay.MaxReused + 1<<10} {
 		for _, target := range []string{"https://x" + chatPath, v1URL, "https://x/v1/files", "https://x/unknown"} {
 			for _, d := range []Dialect{Azure, AzureV1, OpenAI} {
 				t.Run(fmt.Sprint(name, " ", target, " ", d), func(t *testing.T) {
@@ -268,11 +268,11 @@ func TestRetryClientSendsBackgroundOnce(t *testing.T) {
 		sends      int
 	}{
 		"background":                  {"/v1/responses", `{"model":"m","background":true,"input":"x"}`, 1},
-		"late in a long body":         {"/v1/responses", `{"model":"m","input":"` + strings.Repeat("x", 2<<20) + `", "background" : true}`, 1},
+		"late in a long body":         {"/v1/responses", `{"model":"m","input":"` + strings.Repeat("x", replay.MaxReused) + `", "background" : true}`, 1},
 		"by an escaped name":          {"/v1/responses", `{"model":"m","b\u0061ckground":true}`, 1},
 		"of Azure's path":             {"/openai/v1/responses?api-version=preview", `{"model":"m","background":true}`, 1},
 		"not":                         {"/v1/responses", `{"model":"m","background":false,"input":{"background":true}}`, 3},
-		"not, and a long body":        {"/v1/responses", `{"model":"m","input":"` + strings.Repeat("x", 2<<20) + `"}`, 3},
+		"not, and a long body":        {"/v1/responses", `{"model":"m","input":"` + strings.Repeat("x", replay.MaxReused) + `"}`, 3},
 		"a chat, which knows no such": {chatPath, `{"messages":[],"background":false}`, 3},
 	} {
 		for _, answer := range []roundTripFunc{broken(errReset), status(500, "{}")} {

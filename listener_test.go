@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
 
@@ -21,4 +23,15 @@ func listened(t testing.TB, cfg Config) (*telemetrytest.Listener, *Transport) {
 func withListener(l *telemetrytest.Listener, cfg Config) Config {
 	cfg.MeterProvider, cfg.TracerProvider, cfg.Logger = l.MeterProvider(), l.TracerProvider(), l.Logger()
 	return cfg
+}
+
+func TestRequestsAreCountedByClass(t *testing.T) {
+	n := newNet()
+	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a")}})
+	req := newChat(t, chatPath)
+	send(t, tr, req.WithContext(WithClass(req.Context(), Background)))
+	ask(t, tr)
+	require.Equal(t, map[string]float64{
+		"class=background model=m outcome=served tier=1": 1, "class=interactive model=m outcome=served tier=1": 1,
+	}, l.Metric("spillover.requests"))
 }

@@ -3,3 +3,6 @@
 package spillover
 
 const poolsForget = 0
+
+// UnderRace reports whether the race detector is in use.
+const UnderRace = false

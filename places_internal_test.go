@@ -44,3 +44,23 @@ func TestPlaceThatIsNotTakenWakesTheNext(t *testing.T) {
 	require.False(t, awake(late), "it asks b itself")
 	late.leave()
 }
+
+// A request that waits at two deployments takes one place: the other goes to the next one.
+func TestRequestThatWaitsTwiceIsWokenOnce(t *testing.T) {
+	var both []*deployment
+	for range 2 {
+		d := &deployment{record: new(record), backend: &backend{sharedState: new(sharedState), weight: 1}}
+		d.MaxInFlight.Store(1)
+		require.True(t, d.TakePlace())
+		both = append(both, d)
+	}
+	r := newRoute("m", both, nil)
+	wait := func() *placeWaiter { return new(scope).wait(r, func(*deployment) bool { return false }, false) }
+	one, two := wait(), wait()
+	both[0].givePlace()
+	require.Len(t, one.woken, 1)
+	require.Empty(t, two.woken)
+	both[1].givePlace()
+	require.Len(t, one.woken, 1)
+	require.Len(t, two.woken, 1)
+}

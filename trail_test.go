@@ -413,7 +413,11 @@ func TestRequestCanBeSentAfterExplainThatSharesItsBody(t *testing.T) {
 // Whatever the body, the request can be sent after Explain, which reports an
 // error for a body that cannot be read, as RoundTrip does.
 func TestExplainLeavesTheBody(t *testing.T) {
-	huge := `{"model":"m","input":"` + strings.Repeat("a", 33<<20) + `"}`
+	size := 33 << 20 // more than is buffered
+	if spillover.UnderRace {
+		size = 2 << 20 // more than is kept
+	}
+	huge := `{"model":"m","input":"` + strings.Repeat("a", size) + `"}`
 	for name, test := range map[string]struct {
 		body   io.ReadCloser
 		length int64
@@ -483,4 +487,81 @@ func TestTrailOfAFailedRedirectHoldsNoSecret(t *testing.T) {
 	require.Contains(t, trail.Error, "refused")
 	require.NotContains(t, trail.Error, "key-b")
 	require.NotContains(t, trail.Error, "swordfish")
+}
+
+// Each reason for which an open deployment is passed over is named.
+func TestTrailNamesWhyAnOpenDeploymentWasPassedOver(t *testing.T) {
+	for want, test := range map[string]struct {
+		model  spillover.Model
+		answer roundTripFunc
+		open   bool // one request is in flight
+	}{
+		"utilization":      {answer: status(200, "{}", "Azure-Openai-Deployment-Utilization: 120.0%"), open: true},
+		"no headroom":      {answer: status(200, "{}", "X-Ratelimit-Limit-Tokens: 1000", "X-Ratelimit-Remaining-Tokens: 0")},
+		"configured limit": {model: spillover.Model{RPM: 1}, answer: ok200},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("a"), test.answer, slow(time.Second, test.answer))
+				test.model.Name = "m"
+				tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.Models = []spillover.Model{test.model} }), azure("b", priority(2)))
+				ask(t, tr)
+				if test.open {
+					defer background(t, tr, newChat(t, chatPath))()
+				}
+				trail := trailOf(t, tr, newChat(t, chatPath))
+				require.Equal(t, map[string]string{"a": want, "b": "chosen"}, skipped(trail.Steps[0]))
+			})
+		})
+	}
+}
+
+func TestTrailNamesAReportOfAnotherReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, n := new(recordedFleet), newNet()
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		ask(t, b)
+		require.NoError(t, a.DrainFleet("ptu", time.Minute))
+		trail := trailOf(t, b, newChat(t, chatPath))
+		require.Equal(t, map[string]string{"ptu": "reported by another replica", "payg": "chosen"}, skipped(trail.Steps[0]))
+		require.Equal(t, time.Now().Add(time.Minute), trail.Steps[0].Candidates[0].Until)
+	})
+}
+
+func TestTrailNamesTheProbeOfAnEjectedDeployment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), broken(errRefused), ok200)
+		tr := balance(t, n, azure("a"), azure("b", priority(2)))
+		ask(t, tr)
+		time.Sleep(10 * time.Second)
+		trail := trailOf(t, tr, newChat(t, chatPath))
+		require.Equal(t, "a", trail.Backend)
+		require.Equal(t, "half-open probe", trail.Steps[0].Why)
+	})
+}
+
+// A key among the protocols of a WebSocket is a secret like any other; a header with a long
+// name is none.
+func TestTrailHoldsNoKeyOfAProtocol(t *testing.T) {
+	n := newNet()
+	const key, plain = "browser-secret-1234567", "harmless-text"
+	n.on(host("a"), broken(fmt.Errorf("%s and %s were refused", key, plain)))
+	req := newChat(t, chatPath)
+	req.Header.Set("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key."+key)
+	req.Header.Set("X-Header-With-A-Name-That-Is-Longer-Than-Others", plain)
+	trail := trailOf(t, balance(t, n, azure("a")), req)
+	require.NotContains(t, trail.Error, key)
+	require.NotContains(t, trail.Steps[0].Attempt.Cause, key)
+	require.Contains(t, trail.Steps[0].Attempt.Cause, plain)
+}
+
+func TestExplainReportsABodyThatCannotBeCopied(t *testing.T) {
+	req := newChat(t, chatPath)
+	req.GetBody = func() (io.ReadCloser, error) { return nil, io.ErrUnexpectedEOF }
+	_, err := balance(t, newNet(), azure("a")).Explain(req)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	_, err = balance(t, newNet(), azure("a")).Explain(&http.Request{Method: http.MethodPost})
+	require.ErrorContains(t, err, "URL")
 }
