@@ -279,7 +279,9 @@ func TestReplicaThatJoinsLaterRecallsWhatHolds(t *testing.T) {
 		pool := []spillover.Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}
 		ask(t, member(t, f, n, pool...))
 		first := f.notices[0]
+		f.mu.Lock()
 		f.kept = [][]byte{[]byte("garbage"), fmt.Appendf(nil, `{"v":1,"k":"ejected","p":%q,"f":"0000beef","l":60000,"s":3}`, first.P)}
+		f.mu.Unlock()
 		for range 10 {
 			b := member(t, f, n, pool...)
 			synctest.Wait()
