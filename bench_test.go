@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A nop answers at once. It reads no body, as a connection would: what is
@@ -88,8 +90,8 @@ func benchFleet(tb testing.TB, backends int) *Transport {
 		place := t.setup.Load().replica.placesOf(d)[placeDeployment]
 		f.Publish([]byte(`{"v":1,"k":"throttled","p":"` + place + `","f":"0000beef","l":1}`))
 		require.NotZero(tb, d.Reports.Until(time.Now().Add(-time.Second)))
+		d.Reports.End(health.ReportThrottled)
 	}
-	time.Sleep(2 * time.Millisecond) // the reports have ended
 	return t
 }
 
