@@ -1,0 +1,26 @@
+/*
+Spillover is a load balancer for Azure OpenAI and OpenAI as a program of its own, for
+callers that are not written in Go. It has the transport of the Go package
+github.com/spillover-go/spillover.
+
+	spillover simulate                      try it without an account
+	spillover serve -config spillover.yaml  run the reverse proxy
+
+"spillover help" lists all commands.
+*/
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spillover-go/spillover/cmd/spillover/internal/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process
+	os.Exit(cli.Run(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}
