@@ -10,7 +10,7 @@ import (
 
 // Deployment is what is known of a deployment. It outlives the configuration.
 type Deployment struct {
-	// The fields that the choice of a deployment reads come first, within three cache
+	// The fields that the choice of a deployment reads come first, within four cache
 	// lines: there may be thousands of deployments.
 	InFlight        atomic.Int64 // requests whose response has not ended, see TakePlace
 	MaxInFlight     atomic.Int64 // the limit for them; 0 for none
@@ -20,9 +20,9 @@ type Deployment struct {
 	byOperation atomic.Pointer[operationStates] // nil while every operation is healthy
 	ReportedLimits
 	latencies
+	Reports Reports // of other replicas
 	State
 
-	Reports          Reports       // of other replicas
 	LastServed       Timestamp     // when it last served a request
 	ServedOperations atomic.Uint64 // operations that it served, one bit each
 	LocalLimits      LocalLimits

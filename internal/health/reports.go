@@ -11,9 +11,12 @@ import (
 // late, wrong or lying, so a report orders and never refuses: a deployment that one
 // replica reports is avoided while there is another one, and is skipped only for as
 // long as a second replica says so too. A success of an own attempt ends all reports
-// that were heard before it was sent. The zero value has none, and costs one atomic
-// load.
-type Reports struct{ heard atomic.Pointer[reports] }
+// that were heard before it was sent. The zero value has none. Without a report in force,
+// a request reads one atomic.
+type Reports struct {
+	until Timestamp // when the last report ends
+	heard atomic.Pointer[reports]
+}
 
 // ReportKind is what a report is about.
 type ReportKind int
@@ -98,11 +101,12 @@ func (s *Reports) Report(now time.Time, from string, kind ReportKind, left time.
 		place.streak = streak
 	}
 	place.until[kind] = Latest(place.until[kind], now.Add(min(left, maxReport[kind])))
-	r.publish()
+	s.publish(r)
 }
 
 // publish computes what requests read.
-func (r *reports) publish() {
+func (s *Reports) publish(r *reports) {
+	var last time.Time
 	for kind := range reportKinds {
 		var first, second time.Time
 		for _, one := range r.all {
@@ -115,21 +119,24 @@ func (r *reports) publish() {
 		}
 		r.first[kind].Set(first)
 		r.second[kind].Set(second)
+		last = Latest(last, first)
 	}
+	s.until.Set(last)
 }
+
+// inForce reports whether another replica says anything that still holds.
+func (s *Reports) inForce(now time.Time) bool { return !s.until.Passed(now) }
 
 // Avoided reports whether a request should go to another deployment if there is one.
 // roll is random, from 0 to 1, drawn once for the request.
 func (s *Reports) Avoided(now time.Time, roll float64) bool {
-	r := s.heard.Load()
-	return r != nil && closes(&r.first, now, roll)
+	return s.inForce(now) && closes(&s.heard.Load().first, now, roll)
 }
 
 // Skipped reports whether two replicas agree, so that even a request with no other
 // choice should look for another model first.
 func (s *Reports) Skipped(now time.Time, roll float64) bool {
-	r := s.heard.Load()
-	return r != nil && closes(&r.second, now, roll)
+	return s.inForce(now) && closes(&s.heard.Load().second, now, roll)
 }
 
 func closes(until *[reportKinds]Timestamp, now time.Time, roll float64) bool {
@@ -197,7 +204,7 @@ func (s *Reports) Contradict(now, sent time.Time) (replicas []string) {
 			replicas = append(replicas, one.from)
 		}
 	}
-	r.publish()
+	s.publish(r)
 	return replicas
 }
 
@@ -234,5 +241,5 @@ func (s *Reports) End(kind ReportKind) {
 	for i := range r.all {
 		r.all[i].until[kind] = time.Time{}
 	}
-	r.publish()
+	s.publish(r)
 }
