@@ -93,6 +93,8 @@ func situations() map[string]situation {
 		}, alerts: []string{"SpilloverDeploymentOut", "SpilloverDeploymentFails", "SpilloverOutOfQuota", "SpilloverFirstTierIdle"}, log: "deployment out"},
 		"streams are cut": {begins: func(_ *testing.T, s *scene) { all(s, spillovertest.Fault{Kind: spillovertest.KindCut, After: 3}) },
 			alerts: []string{"SpilloverNothingServed", "SpilloverAllDeploymentsDown", "SpilloverDeploymentFails", "SpilloverRequestsFail"}, may: []string{"SpilloverDeploymentOut"}, log: "deployment out"},
+		"the fleet's engine is down": {begins: func(_ *testing.T, s *scene) { s.redis.stop() },
+			alerts: []string{"SpilloverFleetEngineDown"}, log: "fleet down"},
 		"an unknown model": {models: []string{"gpt-5o"}, alerts: []string{"SpilloverUnknownModel"}},
 		"a PTU held back by a limit": {config: func(c *spillover.Config) { c.Backends[0].Models = []spillover.Model{{Name: "gpt-4o", RPM: 3}} },
 			alerts: []string{"SpilloverPTUUnderused"}},
@@ -134,7 +136,7 @@ func (happening situation) happens(t *testing.T) (scraped history, end time.Time
 }
 
 // requireCause requires that the log has a record with this message and, if that is a
-// failure, its reason, which Status shows as the last failure.
+// failure, its reason, which Status shows as the last failure of a backend.
 func requireCause(t *testing.T, s *scene, message string) {
 	var failures []string
 	for _, tier := range s.Status().Tiers {
@@ -143,12 +145,14 @@ func requireCause(t *testing.T, s *scene, message string) {
 		}
 	}
 	for line := range bytes.Lines(s.log.Bytes()) {
-		var record struct{ Level, Msg, Reason string }
+		var record struct{ Level, Msg, Reason, Group, Error string }
 		require.NoError(t, json.Unmarshal(line, &record))
 		if record.Msg != message {
 			continue
 		}
-		if record.Level == "WARN" {
+		if record.Group != "" { // of the engine: Status does not know it
+			require.NotEmpty(t, record.Error)
+		} else if record.Level == "WARN" {
 			require.NotEmpty(t, record.Reason)
 			require.Contains(t, failures, record.Reason)
 		}
@@ -253,10 +257,12 @@ func TestAlertTexts(t *testing.T) {
 			}
 		}
 	}
-	operating, err := os.ReadFile("../docs/operating.md")
-	require.NoError(t, err)
-	telemetry, err := os.ReadFile("../docs/telemetry.md")
-	require.NoError(t, err)
+	documents := map[string]string{}
+	for _, name := range []string{"operating.md", "telemetry.md", "fleet.md"} {
+		text, err := os.ReadFile("../docs/" + name)
+		require.NoError(t, err)
+		documents[name] = string(text)
+	}
 	seen := map[string]bool{}
 	for _, r := range rules(t) {
 		require.False(t, seen[r.Alert], "%s is there twice", r.Alert)
@@ -268,14 +274,15 @@ func TestAlertTexts(t *testing.T) {
 		require.NotEmpty(t, r.Annotations["description"], r.Alert)
 
 		for _, quoted := range regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(r.Annotations["description"], -1) {
-			require.Contains(t, string(telemetry)+string(operating), "`"+quoted[1]+"`", "%s names it", r.Alert)
+			require.Contains(t, documents["telemetry.md"]+documents["operating.md"], "`"+quoted[1]+"`", "%s names it", r.Alert)
 		}
 		for _, message := range causes[r.Alert] {
 			require.Contains(t, r.Annotations["description"], `"`+message+`"`, "%s does not name the record that has the cause", r.Alert)
 		}
-		anchor, found := strings.CutPrefix(r.Annotations["runbook_url"], "https://github.com/spillover-go/spillover/blob/main/docs/operating.md#")
+		page, found := strings.CutPrefix(r.Annotations["runbook_url"], "https://github.com/spillover-go/spillover/blob/main/docs/")
 		require.True(t, found, "%s: %q", r.Alert, r.Annotations["runbook_url"])
-		require.Contains(t, anchors(string(operating)), anchor, r.Alert)
+		name, anchor, _ := strings.Cut(page, "#")
+		require.Contains(t, anchors(documents[name]), anchor, r.Alert)
 	}
 }
 

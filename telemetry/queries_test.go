@@ -76,6 +76,7 @@ func everything(t *testing.T, s *scene) {
 	set(spillovertest.Fault{Status: 400}, s.ptu)
 	set(spillovertest.Fault{Status: 504}, all...) // not sent to the PTU once more
 	s.ask(t.Context(), t, "gpt-4o")
+	s.engine.Publish(nil) // dropped
 }
 
 // check requires that a query uses only what is exported: its metrics exist, and so do

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/fleet/redis"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -29,6 +30,8 @@ import (
 type scene struct {
 	*spillover.Transport
 	ptu, east, west *spillovertest.Server
+	redis           redisServer
+	engine          *redis.Engine
 
 	reader   *metric.ManualReader
 	registry *prometheus.Registry
@@ -48,18 +51,20 @@ func newScene(t *testing.T, change ...func(*spillover.Config)) *scene {
 	}
 	scraped, err := exporter.New(exporter.WithRegisterer(s.registry))
 	require.NoError(t, err)
+	meters, logger := metric.NewMeterProvider(metric.WithReader(s.reader), metric.WithReader(scraped)), slog.New(slog.NewJSONHandler(s.log, nil))
+	s.engine = s.redis.newEngine(t, redis.Options{MeterProvider: meters, Logger: logger})
 	models := []spillover.Model{{Name: "gpt-4o"}}
 	cfg := spillover.Config{
 		Base:  spillovertest.Network(s.ptu, s.east, s.west),
-		Fleet: new(spillover.LocalFleet),
+		Fleet: s.engine,
 		Backends: []spillover.Backend{
 			{Name: "ptu", URL: s.ptu.URL, Dialect: spillover.Azure, APIKey: "k", Models: models},
 			{Name: "east", URL: s.east.URL, Dialect: spillover.Azure, APIKey: "k", Models: models, Priority: 2},
 			{Name: "west", URL: s.west.URL, Dialect: spillover.Azure, APIKey: "k", Models: models, Priority: 2},
 		},
-		MeterProvider:  metric.NewMeterProvider(metric.WithReader(s.reader), metric.WithReader(scraped)),
+		MeterProvider:  meters,
 		TracerProvider: trace.NewTracerProvider(trace.WithSpanProcessor(s.spans)),
-		Logger:         slog.New(slog.NewJSONHandler(s.log, nil)),
+		Logger:         logger,
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -100,7 +105,7 @@ func (s *scene) collect(t *testing.T) map[string]metricdata.Metrics {
 	require.NoError(t, s.reader.Collect(context.Background(), &all))
 	found := map[string]metricdata.Metrics{}
 	for _, scope := range all.ScopeMetrics {
-		require.Equal(t, "github.com/spillover-go/spillover", scope.Scope.Name)
+		require.Contains(t, []string{"github.com/spillover-go/spillover", "github.com/spillover-go/spillover/fleet/redis"}, scope.Scope.Name)
 		for _, m := range scope.Metrics {
 			found[m.Name] = m
 		}

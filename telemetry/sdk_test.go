@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,23 +28,23 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// A documented metric is a row of the table in docs/telemetry.md.
+// A documented metric is a row of a table in docs/telemetry.md.
 type documented struct {
 	name, kind, unit, meaning string
 	attributes                []string
 }
 
-func table(t *testing.T) (all []documented) {
+func table(t *testing.T, name string) (all []documented) {
 	text, err := os.ReadFile("../docs/telemetry.md")
 	require.NoError(t, err)
-	_, rest, _ := strings.Cut(string(text), "<!-- metrics: begin -->\n")
-	lines, _, _ := strings.Cut(rest, "<!-- metrics: end -->")
+	_, rest, _ := strings.Cut(string(text), "<!-- "+name+": begin -->\n")
+	lines, _, _ := strings.Cut(rest, "<!-- "+name+": end -->")
 	for _, line := range strings.Split(strings.TrimSpace(lines), "\n")[2:] {
 		cells := strings.Split(line, " | ")
 		require.Len(t, cells, 6)
 		d := documented{name: strings.Trim(cells[0], "|` "), kind: cells[1], unit: strings.Trim(cells[2], "`"), meaning: cells[4]}
-		for a := range strings.SplitSeq(cells[3], ", ") {
-			d.attributes = append(d.attributes, strings.Trim(a, "`"))
+		for _, a := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[3], -1) {
+			d.attributes = append(d.attributes, a[1])
 		}
 		all = append(all, d)
 	}
@@ -56,7 +57,7 @@ func TestEveryInstrumentIsRecorded(t *testing.T) {
 		s := newScene(t, func(c *spillover.Config) { c.MaxWait = 3 * time.Second })
 		everything(t, s)
 		have := s.collect(t)
-		docs := table(t)
+		docs := slices.Concat(table(t, "metrics"), table(t, "metrics of the engine"))
 		require.Len(t, have, len(docs))
 		for _, d := range docs {
 			m, ok := have[d.name]
@@ -87,6 +88,11 @@ func points(data metricdata.Aggregation) (kind string, sets []attribute.Set) {
 		if !d.IsMonotonic {
 			kind = "up-down counter"
 		}
+		for _, p := range d.DataPoints {
+			sets = append(sets, p.Attributes)
+		}
+	case metricdata.Gauge[int64]:
+		kind = "gauge"
 		for _, p := range d.DataPoints {
 			sets = append(sets, p.Attributes)
 		}

@@ -76,7 +76,7 @@ func newHealth(opts Options) (*health, error) {
 	if err != nil {
 		return fail(err)
 	}
-	up, err := meter.Int64ObservableGauge("spillover.fleet.engine.up", metric.WithUnit("1"),
+	up, err := meter.Int64ObservableGauge("spillover.fleet.engine.up", metric.WithUnit("{engine}"),
 		metric.WithDescription("1 while the last operation of each kind succeeded (publish, subscribe, read), else 0."))
 	if err != nil {
 		return fail(err)

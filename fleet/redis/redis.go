@@ -60,7 +60,7 @@ github.com/spillover-go/spillover/fleet/redis:
     was called faster than Redis accepts), unavailable (Redis is down), failed (an
     attempt to publish failed), size (empty, or longer than 256 bytes), or
     slow_subscriber (256 notices wait for a subscriber).
-  - spillover.fleet.engine.up (gauge, 1): 1 while the last operation of each kind succeeded
+  - spillover.fleet.engine.up (gauge, {engine}): 1 while the last operation of each kind succeeded
     (publish, subscribe, read), else 0.
 */
 package redis
