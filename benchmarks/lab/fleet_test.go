@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/doctest"
 )
 
 var updateFleet = flag.Bool("update-fleet", false, "TestFleet: measure everything, and write FLEET.md")
@@ -26,6 +28,16 @@ func TestFleet(t *testing.T) {
 	require.False(t, t.Failed())
 	about := About{Command: fmt.Sprintf("go test -run 'TestFleet$' -timeout 60m -update-fleet -seeds %d", *seeds), Took: time.Since(began)}
 	require.NoError(t, os.WriteFile("FLEET.md", []byte(r.FleetMarkdown(about)), 0o644))
+}
+
+// docs/fleet.md quotes FLEET.md.
+func TestFleetInDocs(t *testing.T) {
+	report, err := os.ReadFile("FLEET.md")
+	require.NoError(t, err)
+	row := regexp.MustCompile(`(?m)^\| B=3 M=64 ρ=0\.9 \| (\d\.\d+) \| (\d\.\d+) \|`).FindStringSubmatch(string(report))
+	require.NotNil(t, row)
+	doctest.Section(t, "../../docs/fleet.md", "laboratory", fmt.Sprintf("[The laboratory](../benchmarks/lab/FLEET.md) has figures: with 64 processes and three backends, "+
+		"%s\nrefused attempts per served request instead of %s.\n", row[1], row[2]))
 }
 
 // TestFleetGuard is the short form of the report, with margins.
