@@ -250,7 +250,7 @@ func (noImporter) Import(path string) (*types.Package, error) {
 
 // The tests that architecture and contributor guide name exist.
 func TestGuidesNameTestsThatExist(t *testing.T) {
-	tests := declarations(t, "*_test.go", "internal/*/*_test.go", "interop/*_test.go", "benchmarks/*/*_test.go")
+	tests := declarations(t, "*_test.go", "internal/*/*_test.go", "interop/*_test.go", "benchmarks/*/*_test.go", "fleet/redis/example/*_test.go")
 	for _, file := range []string{"docs/architecture.md", "CONTRIBUTING.md"} {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
