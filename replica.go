@@ -22,11 +22,17 @@ type replica struct {
 	namespace string
 	name      string // random
 	trust     fleet.Trust
-	cancel    func()
+	inForce   func() *table // nil if there is none yet, or any more
+	cancel    func()        // ends the subscription
 	random    func() uint64
 
-	mu   sync.Mutex
-	kept map[string]keptNotice // by place, about deployments that no request has asked for yet
+	hearing sync.RWMutex    // held while a notice is applied
+	ctx     context.Context // until it has left
+	end     context.CancelFunc
+
+	mu       sync.Mutex
+	kept     map[string]keptNotice // by place, about deployments that no request has asked for yet
+	recalled map[string]bool       // the places of the configuration in force
 
 	sent, received, ignored atomic.Uint64
 	second                  atomic.Int64 // in Unix seconds, of the notices that are counted
@@ -62,18 +68,14 @@ const (
 )
 
 // newReplica joins the fleet of a configuration; nil if it has none. inForce is the
-// table in force, nil if there is none any more.
+// table in force, nil if there is none.
 func newReplica(cfg *Config, random func() uint64, inForce func() *table) *replica {
 	if cfg.Fleet == nil {
 		return nil
 	}
-	r := &replica{fleet: cfg.Fleet, namespace: cfg.FleetNamespace, name: fleet.SenderOf(random()), random: random}
-	r.cancel = r.fleet.Subscribe(func(notice []byte) {
-		if t := inForce(); t != nil {
-			r.hear(t, time.Now(), notice)
-		}
-	})
-	go r.recall(inForce)
+	r := &replica{fleet: cfg.Fleet, namespace: cfg.FleetNamespace, name: fleet.SenderOf(random()), random: random, inForce: inForce}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	r.cancel = r.fleet.Subscribe(r.hear)
 	return r
 }
 
@@ -82,42 +84,64 @@ func (r *replica) belongsTo(cfg *Config) bool {
 	return r != nil && cfg.Fleet != nil && reflect.TypeOf(cfg.Fleet).Comparable() && cfg.Fleet == r.fleet && cfg.FleetNamespace == r.namespace
 }
 
-// leave ends the replica's part in the fleet.
+// leave ends the replica's part in the fleet: it tells and hears nothing any more, even
+// if the fleet goes on calling it.
 func (r *replica) leave() {
-	if r != nil {
+	if r == nil {
+		return
+	}
+	r.hearing.Lock()
+	r.end()
+	r.hearing.Unlock()
+	if r.cancel != nil {
 		r.cancel()
 	}
 }
 
-// recall hears what still holds of what was published before this replica joined.
-func (r *replica) recall(inForce func() *table) {
-	t := inForce()
-	if t == nil {
+// recall hears, in the background, what still holds of what was published of the places
+// of a table before this replica knew them.
+func (r *replica) recall(t *table) {
+	if r == nil {
 		return
 	}
 	var keys []string
-	seen := map[string]bool{}
+	places := map[string]bool{}
 	for _, route := range t.all() {
 		for d := range route.all {
 			for _, place := range r.placesOf(d) {
-				if !seen[place] {
-					seen[place] = true
+				if !places[place] && !r.recalled[place] {
 					keys = append(keys, place)
 				}
+				places[place] = true
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
-	defer cancel()
+	r.recalled = places
+	if len(keys) == 0 {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(r.ctx, recallTime)
+		defer cancel()
+		for _, n := range r.recallKeys(ctx, keys) {
+			r.hear(n)
+		}
+	}()
+}
+
+// recallKeys is Recall of the fleet, with nothing for an error. A panic counts as one:
+// nobody could recover from it.
+func (r *replica) recallKeys(ctx context.Context, keys []string) (notices [][]byte) {
+	defer func() {
+		if recover() != nil {
+			notices = nil
+		}
+	}()
 	notices, err := r.fleet.Recall(ctx, keys)
 	if err != nil {
-		return // as if nothing held
+		return nil
 	}
-	for _, n := range notices {
-		if t := inForce(); t != nil {
-			r.hear(t, time.Now(), n)
-		}
-	}
+	return notices
 }
 
 // The indices of noticePlaces.
@@ -149,13 +173,23 @@ func (r *replica) placesOf(d *deployment) *[3]string {
 
 // tell publishes a notice.
 func (r *replica) tell(n fleet.Notice) {
+	if r.ctx.Err() != nil {
+		return
+	}
 	r.sent.Add(1)
 	n.From = r.name
 	r.fleet.Publish(n.Append(make([]byte, 0, 160)))
 }
 
 // hear applies a notice to the deployments that it is about.
-func (r *replica) hear(t *table, now time.Time, text []byte) {
+func (r *replica) hear(text []byte) {
+	r.hearing.RLock()
+	defer r.hearing.RUnlock()
+	t := r.inForce()
+	if t == nil || r.ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
 	n, err := fleet.Parse(text)
 	if n.From == r.name {
 		return

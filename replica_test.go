@@ -1,6 +1,8 @@
 package spillover_test
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
 
 // placesOf are the names of the deployments of some backends in notices, in order.
@@ -98,4 +101,180 @@ func TestReportDoesNotHoldBackBackgroundRequestsWithoutAnotherDeployment(t *test
 			time.Sleep(time.Second)
 		}
 	})
+}
+
+// What was reported in one fleet does not hold in another one, or without one.
+func TestReportsEndWithTheFleet(t *testing.T) {
+	undoubting(t)
+	for name, change := range map[string]func(*spillover.Config){
+		"another fleet":     func(c *spillover.Config) { c.Fleet = new(recordedFleet) },
+		"another namespace": func(c *spillover.Config) { c.FleetNamespace = "other" },
+		"no fleet":          func(c *spillover.Config) { c.Fleet = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, n := new(recordedFleet), newNet()
+				cfg := spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}
+				a, b := member(t, f, n, ptuAndPayg()...), configured(t, cfg)
+				defer b.Close()
+				ask(t, b)
+				require.NoError(t, a.DrainFleet("ptu", time.Hour))
+				require.NotZero(t, statusOf(t, b, "ptu").AvoidedUntil)
+				require.NoError(t, b.Reconfigure(cfg))
+				require.NotZero(t, statusOf(t, b, "ptu").AvoidedUntil, "the same fleet")
+				change(&cfg)
+				require.NoError(t, b.Reconfigure(cfg))
+				require.Zero(t, statusOf(t, b, "ptu").AvoidedUntil)
+				resp, _ := ask(t, b)
+				require.Equal(t, "ptu", servedBy(resp))
+			})
+		})
+	}
+}
+
+// A stubbornFleet calls subscribers that have cancelled.
+type stubbornFleet struct{ recordedFleet }
+
+func (f *stubbornFleet) Subscribe(g func([]byte)) func() {
+	f.recordedFleet.Subscribe(g)
+	return func() {}
+}
+
+func TestReplicaThatHasLeftHearsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := placesOf(t, azure("ptu"))
+		f, n := new(stubbornFleet), newNet()
+		cfg := spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}
+		tr := configured(t, cfg)
+		defer tr.Close()
+		ask(t, tr)
+		cfg.Fleet = new(recordedFleet)
+		require.NoError(t, tr.Reconfigure(cfg))
+		f.lie("0000beef", notice{K: "throttled", P: places[0], L: 60_000})
+		require.Zero(t, statusOf(t, tr, "ptu").AvoidedUntil)
+	})
+}
+
+// A backend that is added later learns what holds of it.
+func TestReconfigureRecallsWhatHoldsOfNewBackends(t *testing.T) {
+	undoubting(t)
+	synctest.Test(t, func(t *testing.T) {
+		pool := func(names ...string) (all []spillover.Backend) {
+			for i, name := range names {
+				all = append(all, azure(name, serves("m"), priority(i+1)))
+			}
+			return all
+		}
+		places := placesOf(t, pool("new")...)
+		f, n := new(recordedFleet), newNet()
+		cfg := spillover.Config{Base: n, Backends: pool("old"), Fleet: f}
+		tr := configured(t, cfg)
+		defer tr.Close()
+		synctest.Wait()
+		f.kept = [][]byte{fmt.Appendf(nil, `{"v":1,"k":"ejected","p":%q,"f":"0000beef","l":60000}`, places[0])}
+		cfg.Backends = pool("new", "old")
+		require.NoError(t, tr.Reconfigure(cfg))
+		synctest.Wait()
+		require.Contains(t, f.keys, places[0])
+		require.NotZero(t, statusOf(t, tr, "new").AvoidedUntil)
+
+		cfg.Fleet = &recordedFleet{kept: f.kept}
+		cfg.Backends = pool("newest", "new")
+		require.NoError(t, tr.Reconfigure(cfg))
+		synctest.Wait()
+		require.Contains(t, cfg.Fleet.(*recordedFleet).keys, placesOf(t, pool("newest")...)[0], "those of the new configuration")
+	})
+}
+
+// A brokenFleet panics, and returns nothing.
+type brokenFleet struct{ panicsIn string }
+
+func (f *brokenFleet) in(method string) {
+	if f.panicsIn == method {
+		panic(method)
+	}
+}
+
+func (f *brokenFleet) Publish([]byte) { f.in("Publish") }
+
+func (f *brokenFleet) Subscribe(func([]byte)) func() { return nil }
+
+func (f *brokenFleet) Recall(context.Context, []string) ([][]byte, error) {
+	f.in("Recall")
+	return nil, nil
+}
+
+// A panic where nobody could recover from it, and a subscription without an end, harm
+// nobody. One in Publish is the caller's, as those of other functions of the program.
+func TestRequestsAreServedWithABrokenFleet(t *testing.T) {
+	for _, method := range []string{"Publish", "Recall"} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.on(host("ptu"), status(429, "{}"))
+			tr := member(t, &brokenFleet{method}, n, ptuAndPayg()...)
+			synctest.Wait()
+			if method == "Publish" {
+				require.PanicsWithValue(t, method, func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) })
+			}
+			resp, _ := ask(t, tr)
+			require.Equal(t, "payg", servedBy(resp))
+			nothingInFlight(t, tr)
+			require.NoError(t, tr.Close())
+		})
+	}
+}
+
+// A hangingFleet hangs in Recall, whatever its context says.
+type hangingFleet struct {
+	recordedFleet
+	until chan struct{}
+}
+
+func (f *hangingFleet) Recall(context.Context, []string) ([][]byte, error) {
+	<-f.until
+	return f.kept, nil
+}
+
+func TestNothingWaitsForAFleetThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := placesOf(t, azure("ptu"))
+		f, n := &hangingFleet{until: make(chan struct{})}, newNet()
+		f.kept = [][]byte{fmt.Appendf(nil, `{"v":1,"k":"throttled","p":%q,"f":"0000beef","l":60000}`, places[0])}
+		began := time.Now()
+		cfg := spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}
+		tr := configured(t, cfg)
+		ask(t, tr)
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.NoError(t, tr.Close())
+		require.Zero(t, time.Since(began))
+		close(f.until)
+		synctest.Wait()
+		require.Zero(t, statusOf(t, tr, "ptu").AvoidedUntil, "it comes too late")
+	})
+}
+
+// A gossipingFleet has its metrics read, and notices delivered, while a Transport joins.
+type gossipingFleet struct {
+	spillover.LocalFleet
+	during func()
+}
+
+func (f *gossipingFleet) Subscribe(g func([]byte)) func() {
+	for range 2 {
+		go g([]byte(`{"v":1,"k":"throttled","p":"0123456789abcdef","f":"0000beef","l":60000}`))
+		go f.during()
+	}
+	return f.LocalFleet.Subscribe(g)
+}
+
+// Run with the race detector.
+func TestFleetIsReadWhileATransportJoins(t *testing.T) {
+	l := telemetrytest.New()
+	f := &gossipingFleet{during: l.Collect}
+	cfg := spillover.Config{Base: newNet(), Backends: ptuAndPayg(), Fleet: f, MeterProvider: l.MeterProvider()}
+	for range 20 {
+		tr := configured(t, cfg)
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.NoError(t, tr.Close())
+	}
 }

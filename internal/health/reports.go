@@ -236,3 +236,10 @@ func (s *Reports) End(kind ReportKind) {
 	}
 	r.publish()
 }
+
+// Forget ends all reports.
+func (s *Reports) Forget() {
+	for kind := range reportKinds {
+		s.End(kind)
+	}
+}

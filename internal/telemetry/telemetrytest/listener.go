@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -120,7 +121,7 @@ func (l *Listener) Collect() {
 			delete(l.Measured, key)
 		}
 	}
-	callbacks := l.Callbacks
+	callbacks := slices.Collect(maps.Values(l.Callbacks))
 	l.mu.Unlock()
 	for _, f := range callbacks {
 		if err := f(context.Background(), observer{l: l}); err != nil {
