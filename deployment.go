@@ -111,8 +111,8 @@ func (s *record) asked() bool {
 }
 
 // noticePlaces are what notices call a deployment: by its name at its host, with its
-// credential, and its whole backend.
+// credential, and its whole backend, also for being drained.
 type noticePlaces struct {
 	key   string // of the backend, which may change
-	names [3]string
+	names [places]string
 }

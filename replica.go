@@ -31,12 +31,18 @@ type replica struct {
 	end     context.CancelFunc
 
 	mu       sync.Mutex
-	kept     map[string]keptNotice // by place, about deployments that no request has asked for yet
-	recalled map[string]bool       // the places of the configuration in force
+	kept     map[keptKey]keptNotice // about deployments that no request has asked for yet
+	recalled map[string]bool        // the places of the configuration in force
 
 	sent, received, ignored atomic.Uint64
 	second                  atomic.Int64 // in Unix seconds, of the notices that are counted
 	inSecond                atomic.Int64
+}
+
+// Of each place, one notice of each kind is kept.
+type keptKey struct {
+	place string
+	kind  fleet.Kind
 }
 
 // A keptNotice is a notice and when it was heard.
@@ -105,18 +111,18 @@ func (r *replica) recall(t *table) {
 		return
 	}
 	var keys []string
-	places := map[string]bool{}
+	known := map[string]bool{}
 	for _, route := range t.all() {
 		for d := range route.all {
 			for _, place := range r.placesOf(d) {
-				if !places[place] && !r.recalled[place] {
+				if !known[place] && !r.recalled[place] {
 					keys = append(keys, place)
 				}
-				places[place] = true
+				known[place] = true
 			}
 		}
 	}
-	r.recalled = places
+	r.recalled = known
 	if len(keys) == 0 {
 		return
 	}
@@ -149,10 +155,12 @@ const (
 	placeDeployment = iota
 	placeCredential
 	placeBackend
+	placeDrain // of the backend, apart from what ends with its recovery
+	places
 )
 
 // placesOf are the places of a deployment.
-func (r *replica) placesOf(d *deployment) *[3]string {
+func (r *replica) placesOf(d *deployment) *[places]string {
 	b := d.backend
 	key := b.currentKey().secret
 	if p := d.noticePlaces.Load(); p != nil && p.key == key {
@@ -162,10 +170,11 @@ func (r *replica) placesOf(d *deployment) *[3]string {
 	if b.token != nil {
 		credential = "token"
 	}
-	p := &noticePlaces{key, [3]string{
+	p := &noticePlaces{key, [places]string{
 		placeDeployment: fleet.PlaceOf(r.namespace, "deployment", b.scheme, host, b.base, d.name),
 		placeCredential: fleet.PlaceOf(r.namespace, "credential", b.scheme, host, b.base, d.name, credential),
 		placeBackend:    fleet.PlaceOf(r.namespace, "backend", b.scheme, host, b.base),
+		placeDrain:      fleet.PlaceOf(r.namespace, "drain", b.scheme, host, b.base),
 	}}
 	d.noticePlaces.Store(p)
 	return &p.names
@@ -221,22 +230,31 @@ func (r *replica) applyAt(d *deployment, now time.Time, n *fleet.Notice) {
 func (r *replica) keep(now time.Time, n *fleet.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n.Kind == fleet.Recovered || n.Kind == fleet.Resumed {
-		delete(r.kept, n.Place)
+	switch n.Kind {
+	case fleet.Recovered:
+		delete(r.kept, keptKey{n.Place, fleet.Ejected})
+		delete(r.kept, keptKey{n.Place, fleet.Throttled})
+		return
+	case fleet.Resumed:
+		delete(r.kept, keptKey{n.Place, fleet.Drained})
 		return
 	}
 	if r.kept == nil {
-		r.kept = map[string]keptNotice{}
+		r.kept = map[keptKey]keptNotice{}
 	}
 	if len(r.kept) >= maxKeptNotices {
-		for place, k := range r.kept {
+		for key, k := range r.kept {
 			if now.Sub(k.heard) >= k.Left() {
-				delete(r.kept, place)
+				delete(r.kept, key)
 			}
 		}
 	}
+	key := keptKey{n.Place, n.Kind}
+	if earlier, ok := r.kept[key]; ok && earlier.heard.Add(earlier.Left()).After(now.Add(n.Left())) {
+		return
+	}
 	if len(r.kept) < maxKeptNotices {
-		r.kept[n.Place] = keptNotice{*n, now}
+		r.kept[key] = keptNotice{*n, now}
 	}
 }
 
@@ -247,9 +265,12 @@ func (r *replica) adopt(route *route) {
 	defer r.mu.Unlock()
 	for d := range route.all {
 		for _, place := range r.placesOf(d) {
-			if k, ok := r.kept[place]; ok {
-				k.LeftMS -= now.Sub(k.heard).Milliseconds()
-				r.applyAt(d, now, &k.Notice)
+			for _, kind := range [...]fleet.Kind{fleet.Throttled, fleet.Ejected, fleet.Utilization, fleet.Drained} {
+				if k, ok := r.kept[keptKey{place, kind}]; ok {
+					age := now.Sub(k.heard).Milliseconds()
+					k.LeftMS, k.AgeMS = k.LeftMS-age, k.AgeMS+age
+					r.applyAt(d, now, &k.Notice)
+				}
 			}
 		}
 	}
@@ -352,7 +373,7 @@ func (r *replica) tellRecovered(d *deployment, now, sent time.Time, opened, ejec
 		return
 	}
 	r.trust.Contradicted(now, wrong)
-	p := r.placesOf(d)[:]
+	p := r.placesOf(d)[:placeDrain]
 	if !ejected {
 		p = p[:1+placeDeployment]
 	}
@@ -387,7 +408,7 @@ const maxFleetDrain = time.Hour
 // drain tells the others that a backend is taken out of use, or, for no time, that it is
 // back.
 func (r *replica) drain(d *deployment, wait time.Duration) {
-	n := fleet.Notice{Kind: fleet.Drained, Place: r.placesOf(d)[placeBackend], LeftMS: ceilMS(wait)}
+	n := fleet.Notice{Kind: fleet.Drained, Place: r.placesOf(d)[placeDrain], LeftMS: ceilMS(wait)}
 	if wait <= 0 {
 		n.Kind = fleet.Resumed
 	}

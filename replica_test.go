@@ -186,6 +186,61 @@ func TestReconfigureRecallsWhatHoldsOfNewBackends(t *testing.T) {
 	})
 }
 
+// What was heard of a deployment before its first request has its age.
+func TestUtilizationOfADeploymentWithoutRequestsGetsOld(t *testing.T) {
+	undoubting(t)
+	synctest.Test(t, func(t *testing.T) {
+		places := placesOf(t, azure("ptu"))
+		f, n := new(recordedFleet), newNet()
+		tr := member(t, f, n, ptuAndPayg()...)
+		f.lie("0000beef", notice{K: "utilization", P: places[0], U: 1000})
+		time.Sleep(time.Minute)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "ptu", servedBy(resp))
+	})
+}
+
+// Of a deployment that nobody has asked yet, all that was heard is kept: one kind of
+// notice does not replace another one.
+func TestKeptNoticesOfDifferentKindsHold(t *testing.T) {
+	undoubting(t)
+	for _, later := range []string{"utilization", "throttled", "resumed"} {
+		t.Run(later, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				places := placesOf(t, azure("ptu"))
+				f, n := new(recordedFleet), newNet()
+				tr := member(t, f, n, ptuAndPayg()...)
+				f.lie("0000beef", notice{K: "ejected", P: places[0], L: 60_000})
+				f.lie("0000beef", notice{K: later, P: places[0], L: 1000, U: 700})
+				time.Sleep(2 * time.Second)
+				resp, _ := ask(t, tr)
+				require.Equal(t, "payg", servedBy(resp))
+			})
+		})
+	}
+}
+
+// A backend that is drained everywhere stays so when it turns out that it can be reached.
+func TestRecoveryDoesNotEndADrainOfTheFleet(t *testing.T) {
+	undoubting(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, n := new(recordedFleet), newNet()
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		c := member(t, f, n, ptuAndPayg()...) // nobody has asked it before the drain
+		n.on(host("ptu"), broken(errRefused))
+		ask(t, a)
+		n.on(host("ptu"), ok200)
+		require.NoError(t, b.DrainFleet("ptu", time.Hour))
+		require.Equal(t, []string{"ejected", "drained"}, f.kinds())
+		require.NotEqual(t, f.notices[0].P, f.notices[1].P, "an engine keeps one notice of each place")
+		f.lie("0000beef", notice{K: "recovered", P: f.notices[0].P})
+		for _, tr := range []*spillover.Transport{b, c} {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "payg", servedBy(resp))
+		}
+	})
+}
+
 // A brokenFleet panics, and returns nothing.
 type brokenFleet struct{ panicsIn string }
 

@@ -235,12 +235,16 @@ func (m meter) RegisterCallback(f metric.Callback, _ ...metric.Observable) (metr
 	if m.l.Refuses == "callback" {
 		return nil, fmt.Errorf("no callback")
 	}
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
 	m.l.ids++
 	m.l.Callbacks[m.l.ids] = f
 	return registration{l: m.l, id: m.l.ids}, nil
 }
 
 func (r registration) Unregister() error {
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
 	delete(r.l.Callbacks, r.id)
 	return nil
 }
