@@ -333,3 +333,27 @@ func TestFleetIsReadWhileATransportJoins(t *testing.T) {
 		require.NoError(t, tr.Close())
 	}
 }
+
+// A replica that repeats a wrong report faster than the service answers is found out, too.
+func TestReportThatIsRepeatedIsContradicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := placesOf(t, azure("ptu"))
+		f, n := new(recordedFleet), newNet()
+		n.on(host("ptu"), slow(2*time.Second, ok200))
+		n.on(host("payg"), slow(2*time.Second, ok200))
+		tr := member(t, f, n, ptuAndPayg()...)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			for ctx.Err() == nil {
+				f.lie("0000beef", notice{K: "throttled", P: places[0], L: 60_000})
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+		for range 1000 {
+			ask(t, tr)
+		}
+		require.NotZero(t, tr.Status().Fleet.Ignored)
+		cancel()
+		time.Sleep(time.Second)
+	})
+}
