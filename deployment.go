@@ -114,5 +114,14 @@ func (s *record) asked() bool {
 // credential, and its whole backend, also for being drained.
 type noticePlaces struct {
 	key   string // of the backend, which may change
-	names [places]string
+	names [noticePlaceCount]string
 }
+
+// The indices of noticePlaces.
+const (
+	placeDeployment = iota
+	placeCredential
+	placeBackend
+	placeDrain // of the backend, apart from what ends with its recovery
+	noticePlaceCount
+)

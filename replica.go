@@ -150,17 +150,8 @@ func (r *replica) recallKeys(ctx context.Context, keys []string) (notices [][]by
 	return notices
 }
 
-// The indices of noticePlaces.
-const (
-	placeDeployment = iota
-	placeCredential
-	placeBackend
-	placeDrain // of the backend, apart from what ends with its recovery
-	places
-)
-
 // placesOf are the places of a deployment.
-func (r *replica) placesOf(d *deployment) *[places]string {
+func (r *replica) placesOf(d *deployment) *[noticePlaceCount]string {
 	b := d.backend
 	key := b.currentKey().secret
 	if p := d.noticePlaces.Load(); p != nil && p.key == key {
@@ -170,7 +161,7 @@ func (r *replica) placesOf(d *deployment) *[places]string {
 	if b.token != nil {
 		credential = "token"
 	}
-	p := &noticePlaces{key, [places]string{
+	p := &noticePlaces{key, [noticePlaceCount]string{
 		placeDeployment: fleet.PlaceOf(r.namespace, "deployment", b.scheme, host, b.base, d.name),
 		placeCredential: fleet.PlaceOf(r.namespace, "credential", b.scheme, host, b.base, d.name, credential),
 		placeBackend:    fleet.PlaceOf(r.namespace, "backend", b.scheme, host, b.base),
