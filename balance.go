@@ -32,6 +32,8 @@ type selection struct {
 	healthyOnly bool // only deployments that nothing is held against
 
 	heedsReports bool    // of other replicas
+	throttled    bool    // an attempt of the request was rate-limited
+	seeking      bool    // a stored object
 	doubt        float64 // random, between 0 and 1: whether the request ignores them
 }
 

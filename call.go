@@ -204,7 +204,7 @@ func (c *call) noRoute() *http.Response {
 // selection is what the next deployment is chosen for.
 func (c *call) selection(now time.Time) selection {
 	q := selection{scope: c.scope, now: now, tried: c.tried, tokens: c.tokens, affinity: c.affinity, selector: c.cfg.Selector, random: c.pool.random,
-		heedsReports: c.replica != nil}
+		heedsReports: c.replica != nil, throttled: c.throttled, seeking: c.seeking}
 	if c.failures > 0 {
 		q.attemptsLeft = c.cfg.MaxAttempts - c.failures
 	}

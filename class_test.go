@@ -162,6 +162,28 @@ func TestIdlePTUServesBackgroundAtOnce(t *testing.T) {
 
 // Where interactive requests keep every deployment reserved, one background request
 // is served by each in 30 s.
+// A PTU's responses may lack the report that each background request is to bring.
+func TestBackgroundIsServedWhileReportsAreMissing(t *testing.T) {
+	for name, without := range map[string]roundTripFunc{"served": ok200, "rejected": status(400, "{}"), "failed": status(500, "{}"), "no connection": broken(errRefused)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("ptu"), reports(5), without)
+				tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
+				ask(t, tr)
+				for range 20 {
+					time.Sleep(1500 * time.Millisecond)
+					for range 3 {
+						resp, _ := send(t, tr, backgroundChat(t))
+						require.Less(t, resp.StatusCode, 500)
+					}
+				}
+				require.Greater(t, n.sends(host("payg")), 20, "what the PTU does not admit")
+			})
+		})
+	}
+}
+
 func TestBackgroundIsServedAtAMinimumRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

@@ -111,8 +111,17 @@ func (s *record) asked() bool {
 }
 
 // noticePlaces are what notices call a deployment: by its name at its host, with its
-// credential, and its whole backend.
+// credential, and its whole backend, also for being drained.
 type noticePlaces struct {
 	key   string // of the backend, which may change
-	names [3]string
+	names [noticePlaceCount]string
 }
+
+// The indices of noticePlaces.
+const (
+	placeDeployment = iota
+	placeCredential
+	placeBackend
+	placeDrain // of the backend, apart from what ends with its recovery
+	noticePlaceCount
+)

@@ -68,8 +68,7 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 				return t, d
 			}
 		}
-		// What other replicas say never refuses a request.
-		if q.heedsReports && len(q.tried) == 0 {
+		if q.heedsReports {
 			if t, d := r.leastReported(first, next, q); d != nil {
 				return t, d
 			}
@@ -79,23 +78,44 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 }
 
 // leastReported chooses, among some tiers, the available deployment whose reports by
-// other replicas end first.
+// other replicas end first: what they say never refuses a request. After a failure
+// elsewhere it leaves out what two replicas agree on, and after a rate limit everything
+// that is reported, as it would only be refused once more. A stored object may be
+// anywhere, so its search leaves out nothing.
 func (r *route) leastReported(first, next int, q *selection) (tier *tier, best *deployment) {
-	q.heedsReports, q.ignoreHeadroom = false, true
+	again := len(q.tried) > 0 && !q.seeking
+	if again && q.throttled {
+		return nil, nil
+	}
+	q.heedsReports = false
 	defer func() { q.heedsReports = true }()
-	var soonest time.Time
-	for _, t := range r.tiers[first:next] {
-		for _, d := range t.members {
-			if !q.candidate(d) {
-				continue
+	passes := q.passes()
+	if !q.background {
+		passes = passes[1:]
+	}
+	for _, pass := range passes {
+		q.ignoreHeadroom, q.minimumRate = pass.ignoreHeadroom, pass.minimumRate
+		var soonest time.Time
+		for _, t := range r.tiers[first:next] {
+			q.healthyOnly = t.retryBudgetSpent(q)
+			for _, d := range t.members {
+				if !q.candidate(d) {
+					continue
+				}
+				until := d.Reports.Until(q.now)
+				if d.Reports.Skipped(q.now, q.doubt) {
+					if again {
+						continue
+					}
+					until = until.Add(time.Hour) // two replicas agree: only if there is no other
+				}
+				if best == nil || until.Before(soonest) {
+					tier, best, soonest = t, d, until
+				}
 			}
-			until := d.Reports.Until(q.now)
-			if d.Reports.Skipped(q.now, q.doubt) {
-				until = until.Add(time.Hour) // two replicas agree: only if there is no other
-			}
-			if best == nil || until.Before(soonest) {
-				tier, best, soonest = t, d, until
-			}
+		}
+		if best != nil {
+			break
 		}
 	}
 	return tier, best

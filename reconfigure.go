@@ -60,6 +60,7 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	s.table.limitInFlight()
 	t.join(s, old)
 	t.setup.Store(s)
+	s.replica.recall(s.table)
 	old.recorder.Unobserve()
 	if old.ownTransport != nil && s.ownTransport == nil {
 		old.ownTransport.CloseIdleConnections()

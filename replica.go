@@ -22,15 +22,27 @@ type replica struct {
 	namespace string
 	name      string // random
 	trust     fleet.Trust
-	cancel    func()
+	inForce   func() *table // nil if there is none yet, or any more
+	cancel    func()        // ends the subscription
 	random    func() uint64
 
-	mu   sync.Mutex
-	kept map[string]keptNotice // by place, about deployments that no request has asked for yet
+	hearing sync.RWMutex    // held while a notice is applied
+	ctx     context.Context // until it has left
+	end     context.CancelFunc
+
+	mu       sync.Mutex
+	kept     map[keptKey]keptNotice // about deployments that no request has asked for yet
+	recalled map[string]bool        // the places of the configuration in force
 
 	sent, received, ignored atomic.Uint64
 	second                  atomic.Int64 // in Unix seconds, of the notices that are counted
 	inSecond                atomic.Int64
+}
+
+// Of each place, one notice of each kind is kept.
+type keptKey struct {
+	place string
+	kind  fleet.Kind
 }
 
 // A keptNotice is a notice and when it was heard.
@@ -62,18 +74,14 @@ const (
 )
 
 // newReplica joins the fleet of a configuration; nil if it has none. inForce is the
-// table in force, nil if there is none any more.
+// table in force, nil if there is none.
 func newReplica(cfg *Config, random func() uint64, inForce func() *table) *replica {
 	if cfg.Fleet == nil {
 		return nil
 	}
-	r := &replica{fleet: cfg.Fleet, namespace: cfg.FleetNamespace, name: fleet.SenderOf(random()), random: random}
-	r.cancel = r.fleet.Subscribe(func(notice []byte) {
-		if t := inForce(); t != nil {
-			r.hear(t, time.Now(), notice)
-		}
-	})
-	go r.recall(inForce)
+	r := &replica{fleet: cfg.Fleet, namespace: cfg.FleetNamespace, name: fleet.SenderOf(random()), random: random, inForce: inForce}
+	r.ctx, r.end = context.WithCancel(context.Background())
+	r.cancel = r.fleet.Subscribe(r.hear)
 	return r
 }
 
@@ -82,53 +90,68 @@ func (r *replica) belongsTo(cfg *Config) bool {
 	return r != nil && cfg.Fleet != nil && reflect.TypeOf(cfg.Fleet).Comparable() && cfg.Fleet == r.fleet && cfg.FleetNamespace == r.namespace
 }
 
-// leave ends the replica's part in the fleet.
+// leave ends the replica's part in the fleet: it tells and hears nothing any more, even
+// if the fleet goes on calling it.
 func (r *replica) leave() {
-	if r != nil {
+	if r == nil {
+		return
+	}
+	r.hearing.Lock()
+	r.end()
+	r.hearing.Unlock()
+	if r.cancel != nil {
 		r.cancel()
 	}
 }
 
-// recall hears what still holds of what was published before this replica joined.
-func (r *replica) recall(inForce func() *table) {
-	t := inForce()
-	if t == nil {
+// recall hears, in the background, what still holds of what was published of the places
+// of a table before this replica knew them.
+func (r *replica) recall(t *table) {
+	if r == nil {
 		return
 	}
 	var keys []string
-	seen := map[string]bool{}
+	known := map[string]bool{}
 	for _, route := range t.all() {
 		for d := range route.all {
 			for _, place := range r.placesOf(d) {
-				if !seen[place] {
-					seen[place] = true
+				if !known[place] && !r.recalled[place] {
 					keys = append(keys, place)
 				}
+				known[place] = true
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
-	defer cancel()
-	notices, err := r.fleet.Recall(ctx, keys)
-	if err != nil {
-		return // as if nothing held
+	r.recalled = known
+	if len(keys) == 0 {
+		return
 	}
-	for _, n := range notices {
-		if t := inForce(); t != nil {
-			r.hear(t, time.Now(), n)
+	go func() {
+		ctx, cancel := context.WithTimeout(r.ctx, recallTime)
+		defer cancel()
+		for _, n := range r.recallKeys(ctx, keys) {
+			r.hear(n)
 		}
-	}
+	}()
 }
 
-// The indices of noticePlaces.
-const (
-	placeDeployment = iota
-	placeCredential
-	placeBackend
-)
+// recallKeys is Recall of the fleet, with nothing for an error. A panic counts as one:
+// nobody could recover from it.
+func (r *replica) recallKeys(ctx context.Context, keys []string) (notices [][]byte) {
+	defer func() {
+		if recover() != nil {
+			notices = nil
+		}
+	}()
+	notices, err := r.fleet.Recall(ctx, keys)
+	if err != nil {
+		return nil
+	}
+	return notices
+}
 
 // placesOf are the places of a deployment.
-func (r *replica) placesOf(d *deployment) *[3]string {
+func (r *replica) placesOf(d *deployment) *[noticePlaceCount]string {
 	b := d.backend
 	key := b.currentKey().secret
 	if p := d.noticePlaces.Load(); p != nil && p.key == key {
@@ -138,10 +161,11 @@ func (r *replica) placesOf(d *deployment) *[3]string {
 	if b.token != nil {
 		credential = "token"
 	}
-	p := &noticePlaces{key, [3]string{
+	p := &noticePlaces{key, [noticePlaceCount]string{
 		placeDeployment: fleet.PlaceOf(r.namespace, "deployment", b.scheme, host, b.base, d.name),
 		placeCredential: fleet.PlaceOf(r.namespace, "credential", b.scheme, host, b.base, d.name, credential),
 		placeBackend:    fleet.PlaceOf(r.namespace, "backend", b.scheme, host, b.base),
+		placeDrain:      fleet.PlaceOf(r.namespace, "drain", b.scheme, host, b.base),
 	}}
 	d.noticePlaces.Store(p)
 	return &p.names
@@ -149,13 +173,23 @@ func (r *replica) placesOf(d *deployment) *[3]string {
 
 // tell publishes a notice.
 func (r *replica) tell(n fleet.Notice) {
+	if r.ctx.Err() != nil {
+		return
+	}
 	r.sent.Add(1)
 	n.From = r.name
 	r.fleet.Publish(n.Append(make([]byte, 0, 160)))
 }
 
 // hear applies a notice to the deployments that it is about.
-func (r *replica) hear(t *table, now time.Time, text []byte) {
+func (r *replica) hear(text []byte) {
+	r.hearing.RLock()
+	defer r.hearing.RUnlock()
+	t := r.inForce()
+	if t == nil || r.ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
 	n, err := fleet.Parse(text)
 	if n.From == r.name {
 		return
@@ -187,22 +221,31 @@ func (r *replica) applyAt(d *deployment, now time.Time, n *fleet.Notice) {
 func (r *replica) keep(now time.Time, n *fleet.Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n.Kind == fleet.Recovered || n.Kind == fleet.Resumed {
-		delete(r.kept, n.Place)
+	switch n.Kind {
+	case fleet.Recovered:
+		delete(r.kept, keptKey{n.Place, fleet.Ejected})
+		delete(r.kept, keptKey{n.Place, fleet.Throttled})
+		return
+	case fleet.Resumed:
+		delete(r.kept, keptKey{n.Place, fleet.Drained})
 		return
 	}
 	if r.kept == nil {
-		r.kept = map[string]keptNotice{}
+		r.kept = map[keptKey]keptNotice{}
 	}
 	if len(r.kept) >= maxKeptNotices {
-		for place, k := range r.kept {
+		for key, k := range r.kept {
 			if now.Sub(k.heard) >= k.Left() {
-				delete(r.kept, place)
+				delete(r.kept, key)
 			}
 		}
 	}
+	key := keptKey{n.Place, n.Kind}
+	if earlier, ok := r.kept[key]; ok && earlier.heard.Add(earlier.Left()).After(now.Add(n.Left())) {
+		return
+	}
 	if len(r.kept) < maxKeptNotices {
-		r.kept[n.Place] = keptNotice{*n, now}
+		r.kept[key] = keptNotice{*n, now}
 	}
 }
 
@@ -213,9 +256,12 @@ func (r *replica) adopt(route *route) {
 	defer r.mu.Unlock()
 	for d := range route.all {
 		for _, place := range r.placesOf(d) {
-			if k, ok := r.kept[place]; ok {
-				k.LeftMS -= now.Sub(k.heard).Milliseconds()
-				r.applyAt(d, now, &k.Notice)
+			for _, kind := range [...]fleet.Kind{fleet.Throttled, fleet.Ejected, fleet.Utilization, fleet.Drained} {
+				if k, ok := r.kept[keptKey{place, kind}]; ok {
+					age := now.Sub(k.heard).Milliseconds()
+					k.LeftMS, k.AgeMS = k.LeftMS-age, k.AgeMS+age
+					r.applyAt(d, now, &k.Notice)
+				}
 			}
 		}
 	}
@@ -318,7 +364,7 @@ func (r *replica) tellRecovered(d *deployment, now, sent time.Time, opened, ejec
 		return
 	}
 	r.trust.Contradicted(now, wrong)
-	p := r.placesOf(d)[:]
+	p := r.placesOf(d)[:placeDrain]
 	if !ejected {
 		p = p[:1+placeDeployment]
 	}
@@ -353,7 +399,7 @@ const maxFleetDrain = time.Hour
 // drain tells the others that a backend is taken out of use, or, for no time, that it is
 // back.
 func (r *replica) drain(d *deployment, wait time.Duration) {
-	n := fleet.Notice{Kind: fleet.Drained, Place: r.placesOf(d)[placeBackend], LeftMS: ceilMS(wait)}
+	n := fleet.Notice{Kind: fleet.Drained, Place: r.placesOf(d)[placeDrain], LeftMS: ceilMS(wait)}
 	if wait <= 0 {
 		n.Kind = fleet.Resumed
 	}

@@ -183,6 +183,15 @@ func (t *table) forgetFailures(changed map[*backend]bool) (amended []*deployment
 	return amended
 }
 
+// forgetReports forgets what other replicas have reported of the deployments.
+func (t *table) forgetReports() {
+	for _, r := range t.all() {
+		for d := range r.all {
+			d.Reports.Forget()
+		}
+	}
+}
+
 // same is the backend with the same name and URL, or nil.
 func (t *table) same(b *backend) *backend {
 	for _, other := range t.backends {

@@ -45,23 +45,26 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t.markDrained(s)
 	s.table.limitInFlight()
-	t.setup.Store(s)
 	if err := s.observe(t.inForce()); err != nil {
 		return nil, err
 	}
 	t.join(s, nil)
+	t.setup.Store(s)
+	s.replica.recall(s.table)
 	s.warnOfCallersCredentials(nil)
 	return t, nil
 }
 
 // join makes a new configuration part of its Fleet, and leaves that of the old one. The
-// replica is kept if the Fleet is.
+// replica is kept if the Fleet is, else what was reported ends.
 func (t *Transport) join(s, old *activeConfig) {
-	if old != nil && old.replica.belongsTo(&s.cfg) {
+	switch {
+	case old != nil && old.replica.belongsTo(&s.cfg):
 		s.replica = old.replica
-	} else {
+	default:
 		if old != nil {
 			old.replica.leave()
+			s.table.forgetReports()
 		}
 		s.replica = newReplica(&s.cfg, t.random, t.tableInForce())
 	}

@@ -58,8 +58,8 @@ func (n Notice) Append(b []byte) []byte {
 
 var errNotice = errors.New("fleet: not a notice of this version")
 
-// maxDuration is the longest duration that is read; it keeps sums of times in range.
-const maxDuration = 24 * time.Hour
+// maxDuration is the longest duration that is read: no notice holds for longer.
+const maxDuration = time.Hour
 
 // Parse reads a notice that another replica has sent, or something else.
 func Parse(text []byte) (n Notice, err error) {

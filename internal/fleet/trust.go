@@ -93,6 +93,9 @@ func (t *Trust) contradicted(now time.Time, from string, names []string, enough 
 	defer t.mu.Unlock()
 	for _, name := range names {
 		r := t.find(name)
+		if r.until.After(now) {
+			continue // it said so before it was ignored
+		}
 		if now.Sub(r.last) > contradictionKept {
 			r.contradict, r.witnesses = 0, nil
 		}

@@ -27,7 +27,11 @@ func TestReplicaIsIgnoredAfterThreeContradictions(t *testing.T) {
 	}
 	for range 100 {
 		trust.Contradicted(now, []string{"a"})
+		for !trust.Hears(now, "a") {
+			now = now.Add(time.Minute)
+		}
 	}
+	trust.Contradicted(now, []string{"a"})
 	require.False(t, trust.Hears(now.Add(longestIgnored-1), "a"))
 	require.True(t, trust.Hears(now.Add(longestIgnored), "a"), "never for longer than an hour")
 }
@@ -46,6 +50,19 @@ func TestIgnoredReplicaIsSuspectUntilItIsConfirmed(t *testing.T) {
 	trust.Confirmed([]string{"a"})
 	trust.Contradicted(now, []string{"a"})
 	require.True(t, trust.Hears(now, "a"))
+}
+
+// A replica is ignored once for what it said before: its reports of many deployments may
+// be contradicted one after the other.
+func TestContradictionsWhileIgnoredDoNotCount(t *testing.T) {
+	var trust Trust
+	now := time.Now()
+	for range 20 {
+		trust.Contradicted(now, []string{"a"})
+		trust.Witness(now, "b", "a", true)
+	}
+	require.False(t, trust.Hears(now.Add(firstIgnored-1), "a"))
+	require.True(t, trust.Hears(now.Add(firstIgnored), "a"))
 }
 
 func TestContradictionsAreForgotten(t *testing.T) {

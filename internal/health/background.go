@@ -31,8 +31,8 @@ const (
 	creditExponent  = 2
 	creditMost      = 2 // requests
 	// creditFor is how long a report grants its credit. Later, if it was of less than
-	// a fifth of backgroundBelow or no longer counts, one request at a time is admitted: it
-	// brings the next report.
+	// a fifth of backgroundBelow or no longer counts, one request at a time is admitted, and
+	// one in creditFor: it brings the next report, unless its response has none.
 	creditFor = time.Second
 
 	// backgroundReserve is the share of a token limit that is kept for interactive
@@ -108,7 +108,7 @@ func (s *Deployment) reservesUtilization(now time.Time) bool {
 	case age <= utilizationFresh && s.Utilization.Load() >= backgroundBelow/5:
 		return true
 	}
-	return s.Unanswered() > 0
+	return s.Unanswered() > 0 || s.background.last.Age(now) < creditFor // see TakeBackground
 }
 
 // TakeBackground takes the place of a background request, and reports whether there

@@ -55,6 +55,7 @@ type reports struct {
 // report is what one replica says.
 type report struct {
 	from   string
+	since  [reportKinds]time.Time // without a break, or since it was last contradicted
 	heard  [reportKinds]time.Time // the last one; of an ejection the first one in force
 	until  [reportKinds]time.Time
 	streak int // failures in a row, of an ejection
@@ -94,7 +95,11 @@ func (s *Reports) Report(now time.Time, from string, kind ReportKind, left time.
 	if place.from != from {
 		*place = report{from: from}
 	}
-	if kind != ReportEjected || !place.until[kind].After(now) {
+	begins := !place.until[kind].After(now)
+	if begins {
+		place.since[kind] = now
+	}
+	if begins || kind != ReportEjected {
 		place.heard[kind] = now
 	}
 	if kind == ReportEjected {
@@ -183,7 +188,9 @@ func (s *Reports) Streak(now time.Time) (longest int) {
 
 // Contradict ends the reports of a rate limit or a failure that were heard before a
 // time, because an attempt that was sent then has succeeded. It returns the replicas
-// whose reports were still in force. Nil means that nothing was reported.
+// whose reports were still in force, with those that have repeated theirs since: a report
+// that is repeated faster than the service answers is contradicted, too, but does not end.
+// Nil means that nothing was reported.
 func (s *Reports) Contradict(now, sent time.Time) (replicas []string) {
 	r := s.heard.Load()
 	if r == nil || r.first[ReportThrottled].Passed(now) && r.first[ReportEjected].Passed(now) {
@@ -195,8 +202,11 @@ func (s *Reports) Contradict(now, sent time.Time) (replicas []string) {
 		one := &r.all[i]
 		wrong := false
 		for _, kind := range [...]ReportKind{ReportThrottled, ReportEjected} {
+			if one.since[kind].Before(sent) && one.until[kind].After(now) {
+				wrong = true
+				one.since[kind] = now // the next success that shows it was sent later
+			}
 			if one.heard[kind].Before(sent) {
-				wrong = wrong || one.until[kind].After(now)
 				one.until[kind] = time.Time{}
 			}
 		}
@@ -242,4 +252,11 @@ func (s *Reports) End(kind ReportKind) {
 		r.all[i].until[kind] = time.Time{}
 	}
 	s.publish(r)
+}
+
+// Forget ends all reports.
+func (s *Reports) Forget() {
+	for kind := range reportKinds {
+		s.End(kind)
+	}
 }

@@ -87,12 +87,30 @@ func TestRepeatedEjectionIsContradictedByWhatWasSentAfterTheFirst(t *testing.T) 
 		r.Report(now.Add(time.Duration(i)*time.Second), "b", ReportThrottled, time.Minute, 0)
 	}
 	now = now.Add(10 * time.Second)
-	require.Equal(t, []string{"a"}, r.Contradict(now, now.Add(-5*time.Second)))
+	require.Equal(t, []string{"a", "b"}, r.Contradict(now, now.Add(-5*time.Second)))
 	require.False(t, r.Known(ReportEjected, now))
-	require.True(t, r.Says(now, "b", ReportThrottled), "a rate limit may be new")
+	require.True(t, r.Says(now, "b", ReportThrottled), "a rate limit may be new, although the earlier report was wrong")
 	require.False(t, r.Says(now, "a", ReportEjected))
 	r.Report(now, "a", ReportEjected, time.Minute, 1)
 	require.Empty(t, r.Contradict(now, now.Add(-time.Second)), "this one is new")
+}
+
+// A replica that repeats a report faster than the service answers is contradicted by each
+// success that was sent after the one before. Its last report stays.
+func TestRepeatedReportIsContradictedAndStays(t *testing.T) {
+	var r Reports
+	now := time.Now()
+	for range 30 {
+		r.Report(now, "a", ReportThrottled, time.Minute, 0)
+		now = now.Add(100 * time.Millisecond)
+	}
+	require.Empty(t, r.Contradict(now, now.Add(-time.Minute)), "sent before the first report")
+	require.Equal(t, []string{"a"}, r.Contradict(now, now.Add(-2*time.Second)))
+	require.Empty(t, r.Contradict(now, now.Add(-time.Second)), "requests that were in flight together count once")
+	require.True(t, r.Avoided(now, 0.5))
+	now = now.Add(time.Second)
+	require.Equal(t, []string{"a"}, r.Contradict(now, now.Add(-500*time.Millisecond)))
+	require.False(t, r.Avoided(now, 0.5), "sent after the last report")
 }
 
 func TestKnownReport(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -120,7 +121,7 @@ func (l *Listener) Collect() {
 			delete(l.Measured, key)
 		}
 	}
-	callbacks := l.Callbacks
+	callbacks := slices.Collect(maps.Values(l.Callbacks))
 	l.mu.Unlock()
 	for _, f := range callbacks {
 		if err := f(context.Background(), observer{l: l}); err != nil {
@@ -234,12 +235,16 @@ func (m meter) RegisterCallback(f metric.Callback, _ ...metric.Observable) (metr
 	if m.l.Refuses == "callback" {
 		return nil, fmt.Errorf("no callback")
 	}
+	m.l.mu.Lock()
+	defer m.l.mu.Unlock()
 	m.l.ids++
 	m.l.Callbacks[m.l.ids] = f
 	return registration{l: m.l, id: m.l.ids}, nil
 }
 
 func (r registration) Unregister() error {
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
 	delete(r.l.Callbacks, r.id)
 	return nil
 }
