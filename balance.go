@@ -16,6 +16,7 @@ type selection struct {
 	scope
 	now      time.Time
 	tried    []*deployment // by this request
+	noPlace  []*deployment // whose last place another request has just taken
 	tokens   int64         // the estimated cost of the request
 	affinity affinity      // of the request's session
 	selector Selector
@@ -63,7 +64,7 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipClosed
 	case slices.Contains(q.tried, d):
 		return skipTried
-	case d.Full():
+	case d.Full() || slices.Contains(q.noPlace, d):
 		return skipFull
 	case q.heedsReports && d.Reports.Avoided(q.now, q.doubt):
 		return skipReported

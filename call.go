@@ -240,6 +240,7 @@ func (c *call) next(now time.Time) *attempt {
 			c.tried = append(c.tried, d)
 			return a
 		}
+		q.noPlace = append(q.noPlace, d)
 	}
 	c.consider(&q, nil)
 	// A deployment that was rate-limited for this request may be open again.
