@@ -428,7 +428,7 @@ func TestServePassesLargeBodiesOn(t *testing.T) {
 		_, _ = io.Copy(hash, r.Body)
 		fmt.Fprintf(w, "%x", hash.Sum(nil))
 	}), "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
-	body := make([]byte, 40<<20)
+	body := make([]byte, 34<<20)
 	for i := range body {
 		body[i] = byte(i * i >> 7)
 	}

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -484,6 +486,26 @@ func TestErrorsAreInTheFormOfTheAPI(t *testing.T) {
 	require.NotContains(t, w.Body.String(), "10.0.0.1")
 	require.Contains(t, records.String(), "10.0.0.1")
 	require.Contains(t, records.String(), "request_id="+w.Header().Get("X-Request-Id"))
+}
+
+// A deployment that is silent for too long is a 504. The time is virtual.
+func TestSilentDeploymentsAreATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lb, err := spillover.New(spillover.Config{
+			Backends: []spillover.Backend{{URL: "https://a.openai.azure.com", APIKey: "k", HeaderTimeout: 30 * time.Second}},
+			Base: roundTrip(func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, context.Cause(r.Context())
+			}),
+		})
+		require.NoError(t, err)
+		defer lb.Close()
+		begun := time.Now()
+		w := ask(proxy.New(proxy.Options{Transport: lb}), "POST", "/v1/chat/completions", chat)
+		require.Equal(t, 504, w.Code)
+		require.Equal(t, "timeout", code(t, w))
+		require.GreaterOrEqual(t, time.Since(begun), 30*time.Second)
+	})
 }
 
 type failing struct{}
