@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spillover-go/spillover"
@@ -181,13 +182,21 @@ func (e *exchange) loggedStatus() int {
 	return e.status
 }
 
-// loggedPath is the path, without what may be a key.
+// loggedPath is the path, without what may be a key. That of an unknown caller is cut.
 func (e *exchange) loggedPath() string {
 	path := e.request.URL.Path
-	if e.presented == "" || !containsKey(path, e.presented) {
-		return shorten(path, 256)
+	switch {
+	case e.presented != "" && containsKey(path, e.presented):
+		return "(contains the caller's key)"
+	case e.presented == "" && e.proxy.keys.Load() != nil && path != "/metrics" && path != "/status":
+		for _, root := range roots {
+			if strings.HasPrefix(path, root) {
+				return root + "…"
+			}
+		}
+		return "/…"
 	}
-	return "(contains the caller's key)"
+	return shorten(path, 256)
 }
 
 func shorten(s string, limit int) string {

@@ -545,6 +545,15 @@ func TestAccessLogHasNoQuery(t *testing.T) {
 	require.NotContains(t, records.String(), "callers-own")
 	require.Equal(t, 1, strings.Count(records.String(), "msg=request"))
 	records.Reset()
+	guarded := newProxy(t, &network{}, proxy.Options{Logger: slog.New(slog.NewTextHandler(&records, nil))}, entry(secret, ""))
+	require.Equal(t, 401, ask(guarded, "GET", "/v1/files/"+secret, "").Code)
+	require.Equal(t, 400, ask(guarded, "GET", "/v1/files/"+secret, "", "Api-Key", secret).Code)
+	require.Equal(t, 401, ask(guarded, "GET", "/v1/"+secret, "").Code)
+	require.Equal(t, 404, ask(guarded, "GET", "/"+secret, "").Code)
+	require.Equal(t, 401, ask(guarded, "GET", "/status/"+secret, "").Code)
+	require.Contains(t, records.String(), "path=/v1/…")
+	require.NotContains(t, records.String(), secret)
+	records.Reset()
 	for _, path := range []string{"/healthz", "/readyz"} {
 		ask(p, "GET", path, "")
 	}
