@@ -48,6 +48,9 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 	if cmd.Duration("timeout") <= 0 {
 		return usageError(cmd, errors.New("timeout: must be positive"))
 	}
+	if cmd.Bool("offline") && cmd.Bool("json") {
+		return usageError(cmd, errors.New("offline and json cannot be combined"))
+	}
 	cfg, err := loadConfig(cmd)
 	if err != nil {
 		return err
@@ -60,9 +63,6 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 	out, errs := cmd.Root().Writer, cmd.Root().ErrWriter
 	if cmd.Bool("offline") {
 		printWarnings(errs, offlineWarnings(cfg))
-		if cmd.Bool("json") {
-			return printJSON(out, []checkedBackend{})
-		}
 		fmt.Fprintf(out, "%s is valid: %s in %s\n", cmd.String("config"), count(len(cfg.Backends), "backend"), count(len(lb.Status().Tiers), "tier"))
 		return nil
 	}
