@@ -13,4 +13,6 @@ require (
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0
 	github.com/prometheus/client_golang v1.25.0
 	go.opentelemetry.io/otel/sdk/metric v1.47.0
+	go.yaml.in/yaml/v3 v3.0.6
+	pgregory.net/rapid v1.3.0
 )
