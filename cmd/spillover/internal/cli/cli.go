@@ -71,7 +71,9 @@ func newRoot(streams Streams) *urfave.Command {
 // commands are the commands in the order in which help lists them.
 func commands() []*urfave.Command {
 	all := []*urfave.Command{
+		serveCommand(), keyCommand(),
 		checkCommand(),
+		simulateCommand(),
 		explainCommand(),
 		convertCommand(),
 	}

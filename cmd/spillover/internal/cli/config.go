@@ -29,14 +29,25 @@ func logFlag() urfave.Flag {
 	return &urfave.StringFlag{Name: "log", Value: "text", Usage: "the format of log records on standard error: text, json or none"}
 }
 
-// newLogger makes the logger of logFlag.
+func logLevelFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "log-level", Value: "info", Usage: "the lowest level of log records: debug, info, warn or error"}
+}
+
+// newLogger makes the logger of logFlag, and of logLevelFlag if the command has that.
 func newLogger(cmd *urfave.Command) (*slog.Logger, error) {
 	to := cmd.Root().ErrWriter
+	var level slog.Level // info
+	if name := cmd.String("log-level"); name != "" {
+		if err := level.UnmarshalText([]byte(name)); err != nil {
+			return nil, usageError(cmd, fmt.Errorf("log-level: %q is not debug, info, warn or error", name))
+		}
+	}
+	options := &slog.HandlerOptions{Level: level}
 	switch format := cmd.String("log"); format {
 	case "text":
-		return slog.New(slog.NewTextHandler(to, nil)), nil
+		return slog.New(slog.NewTextHandler(to, options)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(to, nil)), nil
+		return slog.New(slog.NewJSONHandler(to, options)), nil
 	case "none":
 		return slog.New(slog.DiscardHandler), nil
 	default:

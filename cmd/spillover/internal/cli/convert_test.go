@@ -40,7 +40,7 @@ func TestConvertPrintsAConfiguration(t *testing.T) {
 	code, out, errs := run(t, "convert", "litellm.yaml")
 	require.Equal(t, 1, code)
 	require.NotContains(t, out+errs, "a-key-in-the-file")
-	require.Contains(t, errs, "litellm.yaml:16: model_list[2].litellm_params.model: left out: the provider")
+	require.Contains(t, errs, "litellm.yaml:17: model_list[2].litellm_params.model: left out: the provider")
 	require.Contains(t, errs, "set the environment variable EASTUS_KEY")
 	require.NoError(t, os.WriteFile("spillover.yaml", []byte(out), 0o600))
 	t.Setenv("PTU_KEY", "a")

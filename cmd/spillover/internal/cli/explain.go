@@ -104,7 +104,7 @@ func explainedRequest(ctx context.Context, cmd *urfave.Command) (*http.Request, 
 	if class := cmd.String("class"); class != "" {
 		var c spillover.Class
 		if err := c.UnmarshalText([]byte(class)); err != nil {
-			return nil, usageError(cmd, fmt.Errorf("class: %w", err))
+			return nil, usageError(cmd, fmt.Errorf("class: %q is neither interactive nor background", class))
 		}
 		ctx = spillover.WithClass(ctx, c)
 	}

@@ -85,7 +85,7 @@ func TestExplainOfWrongCommandLines(t *testing.T) {
 		"model or in is required":      {},
 		"is not openai, azure":         {"-model", "m", "-dialect", "x"},
 		"does not begin with /":        {"-path", "v1"},
-		"class: must be one of":        {"-model", "m", "-class", "x"},
+		"neither interactive nor":      {"-model", "m", "-class", "x"},
 		"cannot be combined":           {"-model", "m", "-in", path},
 		"no such file":                 {"-in", path + "x"},
 		"model is required":            {"-in", path, "-dialect", "azure"},

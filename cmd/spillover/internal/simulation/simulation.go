@@ -153,6 +153,21 @@ func (d *Deployment) start(seed int) {
 	d.Server = spillovertest.NewServer(cfg)
 }
 
+// Spills reports whether there is one PTU, which a few requests fill, and something
+// below it, all without faults.
+func (s *Simulation) Spills() bool {
+	ptus := 0
+	for _, d := range s.Deployments {
+		if d.Fault != "" {
+			return false
+		}
+		if d.priority == 1 {
+			ptus++
+		}
+	}
+	return ptus == 1 && len(s.Deployments) > 1
+}
+
 // Close stops all deployments.
 func (s *Simulation) Close() {
 	for _, d := range s.Deployments {

@@ -1,0 +1,191 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
+)
+
+// An exchange is one request and its response: the ResponseWriter of the handlers, with a
+// deadline for each write, and what is recorded.
+type exchange struct {
+	http.ResponseWriter
+	proxy      *Proxy
+	request    *http.Request
+	controller *http.ResponseController
+	begun      time.Time
+	id         string // X-Request-Id
+
+	key       *keys.Key // that the caller has presented; nil without keys
+	presented string    // the caller's credential, if it is a valid key
+	trail     spillover.Trail
+	quiet     bool // it is not recorded
+
+	status     int // of the response; 0 until it is written
+	bytes      int64
+	upstreamID string // X-Request-Id of the service
+	left       bool   // the caller has left before there was a response
+	err        error  // why no deployment has answered
+}
+
+const (
+	headerRequestID  = "X-Request-Id"
+	headerUpstreamID = "X-Upstream-Request-Id"
+)
+
+func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
+	e := &exchange{ResponseWriter: w, proxy: p, request: r, controller: http.NewResponseController(w), begun: time.Now()}
+	if e.id = r.Header.Get(headerRequestID); !validID(e.id) || len(r.Header[headerRequestID]) > 1 {
+		e.id = rand.Text()
+	}
+	e.allowWrite()
+	return e
+}
+
+// validID reports whether a caller's X-Request-Id is kept. Others are replaced.
+func validID(id string) bool {
+	for i := range len(id) {
+		switch c := id[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.', c == ':':
+		default:
+			return false
+		}
+	}
+	return id != "" && len(id) <= 128
+}
+
+// Unwrap is for [http.ResponseController].
+func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
+// WriteHeader implements [http.ResponseWriter].
+func (e *exchange) WriteHeader(status int) {
+	e.allowWrite()
+	if status >= 200 && e.status == 0 || status == http.StatusSwitchingProtocols {
+		e.setHeaders(status)
+	}
+	e.ResponseWriter.WriteHeader(status)
+}
+
+// setHeaders sets what every response has. A service's own request id has another name
+// then.
+func (e *exchange) setHeaders(status int) {
+	e.status = status
+	h := e.Header()
+	if id := h.Get(headerRequestID); id != "" && id != e.id {
+		e.upstreamID = id
+		h.Set(headerUpstreamID, id)
+	}
+	h.Set(headerRequestID, e.id)
+}
+
+// Write implements [http.ResponseWriter].
+func (e *exchange) Write(p []byte) (int, error) {
+	if e.status == 0 {
+		e.WriteHeader(http.StatusOK)
+	}
+	e.allowWrite()
+	n, err := e.ResponseWriter.Write(p)
+	e.bytes += int64(n)
+	return n, err
+}
+
+// FlushError is for [http.ResponseController].
+func (e *exchange) FlushError() error {
+	e.allowWrite()
+	err := e.controller.Flush()
+	if e.request.ProtoMajor >= 2 {
+		// There the deadline ends the stream even if nothing is being written.
+		_ = e.controller.SetWriteDeadline(time.Time{})
+	}
+	return err
+}
+
+// allowWrite gives the caller time to read what is written next. Otherwise one that reads
+// nothing would hold its place, and a deployment's, for as long as it likes.
+func (e *exchange) allowWrite() {
+	// A ResponseWriter of a test may not support it.
+	_ = e.controller.SetWriteDeadline(time.Now().Add(e.proxy.options.ClientTimeout))
+}
+
+// Hijack implements [http.Hijacker]. The connection is one that the end of the proxy closes.
+func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := e.controller.Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.status == 0 {
+		e.setHeaders(http.StatusSwitchingProtocols)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout)
+	rw.Writer.Reset(s)
+	return s, rw, nil
+}
+
+// end records the exchange.
+func (e *exchange) end() {
+	e.allowWrite() // for what net/http writes after the handler
+	log, level := e.proxy.log, e.proxy.options.AccessLevel
+	ctx := context.WithoutCancel(e.request.Context())
+	if e.err != nil {
+		log.WarnContext(ctx, "no deployment has answered", "request_id", e.id, "error", e.err.Error())
+	}
+	if e.quiet || e.proxy.options.NoAccessLog || !log.Enabled(ctx, level) {
+		return
+	}
+	r := e.request
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("request_id", e.id),
+		slog.String("method", shorten(r.Method, 16)),
+		slog.String("path", e.loggedPath()),
+		slog.Int("status", e.loggedStatus()),
+		slog.Int64("duration_ms", time.Since(e.begun).Milliseconds()),
+		slog.Int64("bytes", e.bytes),
+	)
+	for _, a := range [...]slog.Attr{
+		slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
+		slog.String("backend", e.Header().Get("X-Spillover-Backend")), slog.String("upstream_request_id", shorten(e.upstreamID, 128)),
+	} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	if e.key != nil {
+		attrs = append(attrs, slog.String("key", e.key.Name))
+	}
+	log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// statusLeft stands in records for a response that nobody waits for, as in nginx.
+const statusLeft = 499
+
+func (e *exchange) loggedStatus() int {
+	if e.left && e.status == 0 {
+		return statusLeft
+	}
+	return e.status
+}
+
+// loggedPath is the path, without what may be a key.
+func (e *exchange) loggedPath() string {
+	path := e.request.URL.Path
+	if e.presented == "" || !containsKey(path, e.presented) {
+		return shorten(path, 256)
+	}
+	return "(contains the caller's key)"
+}
+
+func shorten(s string, limit int) string {
+	if len(s) > limit {
+		return s[:limit] + "…"
+	}
+	return s
+}

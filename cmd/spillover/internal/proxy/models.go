@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spillover-go/spillover/internal/wire"
+)
+
+// checkModels checks the request of a key that may ask for some models only. Every model
+// that the request names must be one of them: in the path, the query, and anywhere in the body. So
+// it does not matter which of several a service would take. A request that could be served by
+// a model that it does not name is refused.
+//
+// It reads the body into memory.
+func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
+	target := wire.ParsePath(out.URL.EscapedPath())
+	if target.Dialect == "" && !target.Foundry {
+		return forbidden("model_required", "The key allows some models only, and the model of this request is unknown.")
+	}
+	c := modelCheck{allowed: e.key.Models}
+	if target.Model != "" {
+		c.add(target.Model)
+	}
+	for name, values := range out.URL.Query() {
+		if strings.EqualFold(name, "model") || strings.EqualFold(name, "deployment") {
+			for _, v := range values {
+				c.add(v)
+			}
+		}
+	}
+	if out.Body != nil && out.Body != http.NoBody {
+		text, err := io.ReadAll(out.Body)
+		if err != nil {
+			if bad, ok := p.bodyProblem(err); ok {
+				return bad
+			}
+			return badRequest("invalid_body", "The request body could not be read.")
+		}
+		out.ContentLength = int64(len(text))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+		out.Body, _ = out.GetBody()
+		if len(text) > 0 {
+			if err := c.readBody(out.Header, text); err != nil {
+				return badRequest("invalid_body", "The key allows some models only, so the body must show the model: %v.", err)
+			}
+		}
+	}
+	switch {
+	case c.refused != nil:
+		return modelRefused(*c.refused)
+	case c.found || reads(out) || isResponsesSocket(out): // its frames are checked later
+		return nil
+	}
+	return forbidden("model_required", "The key allows some models only, and the request names none.")
+}
+
+// modelRefused is the response to a request for a model that a key does not allow.
+func modelRefused(model string) *problem {
+	return &problem{status: http.StatusForbidden, kind: invalidRequest, code: "model_not_allowed", param: "model",
+		message: fmt.Sprintf("The key does not allow the model %.100q.", model)}
+}
+
+// reads reports whether a request only reads or deletes, which no model is needed for.
+func reads(r *http.Request) bool {
+	if r.Header.Get("Upgrade") != "" {
+		return false
+	}
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodDelete || r.Method == http.MethodOptions
+}
+
+// A modelCheck collects the models that a request names.
+type modelCheck struct {
+	allowed []string
+	found   bool
+	refused *string // the first one that is not allowed
+}
+
+func (c *modelCheck) add(model string) {
+	c.found = true
+	if c.refused == nil && !slices.Contains(c.allowed, model) {
+		c.refused = &model
+	}
+}
+
+func (c *modelCheck) readBody(h http.Header, text []byte) error {
+	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return errors.New("it has a Content-Encoding")
+	}
+	kinds := h["Content-Type"]
+	if len(kinds) > 1 {
+		return errors.New("it has several Content-Types")
+	}
+	kind := ""
+	if len(kinds) == 1 {
+		kind = kinds[0]
+	}
+	mediaType, parameters, err := mime.ParseMediaType(kind)
+	switch {
+	case kind != "" && err != nil:
+		return errors.New("its Content-Type cannot be parsed")
+	case mediaType == "application/sdp":
+		return nil // the description of a call: its model is in the query
+	case strings.HasPrefix(mediaType, "multipart/"):
+		if parameters["boundary"] == "" {
+			return errors.New("its Content-Type has no boundary")
+		}
+		return c.readForm(multipart.NewReader(bytes.NewReader(text), parameters["boundary"]))
+	case mediaType == "application/x-www-form-urlencoded":
+		values, err := url.ParseQuery(string(text))
+		if err != nil {
+			return errors.New("the form cannot be parsed")
+		}
+		for name, vs := range values {
+			if strings.EqualFold(name, "model") {
+				for _, v := range vs {
+					c.add(v)
+				}
+			}
+		}
+		return nil
+	}
+	return c.readJSON(text)
+}
+
+// readForm reads the parts of a form that name a model, and those that are JSON.
+func (c *modelCheck) readForm(r *multipart.Reader) error {
+	for {
+		part, err := r.NextRawPart()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return errors.New("the form cannot be parsed")
+		}
+		_, parameters, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+		if err != nil || len(part.Header["Content-Disposition"]) != 1 {
+			return errors.New("a part of the form has no valid Content-Disposition")
+		}
+		mediaType, _, _ := mime.ParseMediaType(part.Header.Get("Content-Type"))
+		name := parameters["name"]
+		isModel := strings.EqualFold(name, "model")
+		isJSON := mediaType == "application/json" || strings.EqualFold(name, "session")
+		if !isModel && !isJSON {
+			continue
+		}
+		text, err := io.ReadAll(part)
+		if err != nil {
+			return errors.New("the form cannot be parsed")
+		}
+		if isModel {
+			c.add(string(text))
+		} else if err := c.readJSON(text); err != nil {
+			return err
+		}
+	}
+}
+
+// readJSON reads every member with the name model whose value is text, at any depth.
+func (c *modelCheck) readJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	type level struct{ object, value bool } // value: the next token is the value of a member
+	var levels []level
+	model := false // the next token is the value of a member with the name model
+	for {
+		token, err := d.Token()
+		if err == io.EOF && len(levels) == 0 {
+			return nil
+		}
+		if err != nil || len(levels) > 1000 {
+			return errors.New("it is not valid JSON")
+		}
+		top := &level{}
+		if len(levels) > 0 {
+			top = &levels[len(levels)-1]
+		}
+		isKey := top.object && !top.value && token != json.Delim('}')
+		if isKey {
+			name, _ := token.(string)
+			model, top.value = strings.EqualFold(name, "model"), true
+			continue
+		}
+		if name, ok := token.(string); ok && model {
+			c.add(name)
+		}
+		model, top.value = false, false
+		switch token {
+		case json.Delim('{'):
+			levels = append(levels, level{object: true})
+		case json.Delim('['):
+			levels = append(levels, level{})
+		case json.Delim('}'), json.Delim(']'):
+			levels = levels[:len(levels)-1]
+		}
+	}
+}

@@ -1,0 +1,213 @@
+/*
+Package proxy is the reverse proxy of "spillover serve": an http.Handler before a
+spillover.Transport.
+
+It knows who may send requests and as what, which parts of a request must not reach a
+backend, how long slow callers may take, and how the proxy ends. It does not know command
+lines, listeners or files.
+*/
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
+)
+
+// Options configure a [Proxy]. Only Transport is required.
+type Options struct {
+	// Transport sends the requests.
+	Transport *spillover.Transport
+
+	// PassCredentials is whether callers' own credentials are sent to backends that have
+	// none. It is for a proxy without keys.
+	PassCredentials bool
+
+	// MaxBody is the maximum size of a request body, in bytes. 0 means 64 MiB.
+	MaxBody int64
+
+	// ClientTimeout is how long a caller may take to send a piece of its body, or to read
+	// a piece of the response. 0 means 1 min.
+	ClientTimeout time.Duration
+
+	// AdminElsewhere is whether metrics and the status have a listener of their own, so
+	// that ServeHTTP does not serve them.
+	AdminElsewhere bool
+
+	// AdminNeedsKey is whether AdminHandler demands a key with admin rights.
+	AdminNeedsKey bool
+
+	// Metrics serves the metrics. nil means that there are none.
+	Metrics http.Handler
+
+	// StatusPage serves the status of the Transport at /status and below. nil means the
+	// status as JSON.
+	StatusPage http.Handler
+
+	// Logger receives a record for each request, at AccessLevel, and warnings. nil means
+	// no logging.
+	Logger      *slog.Logger
+	AccessLevel slog.Level
+
+	// NoAccessLog is whether requests are not recorded.
+	NoAccessLog bool
+}
+
+const (
+	defaultMaxBody       = 64 << 20
+	defaultClientTimeout = time.Minute
+)
+
+// A Proxy is the handler for callers' requests. Its methods are safe for concurrent use.
+type Proxy struct {
+	options     Options
+	transport   *spillover.Transport
+	keys        atomic.Pointer[keys.Set] // nil without keys
+	forward     *httputil.ReverseProxy
+	crossOrigin *http.CrossOriginProtection
+	admin       http.Handler
+	log         *slog.Logger
+	sockets     sockets
+	draining    atomic.Bool
+}
+
+// New makes a Proxy that demands no keys, until SetKeys.
+func New(o Options) *Proxy {
+	if o.MaxBody == 0 {
+		o.MaxBody = defaultMaxBody
+	}
+	if o.ClientTimeout == 0 {
+		o.ClientTimeout = defaultClientTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Proxy{options: o, transport: o.Transport, log: o.Logger, crossOrigin: http.NewCrossOriginProtection()}
+	p.forward = p.newForward()
+	p.admin = p.newAdmin()
+	return p
+}
+
+// SetKeys sets the keys that callers must present from now on. Requests in flight go on.
+func (p *Proxy) SetKeys(set *keys.Set) { p.keys.Store(set) }
+
+// Drain makes /readyz answer 503, so that load balancers send no more requests. Requests
+// are served as before.
+func (p *Proxy) Drain() { p.draining.Store(true) }
+
+// ServeHTTP serves one request of a caller.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e := p.newExchange(w, r)
+	defer e.end()
+	p.serve(e, r)
+}
+
+func (p *Proxy) serve(e *exchange, r *http.Request) {
+	if p.serveHealth(e, r) {
+		return
+	}
+	if isAdminPath(r.URL.Path) && !p.options.AdminElsewhere {
+		if p.admit(e, r) && p.admitAdmin(e, r) {
+			p.admin.ServeHTTP(e, r)
+		}
+		return
+	}
+	if problem := p.checkTarget(r); problem != nil {
+		problem.write(e)
+		return
+	}
+	if !p.admit(e, r) {
+		return
+	}
+	out, problem := p.prepare(e, r)
+	switch {
+	case problem != nil:
+		problem.write(e)
+	case isResponsesSocket(out):
+		p.serveResponsesSocket(e, out)
+	default:
+		p.forward.ServeHTTP(e, out)
+	}
+}
+
+// AdminHandler serves the metrics and the status on a listener of their own.
+func (p *Proxy) AdminHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := p.newExchange(w, r)
+		defer e.end()
+		switch {
+		case p.serveHealth(e, r):
+		case !isAdminPath(r.URL.Path):
+			notFound(r).write(e)
+		case p.options.AdminNeedsKey && !(p.admit(e, r) && p.admitAdmin(e, r)):
+		case !p.options.AdminNeedsKey && !p.fromThisHost(e, r):
+		default:
+			p.admin.ServeHTTP(e, r)
+		}
+	})
+}
+
+// serveHealth serves the paths that are open to all, for load balancers.
+func (p *Proxy) serveHealth(e *exchange, r *http.Request) bool {
+	switch r.URL.Path {
+	case "/healthz":
+		e.quiet = true
+		writeText(e, http.StatusOK, "ok\n")
+	case "/readyz":
+		e.quiet = true
+		if p.draining.Load() {
+			writeText(e, http.StatusServiceUnavailable, "shutting down\n")
+		} else {
+			writeText(e, http.StatusOK, "ok\n")
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+func isAdminPath(path string) bool {
+	return path == "/metrics" || path == "/status" || strings.HasPrefix(path, "/status/")
+}
+
+// newAdmin serves the paths of isAdminPath.
+func (p *Proxy) newAdmin() http.Handler {
+	mux := http.NewServeMux()
+	if p.options.Metrics != nil {
+		mux.Handle("GET /metrics", p.options.Metrics)
+	}
+	page := p.options.StatusPage
+	if page == nil {
+		page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Cache-Control", "no-store")
+			_ = json.NewEncoder(w).Encode(p.transport.Status()) // a caller that has left
+		})
+	}
+	mux.Handle("GET /status", page)
+	mux.Handle("GET /status/", page)
+	return mux
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // a caller that has left
+}
+
+// CloseSockets waits for the end of all WebSockets until ctx ends, and closes those that
+// are left. New ones are closed at once.
+func (p *Proxy) CloseSockets(ctx context.Context) { p.sockets.close(ctx) }
+
+// ErrShutdown is the cause of a context that ends because the proxy does.
+var ErrShutdown = errors.New("the proxy shuts down")

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/wire"
+)
+
+// methods are those of the services' APIs. TRACE is not among them: a service that answers
+// it shows the backend's credential.
+var methods = map[string]bool{
+	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true, http.MethodPut: true,
+	http.MethodPatch: true, http.MethodDelete: true, http.MethodOptions: true,
+}
+
+// roots begin the paths that are forwarded: those of the dialects, and Microsoft Foundry's.
+var roots = []string{"/v1/", "/openai/", "/models/", "/anthropic/", "/api/projects/"}
+
+// checkTarget is what is wrong with the method or the path of a request.
+func (p *Proxy) checkTarget(r *http.Request) *problem {
+	if !methods[r.Method] {
+		return &problem{status: http.StatusMethodNotAllowed, kind: invalidRequest, code: "method_not_allowed", message: "The method is not allowed.",
+			header: map[string]string{"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+	}
+	path := r.URL.Path
+	if !beginsWithOneOf(path, roots) {
+		return notFound(r)
+	}
+	if wire.ParsePath(r.URL.EscapedPath()).HasDotSegments || strings.ContainsAny(path, "\\\x00") {
+		return badRequest("invalid_path", "The path has a segment that is . or .., or a character that is not allowed.")
+	}
+	return nil
+}
+
+func beginsWithOneOf(path string, roots []string) bool {
+	for _, root := range roots {
+		if strings.HasPrefix(path, root) {
+			return true
+		}
+	}
+	return false
+}
+
+type exchangeKey struct{}
+
+// exchangeOf is the exchange of a context of prepare.
+func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
+
+// prepare is the request as it is forwarded, apart from its header, or what is wrong with
+// it.
+func (p *Proxy) prepare(e *exchange, r *http.Request) (*http.Request, *problem) {
+	o, problem := requestOptions(e, r)
+	if problem != nil {
+		return nil, problem
+	}
+	ctx := context.WithValue(r.Context(), exchangeKey{}, e)
+	if o.hasClass {
+		ctx = spillover.WithClass(ctx, o.class)
+	}
+	if len(o.tags) > 0 {
+		ctx = spillover.WithTags(ctx, o.tags...)
+	}
+	if o.session != "" {
+		ctx = spillover.WithSession(ctx, o.session)
+	}
+	ctx = spillover.WithTrail(ctx, &e.trail)
+	out := r.WithContext(ctx)
+	if upgrade := r.Header.Get("Upgrade"); upgrade != "" && !(strings.EqualFold(upgrade, "websocket") && r.Method == http.MethodGet && r.ProtoMajor == 1) {
+		// A server may ignore the offer of another protocol, such as h2c.
+		out.Header = r.Header.Clone()
+		out.Header.Del("Upgrade")
+	}
+	if r.ContentLength > p.options.MaxBody {
+		e.Header().Set("Connection", "close") // what follows is not read
+		return nil, tooLarge(p.options.MaxBody)
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		out.Body = p.newBody(e, r)
+	}
+	if e.key != nil && e.key.Models != nil {
+		if problem := p.checkModels(e, out); problem != nil {
+			return nil, problem
+		}
+	}
+	return out, nil
+}
+
+// A requestBody is the body of a caller's request: limited, with a deadline for each
+// read, and without the caller's key.
+type requestBody struct {
+	io.Reader
+	io.Closer
+}
+
+func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
+	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
+	b := requestBody{&timedReader{limited, e}, limited}
+	if e.presented != "" {
+		b.Reader = &keyGuard{src: b.Reader, key: []byte(e.presented)}
+	}
+	return b
+}
+
+// A timedReader reads a body with a deadline for each read. Its errors are bodyErrors.
+type timedReader struct {
+	src io.Reader
+	e   *exchange
+}
+
+func (t *timedReader) Read(p []byte) (int, error) {
+	_ = t.e.controller.SetReadDeadline(time.Now().Add(t.e.proxy.options.ClientTimeout))
+	n, err := t.src.Read(p)
+	if err != nil || t.e.request.ProtoMajor >= 2 {
+		// The server waits for the caller to leave. With HTTP/2 the deadline ends the
+		// body even if nothing is being read.
+		_ = t.e.controller.SetReadDeadline(time.Time{})
+	}
+	if err != nil && err != io.EOF {
+		err = &bodyError{err}
+	}
+	return n, err
+}
+
+// A bodyError is an error of reading the caller's body.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "reading the request body: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
+
+// bodyProblem is the response to a request whose body cannot be read. ok is false if an
+// error has another cause.
+func (p *Proxy) bodyProblem(err error) (_ *problem, ok bool) {
+	var large *http.MaxBytesError
+	var reading *bodyError
+	switch {
+	case errors.Is(err, errKeyInBody):
+		return badRequest("key_in_body", "The request body contains the caller's key."), true
+	case errors.As(err, &large):
+		return tooLarge(p.options.MaxBody), true
+	case !errors.As(err, &reading):
+		return nil, false
+	case errors.Is(reading.err, os.ErrDeadlineExceeded):
+		return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.",
+			header: map[string]string{"Connection": "close"}}, true
+	}
+	p0 := badRequest("invalid_body", "The request body could not be read.")
+	p0.header = map[string]string{"Connection": "close"}
+	return p0, true
+}
