@@ -34,6 +34,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	out, e := pr.Out, exchangeOf(pr.In.Context())
 	out.URL.Scheme, out.URL.Host, out.Host = "https", placeholderHost, ""
 	out.URL.RawQuery = p.cleanQuery(out.URL.RawQuery, e)
+	out.RequestURI = "" // it repeats the caller's URL
 	out.URL.Fragment, out.URL.RawFragment, out.URL.User = "", "", nil
 	p.cleanHeader(out.Header, e)
 	out.Trailer = nil // no operation of the services has request trailers

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // methods are those of the services' APIs. TRACE is not among them: a service that answers
@@ -33,10 +33,27 @@ func (p *Proxy) checkTarget(r *http.Request) *problem {
 	if !beginsWithOneOf(path, roots) {
 		return notFound(r)
 	}
-	if wire.ParsePath(r.URL.EscapedPath()).HasDotSegments || strings.ContainsAny(path, "\\\x00") {
+	if hasDotSegments(path) || strings.ContainsAny(path, "\\\x00") {
 		return badRequest("invalid_path", "The path has a segment that is . or .., or a character that is not allowed.")
 	}
 	return nil
+}
+
+// hasDotSegments reports whether a path, decoded once more or not, has a segment that leads
+// elsewhere.
+func hasDotSegments(path string) bool {
+	again, err := url.PathUnescape(path)
+	if err != nil {
+		again = path
+	}
+	for _, p := range [...]string{path, again} {
+		for segment := range strings.SplitSeq(p, "/") {
+			if segment == "." || segment == ".." {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func beginsWithOneOf(path string, roots []string) bool {
