@@ -33,6 +33,7 @@ type exchange struct {
 	bytes      int64
 	upstreamID string // X-Request-Id of the service
 	backend    string // that has answered, if the response's header does not say so
+	tooSlow    bool   // the body has not arrived in time
 	left       bool   // the caller has left before there was a response
 	err        error  // why no deployment has answered
 }

@@ -134,12 +134,14 @@ type timedReader struct {
 func (t *timedReader) Read(p []byte) (int, error) {
 	_ = t.e.controller.SetReadDeadline(time.Now().Add(t.e.proxy.options.ClientTimeout))
 	n, err := t.src.Read(p)
-	if err != nil || t.e.request.ProtoMajor >= 2 {
-		// The server waits for the caller to leave. With HTTP/2 the deadline ends the
-		// body even if nothing is being read.
+	if err == io.EOF || t.e.request.ProtoMajor >= 2 {
+		// The server reads on, to see when the caller leaves. With HTTP/2 the deadline
+		// ends the body even if nothing is being read. After an error it stays, so that
+		// the server does not wait for the rest.
 		_ = t.e.controller.SetReadDeadline(time.Time{})
 	}
 	if err != nil && err != io.EOF {
+		t.e.tooSlow = errors.Is(err, os.ErrDeadlineExceeded)
 		err = &bodyError{err}
 	}
 	return n, err
@@ -164,8 +166,7 @@ func (p *Proxy) bodyProblem(err error) (_ *problem, ok bool) {
 	case !errors.As(err, &reading):
 		return nil, false
 	case errors.Is(reading.err, os.ErrDeadlineExceeded):
-		return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.",
-			header: map[string]string{"Connection": "close"}}, true
+		return tooSlow(), true
 	}
 	p0 := badRequest("invalid_body", "The request body could not be read.")
 	p0.header = map[string]string{"Connection": "close"}
