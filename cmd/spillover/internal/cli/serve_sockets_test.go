@@ -344,10 +344,10 @@ func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	require.Len(t, receive(t, c), 1<<20+8)
 	require.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
 	for first, want := range map[string]string{
-		`{"type":"response.create","model":"gpt-5"}`:   "model_not_allowed",
-		`{"type":"response.create"}`:                   "invalid_event",
-		`{"type":"session.update","model":"gpt-4o"}`:   "invalid_event",
-		`no JSON`:                                      "invalid_event",
+		`{"type":"response.create","model":"gpt-5"}`: "model_not_allowed",
+		`{"type":"response.create"}`:                 "invalid_event",
+		`{"type":"session.update","model":"gpt-4o"}`: "invalid_event",
+		`no JSON`: "invalid_event",
 		`{"type":"response.create","model":"nowhere"}`: "model_not_found",
 	} {
 		c := open()

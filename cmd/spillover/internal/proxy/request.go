@@ -117,6 +117,9 @@ type requestBody struct {
 }
 
 func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
+	// Otherwise net/http closes a body with the first piece of the response, even if all that
+	// is left to read is its end.
+	_ = e.controller.EnableFullDuplex() // HTTP/2 needs and has no such switch
 	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
 	b := requestBody{&timedReader{limited, e}, limited}
 	if e.presented != "" {
