@@ -439,13 +439,14 @@ func (s *server) watch(ctx context.Context) {
 		files = append(files, watchedFile{"certificate", s.certPath, s.readCertificate, s.loadCertificate})
 	}
 	for _, f := range files {
-		first := true
+		initial, _ := f.read() // an error is reported by the Watcher
+		known := sha256.Sum256(initial)
 		w := configfile.Watcher{
 			Period: reloadPeriod,
 			Read:   f.read,
-			Apply: func([]byte) error {
-				quiet := first // it is usually what was read at the start
-				first = false
+			Apply: func(text []byte) error {
+				quiet := sha256.Sum256(text) == known // the Watcher applies what was read at the start once more
+				known = [sha256.Size]byte{}
 				return s.reload(f, quiet)
 			},
 			Report: func(err error) { s.notReloaded(f, err) },

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -364,4 +366,102 @@ func TestKeyPrintsAnEntryForTheFile(t *testing.T) {
 		require.Equal(t, 2, code, args)
 		require.NotEmpty(t, errs)
 	}
+}
+
+func TestServeHasAListenerForAdministration(t *testing.T) {
+	_, sum := keys.New()
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}), "-admin-listen", "127.0.0.1:0", "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
+	admin := fmt.Sprintf("http://%v", s.records.await(t, "listening for administration")["address"])
+	for _, path := range []string{"/metrics", "/status", "/healthz"} {
+		status, _, _ := do(t, request(t, "GET", admin+path, ""))
+		require.Equal(t, 200, status, path)
+	}
+	for url, want := range map[string]int{s.url + "/metrics": 404, s.url + "/healthz": 200, admin + "/v1/models": 404, s.url + "/v1/models": 401} {
+		status, _, _ := do(t, request(t, "GET", url, ""))
+		require.Equal(t, want, status, url)
+	}
+}
+
+func TestServeListensElsewhereWithKeys(t *testing.T) {
+	key, sum := keys.New()
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}), "-listen", "0.0.0.0:0", "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
+	url := strings.Replace(strings.Replace(s.url, "[::]", "127.0.0.1", 1), "0.0.0.0", "127.0.0.1", 1)
+	status, _, _ := do(t, request(t, "GET", url+"/v1/files", ""))
+	require.Equal(t, 401, status)
+	status, _, _ = do(t, request(t, "GET", url+"/v1/files", "", "Api-Key", key))
+	require.Equal(t, 200, status)
+}
+
+func TestServeReloadsOnHangup(t *testing.T) {
+	_, sum := keys.New()
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}), "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	s.records.await(t, "configuration reloaded") // although nothing has changed
+	s.records.await(t, "keys reloaded")
+}
+
+// Redis may be down. Its password comes from the environment, and is shown nowhere.
+func TestServeJoinsAFleet(t *testing.T) {
+	t.Setenv("FLEET_PASSWORD", "fleet-secret")
+	t.Setenv("SPILLOVER_FLEET", "redis://:${FLEET_PASSWORD}@127.0.0.1:1")
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}))
+	_, _, body := do(t, request(t, "GET", s.url+"/status", ""))
+	require.Contains(t, body, `"fleet"`)
+	s.records.await(t, "fleet down")
+	require.NotContains(t, s.records.text(), "fleet-secret")
+}
+
+// A body that is too large to be kept is passed on while it arrives.
+func TestServePassesLargeBodiesOn(t *testing.T) {
+	key, sum := keys.New()
+	s := serve(t, backend(t, func(w http.ResponseWriter, r *http.Request) {
+		hash := sha256.New()
+		_, _ = io.Copy(hash, r.Body)
+		fmt.Fprintf(w, "%x", hash.Sum(nil))
+	}), "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
+	body := make([]byte, 40<<20)
+	for i := range body {
+		body[i] = byte(i * i >> 7)
+	}
+	copy(body[20<<20:], key[:len(key)-1])
+	want := fmt.Sprintf("%x", sha256.Sum256(body))
+	for _, length := range []int64{int64(len(body)), -1} {
+		req := request(t, "POST", s.url+"/v1/files", "", "Api-Key", key)
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), length
+		status, _, got := do(t, req)
+		require.Equal(t, 200, status, got)
+		require.Equal(t, want, got)
+	}
+	req := request(t, "POST", s.url+"/v1/files", "", "Api-Key", key)
+	req.Body, req.ContentLength = io.NopCloser(io.LimitReader(zeros{}, 65<<20)), -1
+	resp, err := http.DefaultClient.Do(req)
+	if err == nil { // the proxy may close the connection before the caller has sent everything
+		require.Equal(t, 413, resp.StatusCode)
+		resp.Body.Close()
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// The page and the help have the same flags.
+func TestServeIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/cli/serve.md")
+	require.NoError(t, err)
+	_, help, _ := run(t, "serve", "--help")
+	var flags []string
+	for line := range strings.Lines(help) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "--"); ok {
+			name, _, _ = strings.Cut(strings.Fields(name)[0], ",")
+			if name != "help" {
+				flags = append(flags, name)
+			}
+		}
+	}
+	require.Greater(t, len(flags), 10, help)
+	for _, name := range flags {
+		require.Contains(t, string(page), "\n| `-"+name+"` |", "the page lacks a flag")
+	}
+	require.Equal(t, len(flags), strings.Count(string(page), "\n| `-"), "the page has a flag that does not exist")
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"log/slog"
@@ -31,6 +32,8 @@ type exchange struct {
 	status     int // of the response; 0 until it is written
 	bytes      int64
 	upstreamID string // X-Request-Id of the service
+	backend    string // that has answered, if the response's header does not say so
+	tooSlow    bool   // the body has not arrived in time
 	left       bool   // the caller has left before there was a response
 	err        error  // why no deployment has answered
 }
@@ -152,7 +155,7 @@ func (e *exchange) end() {
 	)
 	for _, a := range [...]slog.Attr{
 		slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
-		slog.String("backend", e.Header().Get("X-Spillover-Backend")), slog.String("upstream_request_id", shorten(e.upstreamID, 128)),
+		slog.String("backend", cmp.Or(e.backend, e.Header().Get("X-Spillover-Backend"))), slog.String("upstream_request_id", shorten(e.upstreamID, 128)),
 	} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)

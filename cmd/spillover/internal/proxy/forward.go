@@ -34,6 +34,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	out, e := pr.Out, exchangeOf(pr.In.Context())
 	out.URL.Scheme, out.URL.Host, out.Host = "https", placeholderHost, ""
 	out.URL.RawQuery = p.cleanQuery(out.URL.RawQuery, e)
+	out.RequestURI = "" // it repeats the caller's URL
 	out.URL.Fragment, out.URL.RawFragment, out.URL.User = "", "", nil
 	p.cleanHeader(out.Header, e)
 	out.Trailer = nil // no operation of the services has request trailers
@@ -131,6 +132,10 @@ func (p *Proxy) backendURL(name string) *url.URL {
 // handleError answers a request to which no backend has responded.
 func (p *Proxy) handleError(w http.ResponseWriter, out *http.Request, err error) {
 	e := exchangeOf(out.Context())
+	if e.tooSlow { // net/http ends the context, as if the caller had left
+		tooSlow().write(w)
+		return
+	}
 	if bad, ok := p.bodyProblem(err); ok && !gone(e.request.Context()) {
 		bad.write(w)
 		return

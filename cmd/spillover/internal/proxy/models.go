@@ -31,6 +31,11 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	if target.Model != "" {
 		c.add(target.Model)
 	}
+	if id, ok := strings.CutPrefix(target.Operation, "models/"); ok && out.Method != http.MethodGet {
+		if model, err := url.PathUnescape(id); err == nil {
+			c.add(model)
+		}
+	}
 	for name, values := range out.URL.Query() {
 		if strings.EqualFold(name, "model") || strings.EqualFold(name, "deployment") {
 			for _, v := range values {
@@ -62,6 +67,41 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 		return nil
 	}
 	return forbidden("model_required", "The key allows some models only, and the request names none.")
+}
+
+// serveModels answers the list of models for a key that allows some only: with these,
+// whatever the backends have.
+func (p *Proxy) serveModels(e *exchange, r *http.Request) bool {
+	target := wire.ParsePath(r.URL.EscapedPath())
+	id, one := strings.CutPrefix(target.Operation, "models/")
+	if e.key == nil || e.key.Models == nil || r.Method != http.MethodGet || target.Dialect == "" || !one && target.Operation != "models" {
+		return false
+	}
+	type model struct {
+		ID      string `json:"id"`
+		Object  string `json:"object"`
+		Created int    `json:"created"`
+		OwnedBy string `json:"owned_by"`
+	}
+	var list []model
+	for _, name := range e.key.Models {
+		list = append(list, model{ID: name, Object: "model", OwnedBy: "spillover"})
+	}
+	var answer any = map[string]any{"object": "list", "data": list}
+	if one {
+		name, err := url.PathUnescape(id)
+		i := slices.Index(e.key.Models, name)
+		if err != nil || i < 0 {
+			problem := modelRefused(name)
+			problem.status = http.StatusNotFound
+			problem.write(e)
+			return true
+		}
+		answer = list[i]
+	}
+	e.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(e).Encode(answer) // a caller that has left
+	return true
 }
 
 // modelRefused is the response to a request for a model that a key does not allow.

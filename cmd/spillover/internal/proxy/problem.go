@@ -70,3 +70,8 @@ func tooLarge(limit int64) *problem {
 	return &problem{status: http.StatusRequestEntityTooLarge, kind: invalidRequest, code: "request_too_large",
 		message: fmt.Sprintf("The request body is larger than %d bytes, the limit of this proxy.", limit)}
 }
+
+func tooSlow() *problem {
+	return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.",
+		header: map[string]string{"Connection": "close"}}
+}

@@ -132,6 +132,7 @@ func (p *Proxy) serve(e *exchange, r *http.Request) {
 	switch {
 	case problem != nil:
 		problem.write(e)
+	case p.serveModels(e, out):
 	case isResponsesSocket(out):
 		p.serveResponsesSocket(e, out)
 	default:

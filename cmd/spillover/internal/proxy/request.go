@@ -5,12 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // methods are those of the services' APIs. TRACE is not among them: a service that answers
@@ -33,10 +33,27 @@ func (p *Proxy) checkTarget(r *http.Request) *problem {
 	if !beginsWithOneOf(path, roots) {
 		return notFound(r)
 	}
-	if wire.ParsePath(r.URL.EscapedPath()).HasDotSegments || strings.ContainsAny(path, "\\\x00") {
+	if hasDotSegments(path) || strings.ContainsAny(path, "\\\x00") {
 		return badRequest("invalid_path", "The path has a segment that is . or .., or a character that is not allowed.")
 	}
 	return nil
+}
+
+// hasDotSegments reports whether a path, decoded once more or not, has a segment that leads
+// elsewhere.
+func hasDotSegments(path string) bool {
+	again, err := url.PathUnescape(path)
+	if err != nil {
+		again = path
+	}
+	for _, p := range [...]string{path, again} {
+		for segment := range strings.SplitSeq(p, "/") {
+			if segment == "." || segment == ".." {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func beginsWithOneOf(path string, roots []string) bool {
@@ -100,6 +117,9 @@ type requestBody struct {
 }
 
 func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
+	// Otherwise net/http closes a body with the first piece of the response, even if all that
+	// is left to read is its end.
+	_ = e.controller.EnableFullDuplex() // HTTP/2 needs and has no such switch
 	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
 	b := requestBody{&timedReader{limited, e}, limited}
 	if e.presented != "" {
@@ -117,12 +137,14 @@ type timedReader struct {
 func (t *timedReader) Read(p []byte) (int, error) {
 	_ = t.e.controller.SetReadDeadline(time.Now().Add(t.e.proxy.options.ClientTimeout))
 	n, err := t.src.Read(p)
-	if err != nil || t.e.request.ProtoMajor >= 2 {
-		// The server waits for the caller to leave. With HTTP/2 the deadline ends the
-		// body even if nothing is being read.
+	if err == io.EOF || t.e.request.ProtoMajor >= 2 {
+		// The server reads on, to see when the caller leaves. With HTTP/2 the deadline
+		// ends the body even if nothing is being read. After an error it stays, so that
+		// the server does not wait for the rest.
 		_ = t.e.controller.SetReadDeadline(time.Time{})
 	}
 	if err != nil && err != io.EOF {
+		t.e.tooSlow = errors.Is(err, os.ErrDeadlineExceeded)
 		err = &bodyError{err}
 	}
 	return n, err
@@ -147,8 +169,7 @@ func (p *Proxy) bodyProblem(err error) (_ *problem, ok bool) {
 	case !errors.As(err, &reading):
 		return nil, false
 	case errors.Is(reading.err, os.ErrDeadlineExceeded):
-		return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.",
-			header: map[string]string{"Connection": "close"}}, true
+		return tooSlow(), true
 	}
 	p0 := badRequest("invalid_body", "The request body could not be read.")
 	p0.header = map[string]string{"Connection": "close"}

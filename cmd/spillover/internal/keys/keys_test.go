@@ -1,0 +1,149 @@
+package keys_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
+)
+
+func TestKeyIsFoundByItsHash(t *testing.T) {
+	a, sumA := keys.New()
+	b, sumB := keys.New()
+	require.NotEqual(t, a, b)
+	require.Greater(t, len(a), 32)
+	set, err := keys.Parse([]byte("keys:\n- name: a\n  sha256: " + sumA + "\n- {name: b, sha256: " + strings.ToUpper(sumB) + ", class: background, tags: [x, y=z], models: [m], admin: true}\n"))
+	require.NoError(t, err)
+	require.Equal(t, 2, set.Len())
+	found := set.Find(a)
+	require.Equal(t, "a", found.Name)
+	require.Equal(t, spillover.Interactive, found.Class)
+	require.Nil(t, found.Models)
+	require.False(t, found.Admin)
+	found = set.Find(b)
+	require.Equal(t, "b", found.Name)
+	require.Equal(t, spillover.Background, found.Class)
+	require.Equal(t, []string{"x", "y=z"}, found.Tags)
+	require.Equal(t, []string{"m"}, found.Models)
+	require.True(t, found.Admin)
+	for _, other := range []string{"", a[1:], a + " ", strings.ToLower(a), sumA} {
+		require.Nil(t, set.Find(other), other)
+	}
+}
+
+// All mistakes are reported at once, by entry and field.
+func TestMistakesInAFile(t *testing.T) {
+	const secret = "sk-spillover-SECRETSECRETSECRETSECRET"
+	_, sum := keys.New()
+	_, err := keys.Parse([]byte(`
+keys:
+  - name: a
+    sha256: ` + secret + `
+    class: urgent
+    tags: []
+    models: gpt-4o
+    admin: maybe
+    rights: all
+    ` + secret + `: x
+  - sha256: ` + sum + `
+  - name: b
+  - name: b
+    sha256: ` + sum + `
+    models: [m, m, "", 7, [x]]
+    name: c
+  - just text
+  - {name: "` + secret + `", sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}
+`))
+	require.Error(t, err)
+	for _, want := range []string{
+		`line 4: keys["a"].sha256 is not 64 hexadecimal digits`,
+		`keys["a"].class must be interactive or background`,
+		`keys["a"].tags is an empty list`,
+		`keys["a"].models is not a list`,
+		`keys["a"].admin must be true or false`,
+		`keys[0] has the unknown key "rights"`,
+		`keys[0] has the unknown key "(hidden)"`,
+		`keys[1].name is missing`,
+		`keys["b"].sha256 is missing`,
+		`keys[3].name is listed twice`,
+		`keys["b"].models[1] is listed twice`,
+		`keys["b"].models[2] is empty`,
+		`keys["b"].models[4] is not text`,
+		`keys["b"] is there twice`,
+		`.sha256 is the same as that of`,
+		`keys[4] is not a mapping`,
+		`keys[5].name contains a key`,
+		`keys[5].sha256 is that of an empty key`,
+	} {
+		require.ErrorContains(t, err, want)
+	}
+	require.NotContains(t, err.Error(), secret)
+}
+
+func TestFilesWithoutKeys(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                               "is empty",
+		"# nothing":                      "is empty",
+		"keys:":                          "keys is not a list",
+		"keys: []":                       "keys has no entry",
+		"key: []":                        `unknown key "key"`,
+		"[]":                             "is not a mapping",
+		"{}":                             "keys is missing",
+		"keys: [":                        "is not valid YAML: line 1",
+		"keys:\n  a: x\n \tb: secret: x": "is not valid YAML",
+	} {
+		_, err := keys.Parse([]byte(text))
+		require.ErrorContains(t, err, want, text)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
+
+func TestErrorsNameTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	_, err := keys.Load(path)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, path)
+	require.NoError(t, os.WriteFile(path, []byte("keys: 1"), 0o600))
+	_, err = keys.Load(path)
+	require.ErrorContains(t, err, path)
+}
+
+func TestOnlyListedKeysAreFound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		all := rapid.SliceOfNDistinct(rapid.StringN(1, 40, -1), 1, 20, rapid.ID).Draw(t, "keys")
+		listed := rapid.IntRange(1, len(all)).Draw(t, "listed")
+		var text strings.Builder
+		text.WriteString("keys:\n")
+		for i, key := range all[:listed] {
+			text.WriteString("- {name: n" + string(rune('a'+i)) + ", sha256: " + keys.Sum(key) + "}\n")
+		}
+		set, err := keys.Parse([]byte(text.String()))
+		require.NoError(t, err)
+		for i, key := range all {
+			found := set.Find(key)
+			require.Equal(t, i < listed, found != nil)
+			if found != nil {
+				require.Equal(t, "n"+string(rune('a'+i)), found.Name)
+			}
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("keys:\n- {name: a, sha256: " + keys.Sum("a") + "}")
+	f.Add("keys: &a [*a]")
+	f.Add("keys:\n- <<: {name: a}\n  ? [x]\n  : y")
+	f.Fuzz(func(t *testing.T, text string) {
+		set, err := keys.Parse([]byte(text))
+		if err == nil {
+			require.NotZero(t, set.Len())
+			require.Nil(t, set.Find(""))
+		}
+	})
+}
