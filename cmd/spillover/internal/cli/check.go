@@ -102,7 +102,7 @@ const noCredential = "has no credential, so only requests that bring their own c
 // offlineWarnings are the warnings about backends that were not asked.
 func offlineWarnings(cfg spillover.Config) (warnings []string) {
 	for _, b := range cfg.Backends {
-		if b.APIKey == "" && b.APIKeyFile == "" && b.Auth == "" && len(b.Headers) == 0 {
+		if !hasCredential(b) {
 			warnings = append(warnings, cmp.Or(b.Name, b.URL)+": "+noCredential)
 		}
 	}

@@ -1,6 +1,7 @@
 package litellm
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -482,7 +483,14 @@ func (c *converter) readDefaults(d *deployment, params *object) {
 	}
 }
 
+// isSecretField matches the names of fields whose values are not copied.
+var isSecretField = regexp.MustCompile(`(?i)api_?key|secret|password|credential|authorization`)
+
 func (c *converter) readDefault(d *deployment, key string, v value) {
+	if isSecretField.MatchString(key) {
+		c.note(LeftOut, v, "looks like a secret")
+		return
+	}
 	field, ok := c.any(v)
 	if !ok {
 		return
@@ -633,9 +641,11 @@ func (c *converter) nameBackends() {
 	}
 }
 
+var notOfNames = regexp.MustCompile(`[^a-z0-9]+`)
+
 // nameOf makes the name of a backend of a text.
 func nameOf(s string) string {
-	s = strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(s), "-"), "-")
+	s = strings.Trim(notOfNames.ReplaceAllString(strings.ToLower(s), "-"), "-")
 	if s == "" {
 		return "backend"
 	}
@@ -657,7 +667,7 @@ func hintOf(s string) string {
 	host := u.Hostname()
 	labels := strings.Split(host, ".")
 	switch {
-	case regexp.MustCompile(`^[0-9.]+$`).MatchString(host) || strings.Contains(host, ":") || len(labels) == 1:
+	case strings.Trim(host, "0123456789.") == "" || strings.Contains(host, ":") || len(labels) == 1: // addresses, localhost
 		return host + "-" + u.Port()
 	case labels[0] == "api" || labels[0] == "www":
 		return labels[1]
@@ -674,9 +684,9 @@ func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Hostname() == "":
-		return nil, fmt.Errorf("is not a valid URL")
+		return nil, errors.New("is not a valid URL")
 	case u.User != nil:
-		return nil, fmt.Errorf("has user info, which spillover does not send")
+		return nil, errors.New("has user info, which spillover does not send")
 	}
 	return u, nil
 }

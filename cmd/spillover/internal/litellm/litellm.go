@@ -153,7 +153,11 @@ func (c *converter) load(file string, text []byte, read func(string) ([]byte, er
 	c.files = append(c.files, file)
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
-		return object{}, fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if strings.HasPrefix(text, "unknown anchor") {
+			text = "refers to an unknown anchor" // a key that begins with * is one
+		}
+		return object{}, fmt.Errorf("%s: %s", file, text)
 	}
 	if document.Kind == 0 || len(document.Content) == 0 {
 		return object{}, fmt.Errorf("%s: is empty", file)
@@ -174,7 +178,7 @@ func (c *converter) load(file string, text []byte, read func(string) ([]byte, er
 		}
 		text, err := read(path)
 		if err != nil {
-			return object{}, fmt.Errorf("%s:%d: include: %w", file, name.node.Line, err)
+			return object{}, fmt.Errorf("%s:%d: include: %s: %w", file, name.node.Line, path, err)
 		}
 		other, err := c.load(path, text, read, depth+1)
 		if err != nil {

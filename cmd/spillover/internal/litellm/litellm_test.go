@@ -2,6 +2,7 @@ package litellm_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -125,6 +126,13 @@ func TestEntriesAreConverted(t *testing.T) {
 		{`{"model": "openai/d", "extra_headers": {"X-A": "os.environ/H", "X-B": "b"}}`, "headers:\n      X-A: ${H}\n      X-B: b\n", ""},
 		{`{"model": "openai/d", "temperature": 0.5, "extra_body": {"top_k": 3, "a": [null, true, {"b": "c"}]}}`, "defaults:\n      a:\n        - null\n        - true\n        - b: c\n      temperature: 0.5\n      top_k: 3\n", ""},
 		{`{"model": "openai/d", "extra_body": {"stream": true}}`, "", "stream: left out: spillover cannot add this field"},
+		{`{"model": "openai/d", "extra_body": {"api_key": "literal"}}`, "", "extra_body.api_key: left out: looks like a secret"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": "Bearer literal", "x-a": "b"}}`, "headers:\n      X-A: ${OPENAI_X_A}\n", "extra_headers.x-a: left out: the header is set twice"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": ""}}`, "", "extra_headers.X-A: left out: is empty"},
+		{`{"model": "openai/d", "order": 1000000}`, "", "order: left out: is not a whole number between"},
+		{`{"model": "openai/d", "extra_body": {"a": .nan}}`, "", "extra_body.a: left out: cannot be a value in JSON"},
+		{`{"model": "openai/d", "temperature": 1e-1, "seed": 1_000, "stop": "os.environ/STOP", "user": "${x}", "logprobs": TRUE}`, "logprobs: true\n      seed: 1000\n      stop: ${STOP}\n      temperature: 0.1\n      user: $${x}\n", ""},
+		{`{"model": "openai/d", "api_base": "http://localhost:8000/v1", "api_key": "literal"}`, "name: localhost-8000\n    url: http://localhost:8000/v1\n    api_key: ${LOCALHOST_8000_KEY}\n", "set: the value is a secret"},
 		{`{"model": "openai/d", "unknown_thing": 1}`, "", "unknown_thing: left out: spillover has no such parameter"},
 		{`{"model": "openai/d", "organization": ["a", "b"]}`, "", "organization: left out: is not one organization"},
 		{`{"model": "openai/d", "api_base": "https://h/v1?code=literal", "api_key": "os.environ/K"}`, "url: https://h/v1\n", "api_base: left out: the query of the URL"},
@@ -167,11 +175,13 @@ func TestInputsThatCannotBeRead(t *testing.T) {
 		"":                  "is empty",
 		"- a":               "is not a mapping",
 		"a: [":              "line 1",
-		"include: [x.yaml]": "litellm.yaml:1: include: file does not exist",
+		"a: *literal":       "litellm.yaml: refers to an unknown anchor",
+		"include: [x.yaml]": "litellm.yaml:1: include: x.yaml: file does not exist",
 		"{}":                "no deployment could be converted",
 	} {
 		_, err := convert(t, text)
 		require.ErrorContains(t, err, want, text)
+		require.NotContains(t, err.Error(), "literal", text)
 	}
 }
 
@@ -228,6 +238,46 @@ func TestDeploymentsOfOneResource(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, tagged.Backends[0].Tags)
 }
 
+// What a model has beside its parameters.
+func TestModelInfo(t *testing.T) {
+	yaml, notes := converted(t, `{"model_list": [{"model_name": "m", "tpm": 1000, "litellm_params": {"model": "openai/d"},
+		"model_info": {"blocked": true, "access_groups": ["a"], "id": "x", "max_input_tokens": 8000, "input_cost_per_token": 0.1}}]}`)
+	require.Contains(t, yaml, "drained: true\n")
+	require.Contains(t, yaml, "context_tokens: 8000\n        tpm: 1000\n")
+	require.Contains(t, notes, "model_info.access_groups: left out: the keys of spillover serve")
+	require.Equal(t, 1, strings.Count(notes, "\n"))
+}
+
+// Entries without an order, and names of variables that are taken.
+func TestEntriesBesideOthers(t *testing.T) {
+	yaml, notes := converted(t, `{"model_list": [
+		{"model_name": "m", "litellm_params": {"model": "openai/d", "api_base": "https://a.example/v1", "api_key": "literal-1", "order": 3}},
+		{"model_name": "m", "litellm_params": {"model": "openai/d", "api_base": "https://b.example/v1", "api_key": "os.environ/A_KEY"}},
+		{"model_name": "*", "litellm_params": {"model": "azure/*", "api_base": "https://c.openai.azure.com", "api_key": "os.environ/C"}}]}`)
+	require.Contains(t, yaml, "api_key: ${A_KEY_2}\n    priority: 3\n")
+	require.Contains(t, yaml, "api_key: ${A_KEY}\n    priority: 4\n")
+	require.Contains(t, yaml, "api_key: ${C}\n    priority: 5\n")
+	require.Contains(t, notes, "model_list[1]: check: has no order")
+}
+
+// Backends that are valid alone, and not together.
+func TestBackendsThatConflict(t *testing.T) {
+	var entries []string
+	for i := range 40 {
+		body := map[string]int{}
+		for j := range 8 {
+			body[fmt.Sprintf("field_%d_%d", i, j)] = 1
+		}
+		text, err := json.Marshal(body)
+		require.NoError(t, err)
+		entries = append(entries, fmt.Sprintf(`{"model_name": "m%d", "litellm_params": {"model": "openai/d%d", "extra_body": %s}}`, i, i, text))
+	}
+	yaml, notes := converted(t, `{"model_list": [`+strings.Join(entries, ",")+`]}`)
+	require.Contains(t, yaml, "name: openai\n")
+	require.Contains(t, notes, "left out: backend openai-40: ")
+	require.Contains(t, notes, "different fields")
+}
+
 func FuzzConvert(f *testing.F) {
 	for _, name := range []string{"azure", "mixed", "include"} {
 		text, err := os.ReadFile(filepath.Join("testdata", name+".yaml"))
@@ -244,7 +294,10 @@ func FuzzConvert(f *testing.F) {
 		}
 		_, err = json.Marshal(r.Notes)
 		require.NoError(t, err)
-		require.NotContains(t, string(r.YAML)+lines(r.Notes), "s3cr3t-literal")
+		const secret = "s3cr3t-literal"
+		if strings.Contains(text, `"api_key": "`+secret+`"`) && strings.Count(text, secret) == 1 {
+			require.NotContains(t, string(r.YAML)+lines(r.Notes), secret)
+		}
 		load(t, r.YAML)
 	})
 }

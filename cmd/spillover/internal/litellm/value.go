@@ -289,9 +289,11 @@ func (c *converter) optional(url, hint string) string {
 	return name
 }
 
+var notOfVariables = regexp.MustCompile(`[^A-Z0-9]+`)
+
 // variableName makes the name of a variable of a text.
 func variableName(s string) string {
-	s = strings.Trim(regexp.MustCompile(`[^A-Z0-9]+`).ReplaceAllString(strings.ToUpper(s), "_"), "_")
+	s = strings.Trim(notOfVariables.ReplaceAllString(strings.ToUpper(s), "_"), "_")
 	if s == "" || s[0] >= '0' && s[0] <= '9' {
 		s = "LLM_" + s
 	}

@@ -4,6 +4,7 @@ package simulation
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -80,7 +81,7 @@ func Start(o Options) (*Simulation, error) {
 		}
 	}
 	if o.PTU+o.PAYG == 0 {
-		return nil, fmt.Errorf("ptu, payg: at least one deployment is required")
+		return nil, errors.New("ptu, payg: at least one deployment is required")
 	}
 	s := &Simulation{}
 	for i := range o.PTU {

@@ -78,6 +78,23 @@ func TestFaultsFailOver(t *testing.T) {
 	}
 }
 
+func TestSpills(t *testing.T) {
+	for _, c := range []struct {
+		o    simulation.Options
+		want bool
+	}{
+		{simulation.Options{PTU: 1, PAYG: 1}, true},
+		{simulation.Options{PTU: 2, PAYG: 1}, false},
+		{simulation.Options{PAYG: 2}, false},
+		{simulation.Options{PTU: 1, PAYG: 1, Faults: []string{"ptu=429"}}, false},
+	} {
+		s, err := simulation.Start(c.o)
+		require.NoError(t, err)
+		require.Equal(t, c.want, s.Spills(), c.o)
+		s.Close()
+	}
+}
+
 func TestEveryFaultNameIsAFault(t *testing.T) {
 	for _, fault := range simulation.FaultNames() {
 		s, err := simulation.Start(simulation.Options{PAYG: 1, Faults: []string{"payg-1=" + fault}})
