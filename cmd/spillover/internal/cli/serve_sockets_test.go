@@ -193,6 +193,11 @@ func TestServeDoesNotWaitForCallersThatDoNotRead(t *testing.T) {
 	s := serve(t, backend(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/v1/files" {
+			select {
+			case <-time.After(600 * time.Millisecond): // with the header
+			case <-r.Context().Done():
+				return
+			}
 			w.Header().Set("Content-Type", "text/event-stream")
 			for i := range 4 {
 				fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%d\"}}]}\n\n", i)

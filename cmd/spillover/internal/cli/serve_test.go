@@ -237,6 +237,15 @@ func TestServeFlushesEachEvent(t *testing.T) {
 }
 
 func TestServeLetsStreamsFinish(t *testing.T) {
+	h2c := &http.Transport{Protocols: new(http.Protocols)}
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	for name, transport := range map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": h2c} {
+		t.Run(name, func(t *testing.T) { letsStreamsFinish(t, transport) })
+	}
+}
+
+func letsStreamsFinish(t *testing.T, transport *http.Transport) {
+	defer transport.CloseIdleConnections()
 	begun, finish := make(chan struct{}), make(chan struct{})
 	s := serve(t, backend(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -246,7 +255,7 @@ func TestServeLetsStreamsFinish(t *testing.T) {
 		<-finish
 		_, _ = io.WriteString(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"last\"}}]}\n\ndata: [DONE]\n\n")
 	}), "-drain-delay", "100ms")
-	resp, err := http.DefaultClient.Do(request(t, "POST", s.url+"/v1/chat/completions", `{"model":"m","stream":true,"messages":[]}`))
+	resp, err := transport.RoundTrip(request(t, "POST", s.url+"/v1/chat/completions", `{"model":"m","stream":true,"messages":[]}`))
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	<-begun
@@ -444,24 +453,3 @@ func TestServePassesLargeBodiesOn(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// The page and the help have the same flags.
-func TestServeIsDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../../../docs/cli/serve.md")
-	require.NoError(t, err)
-	_, help, _ := run(t, "serve", "--help")
-	var flags []string
-	for line := range strings.Lines(help) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "--"); ok {
-			name, _, _ = strings.Cut(strings.Fields(name)[0], ",")
-			if name != "help" {
-				flags = append(flags, name)
-			}
-		}
-	}
-	require.Greater(t, len(flags), 10, help)
-	for _, name := range flags {
-		require.Contains(t, string(page), "\n| `-"+name+"` |", "the page lacks a flag")
-	}
-	require.Equal(t, len(flags), strings.Count(string(page), "\n| `-"), "the page has a flag that does not exist")
-}

@@ -37,12 +37,20 @@ type Set struct {
 	keys []Key
 }
 
+// MinLength is the minimum length of a key, in bytes. A shorter one could be guessed, and
+// would occur in texts by chance.
+const MinLength = 16
+
 // Len is the number of keys.
 func (s *Set) Len() int { return len(s.keys) }
 
 // Find returns the entry of a key that a caller has presented, or nil. The time that it
-// takes does not depend on the presented key, apart from its length.
+// takes does not depend on the presented key, apart from its length. A key shorter than
+// MinLength is never found.
 func (s *Set) Find(presented string) *Key {
+	if len(presented) < MinLength {
+		return nil
+	}
 	sum := sha256.Sum256([]byte(presented))
 	found := -1
 	for i := range s.keys {

@@ -48,7 +48,9 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	if e.id = r.Header.Get(headerRequestID); !validID(e.id) || len(r.Header[headerRequestID]) > 1 {
 		e.id = rand.Text()
 	}
-	e.allowWrite()
+	if r.ProtoMajor < 2 { // with HTTP/2 it would end a request whose deployment takes long
+		e.allowWrite()
+	}
 	return e
 }
 
@@ -69,7 +71,9 @@ func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 // WriteHeader implements [http.ResponseWriter].
 func (e *exchange) WriteHeader(status int) {
-	e.allowWrite()
+	if e.request.ProtoMajor < 2 {
+		e.allowWrite()
+	}
 	if status >= 200 && e.status == 0 || status == http.StatusSwitchingProtocols {
 		e.setHeaders(status)
 	}

@@ -88,6 +88,8 @@ func entry(key, more string) string {
 
 const secret = "sk-spillover-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+const adminKey = "sk-spillover-other"
+
 const chat = `{"model":"gpt-4o","messages":[]}`
 
 // ask sends a request whose header is given as pairs.
@@ -158,13 +160,13 @@ func TestWithoutAValidKeyNothingIsSent(t *testing.T) {
 }
 
 func TestAdministrationNeedsAnAdminKey(t *testing.T) {
-	p := newProxy(t, &network{}, proxy.Options{Metrics: http.NotFoundHandler()}, entry(secret, "")+strings.Replace(entry("other", ", admin: true"), "test", "admin", 1))
+	p := newProxy(t, &network{}, proxy.Options{Metrics: http.NotFoundHandler()}, entry(secret, "")+strings.Replace(entry(adminKey, ", admin: true"), "test", "admin", 1))
 	require.Equal(t, 403, ask(p, "GET", "/status", "", "Api-Key", secret).Code)
-	w := ask(p, "GET", "/status", "", "Api-Key", "other")
+	w := ask(p, "GET", "/status", "", "Api-Key", adminKey)
 	require.Equal(t, 200, w.Code)
 	require.Contains(t, w.Body.String(), `"azure"`)
 	r := httptest.NewRequest("GET", "/status", nil)
-	r.SetBasicAuth("anybody", "other")
+	r.SetBasicAuth("anybody", adminKey)
 	w = httptest.NewRecorder()
 	p.ServeHTTP(w, r)
 	require.Equal(t, 200, w.Code, "as browsers do")
