@@ -136,7 +136,7 @@ var otherPrograms = []struct {
 	keys    []string
 	remedy  string
 }{
-	{"LiteLLM", []string{"model_list", "litellm_settings", "router_settings"}, migrationPage + "#litellm-proxy shows how to write it for spillover"},
+	{"LiteLLM", []string{"model_list", "litellm_settings", "router_settings"}, `"spillover convert" turns it into a file for spillover, see ` + migrationPage + "#litellm-proxy"},
 	{"Bifrost", []string{"providers", "config_store", "encryption_key"}, migrationPage + "#bifrost shows how to write it for spillover"},
 	{"Envoy", []string{"static_resources", "dynamic_resources"}, migrationPage + " shows how to write files for spillover"},
 	{"Kubernetes", []string{"apiVersion"}, "a ConfigMap's data has the file to load"},

@@ -228,8 +228,8 @@ func TestLoadErrorFormat(t *testing.T) {
 // A file that was written for another program is recognised.
 func TestLoadRecognisesOtherPrograms(t *testing.T) {
 	for text, want := range map[string]string{
-		"model_list:\n- model_name: gpt-4o\n  litellm_params: {model: azure/gpt-4o, api_key: os.environ/KEY}\nlitellm_settings: {num_retries: 3}\n": `f:1:1: is a file for LiteLLM, because it has the key "model_list": ` + migrationPage + "#litellm-proxy shows how to write it for spillover",
-		"litellm_settings: {}\nmodel_list: []\n":        `f:1:1: is a file for LiteLLM, because it has the key "litellm_settings": ` + migrationPage + "#litellm-proxy shows how to write it for spillover",
+		"model_list:\n- model_name: gpt-4o\n  litellm_params: {model: azure/gpt-4o, api_key: os.environ/KEY}\nlitellm_settings: {num_retries: 3}\n": `f:1:1: is a file for LiteLLM, because it has the key "model_list": ` + `"spillover convert" turns it into a file for spillover, see ` + migrationPage + "#litellm-proxy",
+		"litellm_settings: {}\nmodel_list: []\n":        `f:1:1: is a file for LiteLLM, because it has the key "litellm_settings": ` + `"spillover convert" turns it into a file for spillover, see ` + migrationPage + "#litellm-proxy",
 		`{"client": {}, "providers": {}}`:               `f:1:16: is a file for Bifrost, because it has the key "providers": ` + migrationPage + "#bifrost shows how to write it for spillover",
 		"static_resources: {listeners: []}\n":           `f:1:1: is a file for Envoy, because it has the key "static_resources": ` + migrationPage + " shows how to write files for spillover",
 		"apiVersion: v1\nkind: ConfigMap\ndata: {a: b}": `f:1:1: is a file for Kubernetes, because it has the key "apiVersion": a ConfigMap's data has the file to load`,

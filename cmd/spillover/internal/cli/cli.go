@@ -72,6 +72,10 @@ func newRoot(streams Streams) *urfave.Command {
 func commands() []*urfave.Command {
 	all := []*urfave.Command{
 		serveCommand(), keyCommand(),
+		checkCommand(),
+		simulateCommand(),
+		explainCommand(),
+		convertCommand(),
 	}
 	for _, c := range all {
 		c.OnUsageError = func(_ context.Context, cmd *urfave.Command, err error, _ bool) error { return usageError(cmd, err) }

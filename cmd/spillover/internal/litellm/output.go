@@ -1,0 +1,183 @@
+package litellm
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spillover-go/spillover"
+)
+
+// The result. A field of type any is a number, or the reference to a variable.
+
+type file struct {
+	MaxAttempts     any         `yaml:"max_attempts,omitempty"`
+	DefaultCooldown string      `yaml:"default_cooldown,omitempty"`
+	MaxCooldown     string      `yaml:"max_cooldown,omitempty"`
+	Backends        []*backend  `yaml:"backends"`
+	Fallbacks       []*fallback `yaml:"fallbacks,omitempty"`
+}
+
+type backend struct {
+	Name          string            `yaml:"name"`
+	URL           string            `yaml:"url"`
+	Dialect       string            `yaml:"dialect,omitempty"`
+	APIVersion    string            `yaml:"api_version,omitempty"`
+	APIKey        string            `yaml:"api_key,omitempty"`
+	Auth          string            `yaml:"auth,omitempty"`
+	Priority      any               `yaml:"priority,omitempty"`
+	Weight        any               `yaml:"weight,omitempty"`
+	Drained       bool              `yaml:"drained,omitempty"`
+	Headers       map[string]string `yaml:"headers,omitempty"`
+	Tags          []string          `yaml:"tags,omitempty,flow"`
+	HeaderTimeout string            `yaml:"header_timeout,omitempty"`
+	IdleTimeout   string            `yaml:"idle_timeout,omitempty"`
+	Defaults      map[string]any    `yaml:"defaults,omitempty"`
+	Models        []*model          `yaml:"models,omitempty"`
+}
+
+type model struct {
+	Name          string `yaml:"name"`
+	Deployment    string `yaml:"deployment,omitempty"`
+	ContextTokens any    `yaml:"context_tokens,omitempty"`
+	MaxInFlight   any    `yaml:"max_in_flight,omitempty"`
+	RPM           any    `yaml:"rpm,omitempty"`
+	TPM           any    `yaml:"tpm,omitempty"`
+}
+
+type fallback struct {
+	Model string   `yaml:"model"`
+	To    []string `yaml:"to,flow"`
+	On    string   `yaml:"on,omitempty"`
+}
+
+// settingsKey is equal for backends with the same settings.
+func (b *backend) settingsKey() string {
+	settings := *b
+	settings.Name, settings.Models = "", nil
+	text, err := json.Marshal(settings)
+	if err != nil {
+		panic(err) // its values come from JSON types
+	}
+	return string(text)
+}
+
+// account identifies a deployment of the backend as spillover does.
+func (b *backend) account(deployment string) account {
+	url := strings.ToLower(strings.TrimRight(b.URL, "/"))
+	for _, ending := range []string{"/v1", "/openai"} { // spillover adds what is missing
+		url = strings.TrimSuffix(url, ending)
+	}
+	return account{url, b.APIKey + b.Auth, fmt.Sprintf("%q", b.Headers), deployment}
+}
+
+// find returns the model that callers call by a name, or nil.
+func (b *backend) find(name string) *model {
+	for _, m := range b.Models {
+		if m.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// The same configuration for spillover.New, with a value for each variable.
+
+func (f *file) config() spillover.Config {
+	cfg := spillover.Config{MaxAttempts: number(f.MaxAttempts), DefaultCooldown: duration(f.DefaultCooldown), MaxCooldown: duration(f.MaxCooldown)}
+	for _, b := range f.Backends {
+		cfg.Backends = append(cfg.Backends, b.config())
+	}
+	for _, fb := range f.Fallbacks {
+		cfg.Fallbacks = append(cfg.Fallbacks, fb.config())
+	}
+	return cfg
+}
+
+func (fb *fallback) config() spillover.Fallback {
+	out := spillover.Fallback{Model: plain(fb.Model)}
+	for _, to := range fb.To {
+		out.To = append(out.To, plain(to))
+	}
+	if fb.On != "" {
+		_ = out.On.UnmarshalText([]byte(fb.On)) // one of its own names
+	}
+	return out
+}
+
+func (b *backend) config() spillover.Backend {
+	out := spillover.Backend{
+		Name: b.Name, URL: b.URL, Dialect: spillover.Dialect(b.Dialect), APIVersion: plain(b.APIVersion), APIKey: plain(b.APIKey),
+		Priority: number(b.Priority), Weight: number(b.Weight), Drained: b.Drained,
+		HeaderTimeout: duration(b.HeaderTimeout), IdleTimeout: duration(b.IdleTimeout),
+		Headers: map[string]string{}, Defaults: b.Defaults,
+	}
+	if hasReference(b.URL) {
+		out.URL = "https://" + url.PathEscape(strings.ToLower(strings.ReplaceAll(plain(b.URL), "_", "-"))) + ".example"
+	} else {
+		out.URL = plain(b.URL)
+	}
+	if b.Auth != "" {
+		out.Token = func(context.Context) (string, error) { return "", nil } // asks for no identity
+	}
+	for name, v := range b.Headers {
+		out.Headers[name] = plain(v)
+	}
+	for _, tag := range b.Tags {
+		out.Tags = append(out.Tags, plain(tag))
+	}
+	for _, m := range b.Models {
+		out.Models = append(out.Models, spillover.Model{
+			Name: plain(m.Name), Deployment: plain(m.Deployment), ContextTokens: number(m.ContextTokens),
+			MaxInFlight: number(m.MaxInFlight), RPM: number(m.RPM), TPM: number(m.TPM),
+		})
+	}
+	return out
+}
+
+// reference is a variable, with or without a default.
+var reference = regexp.MustCompile(`(\$)?\$\{([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\}`)
+
+func hasReference(s string) bool {
+	for _, m := range reference.FindAllStringSubmatch(s, -1) {
+		if m[1] == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// plain is a text with the names of variables in place of their values.
+func plain(s string) string {
+	s = reference.ReplaceAllStringFunc(s, func(r string) string {
+		if m := reference.FindStringSubmatch(r); m[1] == "" {
+			return m[2]
+		}
+		return r
+	})
+	return strings.ReplaceAll(s, "$${", "${")
+}
+
+func number(v any) int {
+	switch v := v.(type) {
+	case int:
+		return v
+	case string:
+		return 1
+	default:
+		return 0
+	}
+}
+
+func duration(s string) time.Duration {
+	if hasReference(s) {
+		return time.Second
+	}
+	d, _ := time.ParseDuration(cmp.Or(s, "0"))
+	return d
+}
