@@ -13,4 +13,6 @@ require (
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0
 	github.com/prometheus/client_golang v1.25.0
 	go.opentelemetry.io/otel/sdk/metric v1.47.0
+	golang.org/x/sys v0.49.0
+	golang.org/x/term v0.47.0
 )

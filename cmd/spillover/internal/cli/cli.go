@@ -70,7 +70,9 @@ func newRoot(streams Streams) *urfave.Command {
 
 // commands are the commands in the order in which help lists them.
 func commands() []*urfave.Command {
-	all := []*urfave.Command{}
+	all := []*urfave.Command{
+		batchCommand(),
+	}
 	for _, c := range all {
 		c.OnUsageError = func(_ context.Context, cmd *urfave.Command, err error, _ bool) error { return usageError(cmd, err) }
 	}
