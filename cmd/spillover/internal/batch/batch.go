@@ -1,0 +1,316 @@
+// Package batch sends the requests of a file through a spillover.Transport, in the format
+// of OpenAI's batches, and can be killed and continued at any time.
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillover-go/spillover"
+)
+
+// Options are what a batch is made of.
+type Options struct {
+	Input  string // the file with the requests
+	Output string // the file for the answers
+	Errors string // the file for the answers of requests that failed; "" means Output
+	Part   Part   // the lines to ask; the zero value means all
+
+	Transport *spillover.Transport
+
+	MaxInFlight int           // requests of one model in flight; 0 means DefaultMaxInFlight
+	Timeout     time.Duration // of one try; 0 means DefaultTimeout
+	GiveUpAfter time.Duration // how long a request is tried because of rate limits; 0 means DefaultGiveUpAfter
+	Grace       time.Duration // for requests in flight after Run's context has ended; 0 means none
+
+	maxLine int                                 // for tests; 0 means maxLineSize
+	write   func(f *os.File, text []byte) error // for tests; nil means Write
+	sync    func(f *os.File) error              // for tests; nil means Sync
+}
+
+// Defaults of Options.
+const (
+	DefaultTimeout     = 10 * time.Minute // that of OpenAI's SDKs
+	DefaultGiveUpAfter = 24 * time.Hour   // the completion window of OpenAI's batches
+)
+
+// Bounds on memory.
+const (
+	maxLineSize     = 32 << 20 // bytes of a line of the input
+	maxResponseSize = 64 << 20 // bytes of a response
+	windowSize      = 64 << 20 // bytes of all lines in memory; one line may exceed it
+	windowPerFlight = 2        // lines in memory for each of MaxInFlight, some of which wait
+	groupSize       = 8 << 20  // bytes of answers after which a group is written
+)
+
+// A Batch is a file of requests with the answers that there are so far.
+type Batch struct {
+	options   Options
+	input     *os.File
+	inputInfo os.FileInfo
+	journal   *journal
+	flows     flows
+	tiers     map[string]int // the priorities of backends, by name
+	sent      atomic.Int64   // requests that were answered, whatever the answer was
+
+	stopRun context.CancelCauseFunc // of Run
+
+	mu     sync.Mutex
+	counts Counts
+}
+
+// Counts are the numbers of a batch. Tokens, Backends and Tiers are those of this run,
+// the others include earlier runs.
+type Counts struct {
+	Total    int64 // requests in the input
+	Answered int64 // requests with an answer, including those that failed
+	Failed   int64
+	InFlight int
+
+	Before       int64 // requests that were answered in earlier runs
+	InputTokens  int64 // as responses report
+	OutputTokens int64
+	Backends     map[string]int64 // responses of each backend
+	Tiers        map[int]int64    // responses of each tier, by priority
+}
+
+// Left is the number of requests without an answer.
+func (c Counts) Left() int64 { return c.Total - c.Answered }
+
+// Open opens the files and checks that they belong together. Answers of an earlier run
+// are kept, and what an interrupted one has left incomplete is removed. An error means
+// that nothing was sent.
+func Open(ctx context.Context, o Options) (*Batch, error) {
+	o.setDefaults()
+	if filepath.Clean(o.Input) == filepath.Clean(o.Output) || o.Errors != "" &&
+		(filepath.Clean(o.Errors) == filepath.Clean(o.Input) || filepath.Clean(o.Errors) == filepath.Clean(o.Output)) {
+		return nil, errors.New("input, output and errors must be different files")
+	}
+	input, err := openInput(o.Input)
+	if err != nil {
+		return nil, err
+	}
+	b := &Batch{options: o, input: input, flows: flows{most: o.MaxInFlight}, tiers: map[string]int{}}
+	if err := b.open(ctx); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (o *Options) setDefaults() {
+	o.Part = o.Part.known()
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = DefaultMaxInFlight
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.GiveUpAfter == 0 {
+		o.GiveUpAfter = DefaultGiveUpAfter
+	}
+	if o.maxLine == 0 {
+		o.maxLine = maxLineSize
+	}
+	if o.write == nil {
+		o.write = writeFile
+	}
+	if o.sync == nil {
+		o.sync = (*os.File).Sync
+	}
+}
+
+func (b *Batch) open(ctx context.Context) error {
+	var err error
+	if b.inputInfo, err = b.input.Stat(); err != nil {
+		return err
+	}
+	id, lines, requests, err := scanInput(ctx, b.input, b.options.Part)
+	if err != nil {
+		return fmt.Errorf("%s: %w", b.options.Input, err)
+	}
+	if b.journal, err = openJournal(&b.options, id, lines); err != nil {
+		return err
+	}
+	for _, t := range b.options.Transport.Status().Tiers {
+		for _, backend := range t.Backends {
+			b.tiers[backend.Name] = t.Priority
+		}
+	}
+	b.counts = Counts{
+		Total: requests, Answered: b.journal.answered, Failed: b.journal.failed, Before: b.journal.answered,
+		Backends: map[string]int64{}, Tiers: map[int]int64{},
+	}
+	return nil
+}
+
+// Close closes the files.
+func (b *Batch) Close() {
+	b.input.Close()
+	if b.journal != nil {
+		b.journal.close()
+	}
+}
+
+// Repaired is what Open has found of a run that was killed: answers that were complete,
+// and bytes of others that were removed.
+func (b *Batch) Repaired() (answers, removed int64) { return b.journal.recovered, b.journal.cut }
+
+// Counts are the present numbers.
+func (b *Batch) Counts() Counts {
+	b.mu.Lock()
+	c := b.counts
+	c.Backends, c.Tiers = maps.Clone(c.Backends), maps.Clone(c.Tiers)
+	b.mu.Unlock()
+	c.InFlight = b.flows.inFlight()
+	return c
+}
+
+// A pending is an answer that is not durable yet.
+type pending struct {
+	answer
+	size int // of its line in the window
+}
+
+// Run sends the requests that have no answer yet. It ends early if ctx does, with ctx's
+// error, and if going on is of no use. Then the requests in flight have the time
+// Options.Grace to end, and Counts.Left is not 0. Run is called once.
+func (b *Batch) Run(ctx context.Context) error {
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	b.stopRun = stop
+	sending, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-ended:
+			return
+		case <-running.Done():
+		}
+		grace := time.NewTimer(b.options.Grace)
+		defer grace.Stop()
+		select {
+		case <-ended:
+		case <-grace.C:
+			kill()
+		}
+	}()
+	defer close(ended)
+
+	most := windowPerFlight * b.options.MaxInFlight
+	window := newWindow(most, windowSize)
+	answers := make(chan pending, most)
+	written := make(chan error, 1)
+	go func() { written <- b.writeAnswers(answers, window, func() { stop(nil); kill() }) }()
+	err := b.read(running, sending, window, answers)
+	close(answers)
+	writeErr := <-written
+	switch {
+	case writeErr != nil:
+		return fmt.Errorf("writing answers: %w", writeErr)
+	case err != nil:
+		return err
+	case b.Counts().Left() > 0:
+		return context.Cause(running)
+	}
+	return nil
+}
+
+// read reads the lines and sends the requests. It returns when all of them have ended.
+func (b *Batch) read(running, sending context.Context, window *window, answers chan<- pending) error {
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	if _, err := b.input.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	lines := newLineReader(b.input, b.options.Part, b.options.maxLine)
+	known := b.journal.known
+	for {
+		number, text, err := lines.next(func(line int64) bool { return line <= known.lines && !known.has(line) })
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			b.stopRun(err)
+			return fmt.Errorf("%s: %w", b.options.Input, err)
+		}
+		if window.enter(running, len(text)) != nil {
+			return nil
+		}
+		requests.Go(func() {
+			r := tooLongRequest(number, b.options.maxLine)
+			if text != nil {
+				r = parseRequest(number, text)
+			}
+			a, err := b.ask(running, sending, r)
+			if err != nil {
+				window.leave(len(text))
+				return
+			}
+			answers <- pending{a, len(text)}
+		})
+	}
+	now, err := b.input.Stat()
+	if err == nil && (now.Size() != b.inputInfo.Size() || !now.ModTime().Equal(b.inputInfo.ModTime())) {
+		err = fmt.Errorf("%s was changed while it was read: answers may belong to other requests", b.options.Input)
+	}
+	return err
+}
+
+// writeAnswers makes answers durable, as many together as there are. After an error it
+// calls stop, and drops the rest.
+func (b *Batch) writeAnswers(answers <-chan pending, window *window, stop func()) (err error) {
+	for first := range answers {
+		group := []answer{first.answer}
+		lines := []int{first.size}
+		for size := len(first.text); size < groupSize; {
+			var next pending
+			select {
+			case next = <-answers:
+			default:
+			}
+			if next.text == nil {
+				break
+			}
+			size += len(next.text)
+			group, lines = append(group, next.answer), append(lines, next.size)
+		}
+		if err == nil {
+			if err = b.journal.commit(group); err != nil {
+				stop()
+			} else {
+				b.count(group)
+			}
+		}
+		for _, size := range lines {
+			window.leave(size)
+		}
+	}
+	return err
+}
+
+func (b *Batch) count(group []answer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range group {
+		b.counts.Answered++
+		if a.failed {
+			b.counts.Failed++
+		}
+		b.counts.InputTokens += a.tokens.input
+		b.counts.OutputTokens += a.tokens.output
+		if a.backend != "" {
+			b.counts.Backends[a.backend]++
+			b.counts.Tiers[b.tiers[a.backend]]++
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package batch
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// A Part is the lines of an input that one process asks: those whose number leaves
+// Index-1 when the one before it is divided by Of. The zero value is all lines.
+type Part struct{ Index, Of int64 }
+
+// maxParts bounds the number of parts.
+const maxParts = 10_000
+
+// ParsePart reads "i/n", such as "1/3".
+func ParsePart(s string) (Part, error) {
+	i, n, _ := strings.Cut(s, "/")
+	index, err1 := strconv.ParseInt(i, 10, 64)
+	of, err2 := strconv.ParseInt(n, 10, 64)
+	if err1 != nil || err2 != nil || of < 1 || of > maxParts || index < 1 || index > of {
+		return Part{}, fmt.Errorf("%.40q is not a part: must be i/n with i from 1 to n, such as 1/3, and n at most %d", s, maxParts)
+	}
+	return Part{index, of}, nil
+}
+
+// String returns "i/n".
+func (p Part) String() string {
+	p = p.known()
+	return fmt.Sprintf("%d/%d", p.Index, p.Of)
+}
+
+func (p Part) known() Part {
+	if p.Of == 0 {
+		return Part{1, 1}
+	}
+	return p
+}
+
+// has reports whether a line is in the part. Lines are numbered from 1.
+func (p Part) has(line int64) bool { return (line-1)%p.Of == p.Index-1 }
+
+// An inputID identifies the content of an input.
+type inputID struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// scanInput reads the input once. It returns what identifies it, how many lines it
+// has, and how many of those in a part have a request.
+func scanInput(ctx context.Context, f io.ReadSeeker, part Part) (id inputID, lines, requests int64, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return id, 0, 0, err
+	}
+	hash := sha256.New()
+	in := bufio.NewReaderSize(io.TeeReader(f, hash), readSize)
+	blank, started := true, false
+	end := func() {
+		if lines++; !blank && part.has(lines) {
+			requests++
+		}
+		blank, started = true, false
+	}
+	for ctx.Err() == nil {
+		chunk, err := in.ReadSlice('\n')
+		id.Bytes += int64(len(chunk))
+		if len(chunk) > 0 {
+			started = true
+			blank = blank && isBlank(lines+1, chunk)
+		}
+		switch {
+		case err == nil:
+			end()
+		case errors.Is(err, io.EOF):
+			if started {
+				end()
+			}
+			id.SHA256 = hex.EncodeToString(hash.Sum(nil))
+			return id, lines, requests, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return id, 0, 0, err
+		}
+	}
+	return id, 0, 0, ctx.Err()
+}
+
+// readSize is the size of the buffers for reading the input and the output.
+const readSize = 256 << 10
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// isBlank reports whether a line has nothing but white space. The first may have a
+// byte order mark.
+func isBlank(line int64, text []byte) bool {
+	if line == 1 {
+		text = bytes.TrimPrefix(text, byteOrderMark)
+	}
+	return len(bytes.TrimSpace(text)) == 0
+}
+
+// A lineReader reads the lines of a part. Its memory is bounded by the longest line
+// that is allowed.
+type lineReader struct {
+	in     *bufio.Reader
+	part   Part
+	most   int   // bytes of a line
+	number int64 // of the line read last
+}
+
+func newLineReader(f io.Reader, part Part, most int) *lineReader {
+	return &lineReader{in: bufio.NewReaderSize(f, readSize), part: part, most: most}
+}
+
+// next returns the next line of the part for which wanted is true. Blank lines are
+// skipped. A line that is too long is nil. The error is io.EOF at the end.
+func (r *lineReader) next(wanted func(line int64) bool) (number int64, text []byte, err error) {
+	for {
+		r.number++
+		keep := r.part.has(r.number) && wanted(r.number)
+		text, blank, err := r.read(keep)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case keep && !blank:
+			return r.number, text, nil
+		}
+	}
+}
+
+// read reads a line. It is nil if it is too long or not to be kept.
+func (r *lineReader) read(keep bool) (text []byte, blank bool, err error) {
+	blank, size := true, 0
+	for {
+		chunk, err := r.in.ReadSlice('\n')
+		if size == 0 && r.number == 1 {
+			chunk = bytes.TrimPrefix(chunk, byteOrderMark)
+		}
+		size += len(chunk)
+		blank = blank && isBlank(r.number, chunk)
+		switch {
+		case !keep:
+		case size > r.most:
+			text, keep = nil, false
+		default:
+			text = append(text, chunk...)
+		}
+		if errors.Is(err, io.EOF) && size > 0 {
+			err = nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return text, blank, err
+		}
+	}
+}
+
+// openInput opens a file that can be read again.
+func openInput(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file: the input is read again when the batch is resumed", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
