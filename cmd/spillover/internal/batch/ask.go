@@ -28,6 +28,9 @@ const (
 	maxBackoff   = time.Minute
 	// minPause is the pause after a refusal that names none.
 	minPause = time.Second
+	// waitedLong is how much longer than for its tier a request may wait in the
+	// transport until there are enough of them.
+	waitedLong = 2 * time.Second
 )
 
 var errLeft = errors.New("the batch ends")
@@ -51,10 +54,13 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 			flow.release(begun, resultLeft, 0)
 			return answer{}, errLeft
 		}
+		if t.result == resultAnswered && t.waited > b.options.TierWait+waitedLong {
+			t.result = resultWaited
+		}
 		flow.release(begun, t.result, t.pause)
 		wait := time.Duration(0)
 		switch t.result {
-		case resultAnswered:
+		case resultAnswered, resultWaited:
 			b.sent.Add(1)
 			return t.answer(r), nil
 		case resultLeft:
@@ -124,6 +130,7 @@ type try struct {
 	backend    string
 	err        *tryError     // nil with a response that is an answer
 	pause      time.Duration // of a refusal
+	waited     time.Duration // before it was sent
 	retryAfter time.Duration // of a failure; 0 if the response names none
 }
 
@@ -218,6 +225,9 @@ func judge(resp *http.Response, body []byte) *try {
 	t := &try{
 		response: &responseObject{resp.StatusCode, id, body}, backend: resp.Header.Get("X-Spillover-Backend"),
 		retryAfter: retryAfter(resp.Header),
+	}
+	if ms, err := strconv.ParseInt(resp.Header.Get("X-Spillover-Waited-Ms"), 10, 64); err == nil {
+		t.waited = time.Duration(ms) * time.Millisecond
 	}
 	local := resp.Header.Get("X-Spillover-Synthesized") == "true"
 	switch status := resp.StatusCode; {

@@ -27,6 +27,7 @@ type Options struct {
 	Transport *spillover.Transport
 
 	MaxInFlight int           // requests of one model in flight; 0 means DefaultMaxInFlight
+	TierWait    time.Duration // how long the transport lets a background request wait for its tier; see Configure
 	Timeout     time.Duration // of one try; 0 means DefaultTimeout
 	GiveUpAfter time.Duration // how long a request is tried because of rate limits; 0 means DefaultGiveUpAfter
 	Grace       time.Duration // for requests in flight after Run's context has ended; 0 means none
@@ -41,6 +42,24 @@ const (
 	DefaultTimeout     = 10 * time.Minute // that of OpenAI's SDKs
 	DefaultGiveUpAfter = 24 * time.Hour   // the completion window of OpenAI's batches
 )
+
+// What the transport of a batch waits for, if the configuration has not more.
+const (
+	// tierWait is how long a request waits for its tier, before it spills.
+	tierWait = 5 * time.Second
+	// maxWait is how long it waits before it is refused. The transport is the first to
+	// know when a deployment can take it.
+	maxWait = 2 * time.Minute
+)
+
+// Configure makes a configuration that of a batch. It returns Options.TierWait.
+func Configure(cfg *spillover.Config) time.Duration {
+	if cfg.BackgroundWait == 0 {
+		cfg.BackgroundWait = tierWait
+	}
+	cfg.MaxWait = max(cfg.MaxWait, maxWait)
+	return max(cfg.BackgroundWait, cfg.TierWait)
+}
 
 // Bounds on memory.
 const (

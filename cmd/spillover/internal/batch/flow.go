@@ -13,8 +13,9 @@ const (
 	firstLimit = 8
 	// DefaultMaxInFlight is how far it grows if Options.MaxInFlight is 0.
 	DefaultMaxInFlight = 1000
-	// limitCut is what remains of it after a request was refused or has failed.
-	limitCut = 0.7
+	// limitCut is what remains of it after a request has waited for all tiers, was
+	// refused or has failed.
+	limitCut = 0.8
 	// maxFlows bounds the models that are limited on their own. Names of models come
 	// from the input.
 	maxFlows = 1000
@@ -23,8 +24,9 @@ const (
 // A flow limits the requests in flight of one model. The limit adapts itself as that of
 // TCP does (slow start and AIMD). It grows by one with each answer, so that it doubles
 // about once per response time, up to where it was cut after the last refusal, and by
-// one per response time above. A refusal or a failure cuts it, once per response time.
-// After a refusal nothing is sent for as long as it asks.
+// one per response time above. A request that had to wait for all tiers, was refused or
+// has failed cuts it, once per response time: more requests would not be faster. After a
+// refusal nothing is sent for as long as it asks.
 type flow struct {
 	mu       sync.Mutex
 	limit    float64
@@ -90,11 +92,22 @@ func (f *flow) admit() {
 	}
 }
 
+// cut reduces the limit, once for all requests that were sent with the same one.
+func (f *flow) cut(begun, now time.Time, least float64) {
+	if begun.Before(f.lastCut) || f.limit < least {
+		return
+	}
+	f.lastCut = now
+	f.limit = max(f.limit*limitCut, least)
+	f.slowFrom = f.limit
+}
+
 // result is how a request that was sent at begun has ended.
 type result int
 
 const (
 	resultAnswered result = iota // also if the answer is an error of the request itself
+	resultWaited                 // answered, after it waited for all tiers
 	resultRefused                // 429
 	resultFailed                 // 5xx or no response
 	resultLeft                   // nothing is known, since it was canceled
@@ -106,7 +119,8 @@ func (f *flow) release(begun time.Time, r result, pause time.Duration) {
 	defer f.mu.Unlock()
 	used := float64(f.inFlight) >= f.limit/2 // otherwise the limit does not matter
 	f.inFlight--
-	switch now := time.Now(); r {
+	now, slow := time.Now(), f.slowFrom
+	switch r {
 	case resultAnswered:
 		switch {
 		case !used:
@@ -116,13 +130,12 @@ func (f *flow) release(begun time.Time, r result, pause time.Duration) {
 			f.limit += 1 / f.limit
 		}
 		f.limit = min(f.limit, f.most)
+	case resultWaited:
+		f.cut(begun, now, firstLimit)
 	case resultRefused, resultFailed:
-		if !begun.Before(f.lastCut) {
-			f.lastCut = now
-			f.limit = max(f.limit*limitCut, 1)
-			if r == resultRefused {
-				f.slowFrom = f.limit
-			}
+		f.cut(begun, now, 1)
+		if r == resultFailed {
+			f.slowFrom = slow
 		}
 		if until := now.Add(pause); until.After(f.paused) {
 			f.paused = until
