@@ -76,6 +76,7 @@ func commands() []*urfave.Command {
 		simulateCommand(),
 		explainCommand(),
 		convertCommand(),
+		batchCommand(),
 	}
 	for _, c := range all {
 		c.OnUsageError = func(_ context.Context, cmd *urfave.Command, err error, _ bool) error { return usageError(cmd, err) }

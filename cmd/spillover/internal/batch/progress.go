@@ -1,0 +1,86 @@
+package batch
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Progress turns the counts of a batch into text. Rates are those of the last minute,
+// so that neither the start nor an earlier run distorts them.
+type Progress struct {
+	samples []sample // the oldest is at least rateSpan old, if the batch is
+}
+
+type sample struct {
+	at       time.Time
+	answered int64
+	tokens   int64
+}
+
+// rateSpan is the time over which rates are measured.
+const rateSpan = time.Minute
+
+// Text describes the counts at a time. It is called with times that do not decrease.
+func (p *Progress) Text(c Counts, now time.Time) string {
+	s := sample{now, c.Answered, c.InputTokens + c.OutputTokens}
+	p.samples = append(p.samples, s)
+	for len(p.samples) > 2 && now.Sub(p.samples[1].at) >= rateSpan {
+		p.samples = slices.Delete(p.samples, 0, 1)
+	}
+	first := p.samples[0]
+	parts := []string{fmt.Sprintf("%d failed", c.Failed), fmt.Sprintf("%d in flight", c.InFlight)}
+	span := now.Sub(first.at).Seconds()
+	if span > 0 {
+		parts = append(parts, fmt.Sprintf("%.0f tokens/s", float64(s.tokens-first.tokens)/span))
+	}
+	if shares := c.shares(); shares != "" {
+		parts = append(parts, shares)
+	}
+	if done := s.answered - first.answered; done > 0 && span > 0 && c.Left() > 0 {
+		left := time.Duration(float64(c.Left()) / float64(done) * span * float64(time.Second))
+		parts = append(parts, left.Round(time.Second).String()+" left")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Done is how many of the requests have an answer.
+func (c Counts) Done() string {
+	percent := 100.0
+	if c.Total > 0 {
+		percent = float64(c.Answered) / float64(c.Total) * 100
+	}
+	return fmt.Sprintf("%d of %d answered (%.1f %%)", c.Answered, c.Total, percent)
+}
+
+// shares are the responses of each tier, as shares.
+func (c Counts) shares() string {
+	var all int64
+	for _, n := range c.Tiers {
+		all += n
+	}
+	var parts []string
+	for _, tier := range slices.Sorted(maps.Keys(c.Tiers)) {
+		parts = append(parts, fmt.Sprintf("tier %d %.0f %%", tier, float64(c.Tiers[tier])/float64(all)*100))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Summary describes the counts at the end of a run, which took some time.
+func (c Counts) Summary(took time.Duration) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s, %d failed", c.Done(), c.Failed)
+	if c.Before > 0 {
+		fmt.Fprintf(&s, "; %d of them in earlier runs", c.Before)
+	}
+	fmt.Fprintf(&s, "\nthis run: %v, %d input and %d output tokens", took.Round(time.Millisecond), c.InputTokens, c.OutputTokens)
+	if shares := c.shares(); shares != "" {
+		s.WriteString(", " + shares)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Backends)) {
+		fmt.Fprintf(&s, "\n  %s: %d responses", name, c.Backends[name])
+	}
+	return s.String()
+}
