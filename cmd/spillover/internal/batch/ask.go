@@ -42,14 +42,20 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 		return newAnswer(r, nil, r.invalid), nil
 	}
 	flow := b.flows.of(r.model)
-	deadline := time.Now().Add(b.options.GiveUpAfter)
+	var deadline time.Time // from the first try on
 	var failing failures
-	for again := false; ; again = true {
-		if flow.acquire(running, again) != nil {
+	var t *try
+	for {
+		if err := acquire(running, flow, deadline, t != nil); errors.Is(err, context.DeadlineExceeded) && running.Err() == nil {
+			return t.expired(r, b.options.GiveUpAfter), nil
+		} else if err != nil {
 			return answer{}, errLeft
 		}
 		begun := time.Now()
-		t := b.send(sending, r)
+		if t == nil {
+			deadline = begun.Add(b.options.GiveUpAfter)
+		}
+		t = b.send(sending, r)
 		if sending.Err() != nil && !t.final() {
 			flow.release(begun, resultLeft, 0)
 			return answer{}, errLeft
@@ -81,6 +87,17 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 			return answer{}, errLeft
 		}
 	}
+}
+
+// acquire waits for a place of a flow. A request that has been tried before waits until
+// the deadline only.
+func acquire(ctx context.Context, f *flow, deadline time.Time, again bool) error {
+	if again {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	return f.acquire(ctx, again)
 }
 
 // pause waits.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // journalVersion is that of the format of the journal.
@@ -224,17 +225,19 @@ func (h journalHeader) check(before journalHeader) error {
 
 // apply counts what a record says. It is false if the record cannot be right.
 func (j *journal) apply(r journalRecord) bool {
-	for _, lines := range [][]int64{r.Answered, r.Failed} {
-		for _, line := range lines {
-			if line < 1 || line > j.known.lines {
-				return false
-			}
-			if !j.known.has(line) {
-				j.answered++
-			}
-			j.known.set(line)
+	if len(r.Answered)+len(r.Failed) == 0 || r.Output < j.committed.Output || r.Errors < j.committed.Errors {
+		return false
+	}
+	lines := slices.Concat(r.Answered, r.Failed)
+	for _, line := range lines {
+		if line < 1 || line > j.known.lines || j.known.has(line) {
+			return false
 		}
 	}
+	for _, line := range lines {
+		j.known.set(line)
+	}
+	j.answered += int64(len(lines))
 	j.failed += int64(len(r.Failed))
 	j.committed = journalRecord{Output: r.Output, Errors: r.Errors}
 	return true
