@@ -266,8 +266,10 @@ func (b *Batch) read(running, sending context.Context, window *window, answers c
 			return nil
 		}
 		requests.Go(func() {
-			r := tooLongRequest(number, b.options.maxLine)
-			if text != nil {
+			var r *request
+			if text == nil {
+				r = tooLongRequest(number, b.options.maxLine)
+			} else {
 				r = parseRequest(number, text)
 			}
 			a, err := b.ask(running, sending, r)

@@ -15,12 +15,12 @@ import (
 // The heap of a batch does not grow with the number of its lines, except by a bit for
 // each.
 func TestMemoryIsFlat(t *testing.T) {
-	lines := 100_000
+	lines := 50_000
 	if os.Getenv("SPILLOVER_SOAK") != "" {
 		lines = 1_000_000
 	}
 	if testing.Short() {
-		lines = 20_000
+		lines = 10_000
 	}
 	in, out := writeInput(t, lines, hello), filepath.Join(t.TempDir(), "out")
 	b, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine)), MaxInFlight: 100}.WithoutSync())

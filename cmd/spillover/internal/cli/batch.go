@@ -180,9 +180,11 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 	interval := lineInterval
 	if p.terminal {
 		interval = barInterval
+		p.mu.Lock()
 		p.bar = progressbar.NewOptions64(max(b.Counts().Total, 1), progressbar.OptionSetWriter(p.to), progressbar.OptionShowCount(),
 			progressbar.OptionSetWidth(20), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
 			progressbar.OptionShowDescriptionAtLineEnd(), progressbar.OptionThrottle(0))
+		p.mu.Unlock()
 	}
 	var text batch.Progress
 	text.Text(b.Counts(), time.Now()) // the start of the rates
