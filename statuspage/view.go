@@ -17,6 +17,9 @@ import (
 // maxRows is how many deployments the page lists.
 const maxRows = 500
 
+// tierColors is how many colours the lines of tiers have.
+const tierColors = 4
+
 // A view is what the page shows. The template and the script render it alike: fields
 // are texts by the name of the place in the page.
 type view struct {
@@ -36,10 +39,9 @@ type fields map[string]string
 type tierView struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
+	Color  int    `json:"color"` // in the chart
 	Fields fields `json:"fields"`
 	Rows   []row  `json:"rows"`
-
-	priority int
 }
 
 // A row is one deployment.
@@ -146,7 +148,7 @@ func (p *Page) view(s *snapshot) view {
 	}
 	for i := range s.status.Tiers {
 		t := &s.status.Tiers[i]
-		tier := tierView{ID: "tier-" + strconv.Itoa(t.Priority), Name: "Tier " + strconv.Itoa(i+1), Rows: []row{}, priority: t.Priority}
+		tier := tierView{ID: "tier-" + strconv.Itoa(t.Priority), Name: "Tier " + strconv.Itoa(i+1), Color: i % tierColors, Rows: []row{}}
 		tierCounts := make([]int, len(states))
 		left := 0
 		for d, b := range deploymentsOf(t) {
@@ -164,7 +166,10 @@ func (p *Page) view(s *snapshot) view {
 			v.HasUtilization = v.HasUtilization || !d.UtilizationAt.IsZero()
 			tier.Rows = append(tier.Rows, r)
 		}
-		tier.Fields = fields{"tier": tier.Name, "priority": "Priority " + strconv.Itoa(t.Priority), "available": countText(tierCounts)}
+		tier.Fields = fields{"tier": tier.Name, "available": countText(tierCounts)}
+		if t.Priority != i+1 {
+			tier.Fields["priority"] = "priority " + strconv.Itoa(t.Priority)
+		}
 		if own, _ := p.history.sum(p.history.tiers[t.Priority], maxSamples); window.served > 0 {
 			tier.Fields["share"] = percent(float64(own.served)/float64(window.served)) + " of served requests"
 		}
@@ -176,7 +181,7 @@ func (p *Page) view(s *snapshot) view {
 	v.Level, v.Title, v.Fields = headline(counts, models)
 	v.Fields["in_flight"] = number(inFlight)
 	v.Fields["served_total"], v.Fields["throttled_total"], v.Fields["failed_total"] = number(total)+" in total", number(rateLimits)+" in total", number(failures)+" in total"
-	v.Fields["tokens_total"] = number(input) + " in, " + number(output) + " out in total"
+	v.Fields["tokens_total"] = compact(float64(input)) + " in, " + compact(float64(output)) + " out in total"
 	p.rates(&v, window)
 	v.Fleet = fleetOf(s.status.Fleet, s.at)
 	return v
@@ -208,7 +213,7 @@ func headline(counts []int, models map[string]bool) (level, title string, f fiel
 	for _, n := range counts {
 		all += n
 	}
-	down := counts[rateLimited] + counts[rampingUp] + counts[ejected] + counts[drained]
+	down := counts[rateLimited] + counts[rampingUp] + counts[ejected]
 	var without []string // models
 	for m, served := range models {
 		if !served {
@@ -220,19 +225,21 @@ func headline(counts []int, models map[string]bool) (level, title string, f fiel
 	switch {
 	case all == 0:
 		return "ok", "No deployments", fields{"detail": ""}
+	case down == 0 && counts[drained] > 0:
+		level, title = "ok", fmt.Sprintf("%s of %s drained", number(counts[drained]), plural(all, "deployment"))
 	case down == 0 && all == 1:
 		level, title = "ok", "The deployment is available"
 	case down == 0:
 		level, title = "ok", "All "+number(all)+" deployments available"
 	case down == all:
-		level, title = "down", plural(all, "deployment")+" down, none available"
+		level, title = "down", "No deployment available"
 	default:
-		level, title = "degraded", fmt.Sprintf("%s of %s deployments down", number(down), number(all))
+		level, title = "degraded", fmt.Sprintf("%s of %s down", number(down), plural(all, "deployment"))
 	}
 	if len(without) > 0 {
 		level = "down"
 		f["without"] = "No deployment is available for " + enumerate(without, 5)
-	} else if down > 0 {
+	} else if down+counts[drained] > 0 {
 		f["without"] = "Every model has an available deployment"
 	}
 	return level, title, f
@@ -315,14 +322,23 @@ func rowOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time.T
 	if f := d.LastFailure; !f.Time.IsZero() {
 		r.FailedAt = f.Time.UnixMilli()
 		r.Fields["failed_ago"] = duration(now.Sub(f.Time)) + " ago"
-		r.Fields["failure"] = f.Reason
-		r.Fields["failed_time"] = f.Time.UTC().Format("2006-01-02 15:04:05 UTC")
-		if f.Status != 0 {
-			r.Fields["failed_status"] = "HTTP " + strconv.Itoa(f.Status)
-		}
+		r.Fields["failure"] = failureText(f, why)
 		r.Fields["message"] = f.Cause
 	}
 	return r
+}
+
+// failureText is the reason of a failure, its status and its time, without what is shown
+// already.
+func failureText(f spillover.Failure, why string) string {
+	var parts []string
+	if f.Reason != why {
+		parts = append(parts, f.Reason)
+	}
+	if status := strconv.Itoa(f.Status); f.Status != 0 && !strings.HasPrefix(f.Reason, status) {
+		parts = append(parts, "HTTP "+status)
+	}
+	return strings.Join(append(parts, f.Time.UTC().Format("2006-01-02 15:04:05 UTC")), " · ")
 }
 
 func (r row) dueText(now time.Time) string {

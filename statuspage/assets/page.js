@@ -2,7 +2,7 @@
 // has rendered it once, and composes all texts; only countdowns and lines are made here.
 'use strict';
 (() => {
-  const refreshEvery = 2000, slowest = 30000, timeout = 10000, filterFrom = 10, colors = 4;
+  const refreshEvery = 2000, slowest = 30000, timeout = 10000, filterFrom = 10;
   const byId = (id) => document.getElementById(id);
   const root = document.documentElement;
   root.classList.add('script');
@@ -25,6 +25,7 @@
     for (const node of found) {
       const text = fields[node.dataset.f] ?? '';
       if (node.textContent !== text) node.textContent = text;
+      if (node.localName === 'b') node.classList.toggle('zero', text === '0' || text === '–');
       if ('optional' in node.dataset) show(node, text !== '');
     }
   }
@@ -115,6 +116,7 @@
     const title = tier.id + '-title';
     set(element, 'aria-labelledby', title);
     element.querySelector('h2').id = title;
+    set(element.querySelector('.swatch'), 'class', 'swatch k' + tier.color);
     set(element.querySelector('table'), 'aria-labelledby', title);
     fillHeads(element, tier.fields);
     list(element.querySelector('tbody'), tier.rows, byId('row-template'), renderRow);
@@ -131,9 +133,9 @@
     set(element, 'data-failed', r.failed_at);
     set(element.querySelector('use'), 'href', '#i-' + r.state);
     show(details, Boolean(r.failed_at));
-    const bar = element.querySelector('.bar');
-    if (r.utilization === undefined) set(bar, 'hidden', '');
-    else set(bar, 'hidden', null);
+    const bar = element.querySelector('.bar'), known = r.utilization !== undefined;
+    set(bar, 'hidden', known ? null : '');
+    bar.parentElement.classList.toggle('none', !known);
     set(bar.querySelector('.fill'), 'width', Math.min(r.utilization ?? 0, 100));
     fill(element, r.fields);
   }
@@ -305,19 +307,20 @@
       parts.push(label);
     }
     const texts = [];
-    bands.forEach(([t, low, high, own], i) => {
-      const color = 'k' + i % colors;
+    // From the top down, so that the edge of a tier covers that of one above that served nothing.
+    [...bands].reverse().forEach(([t, low, high, own]) => {
+      const color = 'k' + t.color;
       const upper = xs.map((x, j) => x + ' ' + y(high[j])), lower = xs.map((x, j) => x + ' ' + y(low[j])).reverse();
       parts.push(svg('path', { class: 'band ' + color, d: 'M' + upper.join('L') + 'L' + lower.join('L') + 'Z' }));
       parts.push(svg('path', { class: 'edge ' + color, d: 'M' + upper.join('L') }));
-      texts.push(t.name + ': ' + short(own[own.length - 1] ?? 0) + ' now, at most ' + short(Math.max(0, ...own)));
+      texts.unshift(t.name + ': ' + short(own[own.length - 1] ?? 0) + ' now, at most ' + short(Math.max(0, ...own)));
     });
     set(element, 'viewBox', '0 0 ' + width + ' ' + height);
     element.replaceChildren(...parts);
     set(element, 'aria-label', 'Served requests per second, last 15 minutes. ' + texts.join('. '));
-    byId('legend').replaceChildren(...bands.map(([t, , , own], i) => {
-      const item = document.createElement('li'), swatch = svg('svg', { class: 'swatch k' + i % colors, viewBox: '0 0 10 10', 'aria-hidden': 'true' }), value = document.createElement('b');
-      swatch.append(svg('rect', { width: 10, height: 10 }));
+    byId('legend').replaceChildren(...bands.map(([t, , , own]) => {
+      const item = document.createElement('li'), swatch = svg('svg', { class: 'swatch k' + t.color, viewBox: '0 0 10 10', 'aria-hidden': 'true' }), value = document.createElement('b');
+      swatch.append(svg('rect', { width: 10, height: 10, rx: 3 }));
       const recent = own.slice(-12);
       value.textContent = short(recent.reduce((a, b) => a + b, 0) / Math.max(recent.length, 1)) + '/s';
       item.append(swatch, t.name + ' ', value);

@@ -67,11 +67,11 @@ func scene(t *testing.T) (r recording) {
 			return spillovertest.New(c)
 		}
 		type limits = map[string]spillovertest.Limit
-		sweden := server("ptu-sweden", spillovertest.Azure, limits{"gpt-4o": spillovertest.PTU{TPM: 200_000}})
-		france := server("ptu-france", spillovertest.Azure, limits{"gpt-4o": spillovertest.PTU{TPM: 120_000}})
-		eastus := server("payg-eastus", spillovertest.AzureV1, limits{"gpt-4o": spillovertest.PAYG{TPM: 90_000}, "gpt-4o-mini": spillovertest.PAYG{TPM: 400_000}})
+		sweden := server("ptu-sweden", spillovertest.Azure, limits{"gpt-4o": spillovertest.PTU{TPM: 130_000}})
+		france := server("ptu-france", spillovertest.Azure, limits{"gpt-4o": spillovertest.PTU{TPM: 80_000}})
+		eastus := server("payg-eastus", spillovertest.AzureV1, limits{"gpt-4o": spillovertest.PAYG{TPM: 40_000}, "gpt-4o-mini": spillovertest.PAYG{TPM: 400_000}})
 		westus := server("payg-westus", spillovertest.AzureV1, limits{"gpt-4o": spillovertest.PAYG{TPM: 90_000}})
-		uk := server("payg-uk", spillovertest.AzureV1, limits{"gpt-4o": spillovertest.PAYG{TPM: 90_000}, "gpt-4o-mini": spillovertest.PAYG{TPM: 400_000}})
+		uk := server("payg-uk", spillovertest.AzureV1, limits{"gpt-4o": spillovertest.PAYG{TPM: 45_000}, "gpt-4o-mini": spillovertest.PAYG{TPM: 400_000}})
 		openai := server("openai", spillovertest.OpenAI, limits{"gpt-4o": spillovertest.PAYG{TPM: 400_000}, "gpt-4o-mini": nil})
 		backend := func(s *spillovertest.Server, name string, priority int, dialect spillover.Dialect, models ...string) spillover.Backend {
 			b := spillover.Backend{Name: name, URL: s.URL, Priority: priority, Dialect: dialect, APIKey: "key-of-" + name}
@@ -115,9 +115,14 @@ func scene(t *testing.T) (r recording) {
 			})
 		}
 		start := time.Now()
-		const length = 15*time.Minute + 9*time.Second
-		for time.Since(start) < length {
+		for !isInteresting(tr.Status()) {
+			require.Less(t, time.Since(start), 30*time.Minute)
+			if time.Since(start) > 15*time.Minute {
+				eastus.Set(spillovertest.Fault{Deployment: "gpt-4o", Status: 429, Header: http.Header{"Retry-After": {"17"}},
+					Body: `{"error":{"code":"429","message":"Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded token rate limit of your current pricing tier. Please retry after 17 seconds."}}`})
+			}
 			at := time.Since(start).Minutes()
+			at = min(at, 14.6)
 			perSecond := 4.5 + 3.5*math.Exp(-math.Pow((at-7)/2.2, 2)) + 2.6*math.Exp(-math.Pow((at-14.6)/1.6, 2)) + 0.8*math.Sin(at*2.1)
 			time.Sleep(time.Duration(draw.ExpFloat64() / perSecond * float64(time.Second)))
 			model := "gpt-4o"
@@ -137,6 +142,13 @@ func scene(t *testing.T) (r recording) {
 		require.NoError(t, other.Close())
 	})
 	return r
+}
+
+// isInteresting reports whether one deployment is rate-limited and another one ejected,
+// both for a while.
+func isInteresting(s spillover.Status) bool {
+	eastus, westus := s.Tiers[1].Backends[0].Deployments[0], s.Tiers[1].Backends[1].Deployments[0]
+	return eastus.RateLimited && time.Until(eastus.Until) > 10*time.Second && !westus.Available && time.Until(westus.Until) > 3*time.Second
 }
 
 // seed makes the random choices of Transports the same in each run.
