@@ -429,8 +429,8 @@ func decimal(x float64) string {
 
 // compact has three digits at most.
 func compact(x float64) string {
-	for _, unit := range []string{"", " k", " M", " G"} {
-		if x < 999.5 || unit == " G" {
+	for _, unit := range []string{"", " k", " M", " G", " T"} {
+		if x < 999.5 || unit == " T" {
 			if unit == "" {
 				return strconv.FormatFloat(x, 'f', 0, 64)
 			}
