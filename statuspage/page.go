@@ -15,6 +15,7 @@ import (
 
 // A Source is what a [Page] shows. A [*spillover.Transport] is one.
 type Source interface {
+	// Status returns the present state. It is called by one goroutine at a time.
 	Status() spillover.Status
 }
 
