@@ -66,6 +66,7 @@ type options struct {
 	noScript      bool
 	initScript    string // runs before those of the page
 	serverLeaves  bool   // requests may fail
+	prepare       func(*tab)
 }
 
 // A tab is a tab of the browser. It must log no error, violate no policy, and send
@@ -133,6 +134,9 @@ func open(t *testing.T, o options, url string) *tab {
 	call(tab, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: o.noScript})
 	if o.initScript != "" {
 		call(tab, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: o.initScript})
+	}
+	if o.prepare != nil {
+		o.prepare(tab)
 	}
 	tab.do(chromedp.Navigate(url))
 	return tab

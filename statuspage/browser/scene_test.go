@@ -54,7 +54,18 @@ func record(page http.Handler, path string) http.Handler {
 // The scene is a quarter of an hour of a simulated pool, in virtual time: two
 // provisioned deployments that are full in the middle of it, three standard ones in two
 // tiers, one with a wrong key, one that is drained, and two replicas.
-func scene(t *testing.T) (r recording) {
+func scene(t *testing.T) recording {
+	recorded.once.Do(func() { recorded.scene = play(t) })
+	require.NotNil(t, recorded.scene.index, "it failed before")
+	return recorded.scene
+}
+
+var recorded struct {
+	once  sync.Once
+	scene recording
+}
+
+func play(t *testing.T) (r recording) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Date(2026, 11, 26, 14, 5, 3, 0, time.UTC).Sub(time.Now()))
 		seed(t, 7)
