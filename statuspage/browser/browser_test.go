@@ -80,7 +80,7 @@ type tab struct {
 func open(t *testing.T, o options, url string) *tab {
 	c, cancel := chromedp.NewContext(start(t))
 	require.NoError(t, chromedp.Do(c))
-	watched, stop := context.WithTimeout(c, time.Minute)
+	watched, stop := context.WithTimeout(c, 3*time.Minute)
 	tab := &tab{t, watched}
 	origin := strings.Join(strings.SplitN(url, "/", 4)[:3], "/") + "/"
 	messages, requests := chromedp.Console(watched), chromedp.Events(watched, network.RequestWillBeSent)
@@ -174,5 +174,5 @@ func (tab *tab) until(condition string) {
 	require.Eventually(tab.t, func() bool {
 		ok, err := chromedp.Run(tab.ctx, chromedp.Evaluate[bool]("Boolean("+condition+")"))
 		return err == nil && ok
-	}, 30*time.Second, 20*time.Millisecond, condition)
+	}, time.Minute, 20*time.Millisecond, condition)
 }

@@ -241,9 +241,8 @@ func TestHiddenOrPausedPageSendsNoRequests(t *testing.T) {
 		require.Eventually(t, func() bool { return count() > before+1 }, 10*time.Second, 20*time.Millisecond)
 	}
 	rests := func() {
-		time.Sleep(time.Second) // a request that was under way
-		before := count()
-		require.Never(t, func() bool { return count() > before }, 5*time.Second, 50*time.Millisecond)
+		before := count() + 1 // a request that is under way
+		require.Never(t, func() bool { return count() > before }, 7*time.Second, 50*time.Millisecond)
 	}
 	grows()
 	eval[bool](tab, `window.away = true`)
@@ -385,13 +384,14 @@ func TestHundredDeploymentsAreReadableAndQuick(t *testing.T) {
 	require.Equal(t, 100, eval[int](tab, `document.querySelectorAll('.tier tbody tr').length`))
 	used := 0.0 // seconds of the processor, not of the clock
 	for _, m := range call(tab, performance.GetMetrics, cdp.Empty{}).Metrics {
-		if m.Name == "TaskDuration" {
-			used = m.Value
+		switch m.Name {
+		case "ScriptDuration", "LayoutDuration", "RecalcStyleDuration":
+			used += m.Value
 		}
 	}
 	t.Logf("%.2f s", used)
 	require.Positive(t, used)
-	require.Less(t, used, 3.0)
+	require.Less(t, used, 2.0)
 
 	// A refresh changes little: no row is made anew.
 	eval[bool](tab, `(window.added = 0, new MutationObserver((all) => { for (const m of all) added += [...m.addedNodes].filter((n) => n.nodeType === 1).length; }).observe(document.querySelector('#deployments'), { childList: true, subtree: true }), true)`)
