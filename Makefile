@@ -21,3 +21,4 @@ docs: ## the generated parts of the documents; look at the difference before you
 	go test -count=1 $$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/\[.*internal\/doctest/ {print $$1}') -update
 	cd interop && go test -count=1 -run '^TestSDKs$$' . -update
 	cd benchmarks/lab && go test -count=1 -run '^TestPictureInDocs$$' . -update
+	cd statuspage/browser && go test -count=1 -run '^TestScreenshots$$' . -update

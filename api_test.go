@@ -25,6 +25,7 @@ func TestAPIIsRecorded(t *testing.T) {
 	for dir, file := range map[string]string{
 		".":             "api/spillover.txt",
 		"spillovertest": "api/spillovertest.txt",
+		"statuspage":    "api/statuspage.txt",
 		"entra":         "api/entra.txt",
 		"fleet/redis":   "api/fleet-redis.txt",
 	} {

@@ -30,7 +30,7 @@ func TestCodeOfThePackageCommentIsCompiled(t *testing.T) {
 }
 
 // publicPackages are the directories of the packages for users.
-var publicPackages = []string{".", "spillovertest", "entra", "fleet/redis"}
+var publicPackages = []string{".", "spillovertest", "statuspage", "entra", "fleet/redis"}
 
 // forEachFile calls f with the syntax tree of every file in a directory, except tests.
 func forEachFile(t *testing.T, dir string, f func(position func(token.Pos) token.Position, file *ast.File)) {

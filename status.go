@@ -63,6 +63,12 @@ type DeploymentStatus struct {
 	Until     time.Time `json:"until,omitzero"`   // when an unavailable deployment is asked again; zero if it is available or drained
 	Reason    string    `json:"reason,omitempty"` // why it is unavailable, such as "429 rate_limit_reached"
 
+	// RateLimited reports that it is unavailable because the service asked to wait
+	// (429, a 5xx with Retry-After), or is out of quota, or because it is ramping up
+	// afterwards. An unavailable deployment that is neither RateLimited nor drained is
+	// ejected.
+	RateLimited bool `json:"rate_limited,omitempty"`
+
 	// Operations are skipped here while others are served, such as "responses" in a
 	// region without the Responses API.
 	Operations []OperationStatus `json:"operations,omitempty"`
@@ -78,6 +84,12 @@ type DeploymentStatus struct {
 	// rate-limited, fails or is drained; zero if none does. It may be chosen
 	// meanwhile, if there is no other.
 	AvoidedUntil time.Time `json:"avoided_until,omitzero"`
+
+	// Utilization is the share of its capacity in use that a PTU last reported, to this
+	// replica or to another one of the Fleet: 1 means full, and it can exceed 1. It is 0
+	// if UtilizationAt is zero.
+	Utilization   float64   `json:"utilization,omitempty"`
+	UtilizationAt time.Time `json:"utilization_at,omitzero"` // when Utilization was reported; zero if it never was
 
 	// InputTokens are as reported in the usage of responses. A stream of chat
 	// completions reports its usage only if the request sets
@@ -104,14 +116,15 @@ func (t *Transport) Status() Status {
 	byBackend := map[*backend][]DeploymentStatus{}
 	for _, r := range table.all() {
 		for d := range r.all {
-			until, reason, _ := d.closed(now)
+			until, reason, limited := d.closed(now)
 			if d.backend.drained.Load() {
-				until, reason = time.Time{}, drainedReason
+				until, reason, limited = time.Time{}, drainedReason, false
 			}
 			s := DeploymentStatus{
-				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason,
+				Model: d.model, Name: d.name, Available: reason == "", Until: until, Reason: reason, RateLimited: limited,
 				InFlight: int(d.InFlight.Load()), Served: d.served.Load(), Throttled: d.throttled.Load(), Failed: d.failed.Load(),
 				LastFailure: lastFailure(d.failure.Load()), AvoidedUntil: d.Reports.Until(now), InputTokens: d.input.Load(), OutputTokens: d.output.Load(),
+				Utilization: float64(d.Utilization.Load()) / 1000, UtilizationAt: d.UtilizationAt.Time(),
 			}
 			for i, h := range d.Operations {
 				if until, reason, _ := h.Closed(now); !until.IsZero() && s.Available {

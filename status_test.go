@@ -57,7 +57,7 @@ func TestStatusReportsEveryDeployment(t *testing.T) {
 			{Priority: 1, Backends: []spillover.BackendStatus{{Name: "a", URL: "https://a.openai.azure.com", Weight: 1, Available: true, Deployments: []spillover.DeploymentStatus{
 				d("idle", func(*spillover.DeploymentStatus) {}),
 				d("m", func(s *spillover.DeploymentStatus) {
-					s.Available, s.Until, s.Reason, s.Throttled = false, started.Add(5*time.Second), "429 rate_limit_reached", 1
+					s.Available, s.Until, s.Reason, s.Throttled, s.RateLimited = false, started.Add(5*time.Second), "429 rate_limit_reached", 1, true
 				}),
 			}}}},
 			{Priority: 2, Backends: []spillover.BackendStatus{{Name: "b", URL: "https://b.openai.azure.com", Weight: 1, Available: true, Deployments: []spillover.DeploymentStatus{
@@ -93,6 +93,7 @@ func TestStatusAsJSON(t *testing.T) {
 	status := spillover.Status{Tiers: []spillover.TierStatus{{Priority: 1, Backends: []spillover.BackendStatus{
 		{Name: "ptu", URL: "https://ptu.openai.azure.com", Weight: 1, Available: true, LastFailure: failure, Deployments: []spillover.DeploymentStatus{
 			{Model: "gpt-4o", Name: "chat", Until: at, Reason: "401 invalid_api_key", InFlight: 1, Served: 2, Throttled: 3, Failed: 4, LastFailure: failure, InputTokens: 5, OutputTokens: 6},
+			{Model: "gpt-5", Name: "gpt-5", Until: at, Reason: "429", RateLimited: true, Utilization: 1.015, UtilizationAt: at},
 			{Model: "o3", Name: "o3", Available: true, Operations: []spillover.OperationStatus{{Name: "responses", Until: at, Reason: "404 NotFound"}, {Until: at, Reason: "500"}}},
 			{Available: true},
 		}},
@@ -171,5 +172,39 @@ func TestStatusReportsEveryThrottledDeployment(t *testing.T) {
 			require.EqualValues(t, 1, b.Deployments[0].Throttled)
 			require.NotEmpty(t, b.Deployments[0].Reason)
 		}
+	})
+}
+
+// A deployment that the service refuses is told apart from one that fails.
+func TestStatusTellsRateLimitedFromEjected(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(503, "{}", "Retry-After: 5"))
+		n.on(host("b"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
+		ask(t, tr)
+		ask(t, tr)
+		a, b, c := statusOf(t, tr, "a"), statusOf(t, tr, "b"), statusOf(t, tr, "c")
+		require.False(t, a.Available)
+		require.True(t, a.RateLimited)
+		require.False(t, b.Available)
+		require.False(t, b.RateLimited)
+		require.True(t, c.Available)
+		require.False(t, c.RateLimited)
+		require.NoError(t, tr.Drain("a"))
+		require.False(t, statusOf(t, tr, "a").RateLimited, "drained")
+	})
+}
+
+func TestStatusHasUtilizationOfPTU(t *testing.T) {
+	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
+		n.on(host("a"), status(200, "{}", "azure-openai-deployment-utilization: 73.5%"))
+		ask(t, tr)
+		a := statusOf(t, tr, "a")
+		require.Equal(t, 0.735, a.Utilization)
+		require.True(t, a.UtilizationAt.Equal(time.Now()))
+
+		require.NoError(t, tr.Drain("a"))
+		ask(t, tr)
+		require.Zero(t, statusOf(t, tr, "b").Utilization)
+		require.Zero(t, statusOf(t, tr, "b").UtilizationAt)
 	})
 }

@@ -1,0 +1,546 @@
+package statuspage
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spillover-go/spillover"
+)
+
+// maxRows is how many deployments the page lists.
+const maxRows = 500
+
+// tierColors is how many colours the lines of tiers have.
+const tierColors = 4
+
+// A view is what the page shows. The template and the script render it alike: fields
+// are texts by the name of the place in the page.
+type view struct {
+	Time  int64  `json:"time"`  // Unix milliseconds
+	Level string `json:"level"` // ok, degraded, down
+	Title string `json:"title"`
+
+	Fields fields     `json:"fields"`
+	Tiers  []tierView `json:"tiers"`
+	Fleet  *fleetView `json:"fleet,omitempty"`
+
+	HasUtilization bool `json:"has_utilization"`
+}
+
+type fields map[string]string
+
+type tierView struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Color  int    `json:"color"` // in the chart
+	Fields fields `json:"fields"`
+	Rows   []row  `json:"rows"`
+}
+
+// A row is one deployment.
+type row struct {
+	ID          string `json:"id"`
+	State       string `json:"state"`
+	Problem     bool   `json:"problem,omitempty"`
+	Due         string `json:"due,omitempty"`         // what comes before the countdown
+	Until       int64  `json:"until,omitempty"`       // Unix milliseconds
+	FailedAt    int64  `json:"failed_at,omitempty"`   // Unix milliseconds
+	Utilization *int   `json:"utilization,omitempty"` // percent
+	Fields      fields `json:"fields"`
+}
+
+// Percent returns the width of the bar of the utilization.
+func (r row) Percent() int {
+	if r.Utilization == nil {
+		return 0
+	}
+	return min(*r.Utilization, 100)
+}
+
+type fleetView struct {
+	Fields fields       `json:"fields"`
+	Rows   []replicaRow `json:"rows"`
+}
+
+type replicaRow struct {
+	ID     string `json:"id"`
+	Heard  int64  `json:"heard"` // Unix milliseconds
+	State  string `json:"state"`
+	Fields fields `json:"fields"`
+}
+
+// blankItems are what the script fills.
+var blankItems = blank{row{State: states[available].ID}, tierView{}, replicaRow{State: states[available].ID}}
+
+type blank struct {
+	Row     row
+	Tier    tierView
+	Replica replicaRow
+}
+
+// html renders the page.
+func (p *Page) html(s *snapshot) ([]byte, error) {
+	if s.html == nil {
+		var b bytes.Buffer
+		err := page.Execute(&b, struct {
+			view
+
+			Blank blank
+		}{p.view(s), blankItems})
+		if err != nil {
+			return nil, err
+		}
+		s.html = b.Bytes()
+	}
+	return s.html, nil
+}
+
+// update is what the script of the page requests: the view, and the samples that are
+// newer than those it has.
+func (p *Page) update(s *snapshot, after int64) ([]byte, error) {
+	if body := s.updates[after]; body != nil {
+		return body, nil
+	}
+	body, err := json.Marshal(struct {
+		view
+
+		History historyJSON `json:"history"`
+	}{p.view(s), p.history.export(s.status, after)})
+	if err == nil && len(s.updates) < mostUpdates {
+		if s.updates == nil {
+			s.updates = map[int64][]byte{}
+		}
+		s.updates[after] = body
+	}
+	return body, err
+}
+
+// json is the state for programs.
+func (p *Page) json(s *snapshot) (body []byte, err error) {
+	if s.json == nil {
+		s.json, err = json.Marshal(struct {
+			Time    time.Time        `json:"time"`
+			Status  spillover.Status `json:"status"`
+			History historyJSON      `json:"history"`
+		}{s.at, s.status, p.history.export(s.status, 0)})
+	}
+	return s.json, err
+}
+
+func (p *Page) view(s *snapshot) view {
+	v := view{Time: s.at.UnixMilli(), Tiers: []tierView{}}
+	var total, rateLimits, failures uint64
+	var input, output int64
+	inFlight := 0
+	models := map[string]bool{} // whether a deployment is available
+	counts := make([]int, len(states))
+	window, _ := p.history.sum(&p.history.pool, maxSamples)
+	omitted := map[string]bool{}
+	for _, id := range omittedRows(s.status, s.at) {
+		omitted[id] = true
+	}
+	for i := range s.status.Tiers {
+		t := &s.status.Tiers[i]
+		tier := tierView{ID: "tier-" + strconv.Itoa(t.Priority), Name: "Tier " + strconv.Itoa(i+1), Color: i % tierColors, Rows: []row{}}
+		tierCounts := make([]int, len(states))
+		left := 0
+		for d, b := range deploymentsOf(t) {
+			state, _, _ := stateOf(b, d, s.at)
+			tierCounts[state]++
+			counts[state]++
+			models[d.Model] = models[d.Model] || d.Available
+			total, rateLimits, failures = total+d.Served, rateLimits+d.Throttled, failures+d.Failed
+			input, output, inFlight = input+d.InputTokens, output+d.OutputTokens, inFlight+d.InFlight
+			if id := idOf(b, d); omitted[id] {
+				left++
+				continue
+			}
+			r := rowOf(b, d, s.at)
+			v.HasUtilization = v.HasUtilization || !d.UtilizationAt.IsZero()
+			tier.Rows = append(tier.Rows, r)
+		}
+		tier.Fields = fields{"tier": tier.Name, "available": countText(tierCounts)}
+		if t.Priority != i+1 {
+			tier.Fields["priority"] = "priority " + strconv.Itoa(t.Priority)
+		}
+		if own, _ := p.history.sum(p.history.tiers[t.Priority], maxSamples); window.served > 0 {
+			tier.Fields["share"] = percent(float64(own.served)/float64(window.served)) + " of served requests"
+		}
+		if left > 0 {
+			tier.Fields["omitted"] = number(left) + " more available deployments are not listed here. status.json has them."
+		}
+		v.Tiers = append(v.Tiers, tier)
+	}
+	v.Level, v.Title, v.Fields = headline(counts, models)
+	v.Fields["in_flight"] = number(inFlight)
+	v.Fields["served_total"], v.Fields["throttled_total"], v.Fields["failed_total"] = number(total)+" in total", number(rateLimits)+" in total", number(failures)+" in total"
+	v.Fields["tokens_total"] = compact(float64(input)) + " in, " + compact(float64(output)) + " out in total"
+	p.rates(&v, window)
+	v.Fleet = fleetOf(s.status.Fleet, s.at)
+	return v
+}
+
+// rates sets the fields that follow from the history.
+func (p *Page) rates(v *view, window point) {
+	minute, took := p.history.sum(&p.history.pool, int(time.Minute/sampleInterval))
+	for _, name := range []string{"served_rate", "throttled_rate", "failed_rate", "input_rate", "output_rate", "spilled"} {
+		v.Fields[name] = "–"
+	}
+	if took > 0 {
+		v.Fields["served_rate"] = decimal(float64(minute.served) / took.Seconds())
+		v.Fields["throttled_rate"] = decimal(float64(minute.throttled) / took.Minutes())
+		v.Fields["failed_rate"] = decimal(float64(minute.failed) / took.Minutes())
+		v.Fields["input_rate"] = compact(float64(minute.input) / took.Minutes())
+		v.Fields["output_rate"] = compact(float64(minute.output) / took.Minutes())
+	}
+	v.Fields["spilled_count"] = "no requests yet"
+	if window.served > 0 {
+		v.Fields["spilled"] = percent(float64(window.spilled) / float64(window.served))
+		v.Fields["spilled_count"] = number(window.spilled) + " of " + number(window.served) + " requests"
+	}
+}
+
+// headline says how the pool is.
+func headline(counts []int, models map[string]bool) (level, title string, f fields) {
+	all := 0
+	for _, n := range counts {
+		all += n
+	}
+	down := counts[rateLimited] + counts[rampingUp] + counts[ejected]
+	var without []string // models
+	for m, served := range models {
+		if !served {
+			without = append(without, modelName(m))
+		}
+	}
+	slices.Sort(without)
+	f = fields{"detail": countText(counts)}
+	switch {
+	case all == 0:
+		return "ok", "No deployments", fields{"detail": ""}
+	case down == 0 && counts[drained] > 0:
+		level, title = "ok", fmt.Sprintf("%s of %s drained", number(counts[drained]), plural(all, "deployment"))
+	case down == 0 && all == 1:
+		level, title = "ok", "The deployment is available"
+	case down == 0:
+		level, title = "ok", "All "+number(all)+" deployments available"
+	case down == all:
+		level, title = "down", "No deployment available"
+	default:
+		level, title = "degraded", fmt.Sprintf("%s of %s down", number(down), plural(all, "deployment"))
+	}
+	if len(without) > 0 {
+		level = "down"
+		f["without"] = "No deployment is available for " + enumerate(without, 5)
+	} else if down+counts[drained] > 0 {
+		f["without"] = "Every model has an available deployment"
+	}
+	return level, title, f
+}
+
+// enumerate joins the first of some texts.
+func enumerate(all []string, most int) string {
+	if len(all) > most {
+		return strings.Join(all[:most], ", ") + " and " + number(len(all)-most) + " more"
+	}
+	return strings.Join(all, ", ")
+}
+
+func countText(counts []int) string {
+	var parts []string
+	for i, n := range counts {
+		if n > 0 {
+			parts = append(parts, number(n)+" "+strings.ToLower(states[i].Word))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// deploymentsOf yields the deployments of a tier. A backend that has not been asked for
+// any model has one without a model.
+func deploymentsOf(t *spillover.TierStatus) func(func(*spillover.DeploymentStatus, *spillover.BackendStatus) bool) {
+	return func(yield func(*spillover.DeploymentStatus, *spillover.BackendStatus) bool) {
+		for i := range t.Backends {
+			b := &t.Backends[i]
+			if len(b.Deployments) == 0 && !yield(&spillover.DeploymentStatus{Available: b.Available, Until: b.Until, Reason: b.Reason, LastFailure: b.LastFailure}, b) {
+				return
+			}
+			for j := range b.Deployments {
+				if !yield(&b.Deployments[j], b) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// omittedRows returns the ids of deployments beyond the first maxRows. Those with a
+// problem come first.
+func omittedRows(s spillover.Status, now time.Time) (ids []string) {
+	var problems, others []string
+	for i := range s.Tiers {
+		for d, b := range deploymentsOf(&s.Tiers[i]) {
+			if state, _, _ := stateOf(b, d, now); state == available {
+				others = append(others, idOf(b, d))
+			} else {
+				problems = append(problems, idOf(b, d))
+			}
+		}
+	}
+	all := append(problems, others...)
+	return all[min(maxRows, len(all)):]
+}
+
+func rowOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time.Time) row {
+	index, until, why := stateOf(b, d, now)
+	s := states[index]
+	r := row{ID: idOf(b, d), State: s.ID, Problem: index != available, Due: s.Due, Fields: fields{
+		"model": modelName(d.Model), "backend": b.Name, "url": hostOf(b.URL),
+		"word": s.Word, "why": why,
+		"in_flight": number(d.InFlight), "served": number(d.Served), "throttled": number(d.Throttled), "failed": number(d.Failed),
+		"input": compact(float64(d.InputTokens)), "output": compact(float64(d.OutputTokens)), "utilization": "–",
+	}}
+	if d.Name != "" && d.Name != d.Model {
+		r.Fields["deployment"] = d.Name
+	}
+	if !until.IsZero() {
+		r.Until = until.UnixMilli()
+		r.Fields["due"] = r.dueText(now)
+	}
+	if utilization, ok := utilizationOf(d, now); ok {
+		n := int(utilization*100 + 0.5)
+		r.Utilization = &n
+		r.Fields["utilization"] = number(n) + " %"
+	}
+	if f := d.LastFailure; !f.Time.IsZero() {
+		r.FailedAt = f.Time.UnixMilli()
+		r.Fields["failed_ago"] = duration(now.Sub(f.Time)) + " ago"
+		r.Fields["failure"] = failureText(f, why)
+		r.Fields["message"] = f.Cause
+	}
+	return r
+}
+
+// failureText is the reason of a failure, its status and its time, without what is shown
+// already.
+func failureText(f spillover.Failure, why string) string {
+	var parts []string
+	if f.Reason != why {
+		parts = append(parts, f.Reason)
+	}
+	if status := strconv.Itoa(f.Status); f.Status != 0 && !strings.HasPrefix(f.Reason, status) {
+		parts = append(parts, "HTTP "+status)
+	}
+	return strings.Join(append(parts, f.Time.UTC().Format("2006-01-02 15:04:05 UTC")), " · ")
+}
+
+func (r row) dueText(now time.Time) string {
+	left := time.UnixMilli(r.Until).Sub(now)
+	if left <= 0 {
+		return "due now"
+	}
+	return r.Due + " " + duration(left)
+}
+
+func modelName(name string) string {
+	switch name {
+	case "":
+		return "any model"
+	case "*":
+		return "other models"
+	}
+	return name
+}
+
+// hostOf shortens a URL to what tells backends apart.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	return u.Host + strings.TrimSuffix(u.Path, "/")
+}
+
+func fleetOf(f *spillover.FleetStatus, now time.Time) *fleetView {
+	if f == nil {
+		return nil
+	}
+	v := &fleetView{Rows: []replicaRow{}, Fields: fields{
+		"replica": f.Name, "heard": plural(len(f.Replicas), "other replica"), "sent": number(f.Sent), "received": number(f.Received), "ignored": number(f.Ignored),
+	}}
+	for i, r := range f.Replicas {
+		if i == maxRows {
+			v.Fields["omitted"] = plural(len(f.Replicas)-maxRows, "more replica") + " in status.json"
+			break
+		}
+		s := replicaRow{ID: "r-" + r.Name, Heard: r.Heard.UnixMilli(), State: "available", Fields: fields{"name": r.Name, "word": "Heard", "ago": duration(now.Sub(r.Heard)) + " ago"}}
+		if r.Ignored {
+			s.State, s.Fields["word"] = "drained", "Ignored: its reports were wrong"
+		}
+		v.Rows = append(v.Rows, s)
+	}
+	return v
+}
+
+// duration is a time such as "12 s" or "4 min 10 s", as the script has it.
+func duration(d time.Duration) string {
+	s := max(int((d+time.Second-1)/time.Second), 0)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%d s", s)
+	case s < 3600:
+		return fmt.Sprintf("%d min %02d s", s/60, s%60)
+	case s < 86400:
+		return fmt.Sprintf("%d h %02d min", s/3600, s/60%60)
+	}
+	return fmt.Sprintf("%d d %02d h", s/86400, s/3600%24)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return number(n) + " " + what + "s"
+}
+
+// number has a comma after each three digits.
+func number[N int | int64 | uint64 | uint32](n N) string {
+	s := strconv.FormatInt(int64(n), 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// decimal has a digit after the point if it is small.
+func decimal(x float64) string {
+	if x > 0 && x < 99.95 {
+		return strings.TrimSuffix(strconv.FormatFloat(x, 'f', 1, 64), ".0")
+	}
+	return number(int64(x + 0.5))
+}
+
+// compact has three digits at most.
+func compact(x float64) string {
+	for _, unit := range []string{"", " k", " M", " G", " T"} {
+		if x < 999.5 || unit == " T" {
+			if unit == "" {
+				return strconv.FormatFloat(x, 'f', 0, 64)
+			}
+			return decimal(x) + unit
+		}
+		x /= 1000
+	}
+	return ""
+}
+
+// percent is a share in percent, which is only 0 or 100 if it is exactly that.
+func percent(share float64) string {
+	switch {
+	case share > 0 && share < 0.01:
+		return "< 1 %"
+	case share > 0.99 && share < 1:
+		return "> 99 %"
+	}
+	return strconv.Itoa(int(share*100+0.5)) + " %"
+}
+
+// A historyJSON has the counts between samples: the last n of them are at the last n of
+// the times.
+type historyJSON struct {
+	Interval    float64      `json:"interval_seconds"`
+	Since       int64        `json:"since"` // Unix milliseconds: when the first count began
+	Times       []int64      `json:"times"` // Unix milliseconds
+	Pool        *seriesJSON  `json:"pool"`
+	Tiers       []seriesJSON `json:"tiers"`
+	Deployments []seriesJSON `json:"deployments"`
+}
+
+type seriesJSON struct {
+	ID          string     `json:"id,omitempty"`
+	Priority    int        `json:"priority,omitempty"`
+	Backend     string     `json:"backend,omitempty"`
+	Model       string     `json:"model,omitempty"`
+	Name        string     `json:"name,omitempty"`
+	InFlight    []uint32   `json:"in_flight"`
+	Served      []uint32   `json:"served"`
+	Throttled   []uint32   `json:"throttled"`
+	Failed      []uint32   `json:"failed"`
+	Spilled     []uint32   `json:"spilled,omitempty"` // served by a lower tier than the first of the model
+	Input       []uint32   `json:"input_tokens,omitempty"`
+	Output      []uint32   `json:"output_tokens,omitempty"`
+	Utilization []*float32 `json:"utilization,omitempty"` // null if it was unknown
+}
+
+// export returns the samples after a time in Unix milliseconds.
+func (h *history) export(s spillover.Status, after int64) historyJSON {
+	old, _ := slices.BinarySearchFunc(h.times, after, func(t time.Time, after int64) int { return cmp.Compare(t.UnixMilli(), after+1) })
+	times := h.times[old:]
+	j := historyJSON{Interval: sampleInterval.Seconds(), Since: h.since.UnixMilli(), Times: make([]int64, len(times)), Tiers: []seriesJSON{}, Deployments: []seriesJSON{}}
+	if old > 0 {
+		j.Since = h.times[old-1].UnixMilli()
+	}
+	for i, t := range times {
+		j.Times[i] = t.UnixMilli()
+	}
+	export := func(s *series) seriesJSON { return s.export(len(times)) }
+	pool := export(&h.pool)
+	pool.Spilled, pool.Input, pool.Output = column(&h.pool, len(times), func(p *point) uint32 { return p.spilled }),
+		column(&h.pool, len(times), func(p *point) uint32 { return p.input }), column(&h.pool, len(times), func(p *point) uint32 { return p.output })
+	j.Pool = &pool
+	for i := range s.Tiers {
+		t := &s.Tiers[i]
+		if own := h.tiers[t.Priority]; own != nil {
+			e := export(own)
+			e.ID, e.Priority = "tier-"+strconv.Itoa(t.Priority), t.Priority
+			j.Tiers = append(j.Tiers, e)
+		}
+		for d, b := range deploymentsOf(t) {
+			id := idOf(b, d)
+			if own := h.deployments[id]; own != nil {
+				e := export(own)
+				e.ID, e.Backend, e.Model, e.Name = id, b.Name, d.Model, d.Name
+				j.Deployments = append(j.Deployments, e)
+			}
+		}
+	}
+	return j
+}
+
+// export returns the last points, at most so many.
+func (s *series) export(most int) seriesJSON {
+	j := seriesJSON{
+		InFlight:  column(s, most, func(p *point) uint32 { return p.inFlight }),
+		Served:    column(s, most, func(p *point) uint32 { return p.served }),
+		Throttled: column(s, most, func(p *point) uint32 { return p.throttled }),
+		Failed:    column(s, most, func(p *point) uint32 { return p.failed }),
+	}
+	known := false
+	utilization := column(s, most, func(p *point) *float32 {
+		if p.utilization < 0 {
+			return nil
+		}
+		known = true
+		return &p.utilization
+	})
+	if known {
+		j.Utilization = utilization
+	}
+	return j
+}
+
+func column[V any](s *series, most int, value func(*point) V) []V {
+	points := s.points[len(s.points)-min(most, len(s.points)):]
+	all := make([]V, len(points))
+	for i := range points {
+		all[i] = value(&points[i])
+	}
+	return all
+}
