@@ -29,6 +29,7 @@ import (
 	"github.com/spillover-go/spillover/cmd/spillover/internal/proxy"
 	"github.com/spillover-go/spillover/fleet/redis"
 	"github.com/spillover-go/spillover/internal/configfile"
+	"github.com/spillover-go/spillover/statuspage"
 )
 
 func serveCommand() *urfave.Command {
@@ -105,6 +106,7 @@ type server struct {
 	log       *slog.Logger
 	transport *spillover.Transport
 	proxy     *proxy.Proxy
+	page      *statuspage.Page
 	engine    *redis.Engine // nil without a fleet
 	metrics   *metric.MeterProvider
 	base      *http.Transport
@@ -181,7 +183,9 @@ func newServer(cmd *urfave.Command) (_ *server, err error) {
 	if s.transport, err = spillover.New(s.complete(cfg)); err != nil {
 		return nil, wrong(err)
 	}
-	options.Transport, options.Metrics = s.transport, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	s.page = statuspage.New(s.transport)
+	options.Transport, options.StatusPage = s.transport, s.page
+	options.Metrics = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	options.AdminElsewhere = s.adminListener != nil
 	options.AdminNeedsKey = s.adminListener != nil && !isLocal(s.adminListener.Addr())
 	s.proxy = proxy.New(options)
@@ -550,6 +554,9 @@ func (s *server) close() {
 		if l != nil {
 			_ = l.Close()
 		}
+	}
+	if s.page != nil {
+		_ = s.page.Close()
 	}
 	if s.transport != nil {
 		_ = s.transport.Close()

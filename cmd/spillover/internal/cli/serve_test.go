@@ -196,7 +196,7 @@ func TestServeForwardsEveryDialect(t *testing.T) {
 func TestServeHasHealthMetricsAndStatus(t *testing.T) {
 	s := serve(t, backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
 	do(t, request(t, "POST", s.url+"/v1/chat/completions", chat))
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": "spillover_requests", "/status": `"name":"b"`} {
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": "spillover_requests", "/status": "<html", "/status/status.json": `"name":"b"`} {
 		status, _, body := do(t, request(t, "GET", s.url+path, ""))
 		require.Equal(t, 200, status)
 		require.Contains(t, body, want)
@@ -414,7 +414,7 @@ func TestServeJoinsAFleet(t *testing.T) {
 	t.Setenv("FLEET_PASSWORD", "fleet-secret")
 	t.Setenv("SPILLOVER_FLEET", "redis://:${FLEET_PASSWORD}@127.0.0.1:1")
 	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}))
-	_, _, body := do(t, request(t, "GET", s.url+"/status", ""))
+	_, _, body := do(t, request(t, "GET", s.url+"/status/status.json", ""))
 	require.Contains(t, body, `"fleet"`)
 	s.records.await(t, "fleet down")
 	require.NotContains(t, s.records.text(), "fleet-secret")

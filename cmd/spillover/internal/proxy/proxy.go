@@ -10,7 +10,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -49,8 +48,8 @@ type Options struct {
 	// Metrics serves the metrics. nil means that there are none.
 	Metrics http.Handler
 
-	// StatusPage serves the status of the Transport at /status and below. nil means the
-	// status as JSON.
+	// StatusPage serves the status of the Transport at /status and below. nil means that
+	// there is none.
 	StatusPage http.Handler
 
 	// Logger receives a record for each request, at AccessLevel, and warnings. nil means
@@ -186,16 +185,10 @@ func (p *Proxy) newAdmin() http.Handler {
 	if p.options.Metrics != nil {
 		mux.Handle("GET /metrics", p.options.Metrics)
 	}
-	page := p.options.StatusPage
-	if page == nil {
-		page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Cache-Control", "no-store")
-			_ = json.NewEncoder(w).Encode(p.transport.Status()) // a caller that has left
-		})
+	if page := p.options.StatusPage; page != nil {
+		mux.Handle("GET /status", page)
+		mux.Handle("GET /status/", page)
 	}
-	mux.Handle("GET /status", page)
-	mux.Handle("GET /status/", page)
 	return mux
 }
 
