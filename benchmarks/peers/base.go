@@ -68,9 +68,12 @@ const (
 	v1      = "https://api.example.com/v1/chat/completions"
 )
 
+// words are a text of about the given size.
+func words(size int) string { return strings.Repeat("all work and no play ", max(1, size/21)) }
+
 // body is a request for a chat completion of about the given size. The model is the last member, as openai-go writes it.
 func body(size int) []byte {
-	return []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work and no play ", max(1, size/21)) + `"}],"model":"gpt-4o"}`)
+	return []byte(`{"messages":[{"role":"user","content":"` + words(size) + `"}],"model":"gpt-4o"}`)
 }
 
 // requests returns a function that makes equal requests to a URL.

@@ -58,9 +58,11 @@ func (m *mounts) add(ctx context.Context, k peer, p pool, size int) (http.RoundT
 	return rt, requests(ctx, p.scheme+strings.TrimPrefix(k.target, "https"), size), nil
 }
 
-// warm sends requests to each backend.
+// warmUp is how many requests reach each backend.
+func warmUp(backends int) int { return 10 * (10 + backends) }
+
 func warm(rt http.RoundTripper, request func() *http.Request, backends int) error {
-	for range 10 * (10 + backends) {
+	for range warmUp(backends) {
 		if err := send(rt, request()); err != nil {
 			return err
 		}
@@ -285,23 +287,42 @@ func loopback(ctx context.Context, s settings, at endpoint, size int, more ...ca
 	var m mounts
 	defer m.end()
 	var candidates []candidate
-	for _, k := range peers() {
+	add := func(k peer, sdk bool) error {
 		var writes atomic.Int64
 		base := at.transport(&writes)
 		m = append(m, base.CloseIdleConnections)
 		rt, request, err := m.add(ctx, k, pool{base, at.scheme, s.backends}, size)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := warm(rt, request, s.backends); err != nil { // with a connection to each host
-			return nil, fmt.Errorf("%s: %w", k.name, err)
+		do := func() error { return send(rt, request()) }
+		if sdk {
+			ask, text := askSDK(ctx, rt, at.scheme), words(size)
+			do = func() error { return ask(text) }
 		}
 		candidates = append(candidates, candidate{k.name, func(n int) (usage, error) {
 			before := writes.Load()
-			u, err := measure(n, func() error { return send(rt, request()) })
+			u, err := measure(n, do)
 			u.Writes = float64(writes.Load()-before) / float64(n)
 			return u, err
 		}})
+		return nil
 	}
-	return compare(s, append(candidates, more...)...)
+	for _, k := range peers() {
+		if err := add(k, false); err != nil {
+			return nil, err
+		}
+	}
+	underSDK := peerNamed(oursNamed)
+	underSDK.name = oursUnderSDK
+	if err := add(underSDK, true); err != nil {
+		return nil, err
+	}
+	candidates = append(candidates, more...)
+	for _, k := range candidates {
+		if _, err := k.run(warmUp(s.backends)); err != nil { // with a connection to each host
+			return nil, fmt.Errorf("%s: %w", k.name, err)
+		}
+	}
+	return compare(s, candidates...)
 }

@@ -174,7 +174,7 @@ func (r *report) text() string {
 	p("%s, %s, %s/%s, %d processors (%s). Load average at the start: %s. The run took %.0f seconds.%s\n",
 		r.begun.UTC().Format("2006-01-02"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), processorName(), r.load, r.took.Seconds(), kind)
 	p("Times are medians of %d rounds. *Added* is what a candidate takes beyond the bare base. *Time × clone* is the time in terms of *clone and rewrite*.", r.settings.rounds)
-	p("Processor time includes garbage collection, and also what runs in parallel. Figures above a few percent of each other are alike.\n")
+	p("Processor time includes garbage collection, and also what runs in parallel. A difference of a few percent means nothing.\n")
 	r.peers(&b)
 	p("## Summary\n")
 	p("Base in memory, %d backends where there are several.\n", r.settings.backends)
@@ -222,13 +222,17 @@ func (r *report) peers(b *strings.Builder) {
 	}
 	if r.bifrost != nil {
 		fmt.Fprintf(b, "| %s | defaults, a key of Azure for each deployment | a client with its own types: it encodes the request and decodes the response, "+
-			"which callers of the others do with their SDK; chooses a key by weighted random choice, retries, fallbacks to other providers |\n",
+			"which callers of the others do with their SDK; chooses a key by weighted random choice, no retry by default, falls back to other providers that a request names |\n",
 			link(underBifrost, "github.com/maximhq/bifrost/core", r.bifrost.Version))
 	}
 	b.WriteString(`
-Only httplb, spillover and Bifrost choose among deployments. Only spillover and Bifrost fail over to another deployment, and
-only spillover stops sending to a deployment that has answered 429 or that fails. Only spillover and Bifrost replace the
-model's name by that of the deployment. Without a provider, otelhttp and spillover record nothing.
+With these settings:
+
+- Only httplb, spillover and Bifrost choose among deployments.
+- Only spillover sends a request that failed to another deployment, and only spillover stops sending to a deployment that
+  has answered 429 or that fails.
+- Only spillover and Bifrost replace the model's name by that of the deployment.
+- otelhttp and spillover have no OpenTelemetry provider, so they record nothing.
 
 `)
 }
@@ -236,7 +240,7 @@ model's name by that of the deployment. Without a provider, otelhttp and spillov
 func (r *report) connections(b *strings.Builder) {
 	b.WriteString("## Over loopback\n\nThe service is another process, so processor time, allocations and bytes are the client's. " +
 		"All Go clients have an `http.Transport` with a write buffer of 20 KiB; Bifrost has its own client (fasthttp), whose writes are not counted, " +
-		"and which has no HTTP/2. *Writes* are calls of `Write` of the connection for each request.\n\n")
+		"and which has no HTTP/2. Compare Bifrost with *spillover under openai-go*: both encode the request and decode the response, the others send prepared bytes. *Writes* are calls of `Write` of the connection for each request.\n\n")
 	for _, w := range r.wire {
 		for i, c := range w.series.comparisons {
 			fmt.Fprintf(b, "### %s, %s\n\n", w.endpoint.name, sizeName(w.series.values[i]))

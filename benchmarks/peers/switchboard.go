@@ -68,7 +68,7 @@ func bursts(ctx context.Context, s settings, b *bifrost, a serviceAddresses) ([]
 	withLimits := peerNamed(ours)
 	withLimits.build = func(p pool) (http.RoundTripper, func(), error) { return newTransport(p, spillover.Azure, limited) }
 	underSDK := withLimits
-	underSDK.name = "spillover under openai-go"
+	underSDK.name = oursUnderSDK
 	candidates := []peer{peerNamed(cloned), peerNamed(roundRob), twoChoices(), withLimits, underSDK}
 	overheads, counts := make([][]usage, len(candidates)), make([][]map[string]int, len(candidates)+1)
 	for range s.bursts {
@@ -98,6 +98,23 @@ func bursts(ctx context.Context, s settings, b *bifrost, a serviceAddresses) ([]
 	return all, nil
 }
 
+// oursUnderSDK is the transport with the SDK that callers use, which encodes requests and decodes responses.
+const oursUnderSDK = "spillover under openai-go"
+
+// askSDK returns a function that asks for a chat completion with OpenAI's SDK for Go.
+func askSDK(ctx context.Context, rt http.RoundTripper, scheme string) func(text string) error {
+	client := openai.NewClient(
+		option.WithBaseURL(scheme+"://api.example.com/v1"), option.WithAPIKey("key"), option.WithMaxRetries(0),
+		option.WithHTTPClient(&http.Client{Transport: rt}),
+	)
+	return func(text string) error {
+		_, err := client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
+			Model: "gpt-4o", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(text)},
+		})
+		return err
+	}
+}
+
 // burst sends all requests at the same time. A response comes when all have been sent.
 func burst(ctx context.Context, s settings, k peer, sdk bool) (time.Duration, map[string]int, error) {
 	base := newCrowd(s.burst)
@@ -109,17 +126,8 @@ func burst(ctx context.Context, s settings, k peer, sdk bool) (time.Duration, ma
 	}
 	one := func(int) error { return send(rt, request()) }
 	if sdk {
-		client := openai.NewClient(
-			option.WithBaseURL("https://api.example.com/v1"), option.WithAPIKey("key"), option.WithMaxRetries(0),
-			option.WithHTTPClient(&http.Client{Transport: rt}),
-		)
-		one = func(i int) error {
-			_, err := client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
-				Model:    "gpt-4o",
-				Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(fmt.Sprintf("Can you tell me a fact about the number %d?", i))},
-			})
-			return err
-		}
+		ask := askSDK(ctx, rt, "https")
+		one = func(i int) error { return ask(fmt.Sprintf("Can you tell me a fact about the number %d?", i)) }
 	}
 	var sent sync.WaitGroup
 	failed := make(chan error, s.burst)
