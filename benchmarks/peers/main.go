@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, progress io.Writer) error {
 	}
 	defer os.RemoveAll(tmp)
 
-	r := newReport(s, *short)
+	r := newReport(s, *short, filepath.Join(*dir, "..", ".."), tmp)
 	var addresses serviceAddresses
 	service, err := itself(ctx, &addresses, roleService)
 	if err != nil {

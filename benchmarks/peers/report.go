@@ -20,6 +20,8 @@ type report struct {
 	took     time.Duration
 	load     string // of the machine, at the beginning
 	bifrost  *bifrost
+	root     string // of the repository
+	tmp      string // a directory for files
 
 	sizes, events, pools, inFlight, memory series
 	wire                                   []wired
@@ -34,12 +36,9 @@ type wired struct {
 	series   series
 }
 
-func newReport(s settings, short bool) *report {
-	return &report{settings: s, quick: short, begun: time.Now(), load: loadAverage()}
+func newReport(s settings, short bool, root, tmp string) *report {
+	return &report{settings: s, quick: short, root: root, tmp: tmp, begun: time.Now(), load: loadAverage()}
 }
-
-// The rows of proxies.
-const reverseProxy = "httputil.ReverseProxy"
 
 func (r *report) measure(ctx context.Context, a serviceAddresses, progress io.Writer) (err error) {
 	s := r.settings
@@ -85,14 +84,7 @@ func (r *report) measure(ctx context.Context, a serviceAddresses, progress io.Wr
 		return fmt.Errorf("idle deployments: %w", err)
 	}
 	step("proxies")
-	plain := a.endpoints()[0]
-	var address string
-	proxy, err := itself(ctx, &address, roleProxy, plain.url())
-	if err != nil {
-		return err
-	}
-	defer proxy.stop()
-	if r.proxies, err = proxied(ctx, s, plain, map[string]string{reverseProxy: address}, bare, reverseProxy); err != nil {
+	if r.proxies, err = proxies(ctx, s, a.endpoints()[0], r.root, r.tmp); err != nil {
 		return fmt.Errorf("proxies: %w", err)
 	}
 	step("the benchmark of azure-switchboard")
@@ -259,7 +251,9 @@ func (r *report) connections(b *strings.Builder) {
 			table(b, []string{"", "µs", "time × bare", "processor µs", "processor × bare", "added allocations", "added bytes", "writes"}, rows)
 		}
 	}
-	b.WriteString("### Proxies\n\n`httputil.ReverseProxy` in a process of its own, between the client and the service, for " + sizeName(r.settings.sizes[0]) + " over HTTP/1.1.\n\n")
+	b.WriteString("### Proxies\n\nEach in a process of its own, between the client and the service, for " + sizeName(r.settings.sizes[0]) +
+		" over HTTP/1.1. `httputil.ReverseProxy` sets the host and a key, for one deployment. `spillover serve` has its defaults, " +
+		"which include metrics; its log goes to /dev/null.\n\n")
 	var rows [][]string
 	for _, name := range r.proxies.names() {
 		u := r.proxies.of(name)

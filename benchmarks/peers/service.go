@@ -291,20 +291,3 @@ func get(ctx context.Context, target string) ([]byte, error) {
 	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)
 }
-
-// proxied compares requests through a proxy process with those of a client that asks the service itself.
-func proxied(ctx context.Context, s settings, at endpoint, proxies map[string]string, names ...string) (*comparison, error) {
-	var candidates []candidate
-	for _, name := range names {
-		address := at.address
-		if name != bare {
-			address = proxies[name]
-		}
-		var writes atomic.Int64
-		base := endpoint{scheme: "http", address: address}.transport(&writes)
-		defer base.CloseIdleConnections()
-		request := requests(ctx, "http"+v1[len("https"):], s.sizes[0])
-		candidates = append(candidates, each(name, func() error { return send(base, request()) }))
-	}
-	return compare(s, candidates...)
-}
