@@ -25,6 +25,14 @@ type line struct {
 	points plotter.XYs
 }
 
+// colors are those of the lines that charts share.
+var colors = map[string]color.Color{
+	bare: rgb(0x868e96), cloned: rgb(0x212529), "oauth2.Transport": rgb(0x0b7285), "otelhttp": rgb(0xe8a100), roundRob: rgb(0x2b8a3e),
+	"failsafe-go": rgb(0xd9480f), "go-retryablehttp": rgb(0x9c36b5), ours: rgb(0x0b57d0), oursNamed: rgb(0x6ea8fe), inSession: rgb(0x6ea8fe),
+}
+
+func rgb(v uint32) color.Color { return color.RGBA{uint8(v >> 16), uint8(v >> 8), uint8(v), 255} }
+
 // newChart has a line for each candidate of a series.
 func newChart(file, title, x, y string, s series, of func(usage) float64) chart {
 	c := chart{file: file, title: title, x: x, y: y}
@@ -53,7 +61,11 @@ func (c chart) write(dir string) error {
 		if err != nil {
 			return err
 		}
-		drawn.Color, points.Color, points.Shape = plotutil.Color(i), plotutil.Color(i), plotutil.Shape(i)
+		c := colors[l.name]
+		if c == nil {
+			c = plotutil.Color(i)
+		}
+		drawn.Color, points.Color, points.Shape = c, c, plotutil.Shape(i)
 		if l.name == ours || l.name == cloned {
 			drawn.Width = vg.Points(2.5)
 		}

@@ -3,5 +3,5 @@
 // REPORT.md and the charts.
 //
 // The candidates of a comparison take turns, in rounds, so that all of them see the same machine. What counts is a ratio
-// of medians, not a time.
+// of times, not a time.
 package main

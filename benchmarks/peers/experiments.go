@@ -32,7 +32,7 @@ type settings struct {
 
 var (
 	thorough = settings{
-		turn: 40 * time.Millisecond, rounds: 15, backends: 10,
+		turn: 10 * time.Millisecond, rounds: 40, backends: 10,
 		sizes: []int{1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10}, wire: []int{1 << 10, 64 << 10, 256 << 10},
 		events: []int{10, 250, 2000}, pools: []int{1, 3, 10, 100, 1000}, inFlight: []int{1, 10, 100, 1000, 10000},
 		burst: 1000, bursts: 41, idle: 1000,
@@ -190,6 +190,7 @@ func (h *holder) free() {
 
 // inFlight compares requests that are sent while so many others are in flight.
 func inFlight(ctx context.Context, s settings, n int) (*comparison, error) {
+	s.rounds = min(s.rounds, 15) // to start thousands of requests takes longer than a turn
 	return whileHeld(ctx, s, n, func(batch int, rt http.RoundTripper, request func() *http.Request, hold func() error) (usage, error) {
 		if err := hold(); err != nil {
 			return usage{}, err
@@ -277,7 +278,7 @@ func idleDeployments(ctx context.Context, s settings) ([]idleMemory, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, idleMemory{name, (many - few) / float64(s.idle), (manyUsed - fewUsed) / float64(s.idle)})
+		all = append(all, idleMemory{name, max(0, many-few) / float64(s.idle), max(0, manyUsed-fewUsed) / float64(s.idle)})
 	}
 	return all, nil
 }

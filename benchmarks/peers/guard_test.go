@@ -43,7 +43,7 @@ func guarded(t *testing.T, measured func(s settings) (*comparison, error), bound
 	}
 	const tries = 5
 	s := thorough
-	s.rounds = 5
+	s.rounds = 10
 	exceeded := func(c *comparison) bool {
 		return slices.ContainsFunc(bounds, func(b bound) bool { return c.processorRatio(b.of, b.to) > b.most })
 	}

@@ -40,7 +40,7 @@ func proxies(ctx context.Context, s settings, at endpoint, root, tmp string) (*c
 		var writes atomic.Int64
 		base := endpoint{scheme: "http", address: a[1]}.transport(&writes)
 		defer base.CloseIdleConnections()
-		request := requests(ctx, "http"+strings.TrimPrefix(v1, "https"), s.sizes[0])
+		request := requests(ctx, "http://"+a[1]+"/v1/chat/completions", s.sizes[0])
 		if err := warm(base, request, s.backends); err != nil {
 			return nil, fmt.Errorf("%s: %w", a[0], err)
 		}
@@ -60,7 +60,7 @@ func startServe(ctx context.Context, s settings, at endpoint, root, tmp string) 
 	var config strings.Builder
 	config.WriteString("backends:\n")
 	for i := range s.backends {
-		fmt.Fprintf(&config, "  - name: b%d\n    url: %s/v1\n    dialect: openai\n    api_key: key\n    models: [{name: gpt-4o, deployment: gpt-4o-east}]\n", i, at.url())
+		fmt.Fprintf(&config, "  - name: b%d\n    url: %s/v1\n    dialect: openai\n    api_key: key\n    models: [{name: gpt-4o, deployment: gpt-4o-%d}]\n", i, at.url(), i)
 	}
 	file := tmp + "/spillover.yaml"
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
@@ -71,12 +71,18 @@ func startServe(ctx context.Context, s settings, at endpoint, root, tmp string) 
 		return "", nil, err
 	}
 	cmd := exec.CommandContext(ctx, program, "serve", "-config", file, "-listen", address) //nolint:gosec // the program that was just compiled
+	log, err := os.Create(tmp + "/serve.log")
+	if err != nil {
+		return "", nil, err
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
+		log.Close()
 	}
 	for range 100 {
 		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
@@ -86,7 +92,8 @@ func startServe(ctx context.Context, s settings, at endpoint, root, tmp string) 
 		time.Sleep(50 * time.Millisecond)
 	}
 	stop()
-	return "", nil, fmt.Errorf("does not listen at %s", address)
+	text, _ := os.ReadFile(log.Name())
+	return "", nil, fmt.Errorf("does not listen at %s: %s", address, text)
 }
 
 // freeAddress is one of loopback where nobody listens.

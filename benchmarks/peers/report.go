@@ -165,7 +165,7 @@ func (r *report) text() string {
 	}
 	p("%s, %s, %s/%s, %d processors (%s). Load average at the start: %s. The run took %.0f seconds.%s\n",
 		r.begun.UTC().Format("2006-01-02"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), processorName(), r.load, r.took.Seconds(), kind)
-	p("Times are medians of %d rounds. *Added* is what a candidate takes beyond the bare base. *Time × clone* is the time in terms of *clone and rewrite*.", r.settings.rounds)
+	p("Times are the least of %d rounds (requests in flight: of 15), counts are medians. *Added* is what a candidate takes beyond the bare base. *Time × clone* is the time in terms of *clone and rewrite*.", r.settings.rounds)
 	p("Processor time includes garbage collection, and also what runs in parallel. A difference of a few percent means nothing.\n")
 	r.peers(&b)
 	p("## Summary\n")
@@ -253,7 +253,7 @@ func (r *report) connections(b *strings.Builder) {
 	}
 	b.WriteString("### Proxies\n\nEach in a process of its own, between the client and the service, for " + sizeName(r.settings.sizes[0]) +
 		" over HTTP/1.1. `httputil.ReverseProxy` sets the host and a key, for one deployment. `spillover serve` has its defaults, " +
-		"which include metrics; its log goes to /dev/null.\n\n")
+		"which include metrics and a log record of each request, written to a file.\n\n")
 	var rows [][]string
 	for _, name := range r.proxies.names() {
 		u := r.proxies.of(name)
@@ -324,9 +324,9 @@ func (r *report) burst(b *strings.Builder) {
 	fmt.Fprintf(b, `## The benchmark of azure-switchboard
 
 %d simultaneous requests, spread over %d deployments with limits of %d TPM and %d RPM; no response arrives before all
-requests have been sent. %d bursts, each with a new client. Utilization is the larger of the shares of TPM and RPM, with
+requests have been sent. %d bursts, each with a new client that has sent one request before. Utilization is the larger of the shares of TPM and RPM, with
 %d tokens for each request. *Overhead for each request* is the time from the start of the first request until the last one
-has reached the base, divided by the number of requests.
+has reached the base, divided by the number of requests, in the fastest burst.
 
 `, r.settings.burst, r.settings.backends, burstTPM, burstRPM, r.settings.bursts, burstTokens)
 	rows := [][]string{}

@@ -30,13 +30,14 @@ type spread struct {
 	// deployment in any burst, and the median of the bursts' standard deviations.
 	average, low, high, deviation float64
 	// From the start of the first request until the last one has reached the base, divided by the number of requests;
-	// the median. 0: not comparable.
+	// the least of all bursts. 0: not comparable.
 	overhead time.Duration
 }
 
 // A crowd is a base that holds all requests of a burst until each has arrived.
 type crowd struct {
 	mu      sync.Mutex
+	began   atomic.Bool // before, requests are answered immediately
 	counts  map[string]int
 	missing atomic.Int64
 	arrived chan time.Time // when the last one has
@@ -51,6 +52,9 @@ func newCrowd(n int) *crowd {
 
 func (c *crowd) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := memory(req)
+	if !c.began.Load() {
+		return resp, err
+	}
 	c.mu.Lock()
 	c.counts[req.URL.Host]++
 	c.mu.Unlock()
@@ -90,7 +94,7 @@ func bursts(ctx context.Context, s settings, b *bifrost, a serviceAddresses) ([]
 	}
 	var all []spread
 	for i, k := range candidates {
-		all = append(all, newSpread(k.name, s.backends, counts[i], median(overheads[i], func(u usage) time.Duration { return u.Clock })))
+		all = append(all, newSpread(k.name, s.backends, counts[i], least(overheads[i], func(u usage) time.Duration { return u.Clock })))
 	}
 	if b != nil {
 		all = append(all, newSpread(underBifrost, s.backends, counts[len(candidates)], 0))
@@ -124,6 +128,10 @@ func burst(ctx context.Context, s settings, k peer, sdk bool) (time.Duration, ma
 	if err != nil {
 		return 0, nil, err
 	}
+	if err := send(rt, request()); err != nil { // httplb resolves the name of the first request
+		return 0, nil, err
+	}
+	base.began.Store(true)
 	one := func(int) error { return send(rt, request()) }
 	if sdk {
 		ask := askSDK(ctx, rt, "https")
