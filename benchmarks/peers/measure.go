@@ -57,14 +57,16 @@ func newComparison(turn time.Duration, candidates ...candidate) (*comparison, er
 	c := &comparison{candidates: candidates, samples: make([][]usage, len(candidates))}
 	for _, k := range candidates {
 		batch := 1
-		for ; ; batch *= 2 {
+		for {
 			u, err := k.run(batch)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", k.name, err)
 			}
-			if u.Clock*time.Duration(batch) >= turn/2 {
+			took := u.Clock * time.Duration(batch)
+			if took >= turn/2 {
 				break
 			}
+			batch *= int(min(max(turn/max(took, 1), 2), 20)) // what a first request takes says little
 		}
 		c.batches = append(c.batches, batch)
 	}
