@@ -184,6 +184,40 @@ func TestBackgroundIsServedWhileReportsAreMissing(t *testing.T) {
 	}
 }
 
+// How long a background request is told to stay away follows from what is known.
+func TestRetryAfterOfAReservedPTU(t *testing.T) {
+	for name, c := range map[string]struct {
+		percent float64
+		after   time.Duration // the report
+		retry   string
+	}{
+		"little used":      {6, 0, "1"},
+		"a third is used":  {30, 0, "10"},
+		"three seconds on": {30, 3 * time.Second, "7"},
+		"busy":             {60, 0, "10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("ptu"), reports(c.percent))
+				tr := balance(t, n, azure("ptu"))
+				ask(t, tr)
+				time.Sleep(c.after)
+				var resp *http.Response
+				for range 4 { // the credit of the report, and the minimum rate
+					time.Sleep(time.Millisecond)
+					n.on(host("ptu"), ok200)
+					if resp, _ = send(t, tr, backgroundChat(t)); resp.StatusCode != 200 {
+						break
+					}
+				}
+				require.Equal(t, 429, resp.StatusCode)
+				require.Equal(t, c.retry, resp.Header.Get("Retry-After"))
+			})
+		})
+	}
+}
+
 func TestBackgroundIsServedAtAMinimumRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

@@ -154,11 +154,6 @@ func (s *scope) admits(d *deployment, now time.Time) bool {
 	return s.accepts(d, now) && !s.reserves(d, now)
 }
 
-// retryReserved is after how long a background request may ask a deployment again
-// that is reserved, if nothing says when that ends. It is as long as a report of
-// utilization counts.
-const retryReserved = 10 * time.Second
-
 // reservedUntil is until when a deployment is reserved; zero if it is not. It is
 // uncertain if a report may end that sooner or later.
 func (s *scope) reservedUntil(d *deployment, now time.Time) (until time.Time, uncertain bool) {
@@ -171,7 +166,7 @@ func (s *scope) reservedUntil(d *deployment, now time.Time) (until time.Time, un
 		}
 	}
 	if uncertain = d.Reserves(now, d.rates); uncertain {
-		until = health.Latest(until, now.Add(retryReserved))
+		until = health.Latest(until, d.ReservedUntil(now, d.rates))
 	}
 	if due := d.BackgroundDueAt(now); due.Before(until) {
 		until = due

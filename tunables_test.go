@@ -126,7 +126,7 @@ var tunables = []struct {
 		{"spillover.pollShare", "divisor", "a background request that waits for a report looks again after min(max(wait / pollShare, minPoll), maxPoll), and within wakeSpread of that", "nothing announces a report; the cost of many waiting requests is bounded", notMeasured},
 		{"spillover.minPoll", "", "as above", "about the time between reports of a busy deployment", notMeasured},
 		{"spillover.maxPoll", "", "as above", "capacity that is free for a second must be found", notMeasured},
-		{"spillover.retryReserved", "", "`Retry-After` of a background request when nothing says when the reserve ends", "as long as a report of utilization counts", notMeasured},
+		{"health.reservedMost", "", "`Retry-After` of a background request when nothing says when the reserve ends", "as long as a report of utilization counts", notMeasured},
 		{"spillover.leastWait", "", "a shorter wait is not worth it", "a request that waits for its budget would look ever more often", notMeasured},
 		{"spillover.checkTimeout", "", "`Check` of a backend without `HeaderTimeout`", "longer than a list takes, short enough for the start of a program", notMeasured},
 		{"health.minPlaceWait", "", "lower limit of `Retry-After` where all deployments are full (`MaxInFlight`)", "many callers share the places: an earlier retry hardly finds one", notMeasured},

@@ -35,6 +35,10 @@ const (
 	// one in creditFor: it brings the next report, unless its response has none.
 	creditFor = time.Second
 
+	// reservedMost is how long a deployment is taken to be reserved if nothing says when
+	// that ends. It is as long as a report of utilization counts.
+	reservedMost = utilizationFresh
+
 	// backgroundReserve is the share of a token limit that is kept for interactive
 	// requests.
 	backgroundReserve = 0.2
@@ -91,24 +95,49 @@ func (b *background) take() bool {
 // Reserves reports whether the deployment keeps its capacity for interactive
 // requests, by what it reports and by what is counted against configured limits.
 func (s *Deployment) Reserves(now time.Time, most Rates) bool {
-	if !s.SpilledUntil.Passed(now) || !s.UtilizationAt.IsZero() && s.reservesUtilization(now) {
-		return true
+	return !s.SpilledUntil.Passed(now) || !s.utilizationReservesUntil(now).IsZero() || s.limitsReserve(now, most)
+}
+
+// ReservedUntil is until when Reserves is likely to hold if nothing is reported
+// meanwhile. That is at most reservedMost from now, and exactly that where nothing says it.
+func (s *Deployment) ReservedUntil(now time.Time, most Rates) time.Time {
+	if !s.SpilledUntil.Passed(now) || s.limitsReserve(now, most) {
+		return now.Add(reservedMost)
 	}
+	return s.utilizationReservesUntil(now)
+}
+
+// limitsReserve is Reserves for limits, reported or configured.
+func (s *Deployment) limitsReserve(now time.Time, most Rates) bool {
 	if remaining, limit := s.remainingNow(now); limit > 0 && float64(remaining) < backgroundReserve*float64(limit) {
 		return true
 	}
 	return most != (Rates{}) && s.LocalLimits.Headroom(now, most) < backgroundReserve
 }
 
-// reservesUtilization is Reserves for a PTU that reports its utilization.
-func (s *Deployment) reservesUtilization(now time.Time) bool {
-	switch age := s.UtilizationAt.Age(now); {
-	case age <= creditFor:
-		return s.background.credit.Load() < oneRequest
-	case age <= utilizationFresh && s.Utilization.Load() >= backgroundBelow/5:
-		return true
+// utilizationReservesUntil is until when a PTU is reserved that reports its
+// utilization; zero if it is not.
+func (s *Deployment) utilizationReservesUntil(now time.Time) time.Time {
+	if s.UtilizationAt.IsZero() {
+		return time.Time{}
 	}
-	return s.Unanswered() > 0 || s.background.last.Age(now) < creditFor // see TakeBackground
+	age := s.UtilizationAt.Age(now)
+	if age <= creditFor && s.background.credit.Load() >= oneRequest {
+		return time.Time{}
+	}
+	if age <= utilizationFresh && s.Utilization.Load() >= backgroundBelow/5 {
+		return now.Add(utilizationFresh - age)
+	}
+	if age <= creditFor {
+		return now.Add(creditFor - age)
+	}
+	if s.Unanswered() > 0 {
+		return now.Add(creditFor)
+	}
+	if last := s.background.last.Age(now); last < creditFor { // see TakeBackground
+		return now.Add(creditFor - last)
+	}
+	return time.Time{}
 }
 
 // TakeBackground takes the place of a background request, and reports whether there
