@@ -141,14 +141,15 @@ func (c *call) leastCautious(t *tier, q *selection) (best *deployment) {
 // leastBusyEjected is the less busy of two random deployments that are closed
 // only by ejections. If others are rate-limited, only those count that requests
 // may have caused: a 429 with a time is better than waiting for a deployment
-// that is known to be silent, or being refused once more.
+// that is known to be silent, or being refused once more. An account without quota counts
+// as rate-limited.
 func (c *call) leastBusyEjected(q *selection, throttled bool) *deployment {
 	var all []*deployment
 	for d := range c.route.all {
 		if slices.Contains(c.tried, d) || d.backend.drained.Load() || d.Full() || c.scope.accepts(d, q.now) {
 			continue
 		}
-		if cause, ok := c.scope.ejected(d, q.now); ok && cause != health.OutOfQuota && (cause.Uncertain() || !throttled) {
+		if cause, ok := c.scope.ejected(d, q.now); ok && (cause.Uncertain() || !throttled) {
 			all = append(all, d)
 		}
 	}
