@@ -85,6 +85,14 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 		n.on(host("c"), status(500, "{}"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "d", servedBy(resp))
+
+		// Although something is held against c, and the budget of its tier is spent, too.
+		n.on(host("c"), ok200)
+		for tierOf(tr, 1).Spend(health.AttemptCost) {
+		}
+		time.Sleep(time.Second)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "c", servedBy(resp))
 	})
 }
 

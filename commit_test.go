@@ -201,6 +201,25 @@ func TestPreambleIsBounded(t *testing.T) {
 	})
 }
 
+// However small the events are that have no content.
+func TestManyEventsWithoutContentAreNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		comments := strings.Repeat(": keep-alive\n\n", maxPreamble/1000)
+		pieces := []any{azureFirst}
+		for held := 0; held <= maxPreamble; held += len(comments) {
+			pieces = append(pieces, comments)
+		}
+		n.on(host("one"), plays(t, append(pieces, time.Hour, tokenChunk("a"), doneEvent)...))
+		tr := streamPair(t, n)
+		begun := time.Now()
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Zero(t, time.Since(begun), "they are not held any longer")
+		require.Contains(t, read(t, resp), "[DONE]")
+	})
+}
+
 // What counts is the status.
 func TestStreamOfAnErrorStatusIsJudgedByItsStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

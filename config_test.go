@@ -268,6 +268,24 @@ func TestConfigIsCopied(t *testing.T) {
 	require.Equal(t, "Bearer k", n.last().header.Get("Authorization"))
 }
 
+// Defaults are set in the copy.
+func TestNewDoesNotChangeTheConfig(t *testing.T) {
+	given := func() []Backend {
+		return []Backend{{
+			URL: "https://a", APIKey: "k", Models: []Model{{Name: "m"}}, Tags: []string{"region=eu"}, FailoverStatuses: []int{451},
+			Headers: map[string]string{"x-team": "a"}, Defaults: map[string]any{"temperature": 0},
+		}}
+	}
+	cfg := Config{Base: newNet(), Backends: given(), Fallbacks: []Fallback{{Model: "m", To: []string{"m"}}}}
+	_, err := New(cfg)
+	require.Error(t, err, "a model cannot fall back to itself")
+	require.Equal(t, given(), cfg.Backends)
+	require.Equal(t, []Fallback{{Model: "m", To: []string{"m"}}}, cfg.Fallbacks)
+	cfg.Fallbacks = nil
+	configured(t, cfg)
+	require.Equal(t, given(), cfg.Backends)
+}
+
 func TestModelServedByNobodyIsNotFound(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a", serves("x")))

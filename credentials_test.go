@@ -301,6 +301,21 @@ func TestCallersKeyInTheQuery(t *testing.T) {
 
 // A token that is not to be had is no request's fault: it is held against a
 // backend though no other one answers, as when all share one credential.
+// A Token that returns neither a token nor an error is a mistake, which another backend
+// makes up for.
+func TestEmptyTokenIsNotSent(t *testing.T) {
+	for _, token := range []string{"", "a\nb", "é"} {
+		n := newNet()
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { return token, nil }
+		}), azure("b", priority(2)))
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp))
+		require.Zero(t, n.sends(host("a")))
+		require.Equal(t, "no token", statusOf(t, tr, "a").Reason)
+	}
+}
+
 func TestNoTokenAnywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, failing := newNet(), true

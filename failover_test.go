@@ -1068,6 +1068,33 @@ func TestOutOfQuotaIsTheCallersOwn(t *testing.T) {
 	require.Equal(t, 200, resp.StatusCode)
 }
 
+// A deployment that refuses the key of one caller serves the others.
+func TestRefusedCallerIsToldFromOthers(t *testing.T) {
+	for name, refuses := range map[string]roundTripFunc{
+		"quota": status(429, noQuota), "rate limit": status(429, "{}", "Retry-After: 30"), "key": status(401, wrongKey),
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, asked := newNet(), 0
+			base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("Api-Key") == "refused" && req.URL.Host == host("a") {
+					asked++
+					return refuses(req)
+				}
+				return n.RoundTrip(req)
+			})
+			keyless := func(b *spillover.Backend) { b.APIKey = "" }
+			tr := balance(t, base, azure("a", keyless), azure("b", keyless, priority(2)))
+			for _, key := range []string{"refused", "another", "refused", "a third"} {
+				req := newChat(t, chatPath)
+				req.Header.Set("Api-Key", key)
+				resp, _ := send(t, tr, req)
+				require.Equal(t, key == "refused", servedBy(resp) == "b", key)
+			}
+			require.Equal(t, 1, asked, "the second time the caller is known")
+		})
+	}
+}
+
 func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

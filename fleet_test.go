@@ -231,6 +231,27 @@ func TestPoisonedRequestIsNotTold(t *testing.T) {
 	})
 }
 
+// A request that fails everywhere is the cause, although one of its attempts was a probe.
+func TestPoisonedProbeIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(500, "{}"))
+		tr := member(t, f, n, ptuAndPayg()...)
+		for range 3 {
+			ask(t, tr)
+		}
+		told := f.kinds()
+		require.Contains(t, told, "ejected")
+		n.on(host("payg"), status(500, "{}"))
+		time.Sleep(time.Until(statusOf(t, tr, "ptu").Until))
+		sends := n.sends(host("ptu"))
+		ask(t, tr)
+		require.Greater(t, n.sends(host("ptu")), sends, "the probe")
+		require.Equal(t, told, f.kinds())
+	})
+}
+
 func TestReplicasLearnThatABackendCannotBeReached(t *testing.T) {
 	undoubting(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -333,6 +354,51 @@ func TestNamespacesDoNotHearEachOther(t *testing.T) {
 		resp, _ := ask(t, b)
 		require.Equal(t, 2, n.sends(host("ptu")))
 		require.Equal(t, "payg", servedBy(resp))
+	})
+}
+
+func TestReplicaDoesNotHearItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		tr := member(t, f, n, ptuAndPayg()...)
+		ask(t, tr)
+		require.Len(t, f.kinds(), 1)
+		require.Zero(t, tr.Status().Fleet.Received)
+		require.Zero(t, tr.Status().Fleet.Ignored)
+		require.Zero(t, statusOf(t, tr, "ptu").AvoidedUntil)
+	})
+}
+
+// Whoever floods a fleet with notices does not keep its replicas busy.
+func TestNoticesOfASecondAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		tr := member(t, f, newNet(), ptuAndPayg()...)
+		for second := uint64(1); second <= 2; second++ {
+			for range 1500 {
+				f.lie("0000beef", notice{K: "recovered", P: "0123456789abcdef"})
+			}
+			require.Equal(t, second*1000, tr.Status().Fleet.Received)
+			require.Equal(t, second*500, tr.Status().Fleet.Ignored)
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+func TestAnotherNamespaceIsAnotherFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(recordedFleet)
+		n := newNet()
+		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
+		name := b.Status().Fleet.Name
+		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "other"}))
+		require.NotEqual(t, name, b.Status().Fleet.Name)
+		ask(t, a)
+		ask(t, b)
+		require.Equal(t, 2, n.sends(host("ptu")), "it has not heard of it")
 	})
 }
 

@@ -118,17 +118,24 @@ func harmlessAt(t testing.TB, tr *Transport, backend string) {
 func TestBodyThatFailsHarmsNobody(t *testing.T) {
 	fault := errors.New("disk lost")
 	upload := func() io.ReadCloser { return io.NopCloser(io.MultiReader(strings.NewReader("x"), errorReader{fault})) }
-	for _, getBody := range []func() (io.ReadCloser, error){nil, func() (io.ReadCloser, error) { return upload(), nil }} {
-		n := newNet()
-		tr := balance(t, n, azure("a"), azure("b", priority(2)))
-		req := newChat(t, "/v1/files")
-		req.Body, req.GetBody, req.ContentLength = upload(), getBody, replay.MaxBuffered+1
-		_, err := tr.RoundTrip(req)
-		require.ErrorIs(t, err, fault)
-		for _, b := range []string{"a", "b"} {
-			harmlessAt(t, tr, b)
+	for contentType, sends := range map[string]int{"application/json": 0, "multipart/form-data; boundary=x": 1} { // JSON is read before it is sent
+		for _, getBody := range []func() (io.ReadCloser, error){nil, func() (io.ReadCloser, error) { return upload(), nil }} {
+			n, sent := newNet(), 0
+			tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				sent++
+				return n.RoundTrip(req)
+			}), azure("a"), azure("b", priority(2)))
+			req := newChat(t, "/v1/files")
+			req.Header.Set("Content-Type", contentType)
+			req.Body, req.GetBody, req.ContentLength = upload(), getBody, replay.MaxBuffered+1
+			_, err := tr.RoundTrip(req)
+			require.ErrorIs(t, err, fault)
+			require.Equal(t, sends, sent)
+			for _, b := range []string{"a", "b"} {
+				harmlessAt(t, tr, b)
+			}
+			harmless(t, tr)
 		}
-		harmless(t, tr)
 	}
 }
 

@@ -200,6 +200,27 @@ func TestRequestsDoNotWaitForTheKeyFile(t *testing.T) {
 	})
 }
 
+func TestKeyFileIsReadOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := written(t, "key", "first")
+		n := newNet()
+		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
+		sent := func() string {
+			ask(t, tr)
+			return n.last().header.Get("Api-Key")
+		}
+		replaceFile(t, path, "second")
+		time.Sleep(keyFileInterval)
+		require.Equal(t, "second", sent())
+		replaceFile(t, path, "third")
+		time.Sleep(keyFileInterval - 1)
+		require.Equal(t, "second", sent())
+		time.Sleep(1)
+		require.Equal(t, "third", sent())
+		require.NoError(t, tr.Close())
+	})
+}
+
 func TestKeyFileMistakes(t *testing.T) {
 	dir := t.TempDir()
 	file := func(text string) string { return written(t, "key", text) }

@@ -101,6 +101,7 @@ func TestRetryAfterIsReadFromHeadersAndMessage(t *testing.T) {
 		{"spaces", []string{"Retry-After:   7  "}, "", 7 * time.Second},
 		{"two headers", []string{"Retry-After: soon", "Retry-After: 8"}, "", 8 * time.Second},
 		{"two values in a header", []string{"Retry-After: 5, 30"}, "", 30 * time.Second},
+		{"two values in a header, the longer first", []string{"Retry-After: 30, 5"}, "", 30 * time.Second},
 		{"zero seconds", []string{"Retry-After: 0"}, "", defaultWait}, // a zero is unusable
 		{"zero milliseconds behind positive seconds", []string{"Retry-After: 1", "Retry-After-Ms: 0"}, "", time.Second},
 		{"second choice", []string{"x-ms-retry-after-ms: 2500", "Retry-After: 3"}, "", 2500 * time.Millisecond},

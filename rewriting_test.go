@@ -565,6 +565,16 @@ func TestHeadersAreCopies(t *testing.T) {
 	require.Len(t, got, 2)
 }
 
+// Models with long names share a deployment, but not the URL of its last request.
+func TestLongModelNamesHaveTheirOwnURLs(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"))
+	for _, model := range []string{strings.Repeat("x", 300), strings.Repeat("y", 300), strings.Repeat("x", 300)} {
+		_, _ = send(t, tr, with(t, `POST /v1/chat/completions {"model":"`+model+`"}`))
+		require.Contains(t, n.last().path, "/deployments/"+model+"/")
+	}
+}
+
 func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 	calls := 0
 	bad := errors.New("no identity")

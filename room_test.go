@@ -85,6 +85,18 @@ func TestRoomIsCompared(t *testing.T) {
 	}
 }
 
+// What is known to be wrong with a deployment comes before how much room it has.
+func TestDeploymentThatHasJustFailedOrSpilledIsAvoided(t *testing.T) {
+	roomy, full := gauged(headerOf(tells(10000, 9000)...)), gauged(headerOf(tells(10000, 1000)...))
+	require.True(t, better(noon, roomy, full))
+	roomy.SpilledUntil.Set(noon.Add(time.Second))
+	require.False(t, better(noon, roomy, full))
+	require.True(t, better(noon, full, roomy))
+	full.PendingFailures.Add(1)
+	require.False(t, better(noon, full, roomy))
+	require.True(t, better(noon, roomy, full), "a failure comes first")
+}
+
 // What is not known of one is thought to be as it is with the others: with less
 // it would never be asked, and so never be known.
 func TestRoomThatIsUnknown(t *testing.T) {

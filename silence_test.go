@@ -26,6 +26,24 @@ func hangs(until <-chan struct{}) roundTripFunc {
 	}
 }
 
+// Where no other deployment answers in that time either, the requests are slow.
+func TestSlowRequestsAreNotASilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), slow(time.Minute, ok200))
+		n.on(host("payg"), slow(time.Minute, ok200))
+		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
+		var all sync.WaitGroup
+		for range 60 {
+			all.Go(func() { ask(t, tr) })
+			time.Sleep(500 * time.Millisecond)
+		}
+		require.True(t, statusOf(t, tr, "ptu").Available)
+		all.Wait()
+		require.Greater(t, n.sends(host("ptu")), 50, "one or two are sent elsewhere to compare")
+	})
+}
+
 // A deployment that accepts requests and answers none is skipped, without any
 // timeout configured; those that wait for it are not cancelled, and it comes back.
 func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {

@@ -432,14 +432,26 @@ func TestStoredCreatedOnce(t *testing.T) {
 
 // Asking around ends where the request may have been carried out.
 func TestStoredAskedAroundAndFailed(t *testing.T) {
-	n := newNet()
-	tr := six(t, n)
-	n.on(host("a"), status(404, notFound))
-	n.on(host("b"), status(500, "{}"))
-	resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
-	require.Equal(t, 500, resp.StatusCode)
-	require.Equal(t, "b", servedBy(resp))
-	require.Zero(t, knownObjects(tr))
+	for failing, missing := range map[string]string{"b": "a", "a": "b"} { // whichever is asked first
+		n := newNet()
+		tr := six(t, n)
+		n.on(host(missing), status(404, notFound))
+		n.on(host(failing), status(500, "{}"))
+		resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
+		require.Equal(t, 500, resp.StatusCode)
+		require.Equal(t, failing, servedBy(resp))
+		require.Zero(t, knownObjects(tr))
+	}
+	for range 10 { // nothing is created: the others are asked after a failure
+		n := newNet()
+		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+			n.on(host(name), status(404, notFound))
+		}
+		n.on(host("a"), status(500, "{}"))
+		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
+		require.Equal(t, 500, resp.StatusCode, "it may be at a")
+	}
 }
 
 func TestStoredExpires(t *testing.T) {

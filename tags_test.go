@@ -52,6 +52,7 @@ func TestEveryTagIsRequired(t *testing.T) {
 		"of context and rule":       {inner: []string{"zone=2"}, rule: []string{"region=eu"}, want: "b"},
 		"of the rule alone":         {rule: []string{"zone=2"}, want: "b"},
 		"contradicting":             {inner: []string{"zone=2"}, outer: []string{"region=us"}},
+		"contradicting the rule":    {inner: []string{"region=us"}, rule: []string{"zone=2"}},
 		"unknown":                   {inner: []string{"region=moon"}},
 		"in other case":             {inner: []string{"Zone=2"}},
 		"empty":                     {inner: []string{""}},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,6 +203,31 @@ func TestExplainSendsAndChangesNothing(t *testing.T) {
 		}
 		require.Equal(t, before, tr.Status())
 		require.Equal(t, sends, n.sends())
+	})
+}
+
+// Requests eject a deployment that is silent, Explain only foresees that.
+func TestExplainDoesNotEjectASilentDeployment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("ptu"), slow(time.Hour, ok200))
+		tr := balance(t, n, azure("ptu"), azure("a", priority(2)))
+		var all sync.WaitGroup
+		defer all.Wait()
+		for range 2 {
+			all.Go(func() { ask(t, tr) })
+		}
+		time.Sleep(8 * time.Second)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp), "to compare")
+		time.Sleep(8 * time.Second)
+		before := tr.Status()
+		trail, err := tr.Explain(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, "a", trail.Backend)
+		require.Equal(t, before, tr.Status())
+		ask(t, tr)
+		require.Equal(t, "silent", statusOf(t, tr, "ptu").Reason)
 	})
 }
 

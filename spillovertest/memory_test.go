@@ -229,7 +229,7 @@ func TestPTUIsCorrected(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := spillovertest.Config{Deployments: deployment(spillovertest.PTU{TPM: 6000}, slow)}
+			cfg := spillovertest.Config{Deployments: deployment(spillovertest.PTU{TPM: 600}, slow)}
 			virtual(t, cfg, func(t *testing.T, s *spillovertest.Server) {
 				if tt.fault.Kind != 0 {
 					s.Set(tt.fault)
@@ -254,7 +254,7 @@ func TestPTUIsCorrected(t *testing.T) {
 				require.Equal(t, 1, tt.count(got))
 				require.Zero(t, got.InFlight)
 				require.Equal(t, 1, got.MaxInFlight)
-				require.Less(t, got.Utilization, float64(2+3*tt.written)/2000)
+				require.Less(t, got.Utilization, float64(2+3*tt.written)/200)
 			})
 		})
 	}

@@ -361,6 +361,7 @@ func TestOversizedAndEmptyNoticesAreNotPublished(t *testing.T) {
 	a.Publish(longest)
 	eventually(t, func() bool { return a.count(longest) == 1 }, "256 bytes are accepted")
 	require.EqualValues(t, 2, a.notices("dropped", "size"))
+	require.EqualValues(t, 1, a.notices("sent", ""))
 	require.Len(t, a.all(), 1)
 }
 

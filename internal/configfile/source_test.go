@@ -55,7 +55,7 @@ func TestSourceKnowsWhatIsReliable(t *testing.T) {
 
 // Whatever the verb, what variables gave is not printed.
 func TestSourceRedactsVariables(t *testing.T) {
-	s := source(t, "title: ${KEY}\nmax_retries: ${NEGATIVE}\ntimeout: -${MINUTE}\nmode: ${EMPTY}\ndry_run: true\n")
+	s := source(t, "title: ${KEY}\nmax_retries: ${NEGATIVE}\ntimeout: -${MINUTE}\nmode: ${EMPTY}\ndry_run: true\nlabels: {team: \"a ${KEY}\"}\n")
 	print := func(field, format string, args ...any) string { return fmt.Sprintf(format, s.Redact(field, args)...) }
 	require.Equal(t, "${KEY} and … are bad", print("Title", "%q and … are bad", "sk-from-the-environment"))
 	require.Equal(t, "${KEY}", print("Title", "%q", "from-the-ENV"), "a part of it")
@@ -65,4 +65,6 @@ func TestSourceRedactsVariables(t *testing.T) {
 	require.Equal(t, "…", print("DryRun", "%v", "sk-from-the-environment"), "from another field")
 	require.Equal(t, `true and "short"`, print("DryRun", "%v and %q", true, "short"))
 	require.Equal(t, `""`, print("Mode", "%q", ""), "nothing is no secret")
+	s = source(t, "labels: {team: \"a ${KEY}\"}\n")
+	require.Equal(t, "${KEY}", print(`Labels["team"]`, "%q", "a sk-from-the-environment"), "a member of a map")
 }

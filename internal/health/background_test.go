@@ -110,3 +110,19 @@ func TestMinimumRateOfBackgroundRequests(t *testing.T) {
 	}
 	require.Equal(t, 10, taken)
 }
+
+// A fifth of a configured limit is kept, although more requests are within the limit.
+func TestShareOfAConfiguredLimitIsReserved(t *testing.T) {
+	most := Rates{RPM: 10}
+	for sent := range 10 {
+		var d Deployment
+		for range sent {
+			_, ok := d.LocalLimits.Reserve(noon, most, 1, false)
+			require.True(t, ok)
+		}
+		if sent != 8 { // exactly a fifth is left
+			require.Equal(t, sent > 8, d.Reserves(noon, most), sent)
+		}
+		require.False(t, d.LocalLimits.Exhausted(noon, most, 1))
+	}
+}

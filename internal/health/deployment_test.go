@@ -2,6 +2,7 @@ package health
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -110,4 +111,29 @@ func TestChoiceReadsFourCacheLines(t *testing.T) {
 	require.Less(t, unsafe.Offsetof(d.latencies), unsafe.Offsetof(d.Reports))
 	require.Less(t, unsafe.Offsetof(d.Reports), unsafe.Offsetof(d.State))
 	require.Zero(t, unsafe.Offsetof(d.Reports.until))
+}
+
+// However many take a place at the same time, no more than MaxInFlight get one.
+func TestPlacesAreTakenUpToTheLimit(t *testing.T) {
+	for _, most := range []int64{0, 1, 3} {
+		var d Deployment
+		d.MaxInFlight.Store(most)
+		want := most
+		if most == 0 {
+			want = 50
+		}
+		var all sync.WaitGroup
+		var taken atomic.Int64
+		for range 50 {
+			all.Go(func() {
+				if d.TakePlace() {
+					taken.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		require.Equal(t, want, taken.Load())
+		require.Equal(t, want, d.InFlight.Load())
+		require.Equal(t, most > 0, d.Full())
+	}
 }

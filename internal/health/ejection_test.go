@@ -215,6 +215,22 @@ func TestEjectionPardonsInAnyOrder(t *testing.T) {
 }
 
 // Many failures in a row neither overflow nor exceed the longest ejection.
+// After a long time without a request the next failure is the first in a row.
+func TestFailuresThatAreFarApartAreNotInARow(t *testing.T) {
+	var e ejection
+	later := noon.Add(streakExpiry)
+	require.True(t, e.fail(noon, noon, noon, ServerFailure, "", 0.5))
+	require.True(t, e.fail(later, later, later, ServerFailure, "", 0.5))
+	require.True(t, e.active, "the second within the time")
+
+	e = ejection{}
+	require.True(t, e.fail(noon, noon, noon, ServerFailure, "", 0.5))
+	later = later.Add(1)
+	require.True(t, e.fail(later, later, later, ServerFailure, "", 0.5))
+	require.False(t, e.active)
+	require.Equal(t, 1, e.streak)
+}
+
 func TestEjectionOfALongTrouble(t *testing.T) {
 	for cause := ServerFailure; cause <= OutOfQuota; cause++ {
 		var e ejection

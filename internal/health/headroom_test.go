@@ -58,6 +58,16 @@ func TestSentTokensReduceTheHeadroom(t *testing.T) {
 	require.False(t, d.LacksHeadroom(noon, 450))
 }
 
+// Responses may arrive in another order than their requests were sent.
+func TestReportOnAnEarlierRequestDoesNotReplaceALaterOne(t *testing.T) {
+	var d Deployment
+	first, second := d.CountSent(100), d.CountSent(100)
+	d.Update(noon, noon, second, wire.ReadLimits(reportsTokens(1000, 300)))
+	d.Update(noon, noon, first, wire.ReadLimits(reportsTokens(1000, 900)))
+	require.False(t, d.LacksHeadroom(noon, 300))
+	require.True(t, d.LacksHeadroom(noon, 301))
+}
+
 func TestReportedLimitsExpire(t *testing.T) {
 	const limit = 60000 // a thousand a second
 	g := reported(reportsTokens(limit, 0))
