@@ -364,7 +364,7 @@ func (w *world) check() {
 				Available: !w.drained[o.Backend.Name] && !o.closed.After(now),
 			}
 			if o.closed.After(now) && !w.drained[o.Backend.Name] {
-				s.Until = o.closed
+				s.Until, s.RateLimited = o.closed, o.cool.After(now) || o.out.After(now) && o.cause == health.OutOfQuota
 			}
 			if o.asked() || model != "" && model != "*" {
 				shown[o.Backend.Name] = append(shown[o.Backend.Name], s)
