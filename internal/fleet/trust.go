@@ -7,8 +7,8 @@ import (
 )
 
 // Trust is how far the other replicas are believed. A replica whose reports successes
-// contradict three times in a row is ignored for a minute, then for twice as long with
-// each repetition. Of the successes that other replicas tell of, one of each counts: a
+// contradict three times in a row is ignored for a minute, and a minute longer for each
+// replica that contradicts it meanwhile, then for twice as long with each repetition. Of the successes that other replicas tell of, one of each counts: a
 // wrong replica cannot have others ignored. The zero value believes everybody.
 type Trust struct {
 	mu       sync.Mutex
@@ -94,7 +94,13 @@ func (t *Trust) contradicted(now time.Time, from string, names []string, enough 
 	for _, name := range names {
 		r := t.find(name)
 		if r.until.After(now) {
-			continue // it said so before it was ignored
+			// It said so before it was ignored. The more replicas that concerned, the longer it
+			// is ignored, but this is no repetition.
+			if until := r.until.Add(firstIgnored); !until.After(now.Add(longestIgnored)) && !slices.Contains(r.witnesses, from) {
+				r.witnesses = append(r.witnesses, from)
+				r.until = until
+			}
+			continue
 		}
 		if now.Sub(r.last) > contradictionKept {
 			r.contradict, r.witnesses = 0, nil

@@ -54,15 +54,21 @@ func TestIgnoredReplicaIsSuspectUntilItIsConfirmed(t *testing.T) {
 
 // A replica is ignored once for what it said before: its reports of many deployments may
 // be contradicted one after the other.
-func TestContradictionsWhileIgnoredDoNotCount(t *testing.T) {
-	var trust Trust
-	now := time.Now()
-	for range 20 {
-		trust.Contradicted(now, []string{"a"})
-		trust.Witness(now, "b", "a", true)
+func TestEachReplicaThatContradictsMeanwhileAddsAMinute(t *testing.T) {
+	for others, minutes := range map[int]time.Duration{0: 1, 1: 2, 5: 6, 1000: 60} {
+		var trust Trust
+		now := time.Now()
+		for range toleratedContradictions {
+			trust.Contradicted(now, []string{"a"})
+		}
+		for i := range others {
+			for range 10 {
+				trust.Witness(now, fmt.Sprint(i), "a", true)
+			}
+		}
+		require.False(t, trust.Hears(now.Add(minutes*time.Minute-1), "a"), others)
+		require.True(t, trust.Hears(now.Add(minutes*time.Minute), "a"), others)
 	}
-	require.False(t, trust.Hears(now.Add(firstIgnored-1), "a"))
-	require.True(t, trust.Hears(now.Add(firstIgnored), "a"))
 }
 
 func TestContradictionsAreForgotten(t *testing.T) {
