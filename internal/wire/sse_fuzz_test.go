@@ -33,7 +33,7 @@ func FuzzEvents(f *testing.F) {
 		for _, event := range whole {
 			name, data := ParseEvent(event)
 			require.True(t, bytes.Contains(event, name))
-			for _, line := range bytes.Split(data, []byte("\n")) {
+			for line := range bytes.SplitSeq(data, []byte("\n")) {
 				require.True(t, bytes.Contains(event, line), "%q", line)
 			}
 		}

@@ -97,7 +97,7 @@ func (j *journal) open(o *Options) (err error) {
 
 // openLocked opens a file for one process at a time.
 func openLocked(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666) //nolint:gosec // the umask decides who may read it, as for the output of other programs
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (j *journal) start() error {
 // syncDir makes the names of new files durable, where the system can do that.
 func syncDir(path string) {
 	if dir, err := os.Open(path); err == nil {
-		dir.Sync()
+		_ = dir.Sync() // not every file system can
 		dir.Close()
 	}
 }
