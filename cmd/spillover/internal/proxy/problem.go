@@ -27,7 +27,7 @@ func (p *problem) write(w http.ResponseWriter) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Spillover-Synthesized", "true") // as the transport marks responses that no service has sent
 	w.WriteHeader(p.status)
-	_, _ = w.Write(body) //nolint:gosec // JSON by its Content-Type; the error is of a caller that has left
+	_, _ = w.Write(body) // a caller that has left
 }
 
 // body is the JSON of the error.
