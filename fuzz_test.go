@@ -210,6 +210,9 @@ func FuzzAnswer(f *testing.F) {
 			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), i%2 == 0)
 		}
 	}
+	for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
+		f.Add(401, "", []byte(`{"error":{"code":"key-one","message":"`+message+`"}}`), uint8(0), false)
+	}
 	paths := []string{chatPath, "/v1/responses", "/v1/files", "/v1/responses/resp_1", "/v1/models", "/v1/embeddings", "/other"}
 	f.Fuzz(func(t *testing.T, code int, header string, body []byte, path uint8, hold bool) {
 		code = 200 + int(uint(code)%400)
@@ -246,7 +249,7 @@ func FuzzAnswer(f *testing.F) {
 		require.Zero(t, streamsInFlight(tr))
 		snapshot, err := json.Marshal(tr.Status())
 		require.NoError(t, err)
-		require.NotContains(t, string(snapshot), "key-")
+		require.NotContains(t, string(snapshot), "key-one", "the key that was sent, in whatever the answer says")
 	})
 }
 
