@@ -97,7 +97,7 @@ func (j *journal) open(o *Options) (err error) {
 
 // openLocked opens a file for one process at a time.
 func openLocked(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666) //nolint:gosec // the umask decides who may read it, as for the output of other programs
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
 	}

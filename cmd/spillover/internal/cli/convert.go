@@ -87,7 +87,7 @@ func readLimited(r io.Reader) ([]byte, error) {
 
 // writeNew writes a file that must not exist.
 func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // it names environment variables instead of keys
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
