@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/bits"
@@ -10,16 +11,20 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
 )
 
 // Whatever the files of an earlier run contain, they are refused or continued: then each
 // line is counted once, and answers are only cut off at the end. Another run finds the same.
 func FuzzJournal(f *testing.F) {
-	const lines = 100
-	input := inputID{3, "abc"}
+	input := bytes.Repeat([]byte("{}\n"), 100)
 	header := func(errors bool) string {
-		return fmt.Sprintf(`{"spillover_batch":1,"input":{"bytes":3,"sha256":"abc"},"part":"1/1","errors_file":%v}`+"\n", errors)
+		return fmt.Sprintf(`{"spillover_batch":1,"input":{"bytes":300,"sha256":"%x"},"part":"1/1","errors_file":%v}`+"\n", sha256.Sum256(input), errors)
 	}
+	lb, err := spillover.New(spillover.Config{Backends: []spillover.Backend{{URL: "https://a.example", APIKey: "k"}}})
+	require.NoError(f, err)
+	f.Cleanup(func() { lb.Close() })
 	answer := `{"id":"batch_req_7","response":{"status_code":200}}` + "\n"
 	for _, records := range []string{
 		"", `{"answered":[7],"output":52}` + "\n", `{"answered":[1,1],"output":0}` + "\n", `{"failed":[100],"answered":[0],"output":0}` + "\n",
@@ -32,32 +37,34 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"spilloverbatch`), []byte{}, []byte{}, false)
 	f.Fuzz(func(t *testing.T, log, output, failures []byte, split bool) {
 		dir := t.TempDir()
-		o := &Options{Output: filepath.Join(dir, "out"), write: writeFile, sync: func(*os.File) error { return nil }}
-		o.Part = o.Part.known()
+		o := Options{Input: filepath.Join(dir, "in"), Output: filepath.Join(dir, "out"), Transport: lb, sync: func(*os.File) error { return nil }}
+		require.NoError(t, os.WriteFile(o.Input, input, 0o600))
 		require.NoError(t, os.WriteFile(o.Output+JournalSuffix, log, 0o600))
 		require.NoError(t, os.WriteFile(o.Output, output, 0o600))
 		if split {
 			o.Errors = filepath.Join(dir, "err")
 			require.NoError(t, os.WriteFile(o.Errors, failures, 0o600))
 		}
-		j, err := openJournal(o, input, lines)
+		batch, err := Open(t.Context(), o)
 		if err != nil {
 			return
 		}
+		j := batch.journal
 		var known int
 		for _, word := range j.known.bits {
 			known += bits.OnesCount64(word)
 		}
 		require.EqualValues(t, known, j.answered)
 		require.LessOrEqual(t, j.failed, j.answered)
-		j.close()
+		batch.Close()
 		left, err := os.ReadFile(o.Output)
 		require.NoError(t, err)
 		require.True(t, bytes.HasPrefix(output, left))
 
-		again, err := openJournal(o, input, lines)
+		batch, err = Open(t.Context(), o)
 		require.NoError(t, err)
-		defer again.close()
+		defer batch.Close()
+		again := batch.journal
 		require.Equal(t, []int64{j.answered, j.failed, 0, 0}, []int64{again.answered, again.failed, again.recovered, again.cut})
 		require.Equal(t, j.known, again.known)
 	})
