@@ -3,10 +3,13 @@ package spillover
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +188,90 @@ func FuzzJudge(f *testing.F) {
 			require.Equal(t, failed, o.verdict)
 		}
 		require.Equal(t, o.verdict == failed, o.cause != health.NoFailure)
+	})
+}
+
+// Whatever a deployment answers, the caller gets one answer: that one unchanged, or that
+// of another deployment. No header of a service passes for one of the transport's.
+func FuzzAnswer(f *testing.F) {
+	for _, c := range captures(f) {
+		var header strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+			fmt.Fprintf(&header, "%s: %s\n", name, c.Headers[name])
+		}
+		f.Add(c.Status, header.String(), []byte(c.Body), uint8(0), false)
+	}
+	for i, header := range []string{
+		"Content-Type: text/event-stream", "Content-Type: text/event-stream;;\nContent-Encoding: gzip", "Location: //two/", "Location: %",
+		"X-Spillover-Backend: two\nX-Spillover-Synthesized: true\nx-spillover-attempts: -1", "Retry-After: 1e9\nretry-after-ms: NaN", "X-Should-Retry: false",
+		"azure-openai-deployment-utilization: 1e400%\nx-ratelimit-remaining-tokens: -1\nx-ratelimit-limit-requests: 99999999999999999999", "Transfer-Encoding: x\nTrailer: a",
+	} {
+		for _, status := range []int{200, 204, 302, 400, 401, 408, 429, 503} {
+			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), i%2 == 0)
+		}
+	}
+	for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
+		f.Add(401, "", []byte(`{"error":{"code":"key-one","message":"`+message+`"}}`), uint8(0), false)
+	}
+	paths := []string{chatPath, "/v1/responses", "/v1/files", "/v1/responses/resp_1", "/v1/models", "/v1/embeddings", "/other"}
+	f.Fuzz(func(t *testing.T, code int, header string, body []byte, path uint8, hold bool) {
+		code = 200 + int(uint(code)%400)
+		n := newNet()
+		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			resp, err := status(code, string(body))(req)
+			for line := range strings.Lines(header) {
+				name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+				resp.Header.Add(name, strings.TrimSpace(value))
+			}
+			return resp, err
+		})
+		n.on(host("two"), status(200, `{"object":"healthy"}`))
+		tr := configured(t, Config{Base: n, HoldStreams: hold, Backends: []Backend{azure("one"), azure("two", priority(2))}})
+		resp, err := tr.RoundTrip(newChat(t, paths[int(path)%len(paths)]))
+		require.NoError(t, err, "no connection has failed")
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		switch servedBy(resp) {
+		case "one":
+			require.Equal(t, code, resp.StatusCode)
+			require.Equal(t, string(body), string(text))
+			require.Empty(t, resp.Header.Get("X-Spillover-Synthesized"))
+		case "two":
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, `{"object":"healthy"}`, string(text))
+		default:
+			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+			require.True(t, json.Valid(text))
+		}
+		require.Len(t, resp.Header.Values("X-Spillover-Backend"), 1)
+		require.Equal(t, []string{strconv.Itoa(n.sends(host("one"), host("two")))}, resp.Header.Values("X-Spillover-Attempts"))
+		require.Zero(t, streamsInFlight(tr))
+		snapshot, err := json.Marshal(tr.Status())
+		require.NoError(t, err)
+		require.NotContains(t, string(snapshot), "key-one", "the key that was sent, in whatever the answer says")
+	})
+}
+
+// Whatever a service lists, no deployment is missing that it lists by name.
+func FuzzModelList(f *testing.F) {
+	for _, s := range []string{`{"data":[{"id":"m"},{"id":"models/n"}]}`, `{"data":[]}`, `{"data":null}`, `{"data":[{"id":"m:latest"}],"has_more":true}`, `[]`, `{"data":[{"id":1}]}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		b := &backend{host: "llm.example", dialect: wire.SpecOf(OpenAI), models: map[string]Model{"m": {Deployment: "m"}, "x": {Deployment: "n"}}}
+		count, missing, ok := b.readModels(text)
+		var list struct{ Data []struct{ ID string } }
+		if !ok {
+			require.Zero(t, count)
+			require.Empty(t, missing)
+			return
+		}
+		require.NoError(t, json.Unmarshal(text, &list))
+		require.Len(t, list.Data, count)
+		require.Subset(t, []string{"m", "n"}, missing)
+		for _, m := range list.Data {
+			require.NotContains(t, missing, m.ID)
+		}
 	})
 }

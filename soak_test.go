@@ -136,7 +136,7 @@ func newSoak(t *testing.T, seed uint64, size soakSize) *soak {
 	}
 	if size.real {
 		base := http.DefaultTransport.(*http.Transport).Clone()
-		base.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the servers of this test
+		base.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
 		t.Cleanup(base.CloseIdleConnections)
 		w.checks.base = base
 	} else {

@@ -294,7 +294,7 @@ func omittedRows(s spillover.Status, now time.Time) (ids []string) {
 			}
 		}
 	}
-	all := append(problems, others...)
+	all := slices.Concat(problems, others)
 	return all[min(maxRows, len(all)):]
 }
 

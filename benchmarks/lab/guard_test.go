@@ -10,6 +10,7 @@ import (
 // TestGuard is the short form of the report: the regression guard. Its bounds
 // leave a margin to what was measured last, as one seed and 90 seconds vary.
 // Whoever makes the policy better tightens them.
+// The goals have guards of their own, in guards and fleetGuards.
 func TestGuard(t *testing.T) {
 	calm, busy := guarded(0.9), guarded(1.2)
 	fault := faulty("401", true)

@@ -26,6 +26,9 @@ func readTrace(path string) ([]job, error) {
 	return jobs, nil
 }
 
+// mostTokens is more than any request of a trace has.
+const mostTokens = 1 << 30
+
 func parseTrace(from io.Reader) ([]job, error) {
 	lines := csv.NewReader(from)
 	lines.FieldsPerRecord = 3
@@ -56,6 +59,12 @@ func parseTrace(from io.Reader) ([]job, error) {
 		}
 		if j.output, err = strconv.Atoi(record[2]); err != nil {
 			return nil, err
+		}
+		if min(j.prompt, j.output) < 0 || max(j.prompt, j.output) > mostTokens {
+			return nil, fmt.Errorf("%s and %s are not both from 0 to %d tokens", record[1], record[2], mostTokens)
+		}
+		if len(jobs) > 0 && j.at < jobs[len(jobs)-1].at {
+			return nil, fmt.Errorf("%s is before the line above", record[0])
 		}
 		for j.most < j.output {
 			j.most *= 2

@@ -50,7 +50,6 @@ func binaries(ctx context.Context, dir string, mutants []*mutant, fail func(*mut
 			return nil
 		}
 		for _, pkg := range slices.Sorted(maps.Keys(byPackage)) {
-			together := byPackage[pkg]
 			files, together, alone, err := variants(byPackage[pkg])
 			for len(together) > 0 {
 				if err == nil {
@@ -149,7 +148,7 @@ func compile(ctx context.Context, dir, pkg string, files map[string]string) erro
 	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-gcflags=-e", "-overlay", overlayFile, "-o", filepath.Join(dir, "test"), ".")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-gcflags=-e", "-overlay", overlayFile, "-o", filepath.Join(dir, "test"), ".") //nolint:gosec // its arguments are packages of this module
 	build.Dir = filepath.Join(".", pkg)
 	if output, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("it does not compile: %w\n%s", err, output)
@@ -179,7 +178,7 @@ func (b *binary) try(ctx context.Context, m *mutant, tests string) (failed strin
 	if b.rapid {
 		args = append(args, "-rapid.nofailfile")
 	}
-	test := exec.CommandContext(ctx, b.path, args...)
+	test := exec.CommandContext(ctx, b.path, args...) //nolint:gosec // it has just been built
 	test.Dir, test.Env = b.dir, append(os.Environ(), fmt.Sprintf("%s=%d", numberEnv, m.number))
 	output, err := test.CombinedOutput()
 	text := string(output)

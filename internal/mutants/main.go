@@ -66,7 +66,7 @@ func run(ctx context.Context, out io.Writer, only string, all bool, parallel int
 	var wait sync.WaitGroup
 	for b := range binaries(ctx, dir, chosen, r.failed) {
 		if failed, err := b.tryUnchanged(ctx); failed != "" || err != nil {
-			r.failed(b.mutants[0], fmt.Errorf("%s fails without a change, too (%v)", failed, err))
+			r.failed(b.mutants[0], fmt.Errorf("%s fails without a change, too (%v)", failed, err)) //nolint:errorlint // err may be nil
 			continue
 		}
 		for _, m := range b.mutants {

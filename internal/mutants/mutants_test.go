@@ -96,14 +96,14 @@ func TestMutantsInDocs(t *testing.T) {
 func TestAChangeNeedsTextThatIsThereOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.go"), []byte("one two two"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.go"), []byte("one two, two"), 0o600))
 	for old, complaint := range map[string]string{"two": "2 times", "three": "0 times", "": "times"} {
 		_, err := (&mutant{File: "a.go", Old: old, New: "x"}).change(dir)
 		require.ErrorContains(t, err, complaint)
 	}
 	changed, err := (&mutant{File: "a.go", Old: "one", New: "x"}).change(dir)
 	require.NoError(t, err)
-	require.Equal(t, "x two two", changed)
+	require.Equal(t, "x two, two", changed)
 	_, err = (&mutant{File: "b.go"}).change(dir)
 	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -156,7 +156,7 @@ func TestAnswersHaveOpenAIsFormat(t *testing.T) {
 	}, lines)
 	require.EqualValues(t, 3, c.InputTokens)
 	require.EqualValues(t, 4, c.OutputTokens)
-	require.EqualValues(t, map[int]int64{1: 2}, c.Tiers)
+	require.Equal(t, map[int]int64{1: 2}, c.Tiers)
 }
 
 func TestFailuresCanHaveAFileOfTheirOwn(t *testing.T) {

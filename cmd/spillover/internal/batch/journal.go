@@ -156,7 +156,7 @@ func (j *journal) start() error {
 // syncDir makes the names of new files durable, where the system can do that.
 func syncDir(path string) {
 	if dir, err := os.Open(path); err == nil {
-		dir.Sync()
+		_ = dir.Sync() // not every file system can
 		dir.Close()
 	}
 }
@@ -228,9 +228,9 @@ func (j *journal) apply(r journalRecord) bool {
 	if len(r.Answered)+len(r.Failed) == 0 || r.Output < j.committed.Output || r.Errors < j.committed.Errors {
 		return false
 	}
-	lines := slices.Concat(r.Answered, r.Failed)
-	for _, line := range lines {
-		if line < 1 || line > j.known.lines || j.known.has(line) {
+	lines := slices.Sorted(slices.Values(slices.Concat(r.Answered, r.Failed)))
+	for i, line := range lines {
+		if line < 1 || line > j.known.lines || j.known.has(line) || i > 0 && line == lines[i-1] {
 			return false
 		}
 	}

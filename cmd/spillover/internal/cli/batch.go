@@ -167,7 +167,7 @@ func (p *progress) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bar != nil {
-		p.bar.Clear()
+		_ = p.bar.Clear() // as with other output to a terminal
 	}
 	return p.to.Write(text)
 }
@@ -208,7 +208,7 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if p.bar != nil {
-			p.bar.Clear()
+			_ = p.bar.Clear() // as with other output to a terminal
 			p.bar = nil
 		}
 	}
@@ -223,5 +223,5 @@ func (p *progress) update(c batch.Counts, text *batch.Progress, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bar.Describe(line)
-	p.bar.Set64(c.Answered)
+	_ = p.bar.Set64(c.Answered)
 }

@@ -97,7 +97,7 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 	return nil
 }
 
-const noCredential = "has no credential, so only requests that bring their own can use it"
+const noCredential = "has no credential, so only requests that bring their own can use it" //nolint:gosec // it is a text
 
 // offlineWarnings are the warnings about backends that were not asked.
 func offlineWarnings(cfg spillover.Config) (warnings []string) {

@@ -28,19 +28,17 @@ type Streams struct {
 // name of the program. A command that is running ends when ctx does.
 func Run(ctx context.Context, args []string, streams Streams) int {
 	root := newRoot(streams)
-	switch err := root.Run(ctx, args); {
-	case err == nil:
+	err := root.Run(ctx, args)
+	if err == nil {
 		return exitOK
-	default:
-		if text := err.Error(); text != "" {
-			fmt.Fprintln(streams.Err, "spillover:", text)
-		}
-		var e *exitError
-		if errors.As(err, &e) {
-			return e.code
-		}
-		return exitFailed
 	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(streams.Err, "spillover:", text)
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
+	}
+	return exitFailed
 }
 
 func newRoot(streams Streams) *urfave.Command {

@@ -59,7 +59,7 @@ func serveCommand() *urfave.Command {
 			logLevelFlag(),
 		},
 		Action: func(ctx context.Context, cmd *urfave.Command) error {
-			s, err := newServer(cmd)
+			s, err := newServer(ctx, cmd)
 			if err != nil {
 				return err
 			}
@@ -125,7 +125,7 @@ type server struct {
 }
 
 // newServer makes a server that listens already. Everything that is wrong is reported before.
-func newServer(cmd *urfave.Command) (_ *server, err error) {
+func newServer(ctx context.Context, cmd *urfave.Command) (_ *server, err error) {
 	log, err := newLogger(cmd)
 	if err != nil {
 		return nil, err
@@ -158,10 +158,10 @@ func newServer(cmd *urfave.Command) (_ *server, err error) {
 	if s.certPath != "" {
 		wrongs = append(wrongs, s.loadCertificate())
 	}
-	s.listener, err = s.listen("listen", cmd.String("listen"))
+	s.listener, err = s.listen(ctx, "listen", cmd.String("listen"))
 	wrongs = append(wrongs, err)
 	if admin := cmd.String("admin-listen"); admin != "" {
-		s.adminListener, err = s.listen("admin-listen", admin)
+		s.adminListener, err = s.listen(ctx, "admin-listen", admin)
 		wrongs = append(wrongs, err)
 	}
 	if err = errors.Join(wrongs...); err != nil {
@@ -234,12 +234,12 @@ func (s *server) proxyOptions(cmd *urfave.Command) (o proxy.Options, err error) 
 }
 
 // listen opens an address. One that other hosts can reach needs keys.
-func (s *server) listen(flag, address string) (net.Listener, error) {
+func (s *server) listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	network := "tcp"
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	l, err := net.Listen(network, address)
+	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}

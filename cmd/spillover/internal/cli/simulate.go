@@ -98,7 +98,7 @@ func serveSimulation(ctx context.Context, cmd *urfave.Command, s *simulation.Sim
 	serve.ErrWriter = cmd.Root().ErrWriter
 	serve.ExitErrHandler = func(context.Context, *urfave.Command, error) {}
 	serve.Action = func(ctx context.Context, serve *urfave.Command) error {
-		server, err := newServer(serve)
+		server, err := newServer(ctx, serve)
 		if err != nil {
 			return err
 		}

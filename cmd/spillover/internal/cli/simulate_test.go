@@ -60,7 +60,7 @@ func shell(t *testing.T, command string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput() //nolint:gosec // it was printed by simulate
+	out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput()
 	require.NoError(t, err, "%s\n%s", command, out)
 	return string(out)
 }

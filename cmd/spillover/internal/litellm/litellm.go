@@ -194,8 +194,6 @@ type settings struct {
 	headerTimeout, idleTimeout string
 	entra                      bool // keys are not needed: litellm_settings.enable_azure_ad_token_refresh
 	tagFiltering               bool
-	numRetries                 any
-	cooldown                   string
 }
 
 // convert converts the whole file.

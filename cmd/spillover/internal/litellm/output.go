@@ -60,7 +60,7 @@ type fallback struct {
 func (b *backend) settingsKey() string {
 	settings := *b
 	settings.Name, settings.Models = "", nil
-	text, err := json.Marshal(settings)
+	text, err := json.Marshal(settings) //nolint:gosec,musttag // it is compared, and not written anywhere
 	if err != nil {
 		panic(err) // its values come from JSON types
 	}

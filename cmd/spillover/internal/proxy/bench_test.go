@@ -49,7 +49,7 @@ func BenchmarkProxy(b *testing.B) {
 		bare := &httputil.ReverseProxy{Transport: base, FlushInterval: -1, BufferPool: new(benchBuffers), Rewrite: func(pr *httputil.ProxyRequest) { pr.SetURL(target) }}
 		lb, err := spillover.New(spillover.Config{Base: base, Backends: []spillover.Backend{{Name: "b", URL: backend.URL, Dialect: spillover.OpenAI, APIKey: "k"}}})
 		require.NoError(b, err)
-		logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+		logger := slog.New(slog.DiscardHandler)
 		open := proxy.New(proxy.Options{Transport: lb, Logger: logger})
 		keyed, limited := proxy.New(proxy.Options{Transport: lb, Logger: logger}), proxy.New(proxy.Options{Transport: lb, Logger: logger})
 		for p, more := range map[*proxy.Proxy]string{keyed: "", limited: ", models: [gpt-4o]"} {

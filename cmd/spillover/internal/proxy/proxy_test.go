@@ -104,7 +104,7 @@ func ask(h http.Handler, method, target, body string, header ...string) *httptes
 	}
 	w := httptest.NewRecorder()
 	defer func() {
-		if err := recover(); err != nil && err != http.ErrAbortHandler { //nolint:errorlint // it is a panic
+		if err := recover(); err != nil && err != http.ErrAbortHandler {
 			panic(err)
 		}
 	}()

@@ -46,7 +46,7 @@ func (p *Proxy) serveResponsesSocket(e *exchange, out *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
-	defer caller.CloseNow()
+	defer func() { _ = caller.CloseNow() }()
 	caller.SetReadLimit(p.options.MaxBody)
 	s := &responsesSocket{proxy: p, e: e, caller: caller}
 	ctx, cancel := context.WithCancel(out.Context())
@@ -55,7 +55,7 @@ func (p *Proxy) serveResponsesSocket(e *exchange, out *http.Request) {
 	if !ok || !s.dial(ctx, out, options.Subprotocols) {
 		return
 	}
-	defer s.backend.CloseNow()
+	defer func() { _ = s.backend.CloseNow() }()
 	s.relay(ctx, first)
 }
 
@@ -109,7 +109,7 @@ func (s *responsesSocket) dial(ctx context.Context, out *http.Request, protocols
 		}
 	}
 	target.RawQuery = strings.Join(append(query, "model="+url.QueryEscape(s.model)), "&")
-	backend, resp, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
+	backend, resp, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{ //nolint:bodyclose // the package closes it
 		HTTPClient: &http.Client{
 			Transport:     s.proxy.transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

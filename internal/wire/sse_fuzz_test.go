@@ -1,0 +1,41 @@
+package wire
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The events of a stream are the same in whatever pieces it arrives. Together they are
+// the stream, and none has a line that the stream has not.
+func FuzzEvents(f *testing.F) {
+	for _, s := range []string{
+		"", "data: a\n\ndata: b\r\n\r\nevent: c\rdata\r\r", ": comment\n\n\n\n", "\ufeffdata:{}\n\n", "{\"error\":{}}", "data: [DONE]", "event:a\nevent: b\ndata:  x\ndata:y\n\n", "\r\n\r\n\n\r",
+	} {
+		f.Add([]byte(s), uint8(1))
+		f.Add([]byte(s), uint8(5))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, size uint8) {
+		split := func(pieces ...[]byte) (events [][]byte) {
+			var r EventReader
+			for _, piece := range pieces {
+				for event := range r.Events(piece) {
+					events = append(events, bytes.Clone(event))
+				}
+			}
+			return append(events, append([]byte{}, r.Partial...))
+		}
+		whole := split(stream)
+		require.Equal(t, whole, split(slices.Collect(slices.Chunk(stream, 1+int(size)))...))
+		require.Equal(t, string(stream), string(slices.Concat(whole...)))
+		for _, event := range whole {
+			name, data := ParseEvent(event)
+			require.True(t, bytes.Contains(event, name))
+			for line := range bytes.SplitSeq(data, []byte("\n")) {
+				require.True(t, bytes.Contains(event, line), "%q", line)
+			}
+		}
+	})
+}
