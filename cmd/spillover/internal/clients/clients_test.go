@@ -160,19 +160,41 @@ func nodeDir(t *testing.T) string {
 	return node.dir
 }
 
-// node runs a test of client.js and returns what it has seen.
-func (p *pool) node(t *testing.T, name string) string {
+// A nodeTest is a test of client.js.
+type nodeTest struct {
+	pool *pool
+	call string
+	name string // for messages
+	want string // JSON
+}
+
+// runNode runs tests of client.js in one process, and returns what each has seen.
+func runNode(t *testing.T, tests ...nodeTest) (seen []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	run := exec.CommandContext(ctx, "node", "client.js", name, p.url, p.key)
+	args := []string{"client.js"}
+	for _, test := range tests {
+		args = append(args, test.call, test.pool.url, test.pool.key)
+	}
+	run := exec.CommandContext(ctx, "node", args...)
 	run.Dir = nodeDir(t)
-	run.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+p.cert, "NO_PROXY=*")
+	run.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+tests[0].pool.cert, "NO_PROXY=*")
 	var stderr bytes.Buffer
 	run.Stderr = &stderr
 	out, err := run.Output()
-	require.NoError(t, err, stderr.String())
-	return strings.TrimSpace(string(out))
+	require.NoError(t, err, "%s%s", out, &stderr)
+	seen = strings.Split(strings.TrimSpace(string(out)), "\n")
+	require.Len(t, seen, len(tests))
+	return seen
+}
+
+// requireNode runs tests of client.js that must see what they want.
+func requireNode(t *testing.T, tests ...nodeTest) {
+	t.Helper()
+	for i, seen := range runNode(t, tests...) {
+		require.JSONEq(t, tests[i].want, seen, "%s, %s", tests[i].name, tests[i].call)
+	}
 }
 
 // ptuFaults are faults of the PTU that no client may notice.
@@ -192,27 +214,28 @@ func onlyInStreams(f spillovertest.Fault) bool {
 }
 
 func TestNodeSDKDoesNotSeeFaultsOfThePTU(t *testing.T) {
+	var tests []nodeTest
 	for name, fault := range ptuFaults {
-		t.Run(name, func(t *testing.T) {
-			for _, call := range []string{"chat", "stream", "azure", "azure stream"} {
-				streams := strings.Contains(call, "stream")
-				if !streams && onlyInStreams(fault) {
-					continue
-				}
-				p := newPool(t, spillovertest.Latency{})
-				p.ptu.Set(fault)
-				want := fmt.Sprintf(`{"text":%q,"by":"payg","tokens":7}`, answer)
-				if streams {
-					want = fmt.Sprintf(`{"text":%q,"finish":"stop","tokens":7}`, answer)
-				}
-				require.JSONEq(t, want, p.node(t, call), call)
+		for _, call := range []string{"chat", "stream", "azure", "azure stream"} {
+			test := nodeTest{newPool(t, spillovertest.Latency{}), call, name, fmt.Sprintf(`{"text":%q,"by":"payg","tokens":7}`, answer)}
+			if strings.Contains(call, "stream") {
+				test.want = fmt.Sprintf(`{"text":%q,"finish":"stop","tokens":7}`, answer)
+			} else if onlyInStreams(fault) {
+				continue
 			}
-		})
+			test.pool.ptu.Set(fault)
+			tests = append(tests, test)
+		}
+	}
+	requireNode(t, tests...)
+	for _, test := range tests {
+		require.Equal(t, 1, test.pool.payg.Stats().Served, "%s, %s", test.name, test.call)
 	}
 }
 
 func TestNodeSDKOperations(t *testing.T) {
 	p := newPool(t, spillovertest.Latency{})
+	var tests []nodeTest
 	for call, want := range map[string]string{
 		"chat":             fmt.Sprintf(`{"text":%q,"by":"ptu","tokens":7}`, answer),
 		"azure":            fmt.Sprintf(`{"text":%q,"by":"ptu","tokens":7}`, answer),
@@ -222,33 +245,36 @@ func TestNodeSDKOperations(t *testing.T) {
 		"embeddings":       `{"count":2,"dimensions":8}`,
 		"models":           `{"all":["gpt-4o","gpt-realtime"]}`,
 	} {
-		require.JSONEq(t, want, p.node(t, call), call)
+		tests = append(tests, nodeTest{p, call, "", want})
 	}
+	requireNode(t, tests...)
 	require.NotContains(t, fmt.Sprint(p.ptu.Requests()), p.key)
 }
 
 // The errors of the table in docs/clients.md.
 func TestNodeSDKErrors(t *testing.T) {
-	throttled := ptuFaults["429"]
-	for _, test := range nodeErrors {
-		t.Run(test.name, func(t *testing.T) {
-			p := newPool(t, spillovertest.Latency{})
-			p.ptu.Set(test.faults...)
-			p.payg.Set(test.faults...)
-			if test.wrongKey {
-				p.key = "sk-wrong"
-			}
-			var seen struct {
-				Error, Code, RetryAfter, Text string
-				Status                        int
-			}
-			require.NoError(t, json.Unmarshal([]byte(p.node(t, test.call)), &seen))
-			require.Equal(t, test.want, seen.Error)
-			require.Equal(t, test.status, seen.Status)
-			require.Equal(t, test.code, seen.Code)
-			require.Equal(t, test.text, seen.Text)
-			require.Equal(t, test.status == throttled.Status, seen.RetryAfter != "")
-		})
+	var tests []nodeTest
+	for _, e := range nodeErrors {
+		p := newPool(t, spillovertest.Latency{})
+		p.ptu.Set(e.faults...)
+		p.payg.Set(e.faults...)
+		if e.wrongKey {
+			p.key = "sk-wrong"
+		}
+		tests = append(tests, nodeTest{pool: p, call: e.call})
+	}
+	for i, text := range runNode(t, tests...) {
+		e := nodeErrors[i]
+		var seen struct {
+			Error, Code, RetryAfter, Text string
+			Status                        int
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &seen))
+		require.Equal(t, e.want, seen.Error, e.name)
+		require.Equal(t, e.status, seen.Status, e.name)
+		require.Equal(t, e.code, seen.Code, e.name)
+		require.Equal(t, e.text, seen.Text, e.name)
+		require.Equal(t, e.status == http.StatusTooManyRequests, seen.RetryAfter != "", e.name)
 	}
 }
 
@@ -258,7 +284,7 @@ func TestNodeSDKThatRetriesWaitsForRetryAfter(t *testing.T) {
 	p.ptu.Set(fault)
 	p.payg.Set(fault)
 	begun := time.Now()
-	require.Contains(t, p.node(t, "retries"), answer)
+	require.Contains(t, runNode(t, nodeTest{pool: p, call: "retries"})[0], answer)
 	require.Greater(t, time.Since(begun), time.Second)
 	require.Equal(t, 3, p.ptu.Stats().Requests+p.payg.Stats().Requests, "one retry")
 }
@@ -266,7 +292,7 @@ func TestNodeSDKThatRetriesWaitsForRetryAfter(t *testing.T) {
 func TestAbortOfTheNodeSDKReachesTheDeployment(t *testing.T) {
 	for call, want := range map[string]string{"abort": `{"count":2}`, "abort before the response": `{"error":"APIUserAbortError"}`} {
 		p := newPool(t, spillovertest.Latency{FirstToken: 500 * time.Millisecond, PerToken: 2 * time.Second})
-		require.JSONEq(t, want, p.node(t, call))
+		requireNode(t, nodeTest{p, call, "", want})
 		require.Eventually(t, func() bool { return p.ptu.Stats().Canceled == 1 && p.ptu.Stats().InFlight == 0 }, patience, 10*time.Millisecond, call)
 		require.Zero(t, p.payg.Stats().Requests, "it does not fail over")
 	}
@@ -333,16 +359,18 @@ func certificate(t *testing.T, path string) (keyPath string) {
 
 func TestNodeWebSockets(t *testing.T) {
 	p := sockets(t, false)
+	var tests []nodeTest
 	for call, want := range map[string]string{
 		"realtime of a browser":             `{"by":"payg","protocol":"realtime","echoed":"hello"}`,
 		"realtime that is refused":          `{"status":401}`,
 		"responses over WebSocket":          `{"by":"payg","model":"gpt-4o-east"}`,
 		"responses over WebSocket, refused": `{"error":"WebSocketError","code":"model_not_allowed"}`,
 	} {
-		require.JSONEq(t, want, p.node(t, call), call)
+		tests = append(tests, nodeTest{p, call, "", want})
 	}
+	requireNode(t, tests...)
 	// The realtime client of the SDK uses TLS always.
-	require.JSONEq(t, `{"by":"payg","echoed":"response.create"}`, sockets(t, true).node(t, "realtime"))
+	requireNode(t, nodeTest{sockets(t, true), "realtime", "", `{"by":"payg","echoed":"response.create"}`})
 }
 
 func TestGoWebSockets(t *testing.T) {

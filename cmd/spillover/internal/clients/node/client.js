@@ -1,15 +1,14 @@
-// Usage: node client.js NAME URL KEY
+// Usage: node client.js NAME URL KEY …
 //
-// Sends the requests of one test with OpenAI's SDK, or with ws, to the server at URL. It prints
-// what the program that uses the client sees, as one line of JSON.
+// Sends the requests of each named test with OpenAI's SDK, or with ws, to the server at URL. It prints
+// what the program that uses the client sees, as one line of JSON for each test.
 
 import { AzureOpenAI, OpenAI } from "openai";
 import { OpenAIRealtimeWS } from "openai/realtime/ws";
 import { ResponsesWS } from "openai/resources/responses/ws";
 import WebSocket from "ws";
 
-const [name, base, apiKey] = process.argv.slice(2);
-const client = new OpenAI({ baseURL: base + "/v1", apiKey, maxRetries: 0 });
+let base, apiKey, client; // of the test
 const azure = () => new AzureOpenAI({ endpoint: base, apiKey, apiVersion: "2024-10-21", maxRetries: 0 });
 const messages = [{ role: "user", content: "Hello" }];
 
@@ -134,5 +133,9 @@ const tests = {
   },
 };
 
-const seen = await tests[name]().catch(failure);
-console.log(JSON.stringify(seen));
+for (let i = 2; i < process.argv.length; i += 3) {
+  let name;
+  [name, base, apiKey] = process.argv.slice(i);
+  client = new OpenAI({ baseURL: base + "/v1", apiKey, maxRetries: 0 });
+  console.log(JSON.stringify(await tests[name]().catch(failure)));
+}
