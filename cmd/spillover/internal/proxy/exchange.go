@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,6 +43,9 @@ type exchange struct {
 const (
 	headerRequestID  = "X-Request-Id"
 	headerUpstreamID = "X-Upstream-Request-Id"
+
+	maxDrained   = 256 << 10 // bytes; as net/http has it for HTTP/1.1
+	drainTimeout = time.Second
 )
 
 func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
@@ -135,6 +139,17 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout)
 	rw.Writer.Reset(s)
 	return s, rw, nil
+}
+
+// drain reads a little of what is left of a body when the request was refused before its end.
+// net/http does that with HTTP/1.1. With HTTP/2 it resets the stream after the response, and
+// curl before 8 then fails and shows no response.
+func (e *exchange) drain() {
+	if e.request.ProtoMajor < 2 || e.status < 400 || e.request.Body == nil {
+		return
+	}
+	_ = e.controller.SetReadDeadline(time.Now().Add(drainTimeout))
+	_, _ = io.CopyN(io.Discard, e.request.Body, maxDrained) // the caller may have left
 }
 
 // end records the exchange.

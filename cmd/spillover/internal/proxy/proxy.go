@@ -108,6 +108,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := p.newExchange(w, r)
 	defer e.end()
 	p.serve(e, r)
+	e.drain()
 }
 
 func (p *Proxy) serve(e *exchange, r *http.Request) {

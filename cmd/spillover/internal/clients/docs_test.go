@@ -1,0 +1,87 @@
+package clients_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/spillovertest"
+)
+
+// A nodeError is what the SDK for Node throws in a situation.
+type nodeError struct {
+	name     string
+	faults   []spillovertest.Fault // of both deployments
+	call     string
+	wrongKey bool
+
+	want   string // the class
+	status int
+	code   string
+	text   string // that was received before
+}
+
+var nodeErrors = []nodeError{
+	{name: "every deployment is rate-limited", faults: []spillovertest.Fault{ptuFaults["429"]}, call: "chat", want: "RateLimitError", status: 429, code: "rate_limit_exceeded"},
+	{name: "every deployment answers 503", faults: []spillovertest.Fault{ptuFaults["503"]}, call: "chat", want: "InternalServerError", status: 503, code: "503"},
+	{name: "no deployment can be reached", faults: []spillovertest.Fault{ptuFaults["no connection"]}, call: "chat", want: "InternalServerError", status: 502, code: "no_answer"},
+	{name: "the prompt is too long", faults: []spillovertest.Fault{{Status: 400, Body: `{"error":{"message":"m","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}`}},
+		call: "chat", want: "BadRequestError", status: 400, code: "context_length_exceeded"},
+	{name: "the key of the proxy is wrong", call: "chat", wrongKey: true, want: "AuthenticationError", status: 401, code: "invalid_api_key"},
+	{name: "the key does not allow the model", call: "other model", want: "PermissionDeniedError", status: 403, code: "model_not_allowed"},
+	{name: "the base URL has no `/v1`", call: "wrong path", want: "NotFoundError", status: 404, code: "unknown_url"},
+	{name: "a response without a stream breaks off", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut}}, call: "chat", want: "TypeError"},
+	{name: "a stream breaks off after its first token", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut, After: 3}}, call: "stream", want: "TypeError", text: "when one region"},
+	{name: "a stream ends with an error after its first token", faults: []spillovertest.Fault{{Kind: spillovertest.KindError, After: 3}}, call: "stream",
+		want: "APIError", code: "rate_limit_exceeded", text: "when one region"},
+}
+
+const page = "../../../../docs/clients.md"
+
+func TestErrorsInDocs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| situation | the SDK throws | status | code |\n|---|---|---|---|\n")
+	for _, e := range nodeErrors {
+		status, code := "–", "–"
+		if e.status != 0 {
+			status = fmt.Sprint(e.status)
+		}
+		if e.code != "" {
+			code = "`" + e.code + "`"
+		}
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", e.name, e.want, status, code)
+	}
+	doctest.Section(t, page, "errors", b.String())
+}
+
+// The versions are those that the tests use.
+func TestVersionsInDocs(t *testing.T) {
+	var lock struct {
+		Packages map[string]struct{ Version string }
+	}
+	text, err := os.ReadFile("node/package-lock.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &lock))
+	mod, err := os.ReadFile("../../go.mod")
+	require.NoError(t, err)
+	socket := regexp.MustCompile(`github\.com/coder/websocket (v\S+)`).FindSubmatch(mod)
+	require.NotNil(t, socket)
+	var b strings.Builder
+	b.WriteString("| client | version | tested |\n|---|---|---|\n")
+	for _, row := range [][3]string{
+		{"[`openai`](https://www.npmjs.com/package/openai) for Node", lock.Packages["node_modules/openai"].Version, "chat, stream, embeddings, responses, responses stream, models; as `AzureOpenAI`: chat, stream; abort; retries; realtime over TLS; Responses over WebSocket"},
+		{"[`ws`](https://www.npmjs.com/package/ws) for Node", lock.Packages["node_modules/ws"].Version, "realtime, with the key as a protocol, as browsers send it"},
+		{"[`coder/websocket`](https://pkg.go.dev/github.com/coder/websocket) for Go", string(socket[1]), "realtime, Responses over WebSocket; paths of OpenAI and Azure"},
+		{"curl", "of the system", "chat, stream; HTTP/1.1 and HTTP/2 without TLS"},
+	} {
+		require.NotEmpty(t, row[1], row[0])
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", row[0], row[1], row[2])
+	}
+	doctest.Section(t, page, "versions", b.String())
+}
