@@ -87,6 +87,15 @@ func pathsWithTrait(t Trait) map[string]bool {
 // HasTrait reports whether the operation has a trait.
 func (s operationRow) HasTrait(t Trait) bool { return s.traits&t != 0 }
 
+// ModelPlaces are the places of the body at which the service reads the model, without
+// those at which the operation only tolerates one.
+func (s *Spec) ModelPlaces() []string {
+	if s.HasTrait(UsesBaseModel) && s.model == "" {
+		return []string{"model"}
+	}
+	return strings.Fields(s.model)
+}
+
 // IsCollection reports whether an operation in the table begins with this segment.
 func IsCollection(segment string) bool { return operationTree.literal[segment] != nil }
 

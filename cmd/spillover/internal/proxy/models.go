@@ -19,7 +19,8 @@ import (
 // checkModels checks the request of a key that may ask for some models only. Every model
 // that the request names must be one of them: in the path, the query, and anywhere in the body. So
 // it does not matter which of several a service would take. A request that could be served by
-// a model that it does not name is refused.
+// a model that it does not name is refused: a model counts as named only where the operation
+// reads it.
 //
 // It reads the body into memory.
 func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
@@ -27,19 +28,20 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	if target.Dialect == "" && !target.Foundry {
 		return forbidden("model_required", "The key allows some models only, and the model of this request is unknown.")
 	}
-	c := modelCheck{allowed: e.key.Models}
+	spec := specOf(target, out)
+	c := modelCheck{allowed: e.key.Models, places: spec.ModelPlaces()}
 	if target.Model != "" {
-		c.add(target.Model)
+		c.add(target.Model, spec.HasTrait(wire.DeploymentInPath) || spec == wire.UnknownSpec)
 	}
 	if id, ok := strings.CutPrefix(target.Operation, "models/"); ok && out.Method != http.MethodGet {
 		if model, err := url.PathUnescape(id); err == nil {
-			c.add(model)
+			c.add(model, false)
 		}
 	}
 	for name, values := range out.URL.Query() {
 		if strings.EqualFold(name, "model") || strings.EqualFold(name, "deployment") {
 			for _, v := range values {
-				c.add(v)
+				c.add(v, spec.HasTrait(wire.ModelInQuery))
 			}
 		}
 	}
@@ -66,7 +68,16 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	case c.found || reads(out) || isResponsesSocket(out): // its frames are checked later
 		return nil
 	}
-	return forbidden("model_required", "The key allows some models only, and the request names none.")
+	return forbidden("model_required", "The key allows some models only, and the request names none where the service reads it.")
+}
+
+// specOf is the row of the table of operations for a request. A service may ignore the
+// case of a path, and does ignore escapes, which the table does not.
+func specOf(target wire.Target, r *http.Request) *wire.Spec {
+	if spec := target.Spec(r.Method); spec != wire.UnknownSpec {
+		return spec
+	}
+	return wire.ParsePath(strings.ToLower(r.URL.Path)).Spec(r.Method)
 }
 
 // serveModels answers the list of models for a key that allows some only: with these,
@@ -121,12 +132,13 @@ func reads(r *http.Request) bool {
 // A modelCheck collects the models that a request names.
 type modelCheck struct {
 	allowed []string
-	found   bool
-	refused *string // the first one that is not allowed
+	places  []string // of the body, at which the operation reads the model
+	found   bool     // there is a model where the operation reads it
+	refused *string  // the first one that is not allowed
 }
 
-func (c *modelCheck) add(model string) {
-	c.found = true
+func (c *modelCheck) add(model string, counts bool) {
+	c.found = c.found || counts
 	if c.refused == nil && !slices.Contains(c.allowed, model) {
 		c.refused = &model
 	}
@@ -148,28 +160,15 @@ func (c *modelCheck) readBody(h http.Header, text []byte) error {
 	switch {
 	case kind != "" && err != nil:
 		return errors.New("its Content-Type cannot be parsed")
-	case mediaType == "application/sdp":
-		return nil // the description of a call: its model is in the query
 	case strings.HasPrefix(mediaType, "multipart/"):
 		if parameters["boundary"] == "" {
 			return errors.New("its Content-Type has no boundary")
 		}
 		return c.readForm(multipart.NewReader(bytes.NewReader(text), parameters["boundary"]))
-	case mediaType == "application/x-www-form-urlencoded":
-		values, err := url.ParseQuery(string(text))
-		if err != nil {
-			return errors.New("the form cannot be parsed")
-		}
-		for name, vs := range values {
-			if strings.EqualFold(name, "model") {
-				for _, v := range vs {
-					c.add(v)
-				}
-			}
-		}
-		return nil
+	case mediaType == "application/sdp" && bytes.HasPrefix(text, []byte("v=")):
+		return nil // the description of a call: its model is in the query
 	}
-	return c.readJSON(text)
+	return c.readJSON("", text) // whatever its Content-Type says, the transport does the same
 }
 
 // readForm reads the parts of a form that name a model, and those that are JSON.
@@ -198,20 +197,32 @@ func (c *modelCheck) readForm(r *multipart.Reader) error {
 			return errors.New("the form cannot be parsed")
 		}
 		if isModel {
-			c.add(string(text))
-		} else if err := c.readJSON(text); err != nil {
+			c.add(string(text), slices.Contains(c.places, name))
+		} else if err := c.readJSON(name+".", text); err != nil {
 			return err
 		}
 	}
 }
 
-// readJSON reads every member with the name model whose value is text, at any depth.
-func (c *modelCheck) readJSON(text []byte) error {
+// Bounds of places: those of the table are shorter, and never begin with a dot.
+const (
+	maxPlace = 200
+	nowhere  = "."
+)
+
+// readJSON reads every member with the name model whose value is text, at any depth. The
+// place of the text begins with prefix.
+func (c *modelCheck) readJSON(prefix string, text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	type level struct{ object, value bool } // value: the next token is the value of a member
+	// A level is an object or an array. Its place is that of its members; value means that
+	// the next token is the value of a member.
+	type level struct {
+		object, value bool
+		place         string
+	}
 	var levels []level
-	model := false // the next token is the value of a member with the name model
+	name := "" // of the member whose value is the next token; "" in an array
 	for {
 		token, err := d.Token()
 		if err == io.EOF && len(levels) == 0 {
@@ -220,25 +231,28 @@ func (c *modelCheck) readJSON(text []byte) error {
 		if err != nil || len(levels) > 1000 {
 			return errors.New("it is not valid JSON")
 		}
-		top := &level{}
+		top := &level{place: prefix}
 		if len(levels) > 0 {
 			top = &levels[len(levels)-1]
 		}
-		isKey := top.object && !top.value && token != json.Delim('}')
-		if isKey {
-			name, _ := token.(string)
-			model, top.value = strings.EqualFold(name, "model"), true
+		if top.object && !top.value && token != json.Delim('}') {
+			name, _ = token.(string)
+			top.value = true
 			continue
 		}
-		if name, ok := token.(string); ok && model {
-			c.add(name)
+		if model, ok := token.(string); ok && top.object && strings.EqualFold(name, "model") {
+			c.add(model, slices.Contains(c.places, top.place+name))
 		}
-		model, top.value = false, false
+		top.value = false
 		switch token {
-		case json.Delim('{'):
-			levels = append(levels, level{object: true})
-		case json.Delim('['):
-			levels = append(levels, level{})
+		case json.Delim('{'), json.Delim('['):
+			place := top.place
+			if top.object {
+				if place += name + "."; len(place) > maxPlace {
+					place = nowhere
+				}
+			}
+			levels = append(levels, level{object: token == json.Delim('{'), place: place})
 		case json.Delim('}'), json.Delim(']'):
 			levels = levels[:len(levels)-1]
 		}

@@ -88,7 +88,7 @@ func (s *responsesSocket) check(text []byte) *problem {
 	}
 	if k := s.e.key; k != nil && k.Models != nil {
 		c := modelCheck{allowed: k.Models}
-		if err := c.readJSON(text); err != nil {
+		if err := c.readJSON("", text); err != nil {
 			return badRequest("invalid_event", "The key allows some models only, so a message must show the model: %v.", err)
 		}
 		if c.refused != nil {
