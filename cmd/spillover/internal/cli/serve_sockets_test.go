@@ -364,6 +364,13 @@ func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 		require.Equal(t, websocket.StatusPolicyViolation, websocket.CloseStatus(err), first)
 	}
 	s.records.await(t, "request", "path", "/v1/responses", "status", "101", "backend", "b", "model", "gpt-4o")
+	// A query that services may read in different ways does not choose the model.
+	c = dial(t, s.url+"/v1/responses?%6Dodel=o3&a=b", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}})
+	send(t, c, create)
+	require.Equal(t, "/v1/responses?a=b&model=my-gpt-4o Bearer backend-key []", receive(t, c))
+	_, resp, err := websocket.Dial(t.Context(), s.url+"/v1/responses?a=b;model=o3", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}}) //nolint:bodyclose // the library reads it
+	require.Error(t, err)
+	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }
 
 func TestServeListensOnAUnixSocket(t *testing.T) {

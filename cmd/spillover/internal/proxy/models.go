@@ -38,7 +38,11 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 			c.add(model, false)
 		}
 	}
-	for name, values := range out.URL.Query() {
+	query, err := url.ParseQuery(out.URL.RawQuery)
+	if err != nil {
+		return badRequest("invalid_query", "The key allows some models only, so the query must be valid.")
+	}
+	for name, values := range query {
 		if strings.EqualFold(name, "model") || strings.EqualFold(name, "deployment") {
 			for _, v := range values {
 				c.add(v, spec.HasTrait(wire.ModelInQuery))

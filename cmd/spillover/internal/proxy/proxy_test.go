@@ -323,6 +323,7 @@ func TestModelsOfAKey(t *testing.T) {
 		{"POST", "/v1/chat/completions", `{"model":"o3","x":"&model=gpt-4o"}`, "application/x-www-form-urlencoded", 403, "model_not_allowed"},
 		{"POST", "/v1/files", good, goodType, 403, "model_required"},
 		{"POST", "/v1/fine_tuning/jobs", `{"model":"gpt-4o","training_file":"file-1"}`, "", 200, ""},
+		{"POST", "/v1/realtime/calls?model=gpt-4o&x=1;model=o3", "v=0", "application/sdp", 400, "invalid_query"},
 		{"POST", "/models/chat/completions", `{"model":"o3"}`, "", 403, "model_not_allowed"},
 		{"POST", "/v1/unknown", `{"model":"gpt-4o"}`, "", 200, ""},
 		{"GET", "/v1/files", "", "", 200, ""},

@@ -104,6 +104,9 @@ func (s *responsesSocket) dial(ctx context.Context, out *http.Request, protocols
 	var query []string
 	for parameter := range strings.SplitSeq(s.proxy.cleanQuery(out.URL.RawQuery, s.e), "&") {
 		name, _, _ := strings.Cut(parameter, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
 		if parameter != "" && !strings.EqualFold(name, "model") && !strings.EqualFold(name, "deployment") {
 			query = append(query, parameter)
 		}
