@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,15 +103,13 @@ type Counts struct {
 // Left is the number of requests without an answer.
 func (c Counts) Left() int64 { return c.Total - c.Answered }
 
+var errSameFile = errors.New("input, output, errors and the journal must be different files")
+
 // Open opens the files and checks that they belong together. Answers of an earlier run
 // are kept, and what an interrupted one has left incomplete is removed. An error means
 // that nothing was sent.
 func Open(ctx context.Context, o Options) (*Batch, error) {
 	o.setDefaults()
-	if filepath.Clean(o.Input) == filepath.Clean(o.Output) || o.Errors != "" &&
-		(filepath.Clean(o.Errors) == filepath.Clean(o.Input) || filepath.Clean(o.Errors) == filepath.Clean(o.Output)) {
-		return nil, errors.New("input, output and errors must be different files")
-	}
 	input, err := openInput(o.Input)
 	if err != nil {
 		return nil, err
@@ -156,7 +153,7 @@ func (b *Batch) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", b.options.Input, err)
 	}
-	if b.journal, err = openJournal(&b.options, id, lines); err != nil {
+	if b.journal, err = openJournal(&b.options, b.inputInfo, id, lines); err != nil {
 		return err
 	}
 	for _, t := range b.options.Transport.Status().Tiers {

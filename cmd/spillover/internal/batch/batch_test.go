@@ -569,12 +569,44 @@ func TestFilesThatDoNotBelongTogetherAreRefused(t *testing.T) {
 	require.Equal(t, "mine\n", string(text))
 	require.NoFileExists(t, foreign.Output+batch.JournalSuffix)
 
+	// A line without an end could be the beginning of a journal, and is not.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "x.journal"), []byte(line("a", hello)), 0o666))
+	foreign.Output = filepath.Join(dir, "x")
+	refused("not a journal", foreign)
+	foreign.Input = filepath.Join(dir, "x.journal")
+	refused("different files", foreign)
+	text, err = os.ReadFile(foreign.Input)
+	require.NoError(t, err)
+	require.Equal(t, line("a", hello), string(text))
+
+	// Files are the same under other names, too.
+	links := t.TempDir()
+	require.NoError(t, os.Symlink(in, filepath.Join(links, "in")))
+	same := o
+	same.Output = filepath.Join(links, "in")
+	refused("different files", same)
+	same = o
+	same.Errors = filepath.Join(links, "out")
+	require.NoError(t, os.Symlink(o.Output, same.Errors))
+	refused("different files", same)
+	same.Errors = o.Output + batch.JournalSuffix
+	refused("different files", same)
+
+	// What cannot be an output gets no journal.
+	for _, output := range []string{dir, os.DevNull} {
+		other := o
+		other.Output = output
+		_, err := batch.Open(t.Context(), other)
+		require.Error(t, err)
+		require.NoFileExists(t, output+batch.JournalSuffix)
+	}
+
 	missing := o
 	missing.Input = filepath.Join(dir, "none")
 	refused("no such file", missing)
 	missing.Input = dir
 	refused("not a regular file", missing)
-	same := o
+	same = o
 	same.Output = in
 	refused("different files", same)
 	same = o

@@ -56,12 +56,12 @@ func writeFile(f *os.File, text []byte) error {
 }
 
 // openJournal opens the files of a batch, or continues with those of an earlier run.
-func openJournal(o *Options, input inputID, lines int64) (*journal, error) {
+func openJournal(o *Options, inputFile os.FileInfo, input inputID, lines int64) (*journal, error) {
 	j := &journal{
 		header: journalHeader{journalVersion, input, o.Part.String(), o.Errors != ""},
 		known:  newBitmap(lines), write: o.write, sync: o.sync,
 	}
-	if err := j.open(o); err != nil {
+	if err := j.open(o, inputFile); err != nil {
 		j.close()
 		return nil, err
 	}
@@ -71,17 +71,19 @@ func openJournal(o *Options, input inputID, lines int64) (*journal, error) {
 // JournalSuffix is added to the name of the output for that of its journal.
 const JournalSuffix = ".journal"
 
-func (j *journal) open(o *Options) (err error) {
-	if j.log, err = openLocked(o.Output + JournalSuffix); err != nil {
-		return err
-	}
-	if j.output, err = openLocked(o.Output); err != nil {
+func (j *journal) open(o *Options, input os.FileInfo) (err error) {
+	others := []os.FileInfo{input}
+	if j.output, err = openLocked(o.Output, &others); err != nil {
 		return err
 	}
 	if o.Errors != "" {
-		if j.errors, err = openLocked(o.Errors); err != nil {
+		if j.errors, err = openLocked(o.Errors, &others); err != nil {
 			return err
 		}
+	}
+	// The journal is last, so that an output that cannot be used leaves none behind.
+	if j.log, err = openLocked(o.Output+JournalSuffix, &others); err != nil {
+		return err
 	}
 	started, err := j.read()
 	if err != nil {
@@ -95,8 +97,9 @@ func (j *journal) open(o *Options) (err error) {
 	return j.recover()
 }
 
-// openLocked opens a file for one process at a time.
-func openLocked(path string) (*os.File, error) {
+// openLocked opens a file for one process at a time. It must be none of the others, under
+// any name, and is added to them.
+func openLocked(path string, others *[]os.FileInfo) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
@@ -106,10 +109,13 @@ func openLocked(path string) (*os.File, error) {
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a regular file: what is written there could not be continued after a kill", path)
+	case slices.ContainsFunc(*others, func(other os.FileInfo) bool { return os.SameFile(info, other) }):
+		err = errSameFile
 	default:
 		if err = lock(f); err != nil {
 			err = fmt.Errorf("%s is in use by another process: %w", path, err)
 		}
+		*others = append(*others, info)
 	}
 	if err != nil {
 		f.Close()
@@ -176,6 +182,9 @@ func (j *journal) read() (started bool, err error) {
 	for {
 		text, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			if !started && !beginsHeader(text) {
+				return false, errNoJournal
+			}
 			break
 		}
 		if err != nil {
@@ -184,7 +193,7 @@ func (j *journal) read() (started bool, err error) {
 		if !started {
 			var h journalHeader
 			if json.Unmarshal(text, &h) != nil || h.Version == 0 {
-				return false, errors.New("not a journal of this command")
+				return false, errNoJournal
 			}
 			if err := j.header.check(h); err != nil {
 				return false, err
@@ -205,6 +214,17 @@ func (j *journal) read() (started bool, err error) {
 		_, err = j.log.Seek(end, io.SeekStart)
 	}
 	return started, err
+}
+
+var errNoJournal = errors.New("not a journal of this command: choose another output, or remove it")
+
+// beginsHeader reports whether a text can be what a kill, or a power failure, has left of a
+// header. Anything else is not overwritten.
+func beginsHeader(text []byte) bool {
+	const beginning = `{"spillover_batch":`
+	text = bytes.TrimRight(text, "\x00")
+	n := min(len(text), len(beginning))
+	return string(text[:n]) == beginning[:n]
 }
 
 // check compares the header of this run with that of an earlier one.
