@@ -207,6 +207,9 @@ func TestInvalidLinesAreAnsweredWithTheirNumber(t *testing.T) {
 		{`{"custom_id":"a","method":"POST","url":"/v1/files","body":{}}`, "invalid_url", "url", "a"},
 		{`{"custom_id":"a","method":"POST","url":"/v1/../v1/responses","body":{}}`, "invalid_url", "url", "a"},
 		{`{"custom_id":"a","method":"POST","url":"/openai/deployments//responses","body":{}}`, "invalid_url", "url", "a"},
+		{`{"custom_id":"a","method":"POST","url":"/openai/deployments/../responses","body":{}}`, "invalid_url", "url", "a"},
+		{`{"custom_id":"a","method":"POST","url":"/openai/deployments/%2e%2E/responses","body":{}}`, "invalid_url", "url", "a"},
+		{`{"custom_id":"a","method":"POST","url":"/openai/deployments/x%2f../responses","body":{}}`, "invalid_url", "url", "a"},
 		{long, "line_too_long", "", ""},
 	}
 	var lines []string

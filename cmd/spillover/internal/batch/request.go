@@ -124,7 +124,7 @@ func endpoint(raw string) (path, query, deployment string) {
 	rest = strings.TrimPrefix(rest, "openai/")
 	if after, ok := strings.CutPrefix(rest, "deployments/"); ok {
 		name, op, _ := strings.Cut(after, "/")
-		if deployment, err = url.PathUnescape(name); err != nil || deployment == "" || !slices.Contains(endpoints, op) {
+		if deployment, err = url.PathUnescape(name); err != nil || deployment == "" || hasDots(deployment) || !slices.Contains(endpoints, op) {
 			return "", "", ""
 		}
 		return "/openai/deployments/" + name + "/" + op, u.RawQuery, deployment
@@ -133,6 +133,12 @@ func endpoint(raw string) (path, query, deployment string) {
 		return "", "", ""
 	}
 	return "/v1/" + rest, "", ""
+}
+
+// hasDots reports whether the name of a deployment leads out of its place in the path.
+func hasDots(name string) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(name, func(r rune) bool { return r == '/' || r == '\\' }),
+		func(segment string) bool { return segment == "." || segment == ".." })
 }
 
 func isGiven(v json.RawMessage) bool { return len(v) > 0 && !bytes.Equal(v, []byte("null")) }
