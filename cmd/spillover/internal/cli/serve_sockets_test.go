@@ -186,6 +186,22 @@ func TestServeDoesNotWaitForSlowBodies(t *testing.T) {
 	require.Contains(t, raw(t, s, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"), "HTTP/1.1 408 ")
 }
 
+// The server reads the rest of a body before it answers: it must not wait for one of a caller
+// that is refused.
+func TestServeDoesNotWaitForBodiesThatItDoesNotNeed(t *testing.T) {
+	_, sum := keys.New()
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) { t.Error("nothing should be sent") }),
+		"-client-timeout", "200ms", "-keys", file(t, "keys.yaml", "keys:\n  - {name: a, sha256: "+sum+"}\n"))
+	for target, want := range map[string]string{"/v1/chat/completions": "401", "/nothing": "404", "/healthz": "200", "/status": "401"} {
+		for _, framing := range []string{"Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"} {
+			begun := time.Now()
+			answer := raw(t, s, "POST "+target+" HTTP/1.1\r\nHost: localhost\r\n"+framing)
+			require.Less(t, time.Since(begun), 15*time.Second, "the connection is open for longer than the caller may take")
+			require.Contains(t, answer, "HTTP/1.1 "+want, target)
+		}
+	}
+}
+
 // A caller that does not read holds neither its place nor the deployment's for long. One that waits
 // for a slow deployment is not affected, with HTTP/2 either.
 func TestServeDoesNotWaitForCallersThatDoNotRead(t *testing.T) {

@@ -55,6 +55,10 @@ func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	if r.ProtoMajor < 2 { // with HTTP/2 it would end a request whose deployment takes long
 		e.allowWrite()
+		if r.Body != nil && r.Body != http.NoBody {
+			// The server reads a body that the handler leaves before it writes the response.
+			_ = e.controller.SetReadDeadline(time.Now().Add(p.options.ClientTimeout))
+		}
 	}
 	return e
 }
@@ -154,7 +158,9 @@ func (e *exchange) drain() {
 
 // end records the exchange.
 func (e *exchange) end() {
-	e.allowWrite() // for what net/http writes after the handler
+	// net/http may read the rest of the body now, for as long as the caller may take, and
+	// writes the response after that.
+	_ = e.controller.SetWriteDeadline(time.Now().Add(2 * e.proxy.options.ClientTimeout))
 	log, level := e.proxy.log, e.proxy.options.AccessLevel
 	ctx := context.WithoutCancel(e.request.Context())
 	if e.err != nil {
