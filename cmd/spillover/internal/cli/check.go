@@ -63,8 +63,8 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 	out, errs := cmd.Root().Writer, cmd.Root().ErrWriter
 	if cmd.Bool("offline") {
 		printWarnings(errs, offlineWarnings(cfg))
-		fmt.Fprintf(out, "%s is valid: %s in %s\n", cmd.String("config"), count(len(cfg.Backends), "backend"), count(len(lb.Status().Tiers), "tier"))
-		return nil
+		_, err := fmt.Fprintf(out, "%s is valid: %s in %s\n", cmd.String("config"), count(len(cfg.Backends), "backend"), count(len(lb.Status().Tiers), "tier"))
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cmd.Duration("timeout"))
 	defer cancel()

@@ -99,6 +99,9 @@ func (e *exchange) setHeaders(status int) {
 		h.Set(headerUpstreamID, id)
 	}
 	h.Set(headerRequestID, e.id)
+	if e.proxy.draining.Load() && status != http.StatusSwitchingProtocols {
+		h.Set("Connection", "close") // with HTTP/2 it announces the end of the connection
+	}
 }
 
 // Write implements [http.ResponseWriter].

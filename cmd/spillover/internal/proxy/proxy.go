@@ -100,7 +100,7 @@ func New(o Options) *Proxy {
 func (p *Proxy) SetKeys(set *keys.Set) { p.keys.Store(set) }
 
 // Drain makes /readyz answer 503, so that load balancers send no more requests. Requests
-// are served as before.
+// are served as before, and each response ends its connection.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
 // ServeHTTP serves one request of a caller.

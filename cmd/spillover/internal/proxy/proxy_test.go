@@ -558,6 +558,17 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// A request that comes over a connection while the server closes it is lost. So connections
+// end with a response before that.
+func TestResponsesEndTheirConnectionsDuringADrain(t *testing.T) {
+	p := newProxy(t, &network{}, proxy.Options{}, "")
+	require.Empty(t, ask(p, "POST", "/v1/chat/completions", chat).Header().Get("Connection"))
+	p.Drain()
+	for _, target := range []string{"/v1/chat/completions", "/readyz", "/nothing"} {
+		require.Equal(t, "close", ask(p, "POST", target, chat).Header().Get("Connection"), target)
+	}
+}
+
 func TestAccessLogHasNoQuery(t *testing.T) {
 	var records bytes.Buffer
 	p := newProxy(t, &network{}, proxy.Options{Logger: slog.New(slog.NewTextHandler(&records, nil))}, "")
