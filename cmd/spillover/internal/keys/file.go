@@ -1,11 +1,13 @@
 package keys
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -61,8 +63,12 @@ func Read(path string) ([]byte, error) {
 // Only name and sha256 are required.
 func Parse(text []byte) (*Set, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.New("is not valid YAML" + lineOf(err))
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("has more than one YAML document")
 	}
 	p := &parser{}
 	set := &Set{}

@@ -95,6 +95,7 @@ func TestFilesWithoutKeys(t *testing.T) {
 		"key: []":                        `unknown key "key"`,
 		"[]":                             "is not a mapping",
 		"{}":                             "keys is missing",
+		"keys: []\n---\nkeys: []":        "has more than one YAML document",
 		"keys: [":                        "is not valid YAML: line 1",
 		"keys:\n  a: x\n \tb: secret: x": "is not valid YAML",
 	} {

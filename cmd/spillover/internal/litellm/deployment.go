@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spillover-go/spillover"
 )
@@ -431,13 +432,20 @@ func (c *converter) readBackendSettings(d *deployment, params *object) {
 // isSecretHeader matches the names of headers whose values are not copied.
 var isSecretHeader = regexp.MustCompile(`(?i)key|token|secret|auth|password|cookie|credential|signature`)
 
+// looksSecret matches values that may be credentials, whatever the name of the header is:
+// long ones without spaces that have both letters and digits, and schemes before one.
+func looksSecret(s string) bool {
+	return len(s) >= 16 && !strings.ContainsAny(s, " \t") && strings.ContainsAny(s, "0123456789") && strings.IndexFunc(s, unicode.IsLetter) >= 0 ||
+		strings.HasPrefix(s, "sk-") || strings.HasPrefix(s, "Bearer ") || strings.HasPrefix(s, "Basic ")
+}
+
 func (c *converter) readHeader(d *deployment, name string, v value) {
 	s, ok := c.text(v)
 	if !ok {
 		c.note(LeftOut, v, "is empty")
 		return
 	}
-	if isSecretHeader.MatchString(name) || strings.HasPrefix(s, "Bearer ") || strings.HasPrefix(s, "Basic ") {
+	if isSecretHeader.MatchString(name) || looksSecret(s) {
 		s = "secret"
 	}
 	one := backend{Name: "x", URL: "https://example.com", APIKey: "x", Headers: map[string]string{name: s}}

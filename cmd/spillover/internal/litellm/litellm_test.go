@@ -128,6 +128,8 @@ func TestEntriesAreConverted(t *testing.T) {
 		{`{"model": "openai/d", "extra_body": {"stream": true}}`, "", "stream: left out: spillover cannot add this field"},
 		{`{"model": "openai/d", "extra_body": {"api_key": "literal"}}`, "", "extra_body.api_key: left out: looks like a secret"},
 		{`{"model": "openai/d", "extra_headers": {"X-A": "Bearer literal", "x-a": "b"}}`, "headers:\n      X-A: ${OPENAI_X_A}\n", "extra_headers.x-a: left out: the header is set twice"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": "sk-1", "X-B": "0123456789abcdef", "X-C": "a long team name", "X-D": "2026-11-26"}}`,
+			"headers:\n      X-A: ${OPENAI_X_A}\n      X-B: ${OPENAI_X_B}\n      X-C: a long team name\n", "extra_headers.X-B: set: the value is a secret"},
 		{`{"model": "openai/d", "extra_headers": {"X-A": ""}}`, "", "extra_headers.X-A: left out: is empty"},
 		{`{"model": "openai/d", "order": 1000000}`, "", "order: left out: is not a whole number between"},
 		{`{"model": "openai/d", "extra_body": {"a": .nan}}`, "", "extra_body.a: left out: cannot be a value in JSON"},
