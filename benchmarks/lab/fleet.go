@@ -226,6 +226,6 @@ func fleetTrials(seeds int) []Trial {
 // fleetFindings explain the table of goals.
 const fleetFindings = `Why goals are missed:
 
-- **Overload** (ρ = 1.2, with ten backends, and with three over 900 s): a notice orders and never refuses. When all deployments are reported to be rate-limited, each request is still sent to one of them, so each visible 429 costs at least one refused attempt. The goals would need requests that are refused because two others say so.
+- **Overload** (ρ = 1.2): a notice orders and never refuses. When all deployments are reported to be rate-limited, each request is still sent to one of them, so each visible 429 costs at least one refused attempt. The goals would need requests that are refused because two others say so.
 - **With the utilization header**: a process alone asks a full PTU one request at a time. Processes do not know what the others have in flight, so together they ask it more often. Most requests heed for a few seconds that another process has found it full. A liar must not be able to keep it idle, so not all do.
 `

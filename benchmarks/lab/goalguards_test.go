@@ -85,7 +85,6 @@ func fleetGuards() []Goal {
 		{"wasted attempts, B = 3, M = 64, ρ = 0.9", atMost(0.25), "%.3f", w(3, 0.9, same)},
 		{"wasted attempts, B = 3, M = 64, ρ = 0.9 … 900 s", atMost(0.16), "%.3f", w(3, 0.9, long)},
 		{"wasted attempts, B = 3, M = 64, ρ = 0.9 … 20 % of the notices lost", atMost(0.28), "%.3f", w(3, 0.9, func(c *Cell) { c.Bus.Lost = 0.2 })},
-		{"wasted attempts, B = 3, M = 64, ρ = 1.2", atMost(0.45), "%.3f", w(3, 1.2, same)},
 		{"wasted attempts, B = 10, M = 64, ρ = 0.9", atMost(0.09), "%.3f", w(10, 0.9, same)},
 		{"wasted attempts, B = 10, M = 64, ρ = 0.9 … ρ = 1.0", atMost(0.2), "%.3f", w(10, 1.0, same)},
 		{"M = 8: wasted attempts more than without a fleet, most of 8 cells", atMost(0.01), "%.3f", moreThanAlone(eight, wasted)},
