@@ -134,7 +134,7 @@ const refreshed = `performance.getEntriesByType('resource').some((r) => r.name.i
 // What the server renders without a script is what the script makes of it, except times
 // and what depends on the time.
 func TestPageIsTheSameWithoutScript(t *testing.T) {
-	const text = `[...document.querySelectorAll('header ~ main *')].filter((e) => e.childElementCount === 0 && !e.closest('svg, [hidden], .needs-script, .filter, .unseen, .figures b') && !/[0-9] s\b/.test(e.textContent)).map((e) => e.textContent.trim()).filter(Boolean)`
+	const text = `[...document.querySelectorAll('header ~ main *')].filter((e) => e.childElementCount === 0 && !e.closest('svg, [hidden], .needs-script, .filter, .unseen, .figures b, .due') && !/[0-9] (s|min|h)\b/.test(e.textContent)).map((e) => e.textContent.trim()).filter(Boolean)`
 	_, server := watch(t, everyState())
 	plain := open(t, options{noScript: true}, server.URL+"/status/")
 	without := eval[[]string](plain, text)
