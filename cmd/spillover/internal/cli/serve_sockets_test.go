@@ -384,7 +384,7 @@ func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	c = dial(t, s.url+"/v1/responses?%6Dodel=o3&a=b", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}})
 	send(t, c, create)
 	require.Equal(t, "/v1/responses?a=b&model=my-gpt-4o Bearer backend-key []", receive(t, c))
-	_, resp, err := websocket.Dial(t.Context(), s.url+"/v1/responses?a=b;model=o3", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}}) //nolint:bodyclose // the library reads it
+	_, resp, err := websocket.Dial(t.Context(), s.url+"/v1/responses?a=b;model=o3", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}})
 	require.Error(t, err)
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }

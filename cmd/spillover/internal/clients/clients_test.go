@@ -144,7 +144,7 @@ func nodeDir(t *testing.T) string {
 	}
 	require.NoError(t, err, "install nodejs and npm, or set %s to skip these tests", skipVariable)
 	node.once.Do(func() {
-		if node.dir, node.err = os.MkdirTemp("", "spillover-node"); node.err != nil {
+		if node.dir, node.err = os.MkdirTemp("", "spillover-node"); node.err != nil { //nolint:usetesting // several tests use it
 			return
 		}
 		if node.err = os.CopyFS(node.dir, os.DirFS("node")); node.err != nil {
