@@ -83,7 +83,7 @@ func requests(ctx context.Context, target string, size int) func() *http.Request
 	if err != nil {
 		panic(err) // the targets are constants
 	}
-	getBody := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+	getBody := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil } //nolint:unparam // as Request.GetBody is
 	first := (&http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host, Header: sdkHeader(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		GetBody: getBody, ContentLength: int64(len(text)),

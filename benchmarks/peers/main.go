@@ -19,7 +19,7 @@ func main() {
 	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
 		stop()
 		fmt.Fprintln(os.Stderr, "peers:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // the process ends
 	}
 }
 

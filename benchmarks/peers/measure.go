@@ -105,9 +105,6 @@ func (c *comparison) round() error {
 	return nil
 }
 
-// forget drops what was measured.
-func (c *comparison) forget() { c.samples = make([][]usage, len(c.candidates)) }
-
 // of returns what a candidate took: the least time of all rounds, because other programs can only make it longer, and
 // medians of what is counted.
 func (c *comparison) of(name string) usage {

@@ -88,7 +88,7 @@ func peers() []peer {
 			name: "failsafe-go", module: "github.com/failsafe-go/failsafe-go", target: classic,
 			settings: "`failsafehttp.NewRetryPolicyBuilder`; its base is *clone and rewrite*", does: "retries at the same host, obeys `Retry-After`",
 			build: fixed(func(p pool) http.RoundTripper {
-				return failsafehttp.NewRoundTripper(p.rewritten(), failsafehttp.NewRetryPolicyBuilder().Build())
+				return failsafehttp.NewRoundTripper(p.rewritten(), failsafehttp.NewRetryPolicyBuilder().Build()) //nolint:bodyclose // there is no response here
 			}),
 		},
 		{

@@ -85,7 +85,7 @@ func startServe(ctx context.Context, s settings, at endpoint, root, tmp string) 
 		log.Close()
 	}
 	for range 100 {
-		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil {
+		if c, err := net.DialTimeout("tcp", address, time.Second); err == nil { //nolint:noctx // a second at most
 			c.Close()
 			return address, stop, nil
 		}

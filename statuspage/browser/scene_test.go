@@ -2,6 +2,7 @@ package browser_test
 
 import (
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -43,9 +44,7 @@ func record(page http.Handler, path string) http.Handler {
 	got := httptest.NewRecorder()
 	page.ServeHTTP(got, httptest.NewRequest(http.MethodGet, path, nil))
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for name, values := range got.Header() {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), got.Header())
 		w.WriteHeader(got.Code)
 		_, _ = w.Write(got.Body.Bytes())
 	})
@@ -67,7 +66,7 @@ var recorded struct {
 
 func play(t *testing.T) (r recording) {
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(time.Date(2026, 11, 26, 14, 5, 3, 0, time.UTC).Sub(time.Now()))
+		time.Sleep(time.Until(time.Date(2026, 11, 26, 14, 5, 3, 0, time.UTC)))
 		seed(t, 7)
 		latency := spillovertest.Latency{FirstToken: 350 * time.Millisecond, PerToken: 16 * time.Millisecond, Jitter: 0.3}
 		server := func(name string, dialect spillovertest.Dialect, limits map[string]spillovertest.Limit) *spillovertest.Server {
@@ -134,7 +133,7 @@ func play(t *testing.T) (r recording) {
 			}
 			at := time.Since(start).Minutes()
 			at = min(at, 14.6)
-			perSecond := 4.5 + 3.5*math.Exp(-math.Pow((at-7)/2.2, 2)) + 2.6*math.Exp(-math.Pow((at-14.6)/1.6, 2)) + 0.8*math.Sin(at*2.1)
+			perSecond := 4.5 + 3.5*math.Exp(-math.Pow((at-7)/2.2, 2)) + 2.6*math.Exp(-math.Pow((at-14.6)/1.6, 2)) + 0.8*math.Sin(at*2.1) //nolint:staticcheck // a power is easier to read
 			time.Sleep(time.Duration(draw.ExpFloat64() / perSecond * float64(time.Second)))
 			model := "gpt-4o"
 			if draw.Float64() < 0.2 {
