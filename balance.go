@@ -23,12 +23,12 @@ type selection struct {
 	random   func() uint64
 
 	attemptsLeft  int           // attempts left after a failure; 0 before the first failure
+	passedOver    []*deployment // skipped because their half-open probe is deferred
 	silent        []*deployment // skipped because they may be silent
 	includeSilent bool          // do not skip those
 
-	spillRoll      float64 // random, between 0 and 1: decides whether a PTU that is nearly full passes the request on
-	ignoreHeadroom bool    // include deployments without headroom
-	minimumRate    bool    // as a background request that is due at a reserved deployment
+	spillRoll float64 // random, between 0 and 1: decides whether a PTU that is nearly full passes the request on
+	pass              // what is looked for now
 
 	healthyOnly bool // only deployments that nothing is held against
 
@@ -50,6 +50,7 @@ const (
 	skipTroubled                      // the retry budget is spent, and something is held against it
 	skipUtilization                   // a PTU that is nearly full
 	skipHeadroom                      // too few tokens remain, as reported
+	skipProbe                         // it has failed, and its half-open probe is deferred
 	skipReported                      // another replica says that it is rate-limited, fails or is drained
 	skipLocalLimit                    // too few requests or tokens remain of the configured limits
 	skipReserved                      // kept for interactive requests
@@ -72,6 +73,8 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipTroubled
 	case q.minimumRate && !d.BackgroundDue(q.now), !q.minimumRate && q.reserves(d, q.now):
 		return skipReserved
+	case !q.probe && q.probeDeferred(d, q.now):
+		return skipProbe
 	case q.ignoreHeadroom:
 		return notSkipped
 	case d.PassesOn(q.now, q.spillRoll):
@@ -85,11 +88,15 @@ func (q *selection) skips(d *deployment) skipReason {
 }
 
 // A pass is what a selection looks for, once nothing was found by the passes before.
-type pass struct{ ignoreHeadroom, minimumRate bool }
+type pass struct {
+	probe          bool // include deployments whose half-open probe is deferred
+	ignoreHeadroom bool // include deployments without headroom
+	minimumRate    bool // as a background request that is due at a reserved deployment
+}
 
 var (
-	interactivePasses = []pass{{false, false}, {true, false}}
-	backgroundPasses  = []pass{{false, false}, {false, true}, {true, true}}
+	interactivePasses = []pass{{}, {probe: true, ignoreHeadroom: true}}
+	backgroundPasses  = []pass{{}, {probe: true}, {probe: true, minimumRate: true}, {probe: true, ignoreHeadroom: true, minimumRate: true}}
 )
 
 func (q *selection) passes() []pass {
@@ -102,10 +109,22 @@ func (q *selection) passes() []pass {
 // candidate reports whether a deployment may be chosen.
 func (q *selection) candidate(d *deployment) bool {
 	why := q.skips(d)
-	if why == skipSilent && !slices.Contains(q.silent, d) {
+	switch {
+	case why == skipSilent && !slices.Contains(q.silent, d):
 		q.silent = append(q.silent, d)
+	case why == skipProbe && !slices.Contains(q.passedOver, d):
+		q.passedOver = append(q.passedOver, d)
 	}
 	return why == notSkipped
+}
+
+// passOver counts a request that goes to a deployment for the probes that are deferred.
+func (q *selection) passOver(chosen *deployment) {
+	for _, d := range q.passedOver {
+		if d != chosen {
+			q.scope.passOver(d, q.now)
+		}
+	}
 }
 
 // choose returns an available deployment that was not tried, or nil.

@@ -236,6 +236,9 @@ func (c *call) next(now time.Time) *attempt {
 		}
 		if a := c.newAttempt(d, now, q.ignoreHeadroom); a != nil {
 			c.consider(&q, d)
+			if c.lastAttempt == nil {
+				q.passOver(d)
+			}
 			a.cost = t.payForRetry(&q, d)
 			c.tried = append(c.tried, d)
 			return a

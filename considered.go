@@ -64,6 +64,8 @@ func (q *selection) whySkipped(d, chosen *deployment) (why string, until time.Ti
 		return "utilization", time.Time{}
 	case skipHeadroom:
 		return "no headroom", time.Time{}
+	case skipProbe:
+		return "probe deferred", q.probeDeferredUntil(d)
 	case skipReported:
 		return "reported by another replica", d.Reports.Until(q.now)
 	case skipLocalLimit:

@@ -403,9 +403,9 @@ func TestDeploymentComesBackAfterItsKeyIsAccepted(t *testing.T) {
 			if n.sends(host("a")) == 2 {
 				break
 			}
-			time.Sleep(7 * time.Second)
+			time.Sleep(probeWait)
 		}
-		time.Sleep(15 * time.Second)
+		time.Sleep(probeWait)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
 	})

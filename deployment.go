@@ -70,11 +70,11 @@ func (d *deployment) headroom(now time.Time) health.Headroom {
 	return h
 }
 
-// closed reports until when and why a deployment is closed for everybody: as a
-// whole, or for every operation that was tried there.
-func (d *deployment) closed(now time.Time) (until time.Time, reason string, throttled bool) {
+// unavailable reports until when and why a deployment is not chosen while there is another
+// one: as a whole, or for every operation that was tried there.
+func (d *deployment) unavailable(now time.Time) (until time.Time, reason string, throttled bool) {
 	for _, h := range [...]*health.State{&d.State, &d.backend.State} {
-		at, why, word := h.Closed(now)
+		at, why, word := h.Unavailable(now)
 		throttled = throttled || word && !at.IsZero()
 		if at.After(until) {
 			until, reason = at, why
@@ -85,7 +85,7 @@ func (d *deployment) closed(now time.Time) (until time.Time, reason string, thro
 	}
 	var closed uint64
 	for i, h := range d.Operations {
-		if at, why, _ := h.Closed(now); !at.IsZero() {
+		if at, why, _ := h.Unavailable(now); !at.IsZero() {
 			if closed |= 1 << i; until.IsZero() || at.Before(until) {
 				until, reason = at, why
 			}

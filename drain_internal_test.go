@@ -110,6 +110,9 @@ func TestDrainAfterTheChoice(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
+				d := deploymentOf(t, tr, "a")
+				failAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
+				time.Sleep(probeWait) // and the request is a probe
 				for d := range tr.table().find("m").all {
 					if d.backend.name == "out" {
 						for i := range 5 { // the fifth failure ejects it for 30 s
@@ -117,9 +120,6 @@ func TestDrainAfterTheChoice(t *testing.T) {
 						}
 					}
 				}
-				d := deploymentOf(t, tr, "a")
-				failAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
-				time.Sleep(5 * time.Second) // and the request is a probe
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.Equal(t, 1, statusOf(t, tr, "a").InFlight, "it has its place while it waits for the token")

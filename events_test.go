@@ -63,17 +63,17 @@ func TestLogOfAFailure(t *testing.T) {
 		require.Empty(t, l.Log(), "one request that fails, although it is sent there twice, is ignored")
 		ask(t, tr)
 		require.Equal(t, []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:1s,wait_ms:1000,reason:500,status:500,request_id:id-2"}, l.Log())
-		time.Sleep(time.Second)
+		time.Sleep(probeWait)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:500",
 			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:2s,wait_ms:2000,reason:502,status:502,request_id:id-3",
 		}, l.Log())
-		time.Sleep(2 * time.Second)
+		time.Sleep(probeWait)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:502",
-			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:3000,reason:502,status:200",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:62000,reason:502,status:200",
 		}, l.Log())
 	})
 }
@@ -85,7 +85,7 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 		n.on(host("first"), status(401, `{}`), status(429, "{}", "Retry-After: 7"), status(200, "{}"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
-		time.Sleep(5 * time.Second)
+		time.Sleep(probeWait)
 		ask(t, tr)
 		time.Sleep(7 * time.Second)
 		ask(t, tr)
@@ -93,7 +93,7 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 			"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait_ms:5000,reason:401,status:401",
 			"INFO,deployment probing,backend:first,tier:1,model:m,deployment:m,reason:401",
 			"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:7s,wait_ms:7000,reason:429,status:429",
-			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:12000,reason:401,status:200",
+			"INFO,deployment back,backend:first,tier:1,model:m,deployment:m,lasted_ms:38000,reason:401,status:200",
 		}, l.Log())
 	})
 }
@@ -104,12 +104,12 @@ func TestLogOfABackend(t *testing.T) {
 		n.on(host("first"), broken(refused), status(200, "{}"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
-		time.Sleep(2 * time.Second)
+		time.Sleep(probeWait)
 		ask(t, tr)
 		require.Equal(t, []string{
 			"WARN,backend out,backend:first,tier:1,until:2s,wait_ms:2000,reason:no connection,error:dial tcp: connection refused",
 			"INFO,backend probing,backend:first,tier:1,reason:no connection",
-			"INFO,backend back,backend:first,tier:1,lasted_ms:2000,reason:no connection,status:200",
+			"INFO,backend back,backend:first,tier:1,lasted_ms:31000,reason:no connection,status:200",
 		}, l.Log())
 		require.Equal(t, map[string]float64{"backend=first state=out tier=1 type=no_connection": 2}, l.Metric("spillover.cooldown.duration"))
 	})
@@ -345,7 +345,7 @@ func TestLogHoldsNoLock(t *testing.T) {
 		}})
 		tr = configured(t, cfg)
 		ask(t, tr)
-		time.Sleep(6 * time.Second)
+		time.Sleep(probeWait)
 		ask(t, tr)
 		require.Equal(t, []string{"deployment out", "backend drained", "backend resumed", "deployment probing", "deployment back"}, seen)
 	})

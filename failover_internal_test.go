@@ -111,12 +111,15 @@ func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 		// The first request is sent there twice, which counts once.
 		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
-		for _, streak := range []int{1, 2, 2, 3} {
+		for i, streak := range []int{1, 2, 2, 3} {
+			if i > 0 {
+				time.Sleep(probeWait)
+			}
 			ask(t, tr)
 			require.Equal(t, streak, failures(heldAgainst(t, tr, "a")))
-			time.Sleep(1200 * time.Millisecond)
 		}
 		require.Equal(t, 5, n.sends(host("a")))
+		time.Sleep(1200 * time.Millisecond)
 		require.False(t, statusOf(t, tr, "a").Available, "out for twice as long")
 	})
 }
@@ -138,7 +141,7 @@ func TestBackendProbeIsGivenBackWhenTheDeploymentIsClosed(t *testing.T) {
 		require.True(t, d.backend.Open(time.Now()))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-		time.Sleep(2 * time.Second)
+		time.Sleep(probeWait)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
 	})
@@ -162,7 +165,7 @@ func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 		now := time.Now()
 		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
 		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
-		time.Sleep(2 * time.Second)
+		time.Sleep(probeWait)
 		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
 		require.Equal(t, 500, resp.StatusCode)
 		require.Equal(t, "a", servedBy(resp))

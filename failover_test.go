@@ -57,10 +57,14 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 				}
 				require.LessOrEqual(t, n.sends(host("a")), 8, "one is forgiven; then out for 1 s, 2 s, 4 s …")
 				require.Greater(t, n.sends(host("a")), 3, "and probed in between")
+				for before := n.sends(host("a")); n.sends(host("a")) == before; { // up to the next probe
+					time.Sleep(100 * time.Millisecond)
+					require.Equal(t, "b", from())
+				}
 				require.NotEmpty(t, statusOf(t, tr, "a").Reason)
 
 				n.on(host("a"), ok200)
-				time.Sleep(12 * time.Second)
+				time.Sleep(probeWait)
 				require.Equal(t, "a", from(), "the probe lets it back in")
 				require.True(t, statusOf(t, tr, "a").Available)
 				n.on(host("a"), status(code, "{}"), status(code, "{}"), ok200)
@@ -250,7 +254,7 @@ func TestHeaderTimeoutFailsOver(t *testing.T) {
 		require.Zero(t, s.InFlight)
 
 		n.on(host("a"), slow(3*time.Second-1, ok200))
-		time.Sleep(2400 * time.Millisecond)
+		time.Sleep(probeWait)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
 	})
@@ -836,7 +840,7 @@ func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 		require.Equal(t, 1, n.sends(host("a")))
 
 		n.on(host("a"), hung) // the probe is lost
-		time.Sleep(6 * time.Second)
+		time.Sleep(probeWait)
 		lost, leave := context.WithCancel(t.Context())
 		gone := make(chan struct{})
 		go func() {
@@ -898,7 +902,7 @@ func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 				n.on(host("a"), fault, hung, status(408, "{}"), ok200)
 				tr := firstAndSecond(t, n)
 				ask(t, tr)
-				time.Sleep(6 * time.Second)
+				time.Sleep(probeWait)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))

@@ -266,6 +266,7 @@ func TestReplicasLearnThatABackendCannotBeReached(t *testing.T) {
 		require.Equal(t, 1, n.sends(host("ptu")))
 		n.on(host("ptu"), ok200)
 		time.Sleep(4 * time.Second)
+		inTurn(t, a, 7, 0) // the probe waits for them
 		resp, _ := ask(t, a)
 		require.Equal(t, "ptu", servedBy(resp))
 		require.Contains(t, f.kinds(), "recovered")
@@ -539,6 +540,7 @@ func TestOtherReplicasWaitForTheProbe(t *testing.T) {
 			resp, _ := ask(t, b)
 			require.Equal(t, "payg", servedBy(resp))
 		}
+		inTurn(t, a, 7, 0) // the probe waits for them
 		require.Equal(t, 1, n.sends(host("ptu")))
 		n.on(host("ptu"), ok200)
 		resp, _ := ask(t, a)

@@ -37,6 +37,10 @@ type sent struct {
 	length                  int64
 }
 
+// probeWait is the time after a failure from which a half-open probe waits for no other
+// requests.
+const probeWait = 31 * time.Second
+
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

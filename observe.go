@@ -39,7 +39,7 @@ func (t *table) observe(now time.Time, yield func(telemetry.Observation) bool) {
 			if !configured && !d.asked() {
 				continue
 			}
-			until, _, _ := d.closed(now)
+			until, _, _ := d.unavailable(now)
 			o := telemetry.Observation{
 				Deployment: d.labels(), Available: until.IsZero() && !d.backend.drained.Load(), InFlight: d.InFlight.Load(),
 				Utilization: float64(d.Utilization.Load()) / 1000, Utilized: d.UtilizationAt.Age(now) <= utilizationAge,

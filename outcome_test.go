@@ -293,7 +293,7 @@ func TestOutcomesMove(t *testing.T) {
 				require.Equal(t, want.StatusCode, resp.StatusCode, name)
 			}
 			d := tr.table().find("m").tiers[0].members[0]
-			until, reason, throttled := d.closed(time.Now())
+			until, reason, throttled := d.unavailable(time.Now())
 			if test.closed == 0 {
 				require.True(t, until.IsZero(), "%s: %s", name, reason)
 				return

@@ -59,7 +59,7 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	for first := 0; first < len(r.tiers); first = r.nextModel(first) {
 		next := r.nextModel(first)
 		for _, pass := range q.passes() {
-			q.ignoreHeadroom, q.minimumRate = pass.ignoreHeadroom, pass.minimumRate
+			q.pass = pass
 			for i, t := range r.tiers[first:next] {
 				d := t.choose(q)
 				if d == nil || q.attemptsLeft > 0 && t.triedHere(q.tried) && q.attemptsLeft <= r.openBelow(first+i+1, q) {
@@ -94,7 +94,7 @@ func (r *route) leastReported(first, next int, q *selection) (tier *tier, best *
 		passes = passes[1:]
 	}
 	for _, pass := range passes {
-		q.ignoreHeadroom, q.minimumRate = pass.ignoreHeadroom, pass.minimumRate
+		q.pass = pass
 		var soonest time.Time
 		for _, t := range r.tiers[first:next] {
 			q.healthyOnly = t.retryBudgetSpent(q)

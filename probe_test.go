@@ -77,7 +77,7 @@ func (c *crowd) eject() {
 	d := c.first()
 	failAt(&d.State, now, health.Misconfigured, "401", 0.5)
 	require.False(c.t, d.accepts(now))
-	time.Sleep(5 * time.Second)
+	time.Sleep(probeWait)
 }
 
 // After a probe has succeeded nothing keeps traffic out: a slow start would leave

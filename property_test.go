@@ -17,8 +17,9 @@ import (
 // A member is a deployment as the oracle sees it.
 type member struct {
 	*deployment
-	tried  bool
-	closed bool
+	tried    bool
+	closed   bool
+	deferred bool // its probe is due, but waits for other requests
 }
 
 // drawRoute is a route in any state, seen at a moment; members are those of the
@@ -55,6 +56,11 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 				out := func(h *health.State, until time.Time) {
 					if !until.IsZero() {
 						failAt(h, until.Add(-2*time.Second), health.Unreachable, "no connection", 0.5)
+						elsewhere := rapid.IntRange(0, 8).Draw(t, "requests elsewhere")
+						for range elsewhere {
+							h.PassOver()
+						}
+						m.deferred = m.deferred || elsewhere < 7
 					}
 				}
 				out(&d.State, shut("out until"))
@@ -72,16 +78,19 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 	return newRoute("m", rapid.Permutation(all).Draw(t, "order"), nil), members, tried
 }
 
-// candidates is the oracle: those of the first tier that has any.
+// candidates is the oracle: those of the first tier that has any. Those whose probe is
+// deferred are asked only if there is no other in any tier.
 func candidates(members [][]member) (found []*deployment) {
-	for _, tier := range members {
-		for _, m := range tier {
-			if !m.tried && !m.closed {
-				found = append(found, m.deployment)
+	for _, deferred := range []bool{false, true} {
+		for _, tier := range members {
+			for _, m := range tier {
+				if !m.tried && !m.closed && (deferred || !m.deferred) {
+					found = append(found, m.deployment)
+				}
 			}
-		}
-		if found != nil {
-			return found
+			if found != nil {
+				return found
+			}
 		}
 	}
 	return nil

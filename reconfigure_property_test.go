@@ -202,10 +202,14 @@ func (w *world) options(model string) (all []option) {
 
 // candidates are those of the best tier that has any.
 func (w *world) candidates(all []option) (best []option) {
+	deferred := func(o option) bool { return !o.deferred().IsZero() }
+	usable := slices.DeleteFunc(slices.Clone(all), func(o option) bool {
+		return w.drained[o.Backend.Name] || o.closed.After(time.Now())
+	})
+	if all = slices.DeleteFunc(slices.Clone(usable), deferred); len(all) == 0 {
+		all = usable
+	}
 	for _, o := range all {
-		if w.drained[o.Backend.Name] || o.closed.After(time.Now()) {
-			continue
-		}
 		if len(best) > 0 && o.Priority < best[0].Priority {
 			best = nil
 		}
@@ -214,6 +218,18 @@ func (w *world) candidates(all []option) (best []option) {
 		}
 	}
 	return best
+}
+
+// deferred is when the ejections ended whose probe waits for other requests; zero if there
+// is none.
+func (o *option) deferred() (ended time.Time) {
+	if d, ok := o.fact.state.(*record); ok && d.ProbeDeferred(time.Now()) {
+		ended = o.out
+	}
+	if b, ok := o.whole.state.(*sharedState); ok && b.ProbeDeferred(time.Now()) {
+		ended = health.Latest(ended, o.whole.out)
+	}
+	return ended
 }
 
 // ask sends a request and holds its answer against the oracle.
@@ -366,6 +382,9 @@ func (w *world) check() {
 			if o.closed.After(now) && !w.drained[o.Backend.Name] {
 				s.Until, s.RateLimited = o.closed, o.cool.After(now) || o.out.After(now) && o.cause == health.OutOfQuota
 			}
+			if ended := o.deferred(); s.Available && !ended.IsZero() {
+				s.Available, s.Until = false, ended
+			}
 			if o.asked() || model != "" && model != "*" {
 				shown[o.Backend.Name] = append(shown[o.Backend.Name], s)
 			}
@@ -425,10 +444,14 @@ func (w *world) checkStatus(shown map[string][]DeploymentStatus) {
 			if b.Priority != p {
 				continue
 			}
-			drained, until := w.drained[b.Name], w.sites[siteOf(b)].out
+			site := w.sites[siteOf(b)]
+			drained, until := w.drained[b.Name], site.out
 			s := BackendStatus{Name: b.Name, URL: b.URL, Weight: b.Weight, Drained: drained, Deployments: shown[b.Name]}
 			if s.Available = !drained && !until.After(time.Now()); !drained && until.After(time.Now()) {
 				s.Until = until
+			}
+			if shared, ok := site.state.(*sharedState); ok && s.Available && shared.ProbeDeferred(time.Now()) {
+				s.Available, s.Until = false, until
 			}
 			tier.Backends = append(tier.Backends, s)
 		}

@@ -55,6 +55,36 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 	return true
 }
 
+// probeDeferred reports whether the next half-open probe of a deployment waits until
+// more requests went elsewhere.
+func (s *scope) probeDeferred(d *deployment, now time.Time) bool {
+	if d.ProbeDeferred(now) || d.backend.ProbeDeferred(now) {
+		return true
+	}
+	h := d.Operation(int(s.op))
+	return h != nil && h.ProbeDeferred(now)
+}
+
+// probeDeferredUntil is until when it waits at most.
+func (s *scope) probeDeferredUntil(d *deployment) (until time.Time) {
+	for _, h := range s.healths(d) {
+		if h != nil {
+			until = health.Latest(until, h.ProbeFrom())
+		}
+	}
+	return until
+}
+
+// passOver counts a request that goes to another deployment than one whose probe is
+// deferred.
+func (s *scope) passOver(d *deployment, now time.Time) {
+	for _, h := range s.healths(d) {
+		if h != nil && h.ProbeDeferred(now) {
+			h.PassOver()
+		}
+	}
+}
+
 // connecting reports whether only a pending connection keeps the request away
 // from a deployment.
 func (s *scope) connecting(d *deployment, now time.Time) bool {

@@ -101,7 +101,7 @@ func TestRefusedOperationIsInStatusAndComesBack(t *testing.T) {
 		require.WithinRange(t, s.Operations[0].Until, time.Now().Add(4*time.Second), time.Now().Add(6*time.Second))
 
 		n.on(host("ptu"), ok200)
-		time.Sleep(6 * time.Second)
+		time.Sleep(probeWait)
 		resp, _ = send(t, tr, responses())
 		require.Equal(t, "ptu", servedBy(resp))
 		require.Empty(t, statusOf(t, tr, "ptu").Operations)

@@ -164,11 +164,11 @@ func TestSecondAttemptOnlyWhileNothingIsHeldAgainstTheDeployment(t *testing.T) {
 		require.True(t, statusOf(t, tr, "a").Available, "one request may be the cause of both failures")
 		require.Equal(t, hosts("a", "b"), sentFor(t, tr, n, newChat(t, chatPath)))
 		require.False(t, statusOf(t, tr, "a").Available, "two requests have failed")
-		time.Sleep(2 * time.Second)
+		time.Sleep(probeWait)
 		require.Equal(t, hosts("a", "b"), sentFor(t, tr, n, newChat(t, chatPath)), "a half-open probe")
 
 		n.on(host("a"), ok200)
-		time.Sleep(10 * time.Second)
+		time.Sleep(probeWait)
 		require.Equal(t, hosts("a"), sentFor(t, tr, n, newChat(t, chatPath)))
 		n.on(host("a"), status(500, "{}"))
 		require.Equal(t, hosts("a", "a", "b"), sentFor(t, tr, n, newChat(t, chatPath)), "the success has cleared it")

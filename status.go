@@ -60,7 +60,7 @@ type DeploymentStatus struct {
 	Model     string    `json:"model,omitempty"`  // the name that callers use; "" for requests without a model, "*" for unconfigured models beyond the first thousand
 	Name      string    `json:"name,omitempty"`   // the backend's name for it
 	Available bool      `json:"available"`        // whether it may be chosen; includes the backend's state
-	Until     time.Time `json:"until,omitzero"`   // when an unavailable deployment is asked again; zero if it is available or drained
+	Until     time.Time `json:"until,omitzero"`   // when an unavailable deployment is asked again; zero if it is available or drained. It is in the past while the half-open probe waits until more requests were sent elsewhere
 	Reason    string    `json:"reason,omitempty"` // why it is unavailable, such as "429 rate_limit_reached"
 
 	// RateLimited reports that it is unavailable because the service asked to wait
@@ -116,7 +116,7 @@ func (t *Transport) Status() Status {
 	byBackend := map[*backend][]DeploymentStatus{}
 	for _, r := range table.all() {
 		for d := range r.all {
-			until, reason, limited := d.closed(now)
+			until, reason, limited := d.unavailable(now)
 			if d.backend.drained.Load() {
 				until, reason, limited = time.Time{}, drainedReason, false
 			}
@@ -127,7 +127,7 @@ func (t *Transport) Status() Status {
 				Utilization: float64(d.Utilization.Load()) / 1000, UtilizationAt: d.UtilizationAt.Time(),
 			}
 			for i, h := range d.Operations {
-				if until, reason, _ := h.Closed(now); !until.IsZero() && s.Available {
+				if until, reason, _ := h.Unavailable(now); !until.IsZero() && s.Available {
 					s.Operations = append(s.Operations, OperationStatus{wire.OperationName(i), until, reason})
 				}
 			}
@@ -141,7 +141,7 @@ func (t *Transport) Status() Status {
 		tier := TierStatus{Priority: t.priority}
 		for _, d := range t.members {
 			b := d.backend
-			until, reason, _ := b.Closed(now)
+			until, reason, _ := b.Unavailable(now)
 			if b.drained.Load() {
 				until, reason = time.Time{}, drainedReason
 			}

@@ -116,7 +116,7 @@ func TestAvailability(t *testing.T) {
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, []float64{0, 0, 0, 0}, available("m"))
 		require.Equal(t, []float64{1}, available("k"), "another model is another deployment")
-		time.Sleep(10 * time.Second)
+		time.Sleep(probeWait)
 		require.Equal(t, []float64{1, 1, 1, 1}, available("m"), "due to be probed is available, as in Status")
 	})
 }

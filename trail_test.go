@@ -561,7 +561,7 @@ func TestTrailNamesTheProbeOfAnEjectedDeployment(t *testing.T) {
 		n.on(host("a"), broken(errRefused), ok200)
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		ask(t, tr)
-		time.Sleep(10 * time.Second)
+		time.Sleep(probeWait)
 		trail := trailOf(t, tr, newChat(t, chatPath))
 		require.Equal(t, "a", trail.Backend)
 		require.Equal(t, "half-open probe", trail.Steps[0].Why)

@@ -82,6 +82,8 @@ var tunables = []struct {
 		{"health.ejectionRules[Misconfigured]", "failures, first, longest", "401, 403, 404 about a role, a deployment or an operation", "only a change repairs it; the longest ejection bounds how long a repaired key stays unused", "requests sent to a PAYG deployment that answers 401: 0.0126; 0.0107 with 45 s as the longest"},
 		{"health.ejectionRules[OutOfQuota]", "failures, first, longest", "quota or billing", "it takes a person to repair", notMeasured},
 		{"health.ejectionSpread", "share", "random part of an ejection, either way", "clients that saw the same failure do not probe at the same time", notMeasured},
+		{"health.probeSpacing", "requests", "a half-open probe waits until so many requests were sent elsewhere since the failure", "a probe that fails costs its caller time: at most one request in eight pays", notMeasured},
+		{"health.maxProbeDelay", "", "but no longer than this after the failure", "with little traffic a deployment that has recovered is used again", notMeasured},
 		{"health.probeClaim", "", "a half-open probe keeps other requests away for so long", "a probe that never ends must not keep the deployment closed", notMeasured},
 		{"health.streakExpiry", "", "a failure this long after the last is the first in a row", "rare failures must not add up to an ejection", notMeasured},
 		{"health.maxDoublings", "", "beyond it the ejection is the longest one", "keeps the shift from overflowing; every rule reaches its longest ejection earlier", "no effect"},

@@ -50,6 +50,13 @@ const (
 	// ejectionSpread is the random part of an ejection, either way: clients that saw
 	// the same failure do not probe at the same time.
 	ejectionSpread = 0.2
+	// probeSpacing is how many requests go elsewhere between a failure and the next
+	// half-open probe: a probe that fails costs its caller time, so at most one request
+	// in eight pays for it.
+	probeSpacing = 7
+	// maxProbeDelay is the time since the last failure after which a probe waits for no
+	// more requests: with little traffic a deployment that has recovered is used again.
+	maxProbeDelay = 30 * time.Second
 	// probeClaim is how long a half-open probe keeps other requests away. A probe that
 	// never ends delays the next one by no more.
 	probeClaim = 10 * time.Second
@@ -75,6 +82,7 @@ type ejection struct {
 	active bool      // ejected until a probe succeeds
 	probe  uint64    // number of the probe under way; 0 when there is none
 	probes uint64    // probes so far
+	passed int       // requests that went elsewhere since the last failure while a probe was due
 	reason string
 }
 
@@ -89,7 +97,7 @@ func (e *ejection) fail(now, seen, sent time.Time, cause Cause, reason string, u
 		e.streak = 0
 	}
 	e.streak++
-	e.cause, e.since, e.reason, e.probe = cause, seen, reason, 0
+	e.cause, e.since, e.reason, e.probe, e.passed = cause, seen, reason, 0, 0
 	rule := ejectionRules[cause]
 	n := e.streak - rule.tolerated
 	if n <= 0 {
@@ -108,6 +116,7 @@ func (e *ejection) fail(now, seen, sent time.Time, cause Cause, reason string, u
 // deployment. was is the ejection before that failure, and then the ejection after it.
 // What was ejected before stays ejected.
 func (e *ejection) pardon(was, then ejection) {
+	then.passed = e.passed
 	switch {
 	case *e == then && !was.active:
 		*e = was
@@ -125,7 +134,7 @@ func (e *ejection) pardon(was, then ejection) {
 // the time that the silence has lasted, and so on.
 func (e *ejection) ejectSilent(now, since time.Time) {
 	e.streak++
-	e.cause, e.reason, e.since, e.active, e.probe = Silent, "silent", since, true, 0
+	e.cause, e.reason, e.since, e.active, e.probe, e.passed = Silent, "silent", since, true, 0, 0
 	e.until = now.Add(silentProbeDelay(now.Sub(since)))
 }
 
@@ -133,6 +142,15 @@ func (e *ejection) ejectSilent(now, since time.Time) {
 func silentProbeDelay(silence time.Duration) time.Duration {
 	rule := ejectionRules[Silent]
 	return min(max(silence/silentProbeShare, rule.first), rule.longest)
+}
+
+// deferredUntil is until when the next probe waits while other deployments serve
+// requests. It is zero if the probe waits for nothing but the end of the ejection.
+func (e *ejection) deferredUntil() time.Time {
+	if !e.active || e.passed >= probeSpacing {
+		return time.Time{}
+	}
+	return e.since.Add(maxProbeDelay)
 }
 
 // succeed forgets all failures, unless the attempt was sent before the last of them.

@@ -330,3 +330,41 @@ func TestEjectionProperties(t *testing.T) {
 		}
 	})
 }
+
+func TestProbeIsDeferredUntilRequestsWentElsewhere(t *testing.T) {
+	now := noon
+	for cause := ServerFailure; cause <= OutOfQuota; cause++ {
+		if cause == Silent {
+			continue
+		}
+		var h State
+		require.False(t, h.ProbeDeferred(now), "it is healthy")
+		for i := range ejectionRules[cause].tolerated {
+			at := now.Add(time.Duration(i))
+			h.Fail(at, FailedAttempt{Sent: at, Seen: at, Cause: cause}, 0.5)
+			require.False(t, h.ProbeDeferred(at), "the failure is tolerated")
+		}
+		failed := now.Add(time.Second)
+		_, _ = h.Fail(failed, FailedAttempt{Sent: failed, Seen: failed, Cause: cause}, 0.5)
+		for range probeSpacing {
+			require.True(t, h.ProbeDeferred(failed.Add(maxProbeDelay-1)))
+			require.False(t, h.ProbeDeferred(failed.Add(maxProbeDelay)), "with little traffic")
+			require.WithinDuration(t, failed.Add(maxProbeDelay), h.ProbeFrom(), 0)
+			h.PassOver()
+		}
+		require.False(t, h.ProbeDeferred(failed))
+
+		again := failed.Add(time.Second)
+		_, counted := h.Fail(again, FailedAttempt{Sent: again, Seen: again, Cause: cause}, 0.5)
+		require.True(t, counted)
+		require.True(t, h.ProbeDeferred(again), "the probe has failed")
+		h.Succeed(again, again, false)
+		require.False(t, h.ProbeDeferred(again), "the probe has succeeded")
+
+		h = State{}
+		undo, _ := h.Fail(failed, FailedAttempt{Sent: failed, Seen: failed, Cause: cause}, 0.5)
+		h.PassOver()
+		h.Pardon(failed, undo)
+		require.Equal(t, ejection{}, h.ejection, "a pardon takes all of it back")
+	}
+}

@@ -9,9 +9,10 @@ import (
 
 // State is the health of a deployment, of one of its operations, of a backend, or of
 // a caller's credential at a deployment. The mutex guards the throttle, the ejection
-// and the last transition. The first three, which are atomic, repeat the result, so that a request to a healthy deployment takes no lock.
+// and the last transition. The first fields, which are atomic, repeat the result, so that a request to a healthy deployment takes no lock.
 type State struct {
 	closedUntil  Timestamp
+	probeFrom    Timestamp     // until then a due probe waits for other requests, see ProbeDeferred
 	spareFrom    Timestamp     // when the ramp-up has a slot that leaves one
 	isTroubled   atomic.Bool   // a throttle, a ramp-up or failures since the last success
 	completed    atomic.Uint64 // responses that were read to their end
@@ -31,6 +32,7 @@ func (h *State) change(f func()) {
 	defer h.mu.Unlock()
 	f()
 	h.closedUntil.Set(Latest(h.throttle.closedUntil(), h.ejection.until))
+	h.probeFrom.Set(h.ejection.deferredUntil())
 	h.spareFrom.Set(h.throttle.rampUp.spareAt())
 	h.isTroubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
 }
@@ -41,6 +43,17 @@ func (h *State) reopens(now time.Time, f func()) bool {
 	h.change(f)
 	return closed && h.closedUntil.Passed(now)
 }
+
+// ProbeDeferred reports whether the next half-open probe waits until more requests went
+// elsewhere. It is only for callers who have another deployment: who has none sends the
+// probe as soon as it is open.
+func (h *State) ProbeDeferred(now time.Time) bool { return !h.probeFrom.Passed(now) }
+
+// ProbeFrom returns when ProbeDeferred becomes false at the latest.
+func (h *State) ProbeFrom() time.Time { return h.probeFrom.Time() }
+
+// PassOver counts a request that went elsewhere while a probe was due.
+func (h *State) PassOver() { h.change(func() { h.ejection.passed++ }) }
 
 // Troubled reports whether there is a throttle, a ramp-up or a failure since the last
 // success, even if it does not close it.
@@ -222,6 +235,17 @@ func (h *State) Closed(now time.Time) (until time.Time, reason string, throttled
 		return mark, cmp.Or(t.reason, "one at a time"), true
 	}
 	return time.Time{}, "", false
+}
+
+// Unavailable returns what Closed does. While a probe is deferred, it returns the end of
+// the ejection, which has passed.
+func (h *State) Unavailable(now time.Time) (until time.Time, reason string, throttled bool) {
+	if until, reason, throttled = h.Closed(now); until.IsZero() && h.ProbeDeferred(now) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.ejection.until, h.ejection.reason, false
+	}
+	return until, reason, throttled
 }
 
 // Ejected returns the cause of the ejection in force, if there is one, and whether it

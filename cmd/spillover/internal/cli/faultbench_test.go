@@ -111,7 +111,7 @@ var benchFaults = []benchFault{
 	{number: 1, name: "429 once, with `Retry-After: 60`", faults: []spillovertest.Fault{throttled}},
 	{number: 2, name: "429 for 60 s", faults: []spillovertest.Fault{throttled}, lasts: true, most: 1},
 	{number: 3, name: "500 once", faults: []spillovertest.Fault{answered(500, `{"error":{"code":"500","message":"m"}}`)}},
-	{number: 4, name: "503 for 60 s", faults: []spillovertest.Fault{answered(503, `{"error":{"code":"503","message":"m"}}`)}, lasts: true, most: 9},
+	{number: 4, name: "503 for 60 s", faults: []spillovertest.Fault{answered(503, `{"error":{"code":"503","message":"m"}}`)}, lasts: true, most: 4},
 	{number: 5, name: "connection reset before the header", faults: []spillovertest.Fault{{Kind: spillovertest.KindReset}}},
 	{number: 6, name: "silence", faults: []spillovertest.Fault{{Kind: spillovertest.KindSilent}}},
 	{number: 7, name: "first token after 10 s", faults: []spillovertest.Fault{{Kind: spillovertest.KindSlow, Delay: 10 * time.Second}}},
@@ -127,7 +127,7 @@ var benchFaults = []benchFault{
 	{number: 13, name: "content filter", faults: []spillovertest.Fault{filtered}},
 	{number: 14, name: "cut before the first token", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut}}},
 	{number: 14, name: "cut after the first token", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut, After: 1}}},
-	{number: 15, name: "outage of 60 s, connections refused", faults: []spillovertest.Fault{{Kind: spillovertest.KindRefuse}}, lasts: true, most: 5},
+	{number: 15, name: "outage of 60 s, connections refused", faults: []spillovertest.Fault{{Kind: spillovertest.KindRefuse}}, lasts: true, most: 4},
 	{number: 16, name: "usage in streams that end before the first token, twice", faults: []spillovertest.Fault{twice(streamed(benchRole + benchUsage))}},
 	{number: 16, name: "usage without a stream, 429 once", faults: []spillovertest.Fault{throttled}, whole: true},
 }

@@ -1,0 +1,161 @@
+package spillover_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+)
+
+// elsewhere is how many requests another deployment serves before a half-open probe.
+const elsewhere = 7
+
+// ejected is a Transport whose first deployment was ejected, and would serve again.
+func ejected(t *testing.T, backends ...spillover.Backend) (*fakeNet, *spillover.Transport) {
+	return ejectedBy(t, spillover.Interactive, backends...)
+}
+
+// ejectedBy is the same with the class of the request that failed.
+func ejectedBy(t *testing.T, class spillover.Class, backends ...spillover.Backend) (*fakeNet, *spillover.Transport) {
+	n := newNet()
+	n.on(host("a"), broken(errRefused), ok200)
+	tr := balance(t, n, append([]spillover.Backend{azure("a", func(b *spillover.Backend) { b.Tags = []string{"only=a"} })}, backends...)...)
+	resp, _ := send(t, tr, newChat(t, chatPath).WithContext(spillover.WithClass(t.Context(), class)))
+	require.NotEqual(t, "a", servedBy(resp))
+	time.Sleep(2400 * time.Millisecond) // the ejection with its jitter
+	return n, tr
+}
+
+func TestProbeWaitsUntilSevenRequestsWentElsewhere(t *testing.T) {
+	for name, others := range map[string][]spillover.Backend{
+		"a lower tier":           {azure("b", priority(2))},
+		"two lower tiers":        {azure("b", priority(2)), azure("c", priority(3))},
+		"another one that fails": {azure("broken", priority(2)), azure("b", priority(3))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, tr := ejected(t, others...)
+				n.on(host("broken"), status(500, "{}"))
+				for i := range elsewhere {
+					resp, _ := ask(t, tr)
+					require.Equal(t, "b", servedBy(resp), "request %d", i)
+				}
+				require.Equal(t, 1, n.sends(host("a")))
+				resp, _ := ask(t, tr)
+				require.Equal(t, "a", servedBy(resp))
+			})
+		})
+	}
+}
+
+func TestFailedProbeIsFollowedBySevenRequestsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := ejected(t, azure("b", priority(2)))
+		n.on(host("a"), broken(errRefused))
+		for range 3 {
+			time.Sleep(20 * time.Second) // longer than the next ejection
+			before := n.sends(host("a"))
+			for range elsewhere {
+				ask(t, tr)
+			}
+			require.Equal(t, before, n.sends(host("a")))
+			ask(t, tr)
+			require.Equal(t, before+1, n.sends(host("a")))
+		}
+	})
+}
+
+func TestProbeWaitsNoLongerThanThirtySeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, tr := ejected(t, azure("b", priority(2)))
+		time.Sleep(27*time.Second + 599*time.Millisecond)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "b", servedBy(resp), "30 s after the failure are not over")
+		time.Sleep(time.Millisecond)
+		resp, _ = ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+	})
+}
+
+func TestProbeIsNotDeferredWithoutAnotherDeployment(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer roundTripFunc // of the other one
+		drain  bool          // the other one
+		tags   []string      // that the other one lacks
+	}{
+		"it is drained":      {ok200, true, nil},
+		"it lacks the tag":   {ok200, false, []string{"only=a"}},
+		"it is rate-limited": {status(429, "{}", "Retry-After: 40"), false, nil},
+		"it fails":           {status(401, wrongKey), false, nil},
+	} {
+		for _, class := range []spillover.Class{spillover.Interactive, spillover.Background} {
+			t.Run(fmt.Sprintf("%s, class %v", name, class), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n, tr := ejectedBy(t, class, azure("b", priority(2)))
+					n.on(host("b"), test.answer)
+					if test.drain {
+						require.NoError(t, tr.Drain("b"))
+					}
+					ctx := spillover.WithTags(spillover.WithClass(t.Context(), class), test.tags...)
+					resp, _ := send(t, tr, newChat(t, chatPath).WithContext(ctx))
+					require.Equal(t, "a", servedBy(resp))
+				})
+			})
+		}
+	}
+}
+
+// A caller pays for a probe only now and then, whatever the fault is.
+func TestOutageCostsFewProbes(t *testing.T) {
+	for name, fault := range map[string]roundTripFunc{
+		"503":        status(503, "{}"),
+		"500":        status(500, "{}"),
+		"refused":    broken(errRefused),
+		"reset":      broken(errReset),
+		"no answer":  hung,
+		"401":        status(401, wrongKey),
+		"a firewall": status(403, "<html></html>", "Content-Type: text/html"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for range 20 { // the jitter differs
+					n := newNet()
+					n.on(host("a"), fault)
+					tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
+					const period = 4 * time.Second
+					for begun := time.Now(); time.Since(begun) < time.Minute; {
+						next := time.Now().Add(period)
+						resp, _ := ask(t, tr)
+						require.Equal(t, "b", servedBy(resp))
+						time.Sleep(time.Until(next))
+					}
+					require.LessOrEqual(t, n.sends(host("a")), 4)
+				}
+			})
+		})
+	}
+}
+
+func TestExplainShowsADeferredProbeAndCountsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := ejected(t, azure("b", priority(2)))
+		for range 2 * elsewhere {
+			trail, err := tr.Explain(newChat(t, chatPath))
+			require.NoError(t, err)
+			require.Equal(t, "b", trail.Backend)
+			require.Equal(t, map[string]string{"a": "probe deferred", "b": "chosen"}, skipped(trail.Steps[0]))
+			require.WithinDuration(t, time.Now().Add(27600*time.Millisecond), trail.Steps[0].Candidates[0].Until, time.Millisecond)
+		}
+		for range elsewhere {
+			ask(t, tr)
+		}
+		require.Equal(t, 1, n.sends(host("a")))
+		trail, err := tr.Explain(newChat(t, chatPath))
+		require.NoError(t, err)
+		require.Equal(t, "a", trail.Backend)
+	})
+}
