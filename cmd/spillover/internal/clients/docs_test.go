@@ -46,9 +46,9 @@ var situations = []situation{
 }
 
 // test is the test of a script that is in the situation.
-func (s situation) test(t *testing.T) clientTest {
+func (s situation) test(t *testing.T, latency spillovertest.Latency) clientTest {
 	t.Helper()
-	p := newPool(t, spillovertest.Latency{})
+	p := newPool(t, latency)
 	p.ptu.Set(s.faults...)
 	p.payg.Set(s.faults...)
 	if s.wrongKey {
@@ -103,10 +103,17 @@ func TestVersionsInDocs(t *testing.T) {
 	require.NoError(t, err)
 	socket := regexp.MustCompile(`github\.com/coder/websocket (v\S+)`).FindSubmatch(mod)
 	require.NotNil(t, socket)
+	requirements, err := os.ReadFile("python/requirements.txt")
+	require.NoError(t, err)
+	sdk := regexp.MustCompile(`(?m)^openai==(\S+)$`).FindSubmatch(requirements)
+	require.NotNil(t, sdk)
 	var b strings.Builder
 	b.WriteString("| client | version | tested |\n|---|---|---|\n")
 	for _, row := range [][3]string{
 		{"[`openai`](https://www.npmjs.com/package/openai) for Node", lock.Packages["node_modules/openai"].Version, "chat, stream, embeddings, responses, responses stream, models; as `AzureOpenAI`: chat, stream; abort; retries; realtime over TLS; Responses over WebSocket"},
+		{"[`ai`](https://www.npmjs.com/package/ai) (Vercel's AI SDK)", lock.Packages["node_modules/ai"].Version + " with `@ai-sdk/openai` " + lock.Packages["node_modules/@ai-sdk/openai"].Version + " and `@ai-sdk/azure` " + lock.Packages["node_modules/@ai-sdk/azure"].Version, "chat, responses, and both as streams; Azure: chat, stream; embeddings"},
+		{"[`@langchain/openai`](https://www.npmjs.com/package/@langchain/openai)", lock.Packages["node_modules/@langchain/openai"].Version, "chat, stream, also as `AzureChatOpenAI`; embeddings"},
+		{"[`openai`](https://pypi.org/project/openai/) for Python", string(sdk[1]), "chat, stream, embeddings, models; as `AzureOpenAI`: chat, stream; as `AsyncOpenAI`: chat, stream; as `AsyncAzureOpenAI`: chat; closed stream; retries"},
 		{"[`ws`](https://www.npmjs.com/package/ws) for Node", lock.Packages["node_modules/ws"].Version, "realtime, with the key as a protocol, as browsers send it"},
 		{"[`coder/websocket`](https://pkg.go.dev/github.com/coder/websocket) for Go", string(socket[1]), "realtime, Responses over WebSocket; paths of OpenAI and Azure"},
 		{"curl", "of the system", "chat, stream; HTTP/1.1 and HTTP/2 without TLS"},

@@ -109,7 +109,7 @@ func TestNodeSDKOperations(t *testing.T) {
 func TestNodeSDKErrors(t *testing.T) {
 	var tests []clientTest
 	for _, s := range situations {
-		tests = append(tests, s.test(t))
+		tests = append(tests, s.test(t, spillovertest.Latency{}))
 	}
 	for i, text := range runNode(t, tests...) {
 		situations[i].require(t, situations[i].node, text)

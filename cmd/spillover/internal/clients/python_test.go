@@ -110,7 +110,7 @@ func TestPythonSDKOperations(t *testing.T) {
 func TestPythonSDKErrors(t *testing.T) {
 	var tests []clientTest
 	for _, s := range situations {
-		tests = append(tests, s.test(t))
+		tests = append(tests, s.test(t, spillovertest.Latency{}))
 	}
 	for i, text := range runPython(t, tests...) {
 		situations[i].require(t, situations[i].inPython(), text)
