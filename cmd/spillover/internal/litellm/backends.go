@@ -18,7 +18,7 @@ func (c *converter) add(d *deployment) {
 	}
 	b.Name = "x"
 	if err := accepted(spillover.Config{Backends: []spillover.Backend{b.config()}}); err != nil {
-		c.note(LeftOut, d.at, "%s", strings.ReplaceAll(reason(err), `backend "x": `, ""))
+		c.note(LeftOut, d.at, "%s", printable(b.without(strings.ReplaceAll(reason(err), `backend "x": `, ""))))
 		return
 	}
 	b.Name = d.hint

@@ -71,6 +71,9 @@ func (c *converter) readEntry(at value) *deployment {
 // chooseNames sets the names of the model.
 func (c *converter) chooseNames(d *deployment, name, at value, deployment string) bool {
 	public, _ := name.scalar()
+	if strings.HasPrefix(deployment, "responses/") {
+		c.note(Check, at, "%s", callsResponses)
+	}
 	if d.backend.Dialect == string(spillover.Azure) || d.backend.Dialect == string(spillover.AzureV1) {
 		for _, route := range []string{"o_series/", "gpt5_series/", "responses/", "chat/"} { // how LiteLLM treats a model
 			deployment = strings.TrimPrefix(deployment, route)
@@ -103,6 +106,11 @@ func (c *converter) readModelInfo(d *deployment, info object) {
 	if v, ok := info.take("max_input_tokens"); ok && !d.wildcard {
 		d.model.ContextTokens = c.whole(v, 1)
 	}
+	if v, ok := info.take("mode"); ok {
+		if s, _ := v.scalar(); s == "responses" {
+			c.note(Check, v, "%s", callsResponses)
+		}
+	}
 	for _, key := range []string{"access_groups", "team_id", "supported_environments"} {
 		if v, ok := info.take(key); ok {
 			c.note(LeftOut, v, "%s", infoReasons[key])
@@ -112,3 +120,5 @@ func (c *converter) readModelInfo(d *deployment, info object) {
 		d.backend.Drained = true
 	}
 }
+
+const callsResponses = "LiteLLM calls the Responses API for it, whatever the caller asks for; spillover passes requests on unchanged"

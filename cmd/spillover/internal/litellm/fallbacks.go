@@ -2,7 +2,6 @@ package litellm
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -79,8 +78,9 @@ func (c *converter) serves(name string) bool {
 
 // addFallback adds one fallback, as far as its models are there.
 func (c *converter) addFallback(out *file, at value, name, on string) {
+	at = c.withName(at, name)
 	if !c.serves(name) {
-		c.note(LeftOut, at, "no backend serves %s", strconv.Quote(printable(name)))
+		c.note(LeftOut, at, "%s", c.notServed(name))
 		return
 	}
 	f := &fallback{Model: name, On: on}
@@ -91,7 +91,7 @@ func (c *converter) addFallback(out *file, at value, name, on string) {
 			c.note(LeftOut, e, "a fallback with parameters of its own")
 		case to == name || slices.Contains(f.To, to):
 		case !c.serves(to):
-			c.note(LeftOut, e, "no backend serves %s", strconv.Quote(printable(to)))
+			c.note(LeftOut, e, "%s", c.notServed(to))
 		default:
 			f.To = append(f.To, to)
 		}
@@ -101,8 +101,11 @@ func (c *converter) addFallback(out *file, at value, name, on string) {
 	}
 	with := &file{Backends: []*backend{{Name: "x", URL: "https://example.com", APIKey: "x"}}, Fallbacks: append(slices.Clone(out.Fallbacks), f)}
 	if err := accepted(with.config()); err != nil {
-		text := strings.ReplaceAll(reason(err), "Fallbacks: ", "")
-		c.note(LeftOut, at, "%s", printable(text))
+		text := "spillover rejects it, such as a cycle"
+		if c.listed[name] && !slices.ContainsFunc(f.To, func(to string) bool { return !c.listed[to] }) {
+			text = printable(strings.ReplaceAll(reason(err), "Fallbacks: ", ""))
+		}
+		c.note(LeftOut, at, "%s", text)
 		return
 	}
 	out.Fallbacks = append(out.Fallbacks, f)

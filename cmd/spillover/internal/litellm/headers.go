@@ -2,45 +2,27 @@ package litellm
 
 import (
 	"net/http"
-	"regexp"
-	"strings"
-	"unicode"
 
 	"github.com/spillover-go/spillover"
 )
 
-// isSecretHeader matches the names of headers whose values are not copied.
-var isSecretHeader = regexp.MustCompile(`(?i)key|token|secret|auth|password|cookie|credential|signature`)
-
-// looksSecret matches values that may be credentials, whatever the name of the header is:
-// long ones without spaces that have both letters and digits, and schemes before one.
-func looksSecret(s string) bool {
-	return len(s) >= 16 && !strings.ContainsAny(s, " \t") && strings.ContainsAny(s, "0123456789") && strings.IndexFunc(s, unicode.IsLetter) >= 0 ||
-		strings.HasPrefix(s, "sk-") || strings.HasPrefix(s, "Bearer ") || strings.HasPrefix(s, "Basic ")
-}
-
+// readHeader adds a header to requests. Its value may be a secret, so it becomes a variable.
 func (c *converter) readHeader(d *deployment, name string, v value) {
-	s, ok := c.text(v)
-	if !ok {
+	if s, ok := v.scalar(); !ok || s == "" {
 		c.note(LeftOut, v, "is empty")
 		return
 	}
-	if isSecretHeader.MatchString(name) || looksSecret(s) {
-		s = "secret"
-	}
-	one := backend{Name: "x", URL: "https://example.com", APIKey: "x", Headers: map[string]string{name: s}}
+	one := backend{Name: "x", URL: "https://example.com", APIKey: "x", Headers: map[string]string{name: "x"}}
 	if err := accepted(spillover.Config{Backends: []spillover.Backend{one.config()}}); err != nil {
 		c.note(LeftOut, v, "the header cannot be set: the credential belongs in api_key, and headers of the connection are those of the request")
 		return
 	}
-	if s == "secret" {
-		s = c.secret(v, d.hint+"_"+name)
-	}
-	if _, twice := d.backend.Headers[http.CanonicalHeaderKey(name)]; twice {
+	name = http.CanonicalHeaderKey(name)
+	if _, twice := d.backend.Headers[name]; twice {
 		c.note(LeftOut, v, "the header is set twice")
 		return
 	}
-	d.setHeader(http.CanonicalHeaderKey(name), s)
+	d.setHeader(name, c.secret(v, d.hint+"_HEADER"))
 }
 
 func (d *deployment) setHeader(name, v string) {

@@ -76,8 +76,15 @@ func (c *converter) chooseBackend(d *deployment, name string, at value, deployme
 		return c.openAIBackend(d, name, p, at, base, params)
 	case name == "":
 		c.note(LeftOut, at, "names no provider, such as openai/ or azure/")
+	case strings.HasPrefix(at.node.Value, environPrefix):
+		c.note(LeftOut, at, "is a variable: write the model")
 	default:
-		c.note(LeftOut, at, "the provider %s has another API; spillover speaks those of OpenAI and Azure OpenAI", strconv.Quote(printable(name)))
+		if otherProviders[name] {
+			name = " " + strconv.Quote(name)
+		} else {
+			name = ""
+		}
+		c.note(LeftOut, at, "the provider%s has another API; spillover speaks those of OpenAI and Azure OpenAI", name)
 	}
 	return false
 }
@@ -146,10 +153,17 @@ func (c *converter) openAIBackend(d *deployment, name string, p provider, at, ba
 	return true
 }
 
+// isVersion matches versions of Azure's API.
+var isVersion = regexp.MustCompile(`^(\d{4}-\d{2}-\d{2}(-preview)?|v1|latest|preview)$`)
+
 func (c *converter) azureBackend(d *deployment, name string, at value, deployment string, base value, params *object) bool {
 	b := &d.backend
 	version, _ := params.take("api_version")
 	apiVersion, _ := c.text(version)
+	if apiVersion != "" && !hasReference(apiVersion) && !isVersion.MatchString(apiVersion) {
+		c.note(LeftOut, version, "is not a version of Azure's API")
+		apiVersion = ""
+	}
 	raw, ok := c.text(base)
 	if name == "azure_ai" && (!ok || !hasReference(raw) && !isFoundry(raw) || strings.Contains(strings.ToLower(deployment), "claude")) {
 		c.note(LeftOut, at, "only models of Foundry (services.ai.azure.com) with OpenAI's API can be converted")
@@ -168,8 +182,8 @@ func (c *converter) azureBackend(d *deployment, name string, at value, deploymen
 			return false
 		}
 		query := u.Query()
-		if s := query.Get("api-version"); s != "" && apiVersion == "" {
-			apiVersion = c.ours(s)
+		if s := query.Get("api-version"); isVersion.MatchString(s) && apiVersion == "" {
+			apiVersion = s
 		}
 		query.Del("api-version")
 		u.RawQuery = query.Encode()

@@ -17,20 +17,17 @@ func (c *converter) leaveOutRest(root, router, library object) {
 	}
 	general := root.section("general_settings")
 	c.leaveOut(general, generalReasons, "spillover has no such setting")
-	for _, key := range root.rest() {
-		why, ok := sectionReasons[key]
-		if !ok {
-			why = "spillover has no such section"
-		}
-		c.note(LeftOut, root.members[key], "%s", why)
-	}
+	c.leaveOut(root, sectionReasons, "spillover has no such section")
 }
 
 // leaveOut reports the members that were not taken.
 func (c *converter) leaveOut(o object, reasons map[string]string, otherwise string) {
 	for _, key := range o.rest() {
 		why, ok := reasons[key]
-		if !ok {
+		switch {
+		case !knownSettings[key]:
+			why = unknownReason
+		case !ok:
 			why = otherwise
 		}
 		c.note(LeftOut, o.members[key], "%s", why)

@@ -2,7 +2,6 @@ package litellm
 
 import (
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -119,7 +118,7 @@ func (c *converter) addAlias(at value, alias, name string) {
 		}
 	}
 	if !found {
-		c.note(LeftOut, at, "no backend serves %s", strconv.Quote(printable(name)))
+		c.note(LeftOut, at, "%s", c.notServed(name))
 	}
 }
 

@@ -33,8 +33,8 @@ func hintOf(s string) string {
 
 // parseURL parses an absolute URL. Its error does not quote it: it may have a password.
 func parseURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") {
-		s = "https://" + s
+	if !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") {
+		return nil, errors.New("does not begin with https:// or http://")
 	}
 	u, err := url.Parse(s)
 	switch {

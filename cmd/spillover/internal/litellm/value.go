@@ -188,14 +188,6 @@ func (o *object) rest() (keys []string) {
 	return keys
 }
 
-func join(path, key string) string {
-	key = printable(key)
-	if path == "" {
-		return key
-	}
-	return path + "." + key
-}
-
 // printable is a text without what could disturb a terminal, of at most 80 characters.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -253,69 +245,4 @@ func (c *converter) seconds(v value) string {
 		return strconv.Itoa(int(f)) + "s"
 	}
 	return time.Duration(f * float64(time.Second)).Round(time.Millisecond).String()
-}
-
-// any is any value, for the fields of a request; ok is false and there is a note if
-// it cannot be one.
-func (c *converter) any(v value) (result any, ok bool) {
-	left := 10_000
-	result, ok = c.anyWithin(v, 0, &left)
-	if !ok {
-		c.note(LeftOut, v, "cannot be a value in JSON")
-	}
-	return result, ok
-}
-
-func (c *converter) anyWithin(v value, depth int, left *int) (any, bool) {
-	n := v.resolve()
-	if *left--; *left < 0 || depth > maxDepth || n == nil {
-		return nil, false
-	}
-	switch n.Kind {
-	case yaml.SequenceNode:
-		list := []any{}
-		for _, e := range v.list() {
-			member, ok := c.anyWithin(e, depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			list = append(list, member)
-		}
-		return list, true
-	case yaml.MappingNode:
-		o, _ := v.object()
-		members := map[string]any{}
-		for _, key := range o.keys {
-			if strings.Contains(key, "${") || key == "<<" {
-				return nil, false
-			}
-			member, ok := c.anyWithin(o.members[key], depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			members[key] = member
-		}
-		return members, true
-	case yaml.ScalarNode:
-		return c.anyScalar(n)
-	default:
-		return nil, false
-	}
-}
-
-func (c *converter) anyScalar(n *yaml.Node) (any, bool) {
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, true
-	case "!!bool":
-		return strings.EqualFold(n.Value, "true"), true
-	case "!!int":
-		i, err := parseWhole(n.Value)
-		return i, err == nil
-	case "!!float":
-		f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64)
-		return f, err == nil && !math.IsInf(f, 0) && !math.IsNaN(f)
-	default:
-		return c.ours(n.Value), true
-	}
 }
