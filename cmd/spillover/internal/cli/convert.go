@@ -55,12 +55,11 @@ func convert(_ context.Context, cmd *urfave.Command) error {
 		return wrong(err)
 	}
 	if out := cmd.String("out"); out != "" {
-		err = writeNew(out, result.YAML)
-	} else {
-		_, err = root.Writer.Write(result.YAML)
-	}
-	if err != nil {
-		return wrong(err)
+		if err := writeNew(out, result.YAML); err != nil {
+			return wrong(err)
+		}
+	} else if _, err := root.Writer.Write(result.YAML); err != nil {
+		return err
 	}
 	if !result.Complete() {
 		return failed()

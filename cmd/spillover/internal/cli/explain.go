@@ -201,20 +201,20 @@ func printTrail(to io.Writer, trail spillover.Trail) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(to)
 	why := ""
 	if n := len(trail.Steps); n > 0 && trail.Steps[n-1].Why != "" {
 		why = " (" + trail.Steps[n-1].Why + ")"
 	}
+	var err error
 	switch {
 	case trail.Backend != "":
-		fmt.Fprintf(to, "The request goes to %s%s.\n", trail.Backend, why)
+		_, err = fmt.Fprintf(to, "\nThe request goes to %s%s.\n", trail.Backend, why)
 	case trail.Status != 0:
-		fmt.Fprintf(to, "No deployment takes the request%s. The response is %d: %s\n", why, trail.Status, trail.Error)
+		_, err = fmt.Fprintf(to, "\nNo deployment takes the request%s. The response is %d: %s\n", why, trail.Status, trail.Error)
 	default:
-		fmt.Fprintf(to, "The request waits for a deployment%s.\n", why)
+		_, err = fmt.Fprintf(to, "\nThe request waits for a deployment%s.\n", why)
 	}
-	return nil
+	return err
 }
 
 // verdict is what became of a candidate; chosen is the tier of the chosen one, or 0.

@@ -135,7 +135,7 @@ func merged(notes []Note) (all []Note) {
 	seen := map[key]int{}
 	for _, n := range notes {
 		k := key{n.Path[strings.LastIndexByte(n.Path, '.')+1:], string(n.Kind) + n.Text}
-		if i, ok := seen[k]; ok && strings.Contains(n.Path, ".") {
+		if i, ok := seen[k]; ok && strings.Contains(n.Path, ".") && k.name != unknownName {
 			all[i].More++
 			continue
 		}
@@ -154,8 +154,8 @@ func (c *converter) load(file string, text []byte, read func(string) ([]byte, er
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
-		if strings.HasPrefix(text, "unknown anchor") {
-			text = "refers to an unknown anchor" // a key that begins with * is one
+		if strings.Contains(text, "anchor") {
+			text = "refers to an unknown anchor" // its name may be a key that begins with *
 		}
 		return object{}, fmt.Errorf("%s: %s", file, text)
 	}
@@ -178,7 +178,7 @@ func (c *converter) load(file string, text []byte, read func(string) ([]byte, er
 		}
 		text, err := read(path)
 		if err != nil {
-			return object{}, fmt.Errorf("%s:%d: include: %s: %w", file, name.node.Line, path, err)
+			return object{}, fmt.Errorf("%s:%d: include: the file cannot be read: %w", file, name.node.Line, err)
 		}
 		other, err := c.load(path, text, read, depth+1)
 		if err != nil {
@@ -232,7 +232,7 @@ func (c *converter) dropConflicts() {
 	var kept []*backend
 	for _, b := range c.backends {
 		if err := accepted((&file{Backends: append(slices.Clone(kept), b)}).config()); err != nil {
-			c.note(LeftOut, value{}, "backend %s: %s", b.Name, printable(reason(err)))
+			c.note(LeftOut, value{}, "backend %s: %s", b.Name, printable(b.without(reason(err))))
 			continue
 		}
 		kept = append(kept, b)

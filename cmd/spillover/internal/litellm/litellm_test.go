@@ -107,7 +107,7 @@ func TestEntriesAreConverted(t *testing.T) {
 		{`{"model": "azure/d"}`, "url: ${AZURE_API_BASE}\n    dialect: azure\n    api_key: ${AZURE_API_KEY}", ""},
 		{`{"model": "azure/d", "api_base": "https://a.openai.azure.com/openai/v1/", "api_key": "os.environ/K"}`, "url: https://a.openai.azure.com\n    dialect: azure-v1\n    api_key: ${K}", ""},
 		{`{"model": "azure/d", "api_base": "https://a.openai.azure.com", "api_version": "latest", "api_key": "os.environ/K"}`, "dialect: azure-v1\n    api_key", ""},
-		{`{"model": "azure/responses/d", "base_url": "https://a.openai.azure.com", "api_key": "os.environ/K"}`, "deployment: d\n", ""},
+		{`{"model": "azure/responses/d", "base_url": "https://a.openai.azure.com", "api_key": "os.environ/K"}`, "deployment: d\n", "model: check: LiteLLM calls the Responses API"},
 		{`{"model": "azure/d", "api_base": "https://gw.azure-api.net/team/openai", "api_key": "os.environ/K"}`, "url: https://gw.azure-api.net/team\n    dialect: azure\n", ""},
 		{`{"model": "azure_ai/d", "api_base": "https://a.services.ai.azure.com/models", "api_key": "os.environ/K"}`, "url: https://a.services.ai.azure.com\n    dialect: azure-v1\n", "check: spillover uses the paths"},
 		{`{"model": "openai/d", "api_base": "https://a.openai.azure.com/openai/v1/", "api_key": "os.environ/K"}`, "url: https://a.openai.azure.com/openai/v1\n    dialect: azure-v1\n", ""},
@@ -122,20 +122,21 @@ func TestEntriesAreConverted(t *testing.T) {
 		{`{"model": "openai/d", "timeout": {"read": 3}}`, "", "timeout: left out: is not a number of seconds"},
 		{`{"model": "openai/d", "order": -1}`, "name: m\n", ""},
 		{`{"model": "openai/d", "weight": "heavy"}`, "", "weight: left out: is not a number"},
-		{`{"model": "openai/d", "extra_headers": {"api-key": "x"}}`, "", "api-key: left out: the header cannot be set"},
-		{`{"model": "openai/d", "extra_headers": {"X-A": "os.environ/H", "X-B": "b"}}`, "headers:\n      X-A: ${H}\n      X-B: b\n", ""},
-		{`{"model": "openai/d", "temperature": 0.5, "extra_body": {"top_k": 3, "a": [null, true, {"b": "c"}]}}`, "defaults:\n      a:\n        - null\n        - true\n        - b: c\n      temperature: 0.5\n      top_k: 3\n", ""},
-		{`{"model": "openai/d", "extra_body": {"stream": true}}`, "", "stream: left out: spillover cannot add this field"},
-		{`{"model": "openai/d", "extra_body": {"api_key": "literal"}}`, "", "extra_body.api_key: left out: looks like a secret"},
-		{`{"model": "openai/d", "extra_headers": {"X-A": "Bearer literal", "x-a": "b"}}`, "headers:\n      X-A: ${OPENAI_X_A}\n", "extra_headers.x-a: left out: the header is set twice"},
-		{`{"model": "openai/d", "extra_headers": {"X-A": "sk-1", "X-B": "0123456789abcdef", "X-C": "a long team name", "X-D": "2026-11-26"}}`,
-			"headers:\n      X-A: ${OPENAI_X_A}\n      X-B: ${OPENAI_X_B}\n      X-C: a long team name\n", "extra_headers.X-B: set: the value is a secret"},
-		{`{"model": "openai/d", "extra_headers": {"X-A": ""}}`, "", "extra_headers.X-A: left out: is empty"},
+		{`{"model": "openai/d", "extra_headers": {"api-key": "x"}}`, "", "extra_headers.?: left out: the header cannot be set"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": "os.environ/H", "X-B": "b"}}`, "headers:\n      X-A: ${H}\n      X-B: ${OPENAI_HEADER}\n", "extra_headers.?: set: the value is a secret"},
+		{`{"model": "openai/d", "temperature": 0.5, "extra_body": {"top_k": 3, "a": [null, true, {"b": "auto"}]}}`, "defaults:\n      a:\n        - null\n        - true\n        - b: auto\n      temperature: 0.5\n      top_k: 3\n", ""},
+		{`{"model": "openai/d", "extra_body": {"stream": true}}`, "", "extra_body.stream: left out: spillover cannot add this field"},
+		{`{"model": "openai/d", "extra_body": {"data": {"key": "literal"}}}`, "data:\n        key: ${OPENAI_FIELD}\n", "extra_body.?.?: set: the value is a secret"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": "Bearer literal", "x-a": "b"}}`, "headers:\n      X-A: ${OPENAI_HEADER}\n", "extra_headers.?: left out: the header is set twice"},
+		{`{"model": "openai/d", "extra_headers": {"X-A": ""}}`, "", "extra_headers.?: left out: is empty"},
 		{`{"model": "openai/d", "order": 1000000}`, "", "order: left out: is not a whole number between"},
-		{`{"model": "openai/d", "extra_body": {"a": .nan}}`, "", "extra_body.a: left out: cannot be a value in JSON"},
-		{`{"model": "openai/d", "temperature": 1e-1, "seed": 1_000, "stop": "os.environ/STOP", "user": "${x}", "logprobs": TRUE}`, "logprobs: true\n      seed: 1000\n      stop: ${STOP}\n      temperature: 0.1\n      user: $${x}\n", ""},
+		{`{"model": "openai/d", "extra_body": {"a": .nan}}`, "", "extra_body.?: left out: cannot be a value in JSON"},
+		{`{"model": "openai/d", "temperature": 1e-1, "seed": 1_000, "stop": "os.environ/STOP", "reasoning_effort": "high", "logprobs": TRUE}`, "logprobs: true\n      reasoning_effort: high\n      seed: 1000\n      stop: ${STOP}\n      temperature: 0.1\n", ""},
+		{`{"model": "openai/d", "user": "literal"}`, "user: ${OPENAI_FIELD}\n", "litellm_params.user: set: the value is a secret"},
 		{`{"model": "openai/d", "api_base": "http://localhost:8000/v1", "api_key": "literal"}`, "name: localhost-8000\n    url: http://localhost:8000/v1\n    api_key: ${LOCALHOST_8000_KEY}\n", "set: the value is a secret"},
-		{`{"model": "openai/d", "unknown_thing": 1}`, "", "unknown_thing: left out: spillover has no such parameter"},
+		{`{"model": "openai/d", "unknown_thing": 1}`, "", "litellm_params.?: left out: an unknown setting"},
+		{`{"model": "openai/d", "prompt_id": "x"}`, "", "prompt_id: left out: spillover has no such parameter"},
+		{`{"model": "azure/d", "api_base": "https://a.openai.azure.com", "api_version": "literal", "api_key": "os.environ/K"}`, "dialect: azure\n    api_key", "api_version: left out: is not a version of Azure's API"},
 		{`{"model": "openai/d", "organization": ["a", "b"]}`, "", "organization: left out: is not one organization"},
 		{`{"model": "openai/d", "api_base": "https://h/v1?code=literal", "api_key": "os.environ/K"}`, "url: https://h/v1\n", "api_base: left out: the query of the URL"},
 		{`{"model": "openai/d", "litellm_credential_name": "nowhere"}`, "", "left out: credential_list has no such credential"},
@@ -160,7 +161,10 @@ func TestEntriesThatCannotBeConverted(t *testing.T) {
 		{`{"model": "custom_openai/x"}`, "left out: has no api_base"},
 		{`{"model": "openai/x", "api_base": "https://user:literal@h/v1"}`, "left out: has user info"},
 		{`{"model": "openai/x", "api_base": "https://h/v1beta/openai"}`, "left out: the path does not end in /v1"},
-		{`{"model": "openai/x", "api_base": ":literal"}`, "left out: is not a valid URL"},
+		{`{"model": "openai/x", "api_base": "https://:literal"}`, "left out: is not a valid URL"},
+		{`{"model": "openai/x", "api_base": "literal"}`, "left out: does not begin with https:// or http://"},
+		{`{"model": "literal/x"}`, "left out: the provider has another API"},
+		{`{"model": "os.environ/MODEL"}`, "left out: is a variable: write the model"},
 		{`{"model": "azure_ai/command-r", "api_base": "https://x.eastus2.models.ai.azure.com"}`, "left out: only models of Foundry"},
 		{`{"model": "openai/.."}`, "left out:"},
 	} {
@@ -178,7 +182,7 @@ func TestInputsThatCannotBeRead(t *testing.T) {
 		"- a":               "is not a mapping",
 		"a: [":              "line 1",
 		"a: *literal":       "litellm.yaml: refers to an unknown anchor",
-		"include: [x.yaml]": "litellm.yaml:1: include: x.yaml: file does not exist",
+		"include: [x.yaml]": "litellm.yaml:1: include: the file cannot be read: file does not exist",
 		"{}":                "no deployment could be converted",
 	} {
 		_, err := convert(t, text)
@@ -203,15 +207,15 @@ func TestSettingsAreConverted(t *testing.T) {
 		{`"litellm_settings": {"request_timeout": 20}, "router_settings": {"stream_timeout": 3}`, "header_timeout: 20s\n    idle_timeout: 3s\n", ""},
 		{`"router_settings": {"routing_strategy": "least-busy"}`, "", "routing_strategy: check: spillover uses the power of two choices"},
 		{`"router_settings": {"model_group_alias": {"a": {"model": "m", "hidden": true}}}`, "- name: a\n        deployment: d\n", ""},
-		{`"router_settings": {"model_group_alias": {"a": "nothing"}}`, "", `model_group_alias.a: left out: no backend serves "nothing"`},
+		{`"router_settings": {"model_group_alias": {"a": "nothing"}}`, "", `model_group_alias.?: left out: model_list has no such model`},
 		{`"router_settings": {"fallbacks": [{"m": ["p"]}], "context_window_fallbacks": [{"p": ["m"]}]}`, "- model: m\n    to: [p]\n    \"on\": exhausted\n", "context_window_fallbacks[0].p: left out: they form a cycle"},
 		{`"litellm_settings": {"fallbacks": [{"m": ["c", "p", {"model": "x"}]}]}`, "- model: m\n    to: [p]\n", `fallbacks[0].m[0]: left out: no backend serves "c"`},
 		{`"litellm_settings": {"fallbacks": [{"*": ["p"]}]}`, "- model: m\n    to: [p]\n", ""},
 		{`"litellm_settings": {"default_fallbacks": ["p"]}`, "- model: m\n    to: [p]\n", ""},
 		{`"general_settings": {"master_key": "literal"}`, "", "general_settings.master_key: left out: the keys of callers"},
-		{`"environment_variables": {"OPENAI_API_KEY": "literal", "OTHER": "literal"}`, "", "environment_variables.OPENAI_API_KEY: set: "},
+		{`"environment_variables": {"OPENAI_API_KEY": "literal", "OTHER": "literal"}`, "", "environment_variables.?: set: the value was not copied: set the environment variable OPENAI_API_KEY"},
 		{`"guardrails": [1]`, "", "guardrails: left out"},
-		{`"anything": 1`, "", "anything: left out: spillover has no such section"},
+		{`"anything": 1`, "", "litellm.yaml:1: ?: left out: an unknown setting"},
 	} {
 		yaml, notes := converted(t, "{"+model+", "+c.settings+"}")
 		require.Contains(t, yaml, c.want, c.settings)
@@ -248,6 +252,11 @@ func TestModelInfo(t *testing.T) {
 	require.Contains(t, yaml, "context_tokens: 8000\n        tpm: 1000\n")
 	require.Contains(t, notes, "model_info.access_groups: left out: the keys of spillover serve")
 	require.Equal(t, 1, strings.Count(notes, "\n"))
+}
+
+func TestModelsThatLiteLLMCallsWithTheResponsesAPI(t *testing.T) {
+	_, notes := converted(t, `{"model_list": [{"model_name": "m", "litellm_params": {"model": "openai/d"}, "model_info": {"mode": "responses"}}]}`)
+	require.Contains(t, notes, "model_info.mode: check: LiteLLM calls the Responses API")
 }
 
 // Entries without an order, and names of variables that are taken.

@@ -3,7 +3,6 @@ package litellm
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,14 +188,6 @@ func (o *object) rest() (keys []string) {
 	return keys
 }
 
-func join(path, key string) string {
-	key = printable(key)
-	if path == "" {
-		return key
-	}
-	return path + "." + key
-}
-
 // printable is a text without what could disturb a terminal, of at most 80 characters.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
@@ -207,95 +198,6 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 	if runes := []rune(s); len(runes) > 80 {
 		return string(runes[:80]) + "…"
-	}
-	return s
-}
-
-const environPrefix = "os.environ/"
-
-var isVariable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// variableOf is the variable that a text stands for.
-func variableOf(s string) (name string, ok bool) {
-	name, ok = strings.CutPrefix(s, environPrefix)
-	return name, ok && isVariable.MatchString(name)
-}
-
-// collectVariables records the names of all variables of a file.
-func (c *converter) collectVariables(n *yaml.Node, depth int) {
-	if n == nil || depth > 1000 {
-		return
-	}
-	if name, ok := variableOf(n.Value); ok {
-		c.taken[name] = true
-	}
-	for _, child := range n.Content {
-		c.collectVariables(child, depth+1)
-	}
-}
-
-// variable is the reference to a variable in a file of spillover.
-func (c *converter) variable(name string) string {
-	c.used[name] = true
-	return "${" + name + "}"
-}
-
-// ours is a text as a file of spillover has it.
-func (c *converter) ours(s string) string {
-	if name, ok := variableOf(s); ok {
-		return c.variable(name)
-	}
-	return strings.ReplaceAll(s, "${", "$${")
-}
-
-// text is the text of a scalar as a file of spillover has it.
-func (c *converter) text(v value) (string, bool) {
-	s, ok := v.scalar()
-	return c.ours(s), ok && s != ""
-}
-
-// secret is the reference to the variable that holds a secret. hint is for its name.
-func (c *converter) secret(v value, hint string) string {
-	s, _ := v.scalar()
-	if name, ok := variableOf(s); ok {
-		return c.variable(name)
-	}
-	name, ok := c.secrets[s]
-	if !ok {
-		name = c.newVariable(hint)
-		c.secrets[s] = name
-	}
-	c.note(Set, v, "the value is a secret, so it was not copied: set the environment variable %s to it", name)
-	return c.variable(name)
-}
-
-// newVariable is the name of a variable that nothing else uses.
-func (c *converter) newVariable(hint string) string {
-	name := variableName(hint)
-	for i := 2; c.taken[name]; i++ {
-		name = fmt.Sprintf("%s_%d", variableName(hint), i)
-	}
-	c.taken[name] = true
-	return name
-}
-
-// optional is the variable for the key of a server that needs none.
-func (c *converter) optional(url, hint string) string {
-	name, ok := c.optionals[url]
-	if !ok {
-		name = c.newVariable(hint + "_KEY")
-		c.optionals[url] = name
-	}
-	return name
-}
-
-var notOfVariables = regexp.MustCompile(`[^A-Z0-9]+`)
-
-// variableName makes the name of a variable of a text.
-func variableName(s string) string {
-	s = strings.Trim(notOfVariables.ReplaceAllString(strings.ToUpper(s), "_"), "_")
-	if s == "" || s[0] >= '0' && s[0] <= '9' {
-		s = "LLM_" + s
 	}
 	return s
 }
@@ -343,69 +245,4 @@ func (c *converter) seconds(v value) string {
 		return strconv.Itoa(int(f)) + "s"
 	}
 	return time.Duration(f * float64(time.Second)).Round(time.Millisecond).String()
-}
-
-// any is any value, for the fields of a request; ok is false and there is a note if
-// it cannot be one.
-func (c *converter) any(v value) (result any, ok bool) {
-	left := 10_000
-	result, ok = c.anyWithin(v, 0, &left)
-	if !ok {
-		c.note(LeftOut, v, "cannot be a value in JSON")
-	}
-	return result, ok
-}
-
-func (c *converter) anyWithin(v value, depth int, left *int) (any, bool) {
-	n := v.resolve()
-	if *left--; *left < 0 || depth > maxDepth || n == nil {
-		return nil, false
-	}
-	switch n.Kind {
-	case yaml.SequenceNode:
-		list := []any{}
-		for _, e := range v.list() {
-			member, ok := c.anyWithin(e, depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			list = append(list, member)
-		}
-		return list, true
-	case yaml.MappingNode:
-		o, _ := v.object()
-		members := map[string]any{}
-		for _, key := range o.keys {
-			if strings.Contains(key, "${") || key == "<<" {
-				return nil, false
-			}
-			member, ok := c.anyWithin(o.members[key], depth+1, left)
-			if !ok {
-				return nil, false
-			}
-			members[key] = member
-		}
-		return members, true
-	case yaml.ScalarNode:
-		return c.anyScalar(n)
-	default:
-		return nil, false
-	}
-}
-
-func (c *converter) anyScalar(n *yaml.Node) (any, bool) {
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, true
-	case "!!bool":
-		return strings.EqualFold(n.Value, "true"), true
-	case "!!int":
-		i, err := parseWhole(n.Value)
-		return i, err == nil
-	case "!!float":
-		f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64)
-		return f, err == nil && !math.IsInf(f, 0) && !math.IsNaN(f)
-	default:
-		return c.ours(n.Value), true
-	}
 }

@@ -1,12 +1,14 @@
 // Usage: node client.js NAME URL KEY …
 //
-// Sends the requests of each named test with OpenAI's SDK, or with ws, to the server at URL. It prints
+// Sends the requests of each named test with OpenAI's SDK, with ws or with a framework, to the server at URL. It prints
 // what the program that uses the client sees, as one line of JSON for each test.
 
 import { AzureOpenAI, OpenAI } from "openai";
 import { OpenAIRealtimeWS } from "openai/realtime/ws";
 import { ResponsesWS } from "openai/resources/responses/ws";
 import WebSocket from "ws";
+
+import { frameworks } from "./frameworks.js";
 
 let base, apiKey, client; // of the test
 const azure = () => new AzureOpenAI({ endpoint: base, apiKey, apiVersion: "2024-10-21", maxRetries: 0 });
@@ -44,8 +46,9 @@ const next = (emitter, kind) =>
   });
 
 const tests = {
-  chat,
-  stream,
+  ...frameworks(failure),
+  chat: () => chat(),
+  stream: () => stream(),
   azure: () => chat(azure()),
   "azure stream": () => stream(azure()),
   "other model": () => chat(client, "other"),
@@ -137,5 +140,5 @@ for (let i = 2; i < process.argv.length; i += 3) {
   let name;
   [name, base, apiKey] = process.argv.slice(i);
   client = new OpenAI({ baseURL: base + "/v1", apiKey, maxRetries: 0 });
-  console.log(JSON.stringify(await tests[name]().catch(failure)));
+  console.log(JSON.stringify(await tests[name](base, apiKey).catch(failure)));
 }
