@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/spillover-go/spillover"
 )
 
 // How a request is tried again after a 5xx or without a response. The transport has
@@ -35,8 +33,9 @@ const (
 
 var errLeft = errors.New("the batch ends")
 
-// ask sends a request until there is an answer. It waits until running ends, and gives
-// the request up when sending ends. Its only error means that there is no answer.
+// ask sends a request until there is an answer. When running ends, it gives the request up
+// unless it was sent, and otherwise when sending ends. Its only error means that there is
+// no answer.
 func (b *Batch) ask(running, sending context.Context, r *request) (answer, error) {
 	if r.invalid != nil {
 		return newAnswer(r, nil, r.invalid), nil
@@ -55,8 +54,8 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 		if t == nil {
 			deadline = begun.Add(b.options.GiveUpAfter)
 		}
-		t = b.send(sending, r)
-		if sending.Err() != nil && !t.final() {
+		t = b.send(running, sending, r)
+		if running.Err() != nil && !t.final() {
 			flow.release(begun, resultLeft, 0)
 			return answer{}, errLeft
 		}
@@ -197,8 +196,10 @@ func tooLongRequest(line int64, most int) *request {
 const baseURL = "http://spillover.invalid"
 
 // send sends a request once.
-func (b *Batch) send(ctx context.Context, r *request) *try {
-	ctx, cancel := context.WithTimeout(spillover.WithClass(ctx, spillover.Background), b.options.Timeout)
+func (b *Batch) send(running, sending context.Context, r *request) *try {
+	out, stop := outgoingContext(running, sending)
+	defer stop()
+	ctx, cancel := context.WithTimeout(out, b.options.Timeout)
 	defer cancel()
 	target := baseURL + r.path
 	if r.query != "" {
@@ -257,8 +258,7 @@ func judge(resp *http.Response, body []byte) *try {
 		if t.pause <= 0 {
 			t.pause = minPause
 		}
-	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout,
-		status == http.StatusConflict, status == http.StatusTooEarly:
+	case isTransient(status):
 		// A 429 of a service itself is here if the request exceeds the whole limit of a
 		// deployment. The transport replaces all others.
 		t.result = resultFailed

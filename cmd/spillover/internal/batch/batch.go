@@ -29,7 +29,7 @@ type Options struct {
 	TierWait    time.Duration // how long the transport lets a background request wait for its tier; see Configure
 	Timeout     time.Duration // of one try; 0 means DefaultTimeout
 	GiveUpAfter time.Duration // how long a request is tried because of rate limits; 0 means DefaultGiveUpAfter
-	Grace       time.Duration // for requests in flight after Run's context has ended; 0 means none
+	Grace       time.Duration // for requests that were sent, after Run's context has ended; 0 means none
 
 	maxLine int                                 // for tests; 0 means maxLineSize
 	write   func(f *os.File, text []byte) error // for tests; nil means Write
@@ -51,12 +51,14 @@ const (
 	maxWait = 2 * time.Minute
 )
 
-// Configure makes a configuration that of a batch. It returns Options.TierWait.
+// Configure makes a configuration that of a batch. It returns Options.TierWait. Without it
+// requests that wait in the transport are not given up when the batch ends.
 func Configure(cfg *spillover.Config) time.Duration {
 	if cfg.BackgroundWait == 0 {
 		cfg.BackgroundWait = tierWait
 	}
 	cfg.MaxWait = max(cfg.MaxWait, maxWait)
+	cfg.Base = newBase(cfg.Base)
 	return max(cfg.BackgroundWait, cfg.TierWait)
 }
 
@@ -197,8 +199,9 @@ type pending struct {
 }
 
 // Run sends the requests that have no answer yet. It ends early if ctx does, with ctx's
-// error, and if going on is of no use. Then the requests in flight have the time
-// Options.Grace to end, and Counts.Left is not 0. Run is called once.
+// error, and if going on is of no use. Then requests that were sent have the time
+// Options.Grace to end, the others are given up, and Counts.Left is not 0. Run is called
+// once.
 func (b *Batch) Run(ctx context.Context) error {
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

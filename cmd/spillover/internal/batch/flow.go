@@ -58,7 +58,9 @@ func (f *flow) acquire(ctx context.Context, again bool) error {
 	f.mu.Unlock()
 	select {
 	case <-granted:
-		return nil
+		if ctx.Err() == nil {
+			return nil
+		}
 	case <-ctx.Done():
 	}
 	f.mu.Lock()

@@ -79,6 +79,11 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 
 	begun := time.Now()
 	stop := progress.show(b)
+	defer context.AfterFunc(ctx, func() {
+		if !progress.quiet {
+			fmt.Fprintf(progress, "interrupted: %d requests in flight have %v to end; interrupt again to end at once\n", b.Counts().InFlight, options.Grace)
+		}
+	})()
 	err = b.Run(ctx)
 	stop()
 	counts := b.Counts()
