@@ -80,6 +80,7 @@ type Batch struct {
 	flows     flows
 	tiers     map[string]int // the priorities of backends, by name
 	sent      atomic.Int64   // requests that were answered, whatever the answer was
+	inFlight  atomic.Int64
 
 	stopRun context.CancelCauseFunc // of Run
 
@@ -93,7 +94,7 @@ type Counts struct {
 	Total    int64 // requests in the input
 	Answered int64 // requests with an answer, including those that failed
 	Failed   int64
-	InFlight int
+	InFlight int // requests that were sent to a deployment and have no answer
 
 	Before       int64 // requests that were answered in earlier runs
 	InputTokens  int64 // as responses report
@@ -188,7 +189,7 @@ func (b *Batch) Counts() Counts {
 	c := b.counts
 	c.Backends, c.Tiers = maps.Clone(c.Backends), maps.Clone(c.Tiers)
 	b.mu.Unlock()
-	c.InFlight = b.flows.inFlight()
+	c.InFlight = int(b.inFlight.Load())
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spillover-go/spillover"
 )
@@ -12,7 +13,8 @@ import (
 // has been sent to one. When the batch ends, one that waits is given up, since nobody has
 // seen it. One that was sent may be answered.
 type outgoing struct {
-	giveUp context.CancelFunc
+	giveUp   context.CancelFunc
+	inFlight *atomic.Int64 // of the batch
 
 	mu      sync.Mutex
 	sent    bool // to a deployment that has not refused or failed it
@@ -34,7 +36,10 @@ func (o *outgoing) stop() {
 func (o *outgoing) send() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.sent = o.sent || !o.stopped
+	if !o.sent && !o.stopped {
+		o.sent = true
+		o.inFlight.Add(1)
+	}
 	return o.sent
 }
 
@@ -42,9 +47,26 @@ func (o *outgoing) send() bool {
 func (o *outgoing) refused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sent = false; o.stopped {
+	o.unsend()
+	if o.stopped {
 		o.giveUp()
 	}
+}
+
+func (o *outgoing) unsend() {
+	if o.sent {
+		o.sent = false
+		o.inFlight.Add(-1)
+	}
+}
+
+// end is called when the request has left the transport.
+func (o *outgoing) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unsend()
+	o.stopped = true
+	o.giveUp()
 }
 
 // A base tells a request's outgoing when it is sent.
@@ -92,11 +114,11 @@ func isTransient(status int) bool {
 	return status >= 500
 }
 
-// outgoingContext is the context of a request that is given up when running ends, unless
-// it was sent. stop must be called when the request has ended.
-func outgoingContext(running, sending context.Context) (ctx context.Context, stop func()) {
+// outgoing makes the context of a request that is given up when running ends, unless it
+// was sent. end must be called when the request has left the transport.
+func (b *Batch) outgoing(running, sending context.Context) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancel(spillover.WithClass(sending, spillover.Background))
-	o := &outgoing{giveUp: cancel}
+	o := &outgoing{giveUp: cancel, inFlight: &b.inFlight}
 	unregister := context.AfterFunc(running, o.stop)
-	return context.WithValue(ctx, outgoingKey{}, o), func() { unregister(); cancel() }
+	return context.WithValue(ctx, outgoingKey{}, o), func() { unregister(); o.end() }
 }
