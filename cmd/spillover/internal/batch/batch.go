@@ -81,6 +81,7 @@ type Batch struct {
 	tiers     map[string]int // the priorities of backends, by name
 	sent      atomic.Int64   // requests that were answered, whatever the answer was
 	inFlight  atomic.Int64
+	waiting   atomic.Int64
 
 	stopRun context.CancelCauseFunc // of Run
 
@@ -95,6 +96,7 @@ type Counts struct {
 	Answered int64 // requests with an answer, including those that failed
 	Failed   int64
 	InFlight int // requests that were sent to a deployment and have no answer
+	Waiting  int // requests that wait for a deployment
 
 	Before       int64 // requests that were answered in earlier runs
 	InputTokens  int64 // as responses report
@@ -189,7 +191,7 @@ func (b *Batch) Counts() Counts {
 	c := b.counts
 	c.Backends, c.Tiers = maps.Clone(c.Backends), maps.Clone(c.Tiers)
 	b.mu.Unlock()
-	c.InFlight = int(b.inFlight.Load())
+	c.InFlight, c.Waiting = int(b.inFlight.Load()), int(b.waiting.Load())
 	return c
 }
 

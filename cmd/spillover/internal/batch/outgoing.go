@@ -14,7 +14,8 @@ import (
 // seen it. One that was sent may be answered.
 type outgoing struct {
 	giveUp   context.CancelFunc
-	inFlight *atomic.Int64 // of the batch
+	inFlight *atomic.Int64 // of the batch, as is waiting
+	waiting  *atomic.Int64
 
 	mu      sync.Mutex
 	sent    bool // to a deployment that has not refused or failed it
@@ -38,6 +39,7 @@ func (o *outgoing) send() bool {
 	defer o.mu.Unlock()
 	if !o.sent && !o.stopped {
 		o.sent = true
+		o.waiting.Add(-1)
 		o.inFlight.Add(1)
 	}
 	return o.sent
@@ -57,6 +59,7 @@ func (o *outgoing) unsend() {
 	if o.sent {
 		o.sent = false
 		o.inFlight.Add(-1)
+		o.waiting.Add(1)
 	}
 }
 
@@ -65,6 +68,7 @@ func (o *outgoing) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.unsend()
+	o.waiting.Add(-1)
 	o.stopped = true
 	o.giveUp()
 }
@@ -118,7 +122,8 @@ func isTransient(status int) bool {
 // was sent. end must be called when the request has left the transport.
 func (b *Batch) outgoing(running, sending context.Context) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancel(spillover.WithClass(sending, spillover.Background))
-	o := &outgoing{giveUp: cancel, inFlight: &b.inFlight}
+	o := &outgoing{giveUp: cancel, inFlight: &b.inFlight, waiting: &b.waiting}
+	o.waiting.Add(1)
 	unregister := context.AfterFunc(running, o.stop)
 	return context.WithValue(ctx, outgoingKey{}, o), func() { unregister(); o.end() }
 }

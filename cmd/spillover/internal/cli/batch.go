@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -80,8 +81,8 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 	begun := time.Now()
 	stop := progress.show(b)
 	defer context.AfterFunc(ctx, func() {
-		if !progress.quiet {
-			fmt.Fprintf(progress, "interrupted: %d requests in flight have %v to end; interrupt again to end at once\n", b.Counts().InFlight, options.Grace)
+		if n := b.Counts().InFlight; n > 0 && options.Grace > 0 && !progress.quiet {
+			fmt.Fprintf(progress, "interrupted: %d requests in flight have %v to end; interrupt again to end at once\n", n, options.Grace)
 		}
 	})()
 	err = b.Run(ctx)
@@ -143,6 +144,23 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
 
+// barWidth is how many characters the bar itself has.
+const barWidth = 20
+
+// room is how many characters a line of the terminal has beside the bar and its count,
+// "100% |bar| (total/total) ". It is 0 if that is not known.
+func (p *progress) room(total int64) int {
+	f, ok := p.to.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return 0
+	}
+	return max(width-len("100% || (/)  ")-barWidth-2*len(strconv.FormatInt(total, 10)), 1)
+}
+
 // How often progress is shown.
 const (
 	barInterval  = 500 * time.Millisecond
@@ -187,12 +205,12 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 		interval = barInterval
 		p.mu.Lock()
 		p.bar = progressbar.NewOptions64(max(b.Counts().Total, 1), progressbar.OptionSetWriter(p.to), progressbar.OptionShowCount(),
-			progressbar.OptionSetWidth(20), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
+			progressbar.OptionSetWidth(barWidth), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
 			progressbar.OptionShowDescriptionAtLineEnd(), progressbar.OptionThrottle(0))
 		p.mu.Unlock()
 	}
 	var text batch.Progress
-	text.Text(b.Counts(), time.Now()) // the start of the rates
+	text.Text(b.Counts(), time.Now(), 0) // the start of the rates
 	done := make(chan struct{})
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -220,11 +238,11 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 }
 
 func (p *progress) update(c batch.Counts, text *batch.Progress, now time.Time) {
-	line := text.Text(c, now)
 	if !p.terminal {
-		fmt.Fprintf(p, "%s, %s\n", c.Done(), line)
+		fmt.Fprintf(p, "%s, %s\n", c.Done(), text.Text(c, now, 0))
 		return
 	}
+	line := text.Text(c, now, p.room(c.Total))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bar.Describe(line)
