@@ -2,6 +2,7 @@ package batch_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -195,4 +196,45 @@ func TestAChangeOfTheInputIsNoticed(t *testing.T) {
 	defer b.Close()
 	require.NoError(t, os.WriteFile(in, []byte("\n"), 0o666))
 	require.ErrorContains(t, b.Run(t.Context()), "changed")
+}
+
+// The journal names an answer when it is on disk, not before. Otherwise a power failure
+// could lose it.
+func TestAnAnswerIsOnDiskBeforeItIsRecorded(t *testing.T) {
+	in, out := writeInput(t, 50, hello), filepath.Join(t.TempDir(), "out")
+	errs := out + ".errors"
+	var mu sync.Mutex
+	dirty := map[string]bool{}
+	recorded := 0
+	o := batch.Options{Input: in, Output: out, Errors: errs, Transport: transport(t, service(func(_ *http.Request, _ []byte) (int, string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(dirty)%2 == 0 {
+			return 400, `{}`
+		}
+		return 200, fine
+	}))}.WithWrite(func(f *os.File, text []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if f.Name() == out+batch.JournalSuffix {
+			recorded++
+			if dirty[out] || dirty[errs] || dirty[f.Name()] {
+				return errors.New("a record was written before what it names was synced")
+			}
+		}
+		dirty[f.Name()] = true
+		_, err := f.Write(text)
+		return err
+	}).WithSync(func(f *os.File) error {
+		mu.Lock()
+		defer mu.Unlock()
+		dirty[f.Name()] = false
+		return nil
+	})
+	b, err := batch.Open(t.Context(), o)
+	require.NoError(t, err)
+	defer b.Close()
+	require.NoError(t, b.Run(t.Context()))
+	require.Greater(t, recorded, 1)
+	require.False(t, dirty[out+batch.JournalSuffix])
 }

@@ -38,7 +38,7 @@ func batchCommand() *urfave.Command {
 			&urfave.IntFlag{Name: "max-in-flight", Value: batch.DefaultMaxInFlight, Usage: "the maximum `NUMBER` of requests of one model in flight; the actual number adapts to the limits"},
 			&urfave.DurationFlag{Name: "timeout", Value: batch.DefaultTimeout, Usage: "the maximum `TIME` of one try of a request"},
 			&urfave.DurationFlag{Name: "give-up-after", Value: batch.DefaultGiveUpAfter, Usage: "a request that is still rate-limited after this `TIME` fails"},
-			&urfave.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "after an interrupt, requests in flight have this `TIME` to end"},
+			&urfave.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "after an interrupt, requests that were sent have this `TIME` to end"},
 			&urfave.BoolFlag{Name: "quiet", Usage: "show neither progress nor a summary"},
 			logFlag(),
 		},
@@ -144,11 +144,15 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
 
-// barWidth is how many characters the bar itself has.
-const barWidth = 20
+// The bar itself has barWidth characters. In a narrow terminal the library makes it
+// shorter, and then what stands beside it, so that minBarWidth remain.
+const (
+	barWidth    = 20
+	minBarWidth = 5
+)
 
-// room is how many characters a line of the terminal has beside the bar and its count,
-// "100% |bar| (total/total) ". It is 0 if that is not known.
+// room is how many characters a line of the terminal has beside the shortest bar and its
+// count, "100% |bar| (total/total) ". It is 0 if that is not known.
 func (p *progress) room(total int64) int {
 	f, ok := p.to.(*os.File)
 	if !ok {
@@ -158,7 +162,7 @@ func (p *progress) room(total int64) int {
 	if err != nil || width <= 0 {
 		return 0
 	}
-	return max(width-len("100% || (/)  ")-barWidth-2*len(strconv.FormatInt(total, 10)), 1)
+	return max(width-len("100% || (/)  ")-minBarWidth-2*len(strconv.FormatInt(total, 10)), 1)
 }
 
 // How often progress is shown.
