@@ -36,8 +36,10 @@ func newAnswer(r *request, resp *responseObject, e *lineError) answer {
 		Response *responseObject `json:"response"`
 		Error    *lineError      `json:"error"`
 	}{idPrefix + strconv.FormatInt(r.line, 10), r.customID, resp, e}
-	if resp != nil && !json.Valid(resp.Body) {
-		resp.Body, _ = json.Marshal(string(resp.Body)) // such as the page of a proxy
+	if resp != nil {
+		if resp.Body = bytes.ToValidUTF8(resp.Body, []byte("\ufffd")); !json.Valid(resp.Body) {
+			resp.Body, _ = json.Marshal(string(resp.Body)) // such as the page of a proxy
+		}
 	}
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text) // compacts the body, so that the answer is one line

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,8 +12,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/spillover-go/spillover"
 )
 
 // How a request is tried again after a 5xx or without a response. The transport has
@@ -33,10 +32,14 @@ const (
 	waitedLong = 2 * time.Second
 )
 
-var errLeft = errors.New("the batch ends")
+var (
+	errLeft   = errors.New("the batch ends")
+	errDenied = errors.New("access is denied, or a deployment is missing")
+)
 
-// ask sends a request until there is an answer. It waits until running ends, and gives
-// the request up when sending ends. Its only error means that there is no answer.
+// ask sends a request until there is an answer. When running ends, it gives the request up
+// unless it was sent, and otherwise when sending ends. Its only error means that there is
+// no answer.
 func (b *Batch) ask(running, sending context.Context, r *request) (answer, error) {
 	if r.invalid != nil {
 		return newAnswer(r, nil, r.invalid), nil
@@ -55,8 +58,8 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 		if t == nil {
 			deadline = begun.Add(b.options.GiveUpAfter)
 		}
-		t = b.send(sending, r)
-		if sending.Err() != nil && !t.final() {
+		t = b.send(running, sending, r)
+		if running.Err() != nil && !t.final(context.Cause(running)) {
 			flow.release(begun, resultLeft, 0)
 			return answer{}, errLeft
 		}
@@ -68,6 +71,10 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 		switch t.result {
 		case resultAnswered, resultWaited:
 			b.sent.Add(1)
+			if resp := t.response; resp != nil && flow.allDenied(resp.StatusCode, &b.flows.allowed) {
+				b.stopRun(fmt.Errorf("%w: the last %d requests for %s were answered %d %s: %s", errDenied, maxDenied,
+					cmp.Or(r.model, "no model"), resp.StatusCode, http.StatusText(resp.StatusCode), messageOf(resp.Body)))
+			}
 			return t.answer(r), nil
 		case resultLeft:
 			b.stopRun(t.err)
@@ -161,7 +168,12 @@ func (e *tryError) Error() string { return e.err.Error() }
 func (e *tryError) Unwrap() error { return e.err }
 
 // final reports whether a try is an answer, although the batch ends.
-func (t *try) final() bool { return t.result == resultAnswered }
+func (t *try) final(why error) bool {
+	if errors.Is(why, errDenied) && t.response != nil && isDenial(t.response.StatusCode) {
+		return false // this one was not wrong either
+	}
+	return t.result == resultAnswered
+}
 
 // answer is that of a request which is not tried again.
 func (t *try) answer(r *request) answer {
@@ -197,8 +209,10 @@ func tooLongRequest(line int64, most int) *request {
 const baseURL = "http://spillover.invalid"
 
 // send sends a request once.
-func (b *Batch) send(ctx context.Context, r *request) *try {
-	ctx, cancel := context.WithTimeout(spillover.WithClass(ctx, spillover.Background), b.options.Timeout)
+func (b *Batch) send(running, sending context.Context, r *request) *try {
+	ctx, end := b.outgoing(running, sending)
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, b.options.Timeout)
 	defer cancel()
 	target := baseURL + r.path
 	if r.query != "" {
@@ -257,8 +271,7 @@ func judge(resp *http.Response, body []byte) *try {
 		if t.pause <= 0 {
 			t.pause = minPause
 		}
-	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout,
-		status == http.StatusConflict, status == http.StatusTooEarly:
+	case isTransient(status):
 		// A 429 of a service itself is here if the request exceeds the whole limit of a
 		// deployment. The transport replaces all others.
 		t.result = resultFailed

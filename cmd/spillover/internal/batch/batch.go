@@ -29,7 +29,7 @@ type Options struct {
 	TierWait    time.Duration // how long the transport lets a background request wait for its tier; see Configure
 	Timeout     time.Duration // of one try; 0 means DefaultTimeout
 	GiveUpAfter time.Duration // how long a request is tried because of rate limits; 0 means DefaultGiveUpAfter
-	Grace       time.Duration // for requests in flight after Run's context has ended; 0 means none
+	Grace       time.Duration // for requests that were sent, after Run's context has ended; 0 means none
 
 	maxLine int                                 // for tests; 0 means maxLineSize
 	write   func(f *os.File, text []byte) error // for tests; nil means Write
@@ -51,12 +51,14 @@ const (
 	maxWait = 2 * time.Minute
 )
 
-// Configure makes a configuration that of a batch. It returns Options.TierWait.
+// Configure makes a configuration that of a batch. It returns Options.TierWait. Without it
+// requests that wait in the transport are not given up when the batch ends.
 func Configure(cfg *spillover.Config) time.Duration {
 	if cfg.BackgroundWait == 0 {
 		cfg.BackgroundWait = tierWait
 	}
 	cfg.MaxWait = max(cfg.MaxWait, maxWait)
+	cfg.Base = newBase(cfg.Base)
 	return max(cfg.BackgroundWait, cfg.TierWait)
 }
 
@@ -78,6 +80,8 @@ type Batch struct {
 	flows     flows
 	tiers     map[string]int // the priorities of backends, by name
 	sent      atomic.Int64   // requests that were answered, whatever the answer was
+	inFlight  atomic.Int64
+	waiting   atomic.Int64
 
 	stopRun context.CancelCauseFunc // of Run
 
@@ -91,7 +95,8 @@ type Counts struct {
 	Total    int64 // requests in the input
 	Answered int64 // requests with an answer, including those that failed
 	Failed   int64
-	InFlight int
+	InFlight int // requests that were sent to a deployment and have no answer
+	Waiting  int // requests that wait for a deployment
 
 	Before       int64 // requests that were answered in earlier runs
 	InputTokens  int64 // as responses report
@@ -186,7 +191,7 @@ func (b *Batch) Counts() Counts {
 	c := b.counts
 	c.Backends, c.Tiers = maps.Clone(c.Backends), maps.Clone(c.Tiers)
 	b.mu.Unlock()
-	c.InFlight = b.flows.inFlight()
+	c.InFlight, c.Waiting = int(b.inFlight.Load()), int(b.waiting.Load())
 	return c
 }
 
@@ -197,8 +202,9 @@ type pending struct {
 }
 
 // Run sends the requests that have no answer yet. It ends early if ctx does, with ctx's
-// error, and if going on is of no use. Then the requests in flight have the time
-// Options.Grace to end, and Counts.Left is not 0. Run is called once.
+// error, and if going on is of no use. Then requests that were sent have the time
+// Options.Grace to end, the others are given up, and Counts.Left is not 0. Run is called
+// once.
 func (b *Batch) Run(ctx context.Context) error {
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

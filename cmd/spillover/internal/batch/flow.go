@@ -3,7 +3,9 @@ package batch
 import (
 	"container/list"
 	"context"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +39,8 @@ type flow struct {
 	paused   time.Time   // until then
 	timer    *time.Timer // ends the pause
 	waiting  list.List   // of chan struct{}
+	denied   int         // answers in a row that were denials
+	allowed  bool        // one was not
 }
 
 func newFlow(most int) *flow {
@@ -58,7 +62,9 @@ func (f *flow) acquire(ctx context.Context, again bool) error {
 	f.mu.Unlock()
 	select {
 	case <-granted:
-		return nil
+		if ctx.Err() == nil {
+			return nil
+		}
 	case <-ctx.Done():
 	}
 	f.mu.Lock()
@@ -144,11 +150,36 @@ func (f *flow) release(begun time.Time, r result, pause time.Duration) {
 	f.admit()
 }
 
+// maxDenied is after how many denials in a row a batch ends.
+const maxDenied = 20
+
+// isDenial reports whether a status means that the deployment, or the access to it, may
+// be wrong: then every request of its model gets the same answer.
+func isDenial(status int) bool {
+	return status == http.StatusForbidden || status == http.StatusNotFound
+}
+
+// allDenied counts the answer to a request. It is true if all of the model have been
+// denied lately, and nothing shows that only the model's name is wrong: either some of it
+// were allowed before, or none of any model.
+func (f *flow) allDenied(status int, anyAllowed *atomic.Bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !isDenial(status) {
+		f.denied, f.allowed = 0, true
+		anyAllowed.Store(true)
+		return false
+	}
+	f.denied++
+	return f.denied >= maxDenied && (f.allowed || !anyAllowed.Load())
+}
+
 // flows are the flows of all models.
 type flows struct {
 	mu      sync.Mutex
 	most    int
 	byModel map[string]*flow
+	allowed atomic.Bool // a request of any model was not denied
 }
 
 func (f *flows) of(model string) *flow {
@@ -164,18 +195,6 @@ func (f *flows) of(model string) *flow {
 		f.byModel[model] = newFlow(f.most)
 	}
 	return f.byModel[model]
-}
-
-// inFlight is the number of requests that have been sent and not answered.
-func (f *flows) inFlight() (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, one := range f.byModel {
-		one.mu.Lock()
-		n += one.inFlight
-		one.mu.Unlock()
-	}
-	return n
 }
 
 // A window bounds the lines that are in memory: how many, and how long they are

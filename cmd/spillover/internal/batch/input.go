@@ -62,6 +62,10 @@ func scanInput(ctx context.Context, f io.ReadSeeker, part Part) (id inputID, lin
 	}
 	hash := sha256.New()
 	in := bufio.NewReaderSize(io.TeeReader(f, hash), readSize)
+	beginning, _ := in.Peek(4) // shorter in a file of less; an error is that of the next read, too
+	if err := checkFormat(beginning); err != nil {
+		return id, 0, 0, err
+	}
 	blank, started := true, false
 	end := func() {
 		if lines++; !blank && part.has(lines) {
@@ -163,17 +167,31 @@ func (r *lineReader) read(keep bool) (text []byte, blank bool, err error) {
 
 // openInput opens a file that can be read again.
 func openInput(path string) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
+	info, err := os.Stat(path) // opening a pipe would wait for somebody who writes to it
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file: the input is read again when the batch is resumed", path)
 	}
 	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return os.Open(path)
+}
+
+// otherFormats are the first bytes of files that are often given instead of JSON lines.
+// Each of their lines would be an answer with an error.
+var otherFormats = []struct{ magic, is string }{
+	{"\x1f\x8b", "compressed with gzip: decompress it first"},
+	{"\x28\xb5\x2f\xfd", "compressed with zstd: decompress it first"},
+	{"PK\x03\x04", "a ZIP file: unpack it first"},
+	{"\xff\xfe", "UTF-16: convert it to UTF-8 first"},
+	{"\xfe\xff", "UTF-16: convert it to UTF-8 first"},
+}
+
+func checkFormat(beginning []byte) error {
+	for _, other := range otherFormats {
+		if bytes.HasPrefix(beginning, []byte(other.magic)) {
+			return fmt.Errorf("the input is not JSON lines but %s", other.is)
+		}
+	}
+	return nil
 }

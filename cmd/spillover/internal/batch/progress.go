@@ -23,27 +23,41 @@ type sample struct {
 // rateSpan is the time over which rates are measured.
 const rateSpan = time.Minute
 
-// Text describes the counts at a time. It is called with times that do not decrease.
-func (p *Progress) Text(c Counts, now time.Time) string {
+// Text describes the counts at a time, in as many characters as there is room for; 0
+// means any number. It is called with times that do not decrease.
+func (p *Progress) Text(c Counts, now time.Time, room int) string {
 	s := sample{now, c.Answered, c.InputTokens + c.OutputTokens}
 	p.samples = append(p.samples, s)
 	for len(p.samples) > 2 && now.Sub(p.samples[1].at) >= rateSpan {
 		p.samples = slices.Delete(p.samples, 0, 1)
 	}
 	first := p.samples[0]
-	parts := []string{fmt.Sprintf("%d failed", c.Failed), fmt.Sprintf("%d in flight", c.InFlight)}
+	var waiting, tokens, left string
+	if c.Waiting > 0 {
+		waiting = fmt.Sprintf("%d waiting", c.Waiting)
+	}
 	span := now.Sub(first.at).Seconds()
 	if span > 0 {
-		parts = append(parts, fmt.Sprintf("%.0f tokens/s", float64(s.tokens-first.tokens)/span))
-	}
-	if shares := c.shares(); shares != "" {
-		parts = append(parts, shares)
+		tokens = fmt.Sprintf("%.0f tokens/s", float64(s.tokens-first.tokens)/span)
 	}
 	if done := s.answered - first.answered; done > 0 && span > 0 && c.Left() > 0 {
-		left := time.Duration(float64(c.Left()) / float64(done) * span * float64(time.Second))
-		parts = append(parts, left.Round(time.Second).String()+" left")
+		left = time.Duration(float64(c.Left())/float64(done)*span*float64(time.Second)).Round(time.Second).String() + " left"
 	}
-	return strings.Join(parts, ", ")
+	parts := []string{fmt.Sprintf("%d failed", c.Failed), fmt.Sprintf("%d in flight", c.InFlight), waiting, tokens, c.shares(), left}
+	text := joinParts(parts)
+	for _, dispensable := range []int{4, 3, 2, 1, 5} {
+		if room == 0 || len(text) <= room {
+			break
+		}
+		parts[dispensable] = ""
+		text = joinParts(parts)
+	}
+	return text
+}
+
+// joinParts joins the parts that there are.
+func joinParts(parts []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == "" }), ", ")
 }
 
 // Done is how many of the requests have an answer.

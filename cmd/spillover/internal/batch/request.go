@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A request is one line of the input.
@@ -69,6 +70,9 @@ func parseRequest(number int64, line []byte) *request {
 		r.customID = fields.CustomID
 	}
 	switch {
+	case !utf8.Valid(line):
+		r.customID = nil
+		return fail(codeInvalidLine, "", "not UTF-8")
 	case err != nil:
 		return fail(codeInvalidLine, "", "not a JSON object with custom_id, method, url and body: %v", err)
 	case !isGiven(fields.CustomID):

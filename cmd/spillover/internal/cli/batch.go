@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ func batchCommand() *urfave.Command {
 			&urfave.IntFlag{Name: "max-in-flight", Value: batch.DefaultMaxInFlight, Usage: "the maximum `NUMBER` of requests of one model in flight; the actual number adapts to the limits"},
 			&urfave.DurationFlag{Name: "timeout", Value: batch.DefaultTimeout, Usage: "the maximum `TIME` of one try of a request"},
 			&urfave.DurationFlag{Name: "give-up-after", Value: batch.DefaultGiveUpAfter, Usage: "a request that is still rate-limited after this `TIME` fails"},
-			&urfave.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "after an interrupt, requests in flight have this `TIME` to end"},
+			&urfave.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "after an interrupt, requests that were sent have this `TIME` to end"},
 			&urfave.BoolFlag{Name: "quiet", Usage: "show neither progress nor a summary"},
 			logFlag(),
 		},
@@ -79,6 +80,11 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 
 	begun := time.Now()
 	stop := progress.show(b)
+	defer context.AfterFunc(ctx, func() {
+		if n := b.Counts().InFlight; n > 0 && options.Grace > 0 && !progress.quiet {
+			fmt.Fprintf(progress, "interrupted: %d requests in flight have %v to end; interrupt again to end at once\n", n, options.Grace)
+		}
+	})()
 	err = b.Run(ctx)
 	stop()
 	counts := b.Counts()
@@ -138,6 +144,27 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
 
+// The bar itself has barWidth characters. In a narrow terminal the library makes it
+// shorter, and then what stands beside it, so that minBarWidth remain.
+const (
+	barWidth    = 20
+	minBarWidth = 5
+)
+
+// room is how many characters a line of the terminal has beside the shortest bar and its
+// count, "100% |bar| (total/total) ". It is 0 if that is not known.
+func (p *progress) room(total int64) int {
+	f, ok := p.to.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return 0
+	}
+	return max(width-len("100% || (/)  ")-minBarWidth-2*len(strconv.FormatInt(total, 10)), 1)
+}
+
 // How often progress is shown.
 const (
 	barInterval  = 500 * time.Millisecond
@@ -182,12 +209,12 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 		interval = barInterval
 		p.mu.Lock()
 		p.bar = progressbar.NewOptions64(max(b.Counts().Total, 1), progressbar.OptionSetWriter(p.to), progressbar.OptionShowCount(),
-			progressbar.OptionSetWidth(20), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
+			progressbar.OptionSetWidth(barWidth), progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false),
 			progressbar.OptionShowDescriptionAtLineEnd(), progressbar.OptionThrottle(0))
 		p.mu.Unlock()
 	}
 	var text batch.Progress
-	text.Text(b.Counts(), time.Now()) // the start of the rates
+	text.Text(b.Counts(), time.Now(), 0) // the start of the rates
 	done := make(chan struct{})
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -215,11 +242,11 @@ func (p *progress) show(b *batch.Batch) (stop func()) {
 }
 
 func (p *progress) update(c batch.Counts, text *batch.Progress, now time.Time) {
-	line := text.Text(c, now)
 	if !p.terminal {
-		fmt.Fprintf(p, "%s, %s\n", c.Done(), line)
+		fmt.Fprintf(p, "%s, %s\n", c.Done(), text.Text(c, now, 0))
 		return
 	}
+	line := text.Text(c, now, p.room(c.Total))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bar.Describe(line)

@@ -1,0 +1,172 @@
+package batch_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/cmd/spillover/internal/batch"
+)
+
+// JSON is UTF-8. An output that is not could not be read as a whole.
+func TestTheOutputIsUTF8(t *testing.T) {
+	in, out := writeLines(t, line("a", `{"model":"m"}`), strings.Replace(line("é", `{"model":"m"}`), "é", "\xe9", 1),
+		line("c", "{\"model\":\"m\",\"user\":\"\xe9\"}")), filepath.Join(t.TempDir(), "out")
+	var sent atomic.Int32
+	c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, service(func(*http.Request, []byte) (int, string) {
+		sent.Add(1)
+		return 200, "{\"id\":\"\xe9\"}"
+	}))})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, c.Failed)
+	require.EqualValues(t, 1, sent.Load())
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.True(t, utf8.Valid(text))
+	all := outputs(t, out)
+	require.Equal(t, `{"id":"�"}`, string(all["batch_req_1"].Response.Body))
+	for _, id := range []string{"batch_req_2", "batch_req_3"} {
+		require.Equal(t, "invalid_json_line", all[id].Error.Code)
+		require.Contains(t, all[id].Error.Message, "UTF-8")
+	}
+}
+
+// Each line of such a file would be invalid.
+func TestAnInputOfAnotherFormatIsRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"\x1f\x8b\x08\x00": "gzip", "\x28\xb5\x2f\xfd\x04": "zstd", "PK\x03\x04": "ZIP", "\xff\xfe{\x00": "UTF-16", "\xfe\xff\x00{": "UTF-16",
+	} {
+		in, out := writeLines(t, text), filepath.Join(t.TempDir(), "out")
+		_, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))})
+		require.ErrorContains(t, err, want)
+		require.NoFileExists(t, out)
+	}
+}
+
+func TestALineOf10MiBIsSentWhole(t *testing.T) {
+	prompt := strings.Repeat("é ", 10<<20/3)
+	in, out := writeLines(t, line("small", `{"model":"m"}`), line("large", `{"model":"m","user":"`+prompt+`"}`), line("small", `{"model":"m"}`)), filepath.Join(t.TempDir(), "out")
+	c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, service(func(_ *http.Request, body []byte) (int, string) {
+		return 200, fmt.Sprintf(`{"size":%d}`, len(body))
+	}))})
+	require.NoError(t, err)
+	require.EqualValues(t, 3, c.Answered)
+	require.JSONEq(t, fmt.Sprintf(`{"size":%d}`, len(prompt)+len(`{"model":"m","user":""}`)), string(outputs(t, out)["batch_req_2"].Response.Body))
+}
+
+// denying denies requests whose body has a text, from a number of requests on.
+func denying(status int, text string, from int32) service {
+	var requests atomic.Int32
+	return func(_ *http.Request, body []byte) (int, string) {
+		time.Sleep(time.Second)
+		if n := requests.Add(1); n > from && bytes.Contains(body, []byte(text)) {
+			return status, `{"error":{"message":"access denied"}}`
+		}
+		return 200, fine
+	}
+}
+
+// A deployment that was removed, or a firewall, denies every request: most are left for
+// the time when it is repaired.
+func TestABatchEndsIfEveryRequestIsDenied(t *testing.T) {
+	for _, status := range []int{403, 404} {
+		for _, from := range []int32{0, 100} {
+			in, out := writeInput(t, 500, hello), filepath.Join(t.TempDir(), "out")
+			var failed int64
+			synctest.Test(t, func(t *testing.T) {
+				lb := transport(t, denying(status, "gpt-4o", from))
+				defer lb.Close()
+				c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, MaxInFlight: 50})
+				require.ErrorContains(t, err, fmt.Sprintf("the last 20 requests for gpt-4o were answered %d", status))
+				require.ErrorContains(t, err, "access denied")
+				require.EqualValues(t, from, c.Answered-c.Failed)
+				require.GreaterOrEqual(t, c.Failed, int64(20))
+				require.Less(t, c.Failed, int64(30), "those in flight are not recorded")
+				failed = c.Failed
+			})
+			c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))})
+			require.NoError(t, err)
+			require.EqualValues(t, 500, c.Answered)
+			require.Equal(t, failed, c.Failed)
+		}
+	}
+}
+
+// Requests that are denied for a reason of their own do not end a batch.
+func TestDenialsOfSomeRequestsDoNotEndABatch(t *testing.T) {
+	model := func(name string) string { return fmt.Sprintf(`{"model":%q}`, name) }
+	var mixed, sorted []string
+	for i := range 300 {
+		mixed = append(mixed, line("x", model([]string{"good", "bad", "bad"}[i%3])))
+		sorted = append(sorted, line("x", model([]string{"good", "bad", "good"}[i/100])))
+	}
+	var some []string // of one model
+	for i := range 300 {
+		some = append(some, line("x", fmt.Sprintf(`{"model":"m","user":%q}`, []string{"good", "bad", "bad"}[i%3])))
+	}
+	for name, lines := range map[string][]string{"an unknown model among others": mixed, "an unknown model between others": sorted, "some of a model": some} {
+		in, out := writeLines(t, lines...), filepath.Join(t.TempDir(), "out")
+		synctest.Test(t, func(t *testing.T) {
+			cfg := spillover.Config{Base: denying(404, "bad", 0), Backends: []spillover.Backend{{Name: "openai", URL: "https://api.openai.com", APIKey: "sk-test"}}}
+			batch.Configure(&cfg)
+			lb, err := spillover.New(cfg)
+			require.NoError(t, err)
+			defer lb.Close()
+			c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, MaxInFlight: 10})
+			require.NoError(t, err, name)
+			require.EqualValues(t, 300, c.Answered, name)
+			require.Positive(t, c.Failed, name)
+		})
+	}
+}
+
+// What is in flight was sent to a deployment. A request that waits in the transport is not.
+func TestRequestsThatWaitAreNotInFlight(t *testing.T) {
+	in, out := writeInput(t, 4, hello), filepath.Join(t.TempDir(), "out")
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int32
+		lb := transport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+			if time.Sleep(10 * time.Second); tries.Add(1) <= 4 {
+				return refusal(r, "60"), nil
+			}
+			return answering(200, fine).RoundTrip(r)
+		}))
+		defer lb.Close()
+		b, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: lb}.WithoutSync())
+		require.NoError(t, err)
+		defer b.Close()
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(t.Context()) }()
+		time.Sleep(5 * time.Second)
+		require.Equal(t, 4, b.Counts().InFlight)
+		time.Sleep(10 * time.Second)
+		require.Zero(t, b.Counts().InFlight)
+		require.NoError(t, <-ended)
+		require.Zero(t, b.Counts().InFlight)
+	})
+}
+
+// An answer of one's own form of JSON stays one line.
+func TestAnAnswerIsOneLine(t *testing.T) {
+	in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+	_, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, "{\r\n\"a\": \"b\\nc\u2028d\u0085e\"\r\n}\r\n"))})
+	require.NoError(t, err)
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.Equal(t, 1, bytes.Count(text, []byte("\n")))
+	var body struct{ A string }
+	require.NoError(t, json.Unmarshal(outputs(t, out)["batch_req_1"].Response.Body, &body))
+	require.Equal(t, "b\nc\u2028d\u0085e", body.A)
+}
