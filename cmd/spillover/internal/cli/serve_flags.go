@@ -35,6 +35,7 @@ func serveFlags() []urfave.Flag {
 		&urfave.BoolFlag{Name: "pass-credentials", Usage: "send callers' own credentials to backends that have none; not with -keys"},
 		&urfave.Int64Flag{Name: "max-body", Value: 64, Usage: "the maximum size of a request body, in `MiB`"},
 		&urfave.DurationFlag{Name: "client-timeout", Value: time.Minute, Usage: "how long a caller may take to send or to read the next piece"},
+		&urfave.Int64Flag{Name: "min-upload-rate", Value: 8, Usage: "how fast a caller must send a body on average, in `KiB` per second"},
 		&urfave.DurationFlag{Name: "drain-delay", Usage: "how long requests are still accepted after a signal, while /readyz answers 503"},
 		&urfave.DurationFlag{Name: "shutdown-timeout", Value: 5 * time.Minute, Usage: "how long responses in progress may take after that"},
 		&urfave.StringFlag{Name: "fleet", Usage: "the `URL` of a Redis that connects replicas, such as rediss://user:${REDIS_PASSWORD}@host:6380; ${NAME} is replaced by an environment variable",
@@ -61,7 +62,8 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 		address: cmd.String("listen"), adminAddress: cmd.String("admin-listen"), fleetURL: cmd.String("fleet"),
 		drainDelay: cmd.Duration("drain-delay"), shutdownTimeout: cmd.Duration("shutdown-timeout"),
 		callers: proxy.Options{
-			MaxBody: cmd.Int64("max-body") << 20, ClientTimeout: cmd.Duration("client-timeout"), PassCredentials: cmd.Bool("pass-credentials"),
+			MaxBody: cmd.Int64("max-body") << 20, ClientTimeout: cmd.Duration("client-timeout"), MinUploadRate: cmd.Int64("min-upload-rate") << 10,
+			PassCredentials: cmd.Bool("pass-credentials"),
 		},
 	}
 	if o.log, err = newLogger(cmd); err != nil {
@@ -83,6 +85,9 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 	}
 	if o.callers.ClientTimeout <= 0 {
 		errs = append(errs, errors.New("client-timeout must be more than 0"))
+	}
+	if o.callers.MinUploadRate <= 0 || o.callers.MinUploadRate>>10 != cmd.Int64("min-upload-rate") {
+		errs = append(errs, errors.New("min-upload-rate must be at least 1"))
 	}
 	if o.drainDelay < 0 || o.shutdownTimeout < 0 {
 		errs = append(errs, errors.New("drain-delay and shutdown-timeout must not be negative"))

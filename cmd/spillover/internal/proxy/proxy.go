@@ -38,6 +38,11 @@ type Options struct {
 	// a piece of the response. 0 means 1 min.
 	ClientTimeout time.Duration
 
+	// MinUploadRate is the rate, in bytes per second, at which a caller must send a body on
+	// average. Time that the proxy does not wait for the caller is not counted, and
+	// ClientTimeout is granted in addition. 0 means 8 KiB per second.
+	MinUploadRate int64
+
 	// AdminElsewhere is whether metrics and the status have a listener of their own, so
 	// that ServeHTTP does not serve them.
 	AdminElsewhere bool
@@ -64,6 +69,7 @@ type Options struct {
 const (
 	defaultMaxBody       = 64 << 20
 	defaultClientTimeout = time.Minute
+	defaultMinUploadRate = 8 << 10
 )
 
 // A Proxy is the handler for callers' requests. Its methods are safe for concurrent use.
@@ -86,6 +92,9 @@ func New(o Options) *Proxy {
 	}
 	if o.ClientTimeout == 0 {
 		o.ClientTimeout = defaultClientTimeout
+	}
+	if o.MinUploadRate == 0 {
+		o.MinUploadRate = defaultMinUploadRate
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
