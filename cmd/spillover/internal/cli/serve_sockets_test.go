@@ -329,16 +329,6 @@ func TestServeRelaysRealtime(t *testing.T) {
 	s.records.await(t, "request", "status", "101", "key", "a", "backend", "b", "model", "gpt-realtime")
 }
 
-func TestServeClosesWebSocketsAtItsEnd(t *testing.T) {
-	s := serve(t, echo(t), "-shutdown-timeout", "100ms")
-	c := dial(t, s.url+"/v1/realtime?model=m", nil)
-	receive(t, c)
-	s.stop()
-	_, _, err := c.Read(t.Context())
-	require.Error(t, err)
-	require.Equal(t, 0, s.exitCode())
-}
-
 func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	key, sum := keys.New()
 	config := strings.Replace(echo(t), "api_key", "models: [{name: gpt-4o, deployment: my-gpt-4o}, {name: o3}], api_key", 1)

@@ -139,11 +139,12 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if e.status == 0 {
+	handshakeSent := e.status != 0
+	if !handshakeSent {
 		e.setHeaders(http.StatusSwitchingProtocols)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout)
+	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout, handshakeSent)
 	rw.Writer.Reset(s)
 	return s, rw, nil
 }

@@ -209,8 +209,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text)) // a caller that has left
 }
 
-// CloseSockets waits for the end of all WebSockets until ctx ends, and closes those that
-// are left. New ones are closed at once.
+// CloseSockets waits for the end of all WebSockets until ctx ends. Those that are left get
+// a close frame with the status 1001, and a second to answer it. New ones are closed at once.
 func (p *Proxy) CloseSockets(ctx context.Context) { p.sockets.close(ctx) }
 
 // ErrShutdown is the cause of a context that ends because the proxy does.
