@@ -160,6 +160,28 @@ func (e *exchange) drain() {
 	_, _ = io.CopyN(io.Discard, e.request.Body, maxDrained) // the caller may have left
 }
 
+// reset resets the connection of a response that breaks off, which is a panic. With HTTP/1.1
+// net/http leaves out the last chunk, and with HTTP/2 it resets the stream. HTTP/1.0 has no
+// chunks: there the end of the connection would complete the response.
+func (e *exchange) reset() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if !e.request.ProtoAtLeast(1, 1) && e.status != 0 {
+		if conn, _, err := e.controller.Hijack(); err == nil {
+			if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, which would end properly
+				conn = outer.NetConn()
+			}
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = conn.Close()
+		}
+	}
+	panic(cause)
+}
+
 // end records the exchange.
 func (e *exchange) end() {
 	// net/http may read the rest of the body now, for as long as the caller may take, and

@@ -116,6 +116,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := p.newExchange(w, r)
 	defer e.end()
+	defer e.reset()
 	p.serve(e, r)
 	e.drain()
 }
