@@ -193,12 +193,17 @@ func isAdminPath(path string) bool {
 // newAdmin serves the paths of isAdminPath.
 func (p *Proxy) newAdmin() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { notFound(r).write(w) })
+	add := func(path string, h http.Handler) {
+		mux.Handle("GET "+path, h)
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { methodNotAllowed("GET, HEAD").write(w) })
+	}
 	if p.options.Metrics != nil {
-		mux.Handle("GET /metrics", p.options.Metrics)
+		add("/metrics", p.options.Metrics)
 	}
 	if page := p.options.StatusPage; page != nil {
-		mux.Handle("GET /status", page)
-		mux.Handle("GET /status/", page)
+		add("/status", page)
+		add("/status/", page)
 	}
 	return mux
 }

@@ -450,7 +450,7 @@ func TestWhatIsNotForwarded(t *testing.T) {
 	for _, method := range []string{"TRACE", "CONNECT", "TRACK", "PROPFIND"} {
 		require.Equal(t, 405, ask(p, method, "/v1/models", "").Code, method)
 	}
-	for _, path := range []string{"/", "/v1", "/chat/completions", "/admin/v1/models", "/metrics2", "//v1/models"} {
+	for _, path := range []string{"/", "/v1", "/completion", "/chats/completions", "/admin/v1/models", "/metrics2", "//v1/models"} {
 		w := ask(p, "GET", path, "")
 		require.Equal(t, 404, w.Code, path)
 		require.Equal(t, "unknown_url", code(t, w))

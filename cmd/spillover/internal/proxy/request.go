@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // methods are those of the services' APIs. TRACE is not among them: a service that answers
@@ -23,14 +24,23 @@ var methods = map[string]bool{
 // roots begin the paths that are forwarded: those of the dialects, and Microsoft Foundry's.
 var roots = []string{"/v1/", "/openai/", "/models/", "/anthropic/", "/api/projects/"}
 
+// isForwarded reports whether a path is one of the APIs. Clients of OpenAI whose base URL
+// has no /v1 send the operation alone.
+func isForwarded(path string) bool {
+	if beginsWithOneOf(path, roots) {
+		return true
+	}
+	collection, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return strings.HasPrefix(path, "/") && wire.IsCollection(collection)
+}
+
 // checkTarget is what is wrong with the method or the path of a request.
 func (p *Proxy) checkTarget(r *http.Request) *problem {
 	if !methods[r.Method] {
-		return &problem{status: http.StatusMethodNotAllowed, kind: invalidRequest, code: "method_not_allowed", message: "The method is not allowed.",
-			header: map[string]string{"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+		return methodNotAllowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	path := r.URL.Path
-	if !beginsWithOneOf(path, roots) {
+	if !isForwarded(path) {
 		return notFound(r)
 	}
 	if hasDotSegments(path) || strings.ContainsAny(path, "\\\x00") {
