@@ -74,7 +74,7 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 		_ = program.Process.Signal(syscall.SIGTERM)
 		select {
 		case err := <-ended:
-			exit, ok := err.(*exec.ExitError) //nolint:errorlint // Wait returns it as it is
+			exit, ok := err.(*exec.ExitError)
 			require.True(t, ok, err)
 			require.Equal(t, syscall.SIGTERM, exit.Sys().(syscall.WaitStatus).Signal())
 			_, err = io.ReadAll(resp.Body)
