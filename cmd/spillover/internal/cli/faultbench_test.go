@@ -210,7 +210,7 @@ func newBench(t *testing.T, hold, modelFallback bool) *bench {
 	var err error
 	b.transport, err = spillover.New(cfg)
 	require.NoError(t, err)
-	s := &server{log: slog.New(slog.DiscardHandler)}
+	s := &server{serveOptions: serveOptions{log: slog.New(slog.DiscardHandler)}}
 	callers := s.newHTTPServer(t.Context(), proxy.New(proxy.Options{Transport: b.transport}))
 	l := newPipeListener()
 	ended := make(chan error)

@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -330,16 +329,6 @@ func TestServeRelaysRealtime(t *testing.T) {
 	s.records.await(t, "request", "status", "101", "key", "a", "backend", "b", "model", "gpt-realtime")
 }
 
-func TestServeClosesWebSocketsAtItsEnd(t *testing.T) {
-	s := serve(t, echo(t), "-shutdown-timeout", "100ms")
-	c := dial(t, s.url+"/v1/realtime?model=m", nil)
-	receive(t, c)
-	s.stop()
-	_, _, err := c.Read(t.Context())
-	require.Error(t, err)
-	require.Equal(t, 0, s.exitCode())
-}
-
 func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	key, sum := keys.New()
 	config := strings.Replace(echo(t), "api_key", "models: [{name: gpt-4o, deployment: my-gpt-4o}, {name: o3}], api_key", 1)
@@ -387,20 +376,4 @@ func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	_, resp, err := websocket.Dial(t.Context(), s.url+"/v1/responses?a=b;model=o3", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + key}}})
 	require.Error(t, err)
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
-}
-
-func TestServeListensOnAUnixSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	serve(t, backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }), "-listen", "unix:"+path)
-	conn, err := net.Dial("unix", path)
-	require.NoError(t, err)
-	defer conn.Close()
-	_, err = io.WriteString(conn, "GET /v1/files HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-	require.NoError(t, err)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.Equal(t, "here", string(text))
 }

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	urfave "github.com/urfave/cli/v3"
 
+	"github.com/spillover-go/spillover/cmd/spillover/internal/proxy"
 	"github.com/spillover-go/spillover/cmd/spillover/internal/simulation"
 )
 
@@ -23,7 +25,7 @@ func simulateCommand() *urfave.Command {
 			"Responses have no meaning.\n\n" +
 			"Exit codes: 0 it was ended by SIGINT or SIGTERM; 1 the proxy failed; 2 nothing was started.",
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "listen", Value: "127.0.0.1:8080", Usage: "the `ADDRESS` of the proxy, host:port on loopback; port 0 for any"},
+			listenFlag("the `ADDRESS` of the proxy, host:port on loopback; port 0 for any"),
 			&urfave.IntFlag{Name: "ptu", Value: 1, Usage: "the `NUMBER` of provisioned deployments: ptu, or ptu-1, ptu-2, …"},
 			&urfave.IntFlag{Name: "payg", Value: 2, Usage: "the `NUMBER` of pay-as-you-go deployments: payg-1, payg-2, …"},
 			&urfave.StringSliceFlag{Name: "fault", Usage: "a failure `NAME=FAULT` of a deployment, such as ptu=429; a fault is a status or one of " + strings.Join(simulation.FaultNames(), ", ") + "; can be repeated"},
@@ -92,22 +94,24 @@ func writeSimulation(path string, config []byte) error {
 	return os.WriteFile(path, config, 0o644)
 }
 
-// serveSimulation runs the command serve with the configuration in a file.
+// simulationShutdown is how long responses may take after a signal: nobody needs them.
+const simulationShutdown = 2 * time.Second
+
+// serveSimulation runs the proxy with the configuration in a file.
 func serveSimulation(ctx context.Context, cmd *urfave.Command, s *simulation.Simulation, path string) error {
-	serve := serveCommand()
-	serve.ErrWriter = cmd.Root().ErrWriter
-	serve.ExitErrHandler = func(context.Context, *urfave.Command, error) {}
-	serve.Action = func(ctx context.Context, serve *urfave.Command) error {
-		server, err := newServer(ctx, serve)
-		if err != nil {
-			return err
-		}
-		printSimulation(cmd.Root().Writer, s, "http://"+server.listener.Addr().String())
-		return server.run(ctx)
+	log, err := newLogger(cmd)
+	if err != nil {
+		return err
 	}
-	return serve.Run(ctx, []string{
-		"serve", "-config", path, "-listen", cmd.String("listen"), "-log", cmd.String("log"), "-access-log", "none", "-shutdown-timeout", "2s",
+	server, err := newServer(ctx, serveOptions{
+		log: log, configPath: path, address: cmd.String("listen"), shutdownTimeout: simulationShutdown,
+		callers: proxy.Options{NoAccessLog: true},
 	})
+	if err != nil {
+		return err
+	}
+	printSimulation(cmd.Root().Writer, s, "http://"+server.listener.Addr().String())
+	return server.run(ctx)
 }
 
 func printDeployments(to io.Writer, s *simulation.Simulation) {

@@ -90,9 +90,10 @@ func (p *Proxy) fromThisHost(e *exchange, r *http.Request) bool {
 		return false
 	}
 	err := p.crossOrigin.Check(r)
-	if origin := r.Header.Get("Origin"); err == nil && origin != "" && r.Header.Get("Upgrade") != "" {
+	if origin := r.Header.Get("Origin"); err == nil && origin != "" {
+		// Browsers open WebSockets to any host, and send a GET without asking first.
 		if u, parseErr := url.Parse(origin); parseErr != nil || u.Host != r.Host {
-			err = errors.New("another origin") // browsers open WebSockets to any host
+			err = errors.New("another origin")
 		}
 	}
 	if err != nil {

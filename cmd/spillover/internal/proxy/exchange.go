@@ -139,11 +139,12 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if e.status == 0 {
+	handshakeSent := e.status != 0
+	if !handshakeSent {
 		e.setHeaders(http.StatusSwitchingProtocols)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout)
+	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout, handshakeSent)
 	rw.Writer.Reset(s)
 	return s, rw, nil
 }
@@ -157,6 +158,28 @@ func (e *exchange) drain() {
 	}
 	_ = e.controller.SetReadDeadline(time.Now().Add(drainTimeout))
 	_, _ = io.CopyN(io.Discard, e.request.Body, maxDrained) // the caller may have left
+}
+
+// reset resets the connection of a response that breaks off, which is a panic. With HTTP/1.1
+// net/http leaves out the last chunk, and with HTTP/2 it resets the stream. HTTP/1.0 has no
+// chunks: there the end of the connection would complete the response.
+func (e *exchange) reset() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if !e.request.ProtoAtLeast(1, 1) && e.status != 0 {
+		if conn, _, err := e.controller.Hijack(); err == nil {
+			if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, which would end properly
+				conn = outer.NetConn()
+			}
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = conn.Close()
+		}
+	}
+	panic(cause)
 }
 
 // end records the exchange.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -48,6 +49,14 @@ var hostHeaders = []string{"Set-Cookie", "Alt-Svc", "Strict-Transport-Security"}
 func (p *Proxy) modifyResponse(resp *http.Response) error {
 	for _, name := range hostHeaders {
 		delete(resp.Header, name)
+	}
+	for name := range resp.Header {
+		if strings.HasPrefix(name, "Access-Control-") { // which pages may read a response is the operator's decision
+			delete(resp.Header, name)
+		}
+	}
+	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/event-stream" {
+		resp.Header.Set("X-Accel-Buffering", "no") // nginx in front would collect events
 	}
 	e := exchangeOf(resp.Request.Context())
 	for _, name := range locationHeaders {
@@ -96,10 +105,12 @@ func (p *Proxy) rewriteLocation(e *exchange, resp *http.Response, name string) {
 	resp.Header.Set(name, path)
 }
 
-// origin is the scheme and the host under which the caller knows the proxy.
+// origin is the scheme and the host under which the caller knows the proxy. Another proxy
+// in front, which ends TLS, says so. A caller that says so itself gets what it asked for.
 func (e *exchange) origin() string {
 	scheme := "http"
-	if e.request.TLS != nil {
+	forwarded, _, _ := strings.Cut(e.request.Header.Get("X-Forwarded-Proto"), ",")
+	if e.request.TLS != nil || strings.EqualFold(forwarded, "https") {
 		scheme = "https"
 	}
 	return scheme + "://" + e.request.Host

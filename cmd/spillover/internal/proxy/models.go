@@ -20,18 +20,19 @@ import (
 // that the request names must be one of them: in the path, the query, and anywhere in the body. So
 // it does not matter which of several a service would take. A request that could be served by
 // a model that it does not name is refused: a model counts as named only where the operation
-// reads it.
+// reads it. Therefore an operation that is not in the table is refused, whatever it names:
+// nobody knows where it reads its model.
 //
 // It reads the body into memory.
 func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	target := wire.ParsePath(out.URL.EscapedPath())
-	if target.Dialect == "" && !target.Foundry {
-		return forbidden("model_required", "The key allows some models only, and the model of this request is unknown.")
+	spec, socket := specOf(target, out), isResponsesSocket(out)
+	if spec == wire.UnknownSpec && !socket || target.Dialect == "" && !target.Foundry {
+		return forbidden("unknown_operation", "The key allows some models only, and this operation is not one that the proxy knows, so that its model cannot be checked.")
 	}
-	spec := specOf(target, out)
-	c := modelCheck{allowed: e.key.Models, places: spec.ModelPlaces()}
+	c := modelCheck{allowed: e.key.Models, places: spec.ModelPlaces(), transcribes: strings.HasSuffix(target.Operation, "/transcription_sessions")}
 	if target.Model != "" {
-		c.add(target.Model, spec.HasTrait(wire.DeploymentInPath) || spec == wire.UnknownSpec)
+		c.add(target.Model, spec.HasTrait(wire.DeploymentInPath))
 	}
 	if id, ok := strings.CutPrefix(target.Operation, "models/"); ok && out.Method != http.MethodGet {
 		if model, err := url.PathUnescape(id); err == nil {
@@ -69,7 +70,7 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	switch {
 	case c.refused != nil:
 		return modelRefused(*c.refused)
-	case c.found || reads(out) || isResponsesSocket(out): // its frames are checked later
+	case c.named() || reads(out) || socket: // its frames are checked later
 		return nil
 	}
 	return forbidden("model_required", "The key allows some models only, and the request names none where the service reads it.")
@@ -130,15 +131,45 @@ func reads(r *http.Request) bool {
 	if r.Header.Get("Upgrade") != "" {
 		return false
 	}
-	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodDelete || r.Method == http.MethodOptions
+	return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodDelete
 }
 
 // A modelCheck collects the models that a request names.
 type modelCheck struct {
 	allowed []string
 	places  []string // of the body, at which the operation reads the model
-	found   bool     // there is a model where the operation reads it
 	refused *string  // the first one that is not allowed
+
+	found         bool // there is a model where the operation reads it
+	transcription bool // there is one where a session reads the model that transcribes
+	transcribes   bool // the session says that it only transcribes
+	answers       bool // the session says that it does something else
+}
+
+// A session for speech has two models, and the service has a default for the one that
+// answers. So the model that transcribes counts only in a session that has no other.
+const (
+	transcriptionPlace = "transcription.model"
+	transcriptionType  = "transcription"
+)
+
+// named reports whether the request names each model that it could use.
+func (c *modelCheck) named() bool {
+	return c.found || c.transcription && c.transcribes && !c.answers
+}
+
+// addAt adds a model of the body.
+func (c *modelCheck) addAt(place, model string) {
+	counts := slices.Contains(c.places, place)
+	ofTranscription := strings.HasSuffix(place, transcriptionPlace)
+	c.transcription = c.transcription || counts && ofTranscription
+	c.add(model, counts && !ofTranscription)
+}
+
+// addType adds the type of a session.
+func (c *modelCheck) addType(kind string) {
+	c.transcribes = c.transcribes || kind == transcriptionType
+	c.answers = c.answers || kind != transcriptionType
 }
 
 func (c *modelCheck) add(model string, counts bool) {
@@ -201,7 +232,7 @@ func (c *modelCheck) readForm(r *multipart.Reader) error {
 			return errors.New("the form cannot be parsed")
 		}
 		if isModel {
-			c.add(string(text), slices.Contains(c.places, name))
+			c.addAt(name, string(text))
 		} else if err := c.readJSON(name+".", text); err != nil {
 			return err
 		}
@@ -244,8 +275,14 @@ func (c *modelCheck) readJSON(prefix string, text []byte) error {
 			top.value = true
 			continue
 		}
-		if model, ok := token.(string); ok && top.object && strings.EqualFold(name, "model") {
-			c.add(model, slices.Contains(c.places, top.place+name))
+		if top.object && top.value {
+			text, isText := token.(string)
+			switch place := top.place + name; {
+			case isText && strings.EqualFold(name, "model"):
+				c.addAt(place, text)
+			case strings.EqualFold(place, "type"), strings.EqualFold(place, "session.type"):
+				c.addType(text)
+			}
 		}
 		top.value = false
 		switch token {

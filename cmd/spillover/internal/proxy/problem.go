@@ -53,6 +53,11 @@ func notFound(r *http.Request) *problem {
 		message: fmt.Sprintf("There is nothing at %.200q. The base URL of clients is this server's address with /v1 (OpenAI), with /openai/v1 (Azure, v1), or alone (Azure, with deployments in paths).", r.URL.Path)}
 }
 
+func methodNotAllowed(allowed string) *problem {
+	return &problem{status: http.StatusMethodNotAllowed, kind: invalidRequest, code: "method_not_allowed", message: "The method is not allowed.",
+		header: map[string]string{"Allow": allowed}}
+}
+
 func unauthorized(message string, basic bool) *problem {
 	scheme := `Bearer realm="spillover"`
 	if basic {

@@ -38,6 +38,11 @@ type Options struct {
 	// a piece of the response. 0 means 1 min.
 	ClientTimeout time.Duration
 
+	// MinUploadRate is the rate, in bytes per second, at which a caller must send a body on
+	// average. Time that the proxy does not wait for the caller is not counted, and
+	// ClientTimeout is granted in addition. 0 means 8 KiB per second.
+	MinUploadRate int64
+
 	// AdminElsewhere is whether metrics and the status have a listener of their own, so
 	// that ServeHTTP does not serve them.
 	AdminElsewhere bool
@@ -64,6 +69,7 @@ type Options struct {
 const (
 	defaultMaxBody       = 64 << 20
 	defaultClientTimeout = time.Minute
+	defaultMinUploadRate = 8 << 10
 )
 
 // A Proxy is the handler for callers' requests. Its methods are safe for concurrent use.
@@ -87,6 +93,9 @@ func New(o Options) *Proxy {
 	if o.ClientTimeout == 0 {
 		o.ClientTimeout = defaultClientTimeout
 	}
+	if o.MinUploadRate == 0 {
+		o.MinUploadRate = defaultMinUploadRate
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -107,6 +116,7 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := p.newExchange(w, r)
 	defer e.end()
+	defer e.reset()
 	p.serve(e, r)
 	e.drain()
 }
@@ -183,12 +193,17 @@ func isAdminPath(path string) bool {
 // newAdmin serves the paths of isAdminPath.
 func (p *Proxy) newAdmin() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { notFound(r).write(w) })
+	add := func(path string, h http.Handler) {
+		mux.Handle("GET "+path, h)
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { methodNotAllowed("GET, HEAD").write(w) })
+	}
 	if p.options.Metrics != nil {
-		mux.Handle("GET /metrics", p.options.Metrics)
+		add("/metrics", p.options.Metrics)
 	}
 	if page := p.options.StatusPage; page != nil {
-		mux.Handle("GET /status", page)
-		mux.Handle("GET /status/", page)
+		add("/status", page)
+		add("/status/", page)
 	}
 	return mux
 }
@@ -200,8 +215,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text)) // a caller that has left
 }
 
-// CloseSockets waits for the end of all WebSockets until ctx ends, and closes those that
-// are left. New ones are closed at once.
+// CloseSockets waits for the end of all WebSockets until ctx ends. Those that are left get
+// a close frame with the status 1001, and a second to answer it. New ones are closed at once.
 func (p *Proxy) CloseSockets(ctx context.Context) { p.sockets.close(ctx) }
 
 // ErrShutdown is the cause of a context that ends because the proxy does.

@@ -25,6 +25,7 @@ import (
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
 	"github.com/spillover-go/spillover/cmd/spillover/internal/proxy"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A network is what the backends get, and what they answer.
@@ -325,7 +326,31 @@ func TestModelsOfAKey(t *testing.T) {
 		{"POST", "/v1/fine_tuning/jobs", `{"model":"gpt-4o","training_file":"file-1"}`, "", 200, ""},
 		{"POST", "/v1/realtime/calls?model=gpt-4o&x=1;model=o3", "v=0", "application/sdp", 400, "invalid_query"},
 		{"POST", "/models/chat/completions", `{"model":"o3"}`, "", 403, "model_not_allowed"},
-		{"POST", "/v1/unknown", `{"model":"gpt-4o"}`, "", 200, ""},
+		// Of a session for speech the service has a default, of one that transcribes there is one model.
+		{"POST", "/v1/realtime/client_secrets", `{"session":{"type":"realtime","audio":{"input":{"transcription":{"model":"gpt-4o"}}}}}`, "", 403, "model_required"},
+		{"POST", "/v1/realtime/client_secrets", `{"session":{"audio":{"input":{"transcription":{"model":"gpt-4o"}}}}}`, "", 403, "model_required"},
+		{"POST", "/v1/realtime/client_secrets", `{"session":{"type":"transcription","type":null,"audio":{"input":{"transcription":{"model":"gpt-4o"}}}}}`, "", 403, "model_required"},
+		{"POST", "/v1/realtime/client_secrets", `{"session":{"type":"transcription","audio":{"input":{"transcription":{"model":"gpt-4o"}}}}}`, "", 200, ""},
+		{"POST", "/v1/realtime/client_secrets", `{"session":{"type":"realtime","model":"gpt-4o","audio":{"input":{"transcription":{"model":"gpt-4o"}}}}}`, "", 200, ""},
+		{"POST", "/v1/realtime/sessions", `{"input_audio_transcription":{"model":"gpt-4o"}}`, "", 403, "model_required"},
+		{"POST", "/v1/realtime/transcription_sessions", `{"input_audio_transcription":{"model":"gpt-4o"}}`, "", 200, ""},
+		{"POST", "/v1/realtime/calls/c/accept", `{"type":"realtime","audio":{"input":{"transcription":{"model":"gpt-4o"}}}}`, "", 403, "model_required"},
+		// Where an unknown operation reads its model is not known.
+		{"POST", "/v1/unknown", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"POST", "/v1/unknown?model=gpt-4o", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"GET", "/v1/unknown", "", "", 403, "unknown_operation"},
+		{"GET", "/v1/chat/completions/c/unknown", "", "", 403, "unknown_operation"},
+		{"PUT", "/v1/chat/completions", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"PATCH", "/v1/assistants/a", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"OPTIONS", "/v1/chat/completions", "", "", 403, "unknown_operation"},
+		{"POST", "/v1/responses/batch", `{"model":"gpt-4o","requests":[]}`, "", 403, "unknown_operation"},
+		{"POST", "/v1/chat/completions/batch", `{"model":"gpt-4o","requests":[]}`, "", 403, "model_required"},
+		{"POST", "/openai/deployments/gpt-4o/extensions/chat/completions", `{}`, "", 403, "unknown_operation"},
+		{"POST", "/openai/deployments/gpt-4o/unknown", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"POST", "/models/unknown", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"POST", "/anthropic/v1/complete", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
+		{"POST", "/anthropic/v1/messages", `{"model":"gpt-4o"}`, "", 200, ""},
+		{"POST", "/api/projects/p/unknown", `{"model":"gpt-4o"}`, "", 403, "unknown_operation"},
 		{"GET", "/v1/files", "", "", 200, ""},
 		{"DELETE", "/v1/models/ft:o3", "", "", 403, "model_not_allowed"},
 		{"GET", "/v1/models/gpt-4o", "", "", 200, ""},
@@ -344,6 +369,27 @@ func TestModelsOfAKey(t *testing.T) {
 	require.JSONEq(t, `{"object":"list","data":[{"id":"gpt-4o","object":"model","created":0,"owned_by":"spillover"}]}`, w.Body.String())
 	w = ask(newProxy(t, &network{}, proxy.Options{}, entry(secret, ", models: [gpt-4o]")), "POST", "/v1/chat/completions", chat, "Api-Key", secret, "Content-Encoding", "gzip")
 	require.Equal(t, "invalid_body", code(t, w))
+}
+
+// Whatever the path is: a request that is sent names the model where the table of
+// operations says that the service reads it.
+func TestKeyWithModelsReachesKnownOperationsOnly(t *testing.T) {
+	segments := []string{"chat", "completions", "responses", "batches", "batch", "embeddings", "audio", "speech", "threads", "runs", "realtime", "calls",
+		"evals", "models", "files", "id", "unknown", "deployments", "gpt-4o", "v1", "openai", "anthropic", "messages", "%63hat", "Chat", "", "a%2Fb", "x;y"}
+	rapid.Check(t, func(t *rapid.T) {
+		method := rapid.SampledFrom([]string{"POST", "PUT", "PATCH", "OPTIONS", "GET", "DELETE", "HEAD"}).Draw(t, "method")
+		root := rapid.SampledFrom([]string{"/v1/", "/openai/", "/openai/v1/", "/openai/deployments/gpt-4o/", "/models/", "/anthropic/", "/api/projects/p/"}).Draw(t, "root")
+		target := root + strings.Join(rapid.SliceOfN(rapid.SampledFrom(segments), 1, 4).Draw(t, "path"), "/")
+		n := &network{}
+		w := ask(newProxy(t, n, proxy.Options{}, entry(secret, ", models: [gpt-4o]")), method, target, `{"model":"gpt-4o"}`, "Api-Key", secret)
+		lower, err := url.PathUnescape(strings.ToLower(target))
+		require.NoError(t, err)
+		known := wire.ParsePath(target).Spec(method) != wire.UnknownSpec || wire.ParsePath(lower).Spec(method) != wire.UnknownSpec
+		if !known {
+			require.Empty(t, n.dumps(), target)
+			require.GreaterOrEqual(t, w.Code, 400, target)
+		}
+	})
 }
 
 func TestHeadersSetClassTagsAndSession(t *testing.T) {
@@ -404,7 +450,7 @@ func TestWhatIsNotForwarded(t *testing.T) {
 	for _, method := range []string{"TRACE", "CONNECT", "TRACK", "PROPFIND"} {
 		require.Equal(t, 405, ask(p, method, "/v1/models", "").Code, method)
 	}
-	for _, path := range []string{"/", "/v1", "/chat/completions", "/admin/v1/models", "/metrics2", "//v1/models"} {
+	for _, path := range []string{"/", "/v1", "/completion", "/chats/completions", "/admin/v1/models", "/metrics2", "//v1/models"} {
 		w := ask(p, "GET", path, "")
 		require.Equal(t, 404, w.Code, path)
 		require.Equal(t, "unknown_url", code(t, w))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // methods are those of the services' APIs. TRACE is not among them: a service that answers
@@ -23,14 +24,23 @@ var methods = map[string]bool{
 // roots begin the paths that are forwarded: those of the dialects, and Microsoft Foundry's.
 var roots = []string{"/v1/", "/openai/", "/models/", "/anthropic/", "/api/projects/"}
 
+// isForwarded reports whether a path is one of the APIs. Clients of OpenAI whose base URL
+// has no /v1 send the operation alone.
+func isForwarded(path string) bool {
+	if beginsWithOneOf(path, roots) {
+		return true
+	}
+	collection, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return strings.HasPrefix(path, "/") && wire.IsCollection(collection)
+}
+
 // checkTarget is what is wrong with the method or the path of a request.
 func (p *Proxy) checkTarget(r *http.Request) *problem {
 	if !methods[r.Method] {
-		return &problem{status: http.StatusMethodNotAllowed, kind: invalidRequest, code: "method_not_allowed", message: "The method is not allowed.",
-			header: map[string]string{"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}
+		return methodNotAllowed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 	}
 	path := r.URL.Path
-	if !beginsWithOneOf(path, roots) {
+	if !isForwarded(path) {
 		return notFound(r)
 	}
 	if hasDotSegments(path) || strings.ContainsAny(path, "\\\x00") {
@@ -121,22 +131,29 @@ func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
 	// is left to read is its end.
 	_ = e.controller.EnableFullDuplex() // HTTP/2 needs and has no such switch
 	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
-	b := requestBody{&timedReader{limited, e}, limited}
+	b := requestBody{&timedReader{src: limited, e: e}, limited}
 	if e.presented != "" {
 		b.Reader = &keyGuard{src: b.Reader, key: []byte(e.presented)}
 	}
 	return b
 }
 
-// A timedReader reads a body with a deadline for each read. Its errors are bodyErrors.
+// A timedReader reads a body with a deadline for each read: each piece must arrive within
+// the client timeout, and all together at the minimum rate. Otherwise a caller that sends a
+// byte now and then would hold its place for as long as it likes. Its errors are bodyErrors.
 type timedReader struct {
-	src io.Reader
-	e   *exchange
+	src    io.Reader
+	e      *exchange
+	read   int64         // bytes
+	waited time.Duration // for the caller
 }
 
 func (t *timedReader) Read(p []byte) (int, error) {
-	_ = t.e.controller.SetReadDeadline(time.Now().Add(t.e.proxy.options.ClientTimeout))
+	begun := time.Now()
+	_ = t.e.controller.SetReadDeadline(begun.Add(t.allowance()))
 	n, err := t.src.Read(p)
+	t.read += int64(n)
+	t.waited += time.Since(begun)
 	if err == io.EOF || t.e.request.ProtoMajor >= 2 {
 		// The server reads on, to see when the caller leaves. With HTTP/2 the deadline
 		// ends the body even if nothing is being read. After an error it stays, so that
@@ -148,6 +165,13 @@ func (t *timedReader) Read(p []byte) (int, error) {
 		err = &bodyError{err}
 	}
 	return n, err
+}
+
+// allowance is how long the caller may take for the next piece.
+func (t *timedReader) allowance() time.Duration {
+	o := &t.e.proxy.options
+	earned := time.Duration(float64(t.read) / float64(o.MinUploadRate) * float64(time.Second))
+	return min(o.ClientTimeout, o.ClientTimeout+earned-t.waited)
 }
 
 // A bodyError is an error of reading the caller's body.
