@@ -37,7 +37,7 @@ var situations = []situation{
 		call: "chat", node: "BadRequestError", status: 400, code: "context_length_exceeded"},
 	{name: "the key of the proxy is wrong", call: "chat", wrongKey: true, node: "AuthenticationError", status: 401, code: "invalid_api_key"},
 	{name: "the key does not allow the model", call: "other model", node: "PermissionDeniedError", status: 403, code: "model_not_allowed"},
-	{name: "the base URL has no `/v1`", call: "wrong path", node: "NotFoundError", status: 404, code: "unknown_url"},
+	{name: "the base URL has another path, such as `/api`", call: "wrong path", node: "NotFoundError", status: 404, code: "unknown_url"},
 	{name: "a response without a stream breaks off", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut}}, call: "chat", node: "TypeError", python: "APIConnectionError"},
 	{name: "a stream breaks off after its first token", faults: []spillovertest.Fault{{Kind: spillovertest.KindCut, After: 3}}, call: "stream",
 		node: "TypeError", python: "RemoteProtocolError", text: "when one region"},

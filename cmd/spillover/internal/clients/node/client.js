@@ -53,7 +53,7 @@ const tests = {
   "azure stream": () => stream(azure()),
   "other model": () => chat(client, "other"),
   retries: () => chat(new OpenAI({ baseURL: base + "/v1", apiKey })),
-  "wrong path": () => chat(new OpenAI({ baseURL: base, apiKey, maxRetries: 0 })),
+  "wrong path": () => chat(new OpenAI({ baseURL: `${base}/api`, apiKey, maxRetries: 0 })),
 
   async embeddings() {
     const { data } = await client.embeddings.create({ model: "gpt-4o", input: ["a", "b"] });

@@ -101,7 +101,7 @@ def run(name, base, key):
         "embeddings": lambda: embeddings(client()),
         "models": lambda: {"all": [model.id for model in client().models.list()]},
         "other model": lambda: chat(client(), "other"),
-        "wrong path": lambda: chat(client(path="")),
+        "wrong path": lambda: chat(client(path="/api")),
         "retries": lambda: chat(client(max_retries=2)),
         "close": lambda: close(client()),
     }
