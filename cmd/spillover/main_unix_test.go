@@ -22,16 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// runsMain makes the test's own program the command.
-const runsMain = "SPILLOVER_TEST_MAIN"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(runsMain) != "" {
-		main()
-	}
-	os.Exit(m.Run())
-}
-
 // The first signal lets requests that were sent end. The second one ends the process at
 // once. Nothing that was answered is asked again.
 func TestASecondSignalEndsABatchAtOnce(t *testing.T) {
@@ -68,7 +58,7 @@ func TestASecondSignalEndsABatchAtOnce(t *testing.T) {
 	require.NoError(t, os.WriteFile(in, lines.Bytes(), 0o666))
 	start := func() (*exec.Cmd, *bufio.Scanner) {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "batch", "-config", config, "-in", in, "-out", out, "-grace", "10m")
-		cmd.Env = append(os.Environ(), runsMain+"=1")
+		cmd.Env = append(os.Environ(), asProgram+"=1")
 		errs, err := cmd.StderrPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
