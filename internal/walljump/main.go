@@ -12,6 +12,7 @@ was called with. Files that call it have the build tag walljump.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func write(dir string) error {
 	if err != nil {
 		return err
 	}
-	root, err := exec.Command("go", "env", "GOROOT").Output()
+	root, err := exec.CommandContext(context.Background(), "go", "env", "GOROOT").Output()
 	if err != nil {
 		return err
 	}
@@ -78,10 +79,17 @@ func write(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	files, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
 	return errors.Join(
-		os.MkdirAll(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "time.go"), []byte(changed), 0o644),
-		os.WriteFile(filepath.Join(dir, "walljump.go"), []byte(added), 0o644),
-		os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o644),
+		files.WriteFile("time.go", []byte(changed), 0o600),
+		files.WriteFile("walljump.go", []byte(added), 0o600),
+		files.WriteFile("overlay.json", overlay, 0o600),
 	)
 }
