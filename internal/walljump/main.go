@@ -79,7 +79,7 @@ func write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil { //nolint:gosec // a developer names the directory
 		return err
 	}
 	files, err := os.OpenRoot(dir)
