@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +19,11 @@ import (
 //     <!-- from: benchmarks/lab/REPORT.md "wasted attempts, M = 64, ρ = 0.9" "… with the utilization header" -->
 //     which names the file and a text of each line that has the numbers. A text that occurs
 //     more often means the next place. Rounded as in the paragraph, each number must be one
-//     of those in the lines, or be listed in constants. Goals in these lines do not count.
+//
+// of those in the lines, or be listed in constants. Goals in these lines do not count.
+//
+// Tables and fences of output are paragraphs, too. A fence whose language is one of
+// codeLanguages is code, whose numbers are settings and examples.
 func TestFiguresComeFromFiles(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
@@ -67,7 +72,7 @@ var constants = map[string]map[string]string{
 	"docs/routing.md":    {"10 %": "a fifth of health.backgroundBelow"},
 	"docs/security.md":   {"8 of 256": "8 is a bound per deployment, 256 is maxKnownPath"},
 	"docs/operating.md":  {"100 %": "a full PTU"},
-	"docs/statuspage.md": {"100 %": "a full PTU"},
+	"docs/statuspage.md": {"100 %": "a full PTU", "0.73": "an example of the format"},
 }
 
 var (
@@ -85,11 +90,35 @@ var (
 	version = regexp.MustCompile(`v?\d+\.\d+\.[\dx]+\S*|\bv\d+\.\d+|\b(?:Go|TLS|HTTP|[Vv]ersion)[ /]\d+\.\d+\b`)
 )
 
-// paragraphs are the parts of a page that are not code and not generated.
-func paragraphs(page string) []string {
+// codeLanguages are those of fences that show code or configuration. Others, and fences
+// without a language, show what a command prints.
+var codeLanguages = []string{"go", "yaml", "json", "jsonl", "sh", "bash", "python", "js", "ts", "java", "csharp", "html", "mermaid", "diff", "nginx", "kql", "promql"}
+
+// paragraphs are the parts of a page that are not code and not generated. A fence of
+// output is one, without the marks.
+func paragraphs(page string) (all []string) {
 	page = generated.ReplaceAllString(page, "")
-	page = fenced.ReplaceAllString(page, "")
-	return strings.Split(page, "\n\n")
+	for {
+		at := fenced.FindStringIndex(page)
+		if at == nil {
+			return append(all, strings.Split(page, "\n\n")...)
+		}
+		before, fence := page[:at[0]], strings.TrimSpace(page[at[0]:at[1]])
+		page = page[at[1]:]
+		all = append(all, strings.Split(strings.TrimRight(before, "\n"), "\n\n")...)
+		if first, rest, _ := strings.Cut(fence, "\n"); !slices.Contains(codeLanguages, strings.TrimPrefix(first, "```")) {
+			all = append(all, strings.ReplaceAll(strings.TrimRight(rest, "`"), "`", ""))
+		}
+	}
+}
+
+func TestFiguresAreFoundInTablesAndOutput(t *testing.T) {
+	page := "A table:\n\n| time | 12.5 |\n|---|---|\n\n<!-- from: FILE \"x\" -->\n\n```console\n$ command\n\n30 % of it\n```\n\n```yaml\nweight: 0.7\n```\n\n```\nin 3.21s\n```\n"
+	var found []string
+	for _, p := range paragraphs(page) {
+		found = append(found, figures(p)...)
+	}
+	require.Equal(t, []string{"12.5", "30 %", "3.21"}, found)
 }
 
 // figures are the measured numbers in a paragraph, as they are written.

@@ -61,6 +61,10 @@ func TestSoakOverRealConnections(t *testing.T) {
 	}
 }
 
+// jumpWallClock sets the wall clock forward or back, and not the monotonic one. It is nil
+// but in a build for this (walljump_test.go).
+var jumpWallClock func(time.Duration)
+
 func durationFrom(t *testing.T, variable string, otherwise time.Duration) time.Duration {
 	t.Helper()
 	d, err := time.ParseDuration(cmp.Or(os.Getenv(variable), otherwise.String()))
@@ -192,6 +196,8 @@ func (w *soak) run(length time.Duration) {
 				w.gossip()
 			case r == 198 && !w.size.real: // the machine sleeps: all is due at once
 				time.Sleep(time.Duration(w.random.IntN(12)) * time.Hour)
+			case jumpWallClock != nil:
+				jumpWallClock(time.Duration(w.random.IntN(24*60+1)-12*60) * time.Minute)
 			}
 			w.checks.status(w.replicas)
 		}

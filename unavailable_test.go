@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/doctest"
 )
 
 // throttling is three deployments that ask for times of their own, in
@@ -436,3 +437,19 @@ func TestUnknownModelIsBrief(t *testing.T) {
 }
 
 var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+
+// docs/failover.md shows the response.
+func TestRateLimitedResponseInDocs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("eastus"), status(429, "", "Retry-After-Ms: 9000"))
+		n.on(host("westus"), status(429, "", "Retry-After-Ms: 3210"))
+		resp, body := ask(t, balance(t, n, azure("eastus"), azure("westus")))
+		var text strings.Builder
+		text.WriteString("```\nHTTP/1.1 " + resp.Status + "\n")
+		for _, name := range []string{"Retry-After", "Retry-After-Ms", "X-Spillover-Synthesized"} {
+			text.WriteString(name + ": " + resp.Header.Get(name) + "\n")
+		}
+		doctest.Section(t, "docs/failover.md", "rate limited", text.String()+"\n"+body+"\n```\n")
+	})
+}

@@ -79,6 +79,10 @@ the credential suggests (RefreshOn), or five minutes before it expires. That
 happens in the background, while requests use the present token. Requests wait
 only if there is no token or it has expired.
 
+A token has expired as soon as the wall clock or the monotonic clock says so. If the
+wall clock is set back, no expired token is used; if it is set forward, or the machine
+has slept, a token is fetched.
+
 There is at most one fetch at a time. A fetch is independent of the request that
 caused it: it continues if that request is canceled, and does not get the values
 of its context, such as a trace. A fetch may take a minute. Requests wait only
@@ -161,11 +165,12 @@ type source struct {
 	cred   azcore.TokenCredential
 	scopes []string
 
-	mu      sync.Mutex         // guards what follows
-	token   azcore.AccessToken // the last one; zero before the first fetch
-	err     error              // of the last fetch; nil if it succeeded
-	due     time.Time          // when the next fetch is due
-	pending *fetch             // nil if no fetch is running
+	mu      sync.Mutex // guards what follows
+	token   string     // the last one; empty before the first fetch
+	expires time.Time  // when it expires
+	err     error      // of the last fetch; nil if it succeeded
+	due     time.Time  // when the next fetch is due
+	pending *fetch     // nil if no fetch is running
 }
 
 // A fetch is one call of the credential.
@@ -180,12 +185,12 @@ type fetch struct {
 func (s *source) get(ctx context.Context) (string, error) {
 	now := time.Now()
 	s.mu.Lock()
-	valid := now.Before(s.token.ExpiresOn)
-	if s.pending == nil && (!now.Before(s.due) || !valid && s.err == nil) {
+	valid := !passed(now, s.expires)
+	if s.pending == nil && (passed(now, s.due) || !valid && s.err == nil) {
 		s.pending = &fetch{began: now, done: make(chan struct{})}
 		go s.fetch(s.pending)
 	}
-	token, err, pending := s.token.Token, s.err, s.pending
+	token, err, pending := s.token, s.err, s.pending
 	s.mu.Unlock()
 	switch {
 	case valid:
@@ -258,16 +263,21 @@ func (s *source) settle(f *fetch, token azcore.AccessToken, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.token = token
+		s.token, s.expires = token.Token, now.Add(token.ExpiresOn.Sub(now))
 	}
-	left := s.token.ExpiresOn.Sub(now)
-	s.due = now.Add(min(max(left, shortPause), longPause))
-	if at := renewal(token); at.After(s.due) {
-		s.due = at
-	}
+	pause := min(max(s.expires.Sub(now), shortPause), longPause)
+	s.due = now.Add(max(pause, renewal(token).Sub(now)))
 	s.err, s.pending = err, nil
 	f.token, f.err = token.Token, err
 	close(f.done)
+}
+
+// passed reports whether a time is over, by the monotonic clock or by the wall clock. So a
+// token that has expired is not used after the wall clock was set back, nor after the
+// machine slept, when the monotonic clock may stop. If the wall clock is set forward, a
+// token is fetched too early.
+func passed(now, t time.Time) bool {
+	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
 // renewal returns when a token is to be renewed, before it expires.

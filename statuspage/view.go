@@ -479,9 +479,17 @@ type seriesJSON struct {
 	Utilization []*float32 `json:"utilization,omitempty"` // null if it was unknown
 }
 
-// export returns the samples after a time in Unix milliseconds.
+// export returns the samples after that of a time in Unix milliseconds, or those of later
+// times if there is no such sample. They are in the order in which they were taken, which
+// is not that of their times after the wall clock was set back.
 func (h *history) export(s spillover.Status, after int64) historyJSON {
-	old, _ := slices.BinarySearchFunc(h.times, after, func(t time.Time, after int64) int { return cmp.Compare(t.UnixMilli(), after+1) })
+	old := len(h.times)
+	for old > 0 && h.times[old-1].UnixMilli() != after {
+		old--
+	}
+	if old == 0 {
+		old, _ = slices.BinarySearchFunc(h.times, after, func(t time.Time, after int64) int { return cmp.Compare(t.UnixMilli(), after+1) })
+	}
 	times := h.times[old:]
 	j := historyJSON{Interval: sampleInterval.Seconds(), Since: h.since.UnixMilli(), Times: make([]int64, len(times)), Tiers: []seriesJSON{}, Deployments: []seriesJSON{}}
 	if old > 0 {

@@ -69,27 +69,35 @@ const (
 	leastPTUUse    = 0.90
 )
 
-// missedGoals are the goals that are not reached, each with its cell.
-func missedGoals(r *Results, cells []Cell) string {
-	var missed []string
-	for _, c := range cells {
-		at := func(c Cell, of measure) float64 { return r.value(c, Ours().Name, of) }
-		miss := func(is bool, format string, args ...any) {
-			if is {
-				missed = append(missed, fmt.Sprintf("%d processes, interactive load %.2f: ", c.M, 1/c.PTUSize)+fmt.Sprintf(format, args...))
-			}
-		}
-		extra := at(c.classful(), spilled) - at(c.alone(), spilled)
-		miss(extra > mostExtraSpill, "%.1f points more spill", 100*extra)
-		delay := at(c.classful(), addedMS) - at(c.alone(), addedMS)
-		miss(delay > 1e3*mostExtraDelay.Seconds(), "%.0f ms more delay", delay)
-		use := at(c.classful(), ptuUse)
-		miss(c.PTUSize == 1/0.75 && !c.Apart && use < leastPTUUse, "%.2f of the PTU used", use)
+// ClassGoals are the goals of classes, for each number of processes.
+func ClassGoals() []Goal {
+	var goals []Goal
+	for i, processes := range []string{"1 process", "8 processes"} {
+		cells := mixes()
+		cells = cells[i*len(cells)/2 : (i+1)*len(cells)/2]
+		goals = append(goals, classGoals(processes, cells)...)
 	}
-	if len(missed) == 0 {
-		return "All of them are reached."
+	return goals
+}
+
+func classGoals(processes string, cells []Cell) []Goal {
+	most := fmt.Sprintf("most of %d cells", len(cells))
+	together := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.PTUSize != 1/0.75 || c.Apart })
+	return []Goal{
+		{processes + ": interactive requests that spill, more than alone, " + most, atMost(mostExtraSpill), "%.3f", moreWithClasses(cells, spilled)},
+		{"… delay p99, more than alone, in ms, " + most, atMost(1e3 * mostExtraDelay.Seconds()), "%.0f", moreWithClasses(cells, addedMS)},
+		{"… PTU used, interactive load 0.75", atLeast(leastPTUUse), "%.2f", func(r *Results, policy string) float64 {
+			return least(together, func(c Cell) float64 { return r.value(c.classful(), policy, ptuUse) })
+		}},
 	}
-	return "Missed: " + strings.Join(missed, "; ") + "."
+}
+
+// moreWithClasses is how much more a figure is with classes than without background
+// requests, the most of some cells.
+func moreWithClasses(cells []Cell, of measure) func(*Results, string) float64 {
+	return func(r *Results, policy string) float64 {
+		return most(cells, func(c Cell) float64 { return r.value(c.classful(), policy, of) - r.value(c.alone(), policy, of) })
+	}
 }
 
 // mixTrials are the runs that a table of cells needs.

@@ -13,7 +13,8 @@ import (
 
 var classes = flag.Bool("classes", false, "TestClasses: run all of its cells, and write CLASSES.md")
 
-// TestClassesGuard is the short form of CLASSES.md, with margins.
+// TestClassesGuard requires, in a short cell, what is no goal. TestGuardsOfClassGoals
+// requires the goals.
 func TestClassesGuard(t *testing.T) {
 	c := mixed(1, 1/0.75, 0.4)
 	c.Warm, c.Measure = 30*time.Second, 90*time.Second
@@ -24,9 +25,7 @@ func TestClassesGuard(t *testing.T) {
 	ours := Ours().Name
 	t.Log("\n" + classesTable(r, []Cell{c}))
 	require.Greater(t, r.value(c.classless(), ours, spilled), r.value(c.alone(), ours, spilled)+0.05, "there is something to win")
-	require.LessOrEqual(t, r.value(c.classful(), ours, spilled), r.value(c.alone(), ours, spilled)+2*mostExtraSpill)
-	require.LessOrEqual(t, r.value(c.classful(), ours, addedP99), r.value(c.alone(), ours, addedP99)+mostExtraDelay.Seconds())
-	require.GreaterOrEqual(t, r.value(c.classful(), ours, ptuUse), leastPTUUse-0.04)
+	require.Greater(t, r.value(c.classless(), ours, spilled), r.value(c.classful(), ours, spilled)+0.05, "classes win it")
 	require.InDelta(t, 1, r.value(c.classful(), ours, bgServed), 0.01)
 }
 
@@ -42,7 +41,9 @@ func TestClasses(t *testing.T) {
 	}
 	table := classesTable(r, cells)
 	t.Log("\n" + table)
-	text := strings.Replace(fmt.Sprintf(classesText, *seeds, missedGoals(r, cells)), "TABLE\n", table, 1)
+	w := &writer{}
+	r.goalTable(w, ClassGoals(), []string{"with classes"}, Ours())
+	text := strings.NewReplacer("GOALS\n", w.String(), "TABLE\n", table).Replace(fmt.Sprintf(classesText, *seeds))
 	require.NoError(t, os.WriteFile("CLASSES.md", []byte(text), 0o644))
 }
 
@@ -57,7 +58,12 @@ What ` + "`spillover.WithClass`" + ` does for interactive requests: a PTU with a
 
 TABLE
 
-Goals: with classes, interactive requests spill at most 2 percentage points more than alone; their delay at the 99th percentile is at most 40 ms longer, the time of one refused attempt; and at an interactive load of 0.75 at least 0.90 of the PTU is used, where processes send both classes. %s The delay includes the background requests of the minimum rate, one in 30 s at each deployment and process.
+The delay includes the background requests of the minimum rate, one in 30 s at each deployment and process.
+
+## Goals
+
+GOALS
+The delay of one refused attempt is 40 ms.
 
 ` + "`nice go test -run TestClasses -classes`" + ` writes this.
 `

@@ -155,18 +155,7 @@ func (r *Results) FleetMarkdown(about About) string {
 	w.line("What `Config.Fleet` changes, in the virtual time of the laboratory. Written by `%s`, in %v.\n", about.Command, about.Took.Round(time.Second))
 	w.line("M processes have a Transport each. A bus connects them, with a delay of 5 ms in one direction unless stated otherwise. Each cell has %v of warm-up and %v measured unless stated otherwise; figures are the median of %d seeds, and vary by about 5 %% from run to run. The columns without a fleet are of the same cells.\n", usualWarm, usualMeasure, r.Seeds)
 	w.line("## Goals\n")
-	w.header([]string{"figure", "goal", "with a fleet", "met", "without"}, 1)
-	met, goals := 0, FleetGoals()
-	for _, g := range goals {
-		v := g.Of(r, fleet)
-		yes := "no"
-		if g.Want.met(v) {
-			yes = "yes"
-			met++
-		}
-		w.row([]string{g.Figure, g.Want.text(g.Format), g.cellText(v), yes, text(g.Format, g.Of(r, alone))})
-	}
-	w.line("\n%d of %d met.\n", met, len(goals))
+	r.goalTable(w, FleetGoals(), []string{"with a fleet", "without"}, Replicas, Ours())
 	w.line("%s", fleetFindings)
 
 	w.line("## Load\n")

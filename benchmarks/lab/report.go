@@ -76,20 +76,28 @@ func (r *Results) strangeGoals(w *writer) {
 
 // met is a table of goals: ours, whether they are met, and others.
 func (r *Results) met(w *writer, goals []Goal, others []Policy) {
-	header := []string{"figure", "goal", Ours().Name, "met"}
-	for _, p := range others {
-		header = append(header, p.Name)
+	policies := append([]Policy{Ours()}, others...)
+	names := make([]string, len(policies))
+	for i, p := range policies {
+		names[i] = p.Name
 	}
+	r.goalTable(w, goals, names, policies...)
+}
+
+// goalTable is the table of goals, with the figures of policies in columns of their own. The
+// first is the policy whose goals they are.
+func (r *Results) goalTable(w *writer, goals []Goal, columns []string, policies ...Policy) {
+	header := append([]string{"figure", "goal", columns[0], "met"}, columns[1:]...)
 	w.header(header, 1)
 	met := 0
 	for _, g := range goals {
-		ours := g.Of(r, Ours().Name)
-		row := []string{g.Figure, g.Want.text(g.Format), g.cellText(ours), "no"}
-		if g.Want.met(ours) {
+		v := g.Of(r, policies[0].Name)
+		row := []string{g.Figure, g.Want.text(g.Format), g.cellText(v), "no"}
+		if g.Want.met(v) {
 			row[3] = "yes"
 			met++
 		}
-		for _, p := range others {
+		for _, p := range policies[1:] {
 			row = append(row, g.cellText(g.Of(r, p.Name)))
 		}
 		w.row(row)

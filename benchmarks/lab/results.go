@@ -28,6 +28,7 @@ type Results struct {
 	Seeds   int
 	Figures map[Trial]Figures
 	Events  map[EventTrial]int // requests served
+	Chats   map[Chatting]Warmth
 
 	missing []Trial // those that a figure was asked for
 }

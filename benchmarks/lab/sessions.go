@@ -29,6 +29,31 @@ type Warmth struct {
 	Uneven float64 // 99th percentile of the most requests in flight over the mean
 }
 
+// SessionGoals are the goals of sessions, with four processes.
+func SessionGoals() []Goal {
+	pools := []int{4, 10}
+	chats := func(r *Results, backends int, told bool) Warmth {
+		return r.Chats[Chatting{Backends: backends, Replicas: 4, Told: told}]
+	}
+	of := func(best func(...float64) float64, value func(with, without Warmth) float64) func(*Results, string) float64 {
+		return func(r *Results, _ string) float64 {
+			var values []float64
+			for _, backends := range pools {
+				values = append(values, value(chats(r, backends, true), chats(r, backends, false)))
+			}
+			return best(values...)
+		}
+	}
+	lowest := func(v ...float64) float64 { return slices.Min(v) }
+	highest := func(v ...float64) float64 { return slices.Max(v) }
+	return []Goal{
+		{"hit rate with sessions, 4 processes, least of 2 pools", atLeast(0.9), "%.3f", of(lowest, func(with, _ Warmth) float64 { return with.Hits })},
+		{"… more than without", atLeast(0.1), "%.3f", of(lowest, func(with, without Warmth) float64 { return with.Hits - without.Hits })},
+		{"max/mean in flight with sessions, p99, 4 processes, most of 2 pools", atMost(1.4), "%.2f", of(highest, func(with, _ Warmth) float64 { return with.Uneven })},
+		{"… without", atMost(1.2), "%.2f", of(highest, func(_, without Warmth) float64 { return without.Uneven })},
+	}
+}
+
 const (
 	cacheLasts     = 5 * time.Minute // unused, as providers say
 	chatsInFlight  = 48              // for each backend, on average

@@ -17,26 +17,25 @@ var updateSessions = flag.Bool("update-sessions", false, "TestSessions: write SE
 func TestSessions(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| backends | processes | sessions | hit rate | max/mean in flight, p99 |\n|--:|--:|---|--:|--:|\n")
-	measure := func(c Chatting, about string) Warmth {
+	r := &Results{Chats: map[Chatting]Warmth{}}
+	measure := func(c Chatting, about string) {
 		w := chatting(t, c)
+		r.Chats[c] = w
 		fmt.Fprintf(&table, "| %d | %d | %s | %.3f | %.2f |\n", c.Backends, c.Replicas, about, w.Hits, w.Uneven)
-		return w
 	}
 	for _, backends := range []int{4, 10} {
-		without := measure(Chatting{Backends: backends, Replicas: 4}, "no")
-		with := measure(Chatting{Backends: backends, Replicas: 4, Told: true}, "yes")
+		measure(Chatting{Backends: backends, Replicas: 4}, "no")
+		measure(Chatting{Backends: backends, Replicas: 4, Told: true}, "yes")
 		measure(Chatting{Backends: backends, Replicas: 1, Told: true}, "yes")
-
-		require.GreaterOrEqual(t, with.Hits, 0.9)
-		require.GreaterOrEqual(t, with.Hits, without.Hits+0.1)
-		require.LessOrEqual(t, with.Uneven, 1.6)
-		require.LessOrEqual(t, without.Uneven, 1.3)
 	}
 	t.Log("\n" + table.String())
 	if *updateSessions {
-		text := strings.Replace(sessionsText, "TABLE\n", table.String(), 1)
+		w := &writer{}
+		r.goalTable(w, SessionGoals(), []string{"measured"}, Ours())
+		text := strings.NewReplacer("GOALS\n", w.String(), "TABLE\n", table.String()).Replace(sessionsText)
 		require.NoError(t, os.WriteFile("SESSIONS.md", []byte(text), 0o644))
 	}
+	requireMet(t, sessionGuards(t), Ours(), r)
 }
 
 func chatting(t *testing.T, c Chatting) (w Warmth) {
@@ -53,5 +52,8 @@ TABLE
 
 With sessions, all processes choose the same deployment for a session without communicating, and most of the requests that would miss the cache hit it. Two kinds of requests still miss: the first request of a session in five minutes, and requests that were sent to another deployment because their own had a quarter more in flight than its share. Each process applies that bound to the requests that it knows of. So several processes exceed it a little more often than one, which costs one or two hits in a hundred. In the 99th percentile the busiest deployment has a quarter to a third more requests in flight than the mean. Without sessions the balance is that of the power of two choices, and one request in five has a cold cache.
 
+## Goals
+
+GOALS
 ` + "`go test -run TestSessions -update-sessions`" + ` writes this.
 `

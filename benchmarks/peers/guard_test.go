@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -36,16 +38,17 @@ type bound struct {
 }
 
 // guarded measures until all bounds are kept, a few times at most: other programs can only make a measurement worse. They
-// do so less to the time that processors take than to that of the clock.
+// do so less to the time that processors take than to that of the clock, and least to the ratio within a round, in which
+// the candidates follow each other within milliseconds.
 func guarded(t *testing.T, measured func(s settings) (*comparison, error), bounds ...bound) {
 	if raceDetector {
 		t.Skip("the race detector costs more than what is measured")
 	}
 	const tries = 5
 	s := thorough
-	s.rounds = 10
+	s.rounds = 15
 	exceeded := func(c *comparison) bool {
-		return slices.ContainsFunc(bounds, func(b bound) bool { return c.processorRatio(b.of, b.to) > b.most })
+		return slices.ContainsFunc(bounds, func(b bound) bool { return c.pairedRatio(b.of, b.to) > b.most })
 	}
 	var c *comparison
 	for range tries {
@@ -57,57 +60,60 @@ func guarded(t *testing.T, measured func(s settings) (*comparison, error), bound
 		}
 	}
 	for _, b := range bounds {
-		t.Logf("%s takes %.2f times the processor time of %s, at most %.2f", b.of, c.processorRatio(b.of, b.to), b.to, b.most)
-		require.LessOrEqual(t, c.processorRatio(b.of, b.to), b.most, "%s, compared with: %s", b.of, b.to)
+		t.Logf("%s takes %.2f times the processor time of %s, at most %.2f", b.of, c.pairedRatio(b.of, b.to), b.to, b.most)
+		require.LessOrEqual(t, c.pairedRatio(b.of, b.to), b.most, "%s, compared with: %s", b.of, b.to)
 	}
 }
 
-// The bounds leave room for a busy machine. Whoever makes the transport cheaper lowers them.
+// The bounds are about one and a half times what was measured. Whoever makes the transport cheaper lowers them.
 func TestRatiosOfTime(t *testing.T) {
 	t.Run("1 KiB", func(t *testing.T) {
 		guarded(t, func(s settings) (*comparison, error) {
 			return inMemory(t.Context(), s, 1<<10, 10, peerNamed(cloned), peerNamed("failsafe-go"), peerNamed("go-retryablehttp"), peerNamed(ours), peerNamed(oursNamed))
-		}, bound{ours, cloned, 6}, bound{oursNamed, cloned, 6}, bound{ours, "failsafe-go", 1.8}, bound{ours, "go-retryablehttp", 1.8})
+		}, bound{ours, cloned, 4.5}, bound{oursNamed, cloned, 4.8}, bound{ours, "failsafe-go", 1.8}, bound{ours, "go-retryablehttp", 1.8})
 	})
 	t.Run("1000 backends", func(t *testing.T) {
 		guarded(t, func(s settings) (*comparison, error) { return growingPool(t.Context(), s, 1000) },
-			bound{ours, cloned, 8}, bound{inSession, ours, 2.3})
+			bound{ours, cloned, 6.5}, bound{inSession, ours, 1.6})
 	})
 	t.Run("1000 requests in flight", func(t *testing.T) {
-		guarded(t, func(s settings) (*comparison, error) { return inFlight(t.Context(), s, 1000) }, bound{ours, cloned, 8})
+		guarded(t, func(s settings) (*comparison, error) { return inFlight(t.Context(), s, 1000) }, bound{ours, cloned, 6})
 	})
 	for _, k := range []struct {
 		name   string
 		events int
 		most   float64
-	}{{"10 events", 10, 1.8}, {"250 events", 250, 1.3}, {"2000 events", 2000, 1.25}} {
+	}{{"10 events", 10, 1.7}, {"250 events", 250, 1.3}, {"2000 events", 2000, 1.25}} {
 		t.Run(k.name, func(t *testing.T) {
 			guarded(t, func(s settings) (*comparison, error) { return streams(t.Context(), s, k.events, bare, ours) }, bound{ours, bare, k.most})
 		})
 	}
 }
 
-// What is added in allocations does not depend on the machine. Bytes do a little: a collection of garbage
-// empties pools.
+// What is added in allocations and bytes does not depend on the machine, as long as no collection of garbage empties the
+// pools.
 func TestAllocationsOfPeers(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	s := quick
-	s.turn, s.rounds = 5*time.Millisecond, 5
+	s.turn, s.rounds = 5*time.Millisecond, 9
 	for _, k := range []struct {
 		size   int
 		name   string
 		allocs float64
 		bytes  float64
 	}{
-		{1 << 10, ours, 21, 6000}, {1 << 10, oursNamed, 23, 7300}, {64 << 10, ours, 21, 7000},
+		{1 << 10, ours, 20, 4800}, {1 << 10, oursNamed, 20, 5952}, {64 << 10, ours, 20, 3952},
 	} {
 		c, err := inMemory(t.Context(), s, k.size, 10, peerNamed(bare), peerNamed(k.name))
 		require.NoError(t, err)
 		u := added(c, k.name)
-		require.LessOrEqual(t, u.Allocs, k.allocs, "%s, %d bytes", k.name, k.size)
-		require.LessOrEqual(t, u.Bytes, k.bytes, "%s, %d bytes", k.name, k.size)
+		t.Logf("%s, %d bytes: %.2f allocations, %.0f bytes", k.name, k.size, u.Allocs, u.Bytes)
+		require.InDelta(t, k.allocs, u.Allocs, 0.1, "%s, %d bytes", k.name, k.size)
+		require.InEpsilon(t, k.bytes, u.Bytes, 0.01, "%s, %d bytes", k.name, k.size)
+		runtime.GC()
 	}
 	// A stream costs no allocation for an event.
 	short, err := streams(t.Context(), s, 10, bare, ours)

@@ -108,11 +108,7 @@ func (c *comparison) round() error {
 // of returns what a candidate took: the least time of all rounds, because other programs can only make it longer, and
 // medians of what is counted.
 func (c *comparison) of(name string) usage {
-	i := slices.IndexFunc(c.candidates, func(k candidate) bool { return k.name == name })
-	if i < 0 {
-		panic("no candidate " + name)
-	}
-	all := c.samples[i]
+	all := c.samplesOf(name)
 	return usage{
 		Clock:        least(all, func(u usage) time.Duration { return u.Clock }),
 		Processor:    least(all, func(u usage) time.Duration { return u.Processor }),
@@ -122,6 +118,15 @@ func (c *comparison) of(name string) usage {
 		FirstContent: least(all, func(u usage) time.Duration { return u.FirstContent }),
 		Held:         median(all, func(u usage) float64 { return u.Held }),
 	}
+}
+
+// samplesOf are what a candidate took, by round.
+func (c *comparison) samplesOf(name string) []usage {
+	i := slices.IndexFunc(c.candidates, func(k candidate) bool { return k.name == name })
+	if i < 0 {
+		panic("no candidate " + name)
+	}
+	return c.samples[i]
 }
 
 func (c *comparison) names() []string {
@@ -157,4 +162,16 @@ func (c *comparison) ratio(of, to string) float64 {
 // processorRatio is the same of the time of processors.
 func (c *comparison) processorRatio(of, to string) float64 {
 	return float64(c.of(of).Processor) / float64(c.of(to).Processor)
+}
+
+// pairedRatio is what one candidate takes of the time of processors, in terms of another: the median of the ratios of all
+// rounds. What slows a processor down for a while slows down both of them in that round.
+func (c *comparison) pairedRatio(of, to string) float64 {
+	a, b := c.samplesOf(of), c.samplesOf(to)
+	ratios := make([]float64, len(a))
+	for i := range ratios {
+		ratios[i] = float64(a[i].Processor) / float64(b[i].Processor)
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2]
 }

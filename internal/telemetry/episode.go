@@ -16,9 +16,9 @@ const calmPeriod = 30 * time.Second
 // state that keeps changing does not fill the log. The zero Episode is that of a
 // healthy one. It must not be copied.
 type Episode struct {
-	// backDue is when the end of the cool-downs is to be logged, in Unix nanoseconds;
-	// 0 if it is not, which is almost always.
-	backDue atomic.Int64
+	// backDue is whether the end of the cool-downs is to be logged, which it almost never
+	// is: with the first response that comes calmPeriod after it.
+	backDue atomic.Bool
 
 	mu       sync.Mutex
 	cooling  coolingEpisode
@@ -50,7 +50,7 @@ func (e *Episode) admit(now time.Time, t Transition) (level slog.Level, more []s
 	c, j := &e.cooling, e.ejections(t.Part)
 	switch t.Phase {
 	case Cooling:
-		e.backDue.Store(0)
+		e.backDue.Store(false)
 		if c.count > 0 && now.Sub(c.ends) < calmPeriod {
 			level = slog.LevelDebug
 		} else {
@@ -75,7 +75,7 @@ func (e *Episode) admit(now time.Time, t Transition) (level slog.Level, more []s
 		switch {
 		case t.Response == (ResponseInfo{}): // by a new configuration: what follows is news
 			*c, j.warnings = coolingEpisode{}, failureWarnings{}
-			e.backDue.Store(0)
+			e.backDue.Store(false)
 		case j.ejected && !j.shown:
 			level = slog.LevelDebug
 		case j.ejected || c.count == 0: // not a cool-down
@@ -84,7 +84,7 @@ func (e *Episode) admit(now time.Time, t Transition) (level slog.Level, more []s
 			*c = coolingEpisode{}
 		default:
 			level = slog.LevelDebug
-			e.backDue.Store(c.ends.Add(calmPeriod).UnixNano())
+			e.backDue.Store(true)
 		}
 		j.ejected, j.quiet, j.shown = false, false, false
 	}
@@ -109,16 +109,16 @@ func (c *coolingEpisode) attrs() []slog.Attr {
 // Served logs that a deployment is back, if this is the first response that it served
 // since its cool-downs are over.
 func (r *Recorder) Served(ctx context.Context, d *Deployment, e *Episode, response ResponseInfo) {
-	if e.backDue.Load() == 0 {
+	if !e.backDue.Load() {
 		return // almost always
 	}
 	now := time.Now()
 	e.mu.Lock()
-	due, c := e.backDue.Load(), e.cooling
-	over := due != 0 && now.UnixNano() >= due
+	c := e.cooling
+	over := e.backDue.Load() && now.Sub(c.ends) >= calmPeriod
 	if over {
 		e.cooling = coolingEpisode{}
-		e.backDue.Store(0)
+		e.backDue.Store(false)
 	}
 	e.mu.Unlock()
 	if record := transitionRecords[Healthy]; over && r.log.Enabled(ctx, record.level) {

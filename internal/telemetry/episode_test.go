@@ -138,8 +138,8 @@ func TestLastRecordIsTheStateProperties(t *testing.T) {
 			}
 		}
 		// The end of the cool-downs becomes due in real time.
-		if due := e.backDue.Load(); due != 0 {
-			e.backDue.Store(1)
+		if e.backDue.Load() {
+			e.cooling.ends = time.Now().Add(-calmPeriod)
 			r.Served(t.Context(), d, e, ResponseInfo{Status: 200})
 			if records := l.Log(); len(records) > 0 {
 				last = "back"

@@ -77,8 +77,11 @@ func scanInput(ctx context.Context, f io.ReadSeeker, part Part) (id inputID, lin
 		chunk, err := in.ReadSlice('\n')
 		id.Bytes += int64(len(chunk))
 		if len(chunk) > 0 {
+			if lines == 0 && !started {
+				chunk = bytes.TrimPrefix(chunk, byteOrderMark)
+			}
 			started = true
-			blank = blank && isBlank(lines+1, chunk)
+			blank = blank && isBlank(chunk)
 		}
 		switch {
 		case err == nil:
@@ -99,16 +102,11 @@ func scanInput(ctx context.Context, f io.ReadSeeker, part Part) (id inputID, lin
 // readSize is the size of the buffers for reading the input and the output.
 const readSize = 256 << 10
 
+// byteOrderMark may be at the start of a file, once.
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// isBlank reports whether a line has nothing but white space. The first may have a
-// byte order mark.
-func isBlank(line int64, text []byte) bool {
-	if line == 1 {
-		text = bytes.TrimPrefix(text, byteOrderMark)
-	}
-	return len(bytes.TrimSpace(text)) == 0
-}
+// isBlank reports whether a text has nothing but white space.
+func isBlank(text []byte) bool { return len(bytes.TrimSpace(text)) == 0 }
 
 // A lineReader reads the lines of a part. Its memory is bounded by the longest line
 // that is allowed.
@@ -148,7 +146,7 @@ func (r *lineReader) read(keep bool) (text []byte, blank bool, err error) {
 			chunk = bytes.TrimPrefix(chunk, byteOrderMark)
 		}
 		size += len(chunk)
-		blank = blank && isBlank(r.number, chunk)
+		blank = blank && isBlank(chunk)
 		switch {
 		case !keep:
 		case size > r.most:

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/cmd/spillover/internal/cli"
+	"github.com/spillover-go/spillover/internal/doctest"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -204,4 +205,19 @@ func TestBatchPageHasTheDefaults(t *testing.T) {
 		}
 		require.Contains(t, row, "`"+value+"` by default", f[1])
 	}
+}
+
+// The page of the command shows what it prints at the end.
+func TestBatchOutputInDocs(t *testing.T) {
+	payg := batchServer(t, "payg")
+	ptu := batchServer(t, "ptu")
+	ptu.Set(spillovertest.Fault{Status: 400, Body: `{"error":{"message":"no"}}`, Times: 3})
+	config, in, out := batchFiles(t, 300, ptu, payg)
+	code, _, stderr := run(t, "batch", "-config", config, "-in", in, "-out", out, "-log", "none")
+	require.Equal(t, 1, code)
+	i := strings.Index(stderr, "300 of 300 answered")
+	require.GreaterOrEqual(t, i, 0, stderr)
+	text := regexp.MustCompile(`this run: [^,]+,`).ReplaceAllString(stderr[i:], "this run: …,")
+	doctest.Section(t, "../../../../docs/cli/batch.md", "output",
+		"```console\n$ spillover batch -config spillover.yaml -in requests.jsonl -out answers.jsonl\n"+text+"```\n")
 }
