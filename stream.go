@@ -23,7 +23,8 @@ type responseBody struct {
 	unhook  func() bool // from the caller's context; nil if that cannot end
 
 	watcher  wire.FieldScanner
-	events   *wire.EventReader  // of a stream that is judged
+	events   *wire.EventReader // of a stream that is judged
+	ends     wire.CompletionTracker
 	ids      *wire.IDScanner    // nil if there are no ids to learn
 	inflater *wire.Decompressor // of a compressed answer
 	usage    wire.Usage         // as reported last
@@ -33,6 +34,8 @@ type responseBody struct {
 	idleFor     time.Duration // the silence so far
 	hasContent  bool          // there was content; before it there is no idle timeout
 	readContent bool          // the last read had content
+
+	endUnknown bool // whether a stream is complete cannot be judged
 
 	failed bool  // an error event has passed
 	err    error // that the body ended with
@@ -66,7 +69,9 @@ func (b *responseBody) inspect(resp *http.Response, mediaType string, r *request
 	if !wire.CanDecompress(resp.Header) || b.events == nil && mediaType != "application/json" && mediaType != wire.EventStream {
 		return
 	}
-	b.watcher.FindErrors = b.events != nil
+	if b.events != nil {
+		b.watcher.Ends = &b.ends
+	}
 	if r.stateless() {
 		b.watcher.Keys = wire.UsageFields
 	}
@@ -115,10 +120,13 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // ended records how the body has ended.
 func (b *responseBody) ended(err error) error {
 	if b.events != nil && len(b.events.Partial) > 0 {
-		b.checkEvent(b.events.Partial)
+		b.checkEvent(b.events.Partial, b.events.Truncated())
 	}
 	switch {
 	case b.closed.Load():
+	case err == io.EOF && b.truncated():
+		err = errTruncated
+		b.attempt.interrupted(err)
 	case err != io.EOF:
 		if err = b.attempt.timeoutCause(err); b.countsFailure && !b.failed {
 			b.attempt.interrupted(err)
@@ -130,6 +138,12 @@ func (b *responseBody) ended(err error) error {
 	return err
 }
 
+// truncated reports whether a stream that has ended regularly is incomplete. A caller
+// could not know that.
+func (b *responseBody) truncated() bool {
+	return b.events != nil && !b.ends.Complete() && !b.failed && !b.endUnknown && !b.attempt.ended.Load()
+}
+
 // watch inspects a piece that passes.
 func (b *responseBody) watch(p []byte) {
 	b.readContent = false
@@ -138,14 +152,14 @@ func (b *responseBody) watch(p []byte) {
 	case b.inflater == nil:
 		b.read(p)
 	case !b.inflater.Feed(p):
-		b.readContent = true // it cannot be read
+		b.readContent, b.endUnknown = true, true // it cannot be read
 	}
 	b.hasContent = b.hasContent || b.readContent
 }
 
 // read inspects a piece of the decompressed body. It always asks for more.
 func (b *responseBody) read(p []byte) bool {
-	if b.watcher.Keys != nil || b.watcher.FindErrors {
+	if b.watcher.Keys != nil || b.watcher.Ends != nil {
 		for _, value := range b.watcher.Values(p) {
 			b.learnUsage(value)
 		}
@@ -159,12 +173,12 @@ func (b *responseBody) read(p []byte) bool {
 		b.readContent = true
 		return true
 	}
-	suspect := b.watcher.PossibleError
-	b.watcher.PossibleError = false
+	notable := b.watcher.Notable
+	b.watcher.Notable = false
 	for event, split := range b.events.Events(p) {
 		switch {
-		case suspect, split:
-			b.checkEvent(event)
+		case notable, split, !endsInObject(event):
+			b.checkEvent(event, false)
 		case b.idle > 0 && !b.readContent:
 			b.readContent = hasContent(event)
 		}
@@ -189,10 +203,25 @@ func hasContent(event []byte) bool {
 	return t != wire.Preamble
 }
 
-// checkEvent looks for an error in an event that was already passed to the
-// caller.
-func (b *responseBody) checkEvent(event []byte) {
-	t, problem := wire.ClassifyEvent(wire.ParseEvent(event))
+// endsInObject reports whether an event ends as those with JSON do, but [DONE] does
+// not.
+func endsInObject(event []byte) bool {
+	for i := len(event) - 1; i >= 0; i-- {
+		if c := event[i]; c != '\n' && c != '\r' {
+			return c == '}'
+		}
+	}
+	return true
+}
+
+// checkEvent takes note of an error, or of the end of the stream, in an event that
+// was already passed to the caller. truncated means that its end is missing.
+func (b *responseBody) checkEvent(event []byte, truncated bool) {
+	name, data := wire.ParseEvent(event)
+	t, problem := wire.ClassifyEvent(name, data)
+	if !truncated {
+		b.ends.Add(t, data)
+	}
 	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {
 		return

@@ -37,10 +37,12 @@ func ParseUsage(text []byte) (Usage, bool) {
 // value. Inside a JSON string the quotes of a key are escaped, so JSON that the model
 // writes is not mistaken for the service's.
 type FieldScanner struct {
-	Keys          []ScannedField
-	rest          []byte
-	FindErrors    bool // also set PossibleError
-	PossibleError bool // a member was found that only an error event has; the caller resets it
+	Keys []ScannedField
+	rest []byte
+	Ends *CompletionTracker // of a stream that is judged: also set Notable
+	// Notable means that a member was found which only an error event has, or an event
+	// that changes what Ends knows. The caller resets it.
+	Notable bool
 }
 
 // A ScannedField is a key to search for, or all keys with the same end.
@@ -74,8 +76,10 @@ func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 				}
 				text = text[to:]
 			case to < 0 && len(text) <= limit:
-				w.keepRest(p[i-len(w.Keys[key].suffix):])
-				return
+				if w.Ends == nil || !bytes.ContainsAny(text, "\r\n") { // a value does not continue in the next event
+					w.keepRest(p[i-len(w.Keys[key].suffix):])
+					return
+				}
 			}
 			p = text
 		}
@@ -122,13 +126,32 @@ func (w *FieldScanner) findKey(p []byte) (key, end int) {
 				}
 			}
 		}
-		// The key ends as "error", "type" or "code" does, or as "object" with a
-		// value that begins with e; or it is the field event.
-		if w.FindErrors && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
-			w.PossibleError = w.PossibleError || mayBeError(p, end)
+		if w.Ends != nil && w.mayBeNotable(quote, last, p[end+1:]) {
+			w.Notable = w.Notable || w.isNotable(p, end)
 		}
 	}
 	return 0, -1
+}
+
+// mayBeNotable reports whether isNotable may say so of a key, by its last two characters
+// and by what follows it. This is fast, and sufficient for most keys.
+func (w *FieldScanner) mayBeNotable(quote, last byte, value []byte) bool {
+	if quote != '"' {
+		return quote == 't' || quote == ' ' // the field event, or a key with a space after it
+	}
+	switch last {
+	case 'r', 'e': // error, type, code
+		return true
+	case 't': // object
+		return !startsOtherWord(value, 'e')
+	case 's': // choices
+		return w.Ends.begun == choiceSet{}
+	case 'x': // index
+		return !w.Ends.knows(value)
+	case 'n': // finish_reason
+		return len(value) == 0 || value[0] != 'n'
+	}
+	return false
 }
 
 // startsOtherWord reports whether p begins with a string that has another first letter.
@@ -137,9 +160,10 @@ func startsOtherWord(p []byte, first byte) bool { return len(p) > 1 && p[0] == '
 // hasSuffix reports whether p ends in s.
 func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
 
-// mayBeError reports whether the key or the field before a colon, with its value, may
-// belong to an error event. It may be wrong: ClassifyEvent decides.
-func mayBeError(p []byte, colon int) bool {
+// isNotable reports whether the key or the field before a colon, with its value, may
+// belong to an error event, or to one that changes what is known of the stream's end.
+// It may be wrong: ClassifyEvent and the tracker decide.
+func (w *FieldScanner) isNotable(p []byte, colon int) bool {
 	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
 	const longest = 64
 	value := p[from:min(from+longest, len(p))]
@@ -152,13 +176,19 @@ func mayBeError(p []byte, colon int) bool {
 				value = value[:i+2]
 			}
 		}
-		return isErrorType(value) || string(value) == `"response.failed"`
+		return isErrorType(value) || string(value) == `"response.failed"` || w.Ends.isNew(value)
 	case hasSuffix(name, `"object"`):
 		return bytes.HasPrefix(value, []byte(`"error"`))
 	case hasSuffix(name, `"code"`), hasSuffix(name, `"statusCode"`), hasSuffix(name, `"status_code"`):
 		return !bytes.HasPrefix(value, []byte("null"))
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
+	case hasSuffix(name, `"choices"`):
+		return w.Ends.begun == choiceSet{}
+	case hasSuffix(name, `"index"`):
+		return !w.Ends.knows(value)
+	case hasSuffix(name, `"finish_reason"`):
+		return isFinishReason(value)
 	}
 	return false
 }

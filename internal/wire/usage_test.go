@@ -108,11 +108,11 @@ func TestPossibleErrorsAreNoticed(t *testing.T) {
 		"event: error\ndata: m":                       true,
 		"event: message\ndata: m":                     false,
 	} {
-		w := FieldScanner{Keys: UsageFields, FindErrors: true}
+		w := FieldScanner{Keys: UsageFields, Ends: new(CompletionTracker)}
 		for range w.Values([]byte(event + "\n\n")) {
 			require.Fail(t, "there is no usage")
 		}
-		require.Equal(t, want, w.PossibleError, event)
+		require.Equal(t, want, w.Notable, event)
 	}
 }
 
