@@ -23,8 +23,7 @@ type responseBody struct {
 	unhook  func() bool // from the caller's context; nil if that cannot end
 
 	watcher  wire.FieldScanner
-	events   *wire.EventReader // of a stream that is judged
-	ends     wire.CompletionTracker
+	events   *judgedEvents      // of a stream that is judged
 	ids      *wire.IDScanner    // nil if there are no ids to learn
 	inflater *wire.Decompressor // of a compressed answer
 	usage    wire.Usage         // as reported last
@@ -35,13 +34,18 @@ type responseBody struct {
 	hasContent  bool          // there was content; before it there is no idle timeout
 	readContent bool          // the last read had content
 
-	endUnknown bool // whether a stream is complete cannot be judged
-
 	failed bool  // an error event has passed
 	err    error // that the body ended with
 
 	countsFailure bool        // an interruption counts against the deployment
 	closed        atomic.Bool // by the caller, which then has caused any error
+}
+
+// judgedEvents are the events of a stream.
+type judgedEvents struct {
+	wire.EventReader
+	ends       wire.CompletionTracker
+	endUnknown bool // whether the stream is complete cannot be judged
 }
 
 // An upgradedBody is the body of a 101, which net/http makes writable.
@@ -70,7 +74,7 @@ func (b *responseBody) inspect(resp *http.Response, mediaType string, r *request
 		return
 	}
 	if b.events != nil {
-		b.watcher.Ends = &b.ends
+		b.watcher.Ends = &b.events.ends
 	}
 	if r.stateless() {
 		b.watcher.Keys = wire.UsageFields
@@ -141,7 +145,7 @@ func (b *responseBody) ended(err error) error {
 // truncated reports whether a stream that has ended regularly is incomplete. A caller
 // could not know that.
 func (b *responseBody) truncated() bool {
-	return b.events != nil && !b.ends.Complete() && !b.failed && !b.endUnknown && !b.attempt.ended.Load()
+	return b.events != nil && !b.events.ends.Complete() && !b.events.endUnknown && !b.failed && !b.attempt.ended.Load()
 }
 
 // watch inspects a piece that passes.
@@ -152,7 +156,10 @@ func (b *responseBody) watch(p []byte) {
 	case b.inflater == nil:
 		b.read(p)
 	case !b.inflater.Feed(p):
-		b.readContent, b.endUnknown = true, true // it cannot be read
+		b.readContent = true // it cannot be read
+		if b.events != nil {
+			b.events.endUnknown = true
+		}
 	}
 	b.hasContent = b.hasContent || b.readContent
 }
@@ -220,7 +227,7 @@ func (b *responseBody) checkEvent(event []byte, truncated bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
 	if !truncated {
-		b.ends.Add(t, data)
+		b.events.ends.Add(t, data)
 	}
 	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {
