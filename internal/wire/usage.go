@@ -112,6 +112,7 @@ func (w *FieldScanner) partialKey(p []byte) (longest int) {
 // findKey returns the index of the first key in p and the position after it, or -1. It
 // searches for the colon because that is the rarest character of a key.
 func (w *FieldScanner) findKey(p []byte) (key, end int) {
+	begun := w.Ends != nil && w.Ends.begun[0]&1 != 0 // the choice 0, which most responses have alone
 	for end = 2; end < len(p); end++ {
 		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
@@ -126,32 +127,22 @@ func (w *FieldScanner) findKey(p []byte) (key, end int) {
 				}
 			}
 		}
-		if w.Ends != nil && w.mayBeNotable(quote, last, p[end+1:]) {
+		if w.Ends == nil {
+			continue
+		}
+		// The key ends as "error", "type" or "code" does, as "object" with a value that
+		// begins with e, or as "choices", "index" or "finish_reason", unless the value
+		// is the usual one; or it is the field event.
+		next := byte(0)
+		if end+1 < len(p) {
+			next = p[end+1]
+		}
+		if quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e') ||
+			last == 's' && !begun || last == 'x' && !(begun && next == '0') || last == 'n' && next != 'n') || quote == 't' || quote == ' ' {
 			w.Notable = w.Notable || w.isNotable(p, end)
 		}
 	}
 	return 0, -1
-}
-
-// mayBeNotable reports whether isNotable may say so of a key, by its last two characters
-// and by what follows it. This is fast, and sufficient for most keys.
-func (w *FieldScanner) mayBeNotable(quote, last byte, value []byte) bool {
-	if quote != '"' {
-		return quote == 't' || quote == ' ' // the field event, or a key with a space after it
-	}
-	switch last {
-	case 'r', 'e': // error, type, code
-		return true
-	case 't': // object
-		return !startsOtherWord(value, 'e')
-	case 's': // choices
-		return w.Ends.begun == choiceSet{}
-	case 'x': // index
-		return !w.Ends.knows(value)
-	case 'n': // finish_reason
-		return len(value) == 0 || value[0] != 'n'
-	}
-	return false
 }
 
 // startsOtherWord reports whether p begins with a string that has another first letter.
