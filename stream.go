@@ -186,6 +186,7 @@ func (b *responseBody) read(p []byte) bool {
 		switch {
 		case notable, split, !endsInObject(event):
 			b.checkEvent(event, false)
+			notable = notable || split // what follows was searched before this event was complete
 		case b.idle > 0 && !b.readContent:
 			b.readContent = hasContent(event)
 		}

@@ -100,6 +100,7 @@ var completeStreams = map[string]streamEnd{
 	"response with [DONE]":     {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + doneEvent},
 	"speech":                   {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`) + dataEvent(`{"type":"speech.audio.done"}`)},
 	"transcript":               {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`) + dataEvent(`{"type":"transcript.text.done","text":"hi"}`)},
+	"images":                   {imagesPath, strings.Repeat(dataEvent(`{"type":"image_generation.partial_image"}`)+dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`), 2)},
 	"image":                    {imagesPath, dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`)},
 	"Anthropic's":              {chatPath, "event: content_block_delta\n" + dataEvent(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`)},
 	"events that no one knows": {chatPath, "data: hello\n\n" + dataEvent(`{"text":"a"}`)},
