@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -324,5 +325,34 @@ func TestTruncatedStreamOfABackgroundResponse(t *testing.T) {
 		body, err := readAll(t, resp)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.Equal(t, events, body)
+	}
+}
+
+// A response without a stream that is cut after its header ends with an error, and the
+// request is not sent again: a part of the response is with the caller.
+func TestCutResponseWithoutAStream(t *testing.T) {
+	const whole = `{"choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}`
+	for _, chunked := range []bool{false, true} {
+		for _, timeout := range []time.Duration{0, time.Minute} {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if !chunked {
+					w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+				}
+				_, _ = io.WriteString(w, whole[:40])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}))
+			defer server.Close()
+			tr := configured(t, Config{Backends: []Backend{to(server.URL, OpenAI, "", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = timeout, timeout })}})
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			body, err := readAll(t, resp)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.Equal(t, whole[:40], body)
+			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			require.Equal(t, "answer broke off", tr.Status().Tiers[0].Backends[0].Deployments[0].LastFailure.Reason)
+			require.NoError(t, tr.Close())
+		}
 	}
 }
