@@ -126,11 +126,11 @@ func (b *responseBody) ended(err error) error {
 	if b.events != nil && len(b.events.Partial) > 0 {
 		b.checkEvent(b.events.Partial, b.events.Truncated())
 	}
+	if err == io.EOF && b.truncated() {
+		err = errTruncated
+	}
 	switch {
 	case b.closed.Load():
-	case err == io.EOF && b.truncated():
-		err = errTruncated
-		b.attempt.interrupted(err)
 	case err != io.EOF:
 		if err = b.attempt.timeoutCause(err); b.countsFailure && !b.failed {
 			b.attempt.interrupted(err)
@@ -145,7 +145,7 @@ func (b *responseBody) ended(err error) error {
 // truncated reports whether a stream that has ended regularly is incomplete. A caller
 // could not know that.
 func (b *responseBody) truncated() bool {
-	return b.events != nil && !b.events.ends.Complete() && !b.events.endUnknown && !b.failed && !b.attempt.ended.Load()
+	return b.events != nil && !b.events.ends.Complete() && !b.events.endUnknown && !b.failed && !b.closed.Load() && !b.attempt.ended.Load()
 }
 
 // watch inspects a piece that passes.
