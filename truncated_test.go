@@ -256,11 +256,12 @@ func TestHeldAndPassedStreamsAgree(t *testing.T) {
 func TestEndThatCannotBeJudged(t *testing.T) {
 	cut := azureFirst + roleChunk + tokenChunk("a")
 	compressed := wiretest.Compress(t, "gzip", cut, lastChunk)
+	contentType, form := writeForm(t, hostileFile, modelField)
 	for name, test := range map[string]struct {
 		request *http.Request
 		pieces  []any
 	}{
-		"text without a stream requested": {sayingAlso(t, transcriptionPath, ""), []any{http.Header{"Content-Type": {"text/plain"}}, cut}},
+		"text without a stream requested": {formRequest(t, transcriptionPath, contentType, form), []any{http.Header{"Content-Type": {"text/plain"}}, cut}},
 		"unknown encoding":                {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"br"}}, cut}},
 		"corrupt":                         {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, compressed[0], "corrupt", compressed[1]}},
 		"not compressed":                  {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, cut}},
