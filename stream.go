@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -214,8 +215,8 @@ func hasContent(event []byte) bool {
 // endsInObject reports whether an event ends as those with JSON do, but [DONE] does
 // not.
 func endsInObject(event []byte) bool {
-	for i := len(event) - 1; i >= 0; i-- {
-		if c := event[i]; c != '\n' && c != '\r' {
+	for _, c := range slices.Backward(event) {
+		if c != '\n' && c != '\r' {
 			return c == '}'
 		}
 	}
