@@ -163,7 +163,9 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 				shown = append(shown, err.Error())
 				continue
 			}
-			read(t, resp)
+			if _, err = readAll(t, resp); err != nil {
+				shown = append(shown, err.Error())
+			}
 		}
 		shown = append(shown, l.Log()...)
 		for _, s := range l.EndedSpans(t) {

@@ -118,12 +118,13 @@ func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, test.event, time.Hour, "rest"))
+				rest := "rest\n\n" + doneEvent
+				n.on(host("one"), plays(t, test.event, time.Hour, rest))
 				begun := time.Now()
 				resp, err := streamPair(t, n).RoundTrip(newChat(t, test.path))
 				require.NoError(t, err)
 				require.Zero(t, time.Since(begun))
-				require.Equal(t, test.event+"rest", read(t, resp))
+				require.Equal(t, test.event+rest, read(t, resp))
 			})
 		})
 	}

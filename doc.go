@@ -109,7 +109,9 @@ server, its load, a rate, a quota or a capacity.
 
 From the first content on, every byte is passed on as it arrives. A stream that
 breaks off or ends with an error after that reaches the caller as it is, counts
-against the deployment and is never started again. With [Config.HoldStreams] a
+against the deployment and is never started again. A stream that ends regularly
+before it is complete, without a finish reason and without [DONE], ends with
+[io.ErrUnexpectedEOF]. With [Config.HoldStreams] a
 stream is buffered until it is complete. A background response cannot be sent
 again, so its stream is delivered from its first event.
 

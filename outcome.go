@@ -3,6 +3,7 @@ package spillover
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -119,7 +120,7 @@ func judgeError(err error) outcome {
 	switch {
 	case errors.Is(err, errHeaderTimeout), errors.Is(err, errIdleTimeout):
 		o.reason = "no answer in time"
-	case errors.Is(err, errUnfinished), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		o.reason = "answer broke off"
 	case unconnected(err), refusedHandshake(err):
 		o.connect, o.cause, o.reason, o.transient = true, health.Unreachable, "no connection", false
@@ -167,8 +168,12 @@ func refusesPayment(status int) bool {
 	return false
 }
 
-// errUnfinished ends a stream that is incomplete.
-var errUnfinished = errors.New("the stream ended before it was complete")
+// errUnfinished ends a stream that is incomplete, although its connection has ended
+// regularly.
+var errUnfinished = fmt.Errorf("the stream ended before it was complete: %w", io.ErrUnexpectedEOF)
+
+// errTruncated is the same error for a caller that has a part of the stream.
+var errTruncated = fmt.Errorf("spillover: %w", errUnfinished)
 
 // errIdleTimeout ends a response that was silent for IdleTimeout.
 var errIdleTimeout net.Error = timeoutError("spillover: the answer was silent for IdleTimeout")

@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -326,6 +327,12 @@ func TestReconfigureTheRest(t *testing.T) {
 		n.on(host("a"), answers("text/event-stream", azureFirst+tokenChunk("half")))
 		n.on(host("b"), answers("text/event-stream", wholeChat))
 	}
+	breaksOff := func(t testing.TB, tr *Transport) {
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		_, err = readAll(t, resp)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	}
 	for name, test := range map[string]struct {
 		net           func(*fakeNet)
 		backends      []Backend
@@ -340,7 +347,7 @@ func TestReconfigureTheRest(t *testing.T) {
 			c.Session = func(*http.Request) string { return "s" }
 		}, nil, func(t testing.TB, tr *Transport) { served(homeOf(tr, "s"))(t, tr) }},
 		"Selector":    {nil, four, func(c *Config) { c.Selector = &counter{take: 2} }, served("a"), served("c")},
-		"HoldStreams": {cut, []Backend{azure("a"), azure("b", priority(2))}, holdStreams, served("a"), served("b")},
+		"HoldStreams": {cut, []Backend{azure("a"), azure("b", priority(2))}, holdStreams, breaksOff, served("b")},
 		"Base": {nil, nil, func(c *Config) {
 			c.Base = status(200, "{}", "X-Base: new")
 		}, nil, func(t testing.TB, tr *Transport) {

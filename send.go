@@ -224,7 +224,7 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 	}
 	if !h.notEvents {
 		a.header = resp.Header
-		b.events = new(wire.EventReader)
+		b.events = &judgedEvents{endUnknown: h.guessed}
 	}
 	a.before = a.deployment.Operation(int(c.scope.op)).Progress()
 	b.inspect(resp, a.mediaType, &c.request)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,7 @@ type responseBody struct {
 	unhook  func() bool // from the caller's context; nil if that cannot end
 
 	watcher  wire.FieldScanner
-	events   *wire.EventReader  // of a stream that is judged
+	events   *judgedEvents      // of a stream that is judged
 	ids      *wire.IDScanner    // nil if there are no ids to learn
 	inflater *wire.Decompressor // of a compressed answer
 	usage    wire.Usage         // as reported last
@@ -39,6 +40,13 @@ type responseBody struct {
 
 	countsFailure bool        // an interruption counts against the deployment
 	closed        atomic.Bool // by the caller, which then has caused any error
+}
+
+// judgedEvents are the events of a stream.
+type judgedEvents struct {
+	wire.EventReader
+	ends       wire.CompletionTracker
+	endUnknown bool // whether the stream is complete cannot be judged
 }
 
 // An upgradedBody is the body of a 101, which net/http makes writable.
@@ -66,7 +74,9 @@ func (b *responseBody) inspect(resp *http.Response, mediaType string, r *request
 	if !wire.CanDecompress(resp.Header) || b.events == nil && mediaType != "application/json" && mediaType != wire.EventStream {
 		return
 	}
-	b.watcher.FindErrors = b.events != nil
+	if b.events != nil {
+		b.watcher.Ends = &b.events.ends
+	}
 	if r.stateless() {
 		b.watcher.Keys = wire.UsageFields
 	}
@@ -115,7 +125,10 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // ended records how the body has ended.
 func (b *responseBody) ended(err error) error {
 	if b.events != nil && len(b.events.Partial) > 0 {
-		b.checkEvent(b.events.Partial)
+		b.checkEvent(b.events.Partial, b.events.Truncated())
+	}
+	if err == io.EOF && b.truncated() {
+		err = errTruncated
 	}
 	switch {
 	case b.closed.Load():
@@ -130,6 +143,12 @@ func (b *responseBody) ended(err error) error {
 	return err
 }
 
+// truncated reports whether a stream that has ended regularly is incomplete. A caller
+// could not know that.
+func (b *responseBody) truncated() bool {
+	return b.events != nil && !b.events.ends.Complete() && !b.events.endUnknown && !b.failed && !b.closed.Load() && !b.attempt.ended.Load()
+}
+
 // watch inspects a piece that passes.
 func (b *responseBody) watch(p []byte) {
 	b.readContent = false
@@ -139,13 +158,16 @@ func (b *responseBody) watch(p []byte) {
 		b.read(p)
 	case !b.inflater.Feed(p):
 		b.readContent = true // it cannot be read
+		if b.events != nil {
+			b.events.endUnknown = true
+		}
 	}
 	b.hasContent = b.hasContent || b.readContent
 }
 
 // read inspects a piece of the decompressed body. It always asks for more.
 func (b *responseBody) read(p []byte) bool {
-	if b.watcher.Keys != nil || b.watcher.FindErrors {
+	if b.watcher.Keys != nil || b.watcher.Ends != nil {
 		for _, value := range b.watcher.Values(p) {
 			b.learnUsage(value)
 		}
@@ -159,12 +181,13 @@ func (b *responseBody) read(p []byte) bool {
 		b.readContent = true
 		return true
 	}
-	suspect := b.watcher.PossibleError
-	b.watcher.PossibleError = false
+	notable := b.watcher.Notable
+	b.watcher.Notable = false
 	for event, split := range b.events.Events(p) {
 		switch {
-		case suspect, split:
-			b.checkEvent(event)
+		case notable, split, !endsInObject(event):
+			b.checkEvent(event, false)
+			notable = notable || split // what follows was searched before this event was complete
 		case b.idle > 0 && !b.readContent:
 			b.readContent = hasContent(event)
 		}
@@ -189,10 +212,25 @@ func hasContent(event []byte) bool {
 	return t != wire.Preamble
 }
 
-// checkEvent looks for an error in an event that was already passed to the
-// caller.
-func (b *responseBody) checkEvent(event []byte) {
-	t, problem := wire.ClassifyEvent(wire.ParseEvent(event))
+// endsInObject reports whether an event ends as those with JSON do, but [DONE] does
+// not.
+func endsInObject(event []byte) bool {
+	for _, c := range slices.Backward(event) {
+		if c != '\n' && c != '\r' {
+			return c == '}'
+		}
+	}
+	return true
+}
+
+// checkEvent takes note of an error, or of the end of the stream, in an event that
+// was already passed to the caller. truncated means that its end is missing.
+func (b *responseBody) checkEvent(event []byte, truncated bool) {
+	name, data := wire.ParseEvent(event)
+	t, problem := wire.ClassifyEvent(name, data)
+	if !truncated {
+		b.events.ends.Add(t, data)
+	}
 	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {
 		return

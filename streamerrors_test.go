@@ -140,13 +140,13 @@ func TestWhatIsNoError(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, dataEvent(event), time.Hour, dataEvent(event)))
+			n.on(host("one"), plays(t, dataEvent(event), time.Hour, dataEvent(event)+doneEvent))
 			tr := streamPair(t, n)
 			begun := time.Now()
 			resp, err := tr.RoundTrip(newChat(t, responsesPath))
 			require.NoError(t, err)
 			require.Zero(t, time.Since(begun), event)
-			require.Equal(t, dataEvent(event)+dataEvent(event), read(t, resp))
+			require.Equal(t, dataEvent(event)+dataEvent(event)+doneEvent, read(t, resp))
 			require.Zero(t, streamState(t, tr, "one").LastFailure)
 		})
 	}
@@ -212,7 +212,7 @@ func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 				var times []time.Duration
 				for range 5 {
 					n := newNet()
-					n.on(host("one"), plays(t, text(size)))
+					n.on(host("one"), plays(t, text(size)+"\n\n"+doneEvent))
 					n.on(host("two"), plays(t, wholeChat))
 					buffer := make([]byte, wire.MaxEvent)
 					begun := time.Now()

@@ -85,7 +85,7 @@ func (h *streamHold) read() (err error) {
 		return nil
 	}
 	if len(h.events.Partial) > 0 {
-		h.event(h.events.Partial, true)
+		h.event(h.events.Partial, h.events.Truncated())
 	}
 	switch {
 	case h.done, h.hasContent && h.ends.Complete():
@@ -141,17 +141,20 @@ func (h *streamHold) looksLikeEvents(all bool) bool {
 	return false
 }
 
-// event judges an event. cut marks the last one if no blank line follows it.
-func (h *streamHold) event(event []byte, cut bool) {
+// event judges an event. truncated means that its end is missing.
+func (h *streamHold) event(event []byte, truncated bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
+	if h.whole && !truncated {
+		h.ends.Add(t, data)
+	}
 	switch {
 	case t == wire.Failure:
 		h.done, h.failure = true, h.judge(problem)
+	case truncated:
+		// A caller cannot use part of an event, so it is not content, and ends nothing.
 	case t == wire.End:
 		h.done = true
-	case cut && t == wire.Content && !json.Valid(data):
-		// A caller cannot use part of an event, so it is not content.
 	case t == wire.Content && !h.whole:
 		h.done, h.hasContent = true, true
 	case t == wire.Content:
@@ -159,7 +162,6 @@ func (h *streamHold) event(event []byte, cut bool) {
 		h.timeout.stop()
 		h.timeout.start(h.idleTimeout, errIdleTimeout)
 		h.hasContent = true
-		h.ends.Add(data)
 	case len(data) > 0 && !h.repeatable:
 		// It cannot be sent again, so there is not a reason to hold it, and the caller
 		// may need the id of what was begun.

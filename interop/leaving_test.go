@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,26 @@ func TestBrokenStreams(t *testing.T) {
 			}
 			p.requireQuiet(t)
 		}
+	})
+}
+
+// A stream that the service ends regularly in the middle is an error with every SDK: the
+// text so far does not look complete.
+func TestTruncatedStreams(t *testing.T) {
+	header := http.Header{"Content-Type": {"text/event-stream"}}
+	body := map[string]string{
+		"stream": `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}]}` + "\n\n",
+		"responses stream": `event: response.output_text.delta` + "\n" +
+			`data: {"type":"response.output_text.delta","sequence_number":1,"item_id":"msg_1","output_index":0,"content_index":0,"delta":"a"}` + "\n\n",
+	}
+	eachStream(t, everywhere, func(t *testing.T, a adapter, o operation, place place) {
+		require.NotEmpty(t, body[o.name])
+		p := newPool(t, place, spillovertest.Latency{}, nil)
+		p.set(0, spillovertest.Fault{Status: 200, Header: header, Body: body[o.name]})
+		_, err := o.call(t.Context(), setup{client: p.client})
+		require.Error(t, err)
+		require.Equal(t, [3]int{1, 0, 0}, p.sends())
+		p.requireQuiet(t)
 	})
 }
 

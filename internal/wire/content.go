@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"iter"
+	"strconv"
 )
 
 // isFinishReason reports whether a finish_reason ends its choice. Some services send ""
@@ -108,13 +109,34 @@ func elements(text []byte) iter.Seq[[]byte] {
 
 // A CompletionTracker follows whether a stream is complete. Some streams have no final
 // event.
+//
+// Services that implement the protocol end a chat completion in one of two ways: with
+// a finish reason in each choice, or with [DONE]. Azure and OpenAI send both. Without
+// either the response is truncated, however regularly its connection ends.
 type CompletionTracker struct {
-	choices map[string]bool // by the index of each choice: whether it has a finish reason
-	open    bool            // something has begun whose end is an event that has not come yet
+	begun, finished choiceSet
+	open            bool // something has begun whose end is an event that has not come yet
+	ended           bool // by an event
 }
 
-// Add takes note of an event with content.
-func (e *CompletionTracker) Add(data []byte) {
+// A choiceSet is a set of choices, by their index. (OpenAI's reference allows n up to
+// 128.) Choices with a larger index are not distinguished.
+type choiceSet [2]uint64
+
+func (c *choiceSet) add(index int) {
+	index = min(max(index, 0), 64*len(c)-1)
+	c[index/64] |= 1 << (index % 64)
+}
+
+// Add takes note of an event and its kind, unless it is a failure.
+func (e *CompletionTracker) Add(kind EventKind, data []byte) {
+	switch kind {
+	case End:
+		e.ended = true
+		return
+	case Failure:
+		return
+	}
 	for key, value := range members(data) {
 		switch v := value.in(data); string(key.in(data)) {
 		case `"choices"`:
@@ -122,45 +144,56 @@ func (e *CompletionTracker) Add(data []byte) {
 				e.addChoice(choice)
 			}
 		case `"type"`:
-			for _, family := range [...]string{`"response.`, `"image_generation.`, `"image_edit.`, `"speech.`, `"transcript.`} {
-				if bytes.HasPrefix(v, []byte(family)) {
-					e.open = family == `"response.` || !bytes.HasSuffix(v, []byte(`.completed"`))
-				}
+			if open, ok := opens(v); ok {
+				e.open = open
 			}
 		}
 	}
 }
 
+// opens reports, of the type in quotes of an event in a stream that ends with a certain
+// event, whether that one has still to come. After the event that completes an image
+// there may be further images.
+func opens(kind []byte) (open, ok bool) {
+	for _, family := range [...]string{`"response.`, `"image_generation.`, `"image_edit.`, `"speech.`, `"transcript.`} {
+		if bytes.HasPrefix(kind, []byte(family)) {
+			return family == `"response.` || !bytes.HasSuffix(kind, []byte(`.completed"`)), true
+		}
+	}
+	return false, false
+}
+
 // addChoice takes note of a choice, and of its finish reason.
 func (e *CompletionTracker) addChoice(choice []byte) {
-	index, ended := []byte("0"), false
+	index, finished := 0, false
 	for key, value := range members(choice) {
 		switch v := value.in(choice); string(key.in(choice)) {
 		case `"index"`:
-			index = v
+			index, _ = strconv.Atoi(string(v))
 		case `"finish_reason"`:
-			ended = isFinishReason(v)
+			finished = isFinishReason(v)
 		}
 	}
-	if e.choices == nil {
-		e.choices = map[string]bool{}
-	}
-	if len(e.choices) < maxChoices || e.choices[string(index)] {
-		e.choices[string(index)] = e.choices[string(index)] || ended
+	if e.begun.add(index); finished {
+		e.finished.add(index)
 	}
 }
 
-// maxChoices bounds the choices of a response that are distinguished. (OpenAI's
-// reference allows n up to 128.)
-const maxChoices = 1 << 10
+// knows reports whether a choice has begun, by the index at the beginning of a text.
+func (e *CompletionTracker) knows(text []byte) bool {
+	text = bytes.TrimPrefix(text, []byte{' '})
+	digit := len(text) > 1 && text[0] >= '0' && text[0] <= '9' && (text[1] < '0' || text[1] > '9')
+	return digit && e.begun[0]>>(text[0]-'0')&1 == 1
+}
+
+// isNew reports whether an event of this type, in quotes, changes what is known.
+func (e *CompletionTracker) isNew(kind []byte) bool {
+	open, ok := opens(kind)
+	return ok && open != e.open || isFinalType(kind)
+}
 
 // Complete reports whether everything that has begun has also ended. Then the response
 // is complete, with or without [DONE].
 func (e *CompletionTracker) Complete() bool {
-	for _, ended := range e.choices {
-		if !ended {
-			return false
-		}
-	}
-	return !e.open
+	return e.ended || e.begun == e.finished && !e.open
 }

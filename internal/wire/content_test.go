@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -51,18 +50,11 @@ func TestCompletionTracker(t *testing.T) {
 	} {
 		var tracker CompletionTracker
 		for _, event := range c.events {
-			tracker.Add([]byte(event))
+			kind, _ := ClassifyEvent(nil, []byte(event))
+			tracker.Add(kind, []byte(event))
 		}
 		require.Equal(t, c.want, tracker.Complete(), name)
 	}
-}
-
-func TestChoicesAreBounded(t *testing.T) {
-	var tracker CompletionTracker
-	for i := range 2 * maxChoices {
-		tracker.Add(fmt.Appendf(nil, `{"choices":[{"index":%d}]}`, i))
-	}
-	require.Len(t, tracker.choices, maxChoices)
 }
 
 // A finished item may be an action without any text.

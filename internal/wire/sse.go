@@ -52,6 +52,14 @@ func (r *EventReader) Events(p []byte) iter.Seq2[[]byte, bool] {
 	}
 }
 
+// Truncated reports, at the end of a stream, whether its last event is incomplete. An
+// event may be whole without the blank line after it. Then Partial has all of it.
+func (r *EventReader) Truncated() bool {
+	_, data := ParseEvent(r.Partial)
+	data = bytes.TrimSpace(data)
+	return len(data) > 0 && len(r.Partial) < MaxEvent && string(data) != "[DONE]" && !json.Valid(data)
+}
+
 // An eventSplitter finds the ends of events, which are blank lines, in a stream that
 // arrives in pieces. A line ends in LF, CR LF or CR (the HTML standard's server-sent
 // events). The zero value is at the beginning of an event.

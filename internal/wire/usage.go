@@ -37,10 +37,12 @@ func ParseUsage(text []byte) (Usage, bool) {
 // value. Inside a JSON string the quotes of a key are escaped, so JSON that the model
 // writes is not mistaken for the service's.
 type FieldScanner struct {
-	Keys          []ScannedField
-	rest          []byte
-	FindErrors    bool // also set PossibleError
-	PossibleError bool // a member was found that only an error event has; the caller resets it
+	Keys []ScannedField
+	rest []byte
+	Ends *CompletionTracker // of a stream that is judged: also set Notable
+	// Notable means that a member was found which only an error event has, or an event
+	// that changes what Ends knows. The caller resets it.
+	Notable bool
 }
 
 // A ScannedField is a key to search for, or all keys with the same end.
@@ -74,8 +76,10 @@ func (w *FieldScanner) Values(p []byte) iter.Seq2[int, []byte] {
 				}
 				text = text[to:]
 			case to < 0 && len(text) <= limit:
-				w.keepRest(p[i-len(w.Keys[key].suffix):])
-				return
+				if w.Ends == nil || !bytes.ContainsAny(text, "\r\n") { // a value does not continue in the next event
+					w.keepRest(p[i-len(w.Keys[key].suffix):])
+					return
+				}
 			}
 			p = text
 		}
@@ -108,6 +112,7 @@ func (w *FieldScanner) partialKey(p []byte) (longest int) {
 // findKey returns the index of the first key in p and the position after it, or -1. It
 // searches for the colon because that is the rarest character of a key.
 func (w *FieldScanner) findKey(p []byte) (key, end int) {
+	begun := w.Ends != nil && w.Ends.begun[0]&1 != 0 // the choice 0, which most responses have alone
 	for end = 2; end < len(p); end++ {
 		i := bytes.IndexByte(p[end:], ':')
 		if i < 0 {
@@ -122,10 +127,19 @@ func (w *FieldScanner) findKey(p []byte) (key, end int) {
 				}
 			}
 		}
-		// The key ends as "error", "type" or "code" does, or as "object" with a
-		// value that begins with e; or it is the field event.
-		if w.FindErrors && (quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e')) || quote == 't' || quote == ' ') {
-			w.PossibleError = w.PossibleError || mayBeError(p, end)
+		if w.Ends == nil {
+			continue
+		}
+		// The key ends as "error", "type" or "code" does, as "object" with a value that
+		// begins with e, or as "choices", "index" or "finish_reason", unless the value
+		// is the usual one; or it is the field event.
+		next := byte(0)
+		if end+1 < len(p) {
+			next = p[end+1]
+		}
+		if quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e') ||
+			last == 's' && !begun || last == 'x' && !(begun && next == '0') || last == 'n' && next != 'n') || quote == 't' || quote == ' ' {
+			w.Notable = w.Notable || w.isNotable(p, end)
 		}
 	}
 	return 0, -1
@@ -137,9 +151,10 @@ func startsOtherWord(p []byte, first byte) bool { return len(p) > 1 && p[0] == '
 // hasSuffix reports whether p ends in s.
 func hasSuffix(p []byte, s string) bool { return len(p) >= len(s) && string(p[len(p)-len(s):]) == s }
 
-// mayBeError reports whether the key or the field before a colon, with its value, may
-// belong to an error event. It may be wrong: ClassifyEvent decides.
-func mayBeError(p []byte, colon int) bool {
+// isNotable reports whether the key or the field before a colon, with its value, may
+// belong to an error event, or to one that changes what is known of the stream's end.
+// It may be wrong: ClassifyEvent and the tracker decide.
+func (w *FieldScanner) isNotable(p []byte, colon int) bool {
 	name, from := bytes.TrimRight(p[:colon], " "), skipSpace(p, colon+1)
 	const longest = 64
 	value := p[from:min(from+longest, len(p))]
@@ -152,13 +167,19 @@ func mayBeError(p []byte, colon int) bool {
 				value = value[:i+2]
 			}
 		}
-		return isErrorType(value) || string(value) == `"response.failed"`
+		return isErrorType(value) || string(value) == `"response.failed"` || w.Ends.isNew(value)
 	case hasSuffix(name, `"object"`):
 		return bytes.HasPrefix(value, []byte(`"error"`))
 	case hasSuffix(name, `"code"`), hasSuffix(name, `"statusCode"`), hasSuffix(name, `"status_code"`):
 		return !bytes.HasPrefix(value, []byte("null"))
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
+	case hasSuffix(name, `"choices"`):
+		return w.Ends.begun == choiceSet{}
+	case hasSuffix(name, `"index"`):
+		return !w.Ends.knows(value)
+	case hasSuffix(name, `"finish_reason"`):
+		return isFinishReason(value)
 	}
 	return false
 }

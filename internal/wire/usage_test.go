@@ -90,29 +90,67 @@ func TestParseUsage(t *testing.T) {
 	}
 }
 
-// Whatever ClassifyEvent takes for a failure, FieldScanner notices in the stream.
-func TestPossibleErrorsAreNoticed(t *testing.T) {
-	for event, want := range map[string]bool{
-		`data: {"error":{"code":"429"}}`:              true,
-		`data: {"error" : "x"}`:                       true,
-		`data: {"error":null}`:                        false,
-		`data: {"type":"error","code":null}`:          true,
-		`data: {"type":"response.failed"}`:            true,
-		`data: {"type":"response.output_text.delta"}`: false,
-		`data: {"object":"error"}`:                    true,
-		`data: {"object":"chat.completion.chunk"}`:    false,
-		`data: {"code":"429"}`:                        true,
-		`data: {"statusCode":429}`:                    true,
-		`data: {"status_code":429}`:                   true,
-		`data: {"code":null}`:                         false,
-		"event: error\ndata: m":                       true,
-		"event: message\ndata: m":                     false,
+// Whatever ClassifyEvent takes for a failure or for the end of the stream, and whatever
+// changes what a CompletionTracker knows, FieldScanner notices.
+func TestNotableEventsAreNoticed(t *testing.T) {
+	const first = `{"choices":[{"index":0,"delta":{"content":"a"}},{"index":2}]}`
+	const response, image = `{"type":"response.created"}`, `{"type":"image_edit.partial_image"}`
+	for _, test := range []struct {
+		before, event string
+		want          bool
+	}{
+		{"", `data: {"error":{"code":"429"}}`, true},
+		{"", `data: {"error" : "x"}`, true},
+		{"", `data: {"error":null}`, false},
+		{"", `data: {"type":"error","code":null}`, true},
+		{"", `data: {"type":"response.failed"}`, true},
+		{response, `data: {"type":"response.output_text.delta","output_index":0}`, false},
+		{"", `data: {"object":"error"}`, true},
+		{"", `data: {"object":"chat.completion.chunk"}`, false},
+		{"", `data: {"code":"429"}`, true},
+		{"", `data: {"statusCode":429}`, true},
+		{"", `data: {"status_code":429}`, true},
+		{"", `data: {"code":null}`, false},
+		{"", "event: error\ndata: m", true},
+		{"", "event: message\ndata: m", false},
+
+		{"", `data: {"choices":[{"delta":{"content":"a"}}]}`, true},
+		{"", `data: {"choices" : []}`, true},
+		{first, `data: {"choices":[{"delta":{"content":"a"}}]}`, false},
+		{first, `data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}`, false},
+		{first, `data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": null}]}`, false},
+		{first, `data: {"choices":[{"index":2}]}`, false},
+		{first, `data: {"choices":[{"index":1}]}`, true},
+		{first, `data: {"choices":[{"index" : 1}]}`, true},
+		{first, `data: {"choices":[{"index":20}]}`, true},
+		{first, `data: {"choices":[{"index":0,"finish_reason":"stop"}]}`, true},
+		{first, `data: {"choices":[{"index":0,"finish_reason" : "length"}]}`, true},
+		{first, `data: {"choices":[{"index":0,"finish_reason":""}]}`, false},
+		{"", `data: {"type":"response.created"}`, true},
+		{response, `data: {"type":"response.completed"}`, true},
+		{response, `data: {"type" : "response.incomplete"}`, true},
+		{"", `data: {"type":"speech.audio.delta"}`, true},
+		{image, `data: {"type":"image_edit.partial_image"}`, false},
+		{image, `data: {"type":"image_edit.completed"}`, true},
+		{"", `data: {"type":"content_block_delta"}`, false},
 	} {
-		w := FieldScanner{Keys: UsageFields, FindErrors: true}
-		for range w.Values([]byte(event + "\n\n")) {
+		w := FieldScanner{Keys: UsageFields, Ends: new(CompletionTracker)}
+		w.Ends.Add(Content, []byte(test.before))
+		for range w.Values([]byte(test.event + "\n\n")) {
 			require.Fail(t, "there is no usage")
 		}
-		require.Equal(t, want, w.PossibleError, event)
+		require.Equal(t, test.want, w.Notable, test.event)
+	}
+}
+
+// A usage that breaks off inside an event does not hide the events after it.
+func TestBrokenUsageHidesNothing(t *testing.T) {
+	for _, end := range []string{"\n\n", "\r\r", "\r\n\r\n"} {
+		w := FieldScanner{Keys: UsageFields, Ends: new(CompletionTracker)}
+		for range w.Values([]byte(`data: {"usage":{"a":` + end + `data: {"error":{}}` + end)) {
+			require.Fail(t, "there is no usage")
+		}
+		require.True(t, w.Notable, "%q", end)
 	}
 }
 

@@ -57,6 +57,12 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	}
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/event-stream" {
 		resp.Header.Set("X-Accel-Buffering", "no") // nginx in front would collect events
+		if resp.Request.Method != http.MethodHead {
+			// With a length, a client that has all bytes of a truncated stream would not
+			// notice the error at its end.
+			delete(resp.Header, "Content-Length")
+			resp.ContentLength = -1
+		}
 	}
 	e := exchangeOf(resp.Request.Context())
 	for _, name := range locationHeaders {

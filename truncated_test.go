@@ -1,0 +1,359 @@
+package spillover
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover/internal/wiretest"
+)
+
+// choiceChunk is an event of one choice of several. An empty reason stands for null.
+func choiceChunk(index int, text, reason string) string {
+	end := "null"
+	if reason != "" {
+		end = `"` + reason + `"`
+	}
+	return dataEvent(fmt.Sprintf(`{"id":"c","object":"chat.completion.chunk","choices":[{"index":%d,"delta":{"content":%q},"finish_reason":%s}]}`, index, text, end))
+}
+
+// callChunk is a part of a tool call of the choice 0.
+func callChunk(index int, arguments string) string {
+	return dataEvent(fmt.Sprintf(`{"choices":[{"index":0,"delta":{"tool_calls":[{"index":%d,"id":"call_%d","type":"function","function":{"name":"f","arguments":%q}}]},"finish_reason":null}]}`, index, index, arguments))
+}
+
+const (
+	calledChunk   = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}` + "\n\n"
+	filteredChunk = `data: {"choices":[{"content_filter_offsets":{"check_offset":44},"content_filter_results":{"hate":{"filtered":false}},"finish_reason":null,"index":0}],"created":0,"id":"","model":"","object":""}` + "\n\n"
+)
+
+// A streamEnd is a stream with content that ends regularly.
+type streamEnd struct {
+	path, events string
+}
+
+// truncatedStreams end in the middle.
+var truncatedStreams = map[string]streamEnd{
+	"chat":                        {chatPath, azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")},
+	"chat, first content":         {chatPath, tokenChunk("a")},
+	"chat without an index":       {chatPath, dataEvent(`{"choices":[{"delta":{"content":"a"}}]}`)},
+	"chat, with spaces":           {chatPath, dataEvent(`{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": null}]}`)},
+	"chat with usage":             {chatPath, tokenChunk("a") + usageChunk},
+	"chat, empty reason":          {chatPath, tokenChunk("a") + choiceChunk(0, "b", "null") + dataEvent(`{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":""}]}`)},
+	"one of two choices":          {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(0, "", "stop")},
+	"the other of two":            {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(1, "", "stop") + usageChunk},
+	"two choices, one without":    {chatPath, choiceChunk(0, "", "") + choiceChunk(1, "", "") + choiceChunk(1, "b", "stop")},
+	"one of twelve choices":       {chatPath, choiceChunk(0, "a", "stop") + choiceChunk(11, "b", "")},
+	"one of many choices":         {chatPath, choiceChunk(3, "a", "stop") + choiceChunk(4096, "b", "")},
+	"tool calls":                  {chatPath, callChunk(0, `{"a":`) + callChunk(0, `1}`) + callChunk(1, `{"a":`)},
+	"a finish reason in the text": {chatPath, tokenChunk(`"finish_reason":"stop"`) + tokenChunk(`data: [DONE]`)},
+	"cut in an event":             {chatPath, tokenChunk("a") + tokenChunk("b")[:90]},
+	"cut in the finish reason":    {chatPath, tokenChunk("a") + strings.TrimRight(lastChunk, "}]\n")},
+	"cut in [DONE]":               {chatPath, tokenChunk("a") + "data: [DON"},
+	"comments at the end":         {chatPath, tokenChunk("a") + ": keep-alive\n\n"},
+	"completion":                  {completionsPath, dataEvent(`{"choices":[{"text":"a","index":0,"logprobs":null,"finish_reason":null}]}`)},
+	"response":                    {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"output_index":0,"delta":"a"`)},
+	"response, text done":         {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.output_text.done", `,"text":"a"`)},
+	"cut in the last event": {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) +
+		strings.TrimSuffix(responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11}}`), "}\n\n")},
+	"speech":     {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`)},
+	"transcript": {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`)},
+	"image":      {imagesPath, dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`)},
+}
+
+// completeStreams lack something that many services send, and nothing else.
+var completeStreams = map[string]streamEnd{
+	"chat":                     {chatPath, wholeChat},
+	"without [DONE]":           {chatPath, strings.TrimSuffix(wholeChat, doneEvent)},
+	"without [DONE], compact":  {chatPath, tokenChunk("a") + lastChunk},
+	"reason with the last":     {chatPath, choiceChunk(0, "a", "") + choiceChunk(0, "b", "length")},
+	"reason, with spaces":      {chatPath, tokenChunk("a") + dataEvent(`{"choices": [{"delta": {}, "index" : 0, "finish_reason" : "stop"}]}`)},
+	"without a reason":         {chatPath, tokenChunk("a") + doneEvent},
+	"filter after the reason":  {chatPath, tokenChunk("a") + lastChunk + filteredChunk},
+	"filter, usage":            {chatPath, tokenChunk("a") + lastChunk + filteredChunk + usageChunk},
+	"two choices":              {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(0, "", "stop") + choiceChunk(1, "", "length")},
+	"two choices, one event":   {chatPath, dataEvent(`{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"},{"index":1,"delta":{"content":"a"},"finish_reason":"stop"}]}`)},
+	"choices from 1":           {chatPath, choiceChunk(1, "a", "") + choiceChunk(1, "", "stop")},
+	"many choices":             {chatPath, choiceChunk(0, "a", "stop") + choiceChunk(11, "b", "") + choiceChunk(127, "b", "") + choiceChunk(11, "", "stop") + choiceChunk(127, "", "stop")},
+	"tool calls":               {chatPath, callChunk(0, "{}") + callChunk(1, "{}") + callChunk(2, "{}") + calledChunk},
+	"no blank line":            {chatPath, tokenChunk("a") + strings.TrimSpace(lastChunk)},
+	"[DONE], no blank line":    {chatPath, tokenChunk("a") + "data: [DONE]"},
+	"[DONE] without a space":   {chatPath, tokenChunk("a") + "data:[DONE]\n\n"},
+	"[DONE] and a space":       {chatPath, tokenChunk("a") + "data: [DONE] \n\n"},
+	"[DONE] with an id":        {chatPath, tokenChunk("a") + "data: [DONE]\nid: 9\n\n"},
+	"comments":                 {chatPath, ": a\n\n" + tokenChunk("a") + ": b\n\n" + lastChunk + ": c\n\n"},
+	"a comment in an event":    {chatPath, tokenChunk("a") + ": b\n" + strings.TrimSuffix(lastChunk, "\n") + ": c\n\n"},
+	"usage that breaks off":    {chatPath, tokenChunk("a") + dataEvent(`{"choices":[],"usage":{`) + lastChunk},
+	"completion":               {completionsPath, dataEvent(`{"choices":[{"text":"a","index":0,"finish_reason":null}]}`) + dataEvent(`{"choices":[{"text":"","index":0,"finish_reason":"stop"}]}`)},
+	"response":                 {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.completed", `,"response":{}`)},
+	"incomplete response":      {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.incomplete", `,"response":{}`)},
+	"response, no blank line":  {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + strings.TrimSpace(responseEvent("response.completed", `,"response":{}`))},
+	"response with [DONE]":     {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + doneEvent},
+	"speech":                   {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`) + dataEvent(`{"type":"speech.audio.done"}`)},
+	"transcript":               {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`) + dataEvent(`{"type":"transcript.text.done","text":"hi"}`)},
+	"images":                   {imagesPath, strings.Repeat(dataEvent(`{"type":"image_generation.partial_image"}`)+dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`), 2)},
+	"image":                    {imagesPath, dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`)},
+	"Anthropic's":              {chatPath, "event: content_block_delta\n" + dataEvent(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`)},
+	"events that no one knows": {chatPath, "data: hello\n\n" + dataEvent(`{"text":"a"}`)},
+}
+
+// forms are how the same events may arrive.
+func (s streamEnd) forms(t testing.TB) map[string][]any {
+	pieces := func(texts ...string) (all []any) {
+		for _, text := range texts {
+			all = append(all, text)
+		}
+		return all
+	}
+	var small []string
+	for piece := range slices.Chunk([]byte(s.events), 7) {
+		small = append(small, string(piece))
+	}
+	return map[string][]any{
+		"at once":      pieces(s.events),
+		"by event":     pieces(strings.SplitAfter(s.events, "\n\n")...),
+		"in pieces":    pieces(small...),
+		"CR LF":        pieces(strings.SplitAfter(strings.ReplaceAll(s.events, "\n", "\r\n"), "\r\n\r\n")...),
+		"CR":           pieces(strings.ReplaceAll(s.events, "\n", "\r")),
+		"compressed":   append([]any{http.Header{"Content-Encoding": {"gzip"}}}, pieces(wiretest.Compress(t, "gzip", s.events)...)...),
+		"without type": append([]any{http.Header{"Content-Type": {"text/plain"}}}, pieces(s.events)...),
+	}
+}
+
+// A stream that ends regularly, but in the middle, ends with an error for the caller,
+// who could not know it otherwise. It counts as a stream that breaks off. With
+// HoldStreams it fails over.
+func TestTruncatedStreamEndsWithAnError(t *testing.T) {
+	for name, test := range truncatedStreams {
+		for form, pieces := range test.forms(t) {
+			t.Run(name+"/"+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					for _, idle := range []time.Duration{0, time.Minute} {
+						n := newNet()
+						n.on(host("one"), plays(t, pieces...))
+						n.on(host("two"), plays(t, wholeChat))
+						tr := streamPair(t, n, streamTimeouts(idle, idle))
+						resp, err := tr.RoundTrip(streaming(t, test.path))
+						require.NoError(t, err)
+						require.Equal(t, "one", servedBy(resp))
+						body, err := readAll(t, resp)
+						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+						require.ErrorContains(t, err, "spillover: the stream ended before it was complete")
+						require.Equal(t, joined(pieces), body, "every byte is passed on")
+						one := streamState(t, tr, "one")
+						require.EqualValues(t, 1, one.Failed)
+						require.Equal(t, "answer broke off", one.LastFailure.Reason)
+						if test.path == chatPath {
+							require.Equal(t, 1, failures(heldAgainst(t, tr, "one")))
+						}
+						require.Zero(t, streamsInFlight(tr))
+					}
+
+					n := newNet()
+					n.on(host("one"), plays(t, pieces...))
+					n.on(host("two"), plays(t, wholeChat))
+					tr := streamPair(t, n, holdStreams)
+					resp, body := send(t, tr, streaming(t, test.path))
+					require.Equal(t, "two", servedBy(resp))
+					require.Equal(t, wholeChat, body)
+				})
+			})
+		}
+	}
+}
+
+// A complete stream ends without an error, whatever it lacks.
+func TestCompleteStreamEndsWithoutAnError(t *testing.T) {
+	for name, test := range completeStreams {
+		for form, pieces := range test.forms(t) {
+			t.Run(name+"/"+form, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0), streamTimeouts(time.Minute, time.Minute)} {
+						n := newNet()
+						n.on(host("one"), plays(t, pieces...))
+						tr := streamPair(t, n, change)
+						resp, body := send(t, tr, streaming(t, test.path))
+						require.Equal(t, "one", servedBy(resp))
+						require.Equal(t, joined(pieces), body)
+						require.Zero(t, streamState(t, tr, "one").LastFailure)
+						require.Zero(t, streamsInFlight(tr))
+					}
+				})
+			})
+		}
+	}
+}
+
+// streaming is a request for a stream.
+func streaming(t testing.TB, path string) *http.Request { return sayingAlso(t, path, `,"stream":true`) }
+
+func joined(pieces []any) string {
+	var b strings.Builder
+	for _, piece := range pieces {
+		if text, ok := piece.(string); ok {
+			b.WriteString(text)
+		}
+	}
+	return b.String()
+}
+
+// A passed stream ends with an error exactly if the same stream fails over when it is
+// held.
+func TestHeldAndPassedStreamsAgree(t *testing.T) {
+	events := []string{
+		azureFirst, roleChunk, tokenChunk("a"), lastChunk, usageChunk, filteredChunk, doneEvent, ": comment\n\n", "data: text\n\n", callChunk(1, "{}"), calledChunk,
+		choiceChunk(0, "a", "stop"), choiceChunk(1, "a", ""), choiceChunk(1, "", "stop"), choiceChunk(2, "", ""), choiceChunk(12, "", "stop"),
+		dataEvent(`{"choices":[{"text":"a"}]}`), dataEvent(`{"choices":[{"index":1,"delta":{}},{"index":0,"finish_reason":"stop"}]}`), dataEvent(`{"choices":{}}`),
+		dataEvent(`{"choices": [{"finish_reason": "stop", "index": 3, "delta": {"content": "a"}}]}`), dataEvent(`{"usage":{"a`), dataEvent(`{"choices":[],"usage":{"a":`),
+		responseCreated(9), responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.completed", `,"response":{}`), chatError(serverError),
+		dataEvent(`{"type":"image_edit.partial_image","b64_json":"iVBO"}`), dataEvent(`{"type":"image_edit.completed","b64_json":"iVBO"}`),
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		text := tokenChunk("first") + strings.Join(rapid.SliceOfN(rapid.SampledFrom(events), 0, 12).Draw(rt, "events"), "")
+		if rapid.IntRange(0, 2).Draw(rt, "cut") == 0 {
+			text = text[:rapid.IntRange(len(tokenChunk("first")), len(text)).Draw(rt, "length")]
+		}
+		text = strings.ReplaceAll(text, "\n", rapid.SampledFrom([]string{"\n", "\n", "\r\n", "\r"}).Draw(rt, "line end"))
+		var pieces []any
+		for piece := range slices.Chunk([]byte(text), rapid.SampledFrom([]int{1, 10, 100, 1000, 1 << 20}).Draw(rt, "piece")) {
+			pieces = append(pieces, string(piece))
+		}
+		outcome := func(change func(*Config)) (by, body string, err error) {
+			n := newNet()
+			n.on(host("one"), plays(t, pieces...))
+			n.on(host("two"), plays(t, wholeChat))
+			resp, err := streamPair(t, n, change).RoundTrip(newChat(t, chatPath))
+			require.NoError(rt, err)
+			body, err = readAll(t, resp)
+			return servedBy(resp), body, err
+		}
+		held, body, err := outcome(holdStreams)
+		require.NoError(rt, err)
+		idle := rapid.SampledFrom([]time.Duration{0, time.Hour}).Draw(rt, "idle")
+		by, passed, err := outcome(streamTimeouts(idle, idle))
+		require.Equal(rt, "one", by)
+		require.Equal(rt, text, passed)
+		failed := strings.Contains(passed, `"error":`) // the caller sees that
+		require.True(rt, failed || (err != nil) == (held == "two"), "%v, and held: %s", err, held)
+		if held == "one" {
+			require.Equal(rt, text, body)
+		}
+	})
+}
+
+// What is not known to be a stream, or cannot be read, or was ended by the caller, is not
+// judged.
+func TestEndThatCannotBeJudged(t *testing.T) {
+	cut := azureFirst + roleChunk + tokenChunk("a")
+	compressed := wiretest.Compress(t, "gzip", cut, lastChunk)
+	contentType, form := writeForm(t, hostileFile, modelField)
+	for name, test := range map[string]struct {
+		request *http.Request
+		pieces  []any
+	}{
+		"text without a stream requested": {formRequest(t, transcriptionPath, contentType, form), []any{http.Header{"Content-Type": {"text/plain"}}, cut}},
+		"unknown encoding":                {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"br"}}, cut}},
+		"corrupt":                         {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, compressed[0], "corrupt", compressed[1]}},
+		"not compressed":                  {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, cut}},
+		"no stream":                       {newChat(t, chatPath), []any{http.Header{"Content-Type": {"application/json"}}, `{"choices":[{"index":0,"finish_reason":null}]}`}},
+		"a stored response":               {with(t, "GET /openai/v1/responses/resp_1?stream=true "), []any{responseEvent("response.output_text.delta", `,"delta":"a"`)}},
+		"a run":                           {with(t, `POST /openai/v1/threads/thread_1/runs {"assistant_id":"a","stream":true}`), []any{"event: thread.run.created\n" + dataEvent(`{"id":"run_1"}`)}},
+	} {
+		n := newNet()
+		n.on(host("one"), plays(t, test.pieces...))
+		tr := streamPair(t, n)
+		_, body := send(t, tr, test.request)
+		require.Equal(t, joined(test.pieces), body, name)
+		require.Zero(t, streamState(t, tr, "one").LastFailure, name)
+	}
+
+	for _, left := range []int{0, 1, len(tokenChunk("b"))} {
+		n := newNet()
+		n.on(host("one"), plays(t, cut, tokenChunk("b")))
+		tr := streamPair(t, n)
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		_, err = io.ReadFull(resp.Body, make([]byte, len(cut)+left))
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Zero(t, streamState(t, tr, "one").LastFailure, "the caller has closed it")
+	}
+}
+
+// The error comes with the last byte where the end does, and stays.
+func TestErrorOfATruncatedStreamStays(t *testing.T) {
+	for _, reader := range []func(io.Reader) io.Reader{iotest.DataErrReader, iotest.OneByteReader, iotest.HalfReader} {
+		n := newNet()
+		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			resp, err := answers("text/event-stream", "")(req)
+			resp.Body = io.NopCloser(reader(strings.NewReader(tokenChunk("a") + tokenChunk("b"))))
+			return resp, err
+		})
+		tr := streamPair(t, n)
+		resp, err := tr.RoundTrip(newChat(t, chatPath))
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.Equal(t, tokenChunk("a")+tokenChunk("b"), string(text))
+		for range 2 {
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		}
+		require.NoError(t, resp.Body.Close())
+		require.EqualValues(t, 1, streamState(t, tr, "one").Failed, "once")
+	}
+}
+
+// A background response is delivered from its first event. If its stream ends before the
+// response does, the caller gets an error.
+func TestTruncatedStreamOfABackgroundResponse(t *testing.T) {
+	created := responseCreated(9)
+	for _, events := range []string{created, created + responseEvent("response.queued", `,"response":{}`), created + responseEvent("response.output_text.delta", `,"delta":"a"`)} {
+		n := newNet()
+		n.on(host("one"), plays(t, events))
+		resp, err := streamPair(t, n).RoundTrip(sayingAlso(t, responsesPath, `,"stream":true,"background":true`))
+		require.NoError(t, err)
+		body, err := readAll(t, resp)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.Equal(t, events, body)
+	}
+}
+
+// A response without a stream that is cut after its header ends with an error, and the
+// request is not sent again: a part of the response is with the caller.
+func TestCutResponseWithoutAStream(t *testing.T) {
+	const whole = `{"choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}`
+	for _, chunked := range []bool{false, true} {
+		for _, timeout := range []time.Duration{0, time.Minute} {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if !chunked {
+					w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+				}
+				_, _ = io.WriteString(w, whole[:40])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}))
+			defer server.Close()
+			tr := configured(t, Config{Backends: []Backend{to(server.URL, OpenAI, "", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = timeout, timeout })}})
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			body, err := readAll(t, resp)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.Equal(t, whole[:40], body)
+			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
+			require.Equal(t, "answer broke off", tr.Status().Tiers[0].Backends[0].Deployments[0].LastFailure.Reason)
+			require.NoError(t, tr.Close())
+		}
+	}
+}
