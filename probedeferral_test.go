@@ -159,3 +159,23 @@ func TestExplainShowsADeferredProbeAndCountsNothing(t *testing.T) {
 		require.Equal(t, "a", trail.Backend)
 	})
 }
+
+// A background request waits for a tier that is rate-limited or reserved, but not for one
+// that has failed.
+func TestBackgroundRequestDoesNotWaitForADeferredProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), broken(errRefused), ok200)
+		tr := configured(t, spillover.Config{Base: n, BackgroundWait: time.Minute, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
+		ask(t, tr)
+		time.Sleep(2400 * time.Millisecond)
+		for range elsewhere {
+			begun := time.Now()
+			resp, _ := send(t, tr, backgroundChat(t))
+			require.Equal(t, "b", servedBy(resp))
+			require.Zero(t, time.Since(begun))
+		}
+		resp, _ := send(t, tr, backgroundChat(t))
+		require.Equal(t, "a", servedBy(resp))
+	})
+}
