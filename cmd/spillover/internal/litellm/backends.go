@@ -60,8 +60,9 @@ func (c *converter) addDuplicate(d *deployment, owner *backend) {
 		return
 	}
 	owner.Models = append(owner.Models, &d.model)
-	if b.settingsKey() != owner.settingsKey() {
-		c.note(Check, d.at, "its deployment is also that of an entry before it, so priority, weight, timeouts and other settings are those of that entry")
+	if different := b.differences(owner); len(different) > 0 {
+		c.note(LeftOut, d.at, "its deployment is also that of an entry before it, and a deployment has one set of settings, so those of that entry apply to both: %s",
+			strings.Join(different, ", "))
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *converter) readEntry(at value) *deployment {
 	c.readBackendSettings(d, &params)
 	c.readDefaults(d, &params)
 	c.readModelInfo(d, entry.section("model_info"))
-	if v, ok := params.take("drop_params"); ok && v.isTrue() {
+	if v, ok := params.take("drop_params"); ok && (v.isTrue() || v.isList()) {
 		c.note(Check, v, "%s", dropsNothing)
 	}
 	c.ignore(params, priceKeys)

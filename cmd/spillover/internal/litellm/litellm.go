@@ -213,6 +213,10 @@ func (c *converter) convert(root object) (*file, error) {
 	c.dropConflicts()
 	c.addAliases(router, library)
 	c.addFallbacks(router, library, out)
+	if inner := root.section("proxy_config").members["model_list"]; list.node == nil && inner.isList() {
+		return nil, fmt.Errorf("%s:%d: the file has no model_list, but proxy_config has one: convert the part below proxy_config as a file of its own",
+			inner.file, inner.node.Line)
+	}
 	c.leaveOutRest(root, router, library)
 	if len(c.backends) == 0 {
 		return nil, fmt.Errorf("%s: no deployment could be converted", c.file)

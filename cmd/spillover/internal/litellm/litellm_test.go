@@ -163,7 +163,9 @@ func TestEntriesThatCannotBeConverted(t *testing.T) {
 		{`{"model": "openai/x", "api_base": "https://h/v1beta/openai"}`, "left out: the path does not end in /v1"},
 		{`{"model": "openai/x", "api_base": "https://:literal"}`, "left out: is not a valid URL"},
 		{`{"model": "openai/x", "api_base": "literal"}`, "left out: does not begin with https:// or http://"},
-		{`{"model": "literal/x"}`, "left out: the provider has another API"},
+		{`{"model": "literal/x"}`, "left out: the text before / is not a provider that can be converted"},
+		{`{"model": "ollama/llama3"}`, "left out: write openai/ instead of ollama/, and add /v1 to api_base"},
+		{`{"model": "ollama_chat/llama3"}`, "left out: write openai/ instead of ollama_chat/, and add /v1 to api_base"},
 		{`{"model": "os.environ/MODEL"}`, "left out: is a variable: write the model"},
 		{`{"model": "azure_ai/command-r", "api_base": "https://x.eastus2.models.ai.azure.com"}`, "left out: only models of Foundry"},
 		{`{"model": "openai/.."}`, "left out:"},
@@ -174,6 +176,46 @@ func TestEntriesThatCannotBeConverted(t *testing.T) {
 		require.NotContains(t, lines(r.Notes), "literal", c.params)
 		require.Empty(t, r.YAML)
 	}
+}
+
+func TestASecondNameOfADeploymentReportsEachSettingThatIsLost(t *testing.T) {
+	const text = `
+model_list:
+  - model_name: quick
+    litellm_params: {model: openai/d, api_key: os.environ/K, top_p: 0.5}
+  - model_name: thorough
+    litellm_params: {model: openai/d, api_key: os.environ/K, reasoning_effort: high, timeout: 90, order: 2, extra_body: {literal: 1}}
+  - model_name: same
+    litellm_params: {model: openai/d, api_key: os.environ/K, top_p: 0.5}
+`
+	r, err := convert(t, text)
+	require.NoError(t, err)
+	require.False(t, r.Complete())
+	require.Equal(t, `litellm.yaml:5: model_list[1]: left out: its deployment is also that of an entry before it, and a deployment has one set of `+
+		`settings, so those of that entry apply to both: priority, header_timeout, defaults.reasoning_effort, defaults.top_p, another field of defaults`+"\n", lines(r.Notes))
+
+	_, notes := converted(t, strings.Replace(text, "reasoning_effort: high, ", "", 1))
+	require.NotContains(t, notes, "reasoning_effort")
+}
+
+func TestEveryValueOfDropParamsButFalseIsReported(t *testing.T) {
+	for value, want := range map[string]string{
+		"true": "drop_params: check: requests are passed on unchanged", `["tool_choice"]`: "drop_params: check: requests are passed on unchanged", "false": "", "null": "",
+	} {
+		_, notes := converted(t, entry(`{"model": "openai/d", "drop_params": `+value+`}`))
+		if want == "" {
+			require.Empty(t, notes, value)
+		}
+		require.Contains(t, notes, want, value)
+	}
+}
+
+func TestTheConfigurationInsideAHelmChartIsPointedOut(t *testing.T) {
+	_, err := convert(t, "replicaCount: 1\nproxy_config:\n  model_list:\n    - {model_name: a, litellm_params: {model: openai/a}}\n")
+	require.EqualError(t, err, "litellm.yaml:4: the file has no model_list, but proxy_config has one: convert the part below proxy_config as a file of its own")
+
+	_, err = convert(t, "proxy_config: {literal: 1}")
+	require.EqualError(t, err, "litellm.yaml: no deployment could be converted")
 }
 
 func TestInputsThatCannotBeRead(t *testing.T) {

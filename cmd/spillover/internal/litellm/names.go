@@ -83,7 +83,18 @@ var knownSettings = nameSet(`
 	max_response_size_mb proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time proxy_batch_write_at
 	custom_key_generate allowed_ips litellm_key_header_name litellm_license litellm_jwtauth ui_access_mode
 	forward_openai_org_id forward_client_headers_to_llm_api pass_through_endpoints user_api_key_cache_ttl
-	always_include_stream_usage allow_client_side_credentials allow_user_auth
+	always_include_stream_usage allow_client_side_credentials allow_user_auth user_header_name user_header_mappings
+	otel disable_error_logs maximum_spend_logs_retention_period maximum_spend_logs_retention_interval
+	disable_retry_on_max_parallel_request_limit_error disable_reset_budget disable_adding_master_key_hash_to_db
+	disable_responses_id_security reject_clientside_metadata_tags supported_db_objects user_mcp_management_mode
+	proxy_batch_polling_interval default_team_disabled disable_prisma_schema_update custom_sso use_azure_key_vault
+	use_google_kms spend_report_frequency oauth2_config_mappings enable_oauth2_proxy_auth
+
+	max_end_user_budget max_end_user_budget_id default_end_user_params timezone extra_spend_tag_headers
+	reasoning_auto_summary disable_end_user_cost_tracking_prometheus_only disable_add_transform_inline_image_block
+	disable_hf_tokenizer_download enable_key_alias_format_validation disable_copilot_system_to_assistant
+
+	proxy_config
 `)
 
 // otherProviders are those of LiteLLM whose API is not OpenAI's, or that need more than a URL.
@@ -91,7 +102,7 @@ var otherProviders = nameSet(`
 	ai21 aiml anthropic anyscale baseten bedrock clarifai cloudflare codestral cohere cohere_chat dashscope databricks
 	deepgram deepinfra elevenlabs featherless_ai friendliai gemini github github_copilot gigachat huggingface
 	hyperbolic infinity jina_ai lambda_ai langfuse meta_llama minimax moonshot nebius nlp_cloud novita nscale oci
-	ollama ollama_chat perplexity petals predibase replicate sagemaker sagemaker_chat snowflake triton v0
+	perplexity petals predibase replicate sagemaker sagemaker_chat snowflake triton v0
 	vercel_ai_gateway vertex_ai vertex_ai_beta vllm volcengine voyage watsonx watsonx_text zai
 `)
 

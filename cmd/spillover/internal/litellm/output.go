@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +68,52 @@ func (b *backend) settingsKey() string {
 		panic(err) // its values come from JSON types
 	}
 	return string(text)
+}
+
+// differences are the names of the settings in which two backends differ, other than names, models and credentials.
+func (b *backend) differences(other *backend) (names []string) {
+	for _, setting := range []struct {
+		name   string
+		differ bool
+	}{
+		{"dialect", b.Dialect != other.Dialect},
+		{"api_version", b.APIVersion != other.APIVersion},
+		{"priority", b.Priority != other.Priority},
+		{"weight", b.Weight != other.Weight},
+		{"drained", b.Drained != other.Drained},
+		{"header_timeout", b.HeaderTimeout != other.HeaderTimeout},
+		{"idle_timeout", b.IdleTimeout != other.IdleTimeout},
+	} {
+		if setting.differ {
+			names = append(names, setting.name)
+		}
+	}
+	unknown := false
+	for _, field := range slices.Sorted(maps.Keys(merge(b.Defaults, other.Defaults))) {
+		mine, inMine := b.Defaults[field]
+		theirs, inTheirs := other.Defaults[field]
+		switch {
+		case inMine == inTheirs && reflect.DeepEqual(mine, theirs):
+		case slices.Contains(bodyFields, field):
+			names = append(names, "defaults."+field)
+		default:
+			unknown = true
+		}
+	}
+	if unknown {
+		names = append(names, "another field of defaults") // its name may be a secret
+	}
+	return names
+}
+
+// merge is a map with the keys of both.
+func merge(a, b map[string]any) map[string]any {
+	all := maps.Clone(a)
+	if all == nil {
+		all = map[string]any{}
+	}
+	maps.Copy(all, b)
+	return all
 }
 
 // account identifies a deployment of the backend as spillover does.

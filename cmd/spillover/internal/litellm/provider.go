@@ -3,7 +3,6 @@ package litellm
 import (
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spillover-go/spillover"
@@ -78,13 +77,12 @@ func (c *converter) chooseBackend(d *deployment, name string, at value, deployme
 		c.note(LeftOut, at, "names no provider, such as openai/ or azure/")
 	case strings.HasPrefix(at.node.Value, environPrefix):
 		c.note(LeftOut, at, "is a variable: write the model")
+	case name == "ollama" || name == "ollama_chat":
+		c.note(LeftOut, at, "write openai/ instead of %s/, and add /v1 to api_base: there Ollama has OpenAI's API", name)
+	case otherProviders[name]:
+		c.note(LeftOut, at, "the provider %q has another API; spillover speaks those of OpenAI and Azure OpenAI", name)
 	default:
-		if otherProviders[name] {
-			name = " " + strconv.Quote(name)
-		} else {
-			name = ""
-		}
-		c.note(LeftOut, at, "the provider%s has another API; spillover speaks those of OpenAI and Azure OpenAI", name)
+		c.note(LeftOut, at, "the text before / is not a provider that can be converted; if the service has OpenAI's API, write openai/ and api_base")
 	}
 	return false
 }
