@@ -82,6 +82,14 @@ func (c Counts) shares() string {
 	return strings.Join(parts, ", ")
 }
 
+// plural is the ending of a noun after a number.
+func plural(n int64) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
 // Summary describes the counts at the end of a run, which took some time.
 func (c Counts) Summary(took time.Duration) string {
 	var s strings.Builder
@@ -94,7 +102,7 @@ func (c Counts) Summary(took time.Duration) string {
 		s.WriteString(", " + shares)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Backends)) {
-		fmt.Fprintf(&s, "\n  %s: %d responses", name, c.Backends[name])
+		fmt.Fprintf(&s, "\n  %s: %d response%s", name, c.Backends[name], plural(c.Backends[name]))
 	}
 	return s.String()
 }

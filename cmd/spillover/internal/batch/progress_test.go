@@ -109,6 +109,6 @@ func TestSummary(t *testing.T) {
 	c := batch.Counts{Total: 10, Answered: 10, Failed: 1, Before: 4, InputTokens: 5, OutputTokens: 6, Tiers: map[int]int64{1: 5, 2: 1}, Backends: map[string]int64{"ptu": 5, "payg": 1}}
 	require.Equal(t, `10 of 10 answered (100.0 %), 1 failed; 4 of them in earlier runs
 this run: 1.5s, 5 input and 6 output tokens, tier 1 83 %, tier 2 17 %
-  payg: 1 responses
+  payg: 1 response
   ptu: 5 responses`, c.Summary(1500*time.Millisecond))
 }

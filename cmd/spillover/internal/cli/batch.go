@@ -31,8 +31,8 @@ func batchCommand() *urfave.Command {
 			"2 nothing was sent, since the command line, the configuration or a file is wrong.",
 		Flags: []urfave.Flag{
 			configFlag(),
-			&urfave.StringFlag{Name: "in", Required: true, Usage: "the `FILE` with the requests", TakesFile: true},
-			&urfave.StringFlag{Name: "out", Required: true, Usage: "the `FILE` for the answers", TakesFile: true},
+			&urfave.StringFlag{Name: "in", Usage: "the `FILE` with the requests", TakesFile: true},
+			&urfave.StringFlag{Name: "out", Usage: "the `FILE` for the answers", TakesFile: true},
 			&urfave.StringFlag{Name: "errors", Usage: "the `FILE` for requests that failed; without it they are in the output, too", TakesFile: true},
 			&urfave.StringFlag{Name: "part", Value: "1/1", Usage: "ask the lines of part `I/N` only, so that N processes share an input"},
 			&urfave.IntFlag{Name: "max-in-flight", Value: batch.DefaultMaxInFlight, Usage: "the maximum `NUMBER` of requests of one model in flight; the actual number adapts to the limits"},
@@ -105,7 +105,7 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 func batchOptions(cmd *urfave.Command) (batch.Options, error) {
 	part, err := batch.ParsePart(cmd.String("part"))
 	if err != nil {
-		return batch.Options{}, fmt.Errorf("part: %w", err)
+		return batch.Options{}, fmt.Errorf("-part: %w", err)
 	}
 	o := batch.Options{
 		Input: cmd.String("in"), Output: cmd.String("out"), Errors: cmd.String("errors"), Part: part,
@@ -115,16 +115,20 @@ func batchOptions(cmd *urfave.Command) (batch.Options, error) {
 	switch {
 	case cmd.Args().Present():
 		return o, fmt.Errorf("%q is not a flag", cmd.Args().First())
+	case o.Input == "":
+		return o, errors.New("-in is required")
+	case o.Output == "":
+		return o, errors.New("-out is required")
 	case o.Input == "-" || o.Output == "-" || o.Errors == "-":
-		return o, errors.New("in, out and errors must be files: a batch that is killed continues with them")
+		return o, errors.New("-in, -out and -errors must be files: a batch that is killed continues with them")
 	case o.MaxInFlight < 1 || o.MaxInFlight > maxMaxInFlight:
-		return o, fmt.Errorf("max-in-flight: %d is not between 1 and %d", o.MaxInFlight, maxMaxInFlight)
+		return o, fmt.Errorf("-max-in-flight: %d is not between 1 and %d", o.MaxInFlight, maxMaxInFlight)
 	case o.Timeout <= 0:
-		return o, fmt.Errorf("timeout: %v is not positive", o.Timeout)
+		return o, fmt.Errorf("-timeout: %v is not positive", o.Timeout)
 	case o.GiveUpAfter <= 0:
-		return o, fmt.Errorf("give-up-after: %v is not positive", o.GiveUpAfter)
+		return o, fmt.Errorf("-give-up-after: %v is not positive", o.GiveUpAfter)
 	case o.Grace < 0:
-		return o, fmt.Errorf("grace: %v is negative", o.Grace)
+		return o, fmt.Errorf("-grace: %v is negative", o.Grace)
 	}
 	return o, nil
 }

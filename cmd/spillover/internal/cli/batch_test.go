@@ -162,8 +162,8 @@ func TestWrongBatchesExitWith2(t *testing.T) {
 	foreign := filepath.Join(t.TempDir(), "foreign")
 	require.NoError(t, os.WriteFile(foreign, []byte("mine"), 0o666))
 	for want, args := range map[string][]string{
-		`"in"`:                    {"-out", out},
-		`"out"`:                   {"-in", in},
+		"-in is required":         {"-out", out},
+		"-out is required":        {"-in", in},
 		"must be files":           {"-in", "-", "-out", out},
 		"not a part":              {"-in", in, "-out", out, "-part", "2/1"},
 		"max-in-flight":           {"-in", in, "-out", out, "-max-in-flight", "0"},

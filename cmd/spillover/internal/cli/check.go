@@ -46,7 +46,7 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 		return err
 	}
 	if cmd.Duration("timeout") <= 0 {
-		return usageError(cmd, errors.New("timeout: must be positive"))
+		return usageError(cmd, errors.New("-timeout: must be positive"))
 	}
 	if cmd.Bool("offline") && cmd.Bool("json") {
 		return usageError(cmd, errors.New("offline and json cannot be combined"))

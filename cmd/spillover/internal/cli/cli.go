@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"strings"
 
 	urfave "github.com/urfave/cli/v3"
 )
@@ -57,7 +58,7 @@ func newRoot(streams Streams) *urfave.Command {
 		Commands:       commands(),
 		Action: func(_ context.Context, cmd *urfave.Command) error {
 			if name := cmd.Args().First(); name != "" {
-				return usageError(cmd, fmt.Errorf("unknown command %q", name))
+				return usageError(cmd, unknownCommand(cmd, name))
 			}
 			return urfave.ShowRootCommandHelp(cmd)
 		},
@@ -80,6 +81,15 @@ func commands() []*urfave.Command {
 		c.OnUsageError = func(_ context.Context, cmd *urfave.Command, err error, _ bool) error { return usageError(cmd, err) }
 	}
 	return all
+}
+
+// unknownCommand is an error that lists the commands.
+func unknownCommand(cmd *urfave.Command, name string) error {
+	var known []string
+	for _, c := range cmd.VisibleCommands() {
+		known = append(known, c.Name)
+	}
+	return fmt.Errorf("unknown command %q: the commands are %s", name, strings.Join(known, ", "))
 }
 
 // An exitError is an error with an exit code.

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	urfave "github.com/urfave/cli/v3"
@@ -18,11 +20,20 @@ func configFlag() urfave.Flag {
 
 // loadConfig reads the file of configFlag. All its errors are reported at once.
 func loadConfig(cmd *urfave.Command) (spillover.Config, error) {
-	cfg, err := spillover.Load(cmd.String("config"))
+	cfg, err := loadConfigFile(cmd.String("config"))
 	if err != nil {
 		return cfg, wrong(err)
 	}
 	return cfg, nil
+}
+
+// loadConfigFile is [spillover.Load], with a hint for somebody who has no file yet.
+func loadConfigFile(path string) (spillover.Config, error) {
+	cfg, err := spillover.Load(path)
+	if path == defaultConfig && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf(`%w: choose another file with -config, or try "spillover simulate", which needs none`, err)
+	}
+	return cfg, err
 }
 
 func logFlag() urfave.Flag {
@@ -39,7 +50,7 @@ func newLogger(cmd *urfave.Command) (*slog.Logger, error) {
 	var level slog.Level // info
 	if name := cmd.String("log-level"); name != "" {
 		if err := level.UnmarshalText([]byte(name)); err != nil {
-			return nil, usageError(cmd, fmt.Errorf("log-level: %q is not debug, info, warn or error", name))
+			return nil, usageError(cmd, fmt.Errorf("-log-level: %q is not debug, info, warn or error", name))
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}
@@ -51,6 +62,6 @@ func newLogger(cmd *urfave.Command) (*slog.Logger, error) {
 	case "none":
 		return slog.New(slog.DiscardHandler), nil
 	default:
-		return nil, usageError(cmd, fmt.Errorf("log: %q is not text, json or none", format))
+		return nil, usageError(cmd, fmt.Errorf("-log: %q is not text, json or none", format))
 	}
 }

@@ -82,20 +82,20 @@ func explainedRequest(ctx context.Context, cmd *urfave.Command) (*http.Request, 
 	path := cmd.String("path")
 	switch {
 	case model == "" && cmd.String("in") == "" && path == "":
-		return nil, usageError(cmd, errors.New("model or in is required"))
+		return nil, usageError(cmd, errors.New("-model or -in is required"))
 	case path != "" && !strings.HasPrefix(path, "/"):
-		return nil, usageError(cmd, fmt.Errorf("path: %q does not begin with /", path))
+		return nil, usageError(cmd, fmt.Errorf("-path: %q does not begin with /", path))
 	case path != "":
 	case dialect == spillover.OpenAI:
 		path = "/v1/chat/completions"
 	case dialect == spillover.AzureV1:
 		path = "/openai/v1/chat/completions"
 	case dialect == spillover.Azure && model == "":
-		return nil, usageError(cmd, errors.New("model is required: the dialect azure has it in the path"))
+		return nil, usageError(cmd, errors.New("-model is required: the dialect azure has it in the path"))
 	case dialect == spillover.Azure:
 		path = "/openai/deployments/" + url.PathEscape(model) + "/chat/completions?api-version=2024-10-21"
 	default:
-		return nil, usageError(cmd, fmt.Errorf("dialect: %q is not openai, azure or azure-v1", dialect))
+		return nil, usageError(cmd, fmt.Errorf("-dialect: %q is not openai, azure or azure-v1", dialect))
 	}
 	body, err := explainedBody(cmd, path)
 	if err != nil {
@@ -104,7 +104,7 @@ func explainedRequest(ctx context.Context, cmd *urfave.Command) (*http.Request, 
 	if class := cmd.String("class"); class != "" {
 		var c spillover.Class
 		if err := c.UnmarshalText([]byte(class)); err != nil {
-			return nil, usageError(cmd, fmt.Errorf("class: %q is neither interactive nor background", class))
+			return nil, usageError(cmd, fmt.Errorf("-class: %q is neither interactive nor background", class))
 		}
 		ctx = spillover.WithClass(ctx, c)
 	}

@@ -82,7 +82,7 @@ func TestExplainOfARequestThatNoDeploymentTakes(t *testing.T) {
 func TestExplainOfWrongCommandLines(t *testing.T) {
 	path := write(t, "spillover.yaml", explained)
 	for want, args := range map[string][]string{
-		"model or in is required":      {},
+		"-model or -in is required":    {},
 		"is not openai, azure":         {"-model", "m", "-dialect", "x"},
 		"does not begin with /":        {"-path", "v1"},
 		"neither interactive nor":      {"-model", "m", "-class", "x"},

@@ -87,7 +87,7 @@ func newServer(ctx context.Context, o serveOptions) (_ *server, err error) {
 		}
 	}()
 	var wrongs []error
-	cfg, err := spillover.Load(s.configPath)
+	cfg, err := loadConfigFile(s.configPath)
 	if err == nil {
 		err = s.checkCredentials(cfg)
 	}
@@ -152,10 +152,10 @@ func (s *server) openFleet() (err error) {
 		return value
 	})
 	if missing != nil {
-		return fmt.Errorf("fleet: not set: %s", strings.Join(missing, ", "))
+		return fmt.Errorf("-fleet: not set: %s", strings.Join(missing, ", "))
 	}
 	if s.engine, err = redis.Open(address, redis.Options{Logger: s.log, MeterProvider: s.metrics}); err != nil {
-		return fmt.Errorf("fleet: %w", err)
+		return fmt.Errorf("-fleet: %w", err)
 	}
 	return nil
 }

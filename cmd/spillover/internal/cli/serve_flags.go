@@ -78,25 +78,25 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 	case "none":
 		o.callers.NoAccessLog = true
 	default:
-		errs = append(errs, fmt.Errorf("access-log: %q is not debug, info or none", level))
+		errs = append(errs, fmt.Errorf("-access-log: %q is not debug, info or none", level))
 	}
 	if o.callers.MaxBody <= 0 || o.callers.MaxBody>>20 != cmd.Int64("max-body") {
-		errs = append(errs, errors.New("max-body must be at least 1"))
+		errs = append(errs, errors.New("-max-body must be at least 1"))
 	}
 	if o.callers.ClientTimeout <= 0 {
-		errs = append(errs, errors.New("client-timeout must be more than 0"))
+		errs = append(errs, errors.New("-client-timeout must be more than 0"))
 	}
 	if o.callers.MinUploadRate <= 0 || o.callers.MinUploadRate>>10 != cmd.Int64("min-upload-rate") {
-		errs = append(errs, errors.New("min-upload-rate must be at least 1"))
+		errs = append(errs, errors.New("-min-upload-rate must be at least 1"))
 	}
 	if o.drainDelay < 0 || o.shutdownTimeout < 0 {
-		errs = append(errs, errors.New("drain-delay and shutdown-timeout must not be negative"))
+		errs = append(errs, errors.New("-drain-delay and -shutdown-timeout must not be negative"))
 	}
 	if (o.certPath == "") != (o.certKeyPath == "") {
-		errs = append(errs, errors.New("tls-cert and tls-key need each other"))
+		errs = append(errs, errors.New("-tls-cert and -tls-key need each other"))
 	}
 	if o.callers.PassCredentials && o.keysPath != "" {
-		errs = append(errs, errors.New("pass-credentials and keys exclude each other: a caller's key must not reach a backend"))
+		errs = append(errs, errors.New("-pass-credentials and -keys exclude each other: a caller's key must not reach a backend"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return o, usageError(cmd, err)

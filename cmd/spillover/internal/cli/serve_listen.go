@@ -16,7 +16,7 @@ import (
 
 // listen opens an address. One that other hosts can reach needs keys.
 func (s *server) listen(ctx context.Context, flag, address string) (net.Listener, error) {
-	network := "tcp"
+	network, given := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
@@ -26,11 +26,14 @@ func (s *server) listen(ctx context.Context, flag, address string) (net.Listener
 		l, err = config.Listen(ctx, network, address)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			err = op.Err // the rest of its text is the address again
+		}
+		return nil, fmt.Errorf("-%s %s: %w", flag, given, err)
 	}
 	if !isLocal(l.Addr()) && s.keysPath == "" {
 		_ = l.Close()
-		return nil, fmt.Errorf("%s: %s is not a loopback address: other hosts could use the backends' credentials. Set -keys", flag, address)
+		return nil, fmt.Errorf("-%s: %s is not a loopback address: other hosts could use the backends' credentials. Set -keys", flag, address)
 	}
 	return l, nil
 }

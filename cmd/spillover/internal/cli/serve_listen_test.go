@@ -80,7 +80,7 @@ func TestServeReplacesNothingElse(t *testing.T) {
 		require.NoError(t, err)
 		code, _, errs := run(t, "serve", "-config", config, "-listen", "unix:"+path)
 		require.Equal(t, 2, code, path)
-		require.Contains(t, errs, "listen: ", path)
+		require.Contains(t, errs, "-listen unix:"+path+": ", path)
 		now, err := os.Lstat(path)
 		require.NoError(t, err, path)
 		require.True(t, os.SameFile(before, now), path)

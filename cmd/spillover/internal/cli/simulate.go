@@ -89,7 +89,7 @@ func simulate(ctx context.Context, cmd *urfave.Command) error {
 func writeSimulation(path string, config []byte) error {
 	old, err := os.ReadFile(path)
 	if err == nil && !simulation.IsConfig(old) {
-		return fmt.Errorf("write-config: %s exists, and was not written by spillover simulate", path)
+		return fmt.Errorf("-write-config: %s exists, and was not written by spillover simulate", path)
 	}
 	return os.WriteFile(path, config, 0o644)
 }

@@ -235,8 +235,8 @@ func (e *exchange) loggedPath() string {
 	switch {
 	case e.presented != "" && containsKey(path, e.presented):
 		return "(contains the caller's key)"
-	case e.presented == "" && e.proxy.keys.Load() != nil && path != "/metrics" && path != "/status":
-		for _, root := range roots {
+	case e.presented == "" && e.proxy.keys.Load() != nil && path != "/metrics" && path != "/status" && path != "/status/status.json":
+		for _, root := range append([]string{"/status/"}, roots...) {
 			if strings.HasPrefix(path, root) {
 				return root + "…"
 			}

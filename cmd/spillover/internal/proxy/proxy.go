@@ -158,7 +158,9 @@ func (p *Proxy) AdminHandler() http.Handler {
 		switch {
 		case p.serveHealth(e, r):
 		case !isAdminPath(r.URL.Path):
-			notFound(r).write(e)
+			problem := notFound(r)
+			problem.message = "There is nothing at this path. This address has /metrics, /status/, /healthz and /readyz."
+			problem.write(e)
 		case p.options.AdminNeedsKey && !(p.admit(e, r) && p.admitAdmin(e, r)):
 		case !p.options.AdminNeedsKey && !p.fromThisHost(e, r):
 		default:

@@ -178,6 +178,7 @@ func TestAdministrationNeedsAnAdminKey(t *testing.T) {
 	require.Equal(t, 404, ask(elsewhere, "GET", "/status", "").Code)
 	require.Equal(t, 200, ask(elsewhere.AdminHandler(), "GET", "/status", "").Code)
 	require.Equal(t, 404, ask(elsewhere.AdminHandler(), "GET", "/v1/models", "").Code)
+	require.Contains(t, ask(elsewhere.AdminHandler(), "GET", "/", "").Body.String(), "This address has /metrics, /status/, /healthz and /readyz.")
 	guarded := newProxy(t, &network{}, proxy.Options{AdminElsewhere: true, AdminNeedsKey: true}, entry(secret, ""))
 	require.Equal(t, 401, ask(guarded.AdminHandler(), "GET", "/status", "").Code)
 	require.Equal(t, 403, ask(guarded.AdminHandler(), "GET", "/status", "", "Api-Key", secret).Code)
@@ -630,6 +631,9 @@ func TestAccessLogHasNoQuery(t *testing.T) {
 	require.Equal(t, 404, ask(guarded, "GET", "/"+secret, "").Code)
 	require.Equal(t, 401, ask(guarded, "GET", "/status/"+secret, "").Code)
 	require.Contains(t, records.String(), "path=/v1/…")
+	require.Contains(t, records.String(), "path=/status/…")
+	ask(guarded.AdminHandler(), "GET", "/status/status.json", "")
+	require.Contains(t, records.String(), "path=/status/status.json")
 	require.NotContains(t, records.String(), secret)
 	records.Reset()
 	for _, path := range []string{"/healthz", "/readyz"} {
