@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	urfave "github.com/urfave/cli/v3"
@@ -33,7 +34,7 @@ const maxConverted = 1 << 20
 
 func convert(_ context.Context, cmd *urfave.Command) error {
 	if cmd.NArg() != 1 {
-		return usageError(cmd, errors.New("name one file to convert"))
+		return usageError(cmd, errors.New("name one file to convert, or - for standard input"))
 	}
 	root, file := cmd.Root(), cmd.Args().First()
 	var text []byte
@@ -87,6 +88,9 @@ func readLimited(r io.Reader) ([]byte, error) {
 // writeNew writes a file that must not exist.
 func writeNew(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("-out: %s exists, and is not replaced", path)
+	}
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func TestConvertWritesAFileOnce(t *testing.T) {
 	require.Contains(t, string(text), "api_key: ${OPENAI_API_KEY}")
 	code, _, errs = run(t, "convert", "-out", path, in)
 	require.Equal(t, 2, code)
-	require.Contains(t, errs, "file exists")
+	require.Contains(t, errs, "spillover: -out: "+path+" exists, and is not replaced\n")
 }
 
 func TestConvertReadsStandardInput(t *testing.T) {
@@ -80,7 +80,7 @@ func TestConvertReadsStandardInput(t *testing.T) {
 
 func TestConvertOfWrongInputs(t *testing.T) {
 	for want, args := range map[string][]string{
-		"name one file":          {},
+		"name one file to convert, or - for standard input": {},
 		"no such file":           {filepath.Join(t.TempDir(), "x")},
 		"is larger than 1 MiB":   {write(t, "large.yaml", strings.Repeat("#", 1<<20+1))},
 		"line 2":                 {write(t, "wrong.yaml", "a: 1\n  b: [")},

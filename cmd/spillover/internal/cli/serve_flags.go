@@ -18,6 +18,7 @@ type serveOptions struct {
 	configPath, keysPath  string
 	certPath, certKeyPath string
 	address, adminAddress string // of -listen and -admin-listen; adminAddress may be ""
+	localOnly             bool   // of simulate, which has no keys
 	fleetURL              string // with variables; "" for none
 	drainDelay            time.Duration
 	shutdownTimeout       time.Duration

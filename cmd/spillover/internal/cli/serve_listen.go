@@ -33,6 +33,9 @@ func (s *server) listen(ctx context.Context, flag, address string) (net.Listener
 	}
 	if !isLocal(l.Addr()) && s.keysPath == "" {
 		_ = l.Close()
+		if s.localOnly {
+			return nil, fmt.Errorf("-%s: %s is not a loopback address: simulate serves this host only", flag, address)
+		}
 		return nil, fmt.Errorf("-%s: %s is not a loopback address: other hosts could use the backends' credentials. Set -keys", flag, address)
 	}
 	return l, nil

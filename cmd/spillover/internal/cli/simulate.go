@@ -104,7 +104,7 @@ func serveSimulation(ctx context.Context, cmd *urfave.Command, s *simulation.Sim
 		return err
 	}
 	server, err := newServer(ctx, serveOptions{
-		log: log, configPath: path, address: cmd.String("listen"), shutdownTimeout: simulationShutdown,
+		log: log, configPath: path, address: cmd.String("listen"), shutdownTimeout: simulationShutdown, localOnly: true,
 		callers: proxy.Options{NoAccessLog: true},
 	})
 	if err != nil {

@@ -150,12 +150,12 @@ func TestSimulateOfWrongCommandLines(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	for want, args := range map[string][]string{
-		"at least one deployment":   {"-ptu", "0", "-payg", "0"},
-		`there is no deployment`:    {"-fault", "x=429"},
-		"unexpected argument":       {"now"},
-		"address already in use":    {"-listen", taken.Addr().String()},
-		"is not a loopback address": {"-listen", "0.0.0.0:0"},
-		"log: ":                     {"-log", "loud"},
+		"at least one deployment": {"-ptu", "0", "-payg", "0"},
+		`-fault x=429: there is no deployment "x"; there are ptu, payg-1, payg-2`: {"-fault", "x=429"},
+		"unexpected argument":    {"now"},
+		"address already in use": {"-listen", taken.Addr().String()},
+		"-listen: 0.0.0.0:0 is not a loopback address: simulate serves this host only\n": {"-listen", "0.0.0.0:0"},
+		"log: ": {"-log", "loud"},
 	} {
 		code, out, errs := run(t, append([]string{"simulate"}, args...)...)
 		require.Equal(t, 2, code, "%s %s", args, errs)

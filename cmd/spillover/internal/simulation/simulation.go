@@ -95,11 +95,11 @@ func Start(o Options) (*Simulation, error) {
 		name, fault, _ := strings.Cut(text, "=")
 		i := slices.IndexFunc(s.Deployments, func(d *Deployment) bool { return d.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("fault %q: there is no deployment %q; there are %s", text, name, strings.Join(s.names(), ", "))
+			return nil, fmt.Errorf("-fault %s: there is no deployment %q; there are %s", text, name, strings.Join(s.names(), ", "))
 		}
 		f, err := parseFault(fault)
 		if err != nil {
-			return nil, fmt.Errorf("fault %q: %w", text, err)
+			return nil, fmt.Errorf("-fault %s: %w", text, err)
 		}
 		d := s.Deployments[i]
 		d.Fault = fault
