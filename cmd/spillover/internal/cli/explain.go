@@ -25,8 +25,8 @@ func explainCommand() *urfave.Command {
 		Name:  "explain",
 		Usage: "show where a request would go, and why",
 		Description: "Nothing is sent. The answer follows from the configuration alone: this process knows nothing of rate limits " +
-			"and failures that a running server has seen. Where the policy draws lots, such as between two deployments of a tier, " +
-			"another run may choose another one.\n\n" +
+			"and failures that a running server has seen. Between equal deployments of a tier the choice is random, " +
+			"so another run may choose another one.\n\n" +
 			"Exit codes: 0 a deployment takes the request; 1 none does, so the response is an error; 2 the file or the request is wrong.",
 		Flags: []urfave.Flag{
 			configFlag(),

@@ -86,7 +86,7 @@ func (p *Proxy) fromThisHost(e *exchange, r *http.Request) bool {
 	host := (&url.URL{Host: r.Host}).Hostname()
 	if host != "" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && net.ParseIP(host) == nil {
 		(&problem{status: http.StatusMisdirectedRequest, kind: invalidRequest, code: "unknown_host",
-			message: "Without keys this proxy answers only requests to localhost or to an IP address."}).write(e)
+			message: "Without -keys this proxy answers only requests to localhost or to an IP address: the Host header has another name."}).write(e)
 		return false
 	}
 	err := p.crossOrigin.Check(r)
