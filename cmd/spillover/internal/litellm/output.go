@@ -101,7 +101,7 @@ func (b *backend) differences(other *backend) (names []string) {
 		}
 	}
 	if unknown {
-		names = append(names, "another field of defaults") // its name may be a secret
+		names = append(names, "defaults."+unknownName) // its name may be a secret
 	}
 	return names
 }
