@@ -18,7 +18,7 @@ const unknownReason = "an unknown setting; its name is not shown, since it may b
 // nameSet is the set of the words of a text.
 func nameSet(words string) map[string]bool {
 	set := map[string]bool{}
-	for _, word := range strings.Fields(words) {
+	for word := range strings.FieldsSeq(words) {
 		set[word] = true
 	}
 	return set
