@@ -157,7 +157,7 @@ func (p *parser) fields(n *yaml.Node, where string, known map[string]bool) map[s
 			if name = configfile.Shorten(name); strings.Contains(name, prefix) {
 				name = "(hidden)"
 			}
-			p.report(key, cmp.Or(where, "the file"), fmt.Sprintf("has the unknown key %q: it can have %s", name, strings.Join(sorted(known), ", ")))
+			p.report(key, cmp.Or(where, "the file"), fmt.Sprintf(`has the unknown key %q: it can have "%s"`, name, strings.Join(sorted(known), `", "`)))
 		case members[name] != nil:
 			p.report(key, at, "is listed twice")
 		default:

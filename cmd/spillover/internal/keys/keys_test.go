@@ -92,7 +92,7 @@ func TestFilesWithoutKeys(t *testing.T) {
 		"# nothing":                      "is empty",
 		"keys:":                          "keys is not a list",
 		"keys: []":                       "keys has no entry",
-		"key: []":                        `unknown key "key"`,
+		"key: []":                        `the file has the unknown key "key": it can have "keys"`,
 		"[]":                             "is not a mapping",
 		"{}":                             "keys is missing",
 		"keys: []\n---\nkeys: []":        "has more than one YAML document",
