@@ -93,9 +93,12 @@ type heldReader struct {
 	most int64
 }
 
+// heldAtOnce is how many bytes are read at most until they are counted.
+const heldAtOnce = 32 << 10
+
 // Read implements [io.Reader].
 func (r *heldReader) Read(p []byte) (int, error) {
-	n, err := r.src.Read(p)
+	n, err := r.src.Read(p[:min(len(p), heldAtOnce)]) // that of a WebSocket fills p
 	if more := min(int64(n), r.most); more > 0 {
 		if !r.held.take(more) {
 			return 0, errOverloaded

@@ -28,7 +28,7 @@ type exchange struct {
 
 	key       *keys.Key // that the caller has presented; nil without keys
 	presented string    // the caller's credential, if it is a valid key
-	held      holding // of its body
+	held      holding   // of its body
 	trail     spillover.Trail
 	quiet     bool // it is not recorded
 
