@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/connections"
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
@@ -319,7 +320,7 @@ func TestBaseUnderAWrappedDefault(t *testing.T) {
 	require.True(t, ok)
 	t.Cleanup(func() { http.DefaultTransport = plain })
 	http.DefaultTransport = roundTripFunc(plain.RoundTrip)
-	base := ownBase()
+	base := connections.NewTransport()
 	require.Equal(t, plain.IdleConnTimeout, base.IdleConnTimeout)
 	require.Equal(t, plain.TLSHandshakeTimeout, base.TLSHandshakeTimeout)
 	require.Equal(t, plain.ExpectContinueTimeout, base.ExpectContinueTimeout)
