@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/cmd/spillover/internal/cli"
 	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
 )
 
@@ -179,5 +182,16 @@ func TestMessagesOfAWebSocketAreBounded(t *testing.T) {
 	for range 5 { // what was passed on does not count
 		send(t, first, string(piece)+`"}`)
 		require.Contains(t, receive(t, first), `"response.create"`)
+	}
+}
+
+// A bound that no body could keep is a mistake of the command line.
+func TestBodyMemoryMustHoldTwoBodies(t *testing.T) {
+	for memory, wrong := range map[string]bool{"-1": true, "1": true, "127": true, "9223372036854775807": true, "128": false, "0": false} {
+		var errors bytes.Buffer
+		code := cli.Run(t.Context(), []string{"spillover", "serve", "-config", filepath.Join(t.TempDir(), "missing.yaml"), "-max-body-memory", memory},
+			cli.Streams{In: strings.NewReader(""), Out: io.Discard, Err: &errors})
+		require.Equal(t, 2, code)
+		require.Equal(t, wrong, strings.Contains(errors.String(), "max-body-memory must be"), "%s: %s", memory, errors.String())
 	}
 }

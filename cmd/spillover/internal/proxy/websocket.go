@@ -214,7 +214,6 @@ func (s *responsesSocket) toBackend(ctx context.Context, text []byte) error {
 		} else if err := s.backend.Write(ctx, kind, s.renamed(kind, text)); err != nil {
 			return err
 		}
-		text = nil
 		s.e.held.release()
 		var err error
 		if kind, text, err = s.read(ctx); err != nil {
