@@ -326,6 +326,7 @@ func TestBaseUnderAWrappedDefault(t *testing.T) {
 	require.Equal(t, plain.ExpectContinueTimeout, base.ExpectContinueTimeout)
 	require.Equal(t, plain.ForceAttemptHTTP2, base.ForceAttemptHTTP2)
 	require.Equal(t, plain.MaxIdleConns, base.MaxIdleConns)
+	require.GreaterOrEqual(t, base.WriteBufferSize, replay.MaxKept+4<<10, "a body that is sent from memory, and a header")
 	require.NotNil(t, base.DialContext, "with a timeout of 30 s")
 	require.NotNil(t, base.Proxy)
 

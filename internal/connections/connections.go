@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/spillover-go/spillover/internal/replay"
 )
 
 // NewTransport is a clone of [http.DefaultTransport]. If a program has replaced that
@@ -34,7 +32,7 @@ func NewTransport() *http.Transport {
 		base.MaxIdleConnsPerHost = base.MaxIdleConns
 	}
 	if base.WriteBufferSize == 0 {
-		base.WriteBufferSize = replay.MaxKept + 4<<10 // a body that is sent from memory, and a header
+		base.WriteBufferSize = 20 << 10 // a body that is sent from memory, and a header
 	}
 	return base
 }
