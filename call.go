@@ -3,8 +3,6 @@ package spillover
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -113,6 +111,9 @@ func (c *call) do() (*http.Response, error) {
 			return nil, err
 		}
 		now := time.Now()
+		if c.pool.closed.Load() {
+			return c.endClosed(now)
+		}
 		a := c.next(now)
 		if a == nil && c.awaitedTiers > 0 {
 			c.waitForTier(now)
@@ -160,7 +161,7 @@ func (c *call) session() string {
 func (c *call) check() error {
 	switch {
 	case c.pool.closed.Load():
-		return fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+		return errClosed
 	case c.URL == nil:
 		return errors.New("spillover: the request has no URL")
 	case c.URL.Opaque != "":

@@ -263,7 +263,6 @@ func TestBackgroundWaitsForItsTier(t *testing.T) {
 	for name, test := range map[string]struct {
 		first    roundTripFunc
 		deadline time.Duration
-		closes   time.Duration
 		by       string
 		after    time.Duration
 		within   time.Duration
@@ -274,7 +273,6 @@ func TestBackgroundWaitsForItsTier(t *testing.T) {
 		"not for a longer cool-down":        {first: status(429, "{}", "Retry-After: 30"), by: "payg"},
 		"no longer than half of a deadline": {first: reports(90), deadline: 10 * time.Second, by: "payg", after: 5 * time.Second},
 		"not after an ejection":             {first: broken(errRefused), by: "payg"},
-		"not once the transport is closed":  {first: reports(90), closes: time.Second, by: "payg", after: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -287,9 +285,6 @@ func TestBackgroundWaitsForItsTier(t *testing.T) {
 					ctx, cancel := context.WithTimeout(req.Context(), test.deadline)
 					defer cancel()
 					req = req.WithContext(ctx)
-				}
-				if test.closes > 0 {
-					time.AfterFunc(test.closes, func() { tr.Close() })
 				}
 				explained, err := tr.Explain(req)
 				require.NoError(t, err)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/connections"
 )
 
 // newFile is a request that makes something, so that it may be sent again only
@@ -269,7 +271,7 @@ func TestPendingConnectionIsPassedOver(t *testing.T) {
 // A proxy that answers a CONNECT has refused it unless it says 200.
 func TestOnlyARefusalOfAProxyIsAnError(t *testing.T) {
 	for code, refused := range map[int]bool{200: false, 403: true, 407: true, 502: true} {
-		err := refusedByProxy(t.Context(), nil, nil, &http.Response{StatusCode: code})
+		err := connections.NewTransport().OnProxyConnectResponse(t.Context(), nil, nil, &http.Response{StatusCode: code})
 		require.Equal(t, refused, err != nil, code)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/connections"
 	"github.com/spillover-go/spillover/internal/replay"
 )
 
@@ -319,12 +320,13 @@ func TestBaseUnderAWrappedDefault(t *testing.T) {
 	require.True(t, ok)
 	t.Cleanup(func() { http.DefaultTransport = plain })
 	http.DefaultTransport = roundTripFunc(plain.RoundTrip)
-	base := ownBase()
+	base := connections.NewTransport()
 	require.Equal(t, plain.IdleConnTimeout, base.IdleConnTimeout)
 	require.Equal(t, plain.TLSHandshakeTimeout, base.TLSHandshakeTimeout)
 	require.Equal(t, plain.ExpectContinueTimeout, base.ExpectContinueTimeout)
 	require.Equal(t, plain.ForceAttemptHTTP2, base.ForceAttemptHTTP2)
 	require.Equal(t, plain.MaxIdleConns, base.MaxIdleConns)
+	require.GreaterOrEqual(t, base.WriteBufferSize, replay.MaxKept+4<<10, "a body that is sent from memory, and a header")
 	require.NotNil(t, base.DialContext, "with a timeout of 30 s")
 	require.NotNil(t, base.Proxy)
 

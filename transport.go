@@ -164,10 +164,12 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// Close ends the Transport: later requests fail with an error that wraps
-// [net.ErrClosed]. Waiting requests are answered 429 at once, and requests in
-// flight finish. A Base of the configuration is not closed. Close may be called
-// more than once; its error is nil.
+// Close ends the Transport: nothing new is sent. Later requests fail with an error
+// that wraps [net.ErrClosed]. So do, at once, those that wait for a higher tier
+// while a lower one could take them; others that wait are answered 429. Attempts in
+// flight finish. If one fails, its request does not fail over, but ends with that
+// attempt's response or error. A Base of the configuration is not closed. Close may
+// be called more than once; its error is nil.
 func (t *Transport) Close() error {
 	t.changing.Lock()
 	defer t.changing.Unlock()

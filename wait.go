@@ -1,7 +1,9 @@
 package spillover
 
 import (
+	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -32,6 +34,20 @@ func (c *call) waitForDeployment(now time.Time, o outlook) bool {
 	place := c.queue(o)
 	o = c.scope.outlook(c.route, now, c.unsuitable) // nothing that opens after subscribe is missed
 	return c.pause(now, opened, place, o, c.remainingWait(now), "")
+}
+
+// errClosed is the error of requests to a closed Transport.
+var errClosed = fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+
+// endClosed is the result of a request whose Transport was closed in the meantime, as
+// nothing new is sent: that of its attempts, or 429 if it would have to wait.
+func (c *call) endClosed(now time.Time) (*http.Response, error) {
+	o := c.scope.outlook(c.route, now, c.unsuitable)
+	if c.sends == 0 && (o.soonest == nil || !o.temporary() || o.full == 0 && !o.at.After(now)) {
+		c.discard()
+		return nil, errClosed
+	}
+	return c.exhausted(now)
 }
 
 // waitsForTier is why a request waits that a lower tier could take.

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/connections"
 )
 
 // A countedConn counts what is written to a connection in one go.
@@ -42,7 +44,7 @@ func TestSmallRequestsAreWrittenAtOnce(t *testing.T) {
 		defer server.Close()
 		for _, renamed := range []bool{false, true} {
 			var writes atomic.Int64
-			base := ownBase()
+			base := connections.NewTransport()
 			base.ForceAttemptHTTP2 = false
 			base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, addr)

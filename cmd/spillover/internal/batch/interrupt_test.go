@@ -134,7 +134,7 @@ func TestAnInterruptEndsWithTheAnswersOfWhatWasSent(t *testing.T) {
 }
 
 func testInterruptOfWhatWasSent(t *testing.T, silent bool) {
-	kinds := []string{"answered", "refused", "failed", "bad"}
+	kinds := []string{"answered", "refused", "failed", "bad", "denied", "missing"}
 	ends := 10 * time.Second // with the last answer
 	if silent {
 		kinds = append(kinds, "silent")
@@ -162,6 +162,10 @@ func testInterruptOfWhatWasSent(t *testing.T, silent bool) {
 				return answering(500, `{}`).RoundTrip(r)
 			case is("bad"):
 				return answering(400, `{}`).RoundTrip(r)
+			case is("denied"):
+				return answering(403, `{}`).RoundTrip(r)
+			case is("missing"):
+				return answering(404, `{}`).RoundTrip(r)
 			case is("silent"):
 				<-r.Context().Done()
 				return nil, r.Context().Err()
@@ -177,11 +181,56 @@ func testInterruptOfWhatWasSent(t *testing.T, silent bool) {
 		begun := time.Now()
 		require.ErrorIs(t, b.Run(ctx), context.DeadlineExceeded)
 		require.Equal(t, ends, time.Since(begun))
-		require.EqualValues(t, 2, b.Counts().Answered)
+		require.EqualValues(t, 4, b.Counts().Answered)
 		require.Zero(t, b.Counts().InFlight)
 	})
 	all := outputs(t, out)
-	require.Len(t, all, 2)
+	require.Len(t, all, 4)
 	require.Equal(t, 200, all["batch_req_1"].Response.StatusCode)
 	require.Equal(t, 400, all["batch_req_4"].Response.StatusCode)
+	require.Equal(t, 403, all["batch_req_5"].Response.StatusCode)
+	require.Equal(t, 404, all["batch_req_6"].Response.StatusCode)
+}
+
+// A request that one deployment has denied, and that waits for another one, has no answer:
+// an interrupt gives it up, whether it comes before the denial or after it.
+func TestAnInterruptGivesUpRequestsThatWaitAfterADenial(t *testing.T) {
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
+		for _, interrupt := range []time.Duration{5 * time.Second, 20 * time.Second} {
+			in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+			synctest.Test(t, func(t *testing.T) {
+				var full, denied atomic.Int64
+				service := roundTripper(func(r *http.Request) (*http.Response, error) {
+					time.Sleep(10 * time.Second)
+					if r.URL.Host == "full" {
+						full.Add(1)
+						return refusal(r, "100"), nil
+					}
+					denied.Add(1)
+					return answering(status, `{"error":{"code":"DeploymentNotFound"}}`).RoundTrip(r)
+				})
+				cfg := spillover.Config{Base: service, Backends: []spillover.Backend{
+					{Name: "full", URL: "https://full", APIKey: "sk-test", Dialect: spillover.OpenAI},
+					{Name: "denying", URL: "https://denying", APIKey: "sk-test", Dialect: spillover.OpenAI, Priority: 2},
+				}}
+				batch.Configure(&cfg)
+				cfg.BackgroundWait = time.Millisecond
+				lb, err := spillover.New(cfg)
+				require.NoError(t, err)
+				defer lb.Close()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+interrupt)
+				defer cancel()
+				b, err := batch.Open(ctx, batch.Options{Input: in, Output: out, Transport: lb, Grace: time.Minute}.WithoutSync())
+				require.NoError(t, err)
+				defer b.Close()
+				begun := time.Now()
+				require.ErrorIs(t, b.Run(ctx), context.DeadlineExceeded)
+				require.EqualValues(t, 1, full.Load())
+				require.EqualValues(t, 1, denied.Load())
+				ends := max(20*time.Second, 10*time.Second+interrupt)
+				require.Less(t, time.Since(begun), ends+time.Second)
+				require.Zero(t, b.Counts().Answered)
+			})
+		}
+	}
 }

@@ -1,12 +1,17 @@
 package batch
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/connections"
 )
 
 // An outgoing is a request in the transport, which either waits there for a deployment or
@@ -19,8 +24,13 @@ type outgoing struct {
 
 	mu      sync.Mutex
 	sent    bool // to a deployment that has not refused or failed it
+	denied  bool // the last deployment has denied it, which may be the answer
 	stopped bool
 }
+
+// denialTime is how long a request that was denied may take to leave the transport. If it
+// takes longer, it waits for another deployment.
+const denialTime = 100 * time.Millisecond
 
 type outgoingKey struct{}
 
@@ -29,8 +39,17 @@ func (o *outgoing) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stopped = true; !o.sent {
-		o.giveUp()
+		o.leave()
 	}
+}
+
+// leave makes the request leave the transport.
+func (o *outgoing) leave() {
+	if o.denied {
+		time.AfterFunc(denialTime, o.giveUp)
+		return
+	}
+	o.giveUp()
 }
 
 // send reports whether the request may be sent.
@@ -38,20 +57,20 @@ func (o *outgoing) send() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.sent && !o.stopped {
-		o.sent = true
+		o.sent, o.denied = true, false
 		o.waiting.Add(-1)
 		o.inFlight.Add(1)
 	}
 	return o.sent
 }
 
-// refused is called when the deployment has not answered the request.
-func (o *outgoing) refused() {
+// refused is called when the deployment has not answered the request, or has denied it.
+func (o *outgoing) refused(denied bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.unsend()
-	if o.stopped {
-		o.giveUp()
+	if o.denied = denied; o.stopped {
+		o.leave()
 	}
 }
 
@@ -76,16 +95,13 @@ func (o *outgoing) end() {
 // A base tells a request's outgoing when it is sent.
 type base struct{ http.RoundTripper }
 
-// newBase is what sends requests. nil means the default of net/http, with as many idle
+// newBase is what sends requests. nil means the Transport's default, with as many idle
 // connections as requests can be in flight.
 func newBase(to http.RoundTripper) http.RoundTripper {
 	if to == nil {
-		to = http.DefaultTransport
-		if t, ok := to.(*http.Transport); ok {
-			t = t.Clone()
-			t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, DefaultMaxInFlight
-			to = t
-		}
+		t := connections.NewTransport()
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, DefaultMaxInFlight
+		to = t
 	}
 	return base{to}
 }
@@ -102,11 +118,28 @@ func (b base) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, context.Canceled
 	}
 	resp, err := b.RoundTripper.RoundTrip(r)
-	if err != nil || isTransient(resp.StatusCode) || resp.StatusCode == http.StatusUnauthorized {
-		o.refused()
+	switch {
+	case err != nil || isTransient(resp.StatusCode) || resp.StatusCode == http.StatusUnauthorized:
+		o.refused(false)
+	case isDenial(resp.StatusCode):
+		// The transport may ask another deployment, or return this response.
+		resp.Body = inMemory(resp.Body) // it may be given up before the body is read
+		o.refused(true)
 	}
 	return resp, err
 }
+
+// inMemory reads a body as far as it is of use.
+func inMemory(body io.ReadCloser) io.ReadCloser {
+	defer body.Close()
+	text, err := io.ReadAll(io.LimitReader(body, maxResponseSize+1))
+	return io.NopCloser(io.MultiReader(bytes.NewReader(text), failing{err}))
+}
+
+// A failing reader has an error, or none and no text.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
 
 // isTransient reports whether a response with this status is no answer, since another
 // try may have one.

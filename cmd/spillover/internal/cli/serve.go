@@ -24,6 +24,7 @@ import (
 	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
 	"github.com/spillover-go/spillover/cmd/spillover/internal/proxy"
 	"github.com/spillover-go/spillover/fleet/redis"
+	"github.com/spillover-go/spillover/internal/connections"
 	"github.com/spillover-go/spillover/statuspage"
 )
 
@@ -119,7 +120,7 @@ func newServer(ctx context.Context, o serveOptions) (_ *server, err error) {
 	if err = s.openFleet(); err != nil {
 		return nil, wrong(err)
 	}
-	s.base = http.DefaultTransport.(*http.Transport).Clone()
+	s.base = connections.NewTransport()
 	s.base.MaxIdleConns, s.base.MaxIdleConnsPerHost = maxIdleBackends, maxIdleBackends
 	s.config = cfg
 	if s.transport, err = spillover.New(s.complete(cfg)); err != nil {

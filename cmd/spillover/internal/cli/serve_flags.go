@@ -35,6 +35,7 @@ func serveFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "admin-listen", Usage: "an `ADDRESS` of its own for /metrics and /status; one that is not loopback needs -keys"},
 		&urfave.BoolFlag{Name: "pass-credentials", Usage: "send callers' own credentials to backends that have none; not with -keys"},
 		&urfave.Int64Flag{Name: "max-body", Value: 64, Usage: "the maximum size of a request body, in `MiB`"},
+		&urfave.Int64Flag{Name: "max-body-memory", Value: 1024, Usage: "how much of request bodies is held at a time for all callers together, in `MiB`; 0 for no limit"},
 		&urfave.DurationFlag{Name: "client-timeout", Value: time.Minute, Usage: "how long a caller may take to send or to read the next piece"},
 		&urfave.Int64Flag{Name: "min-upload-rate", Value: 8, Usage: "how fast a caller must send a body on average, in `KiB` per second"},
 		&urfave.DurationFlag{Name: "drain-delay", Usage: "how long requests are still accepted after a signal, while /readyz answers 503"},
@@ -63,7 +64,7 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 		address: cmd.String("listen"), adminAddress: cmd.String("admin-listen"), fleetURL: cmd.String("fleet"),
 		drainDelay: cmd.Duration("drain-delay"), shutdownTimeout: cmd.Duration("shutdown-timeout"),
 		callers: proxy.Options{
-			MaxBody: cmd.Int64("max-body") << 20, ClientTimeout: cmd.Duration("client-timeout"), MinUploadRate: cmd.Int64("min-upload-rate") << 10,
+			MaxBody: cmd.Int64("max-body") << 20, MaxBodyMemory: cmd.Int64("max-body-memory") << 20, ClientTimeout: cmd.Duration("client-timeout"), MinUploadRate: cmd.Int64("min-upload-rate") << 10,
 			PassCredentials: cmd.Bool("pass-credentials"),
 		},
 	}
@@ -83,6 +84,9 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 	}
 	if o.callers.MaxBody <= 0 || o.callers.MaxBody>>20 != cmd.Int64("max-body") {
 		errs = append(errs, errors.New("-max-body must be at least 1"))
+	}
+	if memory := o.callers.MaxBodyMemory; memory < 0 || memory>>20 != cmd.Int64("max-body-memory") || memory > 0 && memory/2 < o.callers.MaxBody {
+		errs = append(errs, errors.New("max-body-memory must be 0, or at least twice max-body: one key may hold half of it"))
 	}
 	if o.callers.ClientTimeout <= 0 {
 		errs = append(errs, errors.New("-client-timeout must be more than 0"))

@@ -60,6 +60,7 @@ func (p *Proxy) admit(e *exchange, r *http.Request) bool {
 		unauthorized("The key is not valid.", admin).write(e)
 		return false
 	}
+	e.held.key = k.Name
 	if e.key, e.presented = k, presented; containsKey(e.id, presented) {
 		e.id = rand.Text()
 	}

@@ -28,6 +28,7 @@ type exchange struct {
 
 	key       *keys.Key // that the caller has presented; nil without keys
 	presented string    // the caller's credential, if it is a valid key
+	held      holding   // of its body
 	trail     spillover.Trail
 	quiet     bool // it is not recorded
 
@@ -50,6 +51,7 @@ const (
 
 func (p *Proxy) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	e := &exchange{ResponseWriter: w, proxy: p, request: r, controller: http.NewResponseController(w), begun: time.Now()}
+	e.held.of = &p.bodies
 	if e.id = r.Header.Get(headerRequestID); !validID(e.id) || len(r.Header[headerRequestID]) > 1 {
 		e.id = rand.Text()
 	}
@@ -184,6 +186,7 @@ func (e *exchange) reset() {
 
 // end records the exchange.
 func (e *exchange) end() {
+	e.held.end()
 	// net/http may read the rest of the body now, for as long as the caller may take, and
 	// writes the response after that.
 	_ = e.controller.SetWriteDeadline(time.Now().Add(2 * e.proxy.options.ClientTimeout))

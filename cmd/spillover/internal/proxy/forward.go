@@ -153,7 +153,7 @@ func (p *Proxy) handleError(w http.ResponseWriter, out *http.Request, err error)
 		tooSlow().write(w)
 		return
 	}
-	if bad, ok := p.bodyProblem(err); ok && !gone(e.request.Context()) {
+	if bad, ok := p.bodyProblem(e, err); ok && !gone(e.request.Context()) {
 		bad.write(w)
 		return
 	}

@@ -18,7 +18,9 @@ import (
 
 // checkModels checks the request of a key that may ask for some models only. Every model
 // that the request names must be one of them: in the path, the query, and anywhere in the body. So
-// it does not matter which of several a service would take. A request that could be served by
+// it does not matter which of several a service would take. There is one exception: where
+// the path names the deployment, a model beside it in JSON chooses nothing, and LangChain sends
+// gpt-3.5-turbo there for every deployment. That one is replaced by the path's. A request that could be served by
 // a model that it does not name is refused: a model counts as named only where the operation
 // reads it. Therefore an operation that is not in the table is refused, whatever it names:
 // nobody knows where it reads its model.
@@ -32,7 +34,10 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	}
 	c := modelCheck{allowed: e.key.Models, places: spec.ModelPlaces(), transcribes: strings.HasSuffix(target.Operation, "/transcription_sessions")}
 	if target.Model != "" {
-		c.add(target.Model, spec.HasTrait(wire.DeploymentInPath))
+		decides := spec.HasTrait(wire.DeploymentInPath)
+		if c.add(target.Model, decides); decides {
+			c.ofPath = target.Model
+		}
 	}
 	if id, ok := strings.CutPrefix(target.Operation, "models/"); ok && out.Method != http.MethodGet {
 		if model, err := url.PathUnescape(id); err == nil {
@@ -53,19 +58,20 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	if out.Body != nil && out.Body != http.NoBody {
 		text, err := io.ReadAll(out.Body)
 		if err != nil {
-			if bad, ok := p.bodyProblem(err); ok {
+			if bad, ok := p.bodyProblem(e, err); ok {
 				return bad
 			}
 			return badRequest("invalid_body", "The request body could not be read.")
 		}
-		out.ContentLength = int64(len(text))
-		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
-		out.Body, _ = out.GetBody()
 		if len(text) > 0 {
 			if err := c.readBody(out.Header, text); err != nil {
 				return badRequest("invalid_body", "The key allows some models only, so the body must show the model: %v.", err)
 			}
+			text = c.replaced(text)
 		}
+		out.ContentLength = int64(len(text))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+		out.Body, _ = out.GetBody()
 	}
 	switch {
 	case c.refused != nil:
@@ -139,6 +145,8 @@ type modelCheck struct {
 	allowed []string
 	places  []string // of the body, at which the operation reads the model
 	refused *string  // the first one that is not allowed
+	ofPath  string   // the model that the path names, if that decides; "" otherwise
+	others  [][2]int // where the body names another one beside it: from the end of the member's name to that of the value
 
 	found         bool // there is a model where the operation reads it
 	transcription bool // there is one where a session reads the model that transcribes
@@ -164,6 +172,24 @@ func (c *modelCheck) addAt(place, model string) {
 	ofTranscription := strings.HasSuffix(place, transcriptionPlace)
 	c.transcription = c.transcription || counts && ofTranscription
 	c.add(model, counts && !ofTranscription)
+}
+
+// replaced is the body with the model of the path instead of others.
+func (c *modelCheck) replaced(text []byte) []byte {
+	if c.others == nil {
+		return text
+	}
+	name, _ := json.Marshal(c.ofPath) // a string
+	var b bytes.Buffer
+	from := 0
+	for _, span := range c.others {
+		b.Write(text[from:span[0]])
+		b.WriteByte(':')
+		b.Write(name)
+		from = span[1]
+	}
+	b.Write(text[from:])
+	return b.Bytes()
 }
 
 // addType adds the type of a session.
@@ -259,6 +285,7 @@ func (c *modelCheck) readJSON(prefix string, text []byte) error {
 	var levels []level
 	name := "" // of the member whose value is the next token; "" in an array
 	for {
+		before := int(d.InputOffset())
 		token, err := d.Token()
 		if err == io.EOF && len(levels) == 0 {
 			return nil
@@ -278,6 +305,10 @@ func (c *modelCheck) readJSON(prefix string, text []byte) error {
 		if top.object && top.value {
 			text, isText := token.(string)
 			switch place := top.place + name; {
+			case isText && strings.EqualFold(place, "model") && c.ofPath != "":
+				if text != c.ofPath {
+					c.others = append(c.others, [2]int{before, int(d.InputOffset())})
+				}
 			case isText && strings.EqualFold(name, "model"):
 				c.addAt(place, text)
 			case strings.EqualFold(place, "type"), strings.EqualFold(place, "session.type"):

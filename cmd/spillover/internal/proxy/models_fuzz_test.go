@@ -32,6 +32,15 @@ func FuzzModelCheck(f *testing.F) {
 		if kind != "" {
 			h.Set("Content-Type", kind)
 		}
+		beside := modelCheck{allowed: allowed, ofPath: "allowed"}
+		if beside.readBody(h, body) == nil {
+			again := modelCheck{allowed: allowed, ofPath: "allowed"}
+			replaced := beside.replaced(body)
+			require.NoError(t, again.readBody(h, replaced))
+			require.Empty(t, again.others)
+			require.Equal(t, beside.refused, again.refused)
+			require.Equal(t, json.Valid(body), json.Valid(replaced))
+		}
 		if c.readBody(h, body) != nil || c.refused != nil {
 			return
 		}

@@ -34,6 +34,13 @@ type Options struct {
 	// MaxBody is the maximum size of a request body, in bytes. 0 means 64 MiB.
 	MaxBody int64
 
+	// MaxBodyMemory bounds the bytes of request bodies, and of messages to WebSockets of
+	// the Responses API, that are held at a time for all callers together. A request is
+	// refused with a 503 if there is no room for its body. A key may hold as much as is
+	// free, so one key alone at most half. It should be at least twice MaxBody. 0 means no
+	// limit.
+	MaxBodyMemory int64
+
 	// ClientTimeout is how long a caller may take to send a piece of its body, or to read
 	// a piece of the response. 0 means 1 min.
 	ClientTimeout time.Duration
@@ -82,6 +89,7 @@ type Proxy struct {
 	admin       http.Handler
 	log         *slog.Logger
 	sockets     sockets
+	bodies      bodyMemory
 	draining    atomic.Bool
 }
 
@@ -100,6 +108,7 @@ func New(o Options) *Proxy {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Proxy{options: o, transport: o.Transport, log: o.Logger, crossOrigin: http.NewCrossOriginProtection()}
+	p.bodies = bodyMemory{limit: o.MaxBodyMemory, byKey: map[string]int64{}}
 	p.forward = p.newForward()
 	p.admin = p.newAdmin()
 	return p

@@ -109,7 +109,9 @@ func (p *Proxy) prepare(e *exchange, r *http.Request) (*http.Request, *problem) 
 		return nil, tooLarge(p.options.MaxBody)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
-		out.Body = p.newBody(e, r)
+		if out.Body = p.newBody(e, r); out.Body == nil {
+			return nil, e.overloaded()
+		}
 	}
 	if e.key != nil && e.key.Models != nil {
 		if problem := p.checkModels(e, out); problem != nil {
@@ -120,18 +122,24 @@ func (p *Proxy) prepare(e *exchange, r *http.Request) (*http.Request, *problem) 
 }
 
 // A requestBody is the body of a caller's request: limited, with a deadline for each
-// read, and without the caller's key.
+// read, counted while it is held, and without the caller's key.
 type requestBody struct {
 	io.Reader
 	io.Closer
 }
 
+// newBody is nil if there is no room for the body. Nothing of it has been read then: a
+// caller that expects 100 (Continue) does not send it.
 func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
 	// Otherwise net/http closes a body with the first piece of the response, even if all that
 	// is left to read is its end.
 	_ = e.controller.EnableFullDuplex() // HTTP/2 needs and has no such switch
 	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
-	b := requestBody{&timedReader{src: limited, e: e}, limited}
+	held := e.hold(&timedReader{src: limited, e: e}, r.ContentLength)
+	if held == nil {
+		return nil
+	}
+	b := requestBody{held, limited}
 	if e.presented != "" {
 		b.Reader = &keyGuard{src: b.Reader, key: []byte(e.presented)}
 	}
@@ -182,12 +190,14 @@ func (e *bodyError) Unwrap() error { return e.err }
 
 // bodyProblem is the response to a request whose body cannot be read. ok is false if an
 // error has another cause.
-func (p *Proxy) bodyProblem(err error) (_ *problem, ok bool) {
+func (p *Proxy) bodyProblem(e *exchange, err error) (_ *problem, ok bool) {
 	var large *http.MaxBytesError
 	var reading *bodyError
 	switch {
 	case errors.Is(err, errKeyInBody):
 		return badRequest("key_in_body", "The request body contains the caller's key."), true
+	case errors.Is(err, errOverloaded):
+		return e.overloaded(), true
 	case errors.As(err, &large):
 		return tooLarge(p.options.MaxBody), true
 	case !errors.As(err, &reading):

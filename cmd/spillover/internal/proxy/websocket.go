@@ -63,7 +63,11 @@ func (p *Proxy) serveResponsesSocket(e *exchange, out *http.Request) {
 func (s *responsesSocket) first(ctx context.Context) (text []byte, ok bool) {
 	within, cancel := context.WithTimeout(ctx, s.proxy.options.ClientTimeout)
 	defer cancel()
-	kind, text, err := s.caller.Read(within)
+	kind, text, err := s.read(within)
+	if errors.Is(err, errOverloaded) {
+		s.refuse(ctx, s.e.overloaded())
+		return nil, false
+	}
 	if err != nil {
 		return nil, false // the caller has left, or was too slow: Read has closed the connection
 	}
@@ -79,6 +83,15 @@ func (s *responsesSocket) first(ctx context.Context) (text []byte, ok bool) {
 		return nil, false
 	}
 	return text, true
+}
+
+// read reads a message of the caller, which is held until it has been passed on.
+func (s *responsesSocket) read(ctx context.Context) (kind websocket.MessageType, text []byte, err error) {
+	kind, r, err := s.caller.Reader(ctx)
+	if err == nil {
+		text, err = io.ReadAll(&heldReader{r, &s.e.held, s.proxy.options.MaxBody})
+	}
+	return kind, text, err
 }
 
 // check is what is wrong with a message of the caller.
@@ -201,8 +214,12 @@ func (s *responsesSocket) toBackend(ctx context.Context, text []byte) error {
 		} else if err := s.backend.Write(ctx, kind, s.renamed(kind, text)); err != nil {
 			return err
 		}
+		s.e.held.release()
 		var err error
-		if kind, text, err = s.caller.Read(ctx); err != nil {
+		if kind, text, err = s.read(ctx); err != nil {
+			if errors.Is(err, errOverloaded) {
+				s.refuse(ctx, s.e.overloaded())
+			}
 			return err
 		}
 	}
@@ -289,7 +306,7 @@ func (s *responsesSocket) sendError(ctx context.Context, status int, body []byte
 // refuse sends an error event and ends the connection.
 func (s *responsesSocket) refuse(ctx context.Context, problem *problem) {
 	_ = s.send(ctx, problem) // the caller may have left
-	_ = s.caller.Close(websocket.StatusPolicyViolation, problem.code)
+	_ = s.caller.Close(closeStatus(problem.status), problem.code)
 }
 
 // refuseAs ends the connection with the response of the handshake that has failed, or with its
@@ -305,9 +322,13 @@ func (s *responsesSocket) refuseAs(ctx context.Context, resp *http.Response, err
 	}
 	body, _ := io.ReadAll(resp.Body) // at most 1 KiB, in memory
 	_ = s.sendError(ctx, resp.StatusCode, body)
-	code := websocket.StatusPolicyViolation
-	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500 {
-		code = websocket.StatusTryAgainLater
+	_ = s.caller.Close(closeStatus(resp.StatusCode), http.StatusText(resp.StatusCode))
+}
+
+// closeStatus is the status of a close frame that stands for one of HTTP.
+func closeStatus(status int) websocket.StatusCode {
+	if status == http.StatusTooManyRequests || status >= 500 {
+		return websocket.StatusTryAgainLater
 	}
-	_ = s.caller.Close(code, http.StatusText(resp.StatusCode))
+	return websocket.StatusPolicyViolation
 }

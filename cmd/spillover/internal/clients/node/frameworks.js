@@ -40,7 +40,7 @@ const rethrown = (run) => (base, apiKey) => run(base, apiKey).catch(sdkFailure);
 const langchain = (base, apiKey) => new ChatOpenAI({ model: "gpt-4o", apiKey, maxRetries: 0, configuration: { baseURL: base + "/v1" } });
 const langchainAzure = (base, apiKey) =>
   new AzureChatOpenAI({
-    model: "gpt-4o", // without it, the body names gpt-3.5-turbo, whatever the deployment is
+    // Without model, the body names gpt-3.5-turbo, whatever the deployment is.
     azureOpenAIApiKey: apiKey,
     azureOpenAIEndpoint: base,
     azureOpenAIApiDeploymentName: "gpt-4o",
