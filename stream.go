@@ -229,7 +229,7 @@ func (b *responseBody) checkEvent(event []byte, truncated bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
 	if !truncated {
-		b.events.ends.Add(t, data)
+		b.events.ends.Add(t, data, len(event) >= wire.MaxEvent)
 	}
 	b.readContent = b.readContent || t != wire.Preamble
 	if t != wire.Failure || b.failed {

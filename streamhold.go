@@ -146,7 +146,7 @@ func (h *streamHold) event(event []byte, truncated bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
 	if h.whole && !truncated {
-		h.ends.Add(t, data)
+		h.ends.Add(t, data, len(event) >= wire.MaxEvent)
 	}
 	switch {
 	case t == wire.Failure:

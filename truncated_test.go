@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
@@ -192,6 +193,48 @@ func TestCompleteStreamEndsWithoutAnError(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An event of which the beginning alone is examined, and events that no blank line
+// separates, do not show whether the stream is complete.
+func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
+	large := strings.Repeat("x", 2*wire.MaxEvent)
+	for name, test := range map[string]streamEnd{
+		"image, type last":    {imagesPath, dataEvent(`{"type":"image_edit.partial_image","b64_json":"iVBO"}`) + dataEvent(`{"b64_json":"`+large+`","type":"image_edit.completed"}`)},
+		"images, type last":   {imagesPath, dataEvent(`{"b64_json":"`+large+`","type":"image_edit.partial_image"}`) + dataEvent(`{"b64_json":"`+large+`","type":"image_edit.completed"}`)},
+		"response, type last": {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + dataEvent(`{"response":{"text":"`+large+`"},"type":"response.completed"}`)},
+		"chat in one event":   {chatPath, tokenChunk("a") + choiceChunk(0, large, "stop")},
+		"chat in one line":    {chatPath, strings.ReplaceAll(strings.Repeat(tokenChunk("a"), 4000)+lastChunk, "\n\n", "\n")},
+		"no blank line":       {chatPath, tokenChunk("a") + strings.TrimSpace(choiceChunk(0, large, "stop"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pieces []any
+			for piece := range slices.Chunk([]byte(test.events), 32<<10) {
+				pieces = append(pieces, string(piece))
+			}
+			for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0)} {
+				for _, pieces := range [][]any{pieces, {test.events}} {
+					n := newNet()
+					n.on(host("one"), plays(t, pieces...))
+					tr := streamPair(t, n, change)
+					resp, body := send(t, tr, streaming(t, test.path))
+					require.Equal(t, "one", servedBy(resp))
+					require.Equal(t, len(test.events), len(body))
+					require.Zero(t, streamState(t, tr, "one").LastFailure)
+				}
+			}
+		})
+	}
+}
+
+// A truncated stream is noticed if its kind shows at the beginning of a large event.
+func TestTruncatedStreamOfLargeEventsEndsWithAnError(t *testing.T) {
+	n := newNet()
+	n.on(host("one"), plays(t, dataEvent(`{"type":"image_edit.partial_image","b64_json":"`+strings.Repeat("x", 2*wire.MaxEvent)+`"}`)))
+	resp, err := streamPair(t, n).RoundTrip(streaming(t, imagesPath))
+	require.NoError(t, err)
+	_, err = readAll(t, resp)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
 // streaming is a request for a stream.

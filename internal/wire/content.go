@@ -117,6 +117,7 @@ type CompletionTracker struct {
 	begun, finished choiceSet
 	open            bool // something has begun whose end is an event that has not come yet
 	ended           bool // by an event
+	unknown         bool // it may have ended in a part of an event that was not examined
 }
 
 // A choiceSet is a set of choices, by their index. (OpenAI's reference allows n up to
@@ -128,8 +129,9 @@ func (c *choiceSet) add(index int) {
 	c[index/64] |= 1 << (index % 64)
 }
 
-// Add takes note of an event and its kind, unless it is a failure.
-func (e *CompletionTracker) Add(kind EventKind, data []byte) {
+// Add takes note of an event and its kind, unless it is a failure. cut means that data is
+// only the beginning of the event.
+func (e *CompletionTracker) Add(kind EventKind, data []byte, cut bool) {
 	switch kind {
 	case End:
 		e.ended = true
@@ -145,10 +147,11 @@ func (e *CompletionTracker) Add(kind EventKind, data []byte) {
 			}
 		case `"type"`:
 			if open, ok := opens(v); ok {
-				e.open = open
+				e.open, cut = open, false // this is all that matters
 			}
 		}
 	}
+	e.unknown = e.unknown || cut
 }
 
 // opens reports, of the type in quotes of an event in a stream that ends with a certain
@@ -192,8 +195,8 @@ func (e *CompletionTracker) isNew(kind []byte) bool {
 	return ok && open != e.open || isFinalType(kind)
 }
 
-// Complete reports whether everything that has begun has also ended. Then the response
-// is complete, with or without [DONE].
+// Complete reports whether everything that has begun has also ended, or may have. Then
+// the response is complete, with or without [DONE].
 func (e *CompletionTracker) Complete() bool {
-	return e.ended || e.begun == e.finished && !e.open
+	return e.ended || e.unknown || e.begun == e.finished && !e.open
 }

@@ -51,7 +51,7 @@ func TestCompletionTracker(t *testing.T) {
 		var tracker CompletionTracker
 		for _, event := range c.events {
 			kind, _ := ClassifyEvent(nil, []byte(event))
-			tracker.Add(kind, []byte(event))
+			tracker.Add(kind, []byte(event), false)
 		}
 		require.Equal(t, c.want, tracker.Complete(), name)
 	}
