@@ -73,7 +73,7 @@ func (q *selection) skips(d *deployment) skipReason {
 		return skipTroubled
 	case q.minimumRate && !d.BackgroundDue(q.now), !q.minimumRate && q.reserves(d, q.now):
 		return skipReserved
-	case !q.probe && q.probeDeferred(d, q.now):
+	case !q.probe && q.probeDeferred(d, q.now, q.attemptsLeft > 0):
 		return skipProbe
 	case q.ignoreHeadroom:
 		return notSkipped
@@ -94,8 +94,11 @@ type pass struct {
 	minimumRate    bool // as a background request that is due at a reserved deployment
 }
 
+// onlyProbes is a pass that finds nothing where no probe is deferred.
+var onlyProbes = pass{probe: true}
+
 var (
-	interactivePasses = []pass{{}, {probe: true, ignoreHeadroom: true}}
+	interactivePasses = []pass{{}, {probe: true}, {probe: true, ignoreHeadroom: true}}
 	backgroundPasses  = []pass{{}, {probe: true}, {probe: true, minimumRate: true}, {probe: true, ignoreHeadroom: true, minimumRate: true}}
 )
 
@@ -106,13 +109,17 @@ func (q *selection) passes() []pass {
 	return interactivePasses
 }
 
+// maxPassedOver is for how many deferred probes one request counts. It bounds what a
+// request costs after many deployments have failed.
+const maxPassedOver = 16
+
 // candidate reports whether a deployment may be chosen.
 func (q *selection) candidate(d *deployment) bool {
 	why := q.skips(d)
 	switch {
 	case why == skipSilent && !slices.Contains(q.silent, d):
 		q.silent = append(q.silent, d)
-	case why == skipProbe && !slices.Contains(q.passedOver, d):
+	case why == skipProbe && len(q.passedOver) < maxPassedOver && !slices.Contains(q.passedOver, d):
 		q.passedOver = append(q.passedOver, d)
 	}
 	return why == notSkipped

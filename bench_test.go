@@ -166,6 +166,53 @@ func BenchmarkChoose(b *testing.B) {
 				r.choose(&selection{now: now, random: t.random, affinity: session})
 			}
 		})
+		b.Run(fmt.Sprintf("deferred/%d", n), func(b *testing.B) {
+			t := benchTransport(b, n, Azure)
+			r, now := t.table().find("gpt-4o"), time.Now()
+			deferProbes(r, now, n*9/10)
+			now = now.Add(3 * time.Second)
+			b.ReportAllocs()
+			for b.Loop() {
+				r.choose(&selection{now: now, random: t.random})
+			}
+		})
+	}
+}
+
+// deferProbes makes some deployments of a route fail, so that their probes are due, and
+// deferred, three seconds later.
+func deferProbes(r *route, now time.Time, failed int) {
+	for d := range r.all {
+		if failed--; failed < 0 {
+			return
+		}
+		d.backend.Fail(now, health.FailedAttempt{Sent: now, Seen: now, Cause: health.Unreachable}, 0.5)
+	}
+}
+
+// A request counts for a bounded number of deferred probes, so many failed deployments do
+// not make it expensive.
+func TestDeferredProbesAreCountedInBounds(t *testing.T) {
+	r, now := benchTransport(t, 200, Azure).table().find("gpt-4o"), time.Now()
+	deferProbes(r, now, 199)
+	now = now.Add(3 * time.Second)
+	for due := 0; due < 199; due += maxPassedOver {
+		for range 7 {
+			q := &selection{now: now, random: func() uint64 { return 0 }}
+			_, d := r.choose(q)
+			require.NotNil(t, d)
+			require.LessOrEqual(t, len(q.passedOver), maxPassedOver)
+			q.passOver(d)
+		}
+		deferred := 0
+		for d := range r.all {
+			if d.backend.ProbeDeferred(now) {
+				deferred++
+			} else if d.backend.NeedsProbe() {
+				d.backend.Succeed(now, now, false) // its probe
+			}
+		}
+		require.Equal(t, max(199-due-maxPassedOver, 0), deferred, "all get their turn")
 	}
 }
 

@@ -59,6 +59,9 @@ func (r *route) choose(q *selection) (*tier, *deployment) {
 	for first := 0; first < len(r.tiers); first = r.nextModel(first) {
 		next := r.nextModel(first)
 		for _, pass := range q.passes() {
+			if pass == onlyProbes && len(q.passedOver) == 0 {
+				continue
+			}
 			q.pass = pass
 			for i, t := range r.tiers[first:next] {
 				d := t.choose(q)
@@ -91,7 +94,7 @@ func (r *route) leastReported(first, next int, q *selection) (tier *tier, best *
 	defer func() { q.heedsReports = true }()
 	passes := q.passes()
 	if !q.background {
-		passes = passes[1:]
+		passes = passes[len(passes)-1:]
 	}
 	for _, pass := range passes {
 		q.pass = pass

@@ -179,3 +179,83 @@ func TestBackgroundRequestDoesNotWaitForADeferredProbe(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp))
 	})
 }
+
+// A request that has failed goes to a deployment that serves before it pays for the
+// probe of another one that has failed.
+func TestRequestPaysForOneProbeAtMost(t *testing.T) {
+	for name, priorities := range map[string][3]int{"in lower tiers": {1, 2, 3}, "in its tier": {1, 1, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				var backends []spillover.Backend
+				for i, name := range []string{"a", "b", "c"} {
+					n.on(host(name), broken(errRefused))
+					backends = append(backends, azure(name, priority(priorities[i])))
+				}
+				tr := balance(t, n, append(backends, azure("d", priority(3)))...)
+				for range 3 { // so that all three have failed
+					if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
+						resp.Body.Close()
+					}
+				}
+				time.Sleep(2400 * time.Millisecond)
+				for range 100 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, "d", servedBy(resp))
+					require.Contains(t, []string{"1", "2"}, resp.Header.Get("X-Spillover-Attempts"))
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// A probe that is deferred is due before a configured limit is exceeded, or a deployment
+// is asked that has no headroom.
+func TestProbeIsNotDeferredWithoutHeadroom(t *testing.T) {
+	for name, primary := range map[string]struct {
+		answer roundTripFunc
+		model  spillover.Model
+	}{
+		"configured": {ok200, spillover.Model{Name: "m", RPM: 1}},
+		"reported":   {status(200, "{}", "X-Ratelimit-Limit-Tokens: 1000", "X-Ratelimit-Remaining-Tokens: 0"), spillover.Model{Name: "m"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet()
+				n.on(host("primary"), primary.answer)
+				n.on(host("a"), broken(errRefused), ok200)
+				tr := balance(t, n, azure("primary", func(b *spillover.Backend) { b.Models = []spillover.Model{primary.model} }), azure("a", priority(2)))
+				for range 2 {
+					resp, _ := ask(t, tr)
+					require.Equal(t, "primary", servedBy(resp))
+				}
+				require.Equal(t, 1, n.sends(host("a")), "it has failed")
+				time.Sleep(2400 * time.Millisecond)
+				resp, _ := ask(t, tr)
+				require.Equal(t, "a", servedBy(resp))
+			})
+		})
+	}
+}
+
+// The probe of what is held against a caller's own credential waits as any other.
+func TestProbeOfACallersCredentialIsDeferred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), status(401, wrongKey), ok200)
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }), azure("b", priority(2)))
+		by := func() string {
+			req := newChat(t, chatPath)
+			req.Header.Set("Api-Key", "own")
+			resp, _ := send(t, tr, req)
+			return servedBy(resp)
+		}
+		require.Equal(t, "b", by())
+		time.Sleep(6 * time.Second)
+		for range elsewhere {
+			require.Equal(t, "b", by())
+		}
+		require.Equal(t, "a", by())
+	})
+}

@@ -56,13 +56,20 @@ func (s *scope) accepts(d *deployment, now time.Time) bool {
 }
 
 // probeDeferred reports whether the next half-open probe of a deployment waits until
-// more requests went elsewhere.
-func (s *scope) probeDeferred(d *deployment, now time.Time) bool {
-	if d.ProbeDeferred(now) || d.backend.ProbeDeferred(now) {
+// more requests went elsewhere. The retry of a request is no probe.
+func (s *scope) probeDeferred(d *deployment, now time.Time, retry bool) bool {
+	deferred := func(h *health.State) bool { return h != nil && (h.ProbeDeferred(now) || retry && h.NeedsProbe()) }
+	if deferred(&d.State) || deferred(&d.backend.State) || deferred(d.Operation(int(s.op))) {
 		return true
 	}
-	h := d.Operation(int(s.op))
-	return h != nil && h.ProbeDeferred(now)
+	if s.usesCaller(d) {
+		for i, h := range s.healths(d) {
+			if i >= 3 && deferred(h) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // probeDeferredUntil is until when it waits at most.

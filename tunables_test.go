@@ -83,6 +83,7 @@ var tunables = []struct {
 		{"health.ejectionRules[OutOfQuota]", "failures, first, longest", "quota or billing", "it takes a person to repair", notMeasured},
 		{"health.ejectionSpread", "share", "random part of an ejection, either way", "clients that saw the same failure do not probe at the same time", notMeasured},
 		{"health.probeSpacing", "requests", "a half-open probe waits until so many requests were sent elsewhere since the failure", "a probe that fails costs its caller time: at most one request in eight pays", notMeasured},
+		{"spillover.maxPassedOver", "deployments", "for so many deferred probes one request counts", "it bounds what a request costs after hundreds of deployments have failed; the others follow, or are probed after `health.maxProbeDelay`", notMeasured},
 		{"health.maxProbeDelay", "", "but no longer than this after the failure", "with little traffic a deployment that has recovered is used again", notMeasured},
 		{"health.probeClaim", "", "a half-open probe keeps other requests away for so long", "a probe that never ends must not keep the deployment closed", notMeasured},
 		{"health.streakExpiry", "", "a failure this long after the last is the first in a row", "rare failures must not add up to an ejection", notMeasured},

@@ -165,7 +165,7 @@ func (c *call) dueWithin(now time.Time, tiers []*tier, patience time.Duration) (
 // which it is uncertain. It is not due if it is drained, ejected or silent, or cannot
 // take this request.
 func (c *call) opensByItself(d *deployment, now time.Time) (at time.Time, uncertain, due bool) {
-	if slices.Contains(c.unsuitable, d) || d.backend.drained.Load() || d.backend.Stuck(now) || d.MaybeSilent(now) || c.scope.hopeless(d, now) || c.scope.probeDeferred(d, now) {
+	if slices.Contains(c.unsuitable, d) || d.backend.drained.Load() || d.backend.Stuck(now) || d.MaybeSilent(now) || c.scope.hopeless(d, now) || c.scope.probeDeferred(d, now, false) {
 		return time.Time{}, false, false
 	}
 	at, throttled := c.scope.closed(d, now)

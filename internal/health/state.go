@@ -13,6 +13,7 @@ import (
 type State struct {
 	closedUntil  Timestamp
 	probeFrom    Timestamp     // until then a due probe waits for other requests, see ProbeDeferred
+	needsProbe   atomic.Bool   // ejected until a probe succeeds
 	spareFrom    Timestamp     // when the ramp-up has a slot that leaves one
 	isTroubled   atomic.Bool   // a throttle, a ramp-up or failures since the last success
 	completed    atomic.Uint64 // responses that were read to their end
@@ -33,6 +34,7 @@ func (h *State) change(f func()) {
 	f()
 	h.closedUntil.Set(Latest(h.throttle.closedUntil(), h.ejection.until))
 	h.probeFrom.Set(h.ejection.deferredUntil())
+	h.needsProbe.Store(h.ejection.active)
 	h.spareFrom.Set(h.throttle.rampUp.spareAt())
 	h.isTroubled.Store(!h.throttle.calm() || h.ejection.streak > 0)
 }
@@ -48,6 +50,9 @@ func (h *State) reopens(now time.Time, f func()) bool {
 // elsewhere. It is only for callers who have another deployment: who has none sends the
 // probe as soon as it is open.
 func (h *State) ProbeDeferred(now time.Time) bool { return !h.probeFrom.Passed(now) }
+
+// NeedsProbe reports whether it was ejected, and no half-open probe has succeeded yet.
+func (h *State) NeedsProbe() bool { return h.needsProbe.Load() }
 
 // ProbeFrom returns when ProbeDeferred becomes false at the latest.
 func (h *State) ProbeFrom() time.Time { return h.probeFrom.Time() }
