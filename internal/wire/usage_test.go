@@ -135,7 +135,7 @@ func TestNotableEventsAreNoticed(t *testing.T) {
 		{"", `data: {"type":"content_block_delta"}`, false},
 	} {
 		w := FieldScanner{Keys: UsageFields, Ends: new(CompletionTracker)}
-		w.Ends.Add(Content, []byte(test.before))
+		w.Ends.Add(Content, []byte(test.before), false)
 		for range w.Values([]byte(test.event + "\n\n")) {
 			require.Fail(t, "there is no usage")
 		}
