@@ -74,7 +74,7 @@ func show(ctx context.Context, redis string) error {
 	defer payg.Close()
 	ptu.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"20"}}})
 
-	fmt.Print("A and B are two processes with the same deployments: a PTU and, after it, payg.\n" +
+	fmt.Fprint(os.Stdout, "A and B are two processes with the same deployments: a PTU and, after it, payg.\n"+
 		"The PTU is full: it refuses requests for 20 s.\n\n")
 	processes := map[string]*process{}
 	for _, name := range []string{"A", "B"} {
@@ -95,9 +95,9 @@ func show(ctx context.Context, redis string) error {
 		if err != nil {
 			return fmt.Errorf("process %s: %w", step.process, err)
 		}
-		fmt.Printf("%-18s %s\n", step.title+":", said)
+		fmt.Fprintf(os.Stdout, "%-18s %s\n", step.title+":", said)
 	}
-	fmt.Printf("\nOf these 3 requests, the PTU has seen %d.\n", ptu.Stats().Requests)
+	fmt.Fprintf(os.Stdout, "\nOf these 3 requests, the PTU has seen %d.\n", ptu.Stats().Requests)
 	return nil
 }
 

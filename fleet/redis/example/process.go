@@ -60,7 +60,7 @@ func beProcess(name, server, ptu, payg string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(said)
+		fmt.Fprintln(os.Stdout, said)
 	}
 	return nil
 }
