@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -440,27 +439,4 @@ func (b *Backend) normalizeModels(report reportFunc) {
 			report(field("Deployment"), "%q would change the path of a URL", m.Deployment)
 		}
 	}
-}
-
-// variableName matches references to variables, which are never keys: as shells,
-// Kubernetes manifests, templates and the files of other gateways write them.
-var variableName = regexp.MustCompile(`^(?:\$([A-Za-z_]\w{2,})|\$?\$\{([A-Za-z_]\w*).*|\$\(([A-Za-z_]\w*)\)|%([A-Za-z_]\w{2,})%|os\.environ/(\w*)|env[.:]([A-Za-z_]\w*)|\{\{.*\}\})$`)
-
-// upperName matches names that cannot be mistaken for a key.
-var upperName = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$`)
-
-// variableReference returns what to write in a file instead of a key that is the
-// name of a variable, or "" if the key is not.
-func variableReference(key string) string {
-	m := variableName.FindStringSubmatch(key)
-	if m == nil {
-		return ""
-	}
-	name := "NAME"
-	for _, found := range m[1:] {
-		if upperName.MatchString(found) && len(found) <= 64 {
-			name = found
-		}
-	}
-	return fmt.Sprintf("${%s}", name)
 }

@@ -2,6 +2,8 @@ package spillover
 
 import (
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -69,4 +71,27 @@ func checkKey(key string) error {
 		return errors.New("contains a space, a line break or a character that is not ASCII")
 	}
 	return nil
+}
+
+// variableName matches references to variables, which are never keys: as shells,
+// Kubernetes manifests, templates and the files of other gateways write them.
+var variableName = regexp.MustCompile(`^(?:\$([A-Za-z_]\w{2,})|\$?\$\{([A-Za-z_]\w*).*|\$\(([A-Za-z_]\w*)\)|%([A-Za-z_]\w{2,})%|os\.environ/(\w*)|env[.:]([A-Za-z_]\w*)|\{\{.*\}\})$`)
+
+// upperName matches names that cannot be mistaken for a key.
+var upperName = regexp.MustCompile(`^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$`)
+
+// variableReference returns what to write in a file instead of a key that is the
+// name of a variable, or "" if the key is not.
+func variableReference(key string) string {
+	m := variableName.FindStringSubmatch(key)
+	if m == nil {
+		return ""
+	}
+	name := "NAME"
+	for _, found := range m[1:] {
+		if upperName.MatchString(found) && len(found) <= 64 {
+			name = found
+		}
+	}
+	return fmt.Sprintf("${%s}", name)
 }

@@ -206,3 +206,17 @@ type Failure struct {
 	// looks like a credential. It may be empty.
 	Cause string `json:"cause,omitempty"`
 }
+
+// safeText is the cause of a failure for logs and spans. That of a client error is
+// left out, as it may quote the request.
+func (o outcome) safeText() string {
+	if o.verdict == rejected || o.verdict == served {
+		return ""
+	}
+	return o.detail
+}
+
+// successOf is what a response says that is no error.
+func successOf(resp *http.Response) outcome {
+	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
+}

@@ -227,3 +227,22 @@ func (t *Transport) markDrained(s *activeConfig) {
 		b.drained.Store(b.drainedByConfig || t.drained[b.name])
 	}
 }
+
+// warnOfCallersCredentials warns of backends that are sent the callers' own
+// credentials while others have one, or had one in the configuration before. Those
+// that were sent them before are not warned of again.
+func (s *activeConfig) warnOfCallersCredentials(before []*backend) {
+	known := map[string]bool{}
+	for _, b := range before {
+		known[b.name] = b.usesCallerCredential()
+	}
+	all := s.table.backends
+	if !slices.ContainsFunc(slices.Concat(all, before), func(b *backend) bool { return !b.usesCallerCredential() }) {
+		return
+	}
+	for _, b := range all {
+		if b.usesCallerCredential() && !known[b.name] {
+			s.recorder.CallersCredentialsSent(b.name, b.priority)
+		}
+	}
+}

@@ -308,15 +308,6 @@ func (a *attempt) recordLate(o outcome) outcome {
 	return o
 }
 
-// safeText is the cause of a failure for logs and spans. That of a client error is
-// left out, as it may quote the request.
-func (o outcome) safeText() string {
-	if o.verdict == rejected || o.verdict == served {
-		return ""
-	}
-	return o.detail
-}
-
 // recordEnd records the end of an attempt, once.
 func (a *attempt) recordEnd(outcome, errorType, errorText string) {
 	a.call.recorded.EndAttempt(a.call.ctx, &a.recorded, telemetry.AttemptEnd{
@@ -339,11 +330,6 @@ func (a *attempt) log(outcome string, o outcome) {
 
 func (o outcome) info() telemetry.ResponseInfo {
 	return telemetry.ResponseInfo{Status: o.status, RequestID: o.requestID, Reason: o.reason}
-}
-
-// successOf is what a response says that is no error.
-func successOf(resp *http.Response) outcome {
-	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
 }
 
 // A failedAttempt is the failure of one of a request's attempts.
@@ -450,25 +436,6 @@ func (c *call) permanentFailures(now time.Time) (failures []failedAttempt) {
 		}
 	}
 	return failures
-}
-
-// warnOfCallersCredentials warns of backends that are sent the callers' own
-// credentials while others have one, or had one in the configuration before. Those
-// that were sent them before are not warned of again.
-func (s *activeConfig) warnOfCallersCredentials(before []*backend) {
-	known := map[string]bool{}
-	for _, b := range before {
-		known[b.name] = b.usesCallerCredential()
-	}
-	all := s.table.backends
-	if !slices.ContainsFunc(slices.Concat(all, before), func(b *backend) bool { return !b.usesCallerCredential() }) {
-		return
-	}
-	for _, b := range all {
-		if b.usesCallerCredential() && !known[b.name] {
-			s.recorder.CallersCredentialsSent(b.name, b.priority)
-		}
-	}
 }
 
 var phases = [...]telemetry.Phase{

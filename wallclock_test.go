@@ -19,7 +19,7 @@ var wallClock = map[string]string{
 	"replica.go":             "notices are counted by second: another second begins, so a few more of them are read",
 	"entra/entra.go":         "a token is fetched again too early after a jump forward; a jump back changes nothing, as the monotonic clock counts, too",
 	"internal/configfile":    "a file is compared with itself a moment earlier: a time of modification that differs, in any direction, is a change",
-	"statuspage/view.go":     "times are shown as they were: the page shows a jump. Samples are found by their order",
+	"statuspage":             "times are shown as they were: the page shows a jump. Samples are found by their order",
 	"example/trace.go":       "reads times of a trace",
 	"spillovertest":          "shows the time at which a response was created",
 	"cmd/spillover/internal": "the input of a batch must have the time of modification that it had at the start",

@@ -1,9 +1,12 @@
 package statuspage
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spillover-go/spillover"
@@ -199,4 +202,105 @@ func idOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus) string {
 		h.Write([]byte{0})
 	}
 	return "d-" + hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// A historyJSON has the counts between samples: the last n of them are at the last n of
+// the times.
+type historyJSON struct {
+	Interval    float64      `json:"interval_seconds"`
+	Since       int64        `json:"since"` // Unix milliseconds: when the first count began
+	Times       []int64      `json:"times"` // Unix milliseconds
+	Pool        *seriesJSON  `json:"pool"`
+	Tiers       []seriesJSON `json:"tiers"`
+	Deployments []seriesJSON `json:"deployments"`
+}
+
+type seriesJSON struct {
+	ID          string     `json:"id,omitempty"`
+	Priority    int        `json:"priority,omitempty"`
+	Backend     string     `json:"backend,omitempty"`
+	Model       string     `json:"model,omitempty"`
+	Name        string     `json:"name,omitempty"`
+	InFlight    []uint32   `json:"in_flight"`
+	Served      []uint32   `json:"served"`
+	Throttled   []uint32   `json:"throttled"`
+	Failed      []uint32   `json:"failed"`
+	Spilled     []uint32   `json:"spilled,omitempty"` // served by a lower tier than the first of the model
+	Input       []uint32   `json:"input_tokens,omitempty"`
+	Output      []uint32   `json:"output_tokens,omitempty"`
+	Utilization []*float32 `json:"utilization,omitempty"` // null if it was unknown
+}
+
+// export returns the samples after that of a time in Unix milliseconds, or those of later
+// times if there is no such sample. They are in the order in which they were taken, which
+// is not that of their times after the wall clock was set back.
+func (h *history) export(s spillover.Status, after int64) historyJSON {
+	old := len(h.times)
+	for old > 0 && h.times[old-1].UnixMilli() != after {
+		old--
+	}
+	if old == 0 {
+		old, _ = slices.BinarySearchFunc(h.times, after, func(t time.Time, after int64) int { return cmp.Compare(t.UnixMilli(), after+1) })
+	}
+	times := h.times[old:]
+	j := historyJSON{Interval: sampleInterval.Seconds(), Since: h.since.UnixMilli(), Times: make([]int64, len(times)), Tiers: []seriesJSON{}, Deployments: []seriesJSON{}}
+	if old > 0 {
+		j.Since = h.times[old-1].UnixMilli()
+	}
+	for i, t := range times {
+		j.Times[i] = t.UnixMilli()
+	}
+	export := func(s *series) seriesJSON { return s.export(len(times)) }
+	pool := export(&h.pool)
+	pool.Spilled, pool.Input, pool.Output = column(&h.pool, len(times), func(p *point) uint32 { return p.spilled }),
+		column(&h.pool, len(times), func(p *point) uint32 { return p.input }), column(&h.pool, len(times), func(p *point) uint32 { return p.output })
+	j.Pool = &pool
+	for i := range s.Tiers {
+		t := &s.Tiers[i]
+		if own := h.tiers[t.Priority]; own != nil {
+			e := export(own)
+			e.ID, e.Priority = "tier-"+strconv.Itoa(t.Priority), t.Priority
+			j.Tiers = append(j.Tiers, e)
+		}
+		for d, b := range deploymentsOf(t) {
+			id := idOf(b, d)
+			if own := h.deployments[id]; own != nil {
+				e := export(own)
+				e.ID, e.Backend, e.Model, e.Name = id, b.Name, d.Model, d.Name
+				j.Deployments = append(j.Deployments, e)
+			}
+		}
+	}
+	return j
+}
+
+// export returns the last points, at most so many.
+func (s *series) export(most int) seriesJSON {
+	j := seriesJSON{
+		InFlight:  column(s, most, func(p *point) uint32 { return p.inFlight }),
+		Served:    column(s, most, func(p *point) uint32 { return p.served }),
+		Throttled: column(s, most, func(p *point) uint32 { return p.throttled }),
+		Failed:    column(s, most, func(p *point) uint32 { return p.failed }),
+	}
+	known := false
+	utilization := column(s, most, func(p *point) *float32 {
+		if p.utilization < 0 {
+			return nil
+		}
+		known = true
+		return &p.utilization
+	})
+	if known {
+		j.Utilization = utilization
+	}
+	return j
+}
+
+func column[V any](s *series, most int, value func(*point) V) []V {
+	points := s.points[len(s.points)-min(most, len(s.points)):]
+	all := make([]V, len(points))
+	for i := range points {
+		all[i] = value(&points[i])
+	}
+	return all
 }

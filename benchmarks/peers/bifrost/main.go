@@ -52,7 +52,7 @@ func run(in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		var w work
-		if err := json.Unmarshal(lines.Bytes(), &w); err != nil {
+		if err := json.Unmarshal(lines.Bytes(), &w); err != nil { //nolint:musttag // the names of the fields, as in ../service.go
 			return err
 		}
 		key := fmt.Sprint(w.URL, " ", w.Backends)
@@ -68,7 +68,7 @@ func run(in io.Reader, out io.Writer) error {
 		if err != nil {
 			u.Error = err.Error()
 		}
-		if err := answers.Encode(u); err != nil {
+		if err := answers.Encode(u); err != nil { //nolint:musttag // as above
 			return err
 		}
 	}

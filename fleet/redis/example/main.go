@@ -74,7 +74,7 @@ func show(ctx context.Context, redis string) error {
 	defer payg.Close()
 	ptu.Set(spillovertest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"20"}}})
 
-	fmt.Print("A and B are two processes with the same deployments: a PTU and, after it, payg.\n" +
+	fmt.Fprint(os.Stdout, "A and B are two processes with the same deployments: a PTU and, after it, payg.\n"+
 		"The PTU is full: it refuses requests for 20 s.\n\n")
 	processes := map[string]*process{}
 	for _, name := range []string{"A", "B"} {
@@ -95,9 +95,9 @@ func show(ctx context.Context, redis string) error {
 		if err != nil {
 			return fmt.Errorf("process %s: %w", step.process, err)
 		}
-		fmt.Printf("%-18s %s\n", step.title+":", said)
+		fmt.Fprintf(os.Stdout, "%-18s %s\n", step.title+":", said)
 	}
-	fmt.Printf("\nOf these 3 requests, the PTU has seen %d.\n", ptu.Stats().Requests)
+	fmt.Fprintf(os.Stdout, "\nOf these 3 requests, the PTU has seen %d.\n", ptu.Stats().Requests)
 	return nil
 }
 
@@ -113,7 +113,7 @@ func start(ctx context.Context, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, args...)
+	cmd := exec.CommandContext(ctx, self, args...) //nolint:gosec // this program
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -153,7 +153,7 @@ func startRedis(ctx context.Context) (url string, stop func(), err error) {
 		return "", nil, err
 	}
 	socket := filepath.Join(dir, "redis.sock")
-	cmd := exec.CommandContext(ctx, binary, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
+	cmd := exec.CommandContext(ctx, binary, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir) //nolint:gosec // found on the PATH
 	if err := cmd.Start(); err != nil {
 		_ = os.RemoveAll(dir)
 		return "", nil, err
@@ -163,8 +163,9 @@ func startRedis(ctx context.Context) (url string, stop func(), err error) {
 		_ = cmd.Wait()
 		_ = os.RemoveAll(dir)
 	}
+	var dialer net.Dialer
 	for begin := time.Now(); time.Since(begin) < 10*time.Second && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("unix", socket); err == nil {
+		if c, err := dialer.DialContext(ctx, "unix", socket); err == nil {
 			return "unix://" + socket, stop, c.Close()
 		}
 	}

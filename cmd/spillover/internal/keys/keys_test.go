@@ -1,6 +1,8 @@
 package keys_test
 
 import (
+	"bytes"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +136,26 @@ func TestOnlyListedKeysAreFound(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An entry whose hash differs in one bit is that of another key.
+func TestKeyIsComparedAsAWholeHash(t *testing.T) {
+	key, sum := keys.New()
+	find := func(sum []byte) *keys.Key {
+		set, err := keys.Parse([]byte("keys:\n- {name: a, sha256: " + hex.EncodeToString(sum) + "}\n"))
+		require.NoError(t, err)
+		return set.Find(key)
+	}
+	raw, err := hex.DecodeString(sum)
+	require.NoError(t, err)
+	require.NotNil(t, find(raw))
+	for i := range raw {
+		for bit := range 8 {
+			other := bytes.Clone(raw)
+			other[i] ^= 1 << bit
+			require.Nil(t, find(other), "bit %d of byte %d", bit, i)
+		}
+	}
 }
 
 func FuzzParse(f *testing.F) {

@@ -463,7 +463,7 @@ func TestWhatIsNotForwarded(t *testing.T) {
 		require.Equal(t, 400, ask(p, "GET", path, "").Code, path)
 	}
 	require.Empty(t, n.dumps())
-	w := ask(p, "POST", "/v1/chat/completions?api-version=x&subscription-key=callers", chat, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1", "X-Real-Ip", "192.0.2.1",
+	w := ask(p, "POST", "/v1/chat/completions?api-version=x&subscription-key=callers", chat, "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1", "X-Real-Ip", "192.0.2.1", "X-Forwarded-User", "192.0.2.1",
 		"Cookie", "callers", "Authorization", "Bearer callers", "Connection", "X-Hop, Http2-Settings, close", "X-Hop", "callers", "Proxy-Authorization", "callers", "Upgrade", "h2c", "Http2-Settings", "callers",
 		"X-Kept", "kept", "Expect", "100-continue")
 	require.Equal(t, 200, w.Code)
