@@ -47,7 +47,7 @@ func TestASecondSignalEndsABatchAtOnce(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprint(w, `{"id":"x"}`)
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close) // after the end of the process
 	dir := t.TempDir()
 	config, in, out := filepath.Join(dir, "spillover.yaml"), filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "backends:\n  - {name: a, url: %q, dialect: openai, api_key: sk-secret}\n", server.URL), 0o666))
