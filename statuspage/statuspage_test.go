@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -449,14 +448,6 @@ func TestCloseEndsTheSampling(t *testing.T) {
 		require.Equal(t, 200, get(p, "/").Code, "it shows the present state")
 		require.Equal(t, calls+1, s.calls)
 	}) // fails if a goroutine is left
-}
-
-func TestCloseLeavesNoGoroutine(t *testing.T) {
-	before := runtime.NumGoroutine()
-	for range 20 {
-		require.NoError(t, statuspage.New(&fakeSource{}).Close())
-	}
-	require.LessOrEqual(t, runtime.NumGoroutine(), before)
 }
 
 func TestConcurrentUse(t *testing.T) {
