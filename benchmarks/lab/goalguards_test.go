@@ -75,6 +75,7 @@ func guardChanges() map[string]guardChange {
 		"refusals by chance, 20 %, hint 20 ms: served … PTU used / oracle's":             varies(atLeast(0.75), "0.78, 0.81"),
 		"the PTU is silent, no timeout: served during the fault":                         varies(atLeast(0.74), "0.769, 0.779, 0.836"),
 		"greedy neighbour: served":                                                       varies(atLeast(0.86), "0.890, 0.892"),
+		"greedy neighbour: served … PTU used / oracle's":                                 varies(atLeast(0.77), "0.79, 0.80"),
 		"1 process: interactive requests that spill, more than alone, most of 7 cells":   varies(atMost(0.035), "0.006, 0.007, 0.019, 0.029"),
 		"8 processes: interactive requests that spill, more than alone, most of 7 cells": varies(atMost(0.035), "0.016, 0.018, 0.019, 0.021, 0.023"),
 	}
