@@ -23,7 +23,7 @@ type selection struct {
 	random   func() uint64
 
 	attemptsLeft  int           // attempts left after a failure; 0 before the first failure
-	passedOver    []*deployment // skipped because their half-open probe is deferred
+	passedOver    []*deployment // skipped because they have failed, see passOver
 	silent        []*deployment // skipped because they may be silent
 	includeSilent bool          // do not skip those
 
@@ -119,7 +119,7 @@ func (q *selection) candidate(d *deployment) bool {
 	switch {
 	case why == skipSilent && !slices.Contains(q.silent, d):
 		q.silent = append(q.silent, d)
-	case why == skipProbe && len(q.passedOver) < maxPassedOver && !slices.Contains(q.passedOver, d):
+	case (why == skipProbe || why == skipClosed && q.probeDeferred(d, q.now, false)) && len(q.passedOver) < maxPassedOver && !slices.Contains(q.passedOver, d):
 		q.passedOver = append(q.passedOver, d)
 	}
 	return why == notSkipped

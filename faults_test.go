@@ -68,7 +68,7 @@ var scenarios = []scenario{
 	{"content filter", faultAnswer(400, `{"error":{"code":"content_filter","message":"m","status":400}}`), 0,
 		sight{"the 400", 1, 0, 0, 0}, sight{"the 400", 1, 0, 0, 0}},
 	{"outage of 60 s, connections refused", spillovertest.Fault{Kind: spillovertest.KindRefuse}, 60 * second,
-		sight{"complete", 2, 650 * ms, 18700 * ms, 5}, sight{"complete", 2, 650 * ms, 18700 * ms, 5}},
+		sight{"complete", 2, 650 * ms, 18050 * ms, 5}, sight{"complete", 2, 650 * ms, 18050 * ms, 5}},
 	{"error event before content", spillovertest.Fault{Kind: spillovertest.KindError, Header: http.Header{"Retry-After": {"4"}}}, 0,
 		sight{"complete", 2, 850 * ms, 3350 * ms, 1}, sight{"complete", 2, 850 * ms, 3350 * ms, 1}},
 	{"error event after four tokens", spillovertest.Fault{Kind: spillovertest.KindError, After: 4, Header: http.Header{"Retry-After": {"4"}}}, 0,

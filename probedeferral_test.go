@@ -259,3 +259,19 @@ func TestProbeOfACallersCredentialIsDeferred(t *testing.T) {
 		require.Equal(t, "a", by())
 	})
 }
+
+// Under traffic a probe is not deferred beyond the end of the ejection.
+func TestRequestsDuringTheEjectionCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.on(host("a"), broken(errRefused), ok200)
+		tr := balance(t, n, azure("a"), azure("b", priority(2)))
+		for range 1 + elsewhere {
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp))
+		}
+		time.Sleep(2400 * time.Millisecond)
+		resp, _ := ask(t, tr)
+		require.Equal(t, "a", servedBy(resp))
+	})
+}

@@ -82,7 +82,7 @@ type ejection struct {
 	active bool      // ejected until a probe succeeds
 	probe  uint64    // number of the probe under way; 0 when there is none
 	probes uint64    // probes so far
-	passed int       // requests that went elsewhere since the last failure while a probe was due
+	passed int       // requests that went elsewhere since the last failure, up to probeSpacing
 	reason string
 }
 

@@ -57,7 +57,7 @@ func (h *State) NeedsProbe() bool { return h.needsProbe.Load() }
 // ProbeFrom returns when ProbeDeferred becomes false at the latest.
 func (h *State) ProbeFrom() time.Time { return h.probeFrom.Time() }
 
-// PassOver counts a request that went elsewhere while a probe was due.
+// PassOver counts a request that went elsewhere while it was ejected.
 func (h *State) PassOver() { h.change(func() { h.ejection.passed++ }) }
 
 // Troubled reports whether there is a throttle, a ramp-up or a failure since the last
