@@ -219,7 +219,7 @@ func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
 					tr := streamPair(t, n, change)
 					resp, body := send(t, tr, streaming(t, test.path))
 					require.Equal(t, "one", servedBy(resp))
-					require.Equal(t, len(test.events), len(body))
+					require.Len(t, body, len(test.events))
 					require.Zero(t, streamState(t, tr, "one").LastFailure)
 				}
 			}
