@@ -224,6 +224,7 @@ func FuzzCompressed(f *testing.F) {
 		f.Add([]byte(strings.Join(wiretest.Compress(f, encoding, azureFirst, chatError(serverError), wholeChat), "")), encoding == "gzip", 200)
 		f.Add([]byte(strings.Join(wiretest.Compress(f, encoding, `{"error":{"code":"429"}}`), "")), encoding == "gzip", 429)
 	}
+	f.Add([]byte(strings.Join(wiretest.Compress(f, "gzip", azureFirst, tokenChunk("a")), "")), true, 200) // truncated
 	f.Add([]byte("\x1f\x8b"), true, 500)
 	f.Fuzz(func(t *testing.T, text []byte, zipped bool, code int) {
 		encoding := "deflate"
@@ -243,7 +244,9 @@ func FuzzCompressed(f *testing.F) {
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		if err == nil {
 			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
+			if err != nil {
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a truncated stream")
+			}
 			require.NoError(t, resp.Body.Close())
 			if resp.Header.Get("X-Spillover-Synthesized") == "" {
 				require.Equal(t, string(text), string(body))

@@ -210,6 +210,7 @@ func FuzzAnswer(f *testing.F) {
 			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), i%2 == 0)
 		}
 	}
+	f.Add(200, "Content-Type: text/event-stream", []byte(tokenChunk("a")), uint8(0), false) // a truncated stream
 	for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
 		f.Add(401, "", []byte(`{"error":{"code":"key-one","message":"`+message+`"}}`), uint8(0), false)
 	}
@@ -230,7 +231,10 @@ func FuzzAnswer(f *testing.F) {
 		resp, err := tr.RoundTrip(newChat(t, paths[int(path)%len(paths)]))
 		require.NoError(t, err, "no connection has failed")
 		text, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
+		if err != nil {
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a truncated stream")
+			require.Equal(t, "text/event-stream", wire.MediaType(resp.Header))
+		}
 		require.NoError(t, resp.Body.Close())
 		switch servedBy(resp) {
 		case "one":
