@@ -113,7 +113,7 @@ func (t *Transport) check(ctx context.Context, b *backend) CheckResult {
 	if r.OK = o.reason == ""; !r.OK && r.Anonymous && (r.Status == http.StatusUnauthorized || r.Status == http.StatusForbidden) {
 		r.OK, o = true, outcome{}
 	}
-	r.Reason, r.Cause = o.reason, t.redactFor(b, o.detail, secret)
+	r.Reason, r.Cause = t.redactFor(b, o.reason, secret), t.redactFor(b, o.detail, secret)
 	return r
 }
 

@@ -339,9 +339,10 @@ type failedAttempt struct {
 }
 
 // recordFailure keeps why an attempt failed, for Status and for the warning if the
-// request fails. The cause of the outcome that it returns is safe to show. secrets
-// must not be in it, beside the credentials that are known here.
+// request fails. The reason of the outcome that it returns, and its cause unless the
+// request itself was wrong, are safe to show. secrets must not be in them, beside the credentials that are known here.
 func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcome {
+	o.reason = c.redact(o.reason, d.backend, secrets...) // it may quote the service, too
 	misspelt := o.verdict == rejected && strings.Contains(strings.ToLower(o.reason), "apiversion")
 	if o.verdict == served || o.verdict == rejected && !misspelt {
 		return o
