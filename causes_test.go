@@ -119,11 +119,14 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		text := strings.Join(rapid.SliceOfN(piece, 1, 12).Draw(rt, "text"), " ")
 		kind := rapid.IntRange(0, 9).Draw(rt, "kind")
+		repeated := rapid.IntRange(0, 3).Draw(rt, "credential that is the code and in the ID")
 		answer := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			credentials := req.Header.Get("Api-Key") + " " + strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ") + " " + req.Header.Get("X-Team")
 			quoted := strings.ReplaceAll(text, sent, credentials)
-			body, err := json.Marshal(map[string]any{"error": map[string]string{"message": quoted}})
+			code := append(strings.Fields(credentials), "", "", "")[repeated]
+			body, err := json.Marshal(map[string]any{"error": map[string]string{"message": quoted, "code": code}})
 			require.NoError(rt, err)
+			id := "X-Request-Id: id-of-" + code
 			switch kind {
 			case 0:
 				return nil, errors.New(quoted)
@@ -134,7 +137,7 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 			case 3:
 				return eventStream(0, contentEvent, string(body))(req)
 			}
-			return status([]int{401, 403, 404, 408, 429, 500}[kind-4], string(body))(req)
+			return status([]int{401, 403, 404, 408, 429, 500}[kind-4], string(body), id)(req)
 		})
 		noToken := rapid.Bool().Draw(rt, "no token")
 		l := telemetrytest.New()

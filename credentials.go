@@ -74,7 +74,7 @@ func protocols(proposed []string) (kept []string) {
 		var names []string
 		for name := range strings.SplitSeq(line, ",") {
 			plain := strings.ToLower(strings.TrimSpace(name))
-			if !slices.ContainsFunc([]string{"openai-insecure-api-key.", "openai-organization.", "openai-project."}, func(p string) bool {
+			if !slices.ContainsFunc([]string{protocolKey, "openai-organization.", "openai-project."}, func(p string) bool {
 				return strings.HasPrefix(plain, p)
 			}) {
 				names = append(names, name)
@@ -94,8 +94,9 @@ func callersSecrets(r *http.Request) (secrets []string) {
 			switch {
 			case sameHeader(name, protocolHeader):
 				for proposed := range strings.SplitSeq(value, ",") {
-					_, key, _ := strings.Cut(proposed, "openai-insecure-api-key.")
-					secrets = append(secrets, strings.TrimSpace(key))
+					if proposed = strings.TrimSpace(proposed); len(proposed) > len(protocolKey) && strings.EqualFold(proposed[:len(protocolKey)], protocolKey) {
+						secrets = append(secrets, proposed[len(protocolKey):])
+					}
 				}
 			case sameHeader(name, authHeader), sameHeader(name, "Proxy-Authorization"):
 				_, token, _ := strings.Cut(value, " ") // after the scheme
@@ -117,6 +118,9 @@ func callersSecrets(r *http.Request) (secrets []string) {
 
 // protocolHeader lists the protocols that a WebSocket client proposes.
 const protocolHeader = "Sec-WebSocket-Protocol"
+
+// protocolKey begins the protocol that is a key.
+const protocolKey = "openai-insecure-api-key."
 
 var callerSeed = maphash.MakeSeed()
 

@@ -321,7 +321,7 @@ func (c *call) recover(a *attempt, now time.Time, resp *http.Response) {
 			ejected = ejected || failures > 0
 		}
 		opened = h.Succeed(now, a.sentAt, a.lastResort) || opened
-		c.recordTransition(h, d, now, successOf(resp))
+		c.recordTransition(h, d, now, a.successOf(resp))
 	}
 	c.replica.tellRecovered(d, now, a.sentAt, opened, ejected)
 	if opened {

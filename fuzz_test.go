@@ -2,9 +2,12 @@ package spillover
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -12,12 +15,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
@@ -32,14 +37,32 @@ func FuzzRetryAfter(f *testing.F) {
 	}
 	f.Add(429, "-1e400", "1e400, 5", "x", "1h2m3.4s", "-1", []byte("try again in 99999999999999999999h99m"))
 	f.Fuzz(func(t *testing.T, status int, ms, s, date, reset, remaining string, body []byte) {
-		h := http.Header{"retry-after-ms": {ms}, "Retry-After": {s, ms}, "Date": {date}, "x-rate-limit-reset-": {s}}
-		h["X-Ratelimit-Reset-Tokens"], h["X-Ratelimit-Remaining-Tokens"] = []string{reset}, []string{remaining}
+		h := http.Header{"Retry-After-Ms": {ms}, "Retry-After": {s}, "Date": {date}, "X-Rate-Limit-Reset-Tokens": {reset}, "X-Ratelimit-Reset-Tokens": {reset}, "X-Ratelimit-Remaining-Tokens": {remaining}}
 		d := retryAfter(status, h, body, time.Unix(1_800_000_000, 0))
 		require.GreaterOrEqual(t, d, time.Duration(0))
-		if status != http.StatusTooManyRequests && s == "" && ms == "" {
-			require.Zero(t, d)
-		}
 		require.GreaterOrEqual(t, prose(body), time.Duration(0))
+		left, err := strconv.ParseInt(remaining, 10, 64)
+		whole := func(s string) time.Duration { // 0 if it is no number of moderate size
+			n, err := strconv.ParseUint(s, 10, 32)
+			if err != nil {
+				return 0
+			}
+			return time.Duration(n)
+		}
+		switch {
+		case whole(ms) > 0:
+			require.Equal(t, whole(ms)*time.Millisecond, d)
+		case strings.ContainsAny(ms, "0123456789"): // it may be a number in another form
+		case whole(s) > 0:
+			require.Equal(t, whole(s)*time.Second, d)
+		case s != "":
+		case status != http.StatusTooManyRequests:
+			require.Zero(t, d)
+		case whole(reset) > 0 && err != nil:
+			require.Equal(t, min(whole(reset)*time.Second, time.Minute), d)
+		case reset == "", err == nil && left > 0 && left < 1<<31:
+			require.Equal(t, prose(body), retryAfter(status, h, body, time.Time{}), "no limit is used up")
+		}
 	})
 }
 
@@ -191,75 +214,169 @@ func FuzzJudge(f *testing.F) {
 	})
 }
 
+// A fuzzAnswer is what a deployment answers in FuzzAnswer.
+type fuzzAnswer struct {
+	code   int
+	header string // lines
+	body   string
+	err    error // instead of a response
+}
+
+func (a fuzzAnswer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if a.err != nil {
+		return nil, a.err
+	}
+	resp, err := status(a.code, a.body)(req)
+	if strings.Contains(a.header, "Content-Type:") {
+		resp.Header.Del("Content-Type")
+	}
+	for line := range strings.Lines(a.header) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		resp.Header.Add(name, strings.TrimSpace(value))
+	}
+	return resp, err
+}
+
 // Whatever a deployment answers, the caller gets one answer: that one unchanged, or that
-// of another deployment. No header of a service passes for one of the transport's.
+// of another deployment. No header of a service passes for one of the transport's. The
+// credential that was sent is in nothing else, whatever the answer repeats.
 func FuzzAnswer(f *testing.F) {
+	const (
+		secret  = "key-one"
+		healthy = 1 << iota // the other deployment is
+		hold
+		breaks
+	)
 	for _, c := range captures(f) {
 		var header strings.Builder
 		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 			fmt.Fprintf(&header, "%s: %s\n", name, c.Headers[name])
 		}
-		f.Add(c.Status, header.String(), []byte(c.Body), uint8(0), false)
+		f.Add(c.Status, header.String(), []byte(c.Body), uint8(0), uint8(0), uint8(healthy))
 	}
 	for i, header := range []string{
 		"Content-Type: text/event-stream", "Content-Type: text/event-stream;;\nContent-Encoding: gzip", "Location: //two/", "Location: %",
-		"X-Spillover-Backend: two\nX-Spillover-Synthesized: true\nx-spillover-attempts: -1", "Retry-After: 1e9\nretry-after-ms: NaN", "X-Should-Retry: false",
+		"X-Spillover-Backend: two\nX-Spillover-Synthesized: true\nx-spillover-attempts: -1\nx-spillover-model: x\nX-Spillover-Waited-Ms: 1\nx-Spillover-: y", "Retry-After: 1e9\nretry-after-ms: NaN", "X-Should-Retry: false",
 		"azure-openai-deployment-utilization: 1e400%\nx-ratelimit-remaining-tokens: -1\nx-ratelimit-limit-requests: 99999999999999999999", "Transfer-Encoding: x\nTrailer: a",
 	} {
 		for _, status := range []int{200, 204, 302, 400, 401, 408, 429, 503} {
-			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), i%2 == 0)
+			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), uint8(i), uint8(healthy|hold*(i%2)))
 		}
 	}
-	f.Add(200, "Content-Type: text/event-stream", []byte(tokenChunk("a")), uint8(0), false) // a truncated stream
-	for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
-		f.Add(401, "", []byte(`{"error":{"code":"key-one","message":"`+message+`"}}`), uint8(0), false)
+	f.Add(200, "Content-Type: text/event-stream", []byte(tokenChunk("a")), uint8(0), uint8(0), uint8(healthy)) // a truncated stream
+	for credential := range uint8(4) {
+		for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
+			for _, status := range []int{400, 401, 404, 409, 429, 503} {
+				f.Add(status, "x-request-id: key-one\nRetry-After: 1", []byte(`{"error":{"code":"key-one","message":"`+message+`"}}`), uint8(0), credential, uint8(0))
+			}
+		}
+		f.Add(200, "apim-request-id: a key-one", []byte("{}"), uint8(0), credential, uint8(0))
+		f.Add(503, "", []byte("reset after Bearer key-one"), uint8(0), credential, uint8(breaks))
+		for _, whole := range []uint8{0, hold} {
+			for _, begins := range []string{"", tokenChunk("a")} {
+				f.Add(200, "Content-Type: text/event-stream", []byte(begins+`data: {"error":{"code":"key-one","status":503,"message":"key-one"}}`+"\n\n"), uint8(0), credential, whole)
+			}
+		}
 	}
 	paths := []string{chatPath, "/v1/responses", "/v1/files", "/v1/responses/resp_1", "/v1/models", "/v1/embeddings", "/other"}
-	f.Fuzz(func(t *testing.T, code int, header string, body []byte, path uint8, hold bool) {
+	credentials := []func(*Backend){
+		func(b *Backend) { b.APIKey = secret },
+		func(b *Backend) {
+			b.APIKey, b.Token = "", func(context.Context) (string, error) { return secret, nil }
+		},
+		func(b *Backend) { b.Headers = map[string]string{"X-Gateway": secret} },
+		func(b *Backend) { b.APIKey = "" }, // the caller's
+	}
+	f.Fuzz(func(t *testing.T, code int, header string, body []byte, path, credential, how uint8) {
 		if code < 200 || code > 599 {
 			code = 200 + int(uint(code)%400)
 		}
-		n := newNet()
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
-			resp, err := status(code, string(body))(req)
-			if strings.Contains(header, "Content-Type:") {
-				resp.Header.Del("Content-Type")
+		answer := fuzzAnswer{code: code, header: header, body: string(body)}
+		if how&breaks != 0 {
+			answer.err = errors.New(answer.body)
+		}
+		synctest.Test(t, func(t *testing.T) { // and leaves no goroutine
+			n := newNet()
+			n.on(host("one"), answer.RoundTrip)
+			n.on(host("two"), answer.RoundTrip)
+			if how&healthy != 0 {
+				n.on(host("two"), status(200, `{"object":"healthy"}`))
 			}
-			for line := range strings.Lines(header) {
-				name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-				resp.Header.Add(name, strings.TrimSpace(value))
+			with := func(b *Backend) {
+				b.IdleTimeout = time.Minute
+				credentials[int(credential)%len(credentials)](b)
 			}
-			return resp, err
+			l := telemetrytest.New()
+			cfg := withListener(l, Config{Base: n, HoldStreams: how&hold != 0, Backends: []Backend{azure("one", with), azure("two", with, priority(2))}})
+			cfg.Logger = l.LoggerAt(slog.LevelDebug)
+			tr := configured(t, cfg)
+			defer tr.Close()
+			var trail Trail
+			req := newChat(t, paths[int(path)%len(paths)])
+			req.Header.Set("api-key", "callers-"+secret)
+			checks := tr.Check
+			if tr.setup.Load().table.backends[0].usesCallerCredential() {
+				req.Header.Set("api-key", secret)
+				checks = func(context.Context) []CheckResult { return nil } // it is not sent
+			}
+			began := time.Now()
+			resp, err := tr.RoundTrip(req.WithContext(WithTrail(req.Context(), &trail)))
+			if err != nil {
+				require.Error(t, answer.err, "no connection has failed")
+				require.NotContains(t, err.Error(), secret)
+			} else {
+				checkAnswer(t, resp, answer, how&healthy != 0, n)
+			}
+			require.Zero(t, time.Since(began), "it waits for nothing")
+			require.Zero(t, streamsInFlight(tr))
+			time.Sleep(time.Hour)
+			recovered := fuzzAnswer{code: 200, header: header, body: `{"object":"healthy"}`}
+			n.on(host("one"), recovered.RoundTrip)
+			if resp, err := tr.RoundTrip(req); err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			l.Collect()
+			explained, err := tr.Explain(newChat(t, chatPath))
+			require.NoError(t, err)
+			shown, err := json.Marshal([]any{tr.Status(), checks(t.Context()), trail, explained, l.Log()})
+			require.NoError(t, err)
+			require.NotContains(t, string(shown), secret)
+			for _, span := range l.EndedSpans(t) {
+				require.NotContains(t, span.Description+fmt.Sprint(span.Attributes()), secret)
+			}
+			require.NotContains(t, fmt.Sprint(l.Measured), secret)
 		})
-		n.on(host("two"), status(200, `{"object":"healthy"}`))
-		tr := configured(t, Config{Base: n, HoldStreams: hold, Backends: []Backend{azure("one"), azure("two", priority(2))}})
-		resp, err := tr.RoundTrip(newChat(t, paths[int(path)%len(paths)]))
-		require.NoError(t, err, "no connection has failed")
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a truncated stream")
-			require.Equal(t, "text/event-stream", wire.MediaType(resp.Header))
-		}
-		require.NoError(t, resp.Body.Close())
-		switch servedBy(resp) {
-		case "one":
-			require.Equal(t, code, resp.StatusCode)
-			require.Equal(t, string(body), string(text))
-			require.Empty(t, resp.Header.Get("X-Spillover-Synthesized"))
-		case "two":
-			require.Equal(t, 200, resp.StatusCode)
-			require.Equal(t, `{"object":"healthy"}`, string(text))
-		default:
-			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
-			require.True(t, json.Valid(text))
-		}
-		require.Len(t, resp.Header.Values("X-Spillover-Backend"), 1)
-		require.Equal(t, []string{strconv.Itoa(n.sends(host("one"), host("two")))}, resp.Header.Values("X-Spillover-Attempts"))
-		require.Zero(t, streamsInFlight(tr))
-		snapshot, err := json.Marshal(tr.Status())
-		require.NoError(t, err)
-		require.NotContains(t, string(snapshot), "key-one", "the key that was sent, in whatever the answer says")
 	})
+}
+
+// checkAnswer checks what a caller gets where deployment one answers so, and two as well
+// unless it is healthy.
+func checkAnswer(t *testing.T, resp *http.Response, answer fuzzAnswer, healthy bool, n *fakeNet) {
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a truncated stream")
+		require.Equal(t, "text/event-stream", wire.MediaType(resp.Header))
+	}
+	require.NoError(t, resp.Body.Close())
+	switch {
+	case servedBy(resp) == "":
+		require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
+		require.True(t, json.Valid(text))
+	case servedBy(resp) == "two" && healthy:
+		require.Equal(t, 200, resp.StatusCode)
+		require.Equal(t, `{"object":"healthy"}`, string(text))
+	default:
+		require.NoError(t, answer.err)
+		require.Equal(t, answer.code, resp.StatusCode)
+		require.Equal(t, answer.body, string(text))
+		require.Empty(t, resp.Header.Get("X-Spillover-Synthesized"))
+	}
+	for name := range resp.Header {
+		require.True(t, !strings.HasPrefix(http.CanonicalHeaderKey(name), headerPrefix) || slices.Contains([]string{headerBackend, headerAttempts, headerSynthesized}, name), name)
+	}
+	require.Len(t, resp.Header.Values("X-Spillover-Backend"), 1)
+	require.Equal(t, []string{strconv.Itoa(n.sends(host("one"), host("two")))}, resp.Header.Values("X-Spillover-Attempts"))
 }
 
 // Whatever a service lists, no deployment is missing that it lists by name.

@@ -215,8 +215,3 @@ func (o outcome) safeText() string {
 	}
 	return o.detail
 }
-
-// successOf is what a response says that is no error.
-func successOf(resp *http.Response) outcome {
-	return outcome{status: resp.StatusCode, requestID: wire.RequestID(resp.Header)}
-}

@@ -295,9 +295,14 @@ func (a *attempt) recordUnsent(o outcome) outcome {
 func (a *attempt) recordServed(resp *http.Response) {
 	a.call.recorder.Served(a.call.ctx, a.deployment.labels(), &a.deployment.record.episode, telemetry.ResponseInfo{Status: resp.StatusCode})
 	if a.call.recorder.LogsAttempts(a.call.ctx) {
-		a.log(served.String(), successOf(resp))
+		a.log(served.String(), a.successOf(resp))
 	}
-	a.trail(served.String(), successOf(resp))
+	a.trail(served.String(), outcome{status: resp.StatusCode})
+}
+
+// successOf is what is recorded of a response that is no error.
+func (a *attempt) successOf(resp *http.Response) outcome {
+	return outcome{status: resp.StatusCode, requestID: a.call.safeID(wire.RequestID(resp.Header), a.deployment.backend, a.secret)}
 }
 
 // recordLate keeps why a response failed while the caller was reading it. The cause of
@@ -339,10 +344,12 @@ type failedAttempt struct {
 }
 
 // recordFailure keeps why an attempt failed, for Status and for the warning if the
-// request fails. The reason of the outcome that it returns, and its cause unless the
-// request itself was wrong, are safe to show. secrets must not be in them, beside the credentials that are known here.
+// request fails. The reason and the request ID of the outcome that it returns, and its
+// cause unless the request itself was wrong, are safe to show. secrets must not be in
+// them, beside the credentials that are known here.
 func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcome {
 	o.reason = c.redact(o.reason, d.backend, secrets...) // it may quote the service, too
+	o.requestID = c.safeID(o.requestID, d.backend, secrets...)
 	misspelt := o.verdict == rejected && strings.Contains(strings.ToLower(o.reason), "apiversion")
 	if o.verdict == served || o.verdict == rejected && !misspelt {
 		return o
@@ -373,11 +380,24 @@ func (c *call) redact(text string, b *backend, more ...string) string {
 	if text == "" {
 		return ""
 	}
+	return redact.Text(text, c.secrets(b, more...)...)
+}
+
+// safeID is the service's ID of a request, or "" if it contains a credential.
+func (c *call) safeID(id string, b *backend, more ...string) string {
+	if id != "" && redact.Contains(id, c.secrets(b, more...)...) {
+		return ""
+	}
+	return id
+}
+
+// secrets are the credentials of a backend and of the caller, and more.
+func (c *call) secrets(b *backend, more ...string) []string {
 	secrets := append(slices.Clone(more), b.currentKey().secret)
 	for _, value := range b.headers {
 		secrets = append(secrets, value)
 	}
-	return redact.Text(text, append(secrets, callersSecrets(c.Request)...)...)
+	return append(secrets, callersSecrets(c.Request)...)
 }
 
 // causes are the failures for which a request has failed: none if it was served, was

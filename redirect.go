@@ -35,9 +35,10 @@ func (c *call) follow() (*http.Response, error) {
 		c.sends++
 		return checked(c.base, c.forward(c.ctx, header))
 	}
+	var own credential
 	if itself {
-		own, err := b.credential(c.ctx)
-		if err != nil {
+		var err error
+		if own, err = b.credential(c.ctx); err != nil {
 			return nil, attemptError{b.name, c.redact(err.Error(), b), err}
 		}
 		header = b.header(header, own)
@@ -52,6 +53,7 @@ func (c *call) follow() (*http.Response, error) {
 	a.call, a.deployment, a.sentAt = c, d, time.Now()
 	a.inFlight = d.TakePlace() // a deployment without a model has no limit
 	c.lastAttempt, c.answeredBy, c.answeredFrom = a, a, d
+	a.secret = own.secret
 	ctx := a.begin()
 	if b.drained.Load() {
 		a.cancelUnsent()
@@ -67,8 +69,11 @@ func (c *call) follow() (*http.Response, error) {
 	if err != nil {
 		a.end()
 		d.failed.Add(1)
-		a.recordFailed(judgeError(err), err)
-		return nil, err
+		o := a.recordFailed(judgeError(err), err)
+		if c.callerErr() != nil {
+			return nil, err
+		}
+		return nil, &noAnswerError{c.model, []error{attemptError{b.name, o.detail, err}}}
 	}
 	d.served.Add(1)
 	a.recordServed(resp)

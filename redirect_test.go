@@ -3,6 +3,7 @@ package spillover_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -139,6 +140,23 @@ func TestRedirectToItselfWithToken(t *testing.T) {
 	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
 	require.ErrorIs(t, err, failure)
 	require.Len(t, n.seen, 3, "it is not sent without")
+}
+
+// The error of the connection may quote the request.
+func TestErrorOfARedirectToItselfContainsNoToken(t *testing.T) {
+	const token = "no-heuristic-finds-it"
+	entra := func(b *spillover.Backend) {
+		b.APIKey, b.Token = "", func(context.Context) (string, error) { return token, nil }
+	}
+	lost := errors.New("lost: Authorization " + token)
+	n := newNet()
+	n.on(host("b"), redirect(307, "https://b.openai.azure.com/x"), broken(lost))
+	tr := balance(t, n, azure("b", entra))
+	var trail spillover.Trail
+	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail)))
+	require.ErrorIs(t, err, lost)
+	require.ErrorContains(t, err, "b: lost: Authorization ***")
+	require.NotContains(t, fmt.Sprintf("%v %+v %+v", err, tr.Status(), trail), token)
 }
 
 // What is sent to a backend by way of a redirect is in flight there and counted,

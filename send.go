@@ -127,7 +127,7 @@ func (c *call) send(a *attempt, out *http.Request) (*http.Response, outcome, err
 	if b.Troubled() {
 		b.Reached(a.sentAt)
 		c.replica.tellRecovered(a.deployment, now, a.sentAt, b.Open(now), true)
-		c.recordTransition(&b.State, a.deployment, now, successOf(resp))
+		c.recordTransition(&b.State, a.deployment, now, a.successOf(resp))
 	}
 	var held []byte
 	switch {

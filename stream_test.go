@@ -552,7 +552,7 @@ func FuzzStream(f *testing.F) {
 		}
 		n := newNet()
 		n.on(host("one"), plays(t, pieces...))
-		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one")}, HoldStreams: whole})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one", func(b *spillover.Backend) { b.IdleTimeout = time.Hour })}, HoldStreams: whole})
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		if err == nil {
 			body, err := io.ReadAll(resp.Body)

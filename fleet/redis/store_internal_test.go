@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,15 +25,19 @@ func FuzzStoredNotice(f *testing.F) {
 	f.Fuzz(func(t *testing.T, notice string) {
 		e := &Engine{client: client, channel: "group"}
 		cmd := e.store(context.Background(), client.Pipeline(), notice)
-		if cmd == nil {
-			return
-		}
 		var n struct {
 			Kind  string `json:"k"`
 			Place string `json:"p"`
 			Left  int64  `json:"l"`
 		}
-		require.NoError(t, json.Unmarshal([]byte(notice), &n))
+		err := json.Unmarshal([]byte(notice), &n)
+		if cmd == nil {
+			closes := slices.Contains([]string{"throttled", "ejected", "drained"}, n.Kind) && n.Left >= minKept.Milliseconds()
+			opens := slices.Contains([]string{"recovered", "resumed"}, n.Kind)
+			require.False(t, err == nil && n.Place != "" && (closes || opens), "it is not stored")
+			return
+		}
+		require.NoError(t, err)
 		require.Equal(t, e.key(n.Place), cmd.Args()[1])
 		if cmd.Name() == "del" {
 			require.Contains(t, []string{"recovered", "resumed"}, n.Kind)

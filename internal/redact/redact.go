@@ -32,12 +32,7 @@ func Text(message string, secrets ...string) string {
 		message = message[:maxInput]
 		message = message[:max(0, strings.LastIndexByte(message, ' '))]
 	}
-	for _, s := range secrets {
-		// Shorter values are not keys, and masking them would spoil ordinary words.
-		if len(s) >= 4 {
-			message = strings.ReplaceAll(message, s, Mask)
-		}
-	}
+	message = mask(message, secrets)
 	message = strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\r' || r == '\t':
@@ -47,6 +42,7 @@ func Text(message string, secrets ...string) string {
 		}
 		return r
 	}, message)
+	message = mask(strings.Join(strings.Fields(message), " "), secrets) // now there may be others
 	message = userInfo.ReplaceAllString(message, "//"+Mask+"@")
 	message = query.ReplaceAllString(message, "$1?"+Mask)
 	message = authorization.ReplaceAllString(message, "$1 "+Mask)
@@ -57,11 +53,29 @@ func Text(message string, secrets ...string) string {
 		}
 		return word
 	})
-	message = strings.Join(strings.Fields(message), " ")
 	if len(message) > MaxText {
 		message = message[:MaxText-3] + "..."
 	}
 	return message
+}
+
+// isSecret reports whether a value can be a secret: shorter ones are not keys, and masking
+// them would spoil ordinary words.
+func isSecret(s string) bool { return len(s) >= 4 }
+
+// mask replaces the secrets in a text.
+func mask(text string, secrets []string) string {
+	for _, s := range secrets {
+		if isSecret(s) {
+			text = strings.ReplaceAll(text, s, Mask)
+		}
+	}
+	return text
+}
+
+// Contains reports whether a text contains one of the secrets.
+func Contains(text string, secrets ...string) bool {
+	return slices.ContainsFunc(secrets, func(s string) bool { return isSecret(s) && strings.Contains(text, s) })
 }
 
 // Sanitize is a value, such as a model name, with "?" for whatever is not

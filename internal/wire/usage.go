@@ -132,13 +132,13 @@ func (w *FieldScanner) findKey(p []byte) (key, end int) {
 		}
 		// The key ends as "error", "type" or "code" does, as "object" with a value that
 		// begins with e, or as "choices", "index" or "finish_reason", unless the value
-		// is the usual one; or it is the field event.
+		// is the usual one, or as "status" with a number; or it is the field event.
 		next := byte(0)
 		if end+1 < len(p) {
 			next = p[end+1]
 		}
 		if quote == '"' && (last == 'r' || last == 'e' || last == 't' && !startsOtherWord(p[end+1:], 'e') ||
-			last == 's' && !begun || last == 'x' && !(begun && next == '0') || last == 'n' && next != 'n') || quote == 't' || quote == ' ' {
+			last == 's' && (!begun || next < 'A') || last == 'x' && !(begun && next == '0') || last == 'n' && next != 'n') || quote == 't' || quote == ' ' {
 			w.Notable = w.Notable || w.isNotable(p, end)
 		}
 	}
@@ -172,6 +172,9 @@ func (w *FieldScanner) isNotable(p []byte, colon int) bool {
 		return bytes.HasPrefix(value, []byte(`"error"`))
 	case hasSuffix(name, `"code"`), hasSuffix(name, `"statusCode"`), hasSuffix(name, `"status_code"`):
 		return !bytes.HasPrefix(value, []byte("null"))
+	case hasSuffix(name, `"status"`):
+		value = bytes.TrimPrefix(value, []byte(`"`))
+		return len(value) > 0 && value[0] < 'A' // a number, and no word such as completed
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
 	case hasSuffix(name, `"choices"`):

@@ -110,6 +110,10 @@ func TestNotableEventsAreNoticed(t *testing.T) {
 		{"", `data: {"code":"429"}`, true},
 		{"", `data: {"statusCode":429}`, true},
 		{"", `data: {"status_code":429}`, true},
+		{"", `data: {"status":503,"message":"m"}`, true},
+		{first, `data: {"status":503,"message":"m"}`, true},
+		{first, `data: {"message":"m","status" : "503"}`, true},
+		{first, `data: {"status":"completed"}`, false},
 		{"", `data: {"code":null}`, false},
 		{"", "event: error\ndata: m", true},
 		{"", "event: message\ndata: m", false},
@@ -162,4 +166,45 @@ func TestScanningStopsWhereTheCallerDoes(t *testing.T) {
 		break
 	}
 	require.Equal(t, 1, n)
+}
+
+// An event in which FieldScanner finds nothing notable is no failure, does not end the
+// stream, and changes nothing of what is known of it. It need not be true of escaped keys,
+// and of tabs, which no service writes.
+func FuzzNotable(f *testing.F) {
+	const first = `{"choices":[{"index":0,"delta":{"content":"a"}},{"index":2}]}`
+	for _, before := range []string{"", first, `{"type":"response.created"}`, `{"type":"image_edit.partial_image"}`} {
+		for _, event := range []string{
+			`data: {"error":{"code":"429"}}`, `data: {"error" : "x"}`, `data: {"type":"error","code":null}`, `data: {"type":"response.failed"}`, `data: {"object":"error"}`, `data: {"statusCode":429}`, "event: error\ndata: {}",
+			`data: {"choices":[{"index":0,"finish_reason":"stop"}]}`, `data: {"choices" : [{"index" : 1}]}`, `data: {"type" : "response.incomplete"}`, `data: {"type":"speech.audio.delta"}`, "event:error\ndata:{\"message\":\"m\"}", `data: {"choices":null,"code":"a"}`,
+			`{"status":503,"message":"m"}`, `data: {"type":"xError","message":""}`,
+		} {
+			f.Add(before, event, uint8(200))
+			f.Add(before, event, uint8(0))
+		}
+	}
+	f.Fuzz(func(t *testing.T, before, event string, size uint8) {
+		event = strings.TrimRight(event, "\r\n")
+		if !strings.HasSuffix(event, "}") || strings.ContainsAny(event, "\\\t") || strings.Contains(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(event), "\n\n") {
+			return // the caller examines it anyway, or it is two
+		}
+		known := new(CompletionTracker)
+		kind, _ := ClassifyEvent(nil, []byte(before))
+		known.Add(kind, []byte(before), false)
+		s := FieldScanner{Keys: UsageFields, Ends: known}
+		for piece := range slices.Chunk([]byte(event+"\n\n"), 1+int(size)) {
+			for range s.Values(piece) {
+			}
+		}
+		if s.Notable || len(event) > int(size) { // pieces of an event are examined anyway
+			return
+		}
+		name, data := ParseEvent([]byte(event + "\n\n"))
+		kind, _ = ClassifyEvent(name, data)
+		require.NotEqual(t, Failure, kind, "%q", event)
+		require.NotEqual(t, End, kind, "%q", event)
+		after := *known
+		after.Add(kind, data, false)
+		require.Equal(t, *known, after, "%q", event)
+	})
 }

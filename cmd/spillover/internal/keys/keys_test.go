@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"
@@ -158,15 +159,46 @@ func TestKeyIsComparedAsAWholeHash(t *testing.T) {
 	}
 }
 
+// Whatever a file contains, an error shows no key, and what is accepted can be used as it
+// is: a restriction is never lost.
 func FuzzParse(f *testing.F) {
+	key := "sk-spillover-" + strings.Repeat("A", 26)
 	f.Add("keys:\n- {name: a, sha256: " + keys.Sum("a") + "}")
+	f.Add("keys:\n- {name: a, sha256: " + keys.Sum(key) + ", class: background, tags: [a, b=c], models: [m], admin: true}")
+	for _, entry := range []string{
+		"{name: KEY, sha256: SUM}", "{name: a, sha256: KEY}", "{KEY: a, sha256: SUM}", "{name: a, sha256: SUM, class: KEY}", "{name: a, sha256: SUM, tags: [KEY]}", "{name: a, sha256: SUM, models: [KEY, KEY]}",
+		"{name: a, sha256: SUM, admin: KEY}", "KEY", "{name: a, sha256: SUM, models: }", "{name: a, sha256: SUM, tags: !!set {KEY}}", "{name: *KEY, sha256: SUM}", "{name: a, sha256: SUM, tags: []}", "{name: \"a\\tKEY\", sha256: SUM}", "{[KEY]: a}",
+	} {
+		f.Add(strings.NewReplacer("KEY", key, "SUM", keys.Sum(key)).Replace("keys:\n- " + entry + "\n"))
+	}
 	f.Add("keys: &a [*a]")
 	f.Add("keys:\n- <<: {name: a}\n  ? [x]\n  : y")
 	f.Fuzz(func(t *testing.T, text string) {
 		set, err := keys.Parse([]byte(text))
-		if err == nil {
-			require.NotZero(t, set.Len())
-			require.Nil(t, set.Find(""))
+		if err != nil {
+			require.NotContains(t, err.Error(), key[:len(key)-1])
+			require.Less(t, len(err.Error()), 100_000)
+			return
 		}
+		require.NotZero(t, set.Len())
+		require.Nil(t, set.Find(""))
+		require.Nil(t, set.Find(key+"A"))
+		k := set.Find(key)
+		if k == nil {
+			return
+		}
+		require.NotEmpty(t, k.Name)
+		var file struct {
+			Keys []map[string]any `yaml:"keys"`
+		}
+		if yaml.Unmarshal([]byte(text), &file) != nil || len(file.Keys) != 1 {
+			return // such as a merge of maps, which is refused here
+		}
+		entry := file.Keys[0]
+		require.Equal(t, entry["models"] != nil, k.Models != nil)
+		require.Equal(t, entry["tags"] != nil, len(k.Tags) > 0)
+		require.True(t, entry["class"] != nil || k.Class == spillover.Interactive)
+		require.True(t, entry["admin"] != nil || !k.Admin)
+		require.True(t, entry["admin"] != true || k.Admin)
 	})
 }

@@ -198,7 +198,7 @@ func withoutKeys(proposed []string, key string) (kept []string) {
 
 // cleanQuery removes credentials from a query. What is left keeps its bytes and its order.
 func (p *Proxy) cleanQuery(raw string, e *exchange) string {
-	if p.options.PassCredentials || raw == "" || e.presented == "" && !strings.Contains(strings.ToLower(raw), "key") {
+	if p.options.PassCredentials || raw == "" || e.presented == "" && !strings.Contains(raw, "%") && !strings.Contains(strings.ToLower(raw), "key") {
 		return raw
 	}
 	var kept []string

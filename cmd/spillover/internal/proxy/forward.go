@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -94,11 +95,11 @@ func (p *Proxy) rewriteLocation(e *exchange, resp *http.Response, name string) {
 		delete(resp.Header, name)
 		return
 	}
-	if u.Host != "" && !strings.EqualFold(u.Host, base.Host) {
+	if u.Host != "" && hostOf(u, base.Scheme) != hostOf(base, "") {
 		return
 	}
 	path, below := strings.CutPrefix(u.EscapedPath(), strings.TrimSuffix(base.EscapedPath(), "/"))
-	if !below || !beginsWithOneOf(path, roots) {
+	if !below || !beginsWithOneOf(path, roots) || hasDotSegments(u.Path) {
 		delete(resp.Header, name) // it is nothing that the proxy could be asked for
 		return
 	}
@@ -109,6 +110,15 @@ func (p *Proxy) rewriteLocation(e *exchange, resp *http.Response, name string) {
 		path = e.origin() + path
 	}
 	resp.Header.Set(name, path)
+}
+
+// hostOf is the host of a URL with its port. scheme is that of a URL that has none.
+func hostOf(u *url.URL, scheme string) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[strings.ToLower(cmp.Or(u.Scheme, scheme))]
+	}
+	return net.JoinHostPort(strings.TrimSuffix(strings.ToLower(u.Hostname()), "."), port)
 }
 
 // origin is the scheme and the host under which the caller knows the proxy. Another proxy

@@ -6,11 +6,30 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 )
+
+// modelsIn are the values of all members with the name model, in any case, at any depth.
+func modelsIn(value any) (models []string) {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, member := range v {
+			if model, ok := member.(string); ok && strings.ToLower(name) == "model" {
+				models = append(models, model)
+			}
+			models = append(models, modelsIn(member)...)
+		}
+	case []any:
+		for _, element := range v {
+			models = append(models, modelsIn(element)...)
+		}
+	}
+	return models
+}
 
 // A body that is accepted names no model, however it is read, that the key does not allow.
 func FuzzModelCheck(f *testing.F) {
@@ -57,6 +76,7 @@ func FuzzModelCheck(f *testing.F) {
 			if json.Unmarshal(body, &folded) == nil && folded.Model != "" {
 				require.Contains(t, allowed, folded.Model)
 			}
+			require.Subset(t, allowed, modelsIn(exact))
 		}
 		if media == "multipart/form-data" {
 			form, err := multipart.NewReader(bytes.NewReader(body), parameters["boundary"]).ReadForm(1 << 20)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,6 +20,9 @@ func FuzzFault(f *testing.F) {
 		switch {
 		case slices.Contains(FaultNames(), s):
 			require.NoError(t, err)
+		case len(s) == 3 && (s[0] == '4' || s[0] == '5') && strings.Trim(s, "0123456789") == "":
+			require.NoError(t, err)
+			require.Equal(t, s, strconv.Itoa(fault.Status))
 		case err == nil:
 			status, err := strconv.Atoi(s)
 			require.NoError(t, err)
