@@ -48,6 +48,7 @@ func TestTheOutputIsUTF8(t *testing.T) {
 func TestAnInputOfAnotherFormatIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"\x1f\x8b\x08\x00": "gzip", "\x28\xb5\x2f\xfd\x04": "zstd", "PK\x03\x04": "ZIP", "\xff\xfe{\x00": "UTF-16", "\xfe\xff\x00{": "UTF-16",
+		"[": "array", "\xef\xbb\xbf[\n{}\n]": "array",
 	} {
 		in, out := writeLines(t, text), filepath.Join(t.TempDir(), "out")
 		_, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))})
@@ -243,4 +244,14 @@ func TestAnAnswerIsOneLine(t *testing.T) {
 	var body struct{ A string }
 	require.NoError(t, json.Unmarshal(outputs(t, out)["batch_req_1"].Response.Body, &body))
 	require.Equal(t, "b\nc\u2028d\u0085e", body.A)
+}
+
+// A body that is too deep for a line of the output becomes a text: each line can be decoded.
+func TestADeepResponseIsAText(t *testing.T) {
+	deep := strings.Repeat("[", 9999) + strings.Repeat("]", 9999)
+	in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+	c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, deep))})
+	require.NoError(t, err)
+	require.Zero(t, c.Failed)
+	require.Equal(t, `"`+deep+`"`, string(outputs(t, out)["batch_req_1"].Response.Body))
 }

@@ -75,7 +75,7 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 	}
 	defer b.Close()
 	if answers, removed := b.Repaired(); answers+removed > 0 && !progress.quiet {
-		fmt.Fprintf(progress, "repaired after a kill: %d answers had not been recorded, %d bytes of incomplete ones were removed\n", answers, removed)
+		fmt.Fprintf(progress, "repaired after an incomplete write: %d complete answers kept, %d bytes of incomplete ones removed\n", answers, removed)
 	}
 
 	begun := time.Now()
