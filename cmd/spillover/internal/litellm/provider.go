@@ -73,6 +73,9 @@ func (c *converter) chooseBackend(d *deployment, name string, at value, deployme
 		return c.azureBackend(d, name, at, deployment, base, params)
 	case compatible:
 		return c.openAIBackend(d, name, p, at, base, params)
+	case name == "" && deployment == "*" && d.model.Name == "*":
+		c.note(LeftOut, at, "models of other providers: LiteLLM finds the provider in the name that callers use; the backend is that of OpenAI")
+		return c.openAIBackend(d, "openai", providers["openai"], at, base, params)
 	case name == "":
 		c.note(LeftOut, at, "names no provider, such as openai/ or azure/")
 	case strings.HasPrefix(at.node.Value, environPrefix):
