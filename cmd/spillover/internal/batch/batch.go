@@ -284,7 +284,7 @@ func (b *Batch) read(running, sending context.Context, window *window, answers c
 		answers <- pending{held, 0}
 	}
 	now, err := b.input.Stat()
-	if err == nil && (now.Size() != b.inputInfo.Size() || !now.ModTime().Equal(b.inputInfo.ModTime())) {
+	if err == nil && (now.Size() != b.inputInfo.Size() || !now.ModTime().Equal(b.inputInfo.ModTime()) || lines.number-1 != known.lines) {
 		err = fmt.Errorf("%s was changed while it was read: answers may belong to other requests", b.options.Input)
 	}
 	return err

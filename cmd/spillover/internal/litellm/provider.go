@@ -137,7 +137,7 @@ func (c *converter) openAIBackend(d *deployment, name string, p provider, at, ba
 	if !p.native {
 		c.note(Check, at, "%s is called as it is: LiteLLM adapts some parameters for it", name)
 	}
-	if key, ok := params.take("api_key"); ok {
+	if key, ok := takeKey(params); ok {
 		b.APIKey = c.secret(key, d.hint+"_KEY")
 	} else if p.keyVariable != "" {
 		b.APIKey = c.variable(p.keyVariable)
