@@ -3,6 +3,7 @@ package batch
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strconv"
 )
 
@@ -37,18 +38,35 @@ func newAnswer(r *request, resp *responseObject, e *lineError) answer {
 		Error    *lineError      `json:"error"`
 	}{idPrefix + strconv.FormatInt(r.line, 10), r.customID, resp, e}
 	if resp != nil {
-		if resp.Body = bytes.ToValidUTF8(resp.Body, []byte("\ufffd")); !json.Valid(resp.Body) {
-			resp.Body, _ = json.Marshal(string(resp.Body)) // such as the page of a proxy
-		}
+		resp.Body = bytes.ToValidUTF8(resp.Body, []byte("\ufffd"))
 	}
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text) // compacts the body, so that the answer is one line
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(line); err != nil {
+	text, err := encodeLine(line)
+	if err != nil && resp != nil {
+		resp.Body, _ = json.Marshal(string(resp.Body)) // such as the page of a proxy
+		text, err = encodeLine(line)
+	}
+	if err != nil {
 		panic(err) // a RawMessage that is not valid
 	}
-	return answer{line: r.line, failed: e != nil || resp.StatusCode >= 300, text: text.Bytes()}
+	return answer{line: r.line, failed: e != nil || resp.StatusCode >= 300, text: text}
 }
+
+// encodeLine is a value as one line of JSON.
+func encodeLine(v any) ([]byte, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	if !json.Valid(text.Bytes()) {
+		return nil, errTooDeep
+	}
+	return text.Bytes(), nil
+}
+
+// errTooDeep is an error about a RawMessage that could only be decoded alone.
+var errTooDeep = errors.New("nested too deeply")
 
 // lineOf is the number of the line that an answer is about.
 func lineOf(text []byte) (line int64, ok bool) {

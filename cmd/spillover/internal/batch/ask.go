@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/spillover-go/spillover/internal/redact"
 )
 
 // How a request is tried again after a 5xx or without a response. The transport has
@@ -32,17 +34,12 @@ const (
 	waitedLong = 2 * time.Second
 )
 
-var (
-	errLeft   = errors.New("the batch ends")
-	errDenied = errors.New("access is denied, or a deployment is missing")
-)
-
-// ask sends a request until there is an answer. When running ends, it gives the request up
-// unless it was sent, and otherwise when sending ends. Its only error means that there is
-// no answer.
-func (b *Batch) ask(running, sending context.Context, r *request) (answer, error) {
+// ask sends a request until there is an answer, and returns the answers that are final
+// then: other ones may have waited for this one, or this one waits. When running ends, it
+// gives the request up unless it was sent, and otherwise when sending ends.
+func (b *Batch) ask(running, sending context.Context, r *request) []answer {
 	if r.invalid != nil {
-		return newAnswer(r, nil, r.invalid), nil
+		return []answer{newAnswer(r, nil, r.invalid)}
 	}
 	flow := b.flows.of(r.model)
 	var deadline time.Time // from the first try on
@@ -50,18 +47,18 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 	var t *try
 	for {
 		if err := acquire(running, flow, deadline, t != nil); errors.Is(err, context.DeadlineExceeded) && running.Err() == nil {
-			return t.expired(r, b.options.GiveUpAfter), nil
+			return []answer{t.expired(r, b.options.GiveUpAfter)}
 		} else if err != nil {
-			return answer{}, errLeft
+			return nil
 		}
 		begun := time.Now()
 		if t == nil {
 			deadline = begun.Add(b.options.GiveUpAfter)
 		}
 		t = b.send(running, sending, r)
-		if running.Err() != nil && !t.final(context.Cause(running)) {
+		if running.Err() != nil && t.result != resultAnswered {
 			flow.release(begun, resultLeft, 0)
-			return answer{}, errLeft
+			return nil
 		}
 		if t.result == resultAnswered && t.waited > b.options.TierWait+waitedLong {
 			t.result = resultWaited
@@ -70,30 +67,41 @@ func (b *Batch) ask(running, sending context.Context, r *request) (answer, error
 		wait := time.Duration(0)
 		switch t.result {
 		case resultAnswered, resultWaited:
-			b.sent.Add(1)
-			if resp := t.response; resp != nil && flow.allDenied(resp.StatusCode, &b.flows.allowed) {
-				b.stopRun(fmt.Errorf("%w: the last %d requests for %s were answered %d %s: %s", errDenied, maxDenied,
-					cmp.Or(r.model, "no model"), resp.StatusCode, http.StatusText(resp.StatusCode), messageOf(resp.Body)))
-			}
-			return t.answer(r), nil
+			b.answered.Add(1)
+			return b.settle(flow, r, t)
 		case resultLeft:
 			b.stopRun(t.err)
-			return answer{}, errLeft
+			return nil
 		case resultFailed:
-			wait = failing.next(b.sent.Load(), t.retryAfter)
+			wait = failing.next(b.answered.Load(), t.retryAfter)
 			if wait < 0 {
-				return t.answer(r), nil
+				return []answer{t.answer(r)}
 			}
 		case resultRefused:
 			wait = t.pause
 		}
 		if time.Now().Add(wait).After(deadline) {
-			return t.expired(r, b.options.GiveUpAfter), nil
+			return []answer{t.expired(r, b.options.GiveUpAfter)}
 		}
 		if t.result == resultFailed && pause(running, wait) != nil {
-			return answer{}, errLeft
+			return nil
 		}
 	}
+}
+
+// settle returns the answers that are final with that to r. It ends the batch if every
+// request is denied.
+func (b *Batch) settle(f *flow, r *request, t *try) []answer {
+	if t.response == nil {
+		return []answer{t.answer(r)}
+	}
+	status := t.response.StatusCode
+	final, denied := f.settle(t.answer(r), isDenial(status), &b.flows.allowed)
+	if denied {
+		b.stopRun(fmt.Errorf("access is denied, or a deployment is missing: the last %d requests for %s were answered %s",
+			maxDenied, cmp.Or(redact.Brief(r.model), "no model"), describe(status, t.response.Body)))
+	}
+	return final
 }
 
 // acquire waits for a place of a flow. A request that has been tried before waits until
@@ -167,14 +175,6 @@ type tryError struct {
 func (e *tryError) Error() string { return e.err.Error() }
 func (e *tryError) Unwrap() error { return e.err }
 
-// final reports whether a try is an answer, although the batch ends.
-func (t *try) final(why error) bool {
-	if errors.Is(why, errDenied) && t.response != nil && isDenial(t.response.StatusCode) {
-		return false // this one was not wrong either
-	}
-	return t.result == resultAnswered
-}
-
 // answer is that of a request which is not tried again.
 func (t *try) answer(r *request) answer {
 	if t.response == nil {
@@ -210,10 +210,8 @@ const baseURL = "http://spillover.invalid"
 
 // send sends a request once.
 func (b *Batch) send(running, sending context.Context, r *request) *try {
-	ctx, end := b.outgoing(running, sending)
-	defer end()
-	ctx, cancel := context.WithTimeout(ctx, b.options.Timeout)
-	defer cancel()
+	ctx, out := b.outgoing(running, sending)
+	defer out.end()
 	target := baseURL + r.path
 	if r.query != "" {
 		target += "?" + r.query
@@ -229,6 +227,7 @@ func (b *Batch) send(running, sending context.Context, r *request) *try {
 		return failedTry(ctx, err)
 	}
 	defer resp.Body.Close()
+	out.responded()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseSize+1))
 	switch {
 	case err != nil:
@@ -241,7 +240,7 @@ func (b *Batch) send(running, sending context.Context, r *request) *try {
 
 func failedTry(ctx context.Context, err error) *try {
 	code := codeRequestFailed
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		code = codeTimeout
 	}
 	return &try{result: resultFailed, err: &tryError{code, err}}
@@ -265,7 +264,7 @@ func judge(resp *http.Response, body []byte) *try {
 	case status == http.StatusUnauthorized,
 		status == http.StatusTooManyRequests && resp.Header.Get("X-Should-Retry") == "false":
 		// Another try would be of no use, neither for this request nor for others.
-		t.result, t.err = resultLeft, &tryError{err: fmt.Errorf("%d %s: %s", status, http.StatusText(status), messageOf(body))}
+		t.result, t.err = resultLeft, &tryError{err: errors.New(describe(status, body))}
 	case status == http.StatusTooManyRequests && local:
 		t.result, t.pause = resultRefused, t.retryAfter
 		if t.pause <= 0 {
@@ -296,15 +295,17 @@ func retryAfter(h http.Header) time.Duration {
 // maxHint is the longest wait that is believed: Config.MaxCooldown is at most as long.
 const maxHint = 91 * 24 * time.Hour
 
-// messageOf is the message in the body of an error, or its beginning.
-func messageOf(body []byte) string {
+// describe is an error response as it may be shown: its status, and the message in its
+// body or the beginning of that.
+func describe(status int, body []byte) string {
 	var e struct {
 		Error struct {
 			Message string `json:"message"`
 		} `json:"error"`
 	}
+	message := string(body)
 	if json.Unmarshal(body, &e) == nil && e.Error.Message != "" {
-		return e.Error.Message
+		message = e.Error.Message
 	}
-	return string(body[:min(len(body), 200)])
+	return fmt.Sprintf("%d %s: %s", status, http.StatusText(status), redact.Text(message))
 }

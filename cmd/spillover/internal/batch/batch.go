@@ -79,7 +79,7 @@ type Batch struct {
 	journal   *journal
 	flows     flows
 	tiers     map[string]int // the priorities of backends, by name
-	sent      atomic.Int64   // requests that were answered, whatever the answer was
+	answered  atomic.Int64   // requests that were answered in this run, whatever the answer was
 	inFlight  atomic.Int64
 	waiting   atomic.Int64
 
@@ -195,10 +195,10 @@ func (b *Batch) Counts() Counts {
 	return c
 }
 
-// A pending is an answer that is not durable yet.
+// Pending are answers that are not durable yet.
 type pending struct {
-	answer
-	size int // of its line in the window
+	answers []answer
+	size    int // of the line in the window
 }
 
 // Run sends the requests that have no answer yet. It ends early if ctx does, with ctx's
@@ -275,16 +275,16 @@ func (b *Batch) read(running, sending context.Context, window *window, answers c
 			} else {
 				r = parseRequest(number, text)
 			}
-			a, err := b.ask(running, sending, r)
-			if err != nil {
-				window.leave(len(text))
-				return
-			}
-			answers <- pending{a, len(text)}
+			answers <- pending{b.ask(running, sending, r), len(text)}
 		})
 	}
+	requests.Wait()
+	// The batch does not end early, so these requests are denied for a reason of their own.
+	if held := b.flows.held(); running.Err() == nil && window.enter(running, 0) == nil {
+		answers <- pending{held, 0}
+	}
 	now, err := b.input.Stat()
-	if err == nil && (now.Size() != b.inputInfo.Size() || !now.ModTime().Equal(b.inputInfo.ModTime())) {
+	if err == nil && (now.Size() != b.inputInfo.Size() || !now.ModTime().Equal(b.inputInfo.ModTime()) || lines.number-1 != known.lines) {
 		err = fmt.Errorf("%s was changed while it was read: answers may belong to other requests", b.options.Input)
 	}
 	return err
@@ -293,22 +293,25 @@ func (b *Batch) read(running, sending context.Context, window *window, answers c
 // writeAnswers makes answers durable, as many together as there are. After an error it
 // calls stop, and drops the rest.
 func (b *Batch) writeAnswers(answers <-chan pending, window *window, stop func()) (err error) {
-	for first := range answers {
-		group := []answer{first.answer}
-		lines := []int{first.size}
-		for size := len(first.text); size < groupSize; {
-			var next pending
-			select {
-			case next = <-answers:
-			default:
+	for next := range answers {
+		var group []answer
+		var lines []int
+		size := 0
+		for more := true; more; {
+			group, lines = append(group, next.answers...), append(lines, next.size)
+			for _, a := range next.answers {
+				size += len(a.text)
 			}
-			if next.text == nil {
+			if size >= groupSize {
 				break
 			}
-			size += len(next.text)
-			group, lines = append(group, next.answer), append(lines, next.size)
+			select {
+			case next, more = <-answers:
+			default:
+				more = false
+			}
 		}
-		if err == nil {
+		if err == nil && len(group) > 0 {
 			if err = b.journal.commit(group); err != nil {
 				stop()
 			} else {

@@ -2,7 +2,9 @@ package batch_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -101,6 +103,76 @@ func TestATryThatTakesTooLongIsTriedAgain(t *testing.T) {
 		require.EqualValues(t, 2, tries.Load())
 	})
 }
+
+// The time of a try is that of the deployment. What a request waits for a rate limit is not
+// taken from it, and makes no request fail.
+func TestTimeoutsDoNotCountTheWaitForALimit(t *testing.T) {
+	in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int32
+		lb := transport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+			if tries.Add(1) == 1 {
+				return refusal(r, "25"), nil
+			}
+			select {
+			case <-time.After(20 * time.Second):
+				return answering(200, fine).RoundTrip(r)
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		}))
+		defer lb.Close()
+		c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, Timeout: 30 * time.Second})
+		require.NoError(t, err)
+		require.Zero(t, c.Failed)
+		require.EqualValues(t, 2, tries.Load())
+	})
+}
+
+// A body that takes too long is cut off by the timeout, also that of an error.
+func TestTheTimeoutIsThatOfTheBodyToo(t *testing.T) {
+	for _, status := range []int{200, 400, 403, 503} {
+		in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+		synctest.Test(t, func(t *testing.T) {
+			var tries atomic.Int32
+			lb := transport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+				if tries.Add(1) > 1 {
+					return answering(200, fine).RoundTrip(r)
+				}
+				resp, err := answering(status, "").RoundTrip(r)
+				resp.ContentLength, resp.Body = -1, slowBody{r.Context(), time.Now()}
+				return resp, err
+			}))
+			defer lb.Close()
+			begun := time.Now()
+			c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, Timeout: 30 * time.Second})
+			require.NoError(t, err)
+			require.Zero(t, c.Failed)
+			require.EqualValues(t, 2, tries.Load())
+			require.Less(t, time.Since(begun), 40*time.Second)
+		})
+	}
+}
+
+// A slowBody has another byte each second, for an hour.
+type slowBody struct {
+	ctx   context.Context
+	begun time.Time
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	select {
+	case <-time.After(time.Second):
+		if time.Since(b.begun) > time.Hour {
+			return 0, io.EOF
+		}
+		return copy(p, " "), nil
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	}
+}
+
+func (slowBody) Close() error { return nil }
 
 type roundTripper func(*http.Request) (*http.Response, error)
 

@@ -79,7 +79,7 @@ func FuzzInput(f *testing.F) {
 	f.Add([]byte("a\nb\nc"), "1/99999999999999999999", uint8(0))
 	f.Fuzz(func(t *testing.T, text []byte, name string, most uint8) {
 		part, err := ParsePart(name)
-		if err != nil {
+		if err != nil || checkFormat(text) != nil {
 			return
 		}
 		again, err := ParsePart(part.String())

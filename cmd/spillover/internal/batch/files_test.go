@@ -190,12 +190,22 @@ func TestAnEmptyInputIsDone(t *testing.T) {
 }
 
 func TestAChangeOfTheInputIsNoticed(t *testing.T) {
-	in, out := writeInput(t, 10, hello), filepath.Join(t.TempDir(), "out")
-	b, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))}.WithoutSync())
-	require.NoError(t, err)
-	defer b.Close()
-	require.NoError(t, os.WriteFile(in, []byte("\n"), 0o666))
-	require.ErrorContains(t, b.Run(t.Context()), "changed")
+	for name, change := range map[string]func(text []byte) []byte{
+		"shorter":                       func([]byte) []byte { return []byte("\n") },
+		"fewer lines at the same times": func(text []byte) []byte { return bytes.ReplaceAll(text, []byte("}\n"), []byte("} ")) },
+	} {
+		in, out := writeInput(t, 10, hello), filepath.Join(t.TempDir(), "out")
+		text, err := os.ReadFile(in)
+		require.NoError(t, err)
+		info, err := os.Stat(in)
+		require.NoError(t, err)
+		b, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))}.WithoutSync())
+		require.NoError(t, err)
+		defer b.Close()
+		require.NoError(t, os.WriteFile(in, change(text), 0o666))
+		require.NoError(t, os.Chtimes(in, info.ModTime(), info.ModTime()))
+		require.ErrorContains(t, b.Run(t.Context()), "changed", name)
+	}
 }
 
 // The journal names an answer when it is on disk, not before. Otherwise a power failure

@@ -40,7 +40,8 @@ type flow struct {
 	timer    *time.Timer // ends the pause
 	waiting  list.List   // of chan struct{}
 	denied   int         // answers in a row that were denials
-	allowed  bool        // one was not
+	held     []answer    // those of them that may not be the fault of the request
+	allowed  bool        // an answer was not a denial
 }
 
 func newFlow(most int) *flow {
@@ -159,19 +160,28 @@ func isDenial(status int) bool {
 	return status == http.StatusForbidden || status == http.StatusNotFound
 }
 
-// allDenied counts the answer to a request. It is true if all of the model have been
-// denied lately, and nothing shows that only the model's name is wrong: either some of it
-// were allowed before, or none of any model.
-func (f *flow) allDenied(status int, anyAllowed *atomic.Bool) bool {
+// settle takes the answer to a request, and returns the answers that are final now. A
+// denial is held back until a request of the model is answered otherwise. After maxDenied
+// denials in a row, only the model's name may be wrong: other models are answered, and this
+// one never was. Then the denials are final. Otherwise they are dropped, and denied is true.
+func (f *flow) settle(a answer, denial bool, anyAllowed *atomic.Bool) (final []answer, denied bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !isDenial(status) {
+	f.held = append(f.held, a)
+	if denial {
+		f.denied++
+	} else {
 		f.denied, f.allowed = 0, true
 		anyAllowed.Store(true)
-		return false
 	}
-	f.denied++
-	return f.denied >= maxDenied && (f.allowed || !anyAllowed.Load())
+	if denial && f.denied < maxDenied {
+		return nil, false
+	}
+	final, f.held = f.held, nil
+	if denial && (f.allowed || !anyAllowed.Load()) {
+		return nil, true
+	}
+	return final, false
 }
 
 // flows are the flows of all models.
@@ -195,6 +205,16 @@ func (f *flows) of(model string) *flow {
 		f.byModel[model] = newFlow(f.most)
 	}
 	return f.byModel[model]
+}
+
+// held are the denials that are still held back.
+func (f *flows) held() (all []answer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, flow := range f.byModel {
+		all = append(all, flow.held...)
+	}
+	return all
 }
 
 // A window bounds the lines that are in memory: how many, and how long they are

@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// A Part is the lines of an input that one process asks: those whose number leaves
-// Index-1 when the one before it is divided by Of. The zero value is all lines.
+// A Part is the lines of an input that one process asks: the first of them is line Index,
+// and then it is every line that is Of lines further. The zero value is all lines.
 type Part struct{ Index, Of int64 }
 
 // maxParts bounds the number of parts.
@@ -183,9 +183,11 @@ var otherFormats = []struct{ magic, is string }{
 	{"PK\x03\x04", "a ZIP file: unpack it first"},
 	{"\xff\xfe", "UTF-16: convert it to UTF-8 first"},
 	{"\xfe\xff", "UTF-16: convert it to UTF-8 first"},
+	{"[", "a JSON array: write each request on a line of its own"},
 }
 
 func checkFormat(beginning []byte) error {
+	beginning = bytes.TrimPrefix(beginning, byteOrderMark)
 	for _, other := range otherFormats {
 		if bytes.HasPrefix(beginning, []byte(other.magic)) {
 			return fmt.Errorf("the input is not JSON lines but %s", other.is)

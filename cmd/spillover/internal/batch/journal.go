@@ -113,7 +113,7 @@ func openLocked(path string, others *[]os.FileInfo) (*os.File, error) {
 		err = errSameFile
 	default:
 		if err = lock(f); err != nil {
-			err = fmt.Errorf("%s is in use by another process: %w", path, err)
+			err = fmt.Errorf("%s is in use by another process, or cannot be locked: %w", path, err)
 		}
 		*others = append(*others, info)
 	}

@@ -1,10 +1,7 @@
 package batch
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -18,19 +15,18 @@ import (
 // has been sent to one. When the batch ends, one that waits is given up, since nobody has
 // seen it. One that was sent may be answered.
 type outgoing struct {
-	giveUp   context.CancelFunc
+	cancel   context.CancelCauseFunc
+	timeout  time.Duration // for a deployment to answer
 	inFlight *atomic.Int64 // of the batch, as is waiting
 	waiting  *atomic.Int64
 
 	mu      sync.Mutex
-	sent    bool // to a deployment that has not refused or failed it
-	denied  bool // the last deployment has denied it, which may be the answer
+	sent    bool // to a deployment that has not refused, denied or failed it
 	stopped bool
-}
+	timer   *time.Timer // of timeout; nil until it is sent
 
-// denialTime is how long a request that was denied may take to leave the transport. If it
-// takes longer, it waits for another deployment.
-const denialTime = 100 * time.Millisecond
+	unregister func() bool // of stop
+}
 
 type outgoingKey struct{}
 
@@ -39,17 +35,8 @@ func (o *outgoing) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stopped = true; !o.sent {
-		o.leave()
+		o.cancel(nil)
 	}
-}
-
-// leave makes the request leave the transport.
-func (o *outgoing) leave() {
-	if o.denied {
-		time.AfterFunc(denialTime, o.giveUp)
-		return
-	}
-	o.giveUp()
 }
 
 // send reports whether the request may be sent.
@@ -57,20 +44,20 @@ func (o *outgoing) send() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.sent && !o.stopped {
-		o.sent, o.denied = true, false
+		o.sent = true
 		o.waiting.Add(-1)
 		o.inFlight.Add(1)
+		o.timer = time.AfterFunc(o.timeout, func() { o.cancel(context.DeadlineExceeded) })
 	}
 	return o.sent
 }
 
-// refused is called when the deployment has not answered the request, or has denied it.
-func (o *outgoing) refused(denied bool) {
+// refused is called when the deployment has refused, denied or failed the request.
+func (o *outgoing) refused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.unsend()
-	if o.denied = denied; o.stopped {
-		o.leave()
+	if o.unsend(); o.stopped {
+		o.cancel(nil)
 	}
 }
 
@@ -79,17 +66,32 @@ func (o *outgoing) unsend() {
 		o.sent = false
 		o.inFlight.Add(-1)
 		o.waiting.Add(1)
+		o.timer.Stop()
+	}
+}
+
+// responded is called when the transport has returned a response, whose body has the
+// timeout, too.
+func (o *outgoing) responded() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.timer != nil && !o.sent {
+		o.timer.Reset(o.timeout)
 	}
 }
 
 // end is called when the request has left the transport.
 func (o *outgoing) end() {
+	o.unregister()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.unsend()
 	o.waiting.Add(-1)
 	o.stopped = true
-	o.giveUp()
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+	o.cancel(nil)
 }
 
 // A base tells a request's outgoing when it is sent.
@@ -118,28 +120,11 @@ func (b base) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, context.Canceled
 	}
 	resp, err := b.RoundTripper.RoundTrip(r)
-	switch {
-	case err != nil || isTransient(resp.StatusCode) || resp.StatusCode == http.StatusUnauthorized:
-		o.refused(false)
-	case isDenial(resp.StatusCode):
-		// The transport may ask another deployment, or return this response.
-		resp.Body = inMemory(resp.Body) // it may be given up before the body is read
-		o.refused(true)
+	if err != nil || isTransient(resp.StatusCode) || resp.StatusCode == http.StatusUnauthorized || isDenial(resp.StatusCode) {
+		o.refused() // the transport may ask another deployment
 	}
 	return resp, err
 }
-
-// inMemory reads a body as far as it is of use.
-func inMemory(body io.ReadCloser) io.ReadCloser {
-	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, maxResponseSize+1))
-	return io.NopCloser(io.MultiReader(bytes.NewReader(text), failing{err}))
-}
-
-// A failing reader has an error, or none and no text.
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
 
 // isTransient reports whether a response with this status is no answer, since another
 // try may have one.
@@ -152,11 +137,11 @@ func isTransient(status int) bool {
 }
 
 // outgoing makes the context of a request that is given up when running ends, unless it
-// was sent. end must be called when the request has left the transport.
-func (b *Batch) outgoing(running, sending context.Context) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancel(spillover.WithClass(sending, spillover.Background))
-	o := &outgoing{giveUp: cancel, inFlight: &b.inFlight, waiting: &b.waiting}
+// was sent. Its end must be called when the request has left the transport.
+func (b *Batch) outgoing(running, sending context.Context) (context.Context, *outgoing) {
+	ctx, cancel := context.WithCancelCause(spillover.WithClass(sending, spillover.Background))
+	o := &outgoing{cancel: cancel, timeout: b.options.Timeout, inFlight: &b.inFlight, waiting: &b.waiting}
 	o.waiting.Add(1)
-	unregister := context.AfterFunc(running, o.stop)
-	return context.WithValue(ctx, outgoingKey{}, o), func() { unregister(); o.end() }
+	o.unregister = context.AfterFunc(running, o.stop)
+	return context.WithValue(ctx, outgoingKey{}, o), o
 }

@@ -2,6 +2,7 @@ package batch_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -47,6 +48,7 @@ func TestTheOutputIsUTF8(t *testing.T) {
 func TestAnInputOfAnotherFormatIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"\x1f\x8b\x08\x00": "gzip", "\x28\xb5\x2f\xfd\x04": "zstd", "PK\x03\x04": "ZIP", "\xff\xfe{\x00": "UTF-16", "\xfe\xff\x00{": "UTF-16",
+		"[": "array", "\xef\xbb\xbf[\n{}\n]": "array",
 	} {
 		in, out := writeLines(t, text), filepath.Join(t.TempDir(), "out")
 		_, err := batch.Open(t.Context(), batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))})
@@ -78,30 +80,103 @@ func denying(status int, text string, from int32) service {
 	}
 }
 
-// A deployment that was removed, or a firewall, denies every request: most are left for
-// the time when it is repaired.
+// A deployment that was removed, or a firewall, denies every request: all of them are left
+// for the time when it is repaired, and those that were answered are not asked again.
 func TestABatchEndsIfEveryRequestIsDenied(t *testing.T) {
 	for _, status := range []int{403, 404} {
 		for _, from := range []int32{0, 100} {
-			in, out := writeInput(t, 500, hello), filepath.Join(t.TempDir(), "out")
-			var failed int64
-			synctest.Test(t, func(t *testing.T) {
-				lb := transport(t, denying(status, "gpt-4o", from))
-				defer lb.Close()
-				c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, MaxInFlight: 50})
-				require.ErrorContains(t, err, fmt.Sprintf("the last 20 requests for gpt-4o were answered %d", status))
-				require.ErrorContains(t, err, "access denied")
-				require.EqualValues(t, from, c.Answered-c.Failed)
-				require.GreaterOrEqual(t, c.Failed, int64(20))
-				require.Less(t, c.Failed, int64(30), "those in flight are not recorded")
-				failed = c.Failed
-			})
-			c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, fine))})
-			require.NoError(t, err)
-			require.EqualValues(t, 500, c.Answered)
-			require.Equal(t, failed, c.Failed)
+			for _, most := range []int{1, 50} {
+				in, out := writeInput(t, 500, hello), filepath.Join(t.TempDir(), "out")
+				var failed int64
+				synctest.Test(t, func(t *testing.T) {
+					lb := transport(t, denying(status, "gpt-4o", from))
+					defer lb.Close()
+					c, err := run(t, batch.Options{Input: in, Output: out, Transport: lb, MaxInFlight: most})
+					require.ErrorContains(t, err, fmt.Sprintf("the last 20 requests for gpt-4o were answered %d", status))
+					require.ErrorContains(t, err, "access denied")
+					require.EqualValues(t, from, c.Answered-c.Failed)
+					if failed = c.Failed; from == 0 || most == 1 {
+						require.Zero(t, failed)
+					} else { // a request that was allowed may be answered after others were denied
+						require.Less(t, failed, int64(most))
+					}
+				})
+				var asked atomic.Int32
+				c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, service(func(*http.Request, []byte) (int, string) {
+					asked.Add(1)
+					return 200, fine
+				}))})
+				require.NoError(t, err)
+				require.EqualValues(t, 500, c.Answered)
+				require.Equal(t, failed, c.Failed)
+				require.EqualValues(t, 500-int64(from)-failed, asked.Load())
+			}
 		}
 	}
+}
+
+// A few denials in a row do not show that every request is denied. They are answers if all
+// requests have been asked, and are asked again if the batch was interrupted.
+func TestAFewDenialsAtTheEndAreAnswers(t *testing.T) {
+	for _, interrupted := range []bool{false, true} {
+		in, out := writeInput(t, 19, hello), filepath.Join(t.TempDir(), "out")
+		synctest.Test(t, func(t *testing.T) {
+			lb := transport(t, denying(403, "gpt-4o", 0))
+			defer lb.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			b, err := batch.Open(ctx, batch.Options{Input: in, Output: out, Transport: lb, MaxInFlight: 1, Grace: time.Minute}.WithoutSync())
+			require.NoError(t, err)
+			defer b.Close()
+			if interrupted {
+				time.AfterFunc(18500*time.Millisecond, cancel)
+				require.ErrorIs(t, b.Run(ctx), context.Canceled)
+				require.Zero(t, b.Counts().Answered)
+				return
+			}
+			require.NoError(t, b.Run(ctx))
+			require.EqualValues(t, 19, b.Counts().Failed)
+			require.Len(t, outputs(t, out), 19)
+		})
+	}
+}
+
+// A denial before another answer of the model is an answer, also in a batch that ends early.
+func TestADenialIsRecordedWithTheNextAnswer(t *testing.T) {
+	var lines []string
+	for _, after := range []string{"1s denied", "2s answered", "3s denied", "9s answered"} {
+		lines = append(lines, line("x", fmt.Sprintf(`{"model":"m","user":%q}`, after)))
+	}
+	in, out := writeLines(t, lines...), filepath.Join(t.TempDir(), "out")
+	synctest.Test(t, func(t *testing.T) {
+		lb := transport(t, roundTripper(func(r *http.Request) (*http.Response, error) {
+			var body struct{ User string }
+			require.NoError(t, json.NewDecoder(r.Body).Decode(&body))
+			after, is, _ := strings.Cut(body.User, " ")
+			d, err := time.ParseDuration(after)
+			require.NoError(t, err)
+			select {
+			case <-time.After(d):
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+			if is == "denied" {
+				return answering(404, `{}`).RoundTrip(r)
+			}
+			return answering(200, fine).RoundTrip(r)
+		}))
+		defer lb.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		b, err := batch.Open(ctx, batch.Options{Input: in, Output: out, Transport: lb}.WithoutSync())
+		require.NoError(t, err)
+		defer b.Close()
+		require.ErrorIs(t, b.Run(ctx), context.DeadlineExceeded)
+	})
+	all := outputs(t, out)
+	require.Len(t, all, 2)
+	require.Equal(t, 404, all["batch_req_1"].Response.StatusCode)
+	require.Equal(t, 200, all["batch_req_2"].Response.StatusCode)
 }
 
 // Requests that are denied for a reason of their own do not end a batch.
@@ -169,4 +244,14 @@ func TestAnAnswerIsOneLine(t *testing.T) {
 	var body struct{ A string }
 	require.NoError(t, json.Unmarshal(outputs(t, out)["batch_req_1"].Response.Body, &body))
 	require.Equal(t, "b\nc\u2028d\u0085e", body.A)
+}
+
+// A body that is too deep for a line of the output becomes a text: each line can be decoded.
+func TestADeepResponseIsAText(t *testing.T) {
+	deep := strings.Repeat("[", 9999) + strings.Repeat("]", 9999)
+	in, out := writeInput(t, 1, hello), filepath.Join(t.TempDir(), "out")
+	c, err := run(t, batch.Options{Input: in, Output: out, Transport: transport(t, answering(200, deep))})
+	require.NoError(t, err)
+	require.Zero(t, c.Failed)
+	require.Equal(t, `"`+deep+`"`, string(outputs(t, out)["batch_req_1"].Response.Body))
 }

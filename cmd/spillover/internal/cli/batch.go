@@ -36,7 +36,7 @@ func batchCommand() *urfave.Command {
 			&urfave.StringFlag{Name: "errors", Usage: "the `FILE` for requests that failed; without it they are in the output, too", TakesFile: true},
 			&urfave.StringFlag{Name: "part", Value: "1/1", Usage: "ask the lines of part `I/N` only, so that N processes share an input"},
 			&urfave.IntFlag{Name: "max-in-flight", Value: batch.DefaultMaxInFlight, Usage: "the maximum `NUMBER` of requests of one model in flight; the actual number adapts to the limits"},
-			&urfave.DurationFlag{Name: "timeout", Value: batch.DefaultTimeout, Usage: "the maximum `TIME` of one try of a request"},
+			&urfave.DurationFlag{Name: "timeout", Value: batch.DefaultTimeout, Usage: "the maximum `TIME` that a deployment has to answer; waiting for a rate limit does not count"},
 			&urfave.DurationFlag{Name: "give-up-after", Value: batch.DefaultGiveUpAfter, Usage: "a request that is still rate-limited after this `TIME` fails"},
 			&urfave.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "after an interrupt, requests that were sent have this `TIME` to end"},
 			&urfave.BoolFlag{Name: "quiet", Usage: "show neither progress nor a summary"},
@@ -75,7 +75,7 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 	}
 	defer b.Close()
 	if answers, removed := b.Repaired(); answers+removed > 0 && !progress.quiet {
-		fmt.Fprintf(progress, "repaired after a kill: %d answers had not been recorded, %d bytes of incomplete ones were removed\n", answers, removed)
+		fmt.Fprintf(progress, "repaired after an incomplete write: %d complete answers kept, %d bytes of incomplete ones removed\n", answers, removed)
 	}
 
 	begun := time.Now()

@@ -33,6 +33,13 @@ func (c *converter) addCredential(params *object) {
 	}
 }
 
+// takeKey takes api_key. LiteLLM treats an empty one as missing.
+func takeKey(params *object) (key value, ok bool) {
+	key, ok = params.take("api_key")
+	s, isText := key.scalar()
+	return key, ok && (s != "" || !isText)
+}
+
 // entraKeys are parameters of Entra ID.
 var entraKeys = []string{"azure_ad_token", "azure_ad_token_provider", "tenant_id", "client_id", "client_secret", "azure_scope", "azure_username", "azure_password"}
 
@@ -44,7 +51,7 @@ func (c *converter) azureCredential(d *deployment, params *object) {
 			entra = append(entra, v)
 		}
 	}
-	key, ok := params.take("api_key")
+	key, ok := takeKey(params)
 	switch {
 	case ok:
 		b.APIKey = c.secret(key, d.hint+"_KEY")

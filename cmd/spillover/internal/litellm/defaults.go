@@ -18,6 +18,21 @@ var bodyFields = []string{
 	"parallel_tool_calls", "tools", "tool_choice", "store", "modalities", "audio", "prediction", "top_k", "min_p", "repetition_penalty",
 }
 
+// requestParams are the parameters that change requests.
+var requestParams = append([]string{"extra_body", "extra_headers", "headers"}, bodyFields...)
+
+// readDefaultParams reads default_litellm_params. LiteLLM adds them to each request, so
+// they take precedence over those of an entry.
+func (c *converter) readDefaultParams(defaults object) {
+	c.defaults.members = map[string]value{}
+	for _, key := range requestParams {
+		if v, ok := defaults.take(key); ok {
+			c.defaults.set(key, v)
+		}
+	}
+	c.leaveOut(defaults, nil, "only fields and headers of requests can be defaults")
+}
+
 func (c *converter) readDefaults(d *deployment, params *object) {
 	for _, key := range bodyFields {
 		if v, ok := params.take(key); ok {

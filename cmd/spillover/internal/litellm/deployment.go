@@ -47,6 +47,9 @@ func (c *converter) readEntry(at value) *deployment {
 		return nil
 	}
 	c.addCredential(&params)
+	for _, key := range c.defaults.keys {
+		params.set(key, c.defaults.members[key])
+	}
 	d := &deployment{at: at, model: model{Name: name}}
 	provider, deploymentName := providerOf(full, &params)
 	if !c.chooseBackend(d, provider, modelValue, deploymentName, &params) {

@@ -74,7 +74,7 @@ const maxDepth = 20
 // error is that the input cannot be read, or that nothing of it can be converted;
 // the notes of the result then say why.
 func Convert(file string, text []byte, read func(path string) ([]byte, error)) (Result, error) {
-	c := &converter{file: file, secrets: map[string]string{}, optionals: map[string]string{}, taken: map[string]bool{}, used: map[string]bool{}}
+	c := &converter{file: file, secrets: map[string]string{}, optionals: map[string]string{}, taken: map[string]bool{}, used: map[string]bool{}, noted: map[notePlace]bool{}}
 	root, err := c.load(file, text, read, 0)
 	if err != nil {
 		return Result{}, err
@@ -102,6 +102,7 @@ type converter struct {
 	file  string
 	files []string // that were read
 	notes []Note
+	noted map[notePlace]bool
 
 	secrets   map[string]string // from a literal key to the variable that replaces it
 	optionals map[string]string // from a URL to the variable for its key
@@ -109,6 +110,7 @@ type converter struct {
 	used      map[string]bool   // variables of the result
 
 	credentials map[string]object // of credential_list
+	defaults    object            // of default_litellm_params
 	settings    settings
 	backends    []*backend
 	duplicates  map[account]*backend
@@ -126,7 +128,17 @@ func (c *converter) note(kind Kind, at value, format string, args ...any) {
 	if n.File == "" {
 		n.File = c.file
 	}
-	c.notes = append(c.notes, n)
+	place := notePlace{at.node, n}
+	if at.node == nil || !c.noted[place] { // default_litellm_params are read for each entry
+		c.notes = append(c.notes, n)
+	}
+	c.noted[place] = true
+}
+
+// A notePlace is a note about a part of the input.
+type notePlace struct {
+	node *yaml.Node
+	note Note
 }
 
 // merged puts notes together that say the same about values of the same name.

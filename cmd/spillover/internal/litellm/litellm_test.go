@@ -112,6 +112,9 @@ func TestEntriesAreConverted(t *testing.T) {
 		{`{"model": "azure_ai/d", "api_base": "https://a.services.ai.azure.com/models", "api_key": "os.environ/K"}`, "url: https://a.services.ai.azure.com\n    dialect: azure-v1\n", "check: spillover uses the paths"},
 		{`{"model": "openai/d", "api_base": "https://a.openai.azure.com/openai/v1/", "api_key": "os.environ/K"}`, "url: https://a.openai.azure.com/openai/v1\n    dialect: azure-v1\n", ""},
 		{`{"model": "openai/d", "api_base": "https://h/v1/chat/completions", "api_key": "os.environ/K"}`, "url: https://h/v1\n", ""},
+		{`{"model": "openai/d", "api_key": ""}`, "api_key: ${OPENAI_API_KEY}", ""},
+		{`{"model": "azure/d", "api_key": ""}`, "api_key: ${AZURE_API_KEY}", ""},
+		{`{"model": "hosted_vllm/d", "api_base": "http://localhost:8000/v1", "api_key": ""}`, "api_key: ${LOCALHOST_8000_KEY:-none}", ""},
 		{`{"model": "hosted_vllm/org/d"}`, "url: ${HOSTED_VLLM_API_BASE}", ""},
 		{`{"model": "openai/d", "api_base": "os.environ/B", "api_key": "os.environ/K"}`, "url: ${B}\n    dialect: openai", ""},
 		{`{"model": "openai/d", "api_key": "a ${LITERAL} in a key"}`, "api_key: ${OPENAI_KEY}", "set: the value is a secret"},
@@ -157,6 +160,7 @@ func TestEntriesThatCannotBeConverted(t *testing.T) {
 		{`{"model": "claude-3"}`, "left out: names no provider"},
 		{`{"model": "azure/"}`, "left out: names no deployment"},
 		{`{"model": "openai/*"}`, "model_name: left out: a pattern"},
+		{`{"model": "*"}`, "model: left out: names no provider"},
 		{`{}`, "left out: has no litellm_params.model"},
 		{`{"model": "custom_openai/x"}`, "left out: has no api_base"},
 		{`{"model": "openai/x", "api_base": "https://user:literal@h/v1"}`, "left out: has user info"},
@@ -294,6 +298,32 @@ func TestModelInfo(t *testing.T) {
 	require.Contains(t, yaml, "context_tokens: 8000\n        tpm: 1000\n")
 	require.Contains(t, notes, "model_info.access_groups: left out: the keys of spillover serve")
 	require.Equal(t, 1, strings.Count(notes, "\n"))
+}
+
+func TestAllModelsOfAllProvidersBecomeThoseOfOpenAI(t *testing.T) {
+	yaml, notes := converted(t, `{"model_list": [{"model_name": "*", "litellm_params": {"model": "*"}}]}`)
+	require.Contains(t, yaml, "- name: openai\n    url: https://api.openai.com\n    api_key: ${OPENAI_API_KEY}\n")
+	require.Contains(t, notes, "model_list[0].litellm_params.model: left out: models of other providers")
+	require.Contains(t, notes, "model_name: check: the backend takes every model")
+	require.Equal(t, 2, strings.Count(notes, "\n"))
+}
+
+// LiteLLM adds them to each request, so they take precedence over those of an entry.
+func TestDefaultParametersApplyToEachEntry(t *testing.T) {
+	yaml, notes := converted(t, `{"model_list": [
+		{"model_name": "m", "litellm_params": {"model": "openai/d", "temperature": 1, "seed": 7}},
+		{"model_name": "n", "litellm_params": {"model": "azure/e", "api_base": "https://a.openai.azure.com", "api_key": "os.environ/K"}}],
+		"router_settings": {"default_litellm_params": {"temperature": 0.2, "user": "literal", "headers": {"X-Team": "literal-2"}, "timeout": 5, "literal-3": 1, "max_tokens": null}}}`)
+	require.Contains(t, yaml, "name: openai\n    url: https://api.openai.com\n    api_key: ${OPENAI_API_KEY}\n    headers:\n      X-Team: ${OPENAI_HEADER}\n"+
+		"    defaults:\n      seed: 7\n      temperature: 0.2\n      user: ${OPENAI_FIELD}\n")
+	require.Contains(t, yaml, "name: a\n    url: https://a.openai.azure.com\n    dialect: azure\n    api_key: ${K}\n    headers:\n      X-Team: ${OPENAI_HEADER}\n"+
+		"    defaults:\n      temperature: 0.2\n      user: ${OPENAI_FIELD}\n")
+	const at = "litellm.yaml:4: router_settings.default_litellm_params."
+	const secret = "set: the value is a secret, so it was not copied: set the environment variable "
+	require.Equal(t, at+"timeout: left out: only fields and headers of requests can be defaults\n"+
+		at+"?: left out: an unknown setting; its name is not shown, since it may be a secret\n"+
+		at+"headers.?: "+secret+"OPENAI_HEADER to it\n"+
+		at+"user: "+secret+"OPENAI_FIELD to it\n", notes)
 }
 
 func TestModelsThatLiteLLMCallsWithTheResponsesAPI(t *testing.T) {

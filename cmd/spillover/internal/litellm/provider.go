@@ -73,6 +73,9 @@ func (c *converter) chooseBackend(d *deployment, name string, at value, deployme
 		return c.azureBackend(d, name, at, deployment, base, params)
 	case compatible:
 		return c.openAIBackend(d, name, p, at, base, params)
+	case name == "" && deployment == "*" && d.model.Name == "*":
+		c.note(LeftOut, at, "models of other providers: LiteLLM finds the provider in the name that callers use; the backend is that of OpenAI")
+		return c.openAIBackend(d, "openai", providers["openai"], at, base, params)
 	case name == "":
 		c.note(LeftOut, at, "names no provider, such as openai/ or azure/")
 	case strings.HasPrefix(at.node.Value, environPrefix):
@@ -134,7 +137,7 @@ func (c *converter) openAIBackend(d *deployment, name string, p provider, at, ba
 	if !p.native {
 		c.note(Check, at, "%s is called as it is: LiteLLM adapts some parameters for it", name)
 	}
-	if key, ok := params.take("api_key"); ok {
+	if key, ok := takeKey(params); ok {
 		b.APIKey = c.secret(key, d.hint+"_KEY")
 	} else if p.keyVariable != "" {
 		b.APIKey = c.variable(p.keyVariable)

@@ -93,7 +93,7 @@ model_list:
 router_settings:
   fallbacks: [{m: [n]}, {x: [m]}]
   model_group_alias: {a: m, b: nothing}
-  default_litellm_params: {user: other}
+  default_litellm_params: {user: other, timeout: 5, extra_headers: {X-Team: search}, extra_body: {a: b}}
 environment_variables: {OPENAI_API_KEY: value}
 `)
 }

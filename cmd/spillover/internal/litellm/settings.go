@@ -59,6 +59,7 @@ func (c *converter) readSettings(router, library object, out *file) {
 	if v, ok := library.take("drop_params"); ok && v.isTrue() {
 		c.note(Check, v, "%s", dropsNothing)
 	}
+	c.readDefaultParams(router.section("default_litellm_params"))
 	for _, key := range []string{"enable_pre_call_checks", "optional_pre_call_checks", "set_verbose", "telemetry", "json_logs"} {
 		take(key)
 	}
