@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillover-go/spillover"
@@ -36,9 +38,13 @@ type exchange struct {
 	bytes      int64
 	upstreamID string // X-Request-Id of the service
 	backend    string // that has answered, if the response's header does not say so
-	tooSlow    bool   // the body has not arrived in time
 	left       bool   // the caller has left before there was a response
 	err        error  // why no deployment has answered
+
+	// The transport may read the body in the background, even after the end.
+	tooSlow atomic.Bool // the body has not arrived in time
+	reading sync.Mutex  // guards ended, and deadlines that a Read of the body sets
+	ended   bool        // the server has taken back its ResponseWriter
 }
 
 const (
@@ -101,8 +107,12 @@ func (e *exchange) setHeaders(status int) {
 		h.Set(headerUpstreamID, id)
 	}
 	h.Set(headerRequestID, e.id)
-	if e.proxy.draining.Load() && status != http.StatusSwitchingProtocols {
+	switch {
+	case status == http.StatusSwitchingProtocols:
+	case e.proxy.draining.Load():
 		h.Set("Connection", "close") // with HTTP/2 it announces the end of the connection
+	case e.request.ProtoMajor >= 2:
+		delete(h, "Connection") // that of a problem: only HTTP/1.1 needs the rest of a body
 	}
 }
 
@@ -151,6 +161,20 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return s, rw, nil
 }
 
+// allowRead gives the caller until a time to send the next piece of its body, without a limit
+// if that is zero. With the first piece, the server may ask for the body, which is a write.
+func (e *exchange) allowRead(until time.Time, first bool) {
+	e.reading.Lock()
+	defer e.reading.Unlock()
+	if e.ended {
+		return
+	}
+	_ = e.controller.SetReadDeadline(until)
+	if first && e.request.ProtoMajor < 2 {
+		e.allowWrite()
+	}
+}
+
 // drain reads a little of what is left of a body when the request was refused before its end.
 // net/http does that with HTTP/1.1. With HTTP/2 it resets the stream after the response, and
 // curl before 8 then fails and shows no response.
@@ -187,6 +211,9 @@ func (e *exchange) reset() {
 // end records the exchange.
 func (e *exchange) end() {
 	e.held.end()
+	e.reading.Lock()
+	e.ended = true
+	e.reading.Unlock()
 	// net/http may read the rest of the body now, for as long as the caller may take, and
 	// writes the response after that.
 	_ = e.controller.SetWriteDeadline(time.Now().Add(2 * e.proxy.options.ClientTimeout))

@@ -159,11 +159,11 @@ func (p *Proxy) backendURL(name string) *url.URL {
 // handleError answers a request to which no backend has responded.
 func (p *Proxy) handleError(w http.ResponseWriter, out *http.Request, err error) {
 	e := exchangeOf(out.Context())
-	if e.tooSlow { // net/http ends the context, as if the caller had left
+	if e.tooSlow.Load() { // net/http ends the context, as if the caller had left
 		tooSlow().write(w)
 		return
 	}
-	if bad, ok := p.bodyProblem(e, err); ok && !gone(e.request.Context()) {
+	if bad, ok := p.bodyProblem(err); ok && !gone(e.request.Context()) {
 		bad.write(w)
 		return
 	}

@@ -65,7 +65,7 @@ func (s *responsesSocket) first(ctx context.Context) (text []byte, ok bool) {
 	defer cancel()
 	kind, text, err := s.read(within)
 	if errors.Is(err, errOverloaded) {
-		s.refuse(ctx, s.e.overloaded())
+		s.refuse(ctx, overloaded())
 		return nil, false
 	}
 	if err != nil {
@@ -218,7 +218,7 @@ func (s *responsesSocket) toBackend(ctx context.Context, text []byte) error {
 		var err error
 		if kind, text, err = s.read(ctx); err != nil {
 			if errors.Is(err, errOverloaded) {
-				s.refuse(ctx, s.e.overloaded())
+				s.refuse(ctx, overloaded())
 			}
 			return err
 		}
