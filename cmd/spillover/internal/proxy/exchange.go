@@ -34,7 +34,10 @@ type exchange struct {
 	trail     spillover.Trail
 	quiet     bool // it is not recorded
 
-	status     int // of the response; 0 until it is written
+	counted bool // in inFlight
+
+	status     int    // of the response; 0 until it is written
+	code       string // of the error that the proxy has generated, "" for none
 	bytes      int64
 	upstreamID string // X-Request-Id of the service
 	backend    string // that has answered, if the response's header does not say so
@@ -211,6 +214,12 @@ func (e *exchange) reset() {
 // end records the exchange.
 func (e *exchange) end() {
 	e.held.end()
+	if e.counted {
+		e.proxy.inFlight.end(e.key)
+	}
+	if e.code != "" && e.proxy.options.CountError != nil {
+		e.proxy.options.CountError(e.code)
+	}
 	e.reading.Lock()
 	e.ended = true
 	e.reading.Unlock()
@@ -226,7 +235,7 @@ func (e *exchange) end() {
 		return
 	}
 	r := e.request
-	attrs := make([]slog.Attr, 0, 12)
+	attrs := make([]slog.Attr, 0, 13)
 	attrs = append(attrs,
 		slog.String("request_id", e.id),
 		slog.String("method", shorten(r.Method, 16)),
@@ -236,7 +245,7 @@ func (e *exchange) end() {
 		slog.Int64("bytes", e.bytes),
 	)
 	for _, a := range [...]slog.Attr{
-		slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
+		slog.String("code", e.code), slog.String("remote", e.loggedRemote()), slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
 		slog.String("backend", cmp.Or(e.backend, e.Header().Get("X-Spillover-Backend"))), slog.String("upstream_request_id", shorten(e.upstreamID, 128)),
 	} {
 		if a.Value.String() != "" {
@@ -259,13 +268,25 @@ func (e *exchange) loggedStatus() int {
 	return e.status
 }
 
+// unknown reports whether the caller has presented no valid key although one is required.
+func (e *exchange) unknown() bool { return e.key == nil && e.proxy.keys.Load() != nil }
+
+// loggedRemote is the address of an unknown caller. Others are known by the name of their key.
+func (e *exchange) loggedRemote() string {
+	if !e.unknown() {
+		return ""
+	}
+	host, _, _ := net.SplitHostPort(e.request.RemoteAddr) // a socket of the file system has none
+	return host
+}
+
 // loggedPath is the path, without what may be a key. That of an unknown caller is cut.
 func (e *exchange) loggedPath() string {
 	path := e.request.URL.Path
 	switch {
 	case e.presented != "" && containsKey(path, e.presented):
 		return "(contains the caller's key)"
-	case e.presented == "" && e.proxy.keys.Load() != nil && path != "/metrics" && path != "/status" && path != "/status/status.json":
+	case e.unknown() && path != "/metrics" && path != "/status" && path != "/status/status.json":
 		for _, root := range append([]string{"/status/"}, roots...) {
 			if strings.HasPrefix(path, root) {
 				return root + "…"

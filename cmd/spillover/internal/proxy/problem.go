@@ -18,6 +18,9 @@ type problem struct {
 }
 
 func (p *problem) write(w http.ResponseWriter) {
+	if e, ok := w.(*exchange); ok {
+		e.code = p.code
+	}
 	h := w.Header()
 	body := p.body()
 	for name, value := range p.header {
