@@ -59,7 +59,7 @@ func runBatch(ctx context.Context, cmd *urfave.Command) error {
 	cmd.Root().ErrWriter = progress // so that log records and the bar do not mix
 	log, err := newLogger(cmd)
 	if err != nil {
-		return err
+		return usageError(cmd, err)
 	}
 	cfg.Logger = slog.New(warnings{log.Handler()})
 	options.TierWait = batch.Configure(&cfg)

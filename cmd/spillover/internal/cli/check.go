@@ -49,7 +49,7 @@ func check(ctx context.Context, cmd *urfave.Command) error {
 		return usageError(cmd, errors.New("-timeout: must be positive"))
 	}
 	if cmd.Bool("offline") && cmd.Bool("json") {
-		return usageError(cmd, errors.New("offline and json cannot be combined"))
+		return usageError(cmd, errors.New("-offline and -json cannot be combined"))
 	}
 	cfg, err := loadConfig(cmd)
 	if err != nil {

@@ -44,13 +44,14 @@ func logLevelFlag() urfave.Flag {
 	return &urfave.StringFlag{Name: "log-level", Value: "info", Usage: "the lowest level of log records: debug, info, warn or error"}
 }
 
-// newLogger makes the logger of logFlag, and of logLevelFlag if the command has that.
+// newLogger makes the logger of logFlag, and of logLevelFlag if the command has that. Its error is
+// about the flags.
 func newLogger(cmd *urfave.Command) (*slog.Logger, error) {
 	to := cmd.Root().ErrWriter
 	var level slog.Level // info
 	if name := cmd.String("log-level"); name != "" {
 		if err := level.UnmarshalText([]byte(name)); err != nil {
-			return nil, usageError(cmd, fmt.Errorf("-log-level: %q is not debug, info, warn or error", name))
+			return nil, fmt.Errorf("-log-level: %q is not debug, info, warn or error", name)
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}
@@ -62,6 +63,6 @@ func newLogger(cmd *urfave.Command) (*slog.Logger, error) {
 	case "none":
 		return slog.New(slog.DiscardHandler), nil
 	default:
-		return nil, usageError(cmd, fmt.Errorf("-log: %q is not text, json or none", format))
+		return nil, fmt.Errorf("-log: %q is not text, json or none", format)
 	}
 }

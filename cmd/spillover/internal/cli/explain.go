@@ -135,7 +135,7 @@ func explainedBody(cmd *urfave.Command, path string) ([]byte, error) {
 	case file == "":
 		return shortPrompt(model, path)
 	case model != "" && !strings.Contains(path, "/deployments/"):
-		return nil, usageError(cmd, errors.New("model and in cannot be combined: the body of the request names the model"))
+		return nil, usageError(cmd, errors.New("-model and -in cannot be combined: the body of the request names the model"))
 	case file == "-":
 		body, err := io.ReadAll(cmd.Root().Reader)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	urfave "github.com/urfave/cli/v3"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
 )
@@ -22,12 +23,15 @@ func keyCommand() *urfave.Command {
 				return usageError(cmd, errors.New("the key needs a name, which log records show: spillover key NAME"))
 			}
 			key, sum := keys.New()
-			name := cmd.Args().First()
-			entry := fmt.Sprintf("  - name: %s\n    sha256: %s\n", name, sum)
+			name, err := yaml.Marshal(cmd.Args().First()) // in quotes where YAML needs them
+			if err != nil {
+				return wrong(err)
+			}
+			entry := fmt.Sprintf("  - name: %s    sha256: %s\n", name, sum)
 			if _, err := keys.Parse([]byte("keys:\n" + entry)); err != nil {
 				return wrong(fmt.Errorf("the name cannot be used: %w", err))
 			}
-			_, err := fmt.Fprintf(cmd.Root().Writer, "key: %s\n\nkeys:\n%s", key, entry)
+			_, err = fmt.Fprintf(cmd.Root().Writer, "key: %s\n\nkeys:\n%s", key, entry)
 			return err
 		},
 	}

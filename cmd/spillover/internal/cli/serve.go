@@ -112,6 +112,8 @@ func newServer(ctx context.Context, o serveOptions) (_ *server, err error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	generated := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spillover_serve_errors_total", Help: "Error responses that serve generated itself, by their code."}, []string{"code"})
+	registry.MustRegister(generated)
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry))
 	if err != nil {
 		return nil, err
@@ -129,6 +131,7 @@ func newServer(ctx context.Context, o serveOptions) (_ *server, err error) {
 	s.page = statuspage.New(s.transport)
 	options := s.callers
 	options.Transport, options.StatusPage, options.Logger = s.transport, s.page, s.log
+	options.CountError = func(code string) { generated.WithLabelValues(code).Inc() }
 	options.Metrics = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	options.AdminElsewhere = s.adminListener != nil
 	options.AdminNeedsKey = s.adminListener != nil && !isLocal(s.adminListener.Addr())

@@ -75,7 +75,7 @@ func TestExpectedBodyIsAskedForAndSent(t *testing.T) {
 			e.upload(t, strings.Repeat(" ", length-len(chat))+chat)
 			status, body := e.answer(t)
 			require.Equal(t, http.StatusOK, status, "%s: %s", path, body)
-			require.Contains(t, body, `{"bytes":`)
+			require.Equal(t, fmt.Sprintf(`{"bytes":%d}`, length), body, path)
 		}
 	}
 }

@@ -68,10 +68,8 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 			PassCredentials: cmd.Bool("pass-credentials"),
 		},
 	}
-	if o.log, err = newLogger(cmd); err != nil {
-		return o, err
-	}
-	var errs []error
+	o.log, err = newLogger(cmd)
+	errs := []error{err}
 	switch level := cmd.String("access-log"); level {
 	case "info":
 		o.callers.AccessLevel = slog.LevelInfo
@@ -86,7 +84,7 @@ func readServeOptions(cmd *urfave.Command) (o serveOptions, err error) {
 		errs = append(errs, errors.New("-max-body must be at least 1"))
 	}
 	if memory := o.callers.MaxBodyMemory; memory < 0 || memory>>20 != cmd.Int64("max-body-memory") || memory > 0 && memory/2 < o.callers.MaxBody {
-		errs = append(errs, errors.New("max-body-memory must be 0, or at least twice max-body: one key may hold half of it"))
+		errs = append(errs, errors.New("-max-body-memory must be 0, or at least twice -max-body: one key may hold half of it"))
 	}
 	if o.callers.ClientTimeout <= 0 {
 		errs = append(errs, errors.New("-client-timeout must be more than 0"))

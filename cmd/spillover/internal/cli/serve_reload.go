@@ -123,7 +123,7 @@ func (s *server) readCertificate() ([]byte, error) {
 func (s *server) loadCertificate() error {
 	certificate, err := tls.LoadX509KeyPair(s.certPath, s.certKeyPath)
 	if err != nil {
-		return fmt.Errorf("tls-cert, tls-key: %w", err)
+		return fmt.Errorf("-tls-cert, -tls-key: %w", err)
 	}
 	s.certificate.Store(&certificate)
 	return nil

@@ -196,6 +196,9 @@ func TestServeForwardsEveryDialect(t *testing.T) {
 func TestServeHasHealthMetricsAndStatus(t *testing.T) {
 	s := serve(t, backend(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
 	do(t, request(t, "POST", s.url+"/v1/chat/completions", chat))
+	do(t, request(t, "GET", s.url+"/nothing", ""))
+	_, _, metrics := do(t, request(t, "GET", s.url+"/metrics", ""))
+	require.Contains(t, metrics, `spillover_serve_errors_total{code="unknown_url"} 1`)
 	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/metrics": "spillover_requests", "/status": "<html", "/status/status.json": `"name":"b"`} {
 		status, _, body := do(t, request(t, "GET", s.url+path, ""))
 		require.Equal(t, 200, status)
@@ -364,13 +367,15 @@ func TestServeRefusesToStart(t *testing.T) {
 }
 
 func TestKeyPrintsAnEntryForTheFile(t *testing.T) {
-	code, out, errs := run(t, "key", "search")
-	require.Equal(t, 0, code, errs)
-	first, entry, _ := strings.Cut(out, "\n\n")
-	set, err := keys.Parse([]byte(entry))
-	require.NoError(t, err)
-	require.Equal(t, "search", set.Find(strings.TrimPrefix(first, "key: ")).Name)
-	for _, args := range [][]string{{"key"}, {"key", "a", "b"}, {"key", "a,b"}} {
+	for _, name := range []string{"search", "a b", "a #b", "a: b", "true", "123", "~", "{a}", "*a", "'a", "\"a", "% a", "a:", "? a", "!a", "<<", "0x10", strings.Repeat("a b ", 24) + "a"} {
+		code, out, errs := run(t, "key", name)
+		require.Equal(t, 0, code, errs)
+		first, entry, _ := strings.Cut(out, "\n\n")
+		set, err := keys.Parse([]byte(entry))
+		require.NoError(t, err, entry)
+		require.Equal(t, name, set.Find(strings.TrimPrefix(first, "key: ")).Name)
+	}
+	for _, args := range [][]string{{"key"}, {"key", "a", "b"}, {"key", "a,b"}, {"key", ""}, {"key", " a"}, {"key", "a\n    admin: true"}, {"key", "ä"}, {"key", "a\tb"}} {
 		code, _, errs := run(t, args...)
 		require.Equal(t, 2, code, args)
 		require.NotEmpty(t, errs)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,10 @@ func simulateCommand() *urfave.Command {
 func simulate(ctx context.Context, cmd *urfave.Command) error {
 	if err := noArguments(cmd); err != nil {
 		return err
+	}
+	log, err := newLogger(cmd)
+	if err != nil {
+		return usageError(cmd, err)
 	}
 	s, err := simulation.Start(simulation.Options{PTU: cmd.Int("ptu"), PAYG: cmd.Int("payg"), Faults: cmd.StringSlice("fault")})
 	if err != nil {
@@ -81,7 +86,7 @@ func simulate(ctx context.Context, cmd *urfave.Command) error {
 			return wrong(err)
 		}
 	}
-	return serveSimulation(ctx, cmd, s, path)
+	return serveSimulation(ctx, cmd, log, s, path)
 }
 
 // writeSimulation writes a configuration. A file that was not written by simulate is
@@ -98,11 +103,7 @@ func writeSimulation(path string, config []byte) error {
 const simulationShutdown = 2 * time.Second
 
 // serveSimulation runs the proxy with the configuration in a file.
-func serveSimulation(ctx context.Context, cmd *urfave.Command, s *simulation.Simulation, path string) error {
-	log, err := newLogger(cmd)
-	if err != nil {
-		return err
-	}
+func serveSimulation(ctx context.Context, cmd *urfave.Command, log *slog.Logger, s *simulation.Simulation, path string) error {
 	server, err := newServer(ctx, serveOptions{
 		log: log, configPath: path, address: cmd.String("listen"), shutdownTimeout: simulationShutdown, localOnly: true,
 		callers: proxy.Options{NoAccessLog: true},

@@ -58,6 +58,7 @@ func Read(path string) ([]byte, error) {
 //	    class: background
 //	    tags: [region=eu]
 //	    models: [gpt-4o]
+//	    max_in_flight: 20
 //	    admin: true
 //
 // Only name and sha256 are required.
@@ -183,7 +184,7 @@ func resolved(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-var entryFields = map[string]bool{"name": true, "sha256": true, "class": true, "tags": true, "models": true, "admin": true}
+var entryFields = map[string]bool{"name": true, "sha256": true, "class": true, "tags": true, "models": true, "max_in_flight": true, "admin": true}
 
 // entry reads one key.
 func (p *parser) entry(n *yaml.Node, index int) (k Key) {
@@ -220,6 +221,11 @@ func (p *parser) entry(n *yaml.Node, index int) (k Key) {
 	}
 	k.Tags = p.list(members["tags"], where+".tags", maxEntries)
 	k.Models = p.list(members["models"], where+".models", maxModels)
+	if limit := members["max_in_flight"]; limit != nil {
+		if err := limit.Decode(&k.MaxInFlight); limit.ShortTag() != "!!int" || err != nil || k.MaxInFlight < 1 {
+			p.report(limit, where+".max_in_flight", "must be a whole number of at least 1: leave it out if there is no limit")
+		}
+	}
 	if admin := members["admin"]; admin != nil {
 		if err := admin.Decode(&k.Admin); err != nil || admin.Kind != yaml.ScalarNode {
 			p.report(admin, where+".admin", "must be true or false")

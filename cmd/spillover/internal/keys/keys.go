@@ -26,6 +26,9 @@ type Key struct {
 	Tags []string
 	// Models are the models that callers may ask for. nil means all.
 	Models []string
+	// MaxInFlight is how many requests of the key may be in progress at a time. 0 means
+	// no limit.
+	MaxInFlight int
 	// Admin is whether the key allows to read metrics and the status.
 	Admin bool
 

@@ -21,19 +21,21 @@ func TestKeyIsFoundByItsHash(t *testing.T) {
 	b, sumB := keys.New()
 	require.NotEqual(t, a, b)
 	require.Greater(t, len(a), 32)
-	set, err := keys.Parse([]byte("keys:\n- name: a\n  sha256: " + sumA + "\n- {name: b, sha256: " + strings.ToUpper(sumB) + ", class: background, tags: [x, y=z], models: [m], admin: true}\n"))
+	set, err := keys.Parse([]byte("keys:\n- name: a\n  sha256: " + sumA + "\n- {name: b, sha256: " + strings.ToUpper(sumB) + ", class: background, tags: [x, y=z], models: [m], max_in_flight: 20, admin: true}\n"))
 	require.NoError(t, err)
 	require.Equal(t, 2, set.Len())
 	found := set.Find(a)
 	require.Equal(t, "a", found.Name)
 	require.Equal(t, spillover.Interactive, found.Class)
 	require.Nil(t, found.Models)
+	require.Zero(t, found.MaxInFlight)
 	require.False(t, found.Admin)
 	found = set.Find(b)
 	require.Equal(t, "b", found.Name)
 	require.Equal(t, spillover.Background, found.Class)
 	require.Equal(t, []string{"x", "y=z"}, found.Tags)
 	require.Equal(t, []string{"m"}, found.Models)
+	require.Equal(t, 20, found.MaxInFlight)
 	require.True(t, found.Admin)
 	for _, other := range []string{"", a[1:], a + " ", strings.ToLower(a), sumA} {
 		require.Nil(t, set.Find(other), other)
@@ -87,6 +89,10 @@ keys:
 		require.ErrorContains(t, err, want)
 	}
 	require.NotContains(t, err.Error(), secret)
+	for _, limit := range []string{"0", "-1", "1.5", "many", "[1]", "~", "99999999999999999999"} {
+		_, err := keys.Parse([]byte("keys: [{name: a, sha256: " + sum + ", max_in_flight: " + limit + "}]"))
+		require.EqualError(t, err, `line 1: keys["a"].max_in_flight must be a whole number of at least 1: leave it out if there is no limit`, limit)
+	}
 }
 
 func TestFilesWithoutKeys(t *testing.T) {

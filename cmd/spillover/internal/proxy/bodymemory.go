@@ -129,12 +129,8 @@ func (e *exchange) hold(src io.Reader, length int64) io.Reader {
 }
 
 // overloaded is the response to a request for whose body there is no room.
-func (e *exchange) overloaded() *problem {
-	p := &problem{status: http.StatusServiceUnavailable, kind: "server_error", code: "overloaded",
+func overloaded() *problem {
+	return &problem{status: http.StatusServiceUnavailable, kind: "server_error", code: "overloaded",
 		message: "The proxy holds too many request bodies at the moment. Please retry after a second.",
-		header:  map[string]string{"Retry-After": "1"}}
-	if e.request.ProtoMajor < 2 {
-		p.header["Connection"] = "close" // the rest of the body is not read
-	}
-	return p
+		header:  map[string]string{"Retry-After": "1", "Connection": "close"}} // the rest of the body is not read
 }

@@ -84,7 +84,7 @@ func (p *Proxy) admitAdmin(e *exchange, _ *http.Request) bool {
 // browser on this host shows may not use it. It answers those.
 func (p *Proxy) fromThisHost(e *exchange, r *http.Request) bool {
 	// A name of somebody else's domain may have been made to resolve to this host (DNS rebinding).
-	host := (&url.URL{Host: r.Host}).Hostname()
+	host := strings.ToLower((&url.URL{Host: r.Host}).Hostname())
 	if host != "" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && net.ParseIP(host) == nil {
 		(&problem{status: http.StatusMisdirectedRequest, kind: invalidRequest, code: "unknown_host",
 			message: "Without -keys this proxy answers only requests to localhost or to an IP address: the Host header has another name."}).write(e)

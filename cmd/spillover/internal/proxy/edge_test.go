@@ -27,6 +27,13 @@ func TestPagesOfOtherOriginsCannotReadWithoutKeys(t *testing.T) {
 	}
 	require.Empty(t, n.dumps())
 	require.Equal(t, 200, ask(p, "GET", "/v1/files", "", "Origin", "http://localhost").Code)
+	for host, want := range map[string]int{"LocalHost:8080": 200, "a.localhost": 200, "[::1]:8080": 200, "127.0.0.1": 200, "": 200, "localhost.evil.example": 421, "evil-localhost": 421} {
+		r := httptest.NewRequest("GET", "http://localhost/v1/files", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		require.Equal(t, want, w.Code, host)
+	}
 	// Neither does the service decide who may read responses of the proxy.
 	for _, header := range [][]string{nil, {"Api-Key", secret}} {
 		entries := ""

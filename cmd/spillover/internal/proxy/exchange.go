@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillover-go/spillover"
@@ -32,13 +34,20 @@ type exchange struct {
 	trail     spillover.Trail
 	quiet     bool // it is not recorded
 
-	status     int // of the response; 0 until it is written
+	counted bool // in inFlight
+
+	status     int    // of the response; 0 until it is written
+	code       string // of the error that the proxy has generated, "" for none
 	bytes      int64
 	upstreamID string // X-Request-Id of the service
 	backend    string // that has answered, if the response's header does not say so
-	tooSlow    bool   // the body has not arrived in time
 	left       bool   // the caller has left before there was a response
 	err        error  // why no deployment has answered
+
+	// The transport may read the body in the background, even after the end.
+	tooSlow atomic.Bool // the body has not arrived in time
+	reading sync.Mutex  // guards ended, and deadlines that a Read of the body sets
+	ended   bool        // the server has taken back its ResponseWriter
 }
 
 const (
@@ -101,8 +110,12 @@ func (e *exchange) setHeaders(status int) {
 		h.Set(headerUpstreamID, id)
 	}
 	h.Set(headerRequestID, e.id)
-	if e.proxy.draining.Load() && status != http.StatusSwitchingProtocols {
+	switch {
+	case status == http.StatusSwitchingProtocols:
+	case e.proxy.draining.Load():
 		h.Set("Connection", "close") // with HTTP/2 it announces the end of the connection
+	case e.request.ProtoMajor >= 2:
+		delete(h, "Connection") // that of a problem: only HTTP/1.1 needs the rest of a body
 	}
 }
 
@@ -151,6 +164,20 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return s, rw, nil
 }
 
+// allowRead gives the caller until a time to send the next piece of its body, without a limit
+// if that is zero. With the first piece, the server may ask for the body, which is a write.
+func (e *exchange) allowRead(until time.Time, first bool) {
+	e.reading.Lock()
+	defer e.reading.Unlock()
+	if e.ended {
+		return
+	}
+	_ = e.controller.SetReadDeadline(until)
+	if first && e.request.ProtoMajor < 2 {
+		e.allowWrite()
+	}
+}
+
 // drain reads a little of what is left of a body when the request was refused before its end.
 // net/http does that with HTTP/1.1. With HTTP/2 it resets the stream after the response, and
 // curl before 8 then fails and shows no response.
@@ -187,6 +214,15 @@ func (e *exchange) reset() {
 // end records the exchange.
 func (e *exchange) end() {
 	e.held.end()
+	if e.counted {
+		e.proxy.inFlight.end(e.key)
+	}
+	if e.code != "" && e.proxy.options.CountError != nil {
+		e.proxy.options.CountError(e.code)
+	}
+	e.reading.Lock()
+	e.ended = true
+	e.reading.Unlock()
 	// net/http may read the rest of the body now, for as long as the caller may take, and
 	// writes the response after that.
 	_ = e.controller.SetWriteDeadline(time.Now().Add(2 * e.proxy.options.ClientTimeout))
@@ -199,7 +235,7 @@ func (e *exchange) end() {
 		return
 	}
 	r := e.request
-	attrs := make([]slog.Attr, 0, 12)
+	attrs := make([]slog.Attr, 0, 13)
 	attrs = append(attrs,
 		slog.String("request_id", e.id),
 		slog.String("method", shorten(r.Method, 16)),
@@ -209,7 +245,7 @@ func (e *exchange) end() {
 		slog.Int64("bytes", e.bytes),
 	)
 	for _, a := range [...]slog.Attr{
-		slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
+		slog.String("code", e.code), slog.String("remote", e.loggedRemote()), slog.String("model", e.trail.Model), slog.String("class", e.trail.Class),
 		slog.String("backend", cmp.Or(e.backend, e.Header().Get("X-Spillover-Backend"))), slog.String("upstream_request_id", shorten(e.upstreamID, 128)),
 	} {
 		if a.Value.String() != "" {
@@ -232,13 +268,25 @@ func (e *exchange) loggedStatus() int {
 	return e.status
 }
 
+// unknown reports whether the caller has presented no valid key although one is required.
+func (e *exchange) unknown() bool { return e.key == nil && e.proxy.keys.Load() != nil }
+
+// loggedRemote is the address of an unknown caller. Others are known by the name of their key.
+func (e *exchange) loggedRemote() string {
+	if !e.unknown() {
+		return ""
+	}
+	host, _, _ := net.SplitHostPort(e.request.RemoteAddr) // a socket of the file system has none
+	return host
+}
+
 // loggedPath is the path, without what may be a key. That of an unknown caller is cut.
 func (e *exchange) loggedPath() string {
 	path := e.request.URL.Path
 	switch {
 	case e.presented != "" && containsKey(path, e.presented):
 		return "(contains the caller's key)"
-	case e.presented == "" && e.proxy.keys.Load() != nil && path != "/metrics" && path != "/status" && path != "/status/status.json":
+	case e.unknown() && path != "/metrics" && path != "/status" && path != "/status/status.json":
 		for _, root := range append([]string{"/status/"}, roots...) {
 			if strings.HasPrefix(path, root) {
 				return root + "…"

@@ -159,11 +159,11 @@ func (p *Proxy) backendURL(name string) *url.URL {
 // handleError answers a request to which no backend has responded.
 func (p *Proxy) handleError(w http.ResponseWriter, out *http.Request, err error) {
 	e := exchangeOf(out.Context())
-	if e.tooSlow { // net/http ends the context, as if the caller had left
+	if e.tooSlow.Load() { // net/http ends the context, as if the caller had left
 		tooSlow().write(w)
 		return
 	}
-	if bad, ok := p.bodyProblem(e, err); ok && !gone(e.request.Context()) {
+	if bad, ok := p.bodyProblem(err); ok && !gone(e.request.Context()) {
 		bad.write(w)
 		return
 	}
@@ -172,18 +172,23 @@ func (p *Proxy) handleError(w http.ResponseWriter, out *http.Request, err error)
 		e.left = true
 		panic(http.ErrAbortHandler) // nobody reads a response
 	}
-	answer := problem{status: http.StatusBadGateway, kind: "server_error", code: "no_answer",
-		message: "No deployment has answered. The log of the proxy has the causes, with the request id " + e.id + "."}
+	answer := noAnswer(e)
 	var timeout net.Error
 	switch {
 	case errors.Is(cause, ErrShutdown):
-		answer = problem{status: http.StatusServiceUnavailable, kind: "server_error", code: "shutting_down", message: "The proxy shuts down."}
+		answer = &problem{status: http.StatusServiceUnavailable, kind: "server_error", code: "shutting_down", message: "The proxy shuts down."}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		answer.status, answer.code = http.StatusGatewayTimeout, "timeout"
 		answer.message = "No deployment has answered in time. The log of the proxy has the causes, with the request id " + e.id + "."
 	}
 	e.err = err
 	answer.write(w)
+}
+
+// noAnswer is the response to a request that no deployment has answered.
+func noAnswer(e *exchange) *problem {
+	return &problem{status: http.StatusBadGateway, kind: "server_error", code: "no_answer",
+		message: "No deployment has answered. The log of the proxy has the causes, with the request id " + e.id + "."}
 }
 
 // gone reports whether a context has ended.

@@ -58,7 +58,7 @@ func (p *Proxy) checkModels(e *exchange, out *http.Request) *problem {
 	if out.Body != nil && out.Body != http.NoBody {
 		text, err := io.ReadAll(out.Body)
 		if err != nil {
-			if bad, ok := p.bodyProblem(e, err); ok {
+			if bad, ok := p.bodyProblem(err); ok {
 				return bad
 			}
 			return badRequest("invalid_body", "The request body could not be read.")

@@ -18,6 +18,9 @@ type problem struct {
 }
 
 func (p *problem) write(w http.ResponseWriter) {
+	if e, ok := w.(*exchange); ok {
+		e.code = p.code
+	}
 	h := w.Header()
 	body := p.body()
 	for name, value := range p.header {
@@ -41,6 +44,10 @@ func (p *problem) body() []byte {
 	}})
 	return body
 }
+
+// endsConnection is the header of a response before the end of the request's body: what is
+// left of that is not read.
+var endsConnection = map[string]string{"Connection": "close"}
 
 const invalidRequest = "invalid_request_error"
 
@@ -73,10 +80,9 @@ func forbidden(code, message string) *problem {
 
 func tooLarge(limit int64) *problem {
 	return &problem{status: http.StatusRequestEntityTooLarge, kind: invalidRequest, code: "request_too_large",
-		message: fmt.Sprintf("The request body is larger than %d bytes, the limit of this proxy.", limit)}
+		message: fmt.Sprintf("The request body is larger than %d bytes, the limit of this proxy.", limit), header: endsConnection}
 }
 
 func tooSlow() *problem {
-	return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.",
-		header: map[string]string{"Connection": "close"}}
+	return &problem{status: http.StatusRequestTimeout, kind: invalidRequest, code: "request_timeout", message: "The request body did not arrive in time.", header: endsConnection}
 }

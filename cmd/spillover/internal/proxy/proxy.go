@@ -57,6 +57,10 @@ type Options struct {
 	// AdminNeedsKey is whether AdminHandler demands a key with admin rights.
 	AdminNeedsKey bool
 
+	// CountError is called with the code of each error response that the proxy generates.
+	// The codes are a few constants. nil means that they are not counted.
+	CountError func(code string)
+
 	// Metrics serves the metrics. nil means that there are none.
 	Metrics http.Handler
 
@@ -90,6 +94,7 @@ type Proxy struct {
 	log         *slog.Logger
 	sockets     sockets
 	bodies      bodyMemory
+	inFlight    inFlight
 	draining    atomic.Bool
 }
 
@@ -109,6 +114,7 @@ func New(o Options) *Proxy {
 	}
 	p := &Proxy{options: o, transport: o.Transport, log: o.Logger, crossOrigin: http.NewCrossOriginProtection()}
 	p.bodies = bodyMemory{limit: o.MaxBodyMemory, byKey: map[string]int64{}}
+	p.inFlight.byKey = map[string]int{}
 	p.forward = p.newForward()
 	p.admin = p.newAdmin()
 	return p
@@ -145,6 +151,10 @@ func (p *Proxy) serve(e *exchange, r *http.Request) {
 		return
 	}
 	if !p.admit(e, r) {
+		return
+	}
+	if e.counted = p.inFlight.begin(e.key); !e.counted {
+		tooMany(e.key).write(e)
 		return
 	}
 	out, problem := p.prepare(e, r)

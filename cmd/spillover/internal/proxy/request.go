@@ -105,12 +105,11 @@ func (p *Proxy) prepare(e *exchange, r *http.Request) (*http.Request, *problem) 
 		out.Header.Del("Upgrade")
 	}
 	if r.ContentLength > p.options.MaxBody {
-		e.Header().Set("Connection", "close") // what follows is not read
 		return nil, tooLarge(p.options.MaxBody)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
 		if out.Body = p.newBody(e, r); out.Body == nil {
-			return nil, e.overloaded()
+			return nil, overloaded()
 		}
 	}
 	if e.key != nil && e.key.Models != nil {
@@ -133,8 +132,8 @@ type requestBody struct {
 func (p *Proxy) newBody(e *exchange, r *http.Request) io.ReadCloser {
 	// Otherwise net/http closes a body with the first piece of the response, even if all that
 	// is left to read is its end.
-	_ = e.controller.EnableFullDuplex() // HTTP/2 needs and has no such switch
-	limited := http.MaxBytesReader(e.ResponseWriter, r.Body, p.options.MaxBody)
+	_ = e.controller.EnableFullDuplex()                            // HTTP/2 needs and has no such switch
+	limited := http.MaxBytesReader(nil, r.Body, p.options.MaxBody) // with a ResponseWriter, a Read in the background would set a header
 	held := e.hold(&timedReader{src: limited, e: e}, r.ContentLength)
 	if held == nil {
 		return nil
@@ -158,7 +157,7 @@ type timedReader struct {
 
 func (t *timedReader) Read(p []byte) (int, error) {
 	begun := time.Now()
-	_ = t.e.controller.SetReadDeadline(begun.Add(t.allowance()))
+	t.e.allowRead(begun.Add(t.allowance()), t.read == 0)
 	n, err := t.src.Read(p)
 	t.read += int64(n)
 	t.waited += time.Since(begun)
@@ -166,10 +165,10 @@ func (t *timedReader) Read(p []byte) (int, error) {
 		// The server reads on, to see when the caller leaves. With HTTP/2 the deadline
 		// ends the body even if nothing is being read. After an error it stays, so that
 		// the server does not wait for the rest.
-		_ = t.e.controller.SetReadDeadline(time.Time{})
+		t.e.allowRead(time.Time{}, false)
 	}
 	if err != nil && err != io.EOF {
-		t.e.tooSlow = errors.Is(err, os.ErrDeadlineExceeded)
+		t.e.tooSlow.Store(errors.Is(err, os.ErrDeadlineExceeded))
 		err = &bodyError{err}
 	}
 	return n, err
@@ -190,14 +189,14 @@ func (e *bodyError) Unwrap() error { return e.err }
 
 // bodyProblem is the response to a request whose body cannot be read. ok is false if an
 // error has another cause.
-func (p *Proxy) bodyProblem(e *exchange, err error) (_ *problem, ok bool) {
+func (p *Proxy) bodyProblem(err error) (_ *problem, ok bool) {
 	var large *http.MaxBytesError
 	var reading *bodyError
 	switch {
 	case errors.Is(err, errKeyInBody):
 		return badRequest("key_in_body", "The request body contains the caller's key."), true
 	case errors.Is(err, errOverloaded):
-		return e.overloaded(), true
+		return overloaded(), true
 	case errors.As(err, &large):
 		return tooLarge(p.options.MaxBody), true
 	case !errors.As(err, &reading):
@@ -205,7 +204,7 @@ func (p *Proxy) bodyProblem(e *exchange, err error) (_ *problem, ok bool) {
 	case errors.Is(reading.err, os.ErrDeadlineExceeded):
 		return tooSlow(), true
 	}
-	p0 := badRequest("invalid_body", "The request body could not be read.")
-	p0.header = map[string]string{"Connection": "close"}
-	return p0, true
+	unreadable := badRequest("invalid_body", "The request body could not be read.")
+	unreadable.header = endsConnection
+	return unreadable, true
 }

@@ -65,7 +65,7 @@ func (s *responsesSocket) first(ctx context.Context) (text []byte, ok bool) {
 	defer cancel()
 	kind, text, err := s.read(within)
 	if errors.Is(err, errOverloaded) {
-		s.refuse(ctx, s.e.overloaded())
+		s.refuse(ctx, overloaded())
 		return nil, false
 	}
 	if err != nil {
@@ -218,7 +218,7 @@ func (s *responsesSocket) toBackend(ctx context.Context, text []byte) error {
 		var err error
 		if kind, text, err = s.read(ctx); err != nil {
 			if errors.Is(err, errOverloaded) {
-				s.refuse(ctx, s.e.overloaded())
+				s.refuse(ctx, overloaded())
 			}
 			return err
 		}
@@ -305,6 +305,7 @@ func (s *responsesSocket) sendError(ctx context.Context, status int, body []byte
 
 // refuse sends an error event and ends the connection.
 func (s *responsesSocket) refuse(ctx context.Context, problem *problem) {
+	s.e.code = problem.code
 	_ = s.send(ctx, problem) // the caller may have left
 	_ = s.caller.Close(closeStatus(problem.status), problem.code)
 }
@@ -314,9 +315,9 @@ func (s *responsesSocket) refuse(ctx context.Context, problem *problem) {
 func (s *responsesSocket) refuseAs(ctx context.Context, resp *http.Response, err error) {
 	if resp == nil || resp.StatusCode == http.StatusSwitchingProtocols {
 		s.e.err = err
-		problem := problem{status: http.StatusBadGateway, kind: "server_error", code: "no_answer",
-			message: "No deployment has answered. The log of the proxy has the causes, with the request id " + s.e.id + "."}
-		_ = s.send(ctx, &problem)
+		problem := noAnswer(s.e)
+		s.e.code = problem.code
+		_ = s.send(ctx, problem)
 		_ = s.caller.Close(websocket.StatusInternalError, problem.code)
 		return
 	}

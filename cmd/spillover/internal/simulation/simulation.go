@@ -75,13 +75,13 @@ func Start(o Options) (*Simulation, error) {
 	for _, n := range []struct {
 		name  string
 		count int
-	}{{"ptu", o.PTU}, {"payg", o.PAYG}} {
+	}{{"-ptu", o.PTU}, {"-payg", o.PAYG}} {
 		if n.count < 0 || n.count > mostDeployments {
 			return nil, fmt.Errorf("%s: %d is not between 0 and %d", n.name, n.count, mostDeployments)
 		}
 	}
 	if o.PTU+o.PAYG == 0 {
-		return nil, errors.New("ptu, payg: at least one deployment is required")
+		return nil, errors.New("-ptu, -payg: at least one deployment is required")
 	}
 	s := &Simulation{}
 	for i := range o.PTU {
