@@ -91,6 +91,7 @@ type Backend struct {
 	// Tags are properties of the backend that requests may demand, such as region=eu:
 	// see [WithTags]. At most 64, each of 1 to 128 bytes of printable ASCII.
 	Tags []string
+
 	// Drained takes the backend out of use, as [Transport.Drain] does: it gets no
 	// new request, and requests in flight finish. Removing it from the configuration
 	// brings the backend back, unless Drain was called for it, too.
@@ -384,13 +385,13 @@ func (b *Backend) normalizeTags(report reportFunc) {
 		report("Tags", "there are %d; at most "+strconv.Itoa(maxTags)+" are allowed", len(b.Tags))
 	}
 	for i, tag := range b.Tags {
-		switch short := configfile.Shorten(tag); {
+		switch field := fmt.Sprintf("Tags[%d]", i); {
 		case tag == "":
-			report("Tags", fmt.Sprintf("tag %d is empty", i))
+			report(field, "is empty")
 		case len(tag) > maxTagLength || !wire.IsPrintableASCII(tag) || strings.TrimSpace(tag) != tag:
-			report("Tags", "%q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", short)
+			report(field, "%.64q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", tag)
 		case slices.Contains(b.Tags[:i], tag):
-			report("Tags", "%q is listed twice", short)
+			report(field, "%q is listed twice", tag)
 		}
 	}
 }
@@ -398,11 +399,11 @@ func (b *Backend) normalizeTags(report reportFunc) {
 func (b *Backend) normalizeFailoverStatuses(report reportFunc) {
 	b.FailoverStatuses = slices.Clone(b.FailoverStatuses)
 	for i, status := range b.FailoverStatuses {
-		switch {
+		switch field := fmt.Sprintf("FailoverStatuses[%d]", i); {
 		case status < 400 || status > 599:
-			report("FailoverStatuses", "%d is not between 400 and 599", status)
+			report(field, "%d is not between 400 and 599", status)
 		case slices.Contains(b.FailoverStatuses[:i], status):
-			report("FailoverStatuses", "%d is listed twice", status)
+			report(field, "%d is listed twice", status)
 		}
 	}
 }
@@ -432,7 +433,7 @@ func (b *Backend) normalizeModels(report reportFunc) {
 			report(field("ContextTokens"), "%d is negative", m.ContextTokens)
 		}
 		if m.MaxInFlight < 0 {
-			report("Models", "model %q: MaxInFlight is negative", m.Name)
+			report(field("MaxInFlight"), "%d is negative", m.MaxInFlight)
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {

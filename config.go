@@ -239,9 +239,7 @@ func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 			}
 		}
 	}
-	cfg.checkFallbacks(func(field, format string, args ...any) {
-		found = append(found, &fieldError{backend: -1, field: field, related: true, format: format, args: args})
-	}, known)
+	found = append(found, cfg.checkFallbacks(known)...)
 	return append(found, conflicts(checked)...)
 }
 
