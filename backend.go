@@ -19,8 +19,8 @@ import (
 // A Backend is one endpoint: its URL, its credential, its tier and the models it
 // serves.
 type Backend struct {
-	// Name identifies the backend in responses, errors and [Status].
-	// Default: the URL's host.
+	// Name identifies the backend in responses, errors and [Status]. At most 128
+	// characters of printable ASCII. Default: the URL's host, with its port.
 	Name string
 
 	// URL is https://host[:port][/base/path], or http; a host alone means https.
@@ -36,7 +36,9 @@ type Backend struct {
 	// backend with 1 can take the request, and so on. 0 means 1.
 	Priority int
 
-	// Weight is the share of the traffic within the tier. 0 means 1.
+	// Weight is the backend's share of the traffic within the tier, relative to the
+	// weights of the others, at most 1,000,000. 0 means 1. If all weights of a tier are
+	// 1, the shares follow the token limits that are configured or reported.
 	Weight int
 
 	// Dialect is the API flavour of the backend: its URLs, model names and
@@ -423,17 +425,13 @@ func (b *Backend) normalizeModels(report reportFunc) {
 			report(field("Name"), "%q is listed twice", m.Name)
 		}
 		seen[m.Name] = true
-		if m.RPM < 0 {
-			report(field("RPM"), "%d is negative", m.RPM)
-		}
-		if m.TPM < 0 {
-			report(field("TPM"), "%d is negative", m.TPM)
-		}
-		if m.ContextTokens < 0 {
-			report(field("ContextTokens"), "%d is negative", m.ContextTokens)
-		}
-		if m.MaxInFlight < 0 {
-			report(field("MaxInFlight"), "%d is negative", m.MaxInFlight)
+		for _, n := range [...]struct {
+			field string
+			value int
+		}{{"RPM", m.RPM}, {"TPM", m.TPM}, {"ContextTokens", m.ContextTokens}, {"MaxInFlight", m.MaxInFlight}} {
+			if n.value < 0 {
+				report(field(n.field), "%d is negative", n.value)
+			}
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {

@@ -145,6 +145,7 @@ func TestDuplicateDeploymentsAreRefused(t *testing.T) {
 		"two tokens":                  {twin("x", entra), twin("y", entra)},
 		"two base paths":              {twin("x"), twin("y", at("https://a.openai.azure.com/ai"))},
 		"two ports":                   {twin("x"), twin("y", at("https://a.openai.azure.com:8443"))},
+		"paths that differ in case":   {twin("x", at("https://gw.example/Team")), twin("y", at("https://gw.example/team"))},
 		"two schemes":                 {twin("x"), twin("y", at("http://a.openai.azure.com"))},
 		"the same host, two dialects": {twin("x"), twin("y", at("https://a.openai.azure.com/prefix/openai/v1"))},
 	} {
