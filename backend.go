@@ -309,7 +309,8 @@ func (b *Backend) resolveCredentials(u *url.URL, report reportFunc) {
 	case err != nil:
 		report("Auth", "%q "+err.Error(), b.Auth)
 	case u != nil:
-		if b.Token, err = newToken(u); err != nil {
+		own := *u // the source may change it
+		if b.Token, err = newToken(&own); err != nil {
 			report("Auth", "%q: %v", b.Auth, err)
 		}
 	}

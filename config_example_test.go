@@ -56,10 +56,10 @@ func ExampleTransport_Check() {
 	}
 	defer lb.Close()
 	for _, result := range lb.Check(context.Background()) {
-		fmt.Println(result.Backend, result.OK, result.Reason)
+		fmt.Println(result.Backend, result.OK, result.Status)
 	}
 	// Output:
-	// eastus true
+	// eastus true 200
 	// westus false 401
 }
 
