@@ -13,12 +13,15 @@ import (
 )
 
 // "spillover-test" is a source of tokens for tests: the token names the backend's host.
+// It changes the URL that it gets.
 func init() { //nolint:gochecknoinits // as a package does that registers one
 	RegisterAuth("spillover-test", func(u *url.URL) (TokenFunc, error) {
-		if u.Hostname() == host("nobody") {
+		backend := u.Host
+		*u = url.URL{Path: "/.default"}
+		if backend == host("nobody") {
 			return nil, errors.New("no identity")
 		}
-		return func(context.Context) (string, error) { return "token-of-" + u.Host, nil }, nil
+		return func(context.Context) (string, error) { return "token-of-" + backend, nil }, nil
 	})
 }
 
@@ -40,6 +43,11 @@ func TestAuthSendsTokens(t *testing.T) {
 	cfg, err := parseConfig("f", []byte("backends: [{url: a.openai.azure.com, auth: spillover-test}]"), nil)
 	require.NoError(t, err)
 	require.Equal(t, []Backend{{URL: "a.openai.azure.com", Auth: "spillover-test"}}, cfg.Backends)
+}
+
+func TestAuthSourceMayChangeItsURL(t *testing.T) {
+	require.Empty(t, mistakes(Config{Backends: []Backend{azure("a", withAuth("spillover-test")), azure("b", withAuth("spillover-test"))}}))
+	require.Equal(t, []string{`backend 0 (` + host("nobody") + `): Auth: "spillover-test": no identity`}, mistakes(Config{Backends: []Backend{{URL: host("nobody"), Auth: "spillover-test"}}}))
 }
 
 func TestAuthMistakes(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 // A Backend is one endpoint: its URL, its credential, its tier and the models it
 // serves.
 type Backend struct {
-	// Name identifies the backend in responses, errors and [Status].
-	// Default: the URL's host.
+	// Name identifies the backend in responses, errors and [Status]. At most 128
+	// characters of printable ASCII. Default: the URL's host, with its port.
 	Name string
 
 	// URL is https://host[:port][/base/path], or http; a host alone means https.
@@ -36,7 +36,9 @@ type Backend struct {
 	// backend with 1 can take the request, and so on. 0 means 1.
 	Priority int
 
-	// Weight is the share of the traffic within the tier. 0 means 1.
+	// Weight is the backend's share of the traffic within the tier, relative to the
+	// weights of the others, at most 1,000,000. 0 means 1. If all weights of a tier are
+	// 1, the shares follow the token limits that are configured or reported.
 	Weight int
 
 	// Dialect is the API flavour of the backend: its URLs, model names and
@@ -91,6 +93,7 @@ type Backend struct {
 	// Tags are properties of the backend that requests may demand, such as region=eu:
 	// see [WithTags]. At most 64, each of 1 to 128 bytes of printable ASCII.
 	Tags []string
+
 	// Drained takes the backend out of use, as [Transport.Drain] does: it gets no
 	// new request, and requests in flight finish. Removing it from the configuration
 	// brings the backend back, unless Drain was called for it, too.
@@ -306,7 +309,8 @@ func (b *Backend) resolveCredentials(u *url.URL, report reportFunc) {
 	case err != nil:
 		report("Auth", "%q "+err.Error(), b.Auth)
 	case u != nil:
-		if b.Token, err = newToken(u); err != nil {
+		own := *u // the source may change it
+		if b.Token, err = newToken(&own); err != nil {
 			report("Auth", "%q: %v", b.Auth, err)
 		}
 	}
@@ -384,13 +388,13 @@ func (b *Backend) normalizeTags(report reportFunc) {
 		report("Tags", "there are %d; at most "+strconv.Itoa(maxTags)+" are allowed", len(b.Tags))
 	}
 	for i, tag := range b.Tags {
-		switch short := configfile.Shorten(tag); {
+		switch field := fmt.Sprintf("Tags[%d]", i); {
 		case tag == "":
-			report("Tags", fmt.Sprintf("tag %d is empty", i))
+			report(field, "is empty")
 		case len(tag) > maxTagLength || !wire.IsPrintableASCII(tag) || strings.TrimSpace(tag) != tag:
-			report("Tags", "%q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", short)
+			report(field, "%.64q must be at most "+strconv.Itoa(maxTagLength)+" printable ASCII characters, without a space at its ends", tag)
 		case slices.Contains(b.Tags[:i], tag):
-			report("Tags", "%q is listed twice", short)
+			report(field, "%q is listed twice", tag)
 		}
 	}
 }
@@ -398,11 +402,11 @@ func (b *Backend) normalizeTags(report reportFunc) {
 func (b *Backend) normalizeFailoverStatuses(report reportFunc) {
 	b.FailoverStatuses = slices.Clone(b.FailoverStatuses)
 	for i, status := range b.FailoverStatuses {
-		switch {
+		switch field := fmt.Sprintf("FailoverStatuses[%d]", i); {
 		case status < 400 || status > 599:
-			report("FailoverStatuses", "%d is not between 400 and 599", status)
+			report(field, "%d is not between 400 and 599", status)
 		case slices.Contains(b.FailoverStatuses[:i], status):
-			report("FailoverStatuses", "%d is listed twice", status)
+			report(field, "%d is listed twice", status)
 		}
 	}
 }
@@ -422,17 +426,13 @@ func (b *Backend) normalizeModels(report reportFunc) {
 			report(field("Name"), "%q is listed twice", m.Name)
 		}
 		seen[m.Name] = true
-		if m.RPM < 0 {
-			report(field("RPM"), "%d is negative", m.RPM)
-		}
-		if m.TPM < 0 {
-			report(field("TPM"), "%d is negative", m.TPM)
-		}
-		if m.ContextTokens < 0 {
-			report(field("ContextTokens"), "%d is negative", m.ContextTokens)
-		}
-		if m.MaxInFlight < 0 {
-			report("Models", "model %q: MaxInFlight is negative", m.Name)
+		for _, n := range [...]struct {
+			field string
+			value int
+		}{{"RPM", m.RPM}, {"TPM", m.TPM}, {"ContextTokens", m.ContextTokens}, {"MaxInFlight", m.MaxInFlight}} {
+			if n.value < 0 {
+				report(field(n.field), "%d is negative", n.value)
+			}
 		}
 		m.Deployment = cmp.Or(m.Deployment, m.Name)
 		if m.Deployment == "." || m.Deployment == ".." {

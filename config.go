@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,10 +114,9 @@ type Config struct {
 
 	// Fleet connects the replicas of a program: what one learns from a service (a
 	// rate limit, a failure, a recovery, the utilization of a PTU), the others learn
-	// from it. What
-	// they say orders the deployments and never refuses a request, so a Fleet that is
-	// slow, down or wrong costs some refused attempts and nothing else. Requests do not
-	// wait for it. nil means that replicas know nothing of each other.
+	// from it. What they say orders the deployments and never refuses a request, so a
+	// Fleet that is slow, down or wrong costs some refused attempts and nothing else.
+	// Requests do not wait for it. nil means that replicas know nothing of each other.
 	Fleet Fleet
 
 	// FleetNamespace separates pools that share a Fleet. Replicas hear each other if they
@@ -187,27 +187,21 @@ func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 	if cfg.PromptAffinity < 0 || cfg.PromptAffinity > worthReadingLimit {
 		report("PromptAffinity", "%d is not between 0 and "+strconv.Itoa(worthReadingLimit), cfg.PromptAffinity)
 	}
-	if cfg.MaxWait < 0 {
-		report("MaxWait", "%v is negative", cfg.MaxWait)
+	for _, d := range [...]struct {
+		field string
+		value time.Duration
+	}{
+		{"MaxWait", cfg.MaxWait}, {"BackgroundWait", cfg.BackgroundWait}, {"TierWait", cfg.TierWait},
+		{"DefaultCooldown", cfg.DefaultCooldown}, {"MaxCooldown", cfg.MaxCooldown},
+	} {
+		if d.value < 0 {
+			report(d.field, "%v is negative", d.value)
+		}
 	}
-	if cfg.BackgroundWait < 0 {
-		report("BackgroundWait", "%v is negative", cfg.BackgroundWait)
-	}
-	if cfg.TierWait < 0 {
-		report("TierWait", "%v is negative", cfg.TierWait)
-	}
-	if cfg.DefaultCooldown < 0 {
-		report("DefaultCooldown", "%v is negative", cfg.DefaultCooldown)
-	}
-	valid := known("MaxCooldown")
-	switch {
-	case cfg.MaxCooldown < 0:
-		report("MaxCooldown", "%v is negative", cfg.MaxCooldown)
-		valid = false
-	case cfg.MaxCooldown > mostCooldown:
+	if cfg.MaxCooldown > mostCooldown {
 		report("MaxCooldown", fmt.Sprintf("%%v is more than the maximum, %v", mostCooldown), cfg.MaxCooldown)
-		valid = false
 	}
+	valid := known("MaxCooldown") && cfg.MaxCooldown >= 0 && cfg.MaxCooldown <= mostCooldown
 	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, defaultMaxAttempts)
 	cfg.MaxCooldown = cmp.Or(cfg.MaxCooldown, defaultMaxCooldown)
 	if valid && known("DefaultCooldown") && cfg.DefaultCooldown > cfg.MaxCooldown {
@@ -231,23 +225,22 @@ func (cfg *Config) check(known func(field string) bool) (found []*fieldError) {
 			invalid[field] = true
 			found = append(found, &fieldError{backend: i, name: name, field: field, format: format, args: args})
 		}
-		u := c.normalize(report)
-		c.resolveCredentials(u, report)
-		if c.unnamed && u != nil {
+		c.url = c.normalize(report)
+		c.resolveCredentials(c.url, report)
+		if c.unnamed && c.url != nil {
 			for _, e := range found[from:] {
-				e.host = u.Host
+				e.host = c.url.Host
 			}
 		}
 	}
-	cfg.checkFallbacks(func(field, format string, args ...any) {
-		found = append(found, &fieldError{backend: -1, field: field, related: true, format: format, args: args})
-	}, known)
+	found = append(found, cfg.checkFallbacks(known)...)
 	return append(found, conflicts(checked)...)
 }
 
 // A checkedBackend is a normalized backend of a configuration.
 type checkedBackend struct {
 	*Backend
+	url     *url.URL // nil if it cannot be parsed
 	index   int
 	unnamed bool                    // its Name is the default
 	known   func(field string) bool // whether a field could be read, and is valid
@@ -316,12 +309,12 @@ func duplicateNames(backends []checkedBackend) (found []*fieldError) {
 // they would be tried twice and counted as two. Token functions cannot be compared:
 // each counts as an account of its own.
 func duplicateDeployments(backends []checkedBackend) (found []*fieldError) {
-	type deployment struct{ url, credential, headers, name string }
+	type deployment struct{ address, credential, headers, name string }
 	deployments := map[deployment]*checkedBackend{}
 	for i := range backends {
 		b := &backends[i]
 		account, ok := b.account()
-		if !ok || b.URL == "" || !b.known("URL") || !b.known("Headers") || !b.known("Models") {
+		if !ok || b.url == nil || !b.known("URL") || !b.known("Headers") || !b.known("Models") {
 			continue
 		}
 		served := []string{""}
@@ -333,8 +326,10 @@ func duplicateDeployments(backends []checkedBackend) (found []*fieldError) {
 			slices.Sort(served)
 			served = slices.Compact(served)
 		}
+		address := *b.url
+		address.Host = strings.ToLower(address.Host)
 		for _, name := range served {
-			d := deployment{strings.ToLower(b.URL), account, fmt.Sprintf("%q", b.Headers), name} // fmt prints maps sorted
+			d := deployment{address.String(), account, fmt.Sprintf("%q", b.Headers), name} // fmt prints maps sorted
 			other := deployments[d]
 			deployments[d] = b
 			switch {

@@ -1,10 +1,13 @@
 package spillover_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
+	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -31,11 +34,78 @@ func ExampleConfig_maxWait() {
 		log.Fatal(err)
 	}
 	defer resp.Body.Close()
+	// X-Spillover-Waited-Ms says how long it has waited.
 	fmt.Println(resp.StatusCode, "after", resp.Header.Get("X-Spillover-Attempts"), "attempts")
-	fmt.Println("waited:", resp.Header.Get("X-Spillover-Waited-Ms") != "")
+	// Output: 200 after 2 attempts
+}
+
+// Check asks each backend when a program starts. A wrong key is found before the first
+// user has to wait for a failover.
+func ExampleTransport_Check() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus", Keys: []string{"key"}})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus", Keys: []string{"new-key"}})
+	lb, err := spillover.New(spillover.Config{
+		Base: spillovertest.Network(eastus, westus),
+		Backends: []spillover.Backend{
+			{Name: "eastus", URL: eastus.URL, APIKey: "key"},
+			{Name: "westus", URL: westus.URL, APIKey: "old-key"},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lb.Close()
+	for _, result := range lb.Check(context.Background()) {
+		fmt.Println(result.Backend, result.OK, result.Status)
+	}
 	// Output:
-	// 200 after 2 attempts
-	// waited: true
+	// eastus true 200
+	// westus false 401
+}
+
+// One replica of a program takes a backend out of use in all of them. A LocalFleet
+// connects replicas in one process; package fleet/redis connects processes.
+func ExampleTransport_DrainFleet() {
+	eastus := spillovertest.New(spillovertest.Config{Name: "eastus"})
+	westus := spillovertest.New(spillovertest.Config{Name: "westus"})
+	cfg := spillover.Config{
+		Base: spillovertest.Network(eastus, westus),
+		Backends: []spillover.Backend{
+			{Name: "eastus", URL: eastus.URL, Priority: 1},
+			{Name: "westus", URL: westus.URL, Priority: 2},
+		},
+		Fleet: new(spillover.LocalFleet),
+	}
+	var replicas []*spillover.Transport
+	for range 2 {
+		lb, err := spillover.New(cfg)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer lb.Close()
+		replicas = append(replicas, lb)
+	}
+	if err := replicas[0].DrainFleet("eastus", 10*time.Minute); err != nil {
+		log.Fatal(err)
+	}
+	for _, lb := range replicas {
+		fmt.Println(chat(context.Background(), lb).Header.Get("X-Spillover-Backend"))
+	}
+	// Output:
+	// westus
+	// westus
+}
+
+// A package that gets tokens from a secret store registers itself in its init function.
+// Programs import it, and write auth: vault in their configuration file.
+func ExampleRegisterAuth() {
+	spillover.RegisterAuth("vault", func(backend *url.URL) (spillover.TokenFunc, error) {
+		path := "/var/run/tokens/" + backend.Hostname()
+		return func(context.Context) (string, error) {
+			token, err := os.ReadFile(path)
+			return strings.TrimSpace(string(token)), err
+		}, nil
+	})
 }
 
 // A stream that is cut after its first content cannot fail over, since the caller

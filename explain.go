@@ -24,7 +24,7 @@ import (
 // cannot be read.
 func (t *Transport) Explain(in *http.Request) (Trail, error) {
 	if t.closed.Load() {
-		return Trail{}, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+		return Trail{}, errClosed
 	}
 	copied, err := copyRequest(in)
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/spillover-go/spillover/internal/configfile"
 )
 
 // A Fallback lists the models to try after the one that a caller asked for. They are
@@ -68,9 +66,9 @@ func (o *FallbackOn) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// checkFallbacks sets the defaults of Fallbacks and reports what is wrong with those
+// checkFallbacks sets the defaults of Fallbacks and returns what is wrong with those
 // that could be read, see [Config.check].
-func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) bool) {
+func (cfg *Config) checkFallbacks(read func(field string) bool) (found []*fieldError) {
 	served := cfg.knows(read)
 	cfg.Fallbacks = slices.Clone(cfg.Fallbacks)
 	next := map[string][]string{}
@@ -80,43 +78,43 @@ func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) boo
 		if f.On == 0 {
 			f.On = onBoth
 		}
-		if !read(fmt.Sprintf("Fallbacks[%d]", i)) {
+		where := fmt.Sprintf("Fallbacks[%d]", i)
+		if !read(where) {
 			continue
 		}
-		where := fmt.Sprintf("fallback %d", i)
-		if f.Model != "" {
-			where = fmt.Sprintf("the fallback of %q", configfile.Shorten(f.Model))
+		report := func(field, format string, args ...any) {
+			found = append(found, &fieldError{backend: -1, field: where + "." + field, format: format, args: args})
 		}
 		switch {
 		case f.Model == "":
-			report("Fallbacks", where+" has no Model")
+			report("Model", "is missing")
 		case f.Model == "." || f.Model == "..":
-			report("Fallbacks", where+": the name would change the path of a URL")
+			report("Model", "%q would change the path of a URL", f.Model)
 		case !served(f.Model):
-			report("Fallbacks", where+": no backend serves the model")
+			report("Model", "no backend serves %.64q", f.Model)
 		case covered[f.Model]&f.On != 0:
-			report("Fallbacks", where+": the model is listed twice for the same On")
+			report("Model", "%.64q is listed twice for the same On", f.Model)
 		}
 		covered[f.Model] |= f.On
 		if f.On&^onBoth != 0 {
-			report("Fallbacks", where+": On %d is unknown", int(f.On))
+			report("On", "%d is unknown", int(f.On))
 		}
 		if len(f.To) == 0 {
-			report("Fallbacks", where+" has no To: list at least one model")
+			report("To", "is missing: list at least one model")
 		}
 		f.To = slices.Clone(f.To)
 		for j, to := range f.To {
-			switch short := configfile.Shorten(to); {
+			switch field := fmt.Sprintf("To[%d]", j); {
 			case to == "":
-				report("Fallbacks", where+": To has an empty name")
+				report(field, "is empty")
 			case to == f.Model:
-				report("Fallbacks", where+": To has the model itself")
+				report(field, "is the model itself")
 			case to == "." || to == "..":
-				report("Fallbacks", where+": To has %q, which would change the path of a URL", to)
+				report(field, "%q would change the path of a URL", to)
 			case slices.Contains(f.To[:j], to):
-				report("Fallbacks", where+": To lists %q twice", short)
+				report(field, "%.64q is listed twice", to)
 			case !served(to):
-				report("Fallbacks", where+": no backend serves the model %q of To", short)
+				report(field, "no backend serves %.64q", to)
 			}
 			if to != f.Model {
 				next[f.Model] = append(next[f.Model], to)
@@ -124,8 +122,9 @@ func (cfg *Config) checkFallbacks(report reportFunc, read func(field string) boo
 		}
 	}
 	if cycle := cycleOf(next); cycle != nil {
-		report("Fallbacks", "they form a cycle: %s", strings.Join(cycle, " → "))
+		found = append(found, &fieldError{backend: -1, field: "Fallbacks", related: true, format: "they form a cycle: %s", args: []any{strings.Join(cycle, " → ")}})
 	}
+	return found
 }
 
 // knows reports whether some backend serves a model. If the models of a backend could

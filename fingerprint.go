@@ -35,7 +35,10 @@ func fingerprintOf(b Backend) fingerprint {
 // sameSetting compares a field of two Configs. Of what cannot be compared, such as a
 // function, only whether it is set counts.
 func sameSetting(a, b reflect.Value) bool {
-	if a.Comparable() && b.Comparable() {
+	switch {
+	case a.Kind() == reflect.Slice:
+		return a.Len()+b.Len() == 0 || reflect.DeepEqual(a.Interface(), b.Interface())
+	case a.Comparable() && b.Comparable():
 		return a.Equal(b)
 	}
 	return a.IsZero() == b.IsZero()

@@ -35,7 +35,7 @@ type LocalFleet struct {
 	subscribers []*func([]byte)
 }
 
-// Publish calls each subscriber.
+// Publish calls each subscriber, one after the other, before it returns.
 func (l *LocalFleet) Publish(notice []byte) {
 	l.mu.RLock()
 	subscribers := l.subscribers

@@ -622,6 +622,27 @@ func TestNoticesOfUnknownPlacesDoNotCrowdOutLaterOnes(t *testing.T) {
 	})
 }
 
+// What is kept already is replaced by what holds for longer, however much else is kept.
+func TestKeptNoticeIsExtendedWhileManyAreKept(t *testing.T) {
+	undoubting(t)
+	synctest.Test(t, func(t *testing.T) {
+		place := placesOf(t, azure("ptu"))[0]
+		f := new(recordedFleet)
+		tr := member(t, f, newNet(), ptuAndPayg()...)
+		f.lie("0000beef", notice{K: "throttled", P: place, L: 5000})
+		for i := range 1100 {
+			if i%500 == 499 {
+				time.Sleep(time.Second)
+			}
+			f.lie("0000beef", notice{K: "throttled", P: fmt.Sprintf("%016x", i), L: 60_000})
+		}
+		f.lie("0000beef", notice{K: "throttled", P: place, L: 60_000})
+		time.Sleep(10 * time.Second)
+		ask(t, tr)
+		require.NotZero(t, statusOf(t, tr, "ptu").AvoidedUntil)
+	})
+}
+
 func TestReplicasWithTokensLearnOfARefusedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)

@@ -17,10 +17,11 @@ import (
 // fields of [Config], [Backend] and [Model] in snake_case, such as api_key.
 // Durations are written as 30s, 1m30s or 250ms. A key without a value counts as
 // not set, except api_key, api_key_file, auth and the values of headers, where that
-// is an error. A relative api_key_file is relative to the directory of the file. Functions and interfaces, such
-// as Token and Base, cannot be set in a file: the program sets them afterwards.
-// docs/configuration.md lists the keys. docs/config.schema.json is a JSON Schema
-// for editors; the key $schema may point to it.
+// is an error. A relative api_key_file is relative to the directory of the file.
+// Functions and interfaces, such as Token and Base, cannot be set in a file: the
+// program sets them afterwards. docs/configuration.md lists the keys.
+// docs/config.schema.json is a JSON Schema for editors; the key $schema may point
+// to it.
 //
 // In a value, ${NAME} is replaced by the environment variable NAME, which must be
 // set. ${NAME:-default} also works if NAME is unset or empty; the default is

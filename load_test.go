@@ -26,6 +26,7 @@ func environment(name string) (string, bool) {
 		"KEY": "sk-from-the-environment", "REGION": "swedencentral", "THREE": "3", "NEGATIVE": "-7777", "EMPTY": "", "COOLDOWN": "1m",
 		"LONG": "1234s", "SHORT": "1233s", "DOTS": "..", "INF": "inf", "WHOLE": "secrets://environment.example:99999",
 		"YAML": "a: [1]\nb: &x *x # {", "JSON": `", "api_key": "`,
+		"TOO_LONG": strings.Repeat("environment ", 20) + ".", "ESCAPED": "environ ment", "ENCODED": "environ%2Fment",
 	}[name]
 	return value, set
 }
@@ -120,7 +121,7 @@ func TestLoadReportsEveryErrorOfAFile(t *testing.T) {
 			want, e := os.ReadFile(file + ".txt")
 			require.NoError(t, e)
 			require.Equal(t, string(want), err.Error()+"\n")
-			for _, secret := range []string{"literal", "environment", "swedencentral", "7777", "99999", "secrets\""} {
+			for _, secret := range []string{"literal", "environ", "swedencentral", "7777", "99999", "secrets\""} {
 				require.NotContains(t, strings.ReplaceAll(err.Error(), "literal-is-no-name", ""), secret)
 			}
 			for _, e := range loadErrorsOf(err) {
@@ -367,13 +368,14 @@ func FuzzLoad(f *testing.F) {
 		"backends:\n- name: ${S}\n  url: ${S}://${S}:${S}@${H}:${N}?${S}#${S}\n  priority: ${N}\n  weight: ${S}\n  dialect: ${S}\n  api_version: '${S} '\n  api_key: '${S} '\n",
 		"max_wait: ${S}\nmax_cooldown: ${D}\ndefault_cooldown: ${N}\nhold_streams: ${S}\nbackends:\n- {url: '${H}', models: [{name: '${S}', deployment: ..}, {name: '${S}', rpm: '${N}'}], defaults: {a: !x '${S}', b: '0x${S}'}}\n",
 		"backends:\n- {name: '${S}', url: a}\n- {name: '${S}', url: a, api_key: k, models: [{name: '${S}'}]}\n- {name: x, url: a, api_key: k, models: [{name: '${S}'}]}\n- {url: '${H}'}\n- {url: '${H}'}\n",
+		"backends:\n- {url: '${H}', tags: ['${L}', 'x${L}', '${S}', '${S}'], failover_statuses: ['${N}'], models: [{name: '${S}'}, {name: '${L}'}]}\nfallbacks:\n- {model: '${L}', to: ['${S}', '${S}', 'x ${L}']}\n- {model: '${S}', to: ['${L}'], on: '${S}'}\n- {model: '${S}', to: ['${S}'], on: both}\n",
 		"model_list: []\nBackends: []\n", "backends:\n- {url: '${H}', auth: '${S}', drained: '${S}'}\n- {url: '${H}', api_key_file: '${S}', headers: {A: '${S} ', B: }}\n- {url: '${H}', auth: spillover-test, api_key_file: testdata/key}\n",
 		"a: *b\n", "? - a\n  - b\n: c\n", "a:\n  # x\n\n# y\n  b: 1\n  # z\n", "- # a\n  - b\n# c\n-\n", "a: |-\n  x\n#\n", "{a: [b, {c: d}, ], # e\n}", "a: !!binary x\n", "%TAG ! x\n---\n",
 	} {
 		f.Add([]byte(s), false)
 	}
 	lookup := func(name string) (string, bool) {
-		value, set := map[string]string{"S": secret, "H": "https://" + secret + ".example", "N": "-7", "D": "-90s", "E": ""}[name]
+		value, set := map[string]string{"S": secret, "H": "https://" + secret + ".example", "N": "-7", "D": "-90s", "E": "", "L": strings.Repeat(secret+" ", 20)}[name]
 		return value, set
 	}
 	f.Fuzz(func(t *testing.T, text []byte, isJSON bool) {

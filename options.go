@@ -7,8 +7,8 @@ import (
 )
 
 // Options are what is asked of one request, beside its body: by its context, and by
-// the rules of the configuration. They are
-// not changed once they are made: a request that differs gets a copy.
+// the rules of the configuration. They are not changed once they are made: a request
+// that differs gets a copy.
 type options struct {
 	session  string
 	tags     []string // that a backend must have

@@ -42,13 +42,13 @@ func (t *tier) with(members []*deployment, s *weights, b *health.RetryBudget) *t
 	return w
 }
 
-// choose chooses a deployment: the first model of the route decides, and of that the
-// first tier with an available one decides. A
-// lower tier is considered only if no deployment of a higher one is available,
-// or the request was tried there and the tier's retry budget is spent, or the
-// attempts that are left are needed for the tiers below. Deployments without
-// headroom are asked only if nobody else is left. For a background request, one that
-// is reserved is never asked, unless one is due there by the minimum rate.
+// choose chooses a deployment: the first model of the route with an available one
+// decides, and of that the first tier. A lower tier is considered only if no deployment
+// of a higher one is available, or the request was tried there and the tier's retry
+// budget is spent, or the attempts that are left are needed for the tiers below.
+// Deployments without headroom are asked only if nobody else is left. For a background
+// request, one that is reserved is never asked, unless one is due there by the minimum
+// rate.
 func (r *route) choose(q *selection) (*tier, *deployment) {
 	if q.spillRoll = q.affinity.spillRoll(); q.affinity == 0 {
 		q.spillRoll = unit(q.random())

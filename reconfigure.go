@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -28,8 +27,7 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	old := t.setup.Load()
-	s, amended, err := t.replace(cfg)
+	s, old, amended, err := t.replace(cfg)
 	if err != nil {
 		return err
 	}
@@ -40,20 +38,20 @@ func (t *Transport) Reconfigure(cfg Config) error {
 	return nil
 }
 
-// replace puts a normalized Config into force. It returns the deployments whose
-// failures it may have repaired.
-func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment, err error) {
+// replace puts a normalized Config into force. It returns the configuration before, and
+// the deployments whose failures the new one may have repaired.
+func (t *Transport) replace(cfg Config) (s, old *activeConfig, amended []*deployment, err error) {
 	t.changing.Lock()
 	defer t.changing.Unlock()
 	if t.closed.Load() {
-		return nil, nil, fmt.Errorf("spillover: the transport is closed: %w", net.ErrClosed)
+		return nil, nil, nil, errClosed
 	}
-	old := t.setup.Load()
+	old = t.setup.Load()
 	if s, err = newActiveConfig(cfg, old); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := s.observe(t.inForce()); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	t.markDrained(s)
 	amended = s.table.repaired()
@@ -65,7 +63,7 @@ func (t *Transport) replace(cfg Config) (s *activeConfig, amended []*deployment,
 	if old.ownTransport != nil && s.ownTransport == nil {
 		old.ownTransport.CloseIdleConnections()
 	}
-	return s, amended, nil
+	return s, old, amended, nil
 }
 
 // changes are the differences between two configurations: the names of backends, and
@@ -145,13 +143,13 @@ func (t *Transport) Resume(backend string) error {
 }
 
 // DrainFleet drains a backend in all replicas of the [Config.Fleet]: here as
-// [Transport.Drain] does, until Resume, and in the others for a time of up to one hour. They
-// avoid the backend, and use it only for requests that no other backend can take. Replicas
-// that the notice does not reach go on using it: Status of each shows it. The error is that
-// of Drain, or says that there is no Fleet.
+// [Transport.Drain] does, until Resume, and in the others for wait, which must be more than
+// 0 and at most one hour. They avoid the backend, and use it only for requests that no other
+// backend can take. Replicas that the notice does not reach go on using it: Status of each
+// shows it. The error is that of Drain, or is about wait, or says that there is no Fleet.
 func (t *Transport) DrainFleet(backend string, wait time.Duration) error {
 	if wait <= 0 || wait > maxFleetDrain {
-		return fmt.Errorf("spillover: DrainFleet: %v is not between 0 and %v", wait, maxFleetDrain)
+		return fmt.Errorf("spillover: DrainFleet: %v is not more than 0 and at most %v", wait, maxFleetDrain)
 	}
 	d, r, err := t.inFleet(backend)
 	if err != nil {
@@ -164,8 +162,9 @@ func (t *Transport) DrainFleet(backend string, wait time.Duration) error {
 	return nil
 }
 
-// ResumeFleet ends [Transport.DrainFleet] in all replicas. Its error is that of Resume, or
-// says that there is no Fleet.
+// ResumeFleet ends [Transport.DrainFleet] in all replicas. The backend must be in the
+// configuration. The error is that of Resume, or says that there is no Fleet; the other
+// replicas hear nothing then.
 func (t *Transport) ResumeFleet(backend string) error {
 	d, r, err := t.inFleet(backend)
 	if err != nil {

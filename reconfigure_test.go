@@ -476,6 +476,26 @@ func TestReconfigureTellsNoSecret(t *testing.T) {
 	require.Contains(t, told, "INFO,backend drained,backend:b")
 }
 
+func TestReconfigureLogsAnotherFallback(t *testing.T) {
+	to := func(models ...string) func(*Config) {
+		return func(cfg *Config) { cfg.Fallbacks = []Fallback{{Model: "m", To: models}} }
+	}
+	l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
+	for _, step := range []struct {
+		change func(*Config)
+		want   []string
+	}{
+		{to("n"), []string{"INFO,reconfigured,backends:1,settings:[fallbacks]"}},
+		{to("n"), nil},
+		{to("n", "o"), []string{"INFO,reconfigured,backends:1,settings:[fallbacks]"}},
+		{func(cfg *Config) { cfg.Fallbacks = nil }, []string{"INFO,reconfigured,backends:1,settings:[fallbacks]"}},
+		{func(cfg *Config) { cfg.Fallbacks = []Fallback{} }, nil},
+	} {
+		reconfigure(t, tr, step.change, azure("a"))
+		require.Equal(t, step.want, l.Log())
+	}
+}
+
 // Nothing is to be had of the configuration that was passed.
 func TestReconfigureCopies(t *testing.T) {
 	n := newNet()

@@ -39,7 +39,7 @@ type replica struct {
 	inSecond                atomic.Int64
 }
 
-// Of each place, one notice of each kind is kept.
+// A keptKey is what a notice is kept under: of each place, one notice of each kind.
 type keptKey struct {
 	place string
 	kind  fleet.Kind
@@ -52,7 +52,7 @@ type keptNotice struct {
 }
 
 const (
-	// maxKeptNotices limits them.
+	// maxKeptNotices limits the notices that are kept for deployments without requests.
 	maxKeptNotices = 1024
 	// tellUtilization is the utilization from which on replicas are told of it, in
 	// thousandths, and utilizationInterval the time between two notices of all replicas.
@@ -241,10 +241,11 @@ func (r *replica) keep(now time.Time, n *fleet.Notice) {
 		}
 	}
 	key := keptKey{n.Place, n.Kind}
-	if earlier, ok := r.kept[key]; ok && earlier.heard.Add(earlier.Left()).After(now.Add(n.Left())) {
+	earlier, known := r.kept[key]
+	if known && earlier.heard.Add(earlier.Left()).After(now.Add(n.Left())) {
 		return
 	}
-	if len(r.kept) < maxKeptNotices {
+	if known || len(r.kept) < maxKeptNotices {
 		r.kept[key] = keptNotice{*n, now}
 	}
 }

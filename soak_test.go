@@ -112,16 +112,16 @@ func newSoak(t *testing.T, seed uint64, size soakSize) *soak {
 	w.checks = newSoakChecks(t)
 	w.checks.concurrent = size.real
 	dialects := []spillovertest.Dialect{spillovertest.Azure, spillovertest.AzureV1, spillovertest.OpenAI}
-	start := spillovertest.New
-	if size.real {
-		start = spillovertest.NewServer
-	}
 	for i := range size.servers {
 		name := fmt.Sprintf("s%d", i)
 		key := fmt.Sprintf("key-of-%s-%016x", name, w.random.Uint64())
 		dialect := dialects[w.random.IntN(len(dialects))]
-		if size.real && i%2 == 1 {
+		start := spillovertest.New
+		switch {
+		case size.real && i%2 == 1:
 			start = spillovertest.NewTLSServer
+		case size.real:
+			start = spillovertest.NewServer
 		}
 		server := start(spillovertest.Config{Name: name, Dialect: dialect, Keys: []string{key}, Seed: seed, Deployments: w.deployments(i)})
 		t.Cleanup(server.Close)

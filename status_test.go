@@ -126,7 +126,7 @@ func TestStatusFieldsAreNamedInJSON(t *testing.T) {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			require.Equal(t, want, name, "%s.%s", of, f.Name)
 			inner := f.Type
-			if inner.Kind() == reflect.Slice {
+			if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {
 				inner = inner.Elem()
 			}
 			if inner.Kind() == reflect.Struct && inner != reflect.TypeFor[time.Time]() {

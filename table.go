@@ -43,9 +43,7 @@ type table struct {
 // configured, as callers may invent names. Later ones share a route, as do
 // names longer than [wire.MaxModelName]. Models that nothing was served of give
 // way to a model that was served.
-const (
-	maxRoutes = 1000
-)
+const maxRoutes = 1000
 
 // manyModels is the name of the shared route in [Status].
 const manyModels = "*"

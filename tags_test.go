@@ -294,8 +294,8 @@ func TestTagsOfABackendAreChecked(t *testing.T) {
 		tags []string
 		want string
 	}{
-		"empty":     {[]string{"a", ""}, "Tags: tag 1 is empty"},
-		"twice":     {[]string{"a", "a"}, `Tags: "a" is listed twice`},
+		"empty":     {[]string{"a", ""}, "Tags[1]: is empty"},
+		"twice":     {[]string{"a", "a"}, `Tags[1]: "a" is listed twice`},
 		"too long":  {[]string{strings.Repeat("a", 129)}, "must be at most 128 printable ASCII characters"},
 		"not ASCII": {[]string{"région=eu"}, "must be at most 128 printable ASCII characters"},
 		"space":     {[]string{" region=eu"}, "without a space at its ends"},

@@ -25,16 +25,17 @@ const watchPeriod = 2 * time.Second
 // file; a change of a variable alone is not noticed.
 //
 // What cannot be set in a file stays as it is: Base, Logger and the like, and the
-// Token of a backend that keeps its name and has no api_key, api_key_file and auth. adjust, if not nil,
-// may change these and everything else before the configuration is applied, for
-// example to give a new backend its Token.
+// Token of a backend that keeps its name and has no api_key, api_key_file and auth.
+// adjust, if not nil, may change these and everything else before the configuration
+// is applied, for example to give a new backend its Token.
 //
 // A file that is invalid or missing changes nothing: the previous configuration
 // stays in force. A warning is logged, once until the file or its error changes.
 // The file is tried again every 2 s, since a file that it refers to, such as an
-// api_key_file, may arrive later. The same applies to a file that would send callers' own credentials to a backend by
-// mistake: one that had a credential and has none now, or a new one (possibly
-// renamed) that has none while others have a Token.
+// api_key_file, may arrive later. The same applies to a file that would send
+// callers' own credentials to a backend by mistake: one that had a credential and
+// has none now, or a new one (possibly renamed) that has none while others have a
+// Token.
 //
 // Watch returns when ctx ends, with its error, or after [Transport.Close], with
 // an error that wraps [net.ErrClosed]. It never returns nil.

@@ -162,11 +162,10 @@ func (e *Engine) receiveNotice(notice string) {
 }
 
 // Recall returns the stored notices about places that still hold, each with the
-// remaining time in its field l. It takes at most ten times
-// the Timeout of the Options. The Engine remembers the
-// places, at most 4096: when the connection is restored, or if Recall fails, it reads
-// them again and passes the result to the subscribers. The error wraps that of the
-// client, or the context's.
+// remaining time in its field l. It takes at most ten times the Timeout of the Options.
+// The Engine remembers the places, at most 4096: when the connection is restored, or if
+// Recall fails, it reads them again and passes the result to the subscribers. The error
+// wraps that of the client, or the context's.
 func (e *Engine) Recall(ctx context.Context, places []string) ([][]byte, error) {
 	if !e.remember(places) || len(places) == 0 {
 		return nil, nil

@@ -43,11 +43,12 @@ other output calls SetLogger of go-redis.
 
 # Failures
 
-Every operation has a time limit, see [Options].Timeout. A failed notice is not sent again, because it may have
-arrived nevertheless. After three failures in a row nothing is published for a second,
-which doubles up to 30 s. Then a test message decides whether publishing resumes. The
-subscription is opened again in the same intervals, and pinged when nothing was
-received for three seconds. After it is restored, stored notices are read again.
+Every operation has a time limit, see [Options].Timeout. A failed notice is not sent
+again, because it may have arrived nevertheless. After three failures in a row nothing
+is published for a second, which doubles up to 30 s. Then a test message decides whether
+publishing resumes. The subscription is opened again in the same intervals, and pinged
+when nothing was received for three seconds. After it is restored, stored notices are
+read again.
 
 # Telemetry
 

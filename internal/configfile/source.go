@@ -2,6 +2,7 @@ package configfile
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -99,8 +100,11 @@ func (s *Source) Redact(field string, args []any) []any {
 }
 
 // isSecret reports whether a text is the value of a variable, or shares much with
-// one.
+// one, also where the text is escaped for a URL.
 func (s *Source) isSecret(text string) bool {
+	if plain, err := url.PathUnescape(text); err == nil && plain != text && s.isSecret(plain) {
+		return true
+	}
 	text = strings.ToLower(text)
 	return slices.ContainsFunc(s.secrets, func(secret string) bool {
 		return text == secret || min(len(text), len(secret)) > 3 && (strings.Contains(secret, text) || strings.Contains(text, secret))

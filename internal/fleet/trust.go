@@ -8,8 +8,9 @@ import (
 
 // Trust is how far the other replicas are believed. A replica whose reports successes
 // contradict three times in a row is ignored for a minute, and a minute longer for each
-// replica that contradicts it meanwhile, then for twice as long with each repetition. Of the successes that other replicas tell of, one of each counts: a
-// wrong replica cannot have others ignored. The zero value believes everybody.
+// replica that contradicts it meanwhile, then for twice as long with each repetition. Of
+// the successes that other replicas report, one of each counts: a wrong replica cannot
+// have others ignored. The zero value believes everybody.
 type Trust struct {
 	mu       sync.Mutex
 	replicas map[string]*replica
@@ -26,8 +27,8 @@ type replica struct {
 }
 
 const (
-	// maxReplicas limits the replicas that are known. Beyond it, new ones replace those
-	// that were heard last.
+	// maxReplicas limits the replicas that are known. Beyond it, a new one replaces the
+	// one that has not been heard for the longest time.
 	maxReplicas = 256
 
 	toleratedContradictions = 3

@@ -9,7 +9,8 @@ import (
 
 // State is the health of a deployment, of one of its operations, of a backend, or of
 // a caller's credential at a deployment. The mutex guards the throttle, the ejection
-// and the last transition. The first fields, which are atomic, repeat the result, so that a request to a healthy deployment takes no lock.
+// and the last transition. The first fields, which are atomic, repeat the result, so that
+// a request to a healthy deployment takes no lock.
 type State struct {
 	closedUntil  Timestamp
 	probeFrom    Timestamp     // until then a due probe waits for other requests, see ProbeDeferred
@@ -72,8 +73,8 @@ func (h *State) HasSpareSlot(now time.Time) bool { return h.spareFrom.Passed(now
 func (h *State) SpareSlotAt() time.Time { return h.spareFrom.Time() }
 
 // Admit takes the place of the next request: the only one while a half-open probe is
-// due, or the next one during ramp-up, or one that leaves the next one (spare). A probe has a number, which must be given to
-// Release if the request ends without a result.
+// due, or the next one during ramp-up, or one that leaves the next one (spare). A probe
+// has a number, which must be given to Release if the request ends without a result.
 func (h *State) Admit(now time.Time, spare bool) (ok bool, probe uint64) {
 	if !h.Troubled() {
 		return true, 0
