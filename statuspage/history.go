@@ -170,6 +170,14 @@ func (h *history) sum(of *series, samples int) (p point, took time.Duration) {
 	return p, h.times[len(h.times)-1].Sub(from)
 }
 
+// mostInFlight returns how many requests were in flight at most in a sample.
+func (h *history) mostInFlight() (most int) {
+	for _, p := range h.pool.points {
+		most = max(most, int(p.inFlight))
+	}
+	return most
+}
+
 // firstTiers returns the priority of the first tier of each model. What a lower one
 // serves has spilled.
 func firstTiers(s spillover.Status) map[string]int {

@@ -34,10 +34,9 @@ type Source interface {
 // 500 deployments, which takes about 4 MB; the page lists at most 500 deployments, those
 // that are not available first. It is safe for concurrent use.
 type Page struct {
-	source  Source
-	started time.Time
-	stop    func()
-	done    chan struct{} // closed when the sampling has ended
+	source Source
+	stop   func()
+	done   chan struct{} // closed when the sampling has ended
 
 	mu      sync.Mutex // guards the fields below, and is held while Status is called
 	history history
@@ -52,8 +51,8 @@ const (
 // New makes a Page and begins to record its history, until Close.
 func New(s Source) *Page {
 	stop := make(chan struct{})
-	p := &Page{source: s, started: time.Now(), stop: sync.OnceFunc(func() { close(stop) }), done: make(chan struct{})}
-	p.sample(p.started)
+	p := &Page{source: s, stop: sync.OnceFunc(func() { close(stop) }), done: make(chan struct{})}
+	p.sample(time.Now())
 	go p.sampleUntil(stop)
 	return p
 }

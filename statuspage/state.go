@@ -2,9 +2,12 @@ package statuspage
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // A state is what the page calls the condition of a deployment.
@@ -38,6 +41,13 @@ const (
 // rampUpReason is the reason of a deployment that is ramping up.
 const rampUpReason = "one at a time"
 
+// outOfQuota reports whether a reason has the code of an account whose quota or credit is
+// used up. That needs a person, while a rate limit ends by itself.
+func outOfQuota(reason string) bool {
+	_, code, _ := strings.Cut(reason, " ")
+	return slices.Contains(wire.QuotaCodes, code)
+}
+
 // stateOf returns the state of a deployment, until when it lasts, and why it is in it.
 func stateOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time.Time) (index int, until time.Time, why string) {
 	switch {
@@ -45,7 +55,7 @@ func stateOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time
 		return drained, time.Time{}, "No requests until it is resumed"
 	case !d.Available && d.Reason == rampUpReason:
 		return rampingUp, d.Until, "Requests are admitted one by one"
-	case !d.Available && d.RateLimited:
+	case !d.Available && d.RateLimited && !outOfQuota(d.Reason):
 		return rateLimited, d.Until, d.Reason
 	case !d.Available:
 		return ejected, d.Until, d.Reason

@@ -255,8 +255,7 @@ func TestPageShowsEachState(t *testing.T) {
 		time.Sleep(time.Second)
 		text := plainText(get(p, "/").Body.String())
 		for _, want := range []string{
-			"4 of 9 deployments down",
-			"No deployment is available for any model, broken, drained, limited, ramp",
+			"No deployment available for broken, drained, limited and 1 more The first one is due in 1 s 2 available, 1 partly available, 1 avoided, 1 rate-limited, 1 ramping up, 2 ejected, 1 drained",
 			"well a a.example/base Available",
 			"Rate-limited asked again in 1 min 15 s 429 rate_limit_reached",
 			"Ramping up next request in 1 s Requests are admitted one by one",
@@ -285,8 +284,13 @@ func TestTitleNamesTheStateOfThePool(t *testing.T) {
 		down := func(model string) spillover.DeploymentStatus {
 			return spillover.DeploymentStatus{Model: model, Reason: "500", Until: time.Now().Add(time.Hour)}
 		}
+		limited := func(model, reason string) spillover.DeploymentStatus {
+			return spillover.DeploymentStatus{Model: model, Reason: reason, RateLimited: true, Until: time.Now().Add(time.Hour)}
+		}
 		drained := backend("d", down("m"))
 		drained.Drained = true
+		idle, idleDrained := backend("idle"), backend("idle") // without a configured model, and not asked yet
+		idleDrained.Drained, idleDrained.Available = true, false
 		for _, c := range []struct {
 			title, level string
 			tiers        []spillover.TierStatus
@@ -294,17 +298,48 @@ func TestTitleNamesTheStateOfThePool(t *testing.T) {
 			{"No deployments", "ok", nil},
 			{"The deployment is available", "ok", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)))}},
 			{"All 2 deployments available", "ok", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0), deployment("n", 0)))}},
-			{"1 of 2 deployments down", "degraded", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), backend("b", down("m")))}},
-			{"1 of 2 deployments down", "down", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0), down("n")))}},
+			{"1 of 2 deployments ejected", "degraded", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), backend("b", down("m")))}},
+			{"1 of 2 deployments ejected", "degraded", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), backend("b", limited("m", "429 insufficient_quota")))}},
+			{"1 of 2 deployments rate-limited", "ok", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), backend("b", limited("m", "429 rate_limit_reached")))}},
+			{"No deployment available for n", "down", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0), down("n")))}},
+			{"No deployment available for n", "down", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0), limited("n", "429")))}},
+			{"1 of 3 deployments ejected", "degraded", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0), down("n")), idle)}},
+			{"1 of 2 deployments drained", "ok", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), idleDrained)}},
+			{"No deployment available", "down", []spillover.TierStatus{tier(1, idleDrained)}},
 			{"No deployment available", "down", []spillover.TierStatus{tier(1, backend("a", down("m")))}},
 			{"1 of 2 deployments drained", "ok", []spillover.TierStatus{tier(1, backend("a", deployment("m", 0)), drained)}},
-			{"1 of 1 deployment drained", "down", []spillover.TierStatus{tier(1, drained)}},
+			{"No deployment available", "down", []spillover.TierStatus{tier(1, drained)}},
 		} {
 			s.set(c.tiers...)
 			time.Sleep(time.Second)
 			html := get(p, "/").Body.String()
 			require.Contains(t, html, "<title>"+c.title+" – spillover</title>")
 			require.Contains(t, html, `data-level="`+c.level+`"`, c.title)
+		}
+	})
+}
+
+// The headline has the time at which the first deployment of those models is due for
+// which none is available.
+func TestHeadlineCountsDownToTheFirstDeployment(t *testing.T) {
+	inTime(t, func(t *testing.T, s *fakeSource, p *statuspage.Page) {
+		due := func(model string, wait time.Duration) spillover.BackendStatus {
+			return backend("b"+wait.String(), spillover.DeploymentStatus{Model: model, Reason: "429", RateLimited: true, Until: time.Now().Add(wait)})
+		}
+		drained := due("m", 0)
+		drained.Drained = true
+		for _, c := range []struct { // a second each
+			want     string
+			backends []spillover.BackendStatus
+		}{
+			{"No deployment available The first one is due in 18 s 2 rate-limited, 1 drained", []spillover.BackendStatus{drained, due("m", 30*time.Second), due("m", 19*time.Second)}},
+			{"available for m The first one is due in 29 s 1 available", []spillover.BackendStatus{due("m", 31*time.Second), due("n", 5*time.Second), backend("c", deployment("n", 0))}},
+			{"No deployment available due now 1 rate-limited", []spillover.BackendStatus{due("m", 0)}},
+			{"No deployment available 1 drained", []spillover.BackendStatus{drained}},
+		} {
+			s.set(tier(1, c.backends...))
+			time.Sleep(time.Second)
+			require.Contains(t, plainText(get(p, "/").Body.String()), c.want)
 		}
 	})
 }
@@ -336,7 +371,7 @@ func TestHistoryHasWhatHappenedBetweenSamples(t *testing.T) {
 		require.Equal(t, []int{0, 1, 1}, h.Pool.Spilled, "a model that only the second tier has does not spill")
 		require.Equal(t, []int{100, 100, 100}, h.Pool.Input)
 		text := plainText(get(p, "/").Body.String())
-		require.Contains(t, text, "Spilled to lower tiers 4 % 2 of 46 requests")
+		require.Contains(t, text, "Spilled to lower tiers 4 % 2 of 46 in 15 min")
 		require.Contains(t, text, "Served 3.1 per second")
 	})
 }

@@ -25,6 +25,8 @@ type view struct {
 	Time  int64  `json:"time"`  // Unix milliseconds
 	Level string `json:"level"` // ok, degraded, down
 	Title string `json:"title"`
+	Due   string `json:"due,omitempty"`   // what comes before the countdown in the headline
+	Until int64  `json:"until,omitempty"` // Unix milliseconds
 
 	Fields fields     `json:"fields"`
 	Tiers  []tierView `json:"tiers"`
@@ -47,7 +49,7 @@ type tierView struct {
 type row struct {
 	ID          string `json:"id"`
 	State       string `json:"state"`
-	Problem     bool   `json:"problem,omitempty"`
+	Open        bool   `json:"open,omitempty"`        // the last failure is shown
 	Due         string `json:"due,omitempty"`         // what comes before the countdown
 	Until       int64  `json:"until,omitempty"`       // Unix milliseconds
 	FailedAt    int64  `json:"failed_at,omitempty"`   // Unix milliseconds
@@ -138,7 +140,7 @@ func (p *Page) view(s *snapshot) view {
 	var total, rateLimits, failures uint64
 	var input, output int64
 	inFlight := 0
-	models := map[string]bool{} // whether a deployment is available
+	models := modelStates{}
 	counts := make([]int, len(states))
 	window, _ := p.history.sum(&p.history.pool, maxSamples)
 	omitted := map[string]bool{}
@@ -151,10 +153,10 @@ func (p *Page) view(s *snapshot) view {
 		tierCounts := make([]int, len(states))
 		left := 0
 		for d, b := range deploymentsOf(t) {
-			state, _, _ := stateOf(b, d, s.at)
+			state, until, _ := stateOf(b, d, s.at)
 			tierCounts[state]++
 			counts[state]++
-			models[d.Model] = models[d.Model] || d.Available
+			models.add(modelOf(b, d), d.Available, until)
 			total, rateLimits, failures = total+d.Served, rateLimits+d.Throttled, failures+d.Failed
 			input, output, inFlight = input+d.InputTokens, output+d.OutputTokens, inFlight+d.InFlight
 			if id := idOf(b, d); omitted[id] {
@@ -177,8 +179,9 @@ func (p *Page) view(s *snapshot) view {
 		}
 		v.Tiers = append(v.Tiers, tier)
 	}
-	v.Level, v.Title, v.Fields = headline(counts, models)
+	v.setHeadline(counts, models)
 	v.Fields["in_flight"] = number(inFlight)
+	v.Fields["in_flight_peak"] = "up to " + number(max(inFlight, p.history.mostInFlight())) + " in 15 min"
 	v.Fields["served_total"], v.Fields["throttled_total"], v.Fields["failed_total"] = number(total)+" in total", number(rateLimits)+" in total", number(failures)+" in total"
 	v.Fields["tokens_total"] = compact(float64(input)) + " in, " + compact(float64(output)) + " out in total"
 	p.rates(&v, window)
@@ -202,46 +205,89 @@ func (p *Page) rates(v *view, window point) {
 	v.Fields["spilled_count"] = "no requests yet"
 	if window.served > 0 {
 		v.Fields["spilled"] = percent(float64(window.spilled) / float64(window.served))
-		v.Fields["spilled_count"] = number(window.spilled) + " of " + number(window.served) + " requests"
+		v.Fields["spilled_count"] = number(window.spilled) + " of " + number(window.served) + " in 15 min"
 	}
 }
 
-// headline says how the pool is.
-func headline(counts []int, models map[string]bool) (level, title string, f fields) {
+// modelStates has the models for which no deployment is available, with the time when the
+// first one is due, and those for which one is, with the time zero.
+type modelStates map[string]modelState
+
+type modelState struct {
+	available bool
+	due       time.Time // of the first deployment, if none is available
+}
+
+func (m modelStates) add(model string, available bool, until time.Time) {
+	s := m[model]
+	s.available = s.available || available
+	if s.due.IsZero() || !until.IsZero() && until.Before(s.due) {
+		s.due = until
+	}
+	m[model] = s
+}
+
+// without returns the models for which no deployment is available, and when the first
+// one is due. A backend for any model is one for each of them, and if it is unavailable,
+// the others may still serve all models.
+func (m modelStates) without() (names []string, due time.Time) {
+	if m[anyModel].available {
+		return nil, due
+	}
+	for name, s := range m {
+		if s.available || name == anyModel && len(m) > 1 {
+			continue
+		}
+		names = append(names, name)
+		if due.IsZero() || !s.due.IsZero() && s.due.Before(due) {
+			due = s.due
+		}
+	}
+	slices.Sort(names)
+	return names, due
+}
+
+// setHeadline sets what the headline says about the pool. Rate limits and drained
+// deployments are normal operation, as long as each model has an available deployment.
+func (v *view) setHeadline(counts []int, models modelStates) {
 	all := 0
 	for _, n := range counts {
 		all += n
 	}
-	down := counts[rateLimited] + counts[rampingUp] + counts[ejected]
-	var without []string // models
-	for m, served := range models {
-		if !served {
-			without = append(without, modelName(m))
-		}
+	limited := counts[rateLimited] + counts[rampingUp]
+	without, due := models.without()
+	some := func(n int, what string) string {
+		return fmt.Sprintf("%s of %s %s", number(n), plural(all, "deployment"), what)
 	}
-	slices.Sort(without)
-	f = fields{"detail": countText(counts)}
+	v.Level, v.Fields = "ok", fields{}
+	if all > counts[available] {
+		v.Fields["detail"] = countText(counts)
+	}
 	switch {
 	case all == 0:
-		return "ok", "No deployments", fields{"detail": ""}
-	case down == 0 && counts[drained] > 0:
-		level, title = "ok", fmt.Sprintf("%s of %s drained", number(counts[drained]), plural(all, "deployment"))
-	case down == 0 && all == 1:
-		level, title = "ok", "The deployment is available"
-	case down == 0:
-		level, title = "ok", "All "+number(all)+" deployments available"
-	case down == all:
-		level, title = "down", "No deployment available"
+		v.Title = "No deployments"
+	case limited+counts[ejected]+counts[drained] == all:
+		v.Level, v.Title = "down", "No deployment available"
+	case len(without) > 0:
+		v.Level, v.Title = "down", "No deployment available for "+enumerate(without, 3)
+	case counts[ejected] > 0:
+		v.Level, v.Title = "degraded", some(counts[ejected], "ejected")
+	case limited > 0:
+		v.Title = some(limited, "rate-limited")
+	case counts[drained] > 0:
+		v.Title = some(counts[drained], "drained")
+	case all == 1:
+		v.Title = "The deployment is available"
 	default:
-		level, title = "degraded", fmt.Sprintf("%s of %s down", number(down), plural(all, "deployment"))
+		v.Title = "All " + number(all) + " deployments available"
 	}
-	if len(without) > 0 {
-		level = "down"
-		f["without"] = "No deployment is available for " + enumerate(without, 5)
-	} else if down+counts[drained] > 0 {
-		f["without"] = "Every model has an available deployment"
+	switch {
+	case v.Level == "down" && !due.IsZero():
+		v.Due, v.Until = "The first one is due in", due.UnixMilli()
+		v.Fields["due"] = dueText(v.Due, due, time.UnixMilli(v.Time))
+	case v.Level != "down" && all > 0:
+		v.Fields["models"] = "Every model has an available deployment"
 	}
-	return level, title, f
 }
 
 // enumerate joins the first of some texts.
@@ -300,8 +346,8 @@ func omittedRows(s spillover.Status, now time.Time) (ids []string) {
 func rowOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time.Time) row {
 	index, until, why := stateOf(b, d, now)
 	s := states[index]
-	r := row{ID: idOf(b, d), State: s.ID, Problem: index != available, Due: s.Due, Fields: fields{
-		"model": modelName(d.Model), "backend": b.Name, "url": hostOf(b.URL),
+	r := row{ID: idOf(b, d), State: s.ID, Open: index == ejected, Due: s.Due, Fields: fields{
+		"model": modelOf(b, d), "backend": b.Name, "url": hostOf(b.URL),
 		"word": s.Word, "why": why,
 		"in_flight": number(d.InFlight), "served": number(d.Served), "throttled": number(d.Throttled), "failed": number(d.Failed),
 		"input": compact(float64(d.InputTokens)), "output": compact(float64(d.OutputTokens)), "utilization": "–",
@@ -311,7 +357,7 @@ func rowOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus, now time.T
 	}
 	if !until.IsZero() {
 		r.Until = until.UnixMilli()
-		r.Fields["due"] = r.dueText(now)
+		r.Fields["due"] = dueText(s.Due, until, now)
 	}
 	if utilization, ok := utilizationOf(d, now); ok {
 		n := int(utilization*100 + 0.5)
@@ -340,22 +386,26 @@ func failureText(f spillover.Failure, why string) string {
 	return strings.Join(append(parts, f.Time.UTC().Format("2006-01-02 15:04:05 UTC")), " · ")
 }
 
-func (r row) dueText(now time.Time) string {
-	left := time.UnixMilli(r.Until).Sub(now)
-	if left <= 0 {
+func dueText(what string, until, now time.Time) string {
+	if !until.After(now) {
 		return "due now"
 	}
-	return r.Due + " " + duration(left)
+	return what + " " + duration(until.Sub(now))
 }
 
-func modelName(name string) string {
-	switch name {
-	case "":
-		return "any model"
-	case "*":
+// anyModel is the model of a backend that has not been asked for a model yet.
+const anyModel = "any model"
+
+func modelOf(b *spillover.BackendStatus, d *spillover.DeploymentStatus) string {
+	switch {
+	case len(b.Deployments) == 0:
+		return anyModel
+	case d.Model == "":
+		return "requests without a model"
+	case d.Model == "*":
 		return "other models"
 	}
-	return name
+	return d.Model
 }
 
 // hostOf shortens a URL to what tells backends apart.

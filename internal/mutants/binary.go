@@ -190,6 +190,8 @@ func (b *binary) try(ctx context.Context, m *mutant, tests string) (failed strin
 		return "", nil
 	case !errors.As(err, &exit):
 		return "", err
+	case exit.ExitCode() < 0: // by a signal, for example for lack of memory
+		return "", fmt.Errorf("the tests were killed: %w", err)
 	}
 	if name := failedTest.FindStringSubmatch(text); name != nil {
 		return name[1], nil

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -106,6 +107,19 @@ func TestAChangeNeedsTextThatIsThereOnce(t *testing.T) {
 	require.Equal(t, "x two, two", changed)
 	_, err = (&mutant{File: "b.go"}).change(dir)
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// Tests that are killed, for example for lack of memory, have noticed nothing.
+func TestKilledTestsAreAnError(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("it has no signals")
+	}
+	path := filepath.Join(t.TempDir(), "test")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\nkill -9 $$\n"), 0o700)) //nolint:gosec // it is run
+	failed, err := (&binary{path: path}).try(t.Context(), new(mutant), "TestX")
+	require.ErrorContains(t, err, "killed")
+	require.Empty(t, failed)
 }
 
 const listOfATestProgram = `

@@ -14,7 +14,7 @@
   let timer = 0;
   let request = null; // the controller of the request that is under way
   let view = null;
-  const history = { since: 0, times: [], series: new Map() };
+  const history = { starts: [], times: [], series: new Map() }; // of samples: when they began, and ended
 
   // Places in the page.
 
@@ -73,11 +73,11 @@
   }
   function tick() {
     const now = Date.now() + skew;
-    for (const row of document.querySelectorAll('tr[data-until], tr[data-failed], tr[data-heard]')) {
-      const { until, due, failed, heard } = row.dataset;
-      if (until) text(row, 'due', until > now ? due + ' ' + duration(until - now) : 'due now');
-      if (failed) text(row, 'failed_ago', duration(now - failed) + ' ago');
-      if (heard) text(row, 'ago', duration(now - heard) + ' ago');
+    for (const element of document.querySelectorAll('[data-until], [data-failed], [data-heard]')) {
+      const { until, due, failed, heard } = element.dataset;
+      if (until) text(element, 'due', until > now ? due + ' ' + duration(until - now) : 'due now');
+      if (failed) text(element, 'failed_ago', duration(now - failed) + ' ago');
+      if (heard) text(element, 'ago', duration(now - heard) + ' ago');
     }
     const age = Date.now() - refreshed;
     byId('updated').textContent = paused ? 'Paused' : age < 3000 ? 'Updated just now' : 'Updated ' + duration(age) + ' ago';
@@ -90,11 +90,15 @@
     const icon = byId('favicon');
     set(icon, 'href', icon.dataset[v.level]);
     const headline = document.querySelector('.headline');
+    // Rate limits come and go: those that leave the pool well are not announced.
+    const noteworthy = v.level !== 'ok' || headline.dataset.level !== 'ok';
     set(headline, 'data-level', v.level);
+    set(headline, 'data-until', v.until);
+    set(headline, 'data-due', v.due);
     set(headline.querySelector('use'), 'href', '#i-' + v.level);
     if (byId('title').textContent !== v.title) {
       byId('title').textContent = v.title;
-      byId('announcement').textContent = v.title;
+      if (noteworthy) byId('announcement').textContent = v.title;
     }
     for (const head of document.querySelectorAll('main > [data-head]')) fill(head, v.fields);
     byId('deployments').classList.toggle('no-utilization', !v.has_utilization);
@@ -124,9 +128,8 @@
 
   function renderRow(element, r) {
     const details = element.querySelector('details');
-    const problem = Boolean(r.problem);
-    // A new problem opens its details; closing them is left to the reader until it ends.
-    if (element.dataset.state !== r.state && details.open !== problem) details.open = problem;
+    // A change of the state opens or closes the details; until the next one the reader does.
+    if (element.dataset.state !== r.state) details.open = Boolean(r.open);
     set(element, 'data-state', r.state);
     set(element, 'data-until', r.until);
     set(element, 'data-due', r.due);
@@ -156,7 +159,9 @@
       show(row, fits);
       if (fits) shown++;
     }
-    const found = words.length > 0 || problems ? shown + ' of ' + rows.length + ' shown' : '';
+    const filtered = words.length > 0 || problems;
+    for (const tier of document.querySelectorAll('.tier')) show(tier, !filtered || tier.querySelector('tbody tr:not([hidden])') !== null);
+    const found = filtered ? shown + ' of ' + rows.length + ' shown' : '';
     if (byId('found').textContent !== found) byId('found').textContent = found;
   }
 
@@ -166,7 +171,7 @@
   const samples = 180, span = samples * 5000;
   function merge(h) {
     if (h.times.length === 0) return false;
-    if (history.times.length === 0) history.since = h.since;
+    history.starts = history.starts.concat(h.since, h.times.slice(0, -1)).slice(-samples);
     history.times = history.times.concat(h.times).slice(-samples);
     const present = new Set();
     const add = (id, s) => {
@@ -199,8 +204,7 @@
     const skipped = history.times.length - column.length;
     return column.map((x, i) => {
       const at = skipped + i;
-      const before = at > 0 ? history.times[at - 1] : history.since;
-      const seconds = Math.max((history.times[at] - before) / 1000, 0.001);
+      const seconds = Math.max((history.times[at] - history.starts[at]) / 1000, 0.001);
       return x === null ? null : x / seconds;
     });
   }
@@ -278,7 +282,7 @@
     const width = element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     const height = element.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
     if (width <= 0) return;
-    const bottom = height - 20, left = 34, right = width - 2, topEdge = 8;
+    const bottom = height - 20, left = 38, right = width - 2, topEdge = 8;
     const n = history.times.length, end = history.times[n - 1];
     const xs = history.times.map((t) => round(right - (end - t) / span * (right - left)));
     const bands = [];
@@ -298,7 +302,7 @@
     for (let value = 0; value <= top + unit / 2; value += unit) {
       parts.push(svg('line', { class: 'rule', x1: left, x2: right, y1: y(value), y2: y(value) }));
       const label = svg('text', { x: left - 8, y: y(value) + 4, 'text-anchor': 'end' });
-      label.textContent = short(value);
+      label.textContent = value < 10000 ? short(value) : short(value / 1000) + ' k';
       parts.push(label);
     }
     for (const minutes of [15, 10, 5, 0]) {

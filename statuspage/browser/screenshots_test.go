@@ -33,7 +33,11 @@ func TestScreenshots(t *testing.T) {
 		{"../../docs/statuspage-dark.png", "dark", 1240, 0, false},
 		{"../../docs/statuspage-phone.png", "light", 390, 1500, true},
 	} {
-		tab := open(t, options{width: shot.width, height: 900, scheme: shot.scheme, phone: shot.phone}, server.URL)
+		tab := open(t, options{
+			width: shot.width, height: 900, scheme: shot.scheme, phone: shot.phone,
+			// The clock stands still, so that a slow machine does not change countdowns.
+			initScript: `{ const at = Date.now(); Date.now = () => at; }`,
+		}, server.URL)
 		tab.until(`document.querySelectorAll('.tier .spark path').length > 20`)
 		height := shot.height
 		if height == 0 {

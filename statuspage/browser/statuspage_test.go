@@ -123,8 +123,8 @@ func TestEachStateHasWordAndIcon(t *testing.T) {
 	}, rows)
 	// Every icon has an area: it is there, and it is drawn.
 	require.Empty(t, eval[[]string](tab, `[...document.querySelectorAll('use')].filter((u) => u.getBBox().width < 4 && u.closest('main')).map((u) => u.getAttribute('href'))`))
-	require.Equal(t, "3 of 7 deployments down – spillover", eval[string](tab, `document.title`))
-	require.Contains(t, eval[string](tab, `document.querySelector('#favicon').href`), "icon-down", "no deployment of o3")
+	require.Equal(t, "No deployment available for o3 – spillover", eval[string](tab, `document.title`))
+	require.Contains(t, eval[string](tab, `document.querySelector('#favicon').href`), "icon-down")
 	require.Contains(t, tab.text(".fleet"), "Ignored: its reports were wrong")
 }
 
@@ -156,6 +156,7 @@ func TestCountdownCountsDown(t *testing.T) {
 	}
 	first := left()
 	require.InDelta(t, 48, first, 3)
+	require.Regexp(t, `^The first one is due in \d+ s ?1 rate-limited$`, strings.Join(strings.Fields(tab.text(".headline p")), " "))
 	require.Eventually(t, func() bool { return left() <= first-3 }, 10*time.Second, 50*time.Millisecond)
 	require.Greater(t, left(), 30)
 }
@@ -168,9 +169,18 @@ func TestPageFollowsChanges(t *testing.T) {
 	require.Empty(t, eval[string](tab, `document.querySelector('#announcement').textContent`), "nothing to announce at first")
 	eval[bool](tab, `window.announced = 0, new MutationObserver(() => announced++).observe(document.querySelector('#announcement'), { childList: true, characterData: true, subtree: true }), window.row = document.querySelector('tbody tr'), true`)
 
+	// A rate limit is normal: it is not announced, and the row keeps its height.
 	p.set(tiers(backends{backend("a", limited("m", time.Minute), available("n"))}, backends{backend("b", available("m"))}))
-	tab.until(`document.title.startsWith('1 of 3 deployments down')`)
-	require.True(t, eval[bool](tab, `row === document.querySelector('tbody tr') && row.dataset.state === 'rate-limited' && row.querySelector('details').open`))
+	tab.until(`document.title.startsWith('1 of 3 deployments rate-limited')`)
+	require.True(t, eval[bool](tab, `row === document.querySelector('tbody tr') && row.dataset.state === 'rate-limited' && !row.querySelector('details').open`))
+	require.Contains(t, eval[string](tab, `document.querySelector('#favicon').href`), "icon-ok")
+	require.Zero(t, eval[int](tab, `announced`))
+
+	failed := limited("m", time.Minute)
+	failed.RateLimited = false
+	p.set(tiers(backends{backend("a", failed, available("n"))}, backends{backend("b", available("m"))}))
+	tab.until(`document.title.startsWith('1 of 3 deployments ejected')`)
+	require.True(t, eval[bool](tab, `row === document.querySelector('tbody tr') && row.dataset.state === 'ejected' && row.querySelector('details').open`))
 	require.Contains(t, tab.text("tbody tr"), "Please retry after some seconds.")
 	// What the reader closes stays closed, and a number of refreshes announces nothing.
 	tab.do(chromedp.Click(chromedp.CSS("summary")))
@@ -329,7 +339,7 @@ func TestKeyboardReachesEverythingInOrder(t *testing.T) {
 	// The focus stays where it is when the page refreshes.
 	eval[bool](tab, `(document.querySelector('summary').focus(), true)`)
 	tab.do(chromedp.KeyEvent(kb.Enter))
-	tab.until(`!document.querySelector('details').open`)
+	tab.until(`document.querySelector('details').open`)
 	eval[bool](tab, `(window.refreshes = performance.getEntriesByType('resource').filter((r) => r.name.includes('update.json')).length, true)`)
 	tab.until(`performance.getEntriesByType('resource').filter((r) => r.name.includes('update.json')).length > refreshes + 1`)
 	require.Equal(t, "SUMMARY", eval[string](tab, `document.activeElement.tagName`))
@@ -402,6 +412,7 @@ func TestHundredDeploymentsAreReadableAndQuick(t *testing.T) {
 	tab.do(chromedp.Focus(chromedp.CSS("#search")), chromedp.KeyEvent("backend-2 limited"))
 	tab.until(`document.querySelector('#found').textContent === '4 of 100 shown'`)
 	require.Equal(t, 4, eval[int](tab, `[...document.querySelectorAll('.tier tbody tr')].filter((r) => r.checkVisibility()).length`))
+	require.Equal(t, 1, eval[int](tab, `[...document.querySelectorAll('.tier')].filter((r) => r.checkVisibility()).length`), "a tier without a match is hidden")
 	eval[bool](tab, `(document.querySelector('#search').value = '', true)`)
 	tab.do(chromedp.Click(chromedp.CSS("#problems")))
 	tab.until(`document.querySelector('#found').textContent === '16 of 100 shown'`)
