@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -57,13 +55,11 @@ func TestWrongTraceIsExplained(t *testing.T) {
 	}
 }
 
+// testdata/trace.csv is the first two minutes of AzureLLMInferenceTrace_conv.csv, by P. Patel et al. ("Splitwise",
+// ISCA 2024), from github.com/Azure/AzurePublicDataset, which has the licence CC BY.
 func TestTraceNeedsPAYG(t *testing.T) {
 	t.Parallel()
-	const file = "../../shared/data/AzureLLMInferenceTrace_conv.csv"
-	l, err := openTrace(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("the trace is not part of the repository, and not at " + file)
-	}
+	l, err := openTrace("testdata/trace.csv")
 	require.NoError(t, err)
 	l = l.first(2 * time.Minute)
 	synctest.Test(t, func(t *testing.T) {
@@ -73,7 +69,7 @@ func TestTraceNeedsPAYG(t *testing.T) {
 		sum := c.play(t.Context(), s, atOnce)
 		requireConsistent(t, c)
 		fitted(t, out.String(), standardWidth)
-		require.Contains(t, out.String(), "AzureLLMInferenceTrace_conv.csv")
+		require.Contains(t, out.String(), "trace.csv")
 		require.Zero(t, sum.rateLimited, "PAYG takes all that the PTU cannot")
 		require.Greater(t, sum.rateLimitedAlone, sum.chats/20)
 		require.Greater(t, sum.spilled, sum.chats/20)

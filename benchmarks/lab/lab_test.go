@@ -16,7 +16,7 @@ var (
 	full   = flag.Bool("full", false, "TestReport: run everything")
 	out    = flag.String("out", "REPORT.md", "TestReport: where to write, the charts beside it")
 	seeds  = flag.Int("seeds", 3, "TestReport: seeds per cell")
-	trace  = flag.String("arrivals", "../../../shared/data/AzureLLMInferenceTrace_conv.csv", "arrivals to replay, if the file is there")
+	trace  = flag.String("arrivals", "AzureLLMInferenceTrace_conv.csv", "arrivals to replay, if the file is there")
 	goals  = flag.String("goals", "", "TestGoals: which ones, a regular expression")
 	cell   = flag.String("cell", "", "TestCell: B,M,rho")
 	with   = flag.String("with", "", "TestCell: what else is different, separated by commas: "+strings.Join(differenceNames(), " "))
