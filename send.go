@@ -186,7 +186,7 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
 		// The object may be at another backend.
 		c.notFound(o)
-		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.elsewhere, o.wait = declined, health.NoFailure, true, true, true, 0
 	case o.verdict == rejected && !o.filtered && c.repeatable() && slices.Contains(d.backend.failsOverOn, o.status):
 		o.verdict, o.cause, o.deploymentOnly, o.wait = declined, health.NoFailure, true, 0
 	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
