@@ -50,7 +50,7 @@ func spanOperation(method, op string) string {
 		return "chat"
 	case op == "completions":
 		return "text_completion"
-	case method == http.MethodGet && root == "responses" && strings.Count(rest, "/") == 1:
+	case fetchesResponse(method, op):
 		return "fetch_response"
 	case method == http.MethodPost && root == "vector_stores" && strings.HasSuffix(rest, "/search"):
 		return "retrieval"

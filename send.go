@@ -222,9 +222,12 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
 		b.countsFailure = h.failure.verdict == served // once
 	}
-	if !h.notEvents {
+	switch {
+	case !h.notEvents:
 		a.header = resp.Header
 		b.events = &judgedEvents{endUnknown: h.guessed}
+	case a.mediaType == wire.EventStream && resp.StatusCode == http.StatusOK && fetchesResponse(c.Method, c.Operation) && wire.CanDecompress(resp.Header):
+		b.events = &judgedEvents{stored: true}
 	}
 	a.before = a.deployment.Operation(int(c.scope.op)).Progress()
 	b.inspect(resp, a.mediaType, &c.request)
