@@ -42,7 +42,7 @@ func watchCancel(req *http.Request) (watched *http.Request, stop context.CancelC
 	if req.Cancel == nil {
 		return req, nil
 	}
-	ctx, cancel := context.WithCancelCause(req.Context()) // not stop, which a goroutine would make an allocation of each request
+	ctx, cancel := context.WithCancelCause(req.Context()) // the result, in a goroutine, would be allocated for each request
 	go func() {
 		select {
 		case <-req.Cancel:
