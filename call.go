@@ -40,7 +40,7 @@ type call struct {
 	affinity        affinity
 	waited          time.Duration
 
-	cancelWatch context.CancelCauseFunc // ends watchCancel; nil if the request has no Cancel
+	cancelWatch context.CancelCauseFunc // ends watchCancel; nil without a watch
 
 	pendingFailures []provisionalFailure // not confirmed by another deployment's response yet
 
@@ -95,7 +95,7 @@ func (c *call) do() (*http.Response, error) {
 		c.startRecord()
 		return c.follow()
 	}
-	c.watchCancel()
+	c.Request, c.cancelWatch = watchCancel(c.Request)
 	err := c.read()
 	if c.startRecord(); err != nil {
 		return nil, err
@@ -451,42 +451,9 @@ func (k *fallbackAnswer) discard() {
 	}
 }
 
-// errRequestCanceled is net/http's error for a request whose Cancel is closed.
-var errRequestCanceled = errors.New("net/http: request canceled")
-
-// callerErr is why the caller has left: its context has ended, or
-// Request.Cancel is closed, as an http.Client does after its Timeout. An error
-// of the base shows nothing about a deployment then. It is nil while the caller
-// waits.
-func (c *call) callerErr() error {
-	err := context.Cause(c.Context())
-	if err == nil && canceled(c.Request) {
-		err = errRequestCanceled
-	}
-	// An http.Client's Timeout is a deadline, whether it ends the context or Cancel first.
-	if deadline, limited := c.Context().Deadline(); err == errRequestCanceled && limited && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return err
-}
-
-// watchCancel ends the request's context when Request.Cancel is closed, until
-// stopWatchingCancel. So a base that only knows contexts obeys Cancel as well.
-func (c *call) watchCancel() {
-	if c.Cancel == nil {
-		return
-	}
-	ctx, cancel := context.WithCancelCause(c.Context())
-	c.cancelWatch = cancel
-	c.Request = c.WithContext(ctx)
-	go func(closed <-chan struct{}) {
-		select {
-		case <-closed:
-			cancel(errRequestCanceled)
-		case <-ctx.Done():
-		}
-	}(c.Cancel)
-}
+// callerErr is why the caller has left, see [callerErr]. An error of the base shows
+// nothing about a deployment then.
+func (c *call) callerErr() error { return callerErr(c.Request) }
 
 // abandon gives back what a panic has left behind. A server may recover from
 // it.

@@ -2,7 +2,9 @@ package spillover
 
 import (
 	"hash/maphash"
+	"iter"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -16,10 +18,16 @@ const (
 // gatewayKeys are headers with a key of API Management and of other gateways.
 var gatewayKeys = []string{"Ocp-Apim-Subscription-Key", "X-Api-Key", "X-Functions-Key", "X-Goog-Api-Key"}
 
-// credentialHeaders are all headers that belong to a caller's credential, with
-// the account that a key is used for and what is meant for another host.
-var credentialHeaders = slices.Concat([]string{keyHeader, authHeader}, gatewayKeys,
-	[]string{"Openai-Organization", "Openai-Project", "Proxy-Authorization", "Cookie"})
+// keyHeaders are the headers with a key or a token, and accountHeaders those that name
+// the account that it is used for.
+var (
+	keyHeaders     = slices.Concat([]string{keyHeader, authHeader}, gatewayKeys)
+	accountHeaders = []string{"Openai-Organization", "Openai-Project"}
+)
+
+// credentialHeaders are all headers that belong to a caller's credential, with what is
+// meant for another host.
+var credentialHeaders = slices.Concat(keyHeaders, accountHeaders, []string{"Proxy-Authorization", "Cookie"})
 
 // credentialQuery are the query parameters that may hold a credential.
 var credentialQuery = []string{"api-key", "subscription-key", "key"}
@@ -67,8 +75,12 @@ func withoutCredentials(caller http.Header) http.Header {
 	return h
 }
 
+// protocolKey begins a WebSocket protocol that is a key: OpenAI's realtime API accepts
+// one there from browsers.
+const protocolKey = "openai-insecure-api-key."
+
 // protocols are the WebSocket protocols that a caller proposes, without the
-// credential that OpenAI's realtime API accepts there from browsers.
+// credential that may be among them.
 func protocols(proposed []string) (kept []string) {
 	for _, line := range proposed {
 		var names []string
@@ -94,64 +106,88 @@ func callersSecrets(r *http.Request) (secrets []string) {
 			switch {
 			case sameHeader(name, protocolHeader):
 				for proposed := range strings.SplitSeq(value, ",") {
-					if proposed = strings.TrimSpace(proposed); len(proposed) > len(protocolKey) && strings.EqualFold(proposed[:len(protocolKey)], protocolKey) {
-						secrets = append(secrets, proposed[len(protocolKey):])
+					proposed = strings.TrimSpace(proposed)
+					if n := min(len(protocolKey), len(proposed)); strings.EqualFold(proposed[:n], protocolKey) {
+						secrets = append(secrets, proposed[n:])
 					}
 				}
 			case sameHeader(name, authHeader), sameHeader(name, "Proxy-Authorization"):
-				_, token, _ := strings.Cut(value, " ") // after the scheme
-				secrets = append(secrets, value, strings.TrimSpace(token))
+				secrets = append(secrets, value)
+				if words := strings.Fields(value); len(words) > 1 {
+					secrets = append(secrets, words[1:]...) // after the scheme
+				}
 			case isCredential(name):
 				secrets = append(secrets, value)
 			}
 		}
 	}
-	if r.URL != nil && r.URL.RawQuery != "" {
-		for name, values := range r.URL.Query() {
-			if isOneOf(name, credentialQuery) {
-				secrets = append(secrets, values...)
-			}
-		}
+	for _, key := range queryKeys(r) {
+		secrets = append(secrets, key)
 	}
 	return secrets
 }
 
+// queryKeys are the credentials in the query, by their place in credentialQuery. The
+// query may be one that net/url does not parse.
+func queryKeys(r *http.Request) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		if r.URL == nil || !strings.Contains(strings.ToLower(r.URL.RawQuery), "key") {
+			return
+		}
+		for part := range strings.FieldsFuncSeq(r.URL.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
+			name, value, _ := strings.Cut(part, "=")
+			if plain, err := url.QueryUnescape(name); err == nil {
+				name = plain
+			}
+			i := slices.IndexFunc(credentialQuery, func(known string) bool { return sameHeader(known, name) })
+			if i < 0 {
+				continue
+			}
+			if plain, err := url.QueryUnescape(value); err == nil {
+				value = plain
+			}
+			if !yield(i, value) {
+				return
+			}
+		}
+	}
+}
+
 // protocolHeader lists the protocols that a WebSocket client proposes.
 const protocolHeader = "Sec-WebSocket-Protocol"
-
-// protocolKey begins the protocol that is a key.
-const protocolKey = "openai-insecure-api-key."
 
 var callerSeed = maphash.MakeSeed()
 
 // noCredential is the caller of requests without a credential.
 const noCredential = 1
 
-// callerOf identifies a caller by a hash of its credential. The credential
-// itself is not kept.
+// callerOf identifies a caller by a hash of its credential, with the account that it
+// is used for. The credential itself is not kept.
 func callerOf(r *http.Request) uint64 {
-	var h maphash.Hash
-	found := false
-	h.SetSeed(callerSeed)
-	for _, name := range [...]string{keyHeader, authHeader} {
-		for n, values := range r.Header {
-			if strings.EqualFold(n, name) {
-				for _, v := range values {
-					_, _ = h.WriteString(v)
-					found = true
+	sum, found := uint64(0), false
+	add := func(place int, value string) {
+		var h maphash.Hash
+		h.SetSeed(callerSeed)
+		_ = h.WriteByte(byte(place))
+		_, _ = h.WriteString(value)
+		sum += h.Sum64() // in any order, as that of a map
+	}
+	for name, values := range r.Header {
+		for i, known := range credentialHeaders[:len(keyHeaders)+len(accountHeaders)] {
+			if sameHeader(known, name) {
+				for _, value := range values {
+					add(i, value)
+					found = found || i < len(keyHeaders)
 				}
 			}
 		}
-		_ = h.WriteByte(0)
 	}
-	for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		if name, value, _ := strings.Cut(part, "="); strings.EqualFold(name, keyHeader) {
-			_, _ = h.WriteString(value)
-			found = true
-		}
+	for i, key := range queryKeys(r) {
+		add(len(credentialHeaders)+i, key)
+		found = true
 	}
 	if !found {
 		return noCredential
 	}
-	return max(noCredential+1, h.Sum64())
+	return max(noCredential+1, sum)
 }

@@ -261,6 +261,61 @@ func TestCallerWithoutCredentialHarmsNobody(t *testing.T) {
 	}
 }
 
+// Callers are told apart by whatever credential a backend without its own gets: the wrong
+// key of one does not keep the others away.
+func TestCallersAreToldApartByEachCredential(t *testing.T) {
+	for name, sign := range map[string]func(r *http.Request, key string){
+		"subscription key": func(r *http.Request, key string) { r.Header.Set("Ocp-Apim-Subscription-Key", key) },
+		"any spelling":     func(r *http.Request, key string) { r.Header["x-api-key"] = []string{key} },
+		"project": func(r *http.Request, key string) {
+			r.Header.Set("Authorization", "Bearer k")
+			r.Header.Set("OpenAI-Project", key)
+		},
+		"key in the query":  func(r *http.Request, key string) { r.URL.RawQuery += "&subscription-key=" + key },
+		"Azure's key there": func(r *http.Request, key string) { r.URL.RawQuery += "&api%2Dkey=" + key },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			wrong := false
+			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				if wrong {
+					return status(401, wrongKey)(req)
+				}
+				return ok200(req)
+			})
+			tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }), azure("b", priority(2)))
+			for i := range 5 {
+				for _, key := range []string{"bad", "good"} {
+					req := newChat(t, chatPath)
+					req.Header.Del("api-key")
+					sign(req, key)
+					wrong = key == "bad"
+					resp, _ := send(t, tr, req)
+					require.Equal(t, map[string]string{"bad": "b", "good": "a"}[key], servedBy(resp), "%s %d", name, i)
+				}
+			}
+			require.Less(t, n.sends(host("a")), 9, "%s: the wrong one is known", name)
+		})
+	}
+}
+
+// What a base adds to one header does not change another one.
+func TestHeadersOfAnAttemptAreIndependent(t *testing.T) {
+	own := map[string]string{"X-A": "a", "X-B": "b", "X-C": "c"}
+	n := roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		for name := range own {
+			req.Header.Add(name, "more")
+		}
+		req.Header.Add("Api-Key", "more")
+		for name, value := range own {
+			require.Equal(t, []string{value, "more"}, req.Header[name])
+		}
+		require.Equal(t, []string{"key-a", "more"}, req.Header["Api-Key"])
+		return ok200(req)
+	})
+	send(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.Headers = own })), newChat(t, chatPath))
+}
+
 // A server that wants no credential, and is throttled, is throttled for all.
 func TestThrottledServerWithoutCredentialsIsInStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -219,13 +219,16 @@ func (b *backend) header(caller http.Header, own credential) http.Header {
 	case value == "":
 		name, value = authHeader, authorization
 	}
-	if value != "" {
+	set := func(name, value string) {
+		from := len(values)
 		values = append(values, value)
-		h[name] = values[len(values)-1:]
+		h[name] = values[from : from+1 : from+1]
+	}
+	if value != "" {
+		set(name, value)
 	}
 	for name, value := range b.headers {
-		values = append(values, value)
-		h[name] = values[len(values)-1:]
+		set(name, value)
 	}
 	return h
 }

@@ -48,6 +48,7 @@ type outcome struct {
 	missing          bool          // the error says that something does not exist
 	responseNotFound bool          // and it is the previous response
 	otherResource    bool          // the request refers to something of another resource
+	elsewhere        bool          // what the request is about is not there, but may be at another resource: not a failure
 	message          string        // of the error, if something is missing
 	byChance         bool          // a refusal that this deployment's load has not caused
 	contextLength    bool          // the request is too long for the model

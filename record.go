@@ -50,7 +50,7 @@ func spanOperation(method, op string) string {
 		return "chat"
 	case op == "completions":
 		return "text_completion"
-	case method == http.MethodGet && root == "responses" && strings.Count(rest, "/") == 1:
+	case fetchesResponse(method, op):
 		return "fetch_response"
 	case method == http.MethodPost && root == "vector_stores" && strings.HasSuffix(rest, "/search"):
 		return "retrieval"
@@ -219,23 +219,6 @@ func (a *attempt) trail(outcome string, o outcome) {
 	t.add(s)
 }
 
-// trailWait adds a wait to the trail.
-func (c *call) trailWait(from time.Time, why string) {
-	t := c.options.trail
-	if t == nil {
-		return
-	}
-	s := t.step(from, TrailWait)
-	s.Why, s.WaitedMS = why, time.Since(from).Milliseconds()
-	if n := len(t.Steps); n > 0 && t.More == 0 && t.Steps[n-1].Action == TrailWait && t.Steps[n-1].Why == why {
-		last := &t.Steps[n-1] // the same wait: it has only looked again
-		last.WaitedMS += s.WaitedMS
-		last.Candidates, last.More = s.Candidates, s.More
-		return
-	}
-	t.add(s)
-}
-
 // trailReturn completes the trail.
 func (c *call) trailReturn(resp *http.Response, err error) {
 	t := c.options.trail
@@ -355,12 +338,12 @@ func (c *call) recordFailure(d *deployment, o outcome, secrets ...string) outcom
 		return o
 	}
 	o.detail = c.redact(o.detail, d.backend, secrets...)
-	if o.callersBody {
+	if o.callersBody || o.elsewhere {
 		return o
 	}
 	f := d.keepFailure(Failure{Time: time.Now(), Status: o.status, Reason: o.reason, Cause: o.detail})
-	// Neither a stored object that is looked for nor a request that is too large is a failure.
-	missing := o.status == http.StatusNotFound && !c.seeking
+	// A request that is too large for the deployment is not a failure.
+	missing := o.status == http.StatusNotFound
 	if misspelt || o.verdict == failed || o.verdict == declined && (!o.deploymentOnly || missing) {
 		c.failedAttempts = append(c.failedAttempts, failedAttempt{d, f})
 	}

@@ -68,11 +68,11 @@ func (c *call) follow() (*http.Response, error) {
 	a.answered(time.Now(), false, err == nil)
 	if err != nil {
 		a.end()
-		d.failed.Add(1)
 		o := a.recordFailed(judgeError(err), err)
 		if c.callerErr() != nil {
 			return nil, err
 		}
+		d.failed.Add(1)
 		return nil, &noAnswerError{c.model, []error{attemptError{b.name, o.detail, err}}}
 	}
 	d.served.Add(1)

@@ -190,6 +190,37 @@ func TestRedirectToABackendIsInFlight(t *testing.T) {
 	require.Equal(t, spillover.DeploymentStatus{Available: true, Served: 2, Failed: 1}, nameless())
 }
 
+// The error of a redirected request is shown like any other: without the backend's key,
+// and with the base's own error inside.
+func TestErrorOfARedirectHoldsNoSecret(t *testing.T) {
+	lost := errors.New("lost the request with key-a")
+	n := newNet()
+	n.on(host("a"), redirect(307, "https://a.openai.azure.com/x"), broken(lost))
+	_, err := (&http.Client{Transport: balance(t, n, azure("a"))}).Do(newChat(t, chatPath))
+	require.ErrorIs(t, err, lost)
+	require.ErrorContains(t, err, "a: lost the request with ***")
+	require.NotContains(t, err.Error(), "key-a")
+}
+
+// A caller who leaves during a redirected request is no failure of the backend.
+func TestCallerWhoLeavesARedirectIsNoFailure(t *testing.T) {
+	n := newNet()
+	ctx, leave := context.WithCancel(t.Context())
+	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
+	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+		leave()
+		return nil, req.Context().Err()
+	})
+	tr := balance(t, n, azure("a"), azure("b", priority(2)))
+	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath).WithContext(ctx))
+	require.ErrorIs(t, err, context.Canceled)
+	for _, d := range tr.Status().Tiers[1].Backends[0].Deployments {
+		require.Zero(t, d.Failed)
+		require.Zero(t, d.LastFailure)
+		require.Zero(t, d.InFlight)
+	}
+}
+
 // The caller's own host stands for the pool.
 func TestRedirectWithinTheHost(t *testing.T) {
 	for _, location := range []string{

@@ -192,3 +192,9 @@ func (r *request) upgrades() bool {
 func generates(op string) bool {
 	return op == "chat/completions" || op == "completions" || op == "responses"
 }
+
+// fetchesResponse reports whether an operation reads a stored response.
+func fetchesResponse(method, op string) bool {
+	id, ok := strings.CutPrefix(op, "responses/")
+	return ok && !strings.Contains(id, "/") && (method == http.MethodGet || method == "")
+}

@@ -175,7 +175,7 @@ func (w *waiter) after(resp *http.Response, err error) (time.Duration, bool) {
 		var unanswered *noAnswerError
 		return backoff, errors.As(err, &unanswered) && w.repeatable()
 	}
-	if resp.Header.Get("X-Should-Retry") == "false" {
+	if resp.Header.Get(headerShouldRetry) == "false" {
 		return 0, false
 	}
 	status := resp.StatusCode

@@ -186,7 +186,7 @@ func (c *call) adjustOutcome(d *deployment, o outcome) outcome {
 	case c.seeking && o.status == http.StatusNotFound && !o.noDeployment, o.otherResource, c.saysNotFound(o):
 		// The object may be at another backend.
 		c.notFound(o)
-		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.wait = declined, health.NoFailure, true, true, 0
+		o.verdict, o.cause, o.deploymentOnly, o.uncounted, o.elsewhere, o.wait = declined, health.NoFailure, true, true, true, 0
 	case o.verdict == rejected && !o.filtered && c.repeatable() && slices.Contains(d.backend.failsOverOn, o.status):
 		o.verdict, o.cause, o.deploymentOnly, o.wait = declined, health.NoFailure, true, 0
 	case o.status == http.StatusNotFound && o.cause == health.Misconfigured && !o.noDeployment && d.backend.apiVersion == "" &&
@@ -222,9 +222,12 @@ func (c *call) deliver(resp *http.Response, a *attempt, h *streamHold) {
 		b.idle, b.idleError = a.deployment.backend.idleTimeout, errIdleTimeout
 		b.countsFailure = h.failure.verdict == served // once
 	}
-	if !h.notEvents {
+	switch {
+	case !h.notEvents:
 		a.header = resp.Header
 		b.events = &judgedEvents{endUnknown: h.guessed}
+	case a.mediaType == wire.EventStream && resp.StatusCode == http.StatusOK && fetchesResponse(c.Method, c.Operation) && wire.CanDecompress(resp.Header):
+		b.events = &judgedEvents{stored: true}
 	}
 	a.before = a.deployment.Operation(int(c.scope.op)).Progress()
 	b.inspect(resp, a.mediaType, &c.request)

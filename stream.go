@@ -2,6 +2,7 @@ package spillover
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -47,6 +48,7 @@ type judgedEvents struct {
 	wire.EventReader
 	ends       wire.CompletionTracker
 	endUnknown bool // whether the stream is complete cannot be judged
+	stored     bool // of a stored response: only whether the stream is complete is judged
 }
 
 // An upgradedBody is the body of a 101, which net/http makes writable.
@@ -177,8 +179,10 @@ func (b *responseBody) read(p []byte) bool {
 			b.attempt.call.pool.stored.Learn(time.Now(), id, b.attempt.deployment.backend.resource)
 		})
 	}
-	if b.events == nil {
+	if b.events == nil || b.events.stored {
 		b.readContent = true
+	}
+	if b.events == nil {
 		return true
 	}
 	notable := b.watcher.Notable
@@ -228,6 +232,9 @@ func endsInObject(event []byte) bool {
 func (b *responseBody) checkEvent(event []byte, truncated bool) {
 	name, data := wire.ParseEvent(event)
 	t, problem := wire.ClassifyEvent(name, data)
+	if t == wire.Failure && b.events.stored {
+		t = wire.End // the response failed when it was created
+	}
 	if !truncated {
 		b.events.ends.Add(t, data, len(event) >= wire.MaxEvent)
 	}
@@ -249,6 +256,8 @@ func (b *responseBody) learnUsage(value []byte) {
 	if !ok {
 		return
 	}
+	// The first event of Anthropic's messages has the input, and the last one the output alone.
+	u.Input, u.Output = cmp.Or(u.Input, b.usage.Input), cmp.Or(u.Output, b.usage.Output)
 	d := b.attempt.deployment
 	d.input.Add(u.Input - b.usage.Input)
 	d.output.Add(u.Output - b.usage.Output)

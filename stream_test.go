@@ -160,8 +160,11 @@ func streamState(t testing.TB, tr *spillover.Transport, backend string) spillove
 	for _, tier := range tr.Status().Tiers {
 		for _, b := range tier.Backends {
 			if b.Name == backend {
-				require.Len(t, b.Deployments, 1)
-				return b.Deployments[0]
+				asked := slices.DeleteFunc(b.Deployments, func(d spillover.DeploymentStatus) bool {
+					return len(b.Deployments) > 1 && d.Served+d.Failed+d.Throttled == 0
+				})
+				require.Len(t, asked, 1)
+				return asked[0]
 			}
 		}
 	}
@@ -218,7 +221,13 @@ func TestUsageIsReadFromAnswers(t *testing.T) {
 			return plays(t, `data: {"choices":[{"text":"x"}]}`+"\n\n", usageChunk, doneEvent)
 		}, 11, 7},
 		"a stream of responses": {responsesPath, func(t *testing.T) roundTripFunc { return plays(t, responseCreated(10), delta, completed) }, 11, 7},
-		"none":                  {chatPath, func(t *testing.T) roundTripFunc { return plays(t, tokenChunk("x"), lastChunk, doneEvent) }, 0, 0},
+		// Of the events of Anthropic's messages the first has the input, the last the output.
+		"a stream of messages": {"/anthropic/v1/messages", func(t *testing.T) roundTripFunc {
+			return plays(t, `data: {"type":"message_start","message":{"content":[],"usage":{"input_tokens":11,"output_tokens":1}}}`+"\n\n",
+				`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`+"\n\n",
+				`data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}`+"\n\n", `data: {"type":"message_stop"}`+"\n\n")
+		}, 11, 7},
+		"none": {chatPath, func(t *testing.T) roundTripFunc { return plays(t, tokenChunk("x"), lastChunk, doneEvent) }, 0, 0},
 		"spaced": {chatPath, func(*testing.T) roundTripFunc {
 			return status(200, "{\n  \"usage\": {\n    \"prompt_tokens\": 11,\n    \"completion_tokens\": 7\n  }\n}")
 		}, 11, 7},

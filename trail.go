@@ -109,6 +109,19 @@ func (t *Trail) add(s TrailStep) {
 	t.Steps = append(t.Steps, s)
 }
 
+// addWait adds a wait that has just ended.
+func (t *Trail) addWait(from time.Time, why string) {
+	s := t.step(from, TrailWait)
+	s.Why, s.WaitedMS = why, time.Since(from).Milliseconds()
+	if n := len(t.Steps); n > 0 && t.More == 0 && t.Steps[n-1].Action == TrailWait && t.Steps[n-1].Why == why {
+		last := &t.Steps[n-1] // the same wait: it has only looked again
+		last.WaitedMS += s.WaitedMS
+		last.Candidates, last.More = s.Candidates, s.More
+		return
+	}
+	t.add(s)
+}
+
 // markChosen marks a deployment that the request is sent to.
 func (s *TrailStep) markChosen(d *deployment) {
 	for i := range s.Candidates {

@@ -38,6 +38,17 @@ const (
 	filteredChunk = `data: {"choices":[{"content_filter_offsets":{"check_offset":44},"content_filter_results":{"hate":{"filtered":false}},"finish_reason":null,"index":0}],"created":0,"id":"","model":"","object":""}` + "\n\n"
 )
 
+// The events of Anthropic's messages.
+const (
+	messagesPath  = "/anthropic/v1/messages"
+	messageStart  = "event: message_start\n" + `data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":1}}}` + "\n\n"
+	messageText   = "event: content_block_delta\n" + `data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}` + "\n\n"
+	messageReason = "event: message_delta\n" + `data: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":7}}` + "\n\n"
+	messageStop   = "event: message_stop\n" + `data: {"type":"message_stop"}` + "\n\n"
+	messagePing   = "event: ping\n" + `data: {"type": "ping"}` + "\n\n"
+	messageBlock  = "event: content_block_start\n" + `data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}` + "\n\n"
+)
+
 // A streamEnd is a stream with content that ends regularly.
 type streamEnd struct {
 	path, events string
@@ -67,9 +78,12 @@ var truncatedStreams = map[string]streamEnd{
 	"response, text done":         {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.output_text.done", `,"text":"a"`)},
 	"cut in the last event": {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) +
 		strings.TrimSuffix(responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11}}`), "}\n\n")},
-	"speech":     {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`)},
-	"transcript": {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`)},
-	"image":      {imagesPath, dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`)},
+	"message":                 {messagesPath, messageStart + messagePing + messageBlock + messageText},
+	"message, with a reason":  {messagesPath, messageStart + messageBlock + messageText + messageReason},
+	"cut in the message stop": {messagesPath, messageStart + messageText + messageReason + messageStop[:40]},
+	"speech":                  {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`)},
+	"transcript":              {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`)},
+	"image":                   {imagesPath, dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`)},
 }
 
 // completeStreams lack something that many services send, and nothing else.
@@ -104,7 +118,11 @@ var completeStreams = map[string]streamEnd{
 	"transcript":               {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`) + dataEvent(`{"type":"transcript.text.done","text":"hi"}`)},
 	"images":                   {imagesPath, strings.Repeat(dataEvent(`{"type":"image_generation.partial_image"}`)+dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`), 2)},
 	"image":                    {imagesPath, dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO"}`) + dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`)},
-	"Anthropic's":              {chatPath, "event: content_block_delta\n" + dataEvent(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`)},
+	"message":                  {messagesPath, messageStart + messagePing + messageBlock + messageText + messageReason + messageStop},
+	"message without content":  {messagesPath, messageStart + messagePing + messageReason + messageStop},
+	"message and pings":        {messagesPath, messageStart + messageText + messageReason + messageStop + messagePing},
+	"message with [DONE]":      {messagesPath, messageStart + messageText + messageReason + doneEvent},
+	"message without a start":  {chatPath, "event: content_block_delta\n" + dataEvent(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`)},
 	"events that no one knows": {chatPath, "data: hello\n\n" + dataEvent(`{"text":"a"}`)},
 }
 
@@ -309,7 +327,7 @@ func TestEndThatCannotBeJudged(t *testing.T) {
 		"corrupt":                         {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, compressed[0], "corrupt", compressed[1]}},
 		"not compressed":                  {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, cut}},
 		"no stream":                       {newChat(t, chatPath), []any{http.Header{"Content-Type": {"application/json"}}, `{"choices":[{"index":0,"finish_reason":null}]}`}},
-		"a stored response":               {with(t, "GET /openai/v1/responses/resp_1?stream=true "), []any{responseEvent("response.output_text.delta", `,"delta":"a"`)}},
+		"the items of a response":         {with(t, "GET /openai/v1/responses/resp_1/input_items "), []any{responseEvent("response.output_text.delta", `,"delta":"a"`)}},
 		"a run":                           {with(t, `POST /openai/v1/threads/thread_1/runs {"assistant_id":"a","stream":true}`), []any{"event: thread.run.created\n" + dataEvent(`{"id":"run_1"}`)}},
 	} {
 		n := newNet()
@@ -369,6 +387,72 @@ func TestTruncatedStreamOfABackgroundResponse(t *testing.T) {
 		body, err := readAll(t, resp)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.Equal(t, events, body)
+	}
+}
+
+// The stream of a stored response is judged only by its end: an error in it is that of
+// the stored response, not of the deployment.
+func TestStreamOfAStoredResponse(t *testing.T) {
+	created, delta := responseCreated(9), responseEvent("response.output_text.delta", `,"delta":"a"`)
+	failed := responseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)
+	for events, complete := range map[string]bool{
+		created: false, created + delta: false, delta: false, created + delta + responseEvent("response.output_text.done", `,"text":"a"`): false,
+		"": true, created + delta + responseEvent("response.completed", `,"response":{}`): true, responseEvent("response.incomplete", `,"response":{}`): true,
+		created + failed: true, failed: true, created + delta + chatError(serverError): true, delta + doneEvent: true,
+	} {
+		for _, pieces := range [][]any{{events}, {events[:len(events)/2], events[len(events)/2:]}} {
+			for _, change := range []func(*Config){holdStreams, streamTimeouts(time.Minute, time.Minute)} {
+				n := newNet()
+				n.on(host("one"), plays(t, pieces...))
+				tr := streamPair(t, n, change)
+				resp, err := tr.RoundTrip(with(t, "GET /openai/v1/responses/resp_1?stream=true "))
+				require.NoError(t, err)
+				body, err := readAll(t, resp)
+				require.Equal(t, events, body)
+				require.Equal(t, 1, n.sends(), "it is not held")
+				if complete {
+					require.NoError(t, err, events)
+					require.Zero(t, streamState(t, tr, "one").LastFailure, events)
+					continue
+				}
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF, events)
+				require.Equal(t, "answer broke off", streamState(t, tr, "one").LastFailure.Reason)
+			}
+		}
+	}
+}
+
+// In the stream of a stored response that is not complete at the service yet, each event
+// ends a silence: there may be no content for a long time.
+func TestStreamOfAQueuedResponseIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pieces := []any{responseCreated(9)}
+		for range 5 {
+			pieces = append(pieces, 40*time.Second, responseEvent("response.queued", `,"response":{}`), 40*time.Second, ": wait\n\n")
+		}
+		pieces = append(pieces, responseEvent("response.completed", `,"response":{}`))
+		n := newNet()
+		n.on(host("one"), plays(t, pieces...))
+		_, body := send(t, streamPair(t, n, streamTimeouts(time.Minute, time.Minute)), with(t, "GET /openai/v1/responses/resp_1?stream=true "))
+		require.Equal(t, joined(pieces), body)
+	})
+}
+
+// A resource that does not have a stored object has not failed: neither the search for
+// the object nor its end is in Status.
+func TestSearchForAnObjectIsNoFailure(t *testing.T) {
+	missing := status(404, `{"error":{"type":"invalid_request_error","message":"Response with id 'resp_1' not found."}}`)
+	for _, second := range []roundTripFunc{missing, status(200, `{"id":"resp_1"}`)} {
+		n := newNet()
+		n.on(host("one"), missing)
+		n.on(host("two"), second)
+		tr := streamPair(t, n)
+		for range 2 {
+			send(t, tr, with(t, "GET /openai/v1/responses/resp_1 "))
+		}
+		for _, tier := range tr.Status().Tiers {
+			require.Zero(t, tier.Backends[0].LastFailure)
+		}
 	}
 }
 

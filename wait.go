@@ -77,7 +77,9 @@ func (c *call) pause(now time.Time, opened, place <-chan struct{}, o outlook, mo
 	case <-c.pool.done:
 	}
 	c.waited += time.Since(now)
-	c.trailWait(now, why)
+	if t := c.options.trail; t != nil {
+		t.addWait(now, why)
+	}
 	if c.pool.closed.Load() {
 		return false
 	}

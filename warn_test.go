@@ -207,6 +207,33 @@ func TestQuotedKeyIsMasked(t *testing.T) {
 	require.NotContains(t, text, "xyz")
 }
 
+// A caller's key is masked however it is spelled where the caller sends it.
+func TestQuotedKeyOfACallerIsMasked(t *testing.T) {
+	for name, change := range map[string]func(*http.Request){
+		"a protocol": func(r *http.Request) {
+			r.Header.Set("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key.swordfish")
+		},
+		"a protocol, spelled": func(r *http.Request) {
+			r.Header["Sec-WebSocket-Protocol"] = []string{"OpenAI-Insecure-API-Key.swordfish"}
+		},
+		"a query":                        func(r *http.Request) { r.URL.RawQuery += "&API-Key=swordfish" },
+		"a query, escaped":               func(r *http.Request) { r.URL.RawQuery += "&api%2Dkey=sword%66ish" },
+		"a query that Go does not parse": func(r *http.Request) { r.URL.RawQuery += "&a=%zz&b;c&key=swordfish;x" },
+		"a header":                       func(r *http.Request) { r.Header["x-api-KEY"] = []string{"swordfish"} },
+		"a tab":                          func(r *http.Request) { r.Header["Authorization"] = []string{"Bearer\tswordfish"} },
+	} {
+		n := newNet()
+		n.on(host("a"), status(401, `{"error":{"message":"wrong: swordfish;x swordfish"}}`))
+		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a")}})
+		req := newChat(t, chatPath)
+		change(req)
+		send(t, tr, req)
+		text := strings.Join(l.Log(), "\n") + fmt.Sprintf("%+v", tr.Status())
+		require.Contains(t, text, "wrong: ***", name)
+		require.NotContains(t, text, "swordfish", name)
+	}
+}
+
 // A failure after the beginning of an answer is the last one, too.
 func TestLastFailureOfABrokenStream(t *testing.T) {
 	n := newNet()

@@ -63,8 +63,11 @@ func Text(message string, secrets ...string) string {
 // them would spoil ordinary words.
 func isSecret(s string) bool { return len(s) >= 4 }
 
-// mask replaces the secrets in a text.
+// mask replaces the secrets in a text. One that contains another one is replaced as a
+// whole.
 func mask(text string, secrets []string) string {
+	secrets = slices.Clone(secrets)
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	for _, s := range secrets {
 		if isSecret(s) {
 			text = strings.ReplaceAll(text, s, Mask)

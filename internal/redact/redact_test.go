@@ -42,7 +42,14 @@ func TestTextMasksCredentialsAndKeepsTheRest(t *testing.T) {
 func TestTextMasksGivenSecretsWhateverTheyLookLike(t *testing.T) {
 	require.Equal(t, "wrong key: ***!", Text("wrong key: swordfish!", "", "swordfish"))
 	require.Equal(t, "a key", Text("a key", "key"), "too short to be a secret")
+	for _, secrets := range [][]string{{"sword", "swordfish"}, {"swordfish", "sword"}, {"word", "sword", "swordfish"}} {
+		require.Equal(t, "wrong key: ***!", Text("wrong key: swordfish!", secrets...), "no part of a longer one is left")
+	}
 	require.Empty(t, Text(strings.Repeat("x", 5000)), "half a secret is not shown")
+}
+
+func TestSecretThatContainsAnotherIsMaskedAsAWhole(t *testing.T) {
+	require.Equal(t, "id-***-1", mask("id-swordfish-1", []string{"sword", "swordfish"}))
 }
 
 func TestSanitizeLeavesPrintableTextOfBoundedLength(t *testing.T) {

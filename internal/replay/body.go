@@ -179,6 +179,9 @@ func (b *Body) Repeat() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spillover: GetBody: %w", err)
 	}
+	if src == nil {
+		return http.NoBody, nil // another body than the one that was sent
+	}
 	return src, nil
 }
 

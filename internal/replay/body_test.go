@@ -275,6 +275,28 @@ func TestErrorsOfTheCallersBody(t *testing.T) {
 
 // Whatever is replaced in a body, and in whatever pieces it is read, it is the text with
 // these edits.
+// A GetBody that returns neither a body nor an error has another body than the one that
+// was sent.
+func TestGetBodyWithoutABody(t *testing.T) {
+	text := strings.Repeat("x", MaxKept+1)
+	for _, peek := range []bool{false, true} {
+		b := New(io.NopCloser(strings.NewReader(text)))
+		require.NoError(t, b.Prepare(func() (io.ReadCloser, error) { return nil, nil }, int64(len(text))))
+		if peek {
+			require.NoError(t, b.Peek(func([]byte) {}))
+		}
+		first, err := b.Next(t.Context())
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, first)
+		require.NoError(t, err)
+		again, err := b.Next(t.Context())
+		if err == nil {
+			_, err = io.Copy(io.Discard, again)
+		}
+		require.ErrorIs(t, err, ErrOtherBody)
+	}
+}
+
 func TestEditsAreAppliedWhileReading(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

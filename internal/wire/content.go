@@ -156,8 +156,11 @@ func (e *CompletionTracker) Add(kind EventKind, data []byte, cut bool) {
 
 // opens reports, of the type in quotes of an event in a stream that ends with a certain
 // event, whether that one has still to come. After the event that completes an image
-// there may be further images.
+// there may be further images. Of Anthropic's messages only the first event counts.
 func opens(kind []byte) (open, ok bool) {
+	if string(kind) == `"message_start"` {
+		return true, true
+	}
 	for _, family := range [...]string{`"response.`, `"image_generation.`, `"image_edit.`, `"speech.`, `"transcript.`} {
 		if bytes.HasPrefix(kind, []byte(family)) {
 			return family == `"response.` || !bytes.HasSuffix(kind, []byte(`.completed"`)), true

@@ -46,6 +46,8 @@ func TestCompletionTracker(t *testing.T) {
 		"a response":          {[]string{`{"type":"response.output_text.delta","delta":"a"}`}, false},
 		"an image":            {[]string{`{"type":"image_generation.partial_image"}`}, false},
 		"a completed image":   {[]string{`{"type":"image_generation.partial_image"}`, `{"type":"image_generation.completed"}`}, true},
+		"a message":           {[]string{`{"type":"message_start","message":{}}`, `{"type":"content_block_delta","delta":{"text":"a"}}`, `{"type":"message_delta","delta":{"stop_reason":"end_turn"}}`}, false},
+		"a whole message":     {[]string{`{"type":"message_start","message":{}}`, `{"type":"message_stop"}`}, true},
 		"another type":        {[]string{`{"type":"thread.run.created"}`}, true},
 	} {
 		var tracker CompletionTracker

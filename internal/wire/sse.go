@@ -290,7 +290,7 @@ func responseError(response []byte) []byte {
 // each other.)
 func isFinalType(kind []byte) bool {
 	switch string(kind) {
-	case `"response.completed"`, `"response.incomplete"`, `"response.cancelled"`, `"speech.audio.done"`, `"transcript.text.done"`:
+	case `"response.completed"`, `"response.incomplete"`, `"response.cancelled"`, `"speech.audio.done"`, `"transcript.text.done"`, `"message_stop"`:
 		return true
 	}
 	return false

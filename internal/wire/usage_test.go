@@ -95,6 +95,7 @@ func TestParseUsage(t *testing.T) {
 func TestNotableEventsAreNoticed(t *testing.T) {
 	const first = `{"choices":[{"index":0,"delta":{"content":"a"}},{"index":2}]}`
 	const response, image = `{"type":"response.created"}`, `{"type":"image_edit.partial_image"}`
+	const message = `{"type":"message_start"}`
 	for _, test := range []struct {
 		before, event string
 		want          bool
@@ -136,7 +137,10 @@ func TestNotableEventsAreNoticed(t *testing.T) {
 		{"", `data: {"type":"speech.audio.delta"}`, true},
 		{image, `data: {"type":"image_edit.partial_image"}`, false},
 		{image, `data: {"type":"image_edit.completed"}`, true},
-		{"", `data: {"type":"content_block_delta"}`, false},
+		{"", `data: {"type":"message_start","message":{}}`, true},
+		{message, `data: {"type":"content_block_delta","delta":{"text":"a"}}`, false},
+		{message, `data: {"type":"message_delta"}`, false},
+		{message, `data: {"type":"message_stop"}`, true},
 	} {
 		w := FieldScanner{Keys: UsageFields, Ends: new(CompletionTracker)}
 		w.Ends.Add(Content, []byte(test.before), false)
