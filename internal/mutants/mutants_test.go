@@ -116,7 +116,7 @@ func TestKilledTestsAreAnError(t *testing.T) {
 		t.Skip("it has no signals")
 	}
 	path := filepath.Join(t.TempDir(), "test")
-	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\nkill -9 $$\n"), 0o700)) //nolint:gosec // it is run
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\nkill -9 $$\n"), 0o700))
 	failed, err := (&binary{path: path}).try(t.Context(), new(mutant), "TestX")
 	require.ErrorContains(t, err, "killed")
 	require.Empty(t, failed)

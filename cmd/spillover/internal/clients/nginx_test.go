@@ -96,7 +96,7 @@ http {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	trust := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // it is a socket of this test
+	trust := &tls.Config{InsecureSkipVerify: true}
 	require.Eventually(t, func() bool {
 		conn, err := dial(t.Context(), "", "")
 		if err == nil {
