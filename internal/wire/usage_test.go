@@ -173,8 +173,8 @@ func TestScanningStopsWhereTheCallerDoes(t *testing.T) {
 }
 
 // An event in which FieldScanner finds nothing notable is no failure, does not end the
-// stream, and changes nothing of what is known of it. It need not be true of escaped keys,
-// and of tabs, which no service writes.
+// stream, and changes nothing of what is known of it. It need not be true of what no
+// service writes: escaped keys, tabs, and data that is not JSON.
 func FuzzNotable(f *testing.F) {
 	const first = `{"choices":[{"index":0,"delta":{"content":"a"}},{"index":2}]}`
 	for _, before := range []string{"", first, `{"type":"response.created"}`, `{"type":"image_edit.partial_image"}`} {
@@ -204,6 +204,9 @@ func FuzzNotable(f *testing.F) {
 			return
 		}
 		name, data := ParseEvent([]byte(event + "\n\n"))
+		if !json.Valid(data) {
+			return
+		}
 		kind, _ = ClassifyEvent(name, data)
 		require.NotEqual(t, Failure, kind, "%q", event)
 		require.NotEqual(t, End, kind, "%q", event)
