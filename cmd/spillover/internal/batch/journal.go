@@ -245,7 +245,7 @@ func (h journalHeader) check(before journalHeader) error {
 
 // apply counts what a record says. It is false if the record cannot be right.
 func (j *journal) apply(r journalRecord) bool {
-	if len(r.Answered)+len(r.Failed) == 0 || r.Output < j.committed.Output || r.Errors < j.committed.Errors {
+	if len(r.Answered)+len(r.Failed) == 0 || r.Output < j.committed.Output || r.Errors < j.committed.Errors || j.errors == nil && r.Errors > 0 {
 		return false
 	}
 	lines := slices.Sorted(slices.Values(slices.Concat(r.Answered, r.Failed)))

@@ -203,21 +203,25 @@ func (p *Proxy) cleanQuery(raw string, e *exchange) string {
 	}
 	var kept []string
 	for parameter := range strings.SplitSeq(raw, "&") {
-		name, value, _ := strings.Cut(parameter, "=")
-		plainName, err := url.QueryUnescape(name)
-		plainValue, valueErr := url.QueryUnescape(value)
-		if err != nil || valueErr != nil {
-			continue // no service can read it
+		if !hasCredentialIn(parameter, e) {
+			kept = append(kept, parameter)
 		}
-		if slices.Contains(credentialQuery, strings.ToLower(plainName)) {
-			continue
-		}
-		if e.presented != "" && (containsKey(plainName, e.presented) || containsKey(plainValue, e.presented)) {
-			continue
-		}
-		kept = append(kept, parameter)
 	}
 	return strings.Join(kept, "&")
+}
+
+// hasCredentialIn reports whether a parameter of a query has a credential, or may have one
+// because it cannot be decoded. Some servers separate parameters by semicolons, too.
+func hasCredentialIn(parameter string, e *exchange) bool {
+	for part := range strings.SplitSeq(parameter, ";") {
+		name, _, _ := strings.Cut(part, "=")
+		plain, err := url.QueryUnescape(name)
+		if err != nil || slices.Contains(credentialQuery, strings.ToLower(plain)) {
+			return true
+		}
+	}
+	whole, err := url.QueryUnescape(parameter)
+	return err != nil || e.presented != "" && containsKey(whole, e.presented)
 }
 
 // errKeyInBody is the error of reading a body that contains the caller's key.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -64,12 +65,15 @@ func (r *pieces) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// token is what a name of a header consists of (RFC 9110, section 5.6.2).
+var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
 // Whatever a caller sends, no credential is left in the header and the query that backends
 // get, and what has nothing to do with one keeps its bytes.
 func FuzzCallersCredentials(f *testing.F) {
 	const key, other = "sk-spillover-caller", "openai-key-of-the-caller"
 	for _, query := range []string{
-		"", "api-version=1&api-key=" + other, "API-KEY=" + other + "&x", "a%70i-ke%79=" + other, "subscription-key=" + other + ";key=x", "%zz=" + other, "a=" + url.QueryEscape(key) + "&b=%2B+", "x=%73k-spillover-caller", "x=SK-Spillover-Caller",
+		"", "api-version=1&api-key=" + other, "API-KEY=" + other + "&x", "a%70i-ke%79=" + other, "subscription-key=" + other + ";key=x", ";", "a;api-key=" + other + "&b", "%zz=" + other, "a=" + url.QueryEscape(key) + "&b=%2B+", "x=%73k-spillover-caller", "x=SK-Spillover-Caller",
 	} {
 		for _, known := range []bool{false, true} {
 			f.Add("X-Other", "a "+key, query, known)
@@ -81,6 +85,9 @@ func FuzzCallersCredentials(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, name, value, query string, known bool) {
+		if !token.MatchString(name) {
+			return // net/http's server refuses it
+		}
 		p, e := &Proxy{}, &exchange{id: "id"}
 		if known {
 			e.presented = key
@@ -108,7 +115,13 @@ func FuzzCallersCredentials(f *testing.F) {
 
 		cleaned := p.cleanQuery(query, e)
 		left, err := url.ParseQuery(cleaned)
-		require.True(t, err == nil || !known && !strings.Contains(query, "%"), cleaned)
+		require.True(t, err == nil || strings.Contains(cleaned, ";") || !known && !strings.Contains(query, "%"), cleaned)
+		for part := range strings.FieldsFuncSeq(cleaned, func(c rune) bool { return c == '&' || c == ';' }) {
+			name, _, _ := strings.Cut(part, "=")
+			plain, err := url.QueryUnescape(name)
+			require.NoError(t, err, cleaned)
+			require.NotContains(t, []string{"api-key", "subscription-key", "key"}, strings.ToLower(plain), cleaned)
+		}
 		for name, values := range left {
 			require.NotContains(t, []string{"api-key", "subscription-key", "key"}, strings.ToLower(name))
 			require.False(t, known && strings.Contains(strings.ToLower(name+"="+strings.Join(values, "&")), key), cleaned)
