@@ -397,6 +397,5 @@
     resized = requestAnimationFrame(() => { if (view) chart(); });
   });
   setInterval(() => { if (!document.hidden) tick(); }, 1000);
-  live();
   refresh();
 })();
