@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/performance"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
@@ -532,4 +534,59 @@ func requireNoViolation(tab *tab, script string, mayReload bool) {
 	require.Equal(tab.t, "4.14.1", result.Version)
 	require.Greater(tab.t, result.Passes, 10)
 	require.Empty(tab.t, result.Violations)
+}
+
+// A page that is open for more than 15 minutes drops the oldest samples. The rate of the
+// sample that becomes the first one stays what it was.
+func TestLinesStartWithTheRateOfTheirFirstSample(t *testing.T) {
+	page := statuspage.New(&pool{status: tiers(backends{backend("a", available("m"))})})
+	t.Cleanup(func() { require.NoError(t, page.Close()) })
+	const interval, samples = 5000, 180 // as of the page, in ms
+	var updates atomic.Int64
+	server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "update.json") {
+			page.ServeHTTP(w, r)
+			return
+		}
+		recorder := httptest.NewRecorder()
+		page.ServeHTTP(recorder, r)
+		var update map[string]json.RawMessage
+		if !assert.NoError(t, json.Unmarshal(recorder.Body.Bytes(), &update)) {
+			return
+		}
+		// 15 minutes at ten requests per second first, then a sample with each update.
+		first, n := 0, samples
+		if update := int(updates.Add(1)); update > 1 {
+			first, n = samples+update-2, 1
+		}
+		begin := int64(1_800_000_000_000)
+		times, served, zero := make([]int64, n), make([]int, n), make([]int, n)
+		for i := range times {
+			times[i], served[i] = begin+int64(first+i+1)*interval, 50
+		}
+		series := map[string]any{"served": served, "throttled": zero, "failed": zero, "in_flight": zero, "spilled": zero, "input_tokens": zero, "output_tokens": zero}
+		history, err := json.Marshal(map[string]any{"since": begin + int64(first)*interval, "times": times, "pool": series, "tiers": []any{}, "deployments": []any{}})
+		if !assert.NoError(t, err) {
+			return
+		}
+		update["history"] = history
+		w.Header().Set("Content-Type", "application/json")
+		assert.NoError(t, json.NewEncoder(w).Encode(update))
+	}))
+	tab := open(t, options{}, server.URL+"/status/")
+	line := `document.querySelector('.figures [data-spark=served] path:last-child')?.getAttribute('d') ?? ''`
+	tab.until(line)
+	before := eval[string](tab, line)
+	tab.until(`performance.getEntriesByType('resource').filter((r) => r.name.includes('update.json')).length > 3`)
+	for _, d := range []string{before, eval[string](tab, line)} {
+		heights := map[string]bool{}
+		points := strings.FieldsFunc(d, func(r rune) bool { return r == 'M' || r == 'L' })
+		for _, point := range points {
+			_, y, _ := strings.Cut(point, " ")
+			heights[y] = true
+		}
+		require.Greater(t, len(points), 80)
+		require.Len(t, heights, 1, "the same all the time: %s", d)
+	}
+	require.Equal(t, "Served requests, last 15 minutes: 10 per second now, at most 10 per second", eval[string](tab, `document.querySelector('.figures [data-spark=served]').getAttribute('aria-label')`))
 }
