@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"go.opentelemetry.io/otel/metric"
@@ -494,6 +497,36 @@ func TestReconfigureLogsAnotherFallback(t *testing.T) {
 		reconfigure(t, tr, step.change, azure("a"))
 		require.Equal(t, step.want, l.Log())
 	}
+}
+
+// Each of several calls at once tells what it changed in the configuration before it: what
+// one has added, exactly one other removes.
+func TestReconfigureAtOnceLogsEachChangeOnce(t *testing.T) {
+	const callers, rounds = 8, 25
+	n := newNet()
+	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("first")}})
+	common := withListener(l, Config{Base: n})
+	var calls sync.WaitGroup
+	for i := range callers {
+		calls.Go(func() {
+			for j := range rounds {
+				cfg := common
+				cfg.Backends = []Backend{azure(fmt.Sprintf("b-%d-%d", i, j))}
+				assert.NoError(t, tr.Reconfigure(cfg))
+			}
+		})
+	}
+	calls.Wait()
+	gone := []string{tr.Status().Tiers[0].Backends[0].Name}
+	added := []string{"first"}
+	changes := l.Log()
+	require.Len(t, changes, callers*rounds)
+	for _, change := range changes {
+		match := regexp.MustCompile(`,added:\[(\S+)\],removed:\[(\S+?)\]`).FindStringSubmatch(change)
+		require.NotNil(t, match, change)
+		added, gone = append(added, match[1]), append(gone, match[2])
+	}
+	require.ElementsMatch(t, added, gone)
 }
 
 // Nothing is to be had of the configuration that was passed.
