@@ -34,7 +34,8 @@ type exchange struct {
 	trail     spillover.Trail
 	quiet     bool // it is not recorded
 
-	counted bool // in inFlight
+	counted bool    // in inFlight
+	socket  *socket // nil if it is no WebSocket
 
 	status     int    // of the response; 0 until it is written
 	code       string // of the error that the proxy has generated, "" for none
@@ -159,9 +160,9 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		e.setHeaders(http.StatusSwitchingProtocols)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s := e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout, handshakeSent)
-	rw.Writer.Reset(s)
-	return s, rw, nil
+	e.socket = e.proxy.sockets.track(conn, e.proxy.options.ClientTimeout, handshakeSent)
+	rw.Writer.Reset(e.socket)
+	return e.socket, rw, nil
 }
 
 // allowRead gives the caller until a time to send the next piece of its body, without a limit
@@ -213,6 +214,9 @@ func (e *exchange) reset() {
 
 // end records the exchange.
 func (e *exchange) end() {
+	if e.socket != nil {
+		defer e.proxy.sockets.forget(e.socket) // a shutdown waits for the record, too
+	}
 	e.held.end()
 	if e.counted {
 		e.proxy.inFlight.end(e.key)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Sockets are the open WebSockets of callers. Their connections are not the server's any
-// more, so its Shutdown does not know them.
+// Sockets are the WebSockets of callers whose exchanges have not ended. Their connections
+// are not the server's any more, so its Shutdown does not know them.
 type sockets struct {
 	mu     sync.Mutex
 	open   map[*socket]struct{}
@@ -21,9 +21,7 @@ type sockets struct {
 // A socket is a connection that sockets keep track of.
 type socket struct {
 	net.Conn
-	of      *sockets
 	timeout time.Duration // for each write
-	once    sync.Once
 
 	writing chan struct{} // full while something is written; guards what follows
 	frames  frames        // that were written
@@ -41,7 +39,7 @@ const closeGrace = time.Second
 // track adds a connection. The header of a handshake is what is written first, unless it
 // was sent already.
 func (s *sockets) track(conn net.Conn, timeout time.Duration, handshakeSent bool) *socket {
-	c := &socket{Conn: conn, of: s, timeout: timeout, writing: make(chan struct{}, 1), frames: frames{begun: handshakeSent}}
+	c := &socket{Conn: conn, timeout: timeout, writing: make(chan struct{}, 1), frames: frames{begun: handshakeSent}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
@@ -52,6 +50,17 @@ func (s *sockets) track(conn net.Conn, timeout time.Duration, handshakeSent bool
 		_ = conn.Close()
 	}
 	return c
+}
+
+// forget removes a connection as its exchange ends. The backend's side has ended too, then.
+func (s *sockets) forget(c *socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+	if len(s.open) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
 }
 
 // Write implements [net.Conn]. A caller that reads nothing does not hold a connection.
@@ -95,22 +104,9 @@ func (c *socket) sendGoingAway() error {
 	return err
 }
 
-// Close implements [net.Conn].
-func (c *socket) Close() error {
-	c.once.Do(func() {
-		c.of.mu.Lock()
-		defer c.of.mu.Unlock()
-		delete(c.of.open, c)
-		if len(c.of.open) == 0 && c.of.empty != nil {
-			close(c.of.empty)
-			c.of.empty = nil
-		}
-	})
-	return c.Conn.Close()
-}
-
 // close waits for the end of all until ctx ends. Those that are left then get a close
-// frame, and are closed once they have answered, or after closeGrace.
+// frame, and are closed once they have answered, or after closeGrace. Their backends have
+// as long again to answer theirs.
 func (s *sockets) close(ctx context.Context) {
 	s.wait(ctx)
 	s.mu.Lock()
@@ -119,15 +115,21 @@ func (s *sockets) close(ctx context.Context) {
 	for _, c := range s.left() {
 		go c.goAway()
 	}
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
-	defer cancel()
-	s.wait(within)
+	s.waitFor(closeGrace)
 	for _, c := range s.left() {
 		_ = c.Close()
 	}
+	s.waitFor(closeGrace)
 }
 
-// left are the sockets that are open.
+// waitFor waits for the end of all, at most for a time.
+func (s *sockets) waitFor(most time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	s.wait(ctx)
+}
+
+// left are the sockets whose exchanges have not ended.
 func (s *sockets) left() (all []*socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

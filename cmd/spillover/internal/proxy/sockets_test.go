@@ -109,6 +109,10 @@ func TestSocketOfASilentCallerIsClosed(t *testing.T) {
 					got, _ = io.ReadAll(caller)
 				}
 			}()
+			go func() { // as the exchange
+				_, _ = conn.Read(make([]byte, 1))
+				all.forget(s)
+			}()
 			begun := time.Now()
 			ended, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -127,4 +131,22 @@ func TestSocketOfASilentCallerIsClosed(t *testing.T) {
 			require.ErrorIs(t, err, io.ErrClosedPipe)
 		})
 	}
+}
+
+// A caller whose connection has ended is waited for until its exchange ends: the backend's
+// side, which the end of the program would break off, is closed after the caller's.
+func TestEndOfSocketsIsTheEndOfTheirExchanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conn := net.Pipe()
+		all := &sockets{}
+		s := all.track(conn, time.Minute, true)
+		require.NoError(t, s.Close())
+		const takes = closeGrace / 4
+		time.AfterFunc(takes, func() { all.forget(s) })
+		begun := time.Now()
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		all.close(ended)
+		require.Equal(t, takes, time.Since(begun))
+	})
 }
