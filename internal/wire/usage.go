@@ -178,7 +178,7 @@ func (w *FieldScanner) isNotable(p []byte, colon int) bool {
 	case hasSuffix(name, "event"):
 		return bytes.HasPrefix(value, []byte("error"))
 	case hasSuffix(name, `"choices"`):
-		return w.Ends.begun == choiceSet{}
+		return w.Ends.begun[0]&1 == 0 // a choice without an index has the index 0
 	case hasSuffix(name, `"index"`):
 		return !w.Ends.knows(value)
 	case hasSuffix(name, `"finish_reason"`):
