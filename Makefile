@@ -11,8 +11,8 @@ test: ## the tests of the root module, without the race detector
 lint: ## formatting, vet and golangci-lint, in all modules
 	.ci/run format vet lint
 
-fuzz: ## each fuzz target for a few seconds
-	.ci/run fuzz
+fuzz: ## each fuzz target for ten seconds
+	FUZZTIME=10s .ci/run fuzz
 
 cover: ## coverage of the root package and internal/*, at least 99 %
 	.ci/run cover
