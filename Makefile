@@ -12,7 +12,7 @@ lint: ## formatting, vet and golangci-lint, in all modules
 	.ci/run format vet lint
 
 fuzz: ## each fuzz target for ten seconds
-	FUZZTIME=10s .ci/run fuzz
+	FUZZTIME=$${FUZZTIME-10s} .ci/run fuzz
 
 cover: ## coverage of the root package and internal/*, at least 99 %
 	.ci/run cover
