@@ -237,7 +237,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 }
 
 // CloseSockets waits for the end of all WebSockets until ctx ends. Those that are left get
-// a close frame with the status 1001, and a second to answer it. New ones are closed at once.
+// a close frame with the status 1001, and a second to answer it; their backends have another
+// second. New ones are closed at once.
 func (p *Proxy) CloseSockets(ctx context.Context) { p.sockets.close(ctx) }
 
 // ErrShutdown is the cause of a context that ends because the proxy does.
