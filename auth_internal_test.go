@@ -35,8 +35,8 @@ func TestAuthSendsTokens(t *testing.T) {
 	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withAuth("spillover-test"))}})
 	resp, _ := ask(t, tr)
 	require.Equal(t, "a", servedBy(resp))
-	require.Equal(t, []string{"Bearer token-of-" + host("a")}, n.last().header["Authorization"])
-	require.NotContains(t, n.last().header, "Api-Key", "the caller's own")
+	require.Equal(t, []string{"Bearer token-of-" + host("a")}, n.Last().Header["Authorization"])
+	require.NotContains(t, n.Last().Header, "Api-Key", "the caller's own")
 	require.Empty(t, l.Log())
 	require.NoError(t, tr.Close())
 
@@ -89,7 +89,7 @@ func TestWatchReplacesAuth(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
 			ask(t, tr)
-			return n.last().header.Get("Authorization") + n.last().header.Get("Api-Key")
+			return n.Last().Header.Get("Authorization") + n.Last().Header.Get("Api-Key")
 		}
 		require.Equal(t, "Bearer token", credential("weight: 2"), "the program's")
 		require.Equal(t, "Bearer token-of-"+host("a"), credential("auth: spillover-test"))

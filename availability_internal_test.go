@@ -42,7 +42,7 @@ func together(t *testing.T, tr *Transport, requests int) map[int]int {
 func TestSlowTokenDoesNotHoldTrafficBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(20*time.Millisecond, status(429, "{}", "retry-after-ms: 20")), slow(100*time.Millisecond, ok200))
+		n.On(host("a"), slow(20*time.Millisecond, status(429, "{}", "retry-after-ms: 20")), slow(100*time.Millisecond, ok200))
 		tr := balance(t, n, azure("a", func(b *Backend) {
 			b.APIKey = ""
 			b.Token = func(context.Context) (string, error) { time.Sleep(5 * time.Second); return "token", nil }
@@ -57,8 +57,8 @@ func TestSlowTokenDoesNotHoldTrafficBack(t *testing.T) {
 func TestFailedProbeIsNotTheAnswerWhileOthersAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("bad"), status(500, `{"error":{"message":"broken"}}`))
-		n.on(host("b"), status(429, "{}", "Retry-After: 30"))
+		n.On(host("bad"), status(500, `{"error":{"message":"broken"}}`))
+		n.On(host("b"), status(429, "{}", "Retry-After: 30"))
 		tr := balance(t, n, azure("bad"), azure("b", priority(2)))
 		d, now := deploymentOf(t, tr, "bad"), time.Now()
 		h := d.ChangeOperation(wire.OperationIndex("chat/completions"))
@@ -85,7 +85,7 @@ func TestAllEjectedShareTheLoad(t *testing.T) {
 			name := fmt.Sprint("d", i)
 			var mu sync.Mutex
 			busy := 0
-			n.on(host(name), func(req *http.Request) (*http.Response, error) {
+			n.On(host(name), func(req *http.Request) (*http.Response, error) {
 				mu.Lock()
 				full := busy >= 20
 				if !full {
@@ -115,17 +115,6 @@ func TestAllEjectedShareTheLoad(t *testing.T) {
 	})
 }
 
-// connecting is a base whose connections to one host take their time.
-func connecting(n *fakeNet, name string, takes time.Duration) roundTripFunc {
-	slowly := connects(&takes, n)
-	return func(req *http.Request) (*http.Response, error) {
-		if req.URL.Host == host(name) {
-			return slowly(req)
-		}
-		return n.RoundTrip(req)
-	}
-}
-
 // Where a tier can afford no second attempt toward what is troubled, the healthy
 // one beside that is asked all the same, with whatever draw.
 func TestSpentBudgetHidesNoHealthyDeployment(t *testing.T) {
@@ -134,7 +123,7 @@ func TestSpentBudgetHidesNoHealthyDeployment(t *testing.T) {
 			for range 30 {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), status(429, "{}", "Retry-After: 6"))
+					n.On(host("a"), status(429, "{}", "Retry-After: 6"))
 					backends := []Backend{azure("a", weight(1000))}
 					for i := range troubled {
 						backends = append(backends, azure(fmt.Sprint("b", i)))
@@ -164,18 +153,18 @@ func (f selectorFunc) Select(c []Candidate) int { return f(c) }
 func TestWaitForABudgetEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("bad"), status(401, wrongKey))
+		n.On(host("bad"), status(401, wrongKey))
 		tr := configured(t, Config{MaxWait: 5 * time.Second, Base: n, Backends: []Backend{azure("bad", weight(1000)), azure("open"), azure("throttled")}})
 		coolFor(deploymentOf(t, tr, "throttled"), time.Minute)
 		d := deploymentOf(t, tr, "open")
 		rampUp(&d.State)
 		for d.tier.budget.Spend(health.AttemptCost) {
 		}
-		for n.sends(host("bad")) == 0 {
+		for n.Sends(host("bad")) == 0 {
 			began := time.Now()
 			resp, _ := ask(t, tr)
 			require.LessOrEqual(t, time.Since(began), 5*time.Second)
-			if n.sends(host("bad")) > 0 && resp.StatusCode == 429 {
+			if n.Sends(host("bad")) > 0 && resp.StatusCode == 429 {
 				require.Greater(t, time.Since(began), 4*time.Second)
 			}
 		}

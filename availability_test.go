@@ -1,10 +1,8 @@
 package spillover_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptrace"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // together sends requests at the same moment and counts the statuses.
@@ -48,9 +47,9 @@ func TestBurstIsServedByTheOneThatHasRoom(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				for _, bad := range []string{"a", "b"} {
-					n.on(host(bad), slow(50*time.Millisecond, refusal))
+					n.On(host(bad), slow(50*time.Millisecond, refusal))
 				}
-				n.on(host("c"), slow(200*time.Millisecond, ok200))
+				n.On(host("c"), slow(200*time.Millisecond, ok200))
 				tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 				require.Equal(t, map[int]int{200: size}, together(t, tr, size), name)
 			})
@@ -63,7 +62,7 @@ func TestSlowRefusalDoesNotHoldTrafficBack(t *testing.T) {
 	for _, took := range []time.Duration{50 * time.Millisecond, 2 * time.Second, 30 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), slow(took, status(429, "{}", "Retry-After: 6")), slow(100*time.Millisecond, ok200))
+			n.On(host("a"), slow(took, status(429, "{}", "Retry-After: 6")), slow(100*time.Millisecond, ok200))
 			tr := balance(t, n, azure("a"))
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
@@ -97,7 +96,7 @@ func TestFailingTierIsSeenByNobody(t *testing.T) {
 				backends := []spillover.Backend{azure("well", priority(2))}
 				for i := range members {
 					bad := fmt.Sprint("bad", i)
-					n.on(host(bad), answer)
+					n.On(host(bad), answer)
 					backends = append(backends, azure(bad))
 				}
 				tr := balance(t, n, backends...)
@@ -121,14 +120,14 @@ func TestTiersBelowDoNotExceedMaxAttempts(t *testing.T) {
 		for tier := 1; tier <= 3; tier++ {
 			for i := range 3 {
 				name := fmt.Sprintf("t%d-%d", tier, i)
-				n.on(host(name), status(500, "{}"))
+				n.On(host(name), status(500, "{}"))
 				backends = append(backends, azure(name, priority(tier)))
 			}
 		}
 		tr := configured(t, spillover.Config{Base: n, MaxAttempts: most, Backends: backends})
 		resp, _ := ask(t, tr)
 		require.Equal(t, 500, resp.StatusCode)
-		require.Equal(t, most, n.sends())
+		require.Equal(t, most, n.Sends())
 	}
 }
 
@@ -136,7 +135,7 @@ func TestTiersBelowDoNotExceedMaxAttempts(t *testing.T) {
 func TestFullPTUIsAskedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(40*time.Millisecond, status(200, "{}", "Azure-Openai-Deployment-Utilization: 101%")),
+		n.On(host("ptu"), slow(40*time.Millisecond, status(200, "{}", "Azure-Openai-Deployment-Utilization: 101%")),
 			slow(40*time.Millisecond, status(200, "{}", "Azure-Openai-Deployment-Utilization: 50%")))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		spilled := 0
@@ -150,13 +149,13 @@ func TestFullPTUIsAskedAgainSoon(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(100*time.Millisecond, status(200, "{}", "Azure-Openai-Deployment-Utilization: 120%")))
+		n.On(host("ptu"), slow(100*time.Millisecond, status(200, "{}", "Azure-Openai-Deployment-Utilization: 120%")))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		ask(t, tr)
 		for range 10 {
 			require.Equal(t, map[int]int{200: 50}, together(t, tr, 50))
 		}
-		require.LessOrEqual(t, n.sends(host("ptu")), 30, "while it stays full it gets one or two a round trip, not all")
+		require.LessOrEqual(t, n.Sends(host("ptu")), 30, "while it stays full it gets one or two a round trip, not all")
 	})
 }
 
@@ -165,7 +164,7 @@ func TestSoonestIsNowWhileOneIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(401, wrongKey))
+			n.On(host(name), status(401, wrongKey))
 		}
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"), azure("d"), azure("e"))
 		throttle(t, tr, n, "d")
@@ -187,8 +186,8 @@ func TestWhatIsSlowEverywhereEjectsNobody(t *testing.T) {
 			}
 			return slow(time.Second, ok200)(req)
 		}
-		n.on(host("ptu"), answer)
-		n.on(host("payg"), answer)
+		n.On(host("ptu"), answer)
+		n.On(host("payg"), answer)
 		limit := func(b *spillover.Backend) { b.HeaderTimeout = 20 * time.Second }
 		tr := balance(t, n, azure("ptu", limit), azure("payg", limit, priority(2)))
 		var all sync.WaitGroup
@@ -213,13 +212,13 @@ func TestOneResetKeepsASlowPTU(t *testing.T) {
 	for _, took := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("ptu"), func(req *http.Request) (*http.Response, error) {
 				if req.Header.Get("X-Poison") != "" {
 					return nil, errReset
 				}
 				return slow(took, ok200)(req)
 			})
-			n.on(host("payg"), slow(took, ok200))
+			n.On(host("payg"), slow(took, ok200))
 			tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 			var all sync.WaitGroup
 			for i := range 600 {
@@ -235,19 +234,8 @@ func TestOneResetKeepsASlowPTU(t *testing.T) {
 			all.Wait()
 			// The one that was reset, and one each half minute that compares while nothing
 			// is known of either.
-			require.LessOrEqual(t, n.sends(host("payg")), 3, took)
+			require.LessOrEqual(t, n.Sends(host("payg")), 3, took)
 		})
-	}
-}
-
-// connecting is a base whose connections to one host take their time.
-func connecting(n *fakeNet, name string, takes time.Duration) roundTripFunc {
-	slowly := connects(&takes, n)
-	return func(req *http.Request) (*http.Response, error) {
-		if req.URL.Host == host(name) {
-			return slowly(req)
-		}
-		return n.RoundTrip(req)
 	}
 }
 
@@ -271,10 +259,10 @@ func TestPendingConnectionRefusesNobody(t *testing.T) {
 				n := newNet()
 				backends := []spillover.Backend{azure("a", priority(2))}
 				if test.first != nil {
-					n.on(host("first"), test.first)
+					n.On(host("first"), test.first)
 					backends = append(backends, azure("first"))
 				}
-				tr := configured(t, spillover.Config{MaxWait: test.wait, Base: connecting(n, "a", 2*time.Second), Backends: backends})
+				tr := configured(t, spillover.Config{MaxWait: test.wait, Base: testnet.Connecting(n, "a", 2*time.Second), Backends: backends})
 				go func() {
 					if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
 						resp.Body.Close()
@@ -292,7 +280,7 @@ func TestPendingConnectionRefusesNobody(t *testing.T) {
 	// A backend that is drained is not asked for that.
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		tr := balance(t, connecting(n, "a", 2*time.Second), azure("a"))
+		tr := balance(t, testnet.Connecting(n, "a", 2*time.Second), azure("a"))
 		go tr.RoundTrip(newChat(t, chatPath))
 		time.Sleep(500*time.Millisecond + 100*time.Millisecond)
 		require.NoError(t, tr.Drain("a"))
@@ -312,38 +300,18 @@ func TestOneAttemptMoreThanMaxAttempts(t *testing.T) {
 			backends := []spillover.Backend{azure("throttled")}
 			for i := range bad {
 				name := fmt.Sprint("bad", i)
-				n.on(host(name), status(401, wrongKey))
+				n.On(host(name), status(401, wrongKey))
 				backends = append(backends, azure(name))
 			}
 			tr := configured(t, spillover.Config{Base: n, MaxAttempts: most, Backends: backends})
 			throttle(t, tr, n, "throttled")
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
-			require.LessOrEqual(t, n.sends(), 1+most+1)
+			require.LessOrEqual(t, n.Sends(), 1+most+1)
 			if bad > most+1 {
 				require.Equal(t, "1", resp.Header.Get("Retry-After"), "one is open")
 			}
 		}
-	}
-}
-
-// connects is a base that takes a time to connect and tells when it does, as
-// net/http without kept connections.
-func connects(takes *time.Duration, answer http.RoundTripper) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		trace := httptrace.ContextClientTrace(req.Context())
-		if trace != nil {
-			trace.GetConn(req.URL.Host)
-		}
-		select {
-		case <-time.After(*takes):
-		case <-req.Context().Done():
-			return nil, context.Cause(req.Context())
-		}
-		if trace != nil {
-			trace.GotConn(httptrace.GotConnInfo{})
-		}
-		return answer.RoundTrip(req)
 	}
 }
 

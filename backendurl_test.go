@@ -72,7 +72,7 @@ func TestCorrectedOperationURL(t *testing.T) {
 	} {
 		c.backend.APIKey = "k"
 		got := arrives(t, c.backend, http.MethodPost, "https://foo.example"+c.from, `{"model":"m"}`)
-		require.Equal(t, given, strings.TrimSuffix("https://"+got.host+got.path+"?"+got.query, "?"))
+		require.Equal(t, given, strings.TrimSuffix("https://"+got.Host+got.Path+"?"+got.Query, "?"))
 	}
 }
 
@@ -140,9 +140,9 @@ func TestPrefixOfURL(t *testing.T) {
 		{"https://gw.example/my-api/v1", OpenAI, "/my-api/v1/chat/completions"},
 		{"https://gw.example/openai", OpenAI, "/openai/v1/chat/completions"},
 	} {
-		require.Equal(t, c.want, arrives(t, to(c.url, c.d, ""), http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"m"}`).path, "%s as %s", c.url, c.d)
+		require.Equal(t, c.want, arrives(t, to(c.url, c.d, ""), http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"m"}`).Path, "%s as %s", c.url, c.d)
 	}
-	require.Equal(t, "/my-api/files", arrives(t, to("https://gw.example/my-api/deployments", Azure, ""), http.MethodGet, "https://foo.example/v1/files", "").path)
+	require.Equal(t, "/my-api/files", arrives(t, to("https://gw.example/my-api/deployments", Azure, ""), http.MethodGet, "https://foo.example/v1/files", "").Path)
 	require.Equal(t, []string{`backend "a": URL: ends in /openai/v1, the path of dialect "azure-v1", but the dialect is "azure"`},
 		mistakes(Config{Backends: []Backend{azure("a", func(b *Backend) { b.URL += "/openai/v1"; b.Dialect = Azure })}}))
 }
@@ -176,7 +176,7 @@ func TestDefaultAPIVersion(t *testing.T) {
 		"/openai/files?api-version=1":                     "api-version=1",
 		"/status":                                         "",
 	} {
-		require.Equal(t, want, arrives(t, to("https://h", Azure, ""), http.MethodGet, "https://foo.example"+target, "").query, target)
+		require.Equal(t, want, arrives(t, to("https://h", Azure, ""), http.MethodGet, "https://foo.example"+target, "").Query, target)
 	}
 }
 
@@ -189,7 +189,7 @@ func TestAPIVersionOfAzureV1(t *testing.T) {
 		"/openai/responses?api-version=2025-04-01":                "api-version=preview",
 		"/models/chat/completions?api-version=2024-05-01-preview": "api-version=2024-05-01-preview",
 	} {
-		require.Equal(t, want, arrives(t, to("https://h", AzureV1, "", apiVersion("preview")), http.MethodGet, "https://foo.example"+target, "").query, target)
+		require.Equal(t, want, arrives(t, to("https://h", AzureV1, "", apiVersion("preview")), http.MethodGet, "https://foo.example"+target, "").Query, target)
 	}
 }
 

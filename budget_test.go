@@ -24,33 +24,33 @@ func TestBudgetOfATier(t *testing.T) {
 				var backends []Backend
 				for i := range 4 {
 					name := fmt.Sprintf("a%d", i)
-					n.on(host(name), answer)
+					n.On(host(name), answer)
 					backends = append(backends, azure(name))
 				}
 				tr := configured(t, Config{Base: n, MaxAttempts: 10, Backends: backends})
 				require.True(t, strings.HasPrefix(name, "t") || tierOf(tr, 0).Spend(health.AttemptCost), "leaves three requests' worth of second attempts")
 				for range 3 {
-					before := n.sends()
+					before := n.Sends()
 					ask(t, tr)
-					require.Equal(t, 4, n.sends()-before)
+					require.Equal(t, 4, n.Sends()-before)
 					time.Sleep(time.Minute)
 				}
 				for tierOf(tr, 0).Spend(health.AttemptCost) {
 				}
-				before := n.sends()
+				before := n.Sends()
 				resp, text := ask(t, tr)
 				if name == "failing" {
-					require.Equal(t, 4, n.sends()-before, "nothing is held against any of them, as the request fails everywhere")
+					require.Equal(t, 4, n.Sends()-before, "nothing is held against any of them, as the request fails everywhere")
 					require.Equal(t, 500, resp.StatusCode)
 					require.Equal(t, `{"error":{"message":"sorry"}}`, text)
 				} else {
-					require.Equal(t, 1, n.sends()-before, "there is no second attempt left")
+					require.Equal(t, 1, n.Sends()-before, "there is no second attempt left")
 					// The others were not asked, and may be at once.
 					require.Equal(t, 429, resp.StatusCode)
 				}
 				time.Sleep(time.Minute)
 				for i := range 4 {
-					n.on(host(fmt.Sprintf("a%d", i)), status(200, "{}"))
+					n.On(host(fmt.Sprintf("a%d", i)), status(200, "{}"))
 				}
 				for range 5 {
 					resp, _ := ask(t, tr)
@@ -67,8 +67,8 @@ func TestBudgetOfATier(t *testing.T) {
 func TestBudgetNextTierIsFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 10"))
-		n.on(host("b"), status(429, "{}", "retry-after-ms: 10"))
+		n.On(host("a"), status(429, "{}", "retry-after-ms: 10"))
+		n.On(host("b"), status(429, "{}", "retry-after-ms: 10"))
 		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2)), azure("d", priority(3))))
 		for i := range 3 {
 			for tierOf(tr, i).Spend(health.AttemptCost) {
@@ -82,12 +82,12 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 			require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"), "one of the first tier, then the next")
 			time.Sleep(time.Second)
 		}
-		n.on(host("c"), status(500, "{}"))
+		n.On(host("c"), status(500, "{}"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "d", servedBy(resp))
 
 		// Although something is held against c, and the budget of its tier is spent, too.
-		n.on(host("c"), ok200)
+		n.On(host("c"), ok200)
 		for tierOf(tr, 1).Spend(health.AttemptCost) {
 		}
 		time.Sleep(time.Second)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // slowly answers after a time, unless the caller leaves: it heeds the context and
@@ -134,7 +135,7 @@ func TestRequestCancelIsNoFailure(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				for _, b := range []string{"a", "b", "c", "d", "e", "f"} {
-					n.on(host(b), base)
+					n.On(host(b), base)
 				}
 				tr := sixBackends(t, n)
 				req, leave := newChat(t, chatPath), make(chan struct{})
@@ -142,7 +143,7 @@ func TestRequestCancelIsNoFailure(t *testing.T) {
 				time.AfterFunc(time.Second, func() { close(leave) })
 				_, err := tr.RoundTrip(req)
 				require.EqualError(t, err, "net/http: request canceled")
-				require.Equal(t, 1, n.sends(), "it does not move on")
+				require.Equal(t, 1, n.Sends(), "it does not move on")
 				harmless(t, tr)
 			})
 		})
@@ -155,7 +156,7 @@ func TestRequestCancelIsNoFailure(t *testing.T) {
 	req.Cancel = left
 	_, err := tr.RoundTrip(req)
 	require.EqualError(t, err, "net/http: request canceled")
-	require.Zero(t, n.sends())
+	require.Zero(t, n.Sends())
 }
 
 // A request whose Cancel is never closed is like any other, and leaves no goroutine.
@@ -163,9 +164,9 @@ func TestRequestCancelUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, answer := range []roundTripFunc{
-			status(200, "{}"), status(400, "{}"), status(429, "{}", "Retry-After: 3"), broken(cutOff), eventStream(0, contentEvent, "[DONE]"),
+			status(200, "{}"), status(400, "{}"), status(429, "{}", "Retry-After: 3"), broken(cutOff), testnet.EventStream(0, contentEvent, "[DONE]"),
 		} {
-			n.on(host("a"), answer)
+			n.On(host("a"), answer)
 			req := newChat(t, chatPath)
 			req.Cancel = make(chan struct{})
 			resp, err := balance(t, n, azure("a")).RoundTrip(req)
@@ -174,11 +175,11 @@ func TestRequestCancelUnused(t *testing.T) {
 				require.Same(t, req, resp.Request)
 			}
 		}
-		require.Equal(t, 5, n.sends())
+		require.Equal(t, 5, n.Sends())
 		for _, change := range []func(*http.Request){
 			func(req *http.Request) { req.URL = nil },
 			func(req *http.Request) { req.URL.Path = "/openai/deployments/unknown/chat/completions" },
-			func(req *http.Request) { req.Body, req.GetBody = io.NopCloser(brokenBody{err: cutOff}), nil },
+			func(req *http.Request) { req.Body, req.GetBody = io.NopCloser(testnet.BrokenBody{Err: cutOff}), nil },
 		} {
 			req := newChat(t, chatPath)
 			req.Cancel = make(chan struct{})
@@ -194,7 +195,7 @@ func TestRequestCancelUnused(t *testing.T) {
 func TestRequestCancelEndsAWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 30"))
+		n.On(host("a"), status(429, "{}", "Retry-After: 30"))
 		tr := configured(t, spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a")}})
 		for _, client := range []*http.Client{{Transport: tr}, spillover.RetryClient(balance(t, n, azure("a")), 5)} {
 			started := time.Now()
@@ -213,7 +214,7 @@ func TestRequestCancelEndsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, forgets := range []bool{false, true} {
 			tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
-				return io.NopCloser(readerFunc(func([]byte) (int, error) {
+				return io.NopCloser(testnet.ReaderFunc(func([]byte) (int, error) {
 					select {
 					case <-req.Cancel:
 						return 0, errors.New("net/http: request canceled")
@@ -245,7 +246,7 @@ func TestClientTimeoutNamesTheSilentDeployment(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), slowly(time.Hour))
+			n.On(host("ptu"), slowly(time.Hour))
 			client := &http.Client{Transport: balance(t, n, azure("ptu")), Timeout: 5 * time.Second}
 			_, err := client.Do(newChat(t, chatPath))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -255,7 +256,7 @@ func TestClientTimeoutNamesTheSilentDeployment(t *testing.T) {
 	// Who closes Cancel before any deadline has left, and no more.
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slowly(time.Hour))
+		n.On(host("ptu"), slowly(time.Hour))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		req, left := newChat(t, chatPath).WithContext(ctx), make(chan struct{})
@@ -264,27 +265,6 @@ func TestClientTimeoutNamesTheSilentDeployment(t *testing.T) {
 		_, err := balance(t, n, azure("ptu")).RoundTrip(req)
 		require.EqualError(t, err, "net/http: request canceled")
 	})
-}
-
-// eventStream answers with a stream: the first content after a time, and the
-// rest after as long again.
-func eventStream(d time.Duration, events ...string) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		pieces := events
-		body := readerFunc(func(p []byte) (int, error) {
-			if len(pieces) == 0 {
-				return 0, io.EOF
-			}
-			time.Sleep(d)
-			n := copy(p, "data: "+pieces[0]+"\n\n")
-			pieces = pieces[1:]
-			return n, nil
-		})
-		resp, err := status(200, "", "Content-Type: text/event-stream")(req)
-		resp.Header.Set("Content-Type", "text/event-stream")
-		resp.Body, resp.ContentLength = io.NopCloser(body), -1
-		return resp, err
-	}
 }
 
 const contentEvent = `{"choices":[{"delta":{"content":"hi"}}]}`

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // The cause of a failure is the description of the span's status: of the attempt's
@@ -59,8 +60,8 @@ func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("first"), c.first)
-			n.on(host("second"), c.second)
+			n.On(host("first"), c.first)
+			n.On(host("second"), c.second)
 			change := func(*Backend) {}
 			if c.change != nil {
 				change = c.change
@@ -133,9 +134,9 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 			case 1:
 				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New(quoted)}
 			case 2:
-				return eventStream(0, string(body))(req)
+				return testnet.EventStream(0, string(body))(req)
 			case 3:
-				return eventStream(0, contentEvent, string(body))(req)
+				return testnet.EventStream(0, contentEvent, string(body))(req)
 			}
 			return status([]int{401, 403, 404, 408, 429, 500}[kind-4], string(body), id)(req)
 		})
@@ -166,7 +167,7 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 				shown = append(shown, err.Error())
 				continue
 			}
-			if _, err = readAll(t, resp); err != nil {
+			if _, err = testnet.ReadAll(t, resp); err != nil {
 				shown = append(shown, err.Error())
 			}
 		}
@@ -227,11 +228,11 @@ func TestDeadlineErrorNamesEveryAttempt(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("first"), func(*http.Request) (*http.Response, error) {
+			n.On(host("first"), func(*http.Request) (*http.Response, error) {
 				time.Sleep(time.Second)
 				return nil, errors.New("reset")
 			})
-			n.on(host("second"), hung)
+			n.On(host("second"), hung)
 			cfg := firstOf(n)
 			change(&cfg.Backends[1])
 			_, tr := listened(t, cfg)

@@ -103,7 +103,7 @@ func TestCheckReportsWhyABackendDoesNotAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer)
+				n.On(host("a"), test.answer)
 				b := azure("a")
 				if !test.key {
 					b.APIKey = ""
@@ -144,7 +144,7 @@ func TestCheckOfAClosedTransportSendsNothing(t *testing.T) {
 		require.False(t, r.OK)
 		require.Equal(t, "closed", r.Reason)
 	}
-	require.Zero(t, n.sends())
+	require.Zero(t, n.Sends())
 }
 
 // Many backends are asked at the same time, but not all, and not after the context has

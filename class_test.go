@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -42,7 +43,7 @@ func TestBackgroundSkipsAPTUThatIsHalfFull(t *testing.T) {
 		t.Run(fmt.Sprint(percent), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), reports(percent))
+				n.On(host("ptu"), reports(percent))
 				tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 				ask(t, tr)
 				resp, _ := send(t, tr, backgroundChat(t))
@@ -62,7 +63,7 @@ func TestBackgroundUsesAPTULessTheFullerItIs(t *testing.T) {
 	share := func(percent float64) (share float64) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), reports(percent))
+			n.On(host("ptu"), reports(percent))
 			tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 			for range 200 {
 				ask(t, tr)
@@ -93,7 +94,7 @@ func TestBackgroundLeavesAReserveOfTokenLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.says)
+				n.On(host("a"), test.says)
 				a := azure("a")
 				if test.change != nil {
 					test.change(&a)
@@ -113,7 +114,7 @@ func TestReportAdmitsAtMostTwoBackgroundRequests(t *testing.T) {
 		n := newNet()
 		var inFlight, most atomic.Int64
 		full, slow := reports(90), reports(0)
-		n.on(host("ptu"), full, func(req *http.Request) (*http.Response, error) {
+		n.On(host("ptu"), full, func(req *http.Request) (*http.Response, error) {
 			most.Store(max(most.Load(), inFlight.Add(1)))
 			defer inFlight.Add(-1)
 			time.Sleep(4*time.Second + time.Duration(inFlight.Load()%8)*300*time.Millisecond) // not all at once
@@ -150,7 +151,7 @@ func TestReportAdmitsAtMostTwoBackgroundRequests(t *testing.T) {
 func TestIdlePTUServesBackgroundAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), reports(1))
+		n.On(host("ptu"), reports(1))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		for _, pause := range []time.Duration{0, 0, time.Millisecond, time.Second, 3 * time.Second, 15 * time.Second, time.Hour} {
 			time.Sleep(pause)
@@ -168,7 +169,7 @@ func TestBackgroundIsServedWhileReportsAreMissing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), reports(5), without)
+				n.On(host("ptu"), reports(5), without)
 				tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 				ask(t, tr)
 				for range 20 {
@@ -178,7 +179,7 @@ func TestBackgroundIsServedWhileReportsAreMissing(t *testing.T) {
 						require.Less(t, resp.StatusCode, 500)
 					}
 				}
-				require.Greater(t, n.sends(host("payg")), 20, "what the PTU does not admit")
+				require.Greater(t, n.Sends(host("payg")), 20, "what the PTU does not admit")
 			})
 		})
 	}
@@ -199,14 +200,14 @@ func TestRetryAfterOfAReservedPTU(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), reports(c.percent))
+				n.On(host("ptu"), reports(c.percent))
 				tr := balance(t, n, azure("ptu"))
 				ask(t, tr)
 				time.Sleep(c.after)
 				var resp *http.Response
 				for range 4 { // the credit of the report, and the minimum rate
 					time.Sleep(time.Millisecond)
-					n.on(host("ptu"), ok200)
+					n.On(host("ptu"), ok200)
 					if resp, _ = send(t, tr, backgroundChat(t)); resp.StatusCode != 200 {
 						break
 					}
@@ -221,8 +222,8 @@ func TestRetryAfterOfAReservedPTU(t *testing.T) {
 func TestBackgroundIsServedAtAMinimumRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), reports(80))
-		n.on(host("payg"), remains(100_000, 10_000))
+		n.On(host("ptu"), reports(80))
+		n.On(host("payg"), remains(100_000, 10_000))
 		tr := configured(t, spillover.Config{Base: n, BackgroundWait: time.Hour, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 		ctx, cancel := context.WithCancel(t.Context())
 		var busy sync.WaitGroup
@@ -277,7 +278,7 @@ func TestBackgroundWaitsForItsTier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), test.first, reports(0))
+				n.On(host("ptu"), test.first, reports(0))
 				tr := configured(t, spillover.Config{Base: n, BackgroundWait: 20 * time.Second, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 				ask(t, tr)
 				req := backgroundChat(t)
@@ -314,7 +315,7 @@ func TestBackgroundWaitsForItsTier(t *testing.T) {
 func TestBackgroundSpillsAfterBackgroundWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), reports(90))
+		n.On(host("ptu"), reports(90))
 		tr := configured(t, spillover.Config{Base: n, BackgroundWait: 20 * time.Second, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -337,7 +338,7 @@ func TestBackgroundSpillsAfterBackgroundWait(t *testing.T) {
 func TestBackgroundGetsA429ThatNamesTheReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), reports(80))
+		n.On(host("ptu"), reports(80))
 		tr := balance(t, n, azure("ptu"))
 		ask(t, tr)
 		resp, _ := send(t, tr, backgroundChat(t))
@@ -350,7 +351,7 @@ func TestBackgroundGetsA429ThatNamesTheReserve(t *testing.T) {
 		resp, body := send(t, tr, req.WithContext(spillover.WithTrail(req.Context(), &trail)))
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "10", resp.Header.Get("Retry-After"))
-		require.Contains(t, apiErrorIn(t, body).Message, "reserved for interactive requests")
+		require.Contains(t, testnet.APIError(t, body).Message, "reserved for interactive requests")
 		require.Equal(t, map[string]string{"ptu": "reserved for interactive requests"}, skipped(trail.Steps[0]))
 		require.Equal(t, time.Now().Add(10*time.Second), trail.Steps[0].Candidates[0].Until)
 
@@ -370,7 +371,7 @@ func TestBackgroundGetsA429ThatNamesTheReserve(t *testing.T) {
 func TestBackgroundReadsAreNotHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), reports(80))
+		n.On(host("ptu"), reports(80))
 		tr := balance(t, n, azure("ptu"))
 		for range 5 {
 			ask(t, tr)
@@ -398,7 +399,7 @@ func TestTierWait(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), status(429, "{}", test.hint), ok200)
+				n.On(host("ptu"), status(429, "{}", test.hint), ok200)
 				tr := configured(t, spillover.Config{Base: n, TierWait: test.wait, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 				begun := time.Now()
 				resp, _ := ask(t, tr)
@@ -415,13 +416,13 @@ func TestTierWait(t *testing.T) {
 func TestTierWaitIsATotal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After-Ms: 300"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After-Ms: 300"))
 		tr := configured(t, spillover.Config{Base: n, TierWait: time.Second, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 		begun := time.Now()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "payg", servedBy(resp))
 		require.LessOrEqual(t, time.Since(begun), time.Second)
-		require.Greater(t, n.sends(host("ptu")), 1)
+		require.Greater(t, n.Sends(host("ptu")), 1)
 	})
 }
 

@@ -32,8 +32,8 @@ func TestNothingNewIsSentAfterClose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), append(test.ptu, ok200)...)
-				n.on(host("payg"), test.payg)
+				n.On(host("ptu"), append(test.ptu, ok200)...)
+				n.On(host("payg"), test.payg)
 				tr := configured(t, spillover.Config{Base: n, BackgroundWait: 20 * time.Second, MaxWait: 20 * time.Second, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 				if test.waits {
 					go ask(t, tr) // until Close
@@ -43,7 +43,7 @@ func TestNothingNewIsSentAfterClose(t *testing.T) {
 				}
 				time.AfterFunc(time.Second, func() { require.NoError(t, tr.Close()) })
 				resp, err := tr.RoundTrip(backgroundChat(t))
-				require.Equal(t, test.sends, n.sends())
+				require.Equal(t, test.sends, n.Sends())
 				if test.status == 0 {
 					require.ErrorIs(t, err, net.ErrClosed)
 					return

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // What breaks after its first content is the caller's to see, is blamed,
@@ -24,16 +26,16 @@ func TestStreamBrokenAfterContentIsNotRestarted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				begins := azureFirst + roleChunk + tokenChunk("one")
-				n.on(host("one"), plays(t, begins, time.Second, cause))
-				n.on(host("two"), plays(t, wholeChat))
+				begins := testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("one")
+				n.On(host("one"), testnet.Plays(t, begins, time.Second, cause))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n)
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
-				body, err := readAll(t, resp)
+				body, err := testnet.ReadAll(t, resp)
 				require.ErrorIs(t, err, cause)
 				require.Equal(t, begins, body)
-				require.Equal(t, 1, n.sends(), "nothing is sent again")
+				require.Equal(t, 1, n.Sends(), "nothing is sent again")
 				_, err = resp.Body.Read(make([]byte, 1))
 				require.Error(t, err)
 
@@ -44,7 +46,7 @@ func TestStreamBrokenAfterContentIsNotRestarted(t *testing.T) {
 				require.Zero(t, streamsInFlight(tr))
 				resp, err = tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
-				_, err = readAll(t, resp)
+				_, err = testnet.ReadAll(t, resp)
 				require.ErrorIs(t, err, cause)
 				one = streamState(t, tr, "one")
 				require.Equal(t, 2*time.Second, one.out())
@@ -60,15 +62,15 @@ func TestStreamBrokenAfterContentIsNotRestarted(t *testing.T) {
 // and another deployment has the whole of it.
 func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 	for name, pieces := range map[string][]any{
-		"within the first":            {azureFirst[:30], io.ErrUnexpectedEOF},
-		"within the role":             {azureFirst + roleChunk[:40], io.ErrUnexpectedEOF},
-		"within the first content":    {azureFirst + roleChunk + tokenChunk("one")[:90], io.ErrUnexpectedEOF},
-		"within a response":           {responseCreated(1000)[:500], io.ErrUnexpectedEOF},
-		"within the role, by EOF":     {azureFirst + roleChunk[:40]},
-		"within content, by EOF":      {azureFirst + roleChunk + tokenChunk("one")[:90]},
+		"within the first":            {testnet.AzureFirst[:30], io.ErrUnexpectedEOF},
+		"within the role":             {testnet.AzureFirst + testnet.RoleChunk[:40], io.ErrUnexpectedEOF},
+		"within the first content":    {testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("one")[:90], io.ErrUnexpectedEOF},
+		"within a response":           {testnet.ResponseCreated(1000)[:500], io.ErrUnexpectedEOF},
+		"within the role, by EOF":     {testnet.AzureFirst + testnet.RoleChunk[:40]},
+		"within content, by EOF":      {testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("one")[:90]},
 		"within a name":               {"event: response.cre", io.ErrUnexpectedEOF},
-		"behind the preamble":         {azureFirst + roleChunk, io.ErrUnexpectedEOF},
-		"behind the preamble, by EOF": {azureFirst + roleChunk},
+		"behind the preamble":         {testnet.AzureFirst + testnet.RoleChunk, io.ErrUnexpectedEOF},
+		"behind the preamble, by EOF": {testnet.AzureFirst + testnet.RoleChunk},
 		"at once":                     {io.ErrUnexpectedEOF},
 		"at once, by EOF":             {},
 		"after a comment":             {": hi\n\n", io.ErrUnexpectedEOF},
@@ -76,14 +78,14 @@ func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, hold := range []bool{false, true} {
 				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
-				n.on(host("two"), plays(t, wholeChat))
+				n.On(host("one"), testnet.Plays(t, pieces...))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
-				body, err := readAll(t, resp)
+				body, err := testnet.ReadAll(t, resp)
 				require.NoError(t, err)
-				require.Equal(t, wholeChat, body)
+				require.Equal(t, testnet.WholeChat, body)
 				require.Equal(t, "two", servedBy(resp))
 				one := streamState(t, tr, "one")
 				require.EqualValues(t, 2, one.Failed, "sent there twice")
@@ -108,7 +110,7 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 		name, value, _ := strings.Cut(line, ": ")
 		return http.Header{name: {value}}
 	}
-	refused := responseEvent("error", `,"error":`+azureThrottle) + responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"}}`)
+	refused := testnet.ResponseEvent("error", `,"error":`+azureThrottle) + testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"}}`)
 	tests := map[string]struct {
 		path      string
 		pieces    []any
@@ -117,53 +119,53 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 		out       time.Duration
 		reason    string
 	}{
-		"Azure's throttle": {responsesPath, []any{header("Retry-After: 4"), responseCreated(10), refused}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
-		"behind 46 KB":     {responsesPath, []any{header("Retry-After: 4"), responseCreated(46 << 10), refused}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
-		"without a time":   {responsesPath, []any{responseCreated(10), refused}, 1, 0, 10 * time.Second, "429 rate_limit_exceeded"},
-		"failed alone":     {responsesPath, []any{header("Retry-After: 4"), responseCreated(10), responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded","message":"m"}}`)}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
-		"a flat one":       {responsesPath, []any{responseCreated(10), "event: error\n" + `data: {"type":"error","code":"rate_limit_exceeded","message":"Please try again in 3s.","param":null}` + "\n\n"}, 1, 0, 3 * time.Second, "429 rate_limit_exceeded"},
-		"chat's":           {chatPath, []any{azureFirst + roleChunk, chatError(`{"code":"429","message":"… have exceeded token rate limit … Please retry after 6 seconds."}`)}, 1, 0, 6 * time.Second, "429"},
-		"completions'":     {completionsPath, []any{azureFirst, chatError(`{"code":"429","message":"Please retry after 6 seconds."}`)}, 1, 0, 6 * time.Second, "429"},
-		"no capacity":      {chatPath, []any{20 * time.Second, chatError(`{"type":"too_many_requests","code":"no_capacity","message":"… Please retry after 20 seconds."}`)}, 1, 0, 20 * time.Second, "429 no_capacity"},
-		"a full PTU":       {chatPath, []any{header("Retry-After-Ms: 20"), azureFirst, chatError(`{"type":"too_many_requests","code":"rate_limit_reached"}`)}, 1, 0, 20 * time.Millisecond, "429 rate_limit_reached"},
-		"OpenAI's":         {chatPath, []any{chatError(`{"type":"tokens","code":"rate_limit_exceeded","message":"… Please try again in 44ms."}`)}, 1, 0, 44 * time.Millisecond, "429 rate_limit_exceeded"},
-		"headers inside":   {responsesPath, []any{header("Retry-After: 9"), responseEvent("error", `,"error":{"type":"tokens","code":"rate_limit_exceeded","headers":{"retry-after":"1","retry-after-ms":"15"}}`)}, 1, 0, 15 * time.Millisecond, "429 rate_limit_exceeded"},
-		"slow down":        {chatPath, []any{chatError(`{"type":"rate_limit_error","code":"slow_down"}`)}, 1, 0, 10 * time.Second, "429 slow_down"},
-		"quota":            {chatPath, []any{header("Retry-After: 1"), roleChunk, chatError(`{"type":"insufficient_quota","code":"insufficient_quota"}`)}, 0, 1, 5 * time.Minute, "429 insufficient_quota"},
-		"too large":        {chatPath, []any{chatError(`{"type":"tokens","code":"rate_limit_exceeded","message":"Request too large for m: Limit 30000, Requested 30601."}`)}, 0, 0, 0, ""},
-		"500":              {chatPath, []any{azureFirst + roleChunk, chatError(serverError)}, 0, 2, 0, ""},
-		"500 of Responses": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)}, 0, 2, 0, ""},
+		"Azure's throttle": {responsesPath, []any{header("Retry-After: 4"), testnet.ResponseCreated(10), refused}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
+		"behind 46 KB":     {responsesPath, []any{header("Retry-After: 4"), testnet.ResponseCreated(46 << 10), refused}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
+		"without a time":   {responsesPath, []any{testnet.ResponseCreated(10), refused}, 1, 0, 10 * time.Second, "429 rate_limit_exceeded"},
+		"failed alone":     {responsesPath, []any{header("Retry-After: 4"), testnet.ResponseCreated(10), testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded","message":"m"}}`)}, 1, 0, 4 * time.Second, "429 rate_limit_exceeded"},
+		"a flat one":       {responsesPath, []any{testnet.ResponseCreated(10), "event: error\n" + `data: {"type":"error","code":"rate_limit_exceeded","message":"Please try again in 3s.","param":null}` + "\n\n"}, 1, 0, 3 * time.Second, "429 rate_limit_exceeded"},
+		"chat's":           {chatPath, []any{testnet.AzureFirst + testnet.RoleChunk, testnet.ChatError(`{"code":"429","message":"… have exceeded token rate limit … Please retry after 6 seconds."}`)}, 1, 0, 6 * time.Second, "429"},
+		"completions'":     {completionsPath, []any{testnet.AzureFirst, testnet.ChatError(`{"code":"429","message":"Please retry after 6 seconds."}`)}, 1, 0, 6 * time.Second, "429"},
+		"no capacity":      {chatPath, []any{20 * time.Second, testnet.ChatError(`{"type":"too_many_requests","code":"no_capacity","message":"… Please retry after 20 seconds."}`)}, 1, 0, 20 * time.Second, "429 no_capacity"},
+		"a full PTU":       {chatPath, []any{header("Retry-After-Ms: 20"), testnet.AzureFirst, testnet.ChatError(`{"type":"too_many_requests","code":"rate_limit_reached"}`)}, 1, 0, 20 * time.Millisecond, "429 rate_limit_reached"},
+		"OpenAI's":         {chatPath, []any{testnet.ChatError(`{"type":"tokens","code":"rate_limit_exceeded","message":"… Please try again in 44ms."}`)}, 1, 0, 44 * time.Millisecond, "429 rate_limit_exceeded"},
+		"headers inside":   {responsesPath, []any{header("Retry-After: 9"), testnet.ResponseEvent("error", `,"error":{"type":"tokens","code":"rate_limit_exceeded","headers":{"retry-after":"1","retry-after-ms":"15"}}`)}, 1, 0, 15 * time.Millisecond, "429 rate_limit_exceeded"},
+		"slow down":        {chatPath, []any{testnet.ChatError(`{"type":"rate_limit_error","code":"slow_down"}`)}, 1, 0, 10 * time.Second, "429 slow_down"},
+		"quota":            {chatPath, []any{header("Retry-After: 1"), testnet.RoleChunk, testnet.ChatError(`{"type":"insufficient_quota","code":"insufficient_quota"}`)}, 0, 1, 5 * time.Minute, "429 insufficient_quota"},
+		"too large":        {chatPath, []any{testnet.ChatError(`{"type":"tokens","code":"rate_limit_exceeded","message":"Request too large for m: Limit 30000, Requested 30601."}`)}, 0, 0, 0, ""},
+		"500":              {chatPath, []any{testnet.AzureFirst + testnet.RoleChunk, testnet.ChatError(serverError)}, 0, 2, 0, ""},
+		"500 of Responses": {responsesPath, []any{testnet.ResponseCreated(9), testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)}, 0, 2, 0, ""},
 		// It failed, whatever it does not say.
-		"failed without a word": {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"status":"failed"}`)}, 0, 2, 0, ""},
-		"failed, null":          {responsesPath, []any{responseCreated(9), responseEvent("response.failed", `,"response":{"error":null}`)}, 0, 2, 0, ""},
-		"503":                   {chatPath, []any{chatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 2, 0, ""},
-		"503 with a time":       {chatPath, []any{header("Retry-After: 2"), chatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 1, 2 * time.Second, "503 server_is_overloaded"},
-		"404":                   {chatPath, []any{chatError(`{"code":"DeploymentNotFound","message":"m"}`)}, 0, 1, 5 * time.Second, "404 DeploymentNotFound"},
-		"404 of v1":             {responsesPath, []any{responseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"headers":{"x-ms-fe-error":"true"},"message":"Could not find an existing deployment to match the model in the request"}`)}, 0, 1, 5 * time.Second, "404"},
-		"401":                   {chatPath, []any{chatError(`{"type":"invalid_request_error","code":"invalid_api_key"}`)}, 0, 1, 5 * time.Second, "401 invalid_api_key"},
-		"408":                   {chatPath, []any{chatError(`{"code":"Timeout","message":"The operation was timeout."}`)}, 0, 0, 0, ""},
-		"of another resource":   {responsesPath, []any{responseEvent("error", `,"error":{"type":"invalid_request_error","code":"invalid_encrypted_content"}`)}, 0, 0, 0, ""},
+		"failed without a word": {responsesPath, []any{testnet.ResponseCreated(9), testnet.ResponseEvent("response.failed", `,"response":{"status":"failed"}`)}, 0, 2, 0, ""},
+		"failed, null":          {responsesPath, []any{testnet.ResponseCreated(9), testnet.ResponseEvent("response.failed", `,"response":{"error":null}`)}, 0, 2, 0, ""},
+		"503":                   {chatPath, []any{testnet.ChatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 2, 0, ""},
+		"503 with a time":       {chatPath, []any{header("Retry-After: 2"), testnet.ChatError(`{"type":"service_unavailable_error","code":"server_is_overloaded"}`)}, 0, 1, 2 * time.Second, "503 server_is_overloaded"},
+		"404":                   {chatPath, []any{testnet.ChatError(`{"code":"DeploymentNotFound","message":"m"}`)}, 0, 1, 5 * time.Second, "404 DeploymentNotFound"},
+		"404 of v1":             {responsesPath, []any{testnet.ResponseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"headers":{"x-ms-fe-error":"true"},"message":"Could not find an existing deployment to match the model in the request"}`)}, 0, 1, 5 * time.Second, "404"},
+		"401":                   {chatPath, []any{testnet.ChatError(`{"type":"invalid_request_error","code":"invalid_api_key"}`)}, 0, 1, 5 * time.Second, "401 invalid_api_key"},
+		"408":                   {chatPath, []any{testnet.ChatError(`{"code":"Timeout","message":"The operation was timeout."}`)}, 0, 0, 0, ""},
+		"of another resource":   {responsesPath, []any{testnet.ResponseEvent("error", `,"error":{"type":"invalid_request_error","code":"invalid_encrypted_content"}`)}, 0, 0, 0, ""},
 		"no JSON":               {chatPath, []any{"event: error\ndata: upstream died\n\n"}, 0, 2, 0, ""},
-		"no blank line":         {chatPath, []any{strings.TrimSpace(chatError(serverError))}, 0, 2, 0, ""},
-		"nothing but a header":  {responsesPath, []any{header("Retry-After: 4"), responseCreated(9)}, 1, 0, 4 * time.Second, "429"},
+		"no blank line":         {chatPath, []any{strings.TrimSpace(testnet.ChatError(serverError))}, 0, 2, 0, ""},
+		"nothing but a header":  {responsesPath, []any{header("Retry-After: 4"), testnet.ResponseCreated(9)}, 1, 0, 4 * time.Second, "429"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			for _, hold := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					if hold && name != "nothing but a header" {
-						first := tokenChunk("lost")
+						first := testnet.TokenChunk("lost")
 						if test.path == responsesPath {
-							first = responseEvent("response.output_text.delta", `,"delta":"lost"`)
+							first = testnet.ResponseEvent("response.output_text.delta", `,"delta":"lost"`)
 						}
 						test.pieces = append([]any{first}, test.pieces...)
 					}
 					n := newNet()
-					n.on(host("one"), plays(t, test.pieces...))
-					n.on(host("two"), plays(t, wholeChat))
+					n.On(host("one"), testnet.Plays(t, test.pieces...))
+					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 					tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
 					resp, body := send(t, tr, newChat(t, test.path))
-					require.Equal(t, wholeChat, body)
+					require.Equal(t, testnet.WholeChat, body)
 					require.Equal(t, "two", servedBy(resp))
 					require.Equal(t, fmt.Sprint(1+max(1, test.throttled+test.failed)), resp.Header.Get("X-Spillover-Attempts"), "after a 5xx it is sent there twice")
 					one := streamState(t, tr, "one")
@@ -183,12 +185,12 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 func TestPreambleIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		created, failure := responseCreated(maxPreamble), responseEvent("error", `,"error":`+azureThrottle)
+		created, failure := testnet.ResponseCreated(maxPreamble), testnet.ResponseEvent("error", `,"error":`+azureThrottle)
 		var pieces []any
 		for piece := range slices.Chunk([]byte(created), 4<<10) {
 			pieces = append(pieces, string(piece))
 		}
-		n.on(host("one"), plays(t, append(pieces, time.Hour, failure)...))
+		n.On(host("one"), testnet.Plays(t, append(pieces, time.Hour, failure)...))
 		tr := streamPair(t, n)
 		begun := time.Now()
 		resp, err := tr.RoundTrip(newChat(t, responsesPath))
@@ -206,11 +208,11 @@ func TestManyEventsWithoutContentAreNotHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		comments := strings.Repeat(": keep-alive\n\n", maxPreamble/1000)
-		pieces := []any{azureFirst}
+		pieces := []any{testnet.AzureFirst}
 		for held := 0; held <= maxPreamble; held += len(comments) {
 			pieces = append(pieces, comments)
 		}
-		n.on(host("one"), plays(t, append(pieces, time.Hour, tokenChunk("a"), doneEvent)...))
+		n.On(host("one"), testnet.Plays(t, append(pieces, time.Hour, testnet.TokenChunk("a"), testnet.DoneEvent)...))
 		tr := streamPair(t, n)
 		begun := time.Now()
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -224,13 +226,13 @@ func TestManyEventsWithoutContentAreNotHeld(t *testing.T) {
 func TestStreamOfAnErrorStatusIsJudgedByItsStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		answer := plays(t, chatError(`{"code":"429","message":"Please retry after 6 seconds."}`))
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		answer := testnet.Plays(t, testnet.ChatError(`{"code":"429","message":"Please retry after 6 seconds."}`))
+		n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 			resp, err := answer(req)
 			resp.StatusCode = 429
 			return resp, err
 		})
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		tr := streamPair(t, n)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "two", servedBy(resp))
@@ -242,29 +244,29 @@ func TestStreamOfAnErrorStatusIsJudgedByItsStatus(t *testing.T) {
 func TestHeaderTimeoutRunsUntilContent(t *testing.T) {
 	for name, pieces := range map[string][]any{
 		"no header":       nil,
-		"header alone":    {forever{}},
-		"preamble":        {azureFirst, forever{}},
-		"preamble, often": {azureFirst, 400 * time.Millisecond, roleChunk, 400 * time.Millisecond, ": hi\n\n", 400 * time.Millisecond, tokenChunk("late"), doneEvent},
-		"half an event":   {azureFirst + tokenChunk("half")[:50], forever{}},
+		"header alone":    {testnet.Forever{}},
+		"preamble":        {testnet.AzureFirst, testnet.Forever{}},
+		"preamble, often": {testnet.AzureFirst, 400 * time.Millisecond, testnet.RoleChunk, 400 * time.Millisecond, ": hi\n\n", 400 * time.Millisecond, testnet.TokenChunk("late"), testnet.DoneEvent},
+		"half an event":   {testnet.AzureFirst + testnet.TokenChunk("half")[:50], testnet.Forever{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, hold := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
+					n.On(host("one"), testnet.Plays(t, pieces...))
 					if pieces == nil {
-						n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+						n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 							<-req.Context().Done()
 							return nil, req.Context().Err()
 						})
 					}
-					n.on(host("two"), plays(t, 900*time.Millisecond, wholeChat))
+					n.On(host("two"), testnet.Plays(t, 900*time.Millisecond, testnet.WholeChat))
 					tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *Config) { cfg.HoldStreams = hold })
 					begun := time.Now()
 					resp, body := ask(t, tr)
 					require.Equal(t, 1900*time.Millisecond, time.Since(begun), "each attempt has its own")
 					require.Equal(t, "two", servedBy(resp))
-					require.Equal(t, wholeChat, body)
+					require.Equal(t, testnet.WholeChat, body)
 					require.Equal(t, "no answer in time", lastReason(heldAgainst(t, tr, "one")))
 					require.Zero(t, streamsInFlight(tr))
 				})
@@ -277,15 +279,15 @@ func TestHeaderTimeoutRunsUntilContent(t *testing.T) {
 func TestIdleTimeoutAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		begins := azureFirst + roleChunk + tokenChunk("a")
-		n.on(host("one"), plays(t, begins, 900*time.Millisecond, tokenChunk("b"), forever{}))
-		n.on(host("two"), plays(t, wholeChat))
+		begins := testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("a")
+		n.On(host("one"), testnet.Plays(t, begins, 900*time.Millisecond, testnet.TokenChunk("b"), testnet.Forever{}))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		tr := streamPair(t, n, streamTimeouts(500*time.Millisecond, time.Second))
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		begun := time.Now()
-		body, err := readAll(t, resp)
-		require.Equal(t, begins+tokenChunk("b"), body)
+		body, err := testnet.ReadAll(t, resp)
+		require.Equal(t, begins+testnet.TokenChunk("b"), body)
 		require.Equal(t, 1900*time.Millisecond, time.Since(begun))
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
@@ -294,27 +296,27 @@ func TestIdleTimeoutAfterCommit(t *testing.T) {
 		require.EqualValues(t, 1, one.Failed)
 		require.Equal(t, 1, failures(heldAgainst(t, tr, "one")))
 		require.Zero(t, one.InFlight)
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	})
 }
 
 // HoldStreams: whatever breaks is begun anew, and its caller sees one whole stream.
 func TestHoldStreams(t *testing.T) {
-	begins := azureFirst + roleChunk + tokenChunk("lost")
-	responses := responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"lost"`)
+	begins := testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("lost")
+	responses := testnet.ResponseCreated(9) + testnet.ResponseEvent("response.output_text.delta", `,"delta":"lost"`)
 	tests := map[string]struct {
 		pieces []any
 		reason string
 		after  time.Duration
 	}{
 		"cut":                   {[]any{begins, io.ErrUnexpectedEOF}, "answer broke off", 0},
-		"cut, all but the end":  {[]any{begins + lastChunk, io.ErrUnexpectedEOF}, "answer broke off", 0},
-		"cut in an event":       {[]any{begins + tokenChunk("x")[:70], io.ErrUnexpectedEOF}, "answer broke off", 0},
+		"cut, all but the end":  {[]any{begins + testnet.LastChunk, io.ErrUnexpectedEOF}, "answer broke off", 0},
+		"cut in an event":       {[]any{begins + testnet.TokenChunk("x")[:70], io.ErrUnexpectedEOF}, "answer broke off", 0},
 		"ended early":           {[]any{begins}, "answer broke off", 0},
 		"Responses ended early": {[]any{responses}, "answer broke off", 0},
-		"stalled":               {[]any{begins, 5 * time.Second, tokenChunk("x"), forever{}}, "no answer in time", 15 * time.Second},
-		"stalled behind a half": {[]any{begins + tokenChunk("x")[:70], forever{}}, "no answer in time", 10 * time.Second},
-		"error in the middle":   {[]any{begins, chatError(`{"code":"429","message":"Please retry after 6 seconds."}`)}, "429", 0},
+		"stalled":               {[]any{begins, 5 * time.Second, testnet.TokenChunk("x"), testnet.Forever{}}, "no answer in time", 15 * time.Second},
+		"stalled behind a half": {[]any{begins + testnet.TokenChunk("x")[:70], testnet.Forever{}}, "no answer in time", 10 * time.Second},
+		"error in the middle":   {[]any{begins, testnet.ChatError(`{"code":"429","message":"Please retry after 6 seconds."}`)}, "429", 0},
 		// Of two choices one has ended: the other is missing.
 		"one of two choices": {[]any{begins +
 			`data: {"choices":[{"index":1,"delta":{"content":"x"},"finish_reason":null}]}` + "\n\n" +
@@ -324,12 +326,12 @@ func TestHoldStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, test.pieces...))
-				n.on(host("two"), plays(t, wholeChat))
+				n.On(host("one"), testnet.Plays(t, test.pieces...))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n, holdStreams, streamTimeouts(time.Second, 10*time.Second))
 				begun := time.Now()
 				resp, body := ask(t, tr)
-				require.Equal(t, wholeChat, body)
+				require.Equal(t, testnet.WholeChat, body)
 				require.Equal(t, "two", servedBy(resp))
 				require.Equal(t, test.after, time.Since(begun))
 				require.Equal(t, test.reason, cmp.Or(streamState(t, tr, "one").Reason, lastReason(heldAgainst(t, tr, "one"))))
@@ -346,31 +348,31 @@ func TestHoldStreamsHasABound(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		begins, comment := tokenChunk("a"), ": "+strings.Repeat("x", 64<<10)+"\n\n"
+		begins, comment := testnet.TokenChunk("a"), ": "+strings.Repeat("x", 64<<10)+"\n\n"
 		pieces := []any{begins}
 		for range maxHeld >> 16 {
 			pieces = append(pieces, comment)
 		}
-		n.on(host("one"), plays(t, append(pieces, time.Hour, io.ErrUnexpectedEOF)...))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, append(pieces, time.Hour, io.ErrUnexpectedEOF)...))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		tr := streamPair(t, n, holdStreams)
 		begun := time.Now()
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		require.Zero(t, time.Since(begun))
-		body, err := readAll(t, resp)
+		body, err := testnet.ReadAll(t, resp)
 		require.Equal(t, io.ErrUnexpectedEOF, err)
 		require.True(t, body == begins+strings.Repeat(comment, maxHeld>>16))
 		require.Equal(t, time.Hour, time.Since(begun))
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	})
 }
 
 // Streams that break before content everywhere leave an error with all causes.
 func TestBrokenStreamsEverywhere(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, azureFirst, io.ErrUnexpectedEOF))
-	n.on(host("two"), plays(t, azureFirst+roleChunk))
+	n.On(host("one"), testnet.Plays(t, testnet.AzureFirst, io.ErrUnexpectedEOF))
+	n.On(host("two"), testnet.Plays(t, testnet.AzureFirst+testnet.RoleChunk))
 	tr := streamPair(t, n)
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.Nil(t, resp)

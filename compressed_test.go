@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
@@ -24,13 +25,13 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				encoded := http.Header{"Content-Encoding": {header}}
-				refusal := chatError(`{"code":"429","message":"Please retry after 6 seconds."}`)
+				refusal := testnet.ChatError(`{"code":"429","message":"Please retry after 6 seconds."}`)
 
 				// An error before content fails over.
 				n := newNet()
-				p := wiretest.Compress(t, encoding, azureFirst, roleChunk, refusal)
-				n.on(host("one"), plays(t, encoded, p[0], time.Second, p[1][:3], p[1][3:], p[2]))
-				n.on(host("two"), plays(t, wholeChat))
+				p := wiretest.Compress(t, encoding, testnet.AzureFirst, testnet.RoleChunk, refusal)
+				n.On(host("one"), testnet.Plays(t, encoded, p[0], time.Second, p[1][:3], p[1][3:], p[2]))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n)
 				resp, _ := ask(t, tr)
 				require.Equal(t, "two", servedBy(resp))
@@ -39,7 +40,7 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 				// Content is not held, and usage and an error behind it are read.
 				for _, size := range []int{1, 7, 1 << 20} {
 					n = newNet()
-					p = wiretest.Compress(t, encoding, azureFirst+roleChunk, tokenChunk("hi"), usageChunk+refusal)
+					p = wiretest.Compress(t, encoding, testnet.AzureFirst+testnet.RoleChunk, testnet.TokenChunk("hi"), testnet.UsageChunk+refusal)
 					pieces := []any{encoded, p[0], time.Second}
 					for _, text := range p[1:] {
 						for piece := range slices.Chunk([]byte(text), size) {
@@ -47,14 +48,14 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 						}
 						pieces = append(pieces, time.Second)
 					}
-					n.on(host("one"), plays(t, pieces...))
+					n.On(host("one"), testnet.Plays(t, pieces...))
 					tr = streamPair(t, n)
 					begun := time.Now()
 					resp, err := tr.RoundTrip(newChat(t, chatPath))
 					require.NoError(t, err)
 					require.Equal(t, time.Second, time.Since(begun), "with its first content")
 					require.Equal(t, header, resp.Header.Get("Content-Encoding"))
-					body, err := readAll(t, resp)
+					body, err := testnet.ReadAll(t, resp)
 					require.NoError(t, err)
 					require.Equal(t, strings.Join(p, ""), body)
 					one := streamState(t, tr, "one")
@@ -71,20 +72,20 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 func TestCompressedStreamsAreHeldAndTimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		encoded := http.Header{"Content-Encoding": {"gzip"}}
-		p := wiretest.Compress(t, "gzip", tokenChunk("a"), ": hi\n\n", ": hi\n\n", ": hi\n\n", ": hi\n\n")
+		p := wiretest.Compress(t, "gzip", testnet.TokenChunk("a"), ": hi\n\n", ": hi\n\n", ": hi\n\n", ": hi\n\n")
 		n := newNet()
-		n.on(host("one"), plays(t, encoded, p[0], 400*time.Millisecond, p[1], 400*time.Millisecond, p[2], 400*time.Millisecond, p[3], forever{}))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, encoded, p[0], 400*time.Millisecond, p[1], 400*time.Millisecond, p[2], 400*time.Millisecond, p[3], testnet.Forever{}))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		for _, change := range []func(*Config){holdStreams, func(*Config) {}} {
 			tr := streamPair(t, n, streamTimeouts(0, time.Second), change)
 			begun := time.Now()
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
-			body, err := readAll(t, resp)
+			body, err := testnet.ReadAll(t, resp)
 			require.Equal(t, time.Second, time.Since(begun))
 			if tr.setup.Load().cfg.HoldStreams {
 				require.NoError(t, err)
-				require.Equal(t, wholeChat, body)
+				require.Equal(t, testnet.WholeChat, body)
 			} else {
 				require.ErrorIs(t, err, errIdleTimeout)
 			}
@@ -100,12 +101,12 @@ func TestCompressedAnswersAreRead(t *testing.T) {
 				return status(code, strings.Join(wiretest.Compress(t, encoding, text), ""), "Content-Encoding: "+header)
 			}
 			n := newNet()
-			n.on(host("one"),
+			n.On(host("one"),
 				answer(429, `{"error":{"code":"429","message":"Please retry after 6 seconds."}}`),
 				answer(429, `{"error":{"code":"insufficient_quota"}}`),
 			)
 			second := answer(200, `{"id":"resp_zipped","usage":{"input_tokens":11,"output_tokens":7}}`)
-			n.on(host("two"), second)
+			n.On(host("two"), second)
 			tr := streamPair(t, n)
 			req := func() *http.Request { return newChat(t, responsesPath) }
 			_, body := send(t, tr, req())
@@ -147,8 +148,8 @@ func TestCompressedErrorsThatAreCut(t *testing.T) {
 				text = text[:len(text)-3]
 			}
 			n := newNet()
-			n.on(host("one"), status(429, text, "Content-Encoding: "+c.encoding))
-			n.on(host("two"), status(429, text, "Content-Encoding: "+c.encoding, "Retry-After: 60"))
+			n.On(host("one"), status(429, text, "Content-Encoding: "+c.encoding))
+			n.On(host("two"), status(429, text, "Content-Encoding: "+c.encoding, "Retry-After: 60"))
 			tr := configured(t, Config{Base: n, Backends: []Backend{azure("one"), azure("two", priority(2))}, DefaultCooldown: 10 * time.Second})
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode, name)
@@ -162,7 +163,7 @@ func TestUnknownEncodingsPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, encoding := range []string{"br", "zstd", "gzip, br"} {
 			n := newNet()
-			n.on(host("one"), plays(t, http.Header{"Content-Encoding": {encoding}}, time.Minute, "\x1b\x03"))
+			n.On(host("one"), testnet.Plays(t, http.Header{"Content-Encoding": {encoding}}, time.Minute, "\x1b\x03"))
 			begun := time.Now()
 			resp, err := streamPair(t, n, holdStreams).RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
@@ -170,8 +171,8 @@ func TestUnknownEncodingsPass(t *testing.T) {
 			require.Equal(t, "\x1b\x03", read(t, resp))
 
 			n = newNet()
-			n.on(host("one"), status(429, "\x1b\x03", "Content-Encoding: "+encoding, "Retry-After: 7"))
-			n.on(host("two"), ok200)
+			n.On(host("one"), status(429, "\x1b\x03", "Content-Encoding: "+encoding, "Retry-After: 7"))
+			n.On(host("two"), ok200)
 			tr := streamPair(t, n)
 			ask(t, tr)
 			require.Equal(t, 7*time.Second, streamState(t, tr, "one").out())
@@ -181,15 +182,15 @@ func TestUnknownEncodingsPass(t *testing.T) {
 
 // What is not what its header says is the caller's.
 func TestBrokenCompressionPasses(t *testing.T) {
-	for _, text := range []string{wholeChat, "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xffgarbage and more of it", "\x1f\x8b\x08\x1f"} {
+	for _, text := range []string{testnet.WholeChat, "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xffgarbage and more of it", "\x1f\x8b\x08\x1f"} {
 		for _, code := range []int{200, 400} {
 			n := newNet()
-			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 				resp, err := status(code, text, "Content-Encoding: gzip")(req)
 				resp.Header.Set("Content-Type", "text/event-stream")
 				return resp, err
 			})
-			n.on(host("two"), status(200, text))
+			n.On(host("two"), status(200, text))
 			_, body := ask(t, streamPair(t, n))
 			require.Equal(t, text, body)
 		}
@@ -197,16 +198,16 @@ func TestBrokenCompressionPasses(t *testing.T) {
 }
 
 func TestCompressedBombsAreNotInflated(t *testing.T) {
-	for name, begins := range map[string]string{"a comment": ": ", "data": "data: ", "content": tokenChunk("a"), "JSON": `{"error":{"message":"`} {
+	for name, begins := range map[string]string{"a comment": ": ", "data": "data: ", "content": testnet.TokenChunk("a"), "JSON": `{"error":{"message":"`} {
 		text := wiretest.Compress(t, "gzip", begins+strings.Repeat("\x00", 16<<20))[0]
 		for _, code := range []int{200, 429, 500} {
 			n := newNet()
-			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 				resp, err := status(code, text, "Content-Encoding: gzip")(req)
 				resp.Header.Set("Content-Type", "text/event-stream")
 				return resp, err
 			})
-			n.on(host("two"), status(200, text))
+			n.On(host("two"), status(200, text))
 			tr := streamPair(t, n)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -221,10 +222,10 @@ func TestCompressedBombsAreNotInflated(t *testing.T) {
 // Whatever a compressed response contains, the caller receives it unchanged.
 func FuzzCompressed(f *testing.F) {
 	for _, encoding := range []string{"gzip", "deflate", ""} {
-		f.Add([]byte(strings.Join(wiretest.Compress(f, encoding, azureFirst, chatError(serverError), wholeChat), "")), encoding == "gzip", 200)
+		f.Add([]byte(strings.Join(wiretest.Compress(f, encoding, testnet.AzureFirst, testnet.ChatError(serverError), testnet.WholeChat), "")), encoding == "gzip", 200)
 		f.Add([]byte(strings.Join(wiretest.Compress(f, encoding, `{"error":{"code":"429"}}`), "")), encoding == "gzip", 429)
 	}
-	f.Add([]byte(strings.Join(wiretest.Compress(f, "gzip", azureFirst, tokenChunk("a")), "")), true, 200) // truncated
+	f.Add([]byte(strings.Join(wiretest.Compress(f, "gzip", testnet.AzureFirst, testnet.TokenChunk("a")), "")), true, 200) // truncated
 	f.Add([]byte("\x1f\x8b"), true, 500)
 	f.Fuzz(func(t *testing.T, text []byte, zipped bool, code int) {
 		encoding := "deflate"
@@ -235,7 +236,7 @@ func FuzzCompressed(f *testing.F) {
 			code = 400 + int(uint(code)%200)
 		}
 		n := newNet()
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 			resp, err := status(code, string(text), "Content-Encoding: "+encoding)(req)
 			resp.Header.Set("Content-Type", "text/event-stream")
 			return resp, err

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // mistakes are what New has to say against a configuration, one a line.
@@ -264,9 +266,9 @@ func TestConfigIsCopied(t *testing.T) {
 	cfg.Backends[0].URL, cfg.Backends[0].APIKey, cfg.Backends[0].Name = "https://b", "x", "b"
 	resp, _ := send(t, tr, newChat(t, "/v1/responses"))
 	require.Equal(t, "a", servedBy(resp))
-	require.Equal(t, "a", n.last().host)
-	require.Contains(t, n.last().body, `"m-east"`)
-	require.Equal(t, "Bearer k", n.last().header.Get("Authorization"))
+	require.Equal(t, "a", n.Last().Host)
+	require.Contains(t, n.Last().Body, `"m-east"`)
+	require.Equal(t, "Bearer k", n.Last().Header.Get("Authorization"))
 }
 
 // Defaults are set in the copy.
@@ -294,7 +296,7 @@ func TestModelServedByNobodyIsNotFound(t *testing.T) {
 		resp, _ := send(t, tr, newChat(t, path))
 		require.Equal(t, 404, resp.StatusCode)
 	}
-	require.Zero(t, n.sends())
+	require.Zero(t, n.Sends())
 	// What is not about a deployment may name any model.
 	resp, _ := send(t, tr, newChat(t, "/v1/fine_tuning/jobs"))
 	require.Equal(t, 200, resp.StatusCode)
@@ -314,10 +316,10 @@ func TestManyModels(t *testing.T) {
 	require.NotSame(t, tr.table().otherModels, tr.table().find("m"))
 
 	// The latecomers are asked for under their own names, and share their state.
-	n.on(host("b"), status(429, "", "Retry-After: 7"))
+	n.On(host("b"), status(429, "", "Retry-After: 7"))
 	resp, _ := send(t, tr, newChat(t, "/openai/deployments/late/chat/completions?api-version=1"))
 	require.Equal(t, 429, resp.StatusCode)
-	require.Equal(t, "/openai/deployments/late/chat/completions", n.last().path)
+	require.Equal(t, "/openai/deployments/late/chat/completions", n.Last().Path)
 	resp, _ = send(t, tr, newChat(t, "/openai/deployments/later/chat/completions?api-version=1"))
 	require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
 	resp, _ = ask(t, tr)
@@ -364,12 +366,12 @@ func TestCloseLeavesAGivenBaseAlone(t *testing.T) {
 	require.NoError(t, tr.Close())
 	require.NoError(t, tr.Close())
 	require.EqualValues(t, 1, base.n.Load(), "a base that was given is left alone")
-	closed := &closeCounter{Reader: strings.NewReader("{}")}
+	closed := &testnet.CloseCounter{Reader: strings.NewReader("{}")}
 	req := newChat(t, chatPath)
 	req.Body = closed
 	_, err := tr.RoundTrip(req)
 	require.ErrorIs(t, err, net.ErrClosed)
-	require.Equal(t, 1, closed.n)
+	require.Equal(t, 1, closed.Closes)
 }
 
 func TestConcurrentRequestsReturnEitherAnswerOrError(t *testing.T) {
@@ -406,11 +408,11 @@ func TestRequestsThatAreNone(t *testing.T) {
 		if req.URL = nil; target != "" {
 			req = newChat(t, target)
 		}
-		closed := &closeCounter{Reader: strings.NewReader("{}")}
+		closed := &testnet.CloseCounter{Reader: strings.NewReader("{}")}
 		req.Body = closed
 		resp, err := tr.RoundTrip(req)
 		require.Nil(t, resp)
 		require.ErrorContains(t, err, "spillover: the request")
-		require.Equal(t, 1, closed.n)
+		require.Equal(t, 1, closed.Closes)
 	}
 }

@@ -1,14 +1,12 @@
 package spillover
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"testing"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/connections"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // newFile is a request that makes something, so that it may be sent again only
@@ -159,26 +158,6 @@ func TestAlertAfterTheConnection(t *testing.T) {
 	}
 }
 
-// connects is a base that takes a time to connect and tells when it does, as
-// net/http without kept connections.
-func connects(takes *time.Duration, answer http.RoundTripper) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		trace := httptrace.ContextClientTrace(req.Context())
-		if trace != nil {
-			trace.GetConn(req.URL.Host)
-		}
-		select {
-		case <-time.After(*takes):
-		case <-req.Context().Done():
-			return nil, context.Cause(req.Context())
-		}
-		if trace != nil {
-			trace.GotConn(httptrace.GotConnInfo{})
-		}
-		return answer.RoundTrip(req)
-	}
-}
-
 // A probe has a second to connect. Where connecting always takes longer, a backend
 // comes back all the same: the next probe has twice the time.
 func TestProbeHasMoreTimeToConnectEachTime(t *testing.T) {
@@ -187,8 +166,8 @@ func TestProbeHasMoreTimeToConnectEachTime(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), status(401, "{}"), status(200, "{}"))
-			slow := connects(&takes, n)
+			n.On(host("a"), status(401, "{}"), status(200, "{}"))
+			slow := testnet.Connects(&takes, n)
 			tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if req.URL.Host == host("a") {
 					return slow(req)
@@ -210,8 +189,8 @@ func TestProbeHasMoreTimeToConnectEachTime(t *testing.T) {
 func TestProbeToADeadBackendIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, takes := newNet(), time.Duration(0)
-		n.on(host("a"), status(401, "{}"))
-		slow := connects(&takes, n)
+		n.On(host("a"), status(401, "{}"))
+		slow := testnet.Connects(&takes, n)
 		tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.URL.Host == host("a") {
 				return slow(req)
@@ -234,7 +213,7 @@ func TestProbeToADeadBackendIsGivenUp(t *testing.T) {
 		link := deploymentOf(t, tr, "a").backend.sharedState
 		require.EqualValues(t, 5, link.LostProbes.Load())
 		takes = 500 * time.Millisecond
-		n.on(host("a"), status(200, "{}"))
+		n.On(host("a"), status(200, "{}"))
 		for by := ""; by != "a"; time.Sleep(time.Second) {
 			resp, _ := ask(t, tr)
 			by = servedBy(resp)
@@ -247,7 +226,7 @@ func TestProbeToADeadBackendIsGivenUp(t *testing.T) {
 func TestPendingConnectionIsPassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, takes := newNet(), 10*time.Second
-		slow := connects(&takes, n)
+		slow := testnet.Connects(&takes, n)
 		tr := balance(t, roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.URL.Host == host("a") {
 				return slow(req)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
@@ -34,34 +35,34 @@ func dataEvent(data string) string { return "data: " + data + "\n\n" }
 // What only announces, repeats or keeps a connection is held: an error behind
 // it still fails over.
 func TestWhatCarriesNothingIsNotContent(t *testing.T) {
-	refusal := responseEvent("error", `,"error":`+azureThrottle)
+	refusal := testnet.ResponseEvent("error", `,"error":`+azureThrottle)
 	for name, events := range map[string]string{
-		"keepalive":              responseEvent("keepalive", ""),
+		"keepalive":              testnet.ResponseEvent("keepalive", ""),
 		"ping":                   "event: ping\ndata: {\"type\":\"ping\"}\n\n",
 		"ping, bare":             "event: ping\ndata: ping\n\n",
 		"ping, empty":            "event: ping\ndata: {}\n\n",
-		"heartbeat":              responseEvent("response.heartbeat", `,"timestamp":"2026-11-20T10:00:00Z"`),
+		"heartbeat":              testnet.ResponseEvent("response.heartbeat", `,"timestamp":"2026-11-20T10:00:00Z"`),
 		"heartbeat, for people":  `data: {"type":"status","message":"still working"}` + "\n\n",
-		"heartbeat that echoes":  responseEvent("response.in_progress", `,"response":{"id":"resp_1","instructions":"x","output":[],"text":{"format":{"type":"text"}}}`),
+		"heartbeat that echoes":  testnet.ResponseEvent("response.in_progress", `,"response":{"id":"resp_1","instructions":"x","output":[],"text":{"format":{"type":"text"}}}`),
 		"comment":                ": OPENROUTER PROCESSING\n\n",
-		"item, no summary":       responseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
-		"item, encrypted so far": responseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`),
-		"item, no content":       responseEvent("response.output_item.added", `,"item":{"id":"msg_1","type":"message","status":"in_progress","role":"assistant","phase":"commentary","content":[]}`),
-		"item, no code":          responseEvent("response.output_item.added", `,"item":{"id":"ci_1","type":"code_interpreter_call","status":"in_progress","code":"","container_id":"cntr_1","outputs":null}`),
-		"item, no picture":       responseEvent("response.output_item.added", `,"item":{"id":"ig_1","type":"image_generation_call","status":"in_progress","result":null}`),
-		"item, no tools":         responseEvent("response.output_item.added", `,"item":{"id":"mcpl_1","type":"mcp_list_tools","server_label":"docs","tools":[]}`),
-		"item, done and empty":   responseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
-		"part":                   responseEvent("response.content_part.added", `,"item_id":"msg_1","part":{"type":"output_text","text":"","annotations":[],"logprobs":[]}`),
-		"summary part":           responseEvent("response.reasoning_summary_part.added", `,"item_id":"rs_1","summary_index":0,"part":{"type":"summary_text","text":""}`),
-		"delta":                  responseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":"","logprobs":[{"token":"x"}],"obfuscation":"Wq3"`),
-		"compacting":             responseEvent("compaction.compacting", `,"item_id":"cmp_1"`),
-		"searching":              responseEvent("response.web_search_call.searching", `,"item_id":"ws_1","output_index":0`),
-		"listing":                responseEvent("response.mcp_list_tools.in_progress", `,"item_id":"mcpl_1"`),
+		"item, no summary":       testnet.ResponseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
+		"item, encrypted so far": testnet.ResponseEvent("response.output_item.added", `,"output_index":0,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`),
+		"item, no content":       testnet.ResponseEvent("response.output_item.added", `,"item":{"id":"msg_1","type":"message","status":"in_progress","role":"assistant","phase":"commentary","content":[]}`),
+		"item, no code":          testnet.ResponseEvent("response.output_item.added", `,"item":{"id":"ci_1","type":"code_interpreter_call","status":"in_progress","code":"","container_id":"cntr_1","outputs":null}`),
+		"item, no picture":       testnet.ResponseEvent("response.output_item.added", `,"item":{"id":"ig_1","type":"image_generation_call","status":"in_progress","result":null}`),
+		"item, no tools":         testnet.ResponseEvent("response.output_item.added", `,"item":{"id":"mcpl_1","type":"mcp_list_tools","server_label":"docs","tools":[]}`),
+		"item, done and empty":   testnet.ResponseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","summary":[]}`),
+		"part":                   testnet.ResponseEvent("response.content_part.added", `,"item_id":"msg_1","part":{"type":"output_text","text":"","annotations":[],"logprobs":[]}`),
+		"summary part":           testnet.ResponseEvent("response.reasoning_summary_part.added", `,"item_id":"rs_1","summary_index":0,"part":{"type":"summary_text","text":""}`),
+		"delta":                  testnet.ResponseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":"","logprobs":[{"token":"x"}],"obfuscation":"Wq3"`),
+		"compacting":             testnet.ResponseEvent("compaction.compacting", `,"item_id":"cmp_1"`),
+		"searching":              testnet.ResponseEvent("response.web_search_call.searching", `,"item_id":"ws_1","output_index":0`),
+		"listing":                testnet.ResponseEvent("response.mcp_list_tools.in_progress", `,"item_id":"mcpl_1"`),
 		"limits":                 `data: {"type":"codex.rate_limits","plan_type":"pro","rate_limits":{"primary":{"name":"5h"}}}` + "\n\n",
-		"not yet known":          responseEvent("response.hologram.started", `,"item_id":"holo_1","status":"queued"`),
-		"role":                   roleChunk,
-		"no choices":             azureFirst,
-		"usage":                  usageChunk,
+		"not yet known":          testnet.ResponseEvent("response.hologram.started", `,"item_id":"holo_1","status":"queued"`),
+		"role":                   testnet.RoleChunk,
+		"no choices":             testnet.AzureFirst,
+		"usage":                  testnet.UsageChunk,
 		"reason, empty":          dataEvent(`{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":""}]}`),
 		"reason, null in quotes": dataEvent(`{"choices":[{"index":0,"delta":{"content":null},"finish_reason":"null"}]}`),
 		"call without a name":    dataEvent(`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function"}]}}]}`),
@@ -71,12 +72,12 @@ func TestWhatCarriesNothingIsNotContent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, http.Header{"Retry-After": {"4"}}, responseCreated(9), time.Second, events, time.Second, refusal))
-				n.on(host("two"), plays(t, wholeChat))
+				n.On(host("one"), testnet.Plays(t, http.Header{"Retry-After": {"4"}}, testnet.ResponseCreated(9), time.Second, events, time.Second, refusal))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n)
 				resp, body := send(t, tr, newChat(t, responsesPath))
 				require.Equal(t, "two", servedBy(resp))
-				require.Equal(t, wholeChat, body)
+				require.Equal(t, testnet.WholeChat, body)
 				require.Equal(t, 4*time.Second, streamState(t, tr, "one").out())
 			})
 		})
@@ -86,29 +87,29 @@ func TestWhatCarriesNothingIsNotContent(t *testing.T) {
 // What carries something is the caller's the moment it comes.
 func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 	for name, test := range map[string]struct{ path, event string }{
-		"text":               {responsesPath, responseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":" ","obfuscation":"x"`)},
-		"refusal":            {responsesPath, responseEvent("response.refusal.delta", `,"delta":"No"`)},
-		"reasoning":          {responsesPath, responseEvent("response.reasoning_summary_text.delta", `,"delta":"Hm"`)},
-		"arguments":          {responsesPath, responseEvent("response.function_call_arguments.delta", `,"delta":"{"`)},
-		"call":               {responsesPath, responseEvent("response.output_item.added", `,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}`)},
-		"code":               {responsesPath, responseEvent("response.code_interpreter_call_code.delta", `,"delta":"import"`)},
-		"MCP":                {responsesPath, responseEvent("response.mcp_call_arguments.done", `,"arguments":"{}"`)},
-		"part":               {responsesPath, responseEvent("response.content_part.done", `,"part":{"type":"output_text","text":"hi"}`)},
-		"picture":            {responsesPath, responseEvent("response.image_generation_call.partial_image", `,"partial_image_b64":"iVBO"`)},
-		"search, done":       {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"ws_1","type":"web_search_call","action":{"type":"search","query":"q"}}`)},
-		"click, done":        {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","action":{"type":"click","x":1,"y":2}}`)},
-		"wait, done":         {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","actions":[{"type":"wait"}]}`)},
-		"reasoning, done":    {responsesPath, responseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`)},
-		"shell":              {responsesPath, responseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x","stderr":""}`)},
-		"not yet known":      {responsesPath, responseEvent("response.hologram.delta", `,"hologram":"x"`)},
+		"text":               {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"item_id":"msg_1","delta":" ","obfuscation":"x"`)},
+		"refusal":            {responsesPath, testnet.ResponseEvent("response.refusal.delta", `,"delta":"No"`)},
+		"reasoning":          {responsesPath, testnet.ResponseEvent("response.reasoning_summary_text.delta", `,"delta":"Hm"`)},
+		"arguments":          {responsesPath, testnet.ResponseEvent("response.function_call_arguments.delta", `,"delta":"{"`)},
+		"call":               {responsesPath, testnet.ResponseEvent("response.output_item.added", `,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}`)},
+		"code":               {responsesPath, testnet.ResponseEvent("response.code_interpreter_call_code.delta", `,"delta":"import"`)},
+		"MCP":                {responsesPath, testnet.ResponseEvent("response.mcp_call_arguments.done", `,"arguments":"{}"`)},
+		"part":               {responsesPath, testnet.ResponseEvent("response.content_part.done", `,"part":{"type":"output_text","text":"hi"}`)},
+		"picture":            {responsesPath, testnet.ResponseEvent("response.image_generation_call.partial_image", `,"partial_image_b64":"iVBO"`)},
+		"search, done":       {responsesPath, testnet.ResponseEvent("response.output_item.done", `,"item":{"id":"ws_1","type":"web_search_call","action":{"type":"search","query":"q"}}`)},
+		"click, done":        {responsesPath, testnet.ResponseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","action":{"type":"click","x":1,"y":2}}`)},
+		"wait, done":         {responsesPath, testnet.ResponseEvent("response.output_item.done", `,"item":{"id":"cu_1","type":"computer_call","call_id":"c","actions":[{"type":"wait"}]}`)},
+		"reasoning, done":    {responsesPath, testnet.ResponseEvent("response.output_item.done", `,"item":{"id":"rs_1","type":"reasoning","encrypted_content":"gAAA","summary":[]}`)},
+		"shell":              {responsesPath, testnet.ResponseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x","stderr":""}`)},
+		"not yet known":      {responsesPath, testnet.ResponseEvent("response.hologram.delta", `,"hologram":"x"`)},
 		"no JSON":            {responsesPath, "event: new\ndata: hello\n\n"},
 		"broken JSON":        {responsesPath, dataEvent(`{"type":"response.created"`)},
-		"chat":               {chatPath, tokenChunk("a")},
+		"chat":               {chatPath, testnet.TokenChunk("a")},
 		"the second choice":  {chatPath, dataEvent(`{"choices":[{"index":0,"delta":{"content":""}},{"index":1,"delta":{"content":"a"}}]}`)},
 		"call of a function": {chatPath, dataEvent(`{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]}}]}`)},
 		"chat's reasoning":   {chatPath, dataEvent(`{"choices":[{"delta":{"role":"assistant","content":"","reasoning_content":"Hm"}}]}`)},
 		"chat's audio":       {chatPath, dataEvent(`{"choices":[{"delta":{"audio":{"id":"audio_1","data":"UklG"}}}]}`)},
-		"reason":             {chatPath, lastChunk},
+		"reason":             {chatPath, testnet.LastChunk},
 		"whole message":      {chatPath, dataEvent(`{"choices":[{"message":{"role":"assistant","content":"a"},"finish_reason":null}]}`)},
 		"completion":         {completionsPath, dataEvent(`{"choices":[{"text":"a","finish_reason":null}]}`)},
 		"partial image":      {imagesPath, dataEvent(`{"type":"image_generation.partial_image","b64_json":"iVBO","size":"1024x1024"}`)},
@@ -118,8 +119,8 @@ func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				rest := "rest\n\n" + doneEvent
-				n.on(host("one"), plays(t, test.event, time.Hour, rest))
+				rest := "rest\n\n" + testnet.DoneEvent
+				n.On(host("one"), testnet.Plays(t, test.event, time.Hour, rest))
 				begun := time.Now()
 				resp, err := streamPair(t, n).RoundTrip(newChat(t, test.path))
 				require.NoError(t, err)
@@ -132,16 +133,16 @@ func TestWhatCarriesSomethingIsNotHeld(t *testing.T) {
 
 // HeaderTimeout runs until the first content, however lively what comes before.
 func TestHeartbeatsDoNotExtendHeaderTimeout(t *testing.T) {
-	for name, beat := range map[string]string{"keepalive": responseEvent("keepalive", ""), "comment": ": hi\n\n", "role": roleChunk} {
+	for name, beat := range map[string]string{"keepalive": testnet.ResponseEvent("keepalive", ""), "comment": ": hi\n\n", "role": testnet.RoleChunk} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				pieces := []any{responseCreated(9)}
+				pieces := []any{testnet.ResponseCreated(9)}
 				for range 100 {
 					pieces = append(pieces, time.Second, beat)
 				}
 				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
-				n.on(host("two"), plays(t, wholeChat))
+				n.On(host("one"), testnet.Plays(t, pieces...))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n, streamTimeouts(20*time.Second, 0))
 				begun := time.Now()
 				resp, _ := send(t, tr, newChat(t, responsesPath))
@@ -159,9 +160,9 @@ func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
 	for name, test := range map[string]struct {
 		path, first, beat string
 	}{
-		"keepalive":   {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("keepalive", "")},
-		"comment":     {chatPath, tokenChunk("a"), ": hi\n\n"},
-		"empty delta": {chatPath, tokenChunk("a"), dataEvent(`{"choices":[{"index":0,"delta":{}}]}`)},
+		"keepalive":   {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`), testnet.ResponseEvent("keepalive", "")},
+		"comment":     {chatPath, testnet.TokenChunk("a"), ": hi\n\n"},
+		"empty delta": {chatPath, testnet.TokenChunk("a"), dataEvent(`{"choices":[{"index":0,"delta":{}}]}`)},
 	} {
 		for _, hold := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, hold), func(t *testing.T) {
@@ -171,22 +172,22 @@ func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
 						pieces = append(pieces, 300*time.Millisecond, test.beat)
 					}
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
-					n.on(host("two"), plays(t, wholeChat))
+					n.On(host("one"), testnet.Plays(t, pieces...))
+					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 					tr := streamPair(t, n, streamTimeouts(0, time.Second), func(cfg *Config) { cfg.HoldStreams = hold })
 					begun := time.Now()
 					resp, err := tr.RoundTrip(newChat(t, test.path))
 					require.NoError(t, err)
-					body, err := readAll(t, resp)
+					body, err := testnet.ReadAll(t, resp)
 					require.Equal(t, 1900*time.Millisecond, time.Since(begun))
 					require.EqualValues(t, 1, streamState(t, tr, "one").Failed)
 					if hold {
 						require.NoError(t, err)
-						require.Equal(t, wholeChat, body)
+						require.Equal(t, testnet.WholeChat, body)
 						return
 					}
 					require.ErrorIs(t, err, errIdleTimeout)
-					require.Equal(t, 1, n.sends())
+					require.Equal(t, 1, n.Sends())
 				})
 			})
 		}
@@ -197,12 +198,12 @@ func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
 func TestSlowReadersOfHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		text := tokenChunk("a") + strings.Repeat(": hi\n\n", 20) + tokenChunk("b") + doneEvent
+		text := testnet.TokenChunk("a") + strings.Repeat(": hi\n\n", 20) + testnet.TokenChunk("b") + testnet.DoneEvent
 		pieces := []any{}
 		for line := range strings.SplitAfterSeq(text, "\n\n") {
 			pieces = append(pieces, line)
 		}
-		n.on(host("one"), plays(t, pieces...))
+		n.On(host("one"), testnet.Plays(t, pieces...))
 		tr := streamPair(t, n, streamTimeouts(time.Second, time.Second))
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -223,10 +224,10 @@ func TestHoldStreamsNeedsARealFinishReason(t *testing.T) {
 	for _, reason := range []string{`""`, `"null"`, `null`} {
 		n := newNet()
 		half := dataEvent(`{"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":` + reason + `}]}`)
-		n.on(host("one"), plays(t, half))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, half))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		_, body := ask(t, streamPair(t, n, holdStreams))
-		require.Equal(t, wholeChat, body, reason)
+		require.Equal(t, testnet.WholeChat, body, reason)
 	}
 }
 
@@ -251,8 +252,8 @@ func TestHoldStreamsOfOtherOperations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, test.text))
-			n.on(host("two"), plays(t, "data: two\n\n"))
+			n.On(host("one"), testnet.Plays(t, test.text))
+			n.On(host("two"), testnet.Plays(t, "data: two\n\n"))
 			resp, body := send(t, streamPair(t, n, holdStreams), newChat(t, test.path))
 			if test.whole {
 				require.Equal(t, test.text, body)
@@ -271,13 +272,13 @@ func TestStreamsOfEveryStatelessOperationAreJudged(t *testing.T) {
 		speechPath:                dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`),
 		transcriptionPath:         dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`),
 	} {
-		refusal := chatError(`{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}`)
+		refusal := testnet.ChatError(`{"code":"rate_limit_exceeded","message":"Please retry after 7 seconds."}`)
 		for name, end := range map[string]any{"error": refusal, "break": io.ErrUnexpectedEOF, "end": ""} {
 			t.Run(path+" "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("one"), plays(t, dataEvent(`{"type":"keepalive"}`), time.Second, end))
-					n.on(host("two"), plays(t, "data: two\n\n"))
+					n.On(host("one"), testnet.Plays(t, dataEvent(`{"type":"keepalive"}`), time.Second, end))
+					n.On(host("two"), testnet.Plays(t, "data: two\n\n"))
 					tr := streamPair(t, n)
 					resp, _ := send(t, tr, newChat(t, path))
 					require.Equal(t, "two", servedBy(resp), "before content it fails over")
@@ -286,7 +287,7 @@ func TestStreamsOfEveryStatelessOperationAreJudged(t *testing.T) {
 					if first == "" || end != refusal {
 						return
 					}
-					n.on(host("one"), plays(t, first, refusal))
+					n.On(host("one"), testnet.Plays(t, first, refusal))
 					tr = streamPair(t, n)
 					_, body := send(t, tr, newChat(t, path))
 					require.Equal(t, first+refusal, body, "after content it is passed")
@@ -302,15 +303,15 @@ func TestPlainAudioIsNotJudged(t *testing.T) {
 	for _, contentType := range []string{"audio/mpeg", "application/octet-stream", ""} {
 		n := newNet()
 		audio := "ID3\x04" + strings.Repeat("\x00\xffdata: {\"error\":{}}\n\n", 100)
-		n.on(host("one"), status(200, audio, "Content-Type: "+contentType))
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("one"), status(200, audio, "Content-Type: "+contentType))
+		n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 			resp, err := status(200, audio)(req)
 			resp.Header = http.Header{"Content-Type": {contentType}}
 			return resp, err
 		})
 		_, body := send(t, streamPair(t, n, holdStreams), sayingAlso(t, speechPath, ""))
 		require.Equal(t, audio, body)
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	}
 }
 
@@ -321,7 +322,7 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 		contentType string
 		pieces      []any
 	}{
-		"none":                    {"", []any{azureFirst + roleChunk, dataEvent(refusal)}},
+		"none":                    {"", []any{testnet.AzureFirst + testnet.RoleChunk, dataEvent(refusal)}},
 		"text":                    {"text/plain; charset=utf-8", []any{dataEvent(refusal)}},
 		"byte by byte":            {"", []any{"d", "a", "ta: ", refusal, "\n", "\n"}},
 		"named":                   {"application/octet-stream", []any{"event: error\n" + dataEvent(refusal)}},
@@ -334,8 +335,8 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, append([]any{http.Header{"Content-Type": {test.contentType}}}, test.pieces...)...))
-				n.on(host("two"), plays(t, wholeChat))
+				n.On(host("one"), testnet.Plays(t, append([]any{http.Header{"Content-Type": {test.contentType}}}, test.pieces...)...))
+				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 				tr := streamPair(t, n)
 				resp, _ := send(t, tr, sayingAlso(t, chatPath, `,"stream":true`))
 				require.Equal(t, "two", servedBy(resp))
@@ -344,10 +345,10 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 		})
 	}
 	// What is well is passed as it comes, and JSON whole.
-	for _, text := range []string{wholeChat, `{"choices":[{"message":{"content":"a"}}]}`, `{"data":[]}`, "d", "", "plain words"} {
+	for _, text := range []string{testnet.WholeChat, `{"choices":[{"message":{"content":"a"}}]}`, `{"data":[]}`, "d", "", "plain words"} {
 		n := newNet()
-		n.on(host("one"), plays(t, http.Header{"Content-Type": {""}}, text))
-		n.on(host("two"), status(200, "two"))
+		n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {""}}, text))
+		n.On(host("two"), status(200, "two"))
 		_, body := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":false`))
 		require.Equal(t, text, body)
 	}
@@ -360,8 +361,8 @@ func TestTextThatBeginsLikeEvents(t *testing.T) {
 	for _, text := range []string{"Hello there.", "", "\n", ":) said the speaker", "id: 7", "data:", "event: party\n\nretry: never\n\n", "{laughs} well", "{}", `{"text":""}`, "da", "\ufeffid"} {
 		for _, header := range []http.Header{{"Content-Type": {"text/plain; charset=utf-8"}}, {"Content-Type": {""}}, {"Content-Type": {""}, "Retry-After": {"3"}}} {
 			n := newNet()
-			n.on(host("one"), plays(t, header, text))
-			n.on(host("two"), status(200, "two"))
+			n.On(host("one"), testnet.Plays(t, header, text))
+			n.On(host("two"), status(200, "two"))
 			tr := streamPair(t, n)
 			resp, body := send(t, tr, formRequest(t, transcriptionPath, contentType, form))
 			require.Equal(t, "one", servedBy(resp), text)
@@ -372,15 +373,15 @@ func TestTextThatBeginsLikeEvents(t *testing.T) {
 	// What was asked for as a stream and has none of it did break off.
 	for _, text := range []string{"", "\r\n", ": hi\n\n", "id: 7\n\n"} {
 		n := newNet()
-		n.on(host("one"), plays(t, http.Header{"Content-Type": {""}}, text))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {""}}, text))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		resp, _ := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
 		require.Equal(t, "two", servedBy(resp), text)
 	}
 	// What is neither is the caller's.
 	for _, text := range []string{"plain words", "dat", "<html>"} {
 		n := newNet()
-		n.on(host("one"), plays(t, http.Header{"Content-Type": {"text/plain"}}, text))
+		n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {"text/plain"}}, text))
 		_, body := send(t, streamPair(t, n), sayingAlso(t, chatPath, `,"stream":true`))
 		require.Equal(t, text, body)
 	}
@@ -390,22 +391,22 @@ func TestTextThatBeginsLikeEvents(t *testing.T) {
 func TestBackgroundStreamsAreHandedOverAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		created := strings.Replace(responseCreated(9), "resp_1", "resp_background", 1)
-		n.on(host("one"), plays(t, created, 45*time.Second, responseEvent("response.queued", ""), 45*time.Second, io.ErrUnexpectedEOF))
+		created := strings.Replace(testnet.ResponseCreated(9), "resp_1", "resp_background", 1)
+		n.On(host("one"), testnet.Plays(t, created, 45*time.Second, testnet.ResponseEvent("response.queued", ""), 45*time.Second, io.ErrUnexpectedEOF))
 		tr := streamPair(t, n, holdStreams, streamTimeouts(20*time.Second, 10*time.Second))
 		begun := time.Now()
 		resp, err := tr.RoundTrip(sayingAlso(t, responsesPath, `,"background":true,"stream":true`))
 		require.NoError(t, err)
 		require.Zero(t, time.Since(begun))
-		body, err := readAll(t, resp)
+		body, err := testnet.ReadAll(t, resp)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a queue is no silence")
-		require.Equal(t, created+responseEvent("response.queued", ""), body)
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, created+testnet.ResponseEvent("response.queued", ""), body)
+		require.Equal(t, 1, n.Sends())
 
 		get, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://foo.openai.azure.com/openai/v1/responses/resp_background", nil)
 		require.NoError(t, err)
-		n.on(host("one"), status(200, `{}`))
-		n.on(host("two"), status(404, `{}`))
+		n.On(host("one"), status(200, `{}`))
+		n.On(host("two"), status(404, `{}`))
 		time.Sleep(time.Minute)
 		resp, _ = send(t, tr, get)
 		require.Equal(t, "one", servedBy(resp), "the id is remembered")
@@ -415,8 +416,8 @@ func TestBackgroundStreamsAreHandedOverAtOnce(t *testing.T) {
 // What refuses one before anything was made of it still fails over.
 func TestBackgroundStreamRefusedAtOnce(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, responseEvent("error", `,"error":`+azureThrottle)))
-	n.on(host("two"), plays(t, wholeChat))
+	n.On(host("one"), testnet.Plays(t, testnet.ResponseEvent("error", `,"error":`+azureThrottle)))
+	n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 	resp, _ := send(t, streamPair(t, n), sayingAlso(t, responsesPath, `,"background":true,"stream":true`))
 	require.Equal(t, "two", servedBy(resp))
 }
@@ -428,11 +429,11 @@ func TestBrokenEventsAreContent(t *testing.T) {
 		require.Equal(t, wire.Content, kind, data)
 		require.Nil(t, problem)
 		n := newNet()
-		n.on(host("one"), plays(t, azureFirst, dataEvent(data)))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, testnet.AzureFirst, dataEvent(data)))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		resp, body := send(t, streamPair(t, n), newChat(t, chatPath))
 		require.Equal(t, "one", servedBy(resp), data)
-		require.Equal(t, azureFirst+dataEvent(data), body)
+		require.Equal(t, testnet.AzureFirst+dataEvent(data), body)
 	}
 }
 
@@ -441,15 +442,15 @@ func TestStreamErrorsAboutTheRequest(t *testing.T) {
 	for _, code := range []string{"cyber_policy", "moderation_blocked", "content_policy_violation", "unsupported_parameter", "string_above_max_length",
 		"invalid_function_parameters", "too_many_images", "generation_rejected", "unsupported_sample_rate"} {
 		for form, event := range map[string]string{
-			"failed": responseEvent("response.failed", `,"response":{"error":{"code":"`+code+`","message":"m"}}`),
+			"failed": testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"`+code+`","message":"m"}}`),
 			"flat":   "event: error\n" + dataEvent(`{"type":"error","code":"`+code+`","message":"m","param":null}`),
 		} {
 			n := newNet()
-			n.on(host("one"), plays(t, responseCreated(9), event))
+			n.On(host("one"), testnet.Plays(t, testnet.ResponseCreated(9), event))
 			tr := streamPair(t, n)
 			_, body := send(t, tr, newChat(t, responsesPath))
-			require.Equal(t, responseCreated(9)+event, body, code+form)
-			require.Equal(t, 1, n.sends())
+			require.Equal(t, testnet.ResponseCreated(9)+event, body, code+form)
+			require.Equal(t, 1, n.Sends())
 			one := streamState(t, tr, "one")
 			require.True(t, one.Available)
 			require.Zero(t, one.Failed)
@@ -460,10 +461,10 @@ func TestStreamErrorsAboutTheRequest(t *testing.T) {
 // An error after content counts, however long what echoes the request behind it.
 func TestErrorAfterContentIsCountedHoweverLongTheEcho(t *testing.T) {
 	echo := `"instructions":"` + strings.Repeat("x", 40<<10) + `"`
-	first := responseEvent("response.output_text.delta", `,"delta":"a"`)
-	refused := responseEvent("error", `,"error":`+azureThrottle)
-	failedFirst := responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},`+echo+`}`)
-	failedLast := responseEvent("response.failed", `,"response":{`+echo+`,"error":{"code":"rate_limit_exceeded"}}`)
+	first := testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`)
+	refused := testnet.ResponseEvent("error", `,"error":`+azureThrottle)
+	failedFirst := testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},`+echo+`}`)
+	failedLast := testnet.ResponseEvent("response.failed", `,"response":{`+echo+`,"error":{"code":"rate_limit_exceeded"}}`)
 	for name, events := range map[string]string{"both": refused + failedLast, "error before": failedFirst, "error behind": failedLast, "spaced": strings.ReplaceAll(failedFirst, `":`, `" : `)} {
 		for _, size := range []int{64, 4 << 10, 1 << 20} {
 			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
@@ -474,7 +475,7 @@ func TestErrorAfterContentIsCountedHoweverLongTheEcho(t *testing.T) {
 						k := min(size, len(rest))
 						pieces, rest = append(pieces, rest[:k]), rest[k:]
 					}
-					n.on(host("one"), plays(t, pieces...))
+					n.On(host("one"), testnet.Plays(t, pieces...))
 					tr := streamPair(t, n)
 					resp, err := tr.RoundTrip(newChat(t, responsesPath))
 					require.NoError(t, err)
@@ -498,11 +499,11 @@ func TestErrorAfterContentIsCountedHoweverLongTheEcho(t *testing.T) {
 // SDKs close a stream as soon as they have read its error.
 func TestErrorAfterContentCountsOnceAlthoughTheCallerCloses(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, tokenChunk("a"), chatError(serverError), forever{}))
+	n.On(host("one"), testnet.Plays(t, testnet.TokenChunk("a"), testnet.ChatError(serverError), testnet.Forever{}))
 	tr := streamPair(t, n)
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.NoError(t, err)
-	_, err = io.ReadFull(resp.Body, make([]byte, len(tokenChunk("a")+chatError(serverError))))
+	_, err = io.ReadFull(resp.Body, make([]byte, len(testnet.TokenChunk("a")+testnet.ChatError(serverError))))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	_, err = resp.Body.Read(make([]byte, 1))
@@ -517,11 +518,11 @@ func TestLongEventsAreReadInLinearTime(t *testing.T) {
 		least := time.Hour
 		for range 5 {
 			n := newNet()
-			n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 				resp, err := status(200, "")(req)
 				resp.Header.Set("Content-Type", "text/event-stream")
 				r := strings.NewReader(text)
-				resp.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) { return r.Read(p[:min(len(p), size)]) }))
+				resp.Body = io.NopCloser(testnet.ReaderFunc(func(p []byte) (int, error) { return r.Read(p[:min(len(p), size)]) }))
 				return resp, err
 			})
 			begun := time.Now()
@@ -540,7 +541,7 @@ func TestLongEventsAreReadInLinearTime(t *testing.T) {
 // An answer without a body has ended when it is handed over.
 func TestAnswerWithoutABodyIsNotInFlight(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 		resp, err := status(204, "")(req)
 		resp.Body = http.NoBody
 		return resp, err
@@ -556,7 +557,7 @@ func TestAnswerWithoutABodyIsNotInFlight(t *testing.T) {
 // What a service claims to have counted stays within reason.
 func TestUsageBeyondReason(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), status(200, `{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807}}`))
+	n.On(host("one"), status(200, `{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807}}`))
 	tr := streamPair(t, n)
 	for range 20 {
 		ask(t, tr)
@@ -570,10 +571,10 @@ func TestUsageBeyondReason(t *testing.T) {
 // thorough one.
 func TestQuickLookAtContent(t *testing.T) {
 	for _, event := range []string{
-		tokenChunk("a"), tokenChunk(""), tokenChunk(`"`), roleChunk, lastChunk, usageChunk, azureFirst, ": \"delta\":\"x\"\n\n",
-		responseEvent("response.output_text.delta", `,"delta":"x"`), responseEvent("response.output_text.delta", `,"delta":""`),
-		responseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x"}`), responseEvent("keepalive", ""),
-		responseEvent("x", `,"sum_delta":3,"note":""`), dataEvent(`{"choices":[{"delta":{"content":null}}]}`), dataEvent(`{"choices":[{"delta": {"content": "a"}}]}`),
+		testnet.TokenChunk("a"), testnet.TokenChunk(""), testnet.TokenChunk(`"`), testnet.RoleChunk, testnet.LastChunk, testnet.UsageChunk, testnet.AzureFirst, ": \"delta\":\"x\"\n\n",
+		testnet.ResponseEvent("response.output_text.delta", `,"delta":"x"`), testnet.ResponseEvent("response.output_text.delta", `,"delta":""`),
+		testnet.ResponseEvent("response.shell_call_output_content.delta", `,"delta":{"stdout":"x"}`), testnet.ResponseEvent("keepalive", ""),
+		testnet.ResponseEvent("x", `,"sum_delta":3,"note":""`), dataEvent(`{"choices":[{"delta":{"content":null}}]}`), dataEvent(`{"choices":[{"delta": {"content": "a"}}]}`),
 		dataEvent(`{"choices":[{"delta":{"content":"","reasoning_content":"a"}}]}`), dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`), dataEvent("null"), "data: hello\n\n",
 	} {
 		tone, _ := wire.ClassifyEvent(wire.ParseEvent([]byte(event)))

@@ -44,7 +44,7 @@ func TestMaxCooldownIsBounded(t *testing.T) {
 	}
 	for _, hint := range []string{"9223372036", "9223372036854775807", "1e300", "99999999999999999999", "86400"} {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: "+hint))
+		n.On(host("a"), status(429, "{}", "Retry-After: "+hint))
 		tr := configured(t, Config{Base: n, MaxCooldown: mostCooldown, Backends: []Backend{azure("a")}})
 		resp, _ := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)

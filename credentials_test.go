@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
@@ -56,13 +57,13 @@ func TestCallersCredentialIsDropped(t *testing.T) {
 		for _, spell := range []func(string) string{strings.ToLower, strings.ToUpper, http.CanonicalHeaderKey} {
 			n := newNet()
 			send(t, balance(t, n, azure("a", change)), withCredential(t, spell))
-			require.NotContains(t, fmt.Sprint(n.seen[0].header), "callers", name)
-			require.NotContains(t, n.seen[0].query, "callers", name)
-			require.Contains(t, n.seen[0].query+"&", "a=%20&", name)
-			require.Equal(t, "stays", n.seen[0].header.Get("OpenAI-Beta"))
-			require.Equal(t, "stays", n.seen[0].header.Get("Traceparent"))
-			require.Equal(t, "stays", n.seen[0].header.Get("X-Ms-Client-Request-Id"))
-			require.Equal(t, []string{"realtime, openai-beta.realtime-v1"}, n.seen[0].header["Sec-WebSocket-Protocol"])
+			require.NotContains(t, fmt.Sprint(n.Seen[0].Header), "callers", name)
+			require.NotContains(t, n.Seen[0].Query, "callers", name)
+			require.Contains(t, n.Seen[0].Query+"&", "a=%20&", name)
+			require.Equal(t, "stays", n.Seen[0].Header.Get("OpenAI-Beta"))
+			require.Equal(t, "stays", n.Seen[0].Header.Get("Traceparent"))
+			require.Equal(t, "stays", n.Seen[0].Header.Get("X-Ms-Client-Request-Id"))
+			require.Equal(t, []string{"realtime, openai-beta.realtime-v1"}, n.Seen[0].Header["Sec-WebSocket-Protocol"])
 		}
 	}
 }
@@ -75,19 +76,19 @@ func TestCallersCredentialIsPassedOn(t *testing.T) {
 		send(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey, b.Dialect = "", d })), req)
 		for _, name := range callersCredential {
 			if name == dropped {
-				require.Empty(t, n.seen[0].header.Get(name), "%s: %s", d, name)
+				require.Empty(t, n.Seen[0].Header.Get(name), "%s: %s", d, name)
 			} else {
-				require.Equal(t, "callers", n.seen[0].header.Get(name), "%s: %s", d, name)
+				require.Equal(t, "callers", n.Seen[0].Header.Get(name), "%s: %s", d, name)
 			}
 		}
-		require.Contains(t, n.seen[0].query, "subscription-key=callers")
-		require.Equal(t, req.Header["Sec-WebSocket-Protocol"], n.seen[0].header["Sec-WebSocket-Protocol"])
+		require.Contains(t, n.Seen[0].Query, "subscription-key=callers")
+		require.Equal(t, req.Header["Sec-WebSocket-Protocol"], n.Seen[0].Header["Sec-WebSocket-Protocol"])
 	}
 }
 
 func TestBackendHeaders(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
+	n.On(host("a"), status(429, "{}"))
 	own := map[string]string{"openai-organization": "org", "X-Custom": "a b"}
 	tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.Headers = own }), azure("b", priority(2)))
 	own["x-custom"] = "changed later"
@@ -96,18 +97,18 @@ func TestBackendHeaders(t *testing.T) {
 	before := req.Header.Clone()
 	send(t, tr, req)
 	require.Equal(t, before, req.Header)
-	require.Equal(t, []string{"a b"}, n.seen[0].header["X-Custom"])
-	require.NotContains(t, n.seen[0].header, "x-custom")
-	require.Equal(t, []string{"org"}, n.seen[0].header["Openai-Organization"])
-	require.Equal(t, []string{"key-a"}, n.seen[0].header["Api-Key"])
-	require.Equal(t, []string{"callers", "more"}, n.seen[1].header["x-custom"], "nothing of an earlier attempt is left")
-	require.NotContains(t, n.seen[1].header, "X-Custom")
+	require.Equal(t, []string{"a b"}, n.Seen[0].Header["X-Custom"])
+	require.NotContains(t, n.Seen[0].Header, "x-custom")
+	require.Equal(t, []string{"org"}, n.Seen[0].Header["Openai-Organization"])
+	require.Equal(t, []string{"key-a"}, n.Seen[0].Header["Api-Key"])
+	require.Equal(t, []string{"callers", "more"}, n.Seen[1].Header["x-custom"], "nothing of an earlier attempt is left")
+	require.NotContains(t, n.Seen[1].Header, "X-Custom")
 
 	// An account, as a header may say, is not a credential: the caller's goes along.
 	n = newNet()
 	send(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey, b.Headers = "", map[string]string{"OpenAI-Project": "p"} })), newChat(t, chatPath))
-	require.Equal(t, []string{"example API key"}, n.seen[0].header["Api-Key"])
-	require.Equal(t, []string{"p"}, n.seen[0].header["Openai-Project"])
+	require.Equal(t, []string{"example API key"}, n.Seen[0].Header["Api-Key"])
+	require.Equal(t, []string{"p"}, n.Seen[0].Header["Openai-Project"])
 
 	// Another account under the same key is another backend.
 	other := azure("other", func(b *spillover.Backend) {
@@ -119,8 +120,8 @@ func TestBackendHeaders(t *testing.T) {
 	require.ErrorContains(t, err, "already uses it for all models")
 
 	// A new value may mend what an old one could not.
-	n.on(host("a"), status(401, "{}"), status(200, "{}"))
-	n.on(host("b"), status(200, "{}"))
+	n.On(host("a"), status(401, "{}"), status(200, "{}"))
+	n.On(host("b"), status(200, "{}"))
 	cfg := spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.Headers = map[string]string{"X-Api-Key": "old"} }), azure("b", priority(2))}}
 	tr = configured(t, cfg)
 	ask(t, tr)
@@ -167,7 +168,7 @@ func TestAnswersOfAServiceDoNotSpeakForUs(t *testing.T) {
 		},
 	} {
 		n := newNet()
-		n.on(host("a"), answer)
+		n.On(host("a"), answer)
 		resp, _ := ask(t, balance(t, n, azure("a")))
 		require.Equal(t, "r", resp.Header.Get("X-Request-Id"))
 		for name := range resp.Header {
@@ -199,10 +200,10 @@ func TestCallersTextInErrorsIsTame(t *testing.T) {
 		resp, err := ask(newNet(), serves("known"))
 		require.NoError(t, err)
 		require.Equal(t, 404, resp.StatusCode)
-		plain(fmt.Sprint(apiErrorIn(t, read(t, resp)).Message))
+		plain(fmt.Sprint(testnet.APIError(t, read(t, resp)).Message))
 		resp, err = ask(status(429, "{}", "Retry-After: 5"))
 		require.NoError(t, err)
-		plain(fmt.Sprint(apiErrorIn(t, read(t, resp)).Message))
+		plain(fmt.Sprint(testnet.APIError(t, read(t, resp)).Message))
 	}
 }
 
@@ -239,7 +240,7 @@ func TestCallerWithoutCredentialHarmsNobody(t *testing.T) {
 		for _, second := range []string{"", "key"} {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 					if req.Header.Get("Api-Key") == "" {
 						return refusal(req)
 					}
@@ -255,7 +256,7 @@ func TestCallerWithoutCredentialHarmsNobody(t *testing.T) {
 					require.Equal(t, "a", servedBy(resp), name)
 				}
 				require.True(t, statusOf(t, tr, "a").Available, name)
-				require.Less(t, n.sends(host("a")), 8, "%s: it is known of those without", name)
+				require.Less(t, n.Sends(host("a")), 8, "%s: it is known of those without", name)
 			})
 		}
 	}
@@ -277,7 +278,7 @@ func TestCallersAreToldApartByEachCredential(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
 			wrong := false
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 				if wrong {
 					return status(401, wrongKey)(req)
 				}
@@ -294,7 +295,7 @@ func TestCallersAreToldApartByEachCredential(t *testing.T) {
 					require.Equal(t, map[string]string{"bad": "b", "good": "a"}[key], servedBy(resp), "%s %d", name, i)
 				}
 			}
-			require.Less(t, n.sends(host("a")), 9, "%s: the wrong one is known", name)
+			require.Less(t, n.Sends(host("a")), 9, "%s: the wrong one is known", name)
 		})
 	}
 }
@@ -320,7 +321,7 @@ func TestHeadersOfAnAttemptAreIndependent(t *testing.T) {
 func TestThrottledServerWithoutCredentialsIsInStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 30"))
+		n.On(host("a"), status(429, "{}", "Retry-After: 30"))
 		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }))
 		req := newChat(t, chatPath)
 		req.Header.Del("api-key")
@@ -349,7 +350,7 @@ func TestCallersKeyInTheQuery(t *testing.T) {
 			resp, err := balance(t, n, c.b).RoundTrip(req)
 			require.NoError(t, err)
 			require.NoError(t, resp.Body.Close())
-			require.Equal(t, c.want, n.seen[0].query)
+			require.Equal(t, c.want, n.Seen[0].Query)
 		})
 	}
 }
@@ -366,7 +367,7 @@ func TestEmptyTokenIsNotSent(t *testing.T) {
 		}), azure("b", priority(2)))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-		require.Zero(t, n.sends(host("a")))
+		require.Zero(t, n.Sends(host("a")))
 		require.Equal(t, "no token", statusOf(t, tr, "a").Reason)
 	}
 }
@@ -392,7 +393,7 @@ func TestNoTokenAnywhere(t *testing.T) {
 				require.Equal(t, "no token", b.Deployments[0].Reason)
 			}
 		}
-		require.Zero(t, n.sends())
+		require.Zero(t, n.Sends())
 		failing = false
 		ask(t, tr) // nothing but failures speaks against them: one is asked all the same
 		time.Sleep(time.Minute)
@@ -421,15 +422,15 @@ func mistakes(cfg spillover.Config) []string {
 
 func TestOnlyOneCredentialIsSent(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
+	n.On(host("a"), status(429, "{}"))
 	tr := balance(t, n, azure("a"), spillover.Backend{URL: "https://api.openai.com/v1", APIKey: "sk", Priority: 2})
 	req := newChat(t, chatPath)
 	req.Header.Set("Authorization", "Bearer the caller's")
 	send(t, tr, req)
-	require.Equal(t, []string{"key-a"}, n.seen[0].header["Api-Key"])
-	require.NotContains(t, n.seen[0].header, "Authorization")
-	require.Equal(t, []string{"Bearer sk"}, n.seen[1].header["Authorization"])
-	require.NotContains(t, n.seen[1].header, "Api-Key")
+	require.Equal(t, []string{"key-a"}, n.Seen[0].Header["Api-Key"])
+	require.NotContains(t, n.Seen[0].Header, "Authorization")
+	require.Equal(t, []string{"Bearer sk"}, n.Seen[1].Header["Authorization"])
+	require.NotContains(t, n.Seen[1].Header, "Api-Key")
 }
 
 func TestKeysAreNeverPrinted(t *testing.T) {
@@ -438,7 +439,7 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 	defer log.SetOutput(os.Stderr)
 	n := newNet()
 	for _, name := range []string{"a", "b", "c"} {
-		n.on(host(name), broken(cutOff))
+		n.On(host(name), broken(cutOff))
 	}
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 	_, err := tr.RoundTrip(newChat(t, chatPath))
@@ -451,11 +452,11 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 
 func TestDeploymentComesBackAfterItsKeyIsAccepted(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(401, azureKey), status(401, azureKey), status(200, "{}"))
+		n.On(host("a"), status(401, azureKey), status(401, azureKey), status(200, "{}"))
 		for range 5 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp), "out, and probed by one that is served all the same")
-			if n.sends(host("a")) == 2 {
+			if n.Sends(host("a")) == 2 {
 				break
 			}
 			time.Sleep(probeWait)
@@ -475,7 +476,7 @@ func TestTokenIsRequestedInEachAttempt(t *testing.T) {
 	}))
 	for i := range 3 {
 		ask(t, tr)
-		require.Equal(t, []string{fmt.Sprint("Bearer token-", i+1)}, n.seen[i].header["Authorization"])
+		require.Equal(t, []string{fmt.Sprint("Bearer token-", i+1)}, n.Seen[i].Header["Authorization"])
 	}
 }
 

@@ -56,9 +56,9 @@ func TestBackendDefaults(t *testing.T) {
 			req.Body, req.ContentLength, req.GetBody = io.NopCloser(strings.NewReader(test.body)), int64(len(test.body)), nil
 			_, err := tr.RoundTrip(req)
 			require.NoError(t, err)
-			require.Len(t, n.seen, 1)
-			require.Equal(t, test.want, n.seen[0].body)
-			require.EqualValues(t, len(test.want), n.seen[0].length)
+			require.Len(t, n.Seen, 1)
+			require.Equal(t, test.want, n.Seen[0].Body)
+			require.EqualValues(t, len(test.want), n.Seen[0].Length)
 		})
 	}
 }
@@ -66,13 +66,13 @@ func TestBackendDefaults(t *testing.T) {
 // Each backend has its own, and a request that moves on leaves them behind.
 func TestDefaultsPerBackend(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}", "retry-after: 1"))
+	n.On(host("a"), status(429, "{}", "retry-after: 1"))
 	tr := balance(t, n, azure("a", defaults(map[string]any{"temperature": 0.1})), azure("b", priority(2), defaults(map[string]any{"top_p": 0.2})), azure("c", priority(3)))
 	resp, _ := ask(t, tr)
 	require.Equal(t, "b", servedBy(resp))
-	require.Contains(t, n.seen[0].body, `{"temperature":0.1,`)
-	require.NotContains(t, n.seen[1].body, "temperature")
-	require.Contains(t, n.seen[1].body, `{"top_p":0.2,`)
+	require.Contains(t, n.Seen[0].Body, `{"temperature":0.1,`)
+	require.NotContains(t, n.Seen[1].Body, "temperature")
+	require.Contains(t, n.Seen[1].Body, `{"top_p":0.2,`)
 }
 
 func TestDefaultsMistakes(t *testing.T) {
@@ -96,7 +96,7 @@ func TestDefaultsMistakes(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a", defaults(many)))
 	ask(t, tr)
-	require.Contains(t, n.seen[0].body, `"64":64,`, "the last bit")
+	require.Contains(t, n.Seen[0].Body, `"64":64,`, "the last bit")
 }
 
 // What is beyond reading is left as it is: a field that was given may be there.
@@ -143,7 +143,7 @@ func TestDefaultsProperties(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got map[string]any
-		require.NoError(t, json.Unmarshal([]byte(n.seen[0].body), &got), n.seen[0].body)
+		require.NoError(t, json.Unmarshal([]byte(n.Seen[0].Body), &got), n.Seen[0].Body)
 		_, one := body[wire.MaxTokensField]
 		_, other := body[wire.MaxCompletionTokensField]
 		for name, value := range fields {

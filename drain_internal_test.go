@@ -64,7 +64,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				if test.answer != nil {
-					n.on(host("b"), test.answer)
+					n.On(host("b"), test.answer)
 				}
 				cfg := Config{Base: n, Backends: []Backend{azure("a"), azure("b")}}
 				if test.change != nil {
@@ -82,7 +82,7 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 					require.Equal(t, test.by, servedBy(resp))
 					require.NoError(t, tr.Resume("a"))
 				}
-				require.Zero(t, n.sends(host("a")))
+				require.Zero(t, n.Sends(host("a")))
 			})
 		})
 	}
@@ -127,7 +127,7 @@ func TestDrainAfterTheChoice(t *testing.T) {
 				resp, _ := answer()
 				require.Equal(t, test.status, resp.StatusCode)
 				require.Equal(t, test.by, servedBy(resp))
-				require.Zero(t, n.sends(host("a")))
+				require.Zero(t, n.Sends(host("a")))
 				require.Zero(t, d.InFlight.Load())
 				require.Zero(t, counted(t, tr, "a")[0], "nor is it counted")
 				require.NoError(t, tr.Resume("a"))

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // drainedAnswer demands the answer for a request that only drained backends
@@ -23,7 +24,7 @@ func drainedAnswer(t testing.TB, tr *spillover.Transport, line string) {
 	require.Equal(t, 503, resp.StatusCode, body)
 	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
 	require.Empty(t, servedBy(resp))
-	e := apiErrorIn(t, body)
+	e := testnet.APIError(t, body)
 	require.Equal(t, "drained", e.Code)
 	require.Equal(t, "server_error", e.Type)
 	require.Equal(t, "Every backend that could take the request is drained.", e.Message)
@@ -33,20 +34,20 @@ func drainedAnswer(t testing.TB, tr *spillover.Transport, line string) {
 // would be misleading.
 func TestDrainedMayHaveTheObject(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(404, `{"error":{"message":"No such file"}}`))
+	n.On(host("a"), status(404, `{"error":{"message":"No such file"}}`))
 	tr := balance(t, n, azure("a"), azure("b"))
 	require.NoError(t, tr.Drain("b"))
 	drainedAnswer(t, tr, "GET /v1/files/file-abc")
-	require.Equal(t, 1, n.sends(host("a")))
-	require.Zero(t, n.sends(host("b")))
+	require.Equal(t, 1, n.Sends(host("a")))
+	require.Zero(t, n.Sends(host("b")))
 
 	// One that was asked and drained afterwards does not have it either.
 	require.NoError(t, tr.Resume("b"))
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		require.NoError(t, tr.Drain("a"))
 		return status(404, `{"error":{"message":"No such file"}}`)(req)
 	})
-	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("b"), func(req *http.Request) (*http.Response, error) {
 		require.NoError(t, tr.Drain("b"))
 		return status(404, `{"error":{"message":"No such file"}}`)(req)
 	})
@@ -54,10 +55,10 @@ func TestDrainedMayHaveTheObject(t *testing.T) {
 	require.Equal(t, 404, resp.StatusCode)
 	require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 	require.NoError(t, tr.Resume("a"))
-	n.on(host("b"), ok200)
+	n.On(host("b"), ok200)
 
 	// Where one gave no answer that is told, as without Drain.
-	n.on(host("a"), broken(errReset))
+	n.On(host("a"), broken(errReset))
 	_, err := tr.RoundTrip(with(t, "GET /v1/files/file-abc"))
 	require.ErrorIs(t, err, errReset)
 
@@ -70,7 +71,7 @@ func TestDrainedMayHaveTheObject(t *testing.T) {
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(5*time.Second, status(200, `"slow"`)), ok200)
+		n.On(host("a"), slow(5*time.Second, status(200, `"slow"`)), ok200)
 		tr := balance(t, n, azure("a", serves("m", "n")), azure("b", priority(2)))
 		answer := background(t, tr, newChat(t, chatPath))
 		require.NoError(t, tr.Drain("a"))
@@ -95,7 +96,7 @@ func TestDrain(t *testing.T) {
 		require.Equal(t, "a", servedBy(resp))
 		require.Zero(t, statusOf(t, tr, "a").InFlight, "it has drained")
 		require.EqualValues(t, 1, statusOf(t, tr, "a").Served)
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 
 		for range 2 {
 			require.NoError(t, tr.Resume("a"))
@@ -155,7 +156,7 @@ func TestDrainOutlivesReconfigure(t *testing.T) {
 func TestDrainKeepsWhatIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
 		tr := firstAndSecond(t, n)
 		ask(t, tr)
 		require.NoError(t, tr.Drain("a"))
@@ -173,7 +174,7 @@ func TestDrainKeepsWhatIsKnown(t *testing.T) {
 // it was not sent to what is drained.
 func TestDrainedCannotClearARequest(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(401, wrongKey))
+	n.On(host("a"), status(401, wrongKey))
 	for _, drained := range []bool{true, false} {
 		tr := configured(t, spillover.Config{Base: n, MaxAttempts: 1, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
 		if drained {
@@ -191,7 +192,7 @@ func TestAllDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := configured(t, spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", priority(2), serves("m")), azure("c", serves("n"))}})
-		n.on(host("b"), status(429, "{}", "Retry-After: 5"))
+		n.On(host("b"), status(429, "{}", "Retry-After: 5"))
 		require.NoError(t, tr.Drain("a"))
 		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -207,7 +208,7 @@ func TestAllDrained(t *testing.T) {
 		require.NoError(t, tr.Drain("c"))
 		drainedAnswer(t, tr, "GET /v1/models")
 		require.Equal(t, begun, time.Now())
-		require.Equal(t, 2, n.sends())
+		require.Equal(t, 2, n.Sends())
 
 		closed := new(atomic.Int64)
 		resp, err := tr.RoundTrip(closing(newChat(t, chatPath), closed))
@@ -225,17 +226,17 @@ func TestSomeDrained(t *testing.T) {
 		n := newNet()
 		tr := three(t, n)
 		for backend, wait := range map[string]string{"a": "2", "b": "9", "c": "5"} {
-			n.on(host(backend), status(429, "{}", "Retry-After: "+wait))
+			n.On(host(backend), status(429, "{}", "Retry-After: "+wait))
 		}
 		ask(t, tr)
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 		told := func(drain, want string) {
 			require.NoError(t, tr.Drain(drain))
 			resp, body := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
 			require.Equal(t, want, resp.Header.Get("Retry-After"))
 			require.Empty(t, resp.Header.Get("X-Should-Retry"))
-			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
+			require.Equal(t, "rate_limit_exceeded", testnet.APIError(t, body).Code)
 		}
 		told("a", "5")
 		told("c", "9")
@@ -243,7 +244,7 @@ func TestSomeDrained(t *testing.T) {
 		drainedAnswer(t, tr, `POST /v1/chat/completions {"model":"m"}`)
 		require.NoError(t, tr.Resume("a"))
 		told("b", "2")
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 	})
 }
 
@@ -256,21 +257,21 @@ func TestDrainDuringAttempts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), slow(time.Second, answer))
-				n.on(host("b"), slow(time.Second, answer))
+				n.On(host("a"), slow(time.Second, answer))
+				n.On(host("b"), slow(time.Second, answer))
 				if name == "throttled" {
-					n.on(host("d"), slow(time.Second, answer)) // then a and b would be open again
+					n.On(host("d"), slow(time.Second, answer)) // then a and b would be open again
 				}
 				tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)), azure("d", priority(4)))
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.NoError(t, tr.Drain("c"))
 				time.Sleep(1500 * time.Millisecond) // b has it
-				require.Equal(t, 1, n.sends(host("b")))
+				require.Equal(t, 1, n.Sends(host("b")))
 				require.NoError(t, tr.Drain("b"))
 				answer()
-				require.Equal(t, []int{1, 1, 0}, []int{n.sends(host("a")), n.sends(host("b")), n.sends(host("c"))})
-				require.NotZero(t, n.sends(host("d")))
+				require.Equal(t, []int{1, 1, 0}, []int{n.Sends(host("a")), n.Sends(host("b")), n.Sends(host("c"))})
+				require.NotZero(t, n.Sends(host("d")))
 			})
 		})
 	}

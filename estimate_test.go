@@ -60,7 +60,7 @@ func TestEstimateOfTheUnread(t *testing.T) {
 // A counter sees the whole body once, whatever the number of attempts.
 func TestCountTokens(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
+	n.On(host("a"), status(429, "{}"))
 	var seen []string
 	tr := configured(t, Config{
 		Base: n, Backends: []Backend{azure("a"), azure("b", priority(2))},

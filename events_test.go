@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // firstOf is a pool of two that serve the model m: first, and second a tier below.
@@ -28,7 +29,7 @@ var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection r
 func TestLogOfACooldown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(429, `{"error":{"code":"rate_limit_exceeded"}}`, "Retry-After: 4", "X-Request-Id: id-1"),
+		n.On(host("first"), status(429, `{"error":{"code":"rate_limit_exceeded"}}`, "Retry-After: 4", "X-Request-Id: id-1"),
 			status(429, `{}`, "Retry-After: 2", "Apim-Request-Id: id-2"), status(200, "{}", "X-Request-Id: id-3"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
@@ -57,7 +58,7 @@ func TestLogOfACooldown(t *testing.T) {
 func TestLogOfAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(500, `{}`, "X-Request-Id: id-0"), status(500, `{}`, "X-Request-Id: id-1"), status(500, "{}", "X-Request-Id: id-2"), status(502, "{}", "X-Request-Id: id-3"), status(200, "{}"))
+		n.On(host("first"), status(500, `{}`, "X-Request-Id: id-0"), status(500, `{}`, "X-Request-Id: id-1"), status(500, "{}", "X-Request-Id: id-2"), status(502, "{}", "X-Request-Id: id-3"), status(200, "{}"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
 		require.Empty(t, l.Log(), "one request that fails, although it is sent there twice, is ignored")
@@ -82,7 +83,7 @@ func TestLogOfAFailure(t *testing.T) {
 func TestLogOfAThrottledProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(401, `{}`), status(429, "{}", "Retry-After: 7"), status(200, "{}"))
+		n.On(host("first"), status(401, `{}`), status(429, "{}", "Retry-After: 7"), status(200, "{}"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
 		time.Sleep(probeWait)
@@ -101,7 +102,7 @@ func TestLogOfAThrottledProbe(t *testing.T) {
 func TestLogOfABackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), broken(refused), status(200, "{}"))
+		n.On(host("first"), broken(refused), status(200, "{}"))
 		l, tr := listened(t, firstOf(n))
 		ask(t, tr)
 		time.Sleep(probeWait)
@@ -123,8 +124,8 @@ func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
 			"500": status(500, "{}"), "401": status(401, "{}"), "no connection": broken(refused), "no answer": broken(io.ErrUnexpectedEOF),
 		} {
 			n := newNet()
-			n.on(host("first"), answer)
-			n.on(host("second"), answer)
+			n.On(host("first"), answer)
+			n.On(host("second"), answer)
 			l, tr := listened(t, firstOf(n))
 			for range 5 {
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -144,7 +145,7 @@ func TestLogOfARequestThatFailsEverywhere(t *testing.T) {
 func TestLogAfterMaxAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(401, "{}"))
+		n.On(host("first"), status(401, "{}"))
 		cfg := firstOf(n)
 		cfg.MaxAttempts = 1
 		l, tr := listened(t, cfg)
@@ -160,7 +161,7 @@ func TestLogAfterMaxAttempts(t *testing.T) {
 func TestLogOfAReconfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(401, "{}"))
+		n.On(host("first"), status(401, "{}"))
 		l := telemetrytest.New()
 		cfg := withListener(l, firstOf(n))
 		tr := configured(t, cfg)
@@ -185,7 +186,7 @@ func TestLogOfAReconfiguration(t *testing.T) {
 func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, `{"error":{"code":"insufficient_quota"}}`))
+		n.On(host("a"), status(429, `{"error":{"code":"insufficient_quota"}}`))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{
 			azure("one", serves("m"), func(b *Backend) { b.URL, b.APIKey = "https://"+host("a"), "k" }),
 			azure("two", priority(2), func(b *Backend) {
@@ -204,8 +205,8 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 func TestLogOfABrokenAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), withBody(200, func(*http.Request) io.ReadCloser {
-			return io.NopCloser(io.MultiReader(strings.NewReader("{"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
+		n.On(host("first"), withBody(200, func(*http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(strings.NewReader("{"), testnet.ReaderFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
 		}))
 		l, tr := listened(t, firstOf(n))
 		for range 2 { // the first is ignored
@@ -228,7 +229,7 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		open := make(chan struct{})
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("first"), func(req *http.Request) (*http.Response, error) {
 			<-open
 			return status(429, "{}", "Retry-After: 3")(req)
 		})
@@ -238,7 +239,7 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 			all.Go(func() { ask(t, tr) })
 		}
 		synctest.Wait()
-		require.Equal(t, 1000, n.sends(host("first")))
+		require.Equal(t, 1000, n.Sends(host("first")))
 		close(open)
 		all.Wait()
 		require.Equal(t, []string{"INFO,deployment cooling,backend:first,tier:1,model:m,deployment:m,until:3s,wait_ms:3000,reason:429,status:429"}, l.Log())
@@ -250,7 +251,7 @@ func TestLogOfAThousandRefusals(t *testing.T) {
 func TestLogOfStragglers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("first"), func(req *http.Request) (*http.Response, error) {
 			d, err := time.ParseDuration(req.Header.Get("Take"))
 			require.NoError(t, err)
 			time.Sleep(d)
@@ -285,11 +286,11 @@ func TestLogOfHealthyRequests(t *testing.T) {
 func TestLogOfAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("first"), func(req *http.Request) (*http.Response, error) {
 			time.Sleep(time.Second)
 			return status(429, "{}", "Retry-After: 3", "X-Request-Id: id-1")(req)
 		})
-		n.on(host("second"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("second"), func(req *http.Request) (*http.Response, error) {
 			time.Sleep(2 * time.Second)
 			return status(200, "{}", "X-Request-Id: id-2")(req)
 		}, hung)
@@ -309,14 +310,14 @@ func TestLogOfAttempts(t *testing.T) {
 			"DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:canceled,took_ms:1000",
 		}, l.Log())
 
-		n.on(host("second"), status(500, `{"error":{"message":"I am sorry"}}`))
+		n.On(host("second"), status(500, `{"error":{"message":"I am sorry"}}`))
 		ask(t, tr)
 		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:2,outcome:failed,took_ms:0,reason:500,error:I am sorry,status:500")
-		n.on(host("second"), status(400, `{"error":{"message":"what a caller wrote"}}`))
+		n.On(host("second"), status(400, `{"error":{"message":"what a caller wrote"}}`))
 		ask(t, tr)
 		require.Contains(t, l.Log(), "DEBUG,attempt,backend:second,tier:2,model:m,deployment:m,attempt:1,outcome:rejected,took_ms:0,reason:400,status:400", "no text of a caller's own mistake")
 
-		n.on(host("second"), status(200, "{}"))
+		n.On(host("second"), status(200, "{}"))
 		cfg.Logger = l.LoggerAt(slog.LevelError)
 		ask(t, configured(t, cfg))
 		require.Empty(t, l.Log())
@@ -329,7 +330,7 @@ func TestLogHoldsNoLock(t *testing.T) {
 		var tr *Transport
 		var seen []string
 		n := newNet()
-		n.on(host("first"), status(401, "{}"), status(200, "{}"))
+		n.On(host("first"), status(401, "{}"), status(200, "{}"))
 		cfg := firstOf(n)
 		cfg.Logger = slog.New(asking{func(message string) {
 			seen = append(seen, message)

@@ -1,13 +1,9 @@
 package spillover
 
 import (
-	"bytes"
-	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -29,14 +25,6 @@ const (
 	noQuota      = `{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`
 )
 
-var ok200 = status(200, `{"ok":true}`)
-
-// hung never answers.
-func hung(req *http.Request) (*http.Response, error) {
-	<-req.Context().Done()
-	return nil, req.Context().Err()
-}
-
 // firstAndSecond is a pool of two tiers.
 func firstAndSecond(t testing.TB, n http.RoundTripper) *Transport {
 	return balance(t, n, azure("a"), azure("b", priority(2)))
@@ -52,48 +40,12 @@ func unharmed(t testing.TB, tr *Transport, backend string) {
 	require.False(t, d.backend.Troubled())
 }
 
-// A tracked body tells when it is closed.
-type tracked struct {
-	io.Reader
-	closed *atomic.Int64
-	once   sync.Once
-}
-
-func (b *tracked) Close() error {
-	b.once.Do(func() { b.closed.Add(1) })
-	return nil
-}
-
-// endless is a text without an end.
-type endless struct{ read *atomic.Int64 }
-
-var manyX = bytes.Repeat([]byte("x"), 64<<10)
-
-func (e endless) Read(p []byte) (int, error) {
-	n := copy(p, manyX)
-	e.read.Add(int64(n))
-	return n, nil
-}
-
-// withBody answers with a body of the test's own.
-func withBody(code int, body func(*http.Request) io.ReadCloser) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		resp, err := status(code, "")(req)
-		resp.Body, resp.ContentLength = body(req), -1
-		return resp, err
-	}
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
 // One forgiven 500 before does not make the poison stick.
 func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 	for _, name := range []string{"a", "b", "c"} {
-		n.on(host(name), broken(errReset))
+		n.On(host(name), broken(errReset))
 		d, now := deploymentOf(t, tr, name), time.Now()
 		failAt(&d.State, now, health.ServerFailure, "500", 0.5)
 		require.True(t, statusOf(t, tr, name).Available)
@@ -109,7 +61,7 @@ func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		// The first request is sent there twice, which counts once.
-		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
 		for i, streak := range []int{1, 2, 2, 3} {
 			if i > 0 {
@@ -118,7 +70,7 @@ func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
 			ask(t, tr)
 			require.Equal(t, streak, failures(heldAgainst(t, tr, "a")))
 		}
-		require.Equal(t, 5, n.sends(host("a")))
+		require.Equal(t, 5, n.Sends(host("a")))
 		time.Sleep(1200 * time.Millisecond)
 		require.False(t, statusOf(t, tr, "a").Available, "out for twice as long")
 	})
@@ -159,7 +111,7 @@ func newCreation(t testing.TB, path string) *http.Request {
 func TestFailureOfACreationIsNoSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
 		d := tr.table().nameless.tiers[0].members[0]
 		now := time.Now()
@@ -185,19 +137,19 @@ func TestAllOutForFailuresAlone(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(500, name+"'s own"))
+			n.On(host(name), status(500, name+"'s own"))
 		}
 		asked := map[string]bool{}
 		for i := range 50 {
 			resp, text := ask(t, tr)
 			require.Equal(t, servedBy(resp)+"'s own", text)
 			require.Equal(t, 500, resp.StatusCode)
-			require.Equal(t, i+1, n.sends(), "any of them, and it alone")
+			require.Equal(t, i+1, n.Sends(), "any of them, and it alone")
 			asked[servedBy(resp)] = true
 		}
 		require.Len(t, asked, 3)
 
-		n.on(host("c"), ok200)
+		n.On(host("c"), ok200)
 		resp, _ := ask(t, tr)
 		for servedBy(resp) != "c" {
 			resp, _ = ask(t, tr)

@@ -24,13 +24,14 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
 func TestThrottledRequestFailsOver(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, `{"error":{"code":"429"}}`, "Retry-After: 7"))
-	n.on(host("b"), ok200)
+	n.On(host("a"), status(429, `{"error":{"code":"429"}}`, "Retry-After: 7"))
+	n.On(host("b"), ok200)
 	resp, text := ask(t, firstAndSecond(t, n))
 	require.Equal(t, 200, resp.StatusCode)
 	require.Equal(t, `{"ok":true}`, text)
@@ -44,7 +45,7 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), status(code, "{}"))
+				n.On(host("a"), status(code, "{}"))
 				tr := firstAndSecond(t, n)
 				from := func() string {
 					resp, _ := ask(t, tr)
@@ -55,19 +56,19 @@ func TestServerErrorsEjectADeploymentUntilAProbeSucceeds(t *testing.T) {
 					require.Equal(t, "b", from())
 					time.Sleep(100 * time.Millisecond)
 				}
-				require.LessOrEqual(t, n.sends(host("a")), 8, "one is forgiven; then out for 1 s, 2 s, 4 s …")
-				require.Greater(t, n.sends(host("a")), 3, "and probed in between")
-				for before := n.sends(host("a")); n.sends(host("a")) == before; { // up to the next probe
+				require.LessOrEqual(t, n.Sends(host("a")), 8, "one is forgiven; then out for 1 s, 2 s, 4 s …")
+				require.Greater(t, n.Sends(host("a")), 3, "and probed in between")
+				for before := n.Sends(host("a")); n.Sends(host("a")) == before; { // up to the next probe
 					time.Sleep(100 * time.Millisecond)
 					require.Equal(t, "b", from())
 				}
 				require.NotEmpty(t, statusOf(t, tr, "a").Reason)
 
-				n.on(host("a"), ok200)
+				n.On(host("a"), ok200)
 				time.Sleep(probeWait)
 				require.Equal(t, "a", from(), "the probe lets it back in")
 				require.True(t, statusOf(t, tr, "a").Available)
-				n.on(host("a"), status(code, "{}"), status(code, "{}"), ok200)
+				n.On(host("a"), status(code, "{}"), status(code, "{}"), ok200)
 				require.Equal(t, "b", from())
 				require.True(t, statusOf(t, tr, "a").Available, "one more failure is forgiven: the streak is over")
 			})
@@ -79,7 +80,7 @@ func TestServerErrorWithRetryAfterClosesADeploymentUntilThen(t *testing.T) {
 	for _, code := range []int{503, 529} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), status(code, "{}", "Retry-After: 20"), ok200)
+			n.On(host("a"), status(code, "{}", "Retry-After: 20"), ok200)
 			tr := firstAndSecond(t, n)
 			ask(t, tr)
 			require.Equal(t, time.Now().Add(20*time.Second), statusOf(t, tr, "a").Until)
@@ -95,7 +96,7 @@ func TestClientErrorIsReturnedWithoutFailover(t *testing.T) {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			const text = `{"error":{"code":"content_filter",` + "\r\n\t" + `"message":"é   \u00e9"}} `
 			n := newNet()
-			n.on(host("a"), status(code, text, "X-Ms-Request-Id: 1"))
+			n.On(host("a"), status(code, text, "X-Ms-Request-Id: 1"))
 			tr := firstAndSecond(t, n)
 			for i := range 5 {
 				resp, got := ask(t, tr)
@@ -104,7 +105,7 @@ func TestClientErrorIsReturnedWithoutFailover(t *testing.T) {
 				require.EqualValues(t, len(text), resp.ContentLength)
 				require.Equal(t, "1", resp.Header.Get("X-Ms-Request-Id"))
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-				require.Equal(t, i+1, n.sends())
+				require.Equal(t, i+1, n.Sends())
 				unharmed(t, tr, "a")
 			}
 		})
@@ -114,7 +115,7 @@ func TestClientErrorIsReturnedWithoutFailover(t *testing.T) {
 func TestRequestTooLargeForOneLimitFailsOver(t *testing.T) {
 	for _, code := range []int{413, 429} {
 		n := newNet()
-		n.on(host("a"), status(code, `{"error":{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 90000."}}`))
+		n.On(host("a"), status(code, `{"error":{"message":"Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 90000."}}`))
 		tr := firstAndSecond(t, n)
 		for range 5 {
 			resp, _ := ask(t, tr)
@@ -126,16 +127,16 @@ func TestRequestTooLargeForOneLimitFailsOver(t *testing.T) {
 
 func TestClientErrorOfASingleBackendIsSentOnce(t *testing.T) {
 	n := newNet()
-	n.on(host("only"), status(400, "{}"))
+	n.On(host("only"), status(400, "{}"))
 	resp, _ := ask(t, balance(t, n, azure("only")))
 	require.Equal(t, 400, resp.StatusCode)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 }
 
 func TestFailoverPassesTwoFailures(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(500, "{}"))
-	n.on(host("b"), status(404, noDeployment))
+	n.On(host("a"), status(500, "{}"))
+	n.On(host("b"), status(404, noDeployment))
 	tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
 	resp, _ := ask(t, tr)
 	require.Equal(t, "c", servedBy(resp))
@@ -157,11 +158,11 @@ func TestRequestTimeoutAndConflictWithRetryAfterFailOver(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), test.answer)
+			n.On(host("a"), test.answer)
 			tr := firstAndSecond(t, n)
 			for i := range 5 {
 				ask(t, tr)
-				require.Equal(t, test.sends*(i+1), n.sends())
+				require.Equal(t, test.sends*(i+1), n.Sends())
 				unharmed(t, tr, "a")
 			}
 		})
@@ -180,7 +181,7 @@ func TestConnectionErrorClosesTheWholeBackend(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), broken(err))
+			n.On(host("a"), broken(err))
 			tr := firstAndSecond(t, n)
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
@@ -190,16 +191,16 @@ func TestConnectionErrorClosesTheWholeBackend(t *testing.T) {
 			for range 5 {
 				send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/other/", 1)))
 			}
-			require.Equal(t, 1, n.sends(host("a")), "its other models are not tried either")
+			require.Equal(t, 1, n.Sends(host("a")), "its other models are not tried either")
 		})
 	}
 }
 
 func TestErrorJoinsTheErrorsOfAllBackends(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), broken(errRefused))
-	n.on(host("b"), broken(fmt.Errorf("lookup: %w", errDNS)))
-	n.on(host("c"), broken(io.ErrUnexpectedEOF))
+	n.On(host("a"), broken(errRefused))
+	n.On(host("b"), broken(fmt.Errorf("lookup: %w", errDNS)))
+	n.On(host("c"), broken(io.ErrUnexpectedEOF))
 	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.Nil(t, resp)
@@ -220,15 +221,15 @@ func TestErrorJoinsTheErrorsOfAllBackends(t *testing.T) {
 func TestErrorIsATimeoutOnlyIfAllAttemptsTimedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), hung)
-		n.on(host("b"), hung)
+		n.On(host("a"), hung)
+		n.On(host("b"), hung)
 		impatient := func(b *spillover.Backend) { b.HeaderTimeout = time.Second }
 		_, err := balance(t, n, azure("a", impatient), azure("b", impatient)).RoundTrip(newChat(t, chatPath))
 		var timeout net.Error
 		require.ErrorAs(t, err, &timeout)
 		require.True(t, timeout.Timeout())
 
-		n.on(host("b"), broken(errReset))
+		n.On(host("b"), broken(errReset))
 		_, err = balance(t, n, azure("a", impatient), azure("b", impatient)).RoundTrip(newChat(t, chatPath))
 		require.ErrorAs(t, err, &timeout)
 		require.False(t, timeout.Timeout())
@@ -238,13 +239,13 @@ func TestErrorIsATimeoutOnlyIfAllAttemptsTimedOut(t *testing.T) {
 func TestHeaderTimeoutFailsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), hung)
+		n.On(host("a"), hung)
 		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = 3 * time.Second }), azure("b", priority(2)))
 		began := time.Now()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 3*time.Second, time.Since(began))
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 		require.True(t, statusOf(t, tr, "a").Available, "the first is ignored")
 		require.True(t, statusOf(t, tr, "b").Available)
 		ask(t, tr)
@@ -253,7 +254,7 @@ func TestHeaderTimeoutFailsOver(t *testing.T) {
 		require.LessOrEqual(t, time.Until(s.Until), 2400*time.Millisecond, "not out for long")
 		require.Zero(t, s.InFlight)
 
-		n.on(host("a"), slow(3*time.Second-1, ok200))
+		n.On(host("a"), slow(3*time.Second-1, ok200))
 		time.Sleep(probeWait)
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
@@ -265,8 +266,8 @@ func TestHeaderTimeoutFailsOver(t *testing.T) {
 func TestHeaderTimeoutEndsWithTheFirstByteOfTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), withBody(200, func(req *http.Request) io.ReadCloser {
-			return io.NopCloser(io.MultiReader(strings.NewReader("not "), readerFunc(func([]byte) (int, error) {
+		n.On(host("a"), withBody(200, func(req *http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(strings.NewReader("not "), testnet.ReaderFunc(func([]byte) (int, error) {
 				time.Sleep(time.Hour)
 				return 0, io.EOF
 			}), stoppable(req.Context(), "late")))
@@ -284,16 +285,16 @@ func TestAnswerAtTheHeaderTimeoutIsWholeOrAbsent(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
 			late := withBody(200, func(req *http.Request) io.ReadCloser {
-				return io.NopCloser(io.MultiReader(readerFunc(func([]byte) (int, error) {
+				return io.NopCloser(io.MultiReader(testnet.ReaderFunc(func([]byte) (int, error) {
 					time.Sleep(time.Second)
 					return 0, io.EOF
 				}), stoppable(req.Context(), "whole")))
 			})
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 				time.Sleep(time.Second)
 				return late(req)
 			})
-			n.on(host("b"), status(200, "whole"))
+			n.On(host("b"), status(200, "whole"))
 			_, text := ask(t, balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2))))
 			require.Equal(t, "whole", text)
 		})
@@ -303,7 +304,7 @@ func TestAnswerAtTheHeaderTimeoutIsWholeOrAbsent(t *testing.T) {
 // stoppable is a text that cannot be read once a context has ended.
 func stoppable(ctx context.Context, text string) io.Reader {
 	r := strings.NewReader(text)
-	return readerFunc(func(p []byte) (int, error) {
+	return testnet.ReaderFunc(func(p []byte) (int, error) {
 		if err := context.Cause(ctx); err != nil {
 			return 0, err
 		}
@@ -332,8 +333,8 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer)
-				n.on(host("b"), test.answer)
+				n.On(host("a"), test.answer)
+				n.On(host("b"), test.answer)
 				tr := firstAndSecond(t, n)
 				for i := range 5 {
 					ctx, cancel := context.WithCancel(t.Context())
@@ -347,11 +348,11 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 						resp.Body.Close()
 					}
 					require.ErrorIs(t, err, context.Canceled)
-					require.Equal(t, test.sends*(i+1), n.sends(host("a")))
+					require.Equal(t, test.sends*(i+1), n.Sends(host("a")))
 					require.True(t, statusOf(t, tr, "a").Available, "nothing is held against it")
 					require.True(t, backendStatus(t, tr, "a").Available)
 				}
-				require.Zero(t, n.sends(host("b")))
+				require.Zero(t, n.Sends(host("b")))
 				nothingInFlight(t, tr)
 			})
 		})
@@ -361,17 +362,17 @@ func TestCancelledRequestIsNeutral(t *testing.T) {
 func TestExpiredDeadlineIsNeutral(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), hung)
+		n.On(host("a"), hung)
 		tr := firstAndSecond(t, n)
 		for i := range 5 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Equal(t, i+1, n.sends(host("a")))
+			require.Equal(t, i+1, n.Sends(host("a")))
 			unharmed(t, tr, "a")
 		}
-		require.Zero(t, n.sends(host("b")))
+		require.Zero(t, n.Sends(host("b")))
 	})
 }
 
@@ -392,28 +393,28 @@ func TestMaxAttemptsCapsAttemptsButNotThrottles(t *testing.T) {
 			n := newNet()
 			var backends []spillover.Backend
 			for i := range 9 {
-				n.on(host(fmt.Sprint("b", i)), test.answer)
+				n.On(host(fmt.Sprint("b", i)), test.answer)
 				backends = append(backends, azure(fmt.Sprint("b", i)))
 			}
 			resp, err := configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: test.most}).RoundTrip(newChat(t, chatPath))
 			require.True(t, (resp == nil) != (err == nil))
-			require.Equal(t, test.sends, n.sends())
+			require.Equal(t, test.sends, n.Sends())
 		})
 	}
 }
 
 func TestFailoverUsesTheBasePathOfEachBackend(t *testing.T) {
 	n := newNet()
-	n.on("a.example.com", status(429, "{}"))
-	n.on("b.example.com", status(429, "{}"))
+	n.On("a.example.com", status(429, "{}"))
+	n.On("b.example.com", status(429, "{}"))
 	under := func(url string, p int) spillover.Backend {
 		return spillover.Backend{Name: url, URL: url, Dialect: spillover.Azure, APIKey: "k", Priority: p}
 	}
 	ask(t, balance(t, n, under("https://a.example.com/ai", 1), under("https://b.example.com/ai/", 2), under("https://c.example.com", 3)))
 	const path = "/openai/deployments/m/chat/completions"
 	var paths []string
-	for _, s := range n.seen {
-		paths = append(paths, s.path)
+	for _, s := range n.Seen {
+		paths = append(paths, s.Path)
 	}
 	require.Equal(t, []string{"/ai" + path, "/ai" + path, path}, paths)
 }
@@ -430,11 +431,11 @@ func TestCredentialsDoNotTravelBetweenBackends(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), status(429, "{}"))
+			n.On(host("a"), status(429, "{}"))
 			ask(t, balance(t, n, test.backends...))
 			for i, key := range test.keys {
-				require.Equal(t, []string{key}, n.seen[i].header["Api-Key"])
-				require.NotContains(t, n.seen[i].header, "Authorization")
+				require.Equal(t, []string{key}, n.Seen[i].Header["Api-Key"])
+				require.NotContains(t, n.Seen[i].Header, "Authorization")
 			}
 		})
 	}
@@ -464,8 +465,8 @@ func TestBodyIsIdenticalInEveryAttempt(t *testing.T) {
 		for _, getBody := range []bool{true, false} {
 			t.Run(fmt.Sprint(test.name, ", GetBody ", getBody), func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), status(429, "{}"))
-				n.on(host("b"), status(500, "{}"))
+				n.On(host("a"), status(429, "{}"))
+				n.On(host("b"), status(500, "{}"))
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, test.target, bytes.NewReader(test.body))
 				require.NoError(t, err)
 				req.Header.Set("Content-Type", test.contentType)
@@ -474,9 +475,9 @@ func TestBodyIsIdenticalInEveryAttempt(t *testing.T) {
 				}
 				resp, _ := send(t, balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3))), req)
 				require.Equal(t, "c", servedBy(resp))
-				for _, s := range n.seen {
-					require.True(t, s.body == string(test.body))
-					require.EqualValues(t, len(test.body), s.length)
+				for _, s := range n.Seen {
+					require.True(t, s.Body == string(test.body))
+					require.EqualValues(t, len(test.body), s.Length)
 				}
 			})
 		}
@@ -486,7 +487,7 @@ func TestBodyIsIdenticalInEveryAttempt(t *testing.T) {
 func TestModelIsReplacedInTheOriginalBodyOfEachAttempt(t *testing.T) {
 	text := `{"messages":[{"content":"` + strings.Repeat("model ", 1<<10) + `"}], "model" : "m" ,"n":1}`
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
+	n.On(host("a"), status(429, "{}"))
 	named := func(name string) func(*spillover.Backend) {
 		return func(b *spillover.Backend) {
 			b.Dialect, b.Models = spillover.AzureV1, []spillover.Model{{Name: "m", Deployment: name}}
@@ -498,15 +499,15 @@ func TestModelIsReplacedInTheOriginalBodyOfEachAttempt(t *testing.T) {
 	send(t, tr, req)
 	for i, name := range []string{"a-very-long-name", "b"} {
 		want := strings.Replace(text, `"m"`, `"`+name+`"`, 1)
-		require.Equal(t, want, n.seen[i].body, "from the original each time")
-		require.EqualValues(t, len(want), n.seen[i].length)
+		require.Equal(t, want, n.Seen[i].Body, "from the original each time")
+		require.EqualValues(t, len(want), n.Seen[i].Length)
 	}
 }
 
 func TestBodyWithoutGetBodyIsReplayed(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		n := newNet()
-		n.on(host("a"), status(429, "{}"))
+		n.On(host("a"), status(429, "{}"))
 		req := newChat(t, chatPath)
 		req.GetBody = nil
 		if chunked {
@@ -514,8 +515,8 @@ func TestBodyWithoutGetBodyIsReplayed(t *testing.T) {
 		}
 		resp, _ := send(t, firstAndSecond(t, n), req)
 		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, n.seen[0].body, n.seen[1].body)
-		require.EqualValues(t, len(n.seen[0].body), n.seen[1].length)
+		require.Equal(t, n.Seen[0].Body, n.Seen[1].Body)
+		require.EqualValues(t, len(n.Seen[0].Body), n.Seen[1].Length)
 	}
 }
 
@@ -546,7 +547,7 @@ func TestBodyTooLargeToBufferIsSentOnce(t *testing.T) {
 			var count, read, closed atomic.Int64
 			tr := firstAndSecond(t, discarding(&count, test.answer))
 			req := newChat(t, chatPath)
-			req.Body = &tracked{Reader: io.LimitReader(endless{&read}, size), closed: &closed}
+			req.Body = &testnet.Tracked{Reader: io.LimitReader(testnet.Endless{Bytes: &read}, size), Closed: &closed}
 			req.GetBody, req.ContentLength = nil, test.length
 			resp, text := send(t, tr, req)
 			require.Contains(t, text, "as it came", "the answer itself")
@@ -570,7 +571,7 @@ func TestLargeBodyThatWasNotReadFailsOver(t *testing.T) {
 		return discarding(&count, ok200)(req)
 	}))
 	req := newChat(t, chatPath)
-	req.Body = &tracked{Reader: io.LimitReader(endless{&read}, size), closed: &closed}
+	req.Body = &testnet.Tracked{Reader: io.LimitReader(testnet.Endless{Bytes: &read}, size), Closed: &closed}
 	req.GetBody, req.ContentLength = nil, size
 	resp, _ := send(t, tr, req)
 	require.Equal(t, "b", servedBy(resp))
@@ -591,7 +592,7 @@ func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
 			return discarding(&count, ok200)(req)
 		}), azure("a"))
 		req := newChat(t, target)
-		req.Body = &tracked{closed: &closed, Reader: io.MultiReader(strings.NewReader(`{"model":"m","input":"`), io.LimitReader(endless{&read}, size))}
+		req.Body = &testnet.Tracked{Closed: &closed, Reader: io.MultiReader(strings.NewReader(`{"model":"m","input":"`), io.LimitReader(testnet.Endless{Bytes: &read}, size))}
 		req.GetBody, req.ContentLength = nil, -1
 		runtime.GC()
 		runtime.ReadMemStats(&before)
@@ -604,8 +605,8 @@ func TestLargeBodyIsBufferedOnlyOnce(t *testing.T) {
 
 func TestNoFailoverAfterTheAnswerBegan(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
-		return io.NopCloser(io.MultiReader(strings.NewReader("half"), brokenBody{err: io.ErrUnexpectedEOF}))
+	n.On(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
+		return io.NopCloser(io.MultiReader(strings.NewReader("half"), testnet.BrokenBody{Err: io.ErrUnexpectedEOF}))
 	}))
 	tr := firstAndSecond(t, n)
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -613,15 +614,15 @@ func TestNoFailoverAfterTheAnswerBegan(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	require.Equal(t, "half", string(text))
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
 func TestEndlessErrorBodyIsNotReadToItsEnd(t *testing.T) {
 	var read, closed atomic.Int64
 	n := newNet()
-	n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser {
-		return &tracked{Reader: endless{&read}, closed: &closed}
+	n.On(host("a"), withBody(500, func(*http.Request) io.ReadCloser {
+		return &testnet.Tracked{Reader: testnet.Endless{Bytes: &read}, Closed: &closed}
 	}))
 	tr := sentOnce(t, n)
 	resp, _ := ask(t, tr)
@@ -636,7 +637,7 @@ func TestStalledErrorBodyFailsOverAfterASecond(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var closed atomic.Int64
 			n := newNet()
-			n.on(host("a"), withBody(code, func(req *http.Request) io.ReadCloser { return stalledBody{req.Context(), &closed} }))
+			n.On(host("a"), withBody(code, func(req *http.Request) io.ReadCloser { return stalledBody{req.Context(), &closed} }))
 			tr := firstAndSecond(t, n)
 			began := time.Now()
 			resp, _ := ask(t, tr)
@@ -653,7 +654,7 @@ func TestStalledErrorBodyOfTheLastAnswerIsReturnedCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var closed atomic.Int64
 		n := newNet()
-		n.on(host("a"), withBody(500, func(req *http.Request) io.ReadCloser {
+		n.On(host("a"), withBody(500, func(req *http.Request) io.ReadCloser {
 			return struct {
 				io.Reader
 				io.Closer
@@ -679,9 +680,9 @@ func TestEveryAnswerIsClosed(t *testing.T) {
 	cfg := spillover.Config{Base: n, MaxAttempts: 100}
 	for name, code := range answers {
 		cfg.Backends = append(cfg.Backends, azure(name))
-		n.on(host(name), withBody(code, func(*http.Request) io.ReadCloser {
+		n.On(host(name), withBody(code, func(*http.Request) io.ReadCloser {
 			opened.Add(1)
-			return &tracked{Reader: strings.NewReader(strings.Repeat("x", 100+int(opened.Load())%3*maxErrorBody)), closed: &closed}
+			return &testnet.Tracked{Reader: strings.NewReader(strings.Repeat("x", 100+int(opened.Load())%3*maxErrorBody)), Closed: &closed}
 		}))
 	}
 	for range 20 {
@@ -695,7 +696,7 @@ func TestEveryAnswerIsClosed(t *testing.T) {
 	// An error answer is given back before the caller closes it: many never do.
 	tr := balance(t, withBody(400, func(*http.Request) io.ReadCloser {
 		opened.Add(1)
-		return &tracked{Reader: strings.NewReader("small"), closed: &closed}
+		return &testnet.Tracked{Reader: strings.NewReader("small"), Closed: &closed}
 	}), azure("a"))
 	_, err := tr.RoundTrip(newChat(t, chatPath))
 	require.NoError(t, err)
@@ -706,11 +707,11 @@ func TestEveryAnswerIsClosed(t *testing.T) {
 func TestThrottledDeploymentIsAskedAgainWithinARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
-		n.on(host("b"), slow(1200*time.Millisecond, status(429, "{}", "Retry-After: 60")))
+		n.On(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
+		n.On(host("b"), slow(1200*time.Millisecond, status(429, "{}", "Retry-After: 60")))
 		resp, _ := ask(t, firstAndSecond(t, n))
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, []string{host("a"), host("b"), host("a")}, n.order())
+		require.Equal(t, []string{host("a"), host("b"), host("a")}, n.Order())
 	})
 }
 
@@ -718,11 +719,11 @@ func TestThrottledDeploymentIsAskedAgainOnlyOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b"} {
-			n.on(host(name), slow(time.Second, status(429, "{}", "Retry-After-Ms: 500")))
+			n.On(host(name), slow(time.Second, status(429, "{}", "Retry-After-Ms: 500")))
 		}
 		resp, _ := ask(t, firstAndSecond(t, n))
 		require.Equal(t, 429, resp.StatusCode)
-		require.Equal(t, []string{host("a"), host("b"), host("a"), host("b")}, n.order())
+		require.Equal(t, []string{host("a"), host("b"), host("a"), host("b")}, n.Order())
 	})
 }
 
@@ -758,8 +759,8 @@ func TestPoisonedRequestEjectsNobody(t *testing.T) {
 
 func TestServerErrorOutranksThrottleWhenAllFail(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(503, "real"))
-	n.on(host("b"), status(429, "{}", "Retry-After: 9"))
+	n.On(host("a"), status(503, "real"))
+	n.On(host("b"), status(429, "{}", "Retry-After: 9"))
 	resp, text := ask(t, firstAndSecond(t, n))
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, "real", text)
@@ -768,7 +769,7 @@ func TestServerErrorOutranksThrottleWhenAllFail(t *testing.T) {
 
 	// What fails for reasons of its own says nothing of the request: waiting
 	// for the throttled one helps.
-	n.on(host("a"), status(401, wrongKey))
+	n.On(host("a"), status(401, wrongKey))
 	resp, _ = ask(t, firstAndSecond(t, n))
 	require.Equal(t, 429, resp.StatusCode)
 	require.Equal(t, "9", resp.Header.Get("Retry-After"))
@@ -789,7 +790,7 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 		t.Run(test.reason, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer)
+				n.On(host("a"), test.answer)
 				tr := firstAndSecond(t, n)
 				from := func() string {
 					resp, _ := ask(t, tr)
@@ -805,12 +806,12 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 					require.Equal(t, "b", from())
 					time.Sleep(100 * time.Millisecond)
 				}
-				require.LessOrEqual(t, n.sends(host("a")), 6, "5 s, 10 s, 20 s, 30 s …")
+				require.LessOrEqual(t, n.Sends(host("a")), 6, "5 s, 10 s, 20 s, 30 s …")
 
-				n.on(host("a"), ok200)
+				n.On(host("a"), ok200)
 				time.Sleep(36 * time.Second)
 				require.Equal(t, "a", from())
-				n.on(host("a"), test.answer)
+				n.On(host("a"), test.answer)
 				require.Equal(t, "b", from())
 				require.InDelta(t, 5, time.Until(statusOf(t, tr, "a").Until).Seconds(), 1, "as long as at first: the streak is over")
 			})
@@ -820,26 +821,26 @@ func TestMisconfiguredDeploymentIsEjectedAndProbed(t *testing.T) {
 
 func TestLastAnswerIsReturnedWhenAllAreMisconfigured(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(401, wrongKey))
-	n.on(host("b"), status(404, noDeployment))
+	n.On(host("a"), status(401, wrongKey))
+	n.On(host("b"), status(404, noDeployment))
 	tr := firstAndSecond(t, n)
 	for range 3 {
 		resp, text := ask(t, tr)
 		require.Equal(t, 404, resp.StatusCode, "the last such answer")
 		require.Equal(t, noDeployment, text)
 	}
-	require.Equal(t, 6, n.sends())
+	require.Equal(t, 6, n.Sends())
 }
 
 func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, wrongKey))
+		n.On(host("a"), status(401, wrongKey))
 		tr := firstAndSecond(t, n)
 		ask(t, tr)
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 
-		n.on(host("a"), hung) // the probe is lost
+		n.On(host("a"), hung) // the probe is lost
 		time.Sleep(probeWait)
 		lost, leave := context.WithCancel(t.Context())
 		gone := make(chan struct{})
@@ -849,22 +850,22 @@ func TestEjectedDeploymentIsProbedByOneRequestAtATime(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 		}()
 		synctest.Wait()
-		require.Equal(t, 2, n.sends(host("a")))
+		require.Equal(t, 2, n.Sends(host("a")))
 		inTurn(t, tr, 50, 0)
 		time.Sleep(10*time.Second - 1)
 		inTurn(t, tr, 50, 0)
-		require.Equal(t, 2, n.sends(host("a")), "one probe at a time")
+		require.Equal(t, 2, n.Sends(host("a")), "one probe at a time")
 
-		n.on(host("a"), slow(time.Second, ok200))
+		n.On(host("a"), slow(time.Second, ok200))
 		time.Sleep(1)
 		inTurn(t, tr, 50, 0)
-		require.Equal(t, 3, n.sends(host("a")), "the claim has expired: another may probe")
+		require.Equal(t, 3, n.Sends(host("a")), "the claim has expired: another may probe")
 		for range 8 {
 			inTurn(t, tr, 50, 0)
 		}
-		before := n.sends(host("a"))
+		before := n.Sends(host("a"))
 		inTurn(t, tr, 50, 0)
-		require.Equal(t, before+50, n.sends(host("a")), "and its success lets all in, little by little")
+		require.Equal(t, before+50, n.Sends(host("a")), "and its success lets all in, little by little")
 		leave()
 		<-gone
 		require.True(t, statusOf(t, tr, "a").Available)
@@ -877,18 +878,18 @@ func TestConcurrentRequestsSendOneProbe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), fault)
+				n.On(host("a"), fault)
 				tr := firstAndSecond(t, n)
 				ask(t, tr)
 				time.Sleep(6 * time.Second)
-				n.on(host("a"), slow(time.Second, ok200))
+				n.On(host("a"), slow(time.Second, ok200))
 				var all sync.WaitGroup
 				for range 200 {
 					all.Go(func() { ask(t, tr) })
 				}
 				all.Wait()
-				require.Equal(t, 2, n.sends(host("a")))
-				require.Equal(t, 1+199, n.sends(host("b")))
+				require.Equal(t, 2, n.Sends(host("a")))
+				require.Equal(t, 1+199, n.Sends(host("b")))
 			})
 		})
 	}
@@ -899,7 +900,7 @@ func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), fault, hung, status(408, "{}"), ok200)
+				n.On(host("a"), fault, hung, status(408, "{}"), ok200)
 				tr := firstAndSecond(t, n)
 				ask(t, tr)
 				time.Sleep(probeWait)
@@ -908,7 +909,7 @@ func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 				_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				ask(t, tr) // 408 tells nothing either
-				require.Equal(t, 3, n.sends(host("a")))
+				require.Equal(t, 3, n.Sends(host("a")))
 				resp, _ := ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))
 			})
@@ -919,14 +920,14 @@ func TestProbeWithoutAVerdictIsGivenBack(t *testing.T) {
 func TestAttemptsHeaderEqualsRequestsSent(t *testing.T) {
 	n := newNet()
 	for i, answer := range []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(errReset), status(408, "{}")} {
-		n.on(host(fmt.Sprint("b", i)), answer)
+		n.On(host(fmt.Sprint("b", i)), answer)
 	}
 	cfg := spillover.Config{Base: n, MaxAttempts: 9}
 	for i := range 5 {
 		cfg.Backends = append(cfg.Backends, azure(fmt.Sprint("b", i), priority(i+1)))
 	}
 	resp, _ := ask(t, configured(t, cfg))
-	require.Equal(t, []string{host("b0"), host("b1"), host("b1"), host("b2"), host("b3"), host("b4")}, n.order(), "once more after the first failure")
+	require.Equal(t, []string{host("b0"), host("b1"), host("b1"), host("b2"), host("b3"), host("b4")}, n.Order(), "once more after the first failure")
 	require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
 }
 
@@ -934,7 +935,7 @@ func TestBackendWithoutTheModelIsSkipped(t *testing.T) {
 	n := newNet()
 	resp, _ := ask(t, balance(t, n, azure("a", serves("other")), azure("b", priority(2), serves("m"))))
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 }
 
 // newCreation is a request that creates something, and names no model.
@@ -966,11 +967,11 @@ func TestStateIsCreatedOnce(t *testing.T) {
 			t.Run(path+" "+test.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), test.answer)
+					n.On(host("a"), test.answer)
 					tr := balance(t, n, azure("a", impatient), azure("b", impatient, priority(2)))
 					resp, err := tr.RoundTrip(newCreation(t, path))
 					require.True(t, (resp == nil) != (err == nil))
-					require.Equal(t, test.sends, n.sends())
+					require.Equal(t, test.sends, n.Sends())
 					if test.sends == 2 {
 						require.Equal(t, "b", servedBy(resp))
 						return
@@ -988,7 +989,7 @@ func TestStateIsReadAgain(t *testing.T) {
 		"500": status(500, "{}"), "429": status(429, "{}"), "reset": broken(errReset), "refused": broken(errRefused),
 	} {
 		n := newNet()
-		n.on(host("a"), answer)
+		n.On(host("a"), answer)
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://x/v1/files/f", nil)
 		require.NoError(t, err)
 		require.NotPanics(t, func() {
@@ -1005,18 +1006,18 @@ func TestOutOfQuota(t *testing.T) {
 			return spillover.Backend{Name: name, URL: "https://one.openai.azure.com", APIKey: "one", Models: []spillover.Model{{Name: "m", Deployment: deployment}}}
 		}
 		n := newNet()
-		n.on("one.openai.azure.com", status(429, noQuota, "Retry-After: 1"))
+		n.On("one.openai.azure.com", status(429, noQuota, "Retry-After: 1"))
 		tr := balance(t, n, account("a", "m-a"), account("b", "m-b"), azure("rest", priority(2)))
 		for range 300 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "rest", servedBy(resp))
 			time.Sleep(790 * time.Millisecond)
 		}
-		require.Equal(t, 1, n.sends("one.openai.azure.com"), "both are left alone")
+		require.Equal(t, 1, n.Sends("one.openai.azure.com"), "both are left alone")
 		for _, name := range []string{"a", "b"} {
 			require.Equal(t, "429 insufficient_quota", statusOf(t, tr, name).Reason)
 		}
-		n.on("one.openai.azure.com", ok200)
+		n.On("one.openai.azure.com", ok200)
 		time.Sleep(6*time.Minute - 300*790*time.Millisecond)
 		resp, _ := ask(t, tr)
 		require.NotEqual(t, "rest", servedBy(resp), "back after five minutes")
@@ -1026,7 +1027,7 @@ func TestOutOfQuota(t *testing.T) {
 func TestOutOfQuotaCodes(t *testing.T) {
 	for _, code := range wire.QuotaCodes {
 		n := newNet()
-		n.on(host("a"), status(429, fmt.Sprintf(`{"error":{"code":%q}}`, code)))
+		n.On(host("a"), status(429, fmt.Sprintf(`{"error":{"code":%q}}`, code)))
 		tr := firstAndSecond(t, n)
 		ask(t, tr)
 		s := statusOf(t, tr, "a")
@@ -1038,8 +1039,8 @@ func TestOutOfQuotaCodes(t *testing.T) {
 func TestOutOfQuotaEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, noQuota))
-		n.on(host("b"), status(429, noQuota))
+		n.On(host("a"), status(429, noQuota))
+		n.On(host("b"), status(429, noQuota))
 		tr := firstAndSecond(t, n)
 		for i := range 3 {
 			resp, text := ask(t, tr)
@@ -1048,7 +1049,7 @@ func TestOutOfQuotaEverywhere(t *testing.T) {
 			require.Equal(t, "false", resp.Header.Get("X-Should-Retry"), "request %d", i)
 			time.Sleep(10 * time.Second)
 		}
-		require.Equal(t, 2, n.sends(), "they are left alone")
+		require.Equal(t, 2, n.Sends(), "they are left alone")
 	})
 }
 
@@ -1103,16 +1104,16 @@ func TestMisconfiguredAndOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := firstAndSecond(t, n)
-		n.on(host("a"), status(401, wrongKey))
-		n.on(host("b"), ok200, status(429, noQuota))
+		n.On(host("a"), status(401, wrongKey))
+		n.On(host("b"), ok200, status(429, noQuota))
 		ask(t, tr) // a is ejected
 		ask(t, tr) // and b
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 		resp, text := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 		require.Contains(t, text, `"code":"insufficient_quota"`)
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 	})
 }
 
@@ -1128,7 +1129,7 @@ func TestBadTierAsLargeAsMaxAttempts(t *testing.T) {
 				impatient := func(b *spillover.Backend) { b.HeaderTimeout = 100 * time.Millisecond }
 				backends := []spillover.Backend{azure("good", priority(2), impatient)}
 				for _, name := range []string{"x", "y", "z"} {
-					n.on(host(name), answer)
+					n.On(host(name), answer)
 					backends = append(backends, azure(name, impatient))
 				}
 				tr := balance(t, n, backends...)
@@ -1169,13 +1170,13 @@ func TestPersistentFault(t *testing.T) {
 				n := newNet()
 				var backends []spillover.Backend
 				for _, name := range []string{"bad", "b", "c", "d"} {
-					n.on(host(name), slow(250*time.Millisecond, ok200))
+					n.On(host(name), slow(250*time.Millisecond, ok200))
 					backends = append(backends, azure(name))
 				}
-				n.on(host("bad"), test.answer)
+				n.On(host("bad"), test.answer)
 				inTurn(t, balance(t, n, backends...), 1000, 10*time.Millisecond)
-				require.LessOrEqual(t, n.sends(host("bad")), test.most)
-				require.NotZero(t, n.sends(host("bad")))
+				require.LessOrEqual(t, n.Sends(host("bad")), test.most)
+				require.NotZero(t, n.Sends(host("bad")))
 			})
 		})
 	}
@@ -1184,7 +1185,7 @@ func TestPersistentFault(t *testing.T) {
 func TestServerErrorOfAFailingRequestIsReturnedAndHarmsNobody(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(500, "poison"), status(200, "{}"))
+			n.On(host(name), status(500, "poison"), status(200, "{}"))
 		}
 		resp, text := ask(t, tr)
 		require.Equal(t, 500, resp.StatusCode)
@@ -1199,10 +1200,10 @@ func TestServerErrorOfAFailingRequestIsReturnedAndHarmsNobody(t *testing.T) {
 func TestNetworkErrorsFailOver(t *testing.T) {
 	for _, err := range []error{noConnection, cutOff, io.EOF, io.ErrUnexpectedEOF, errors.New("boom")} {
 		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-			n.on(host("a"), broken(err))
+			n.On(host("a"), broken(err))
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
-			require.Equal(t, 2, n.sends())
+			require.Equal(t, 2, n.Sends())
 		})
 	}
 }
@@ -1210,11 +1211,11 @@ func TestNetworkErrorsFailOver(t *testing.T) {
 func TestFailedDeploymentIsNotAskedAgainByTheSameRequest(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(500, "{}"))
+			n.On(host(name), status(500, "{}"))
 		}
 		ask(t, tr)
 		for _, name := range []string{"a", "b", "c"} {
-			require.Equal(t, 1, n.sends(host(name)))
+			require.Equal(t, 1, n.Sends(host(name)))
 		}
 	})
 }
@@ -1227,12 +1228,12 @@ func TestOnlyOpenDeploymentOfManyIsFound(t *testing.T) {
 	}
 	tr := balance(t, n, backends...)
 	for i := range backends {
-		n.on(host(fmt.Sprintf("b%d", i)), status(429, "{}", "Retry-After: 60"))
+		n.On(host(fmt.Sprintf("b%d", i)), status(429, "{}", "Retry-After: 60"))
 	}
-	n.on(host("b37"), ok200)
+	n.On(host("b37"), ok200)
 	require.NoError(t, tr.Drain("b37"))
 	ask(t, tr)
-	require.Equal(t, 49, n.sends())
+	require.Equal(t, 49, n.Sends())
 	require.NoError(t, tr.Resume("b37"))
 	for range 100 {
 		resp, _ := ask(t, tr)
@@ -1244,7 +1245,7 @@ func TestLastErrorBodyIsReturnedWhole(t *testing.T) {
 	for _, answer := range []roundTripFunc{status(500, azureServer), status(401, azureServer), status(408, azureServer), status(404, azureServer), status(400, azureServer)} {
 		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 			for _, name := range []string{"a", "b", "c"} {
-				n.on(host(name), answer)
+				n.On(host(name), answer)
 			}
 			resp, text := ask(t, tr)
 			require.Equal(t, azureServer, text)
@@ -1258,11 +1259,11 @@ func TestMaxAttemptsIsExact(t *testing.T) {
 		n := newNet()
 		var backends []spillover.Backend
 		for i := range 5 {
-			n.on(host(fmt.Sprint("b", i)), status(500, "{}"))
+			n.On(host(fmt.Sprint("b", i)), status(500, "{}"))
 			backends = append(backends, azure(fmt.Sprint("b", i)))
 		}
 		resp, _ := ask(t, configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: attempts}))
-		require.Equal(t, attempts, n.sends())
+		require.Equal(t, attempts, n.Sends())
 		require.Equal(t, fmt.Sprint(attempts), resp.Header.Get("X-Spillover-Attempts"))
 	}
 }
@@ -1270,8 +1271,8 @@ func TestMaxAttemptsIsExact(t *testing.T) {
 func TestFullPTUSpillsOverAndTrafficReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(200, "{}"), status(429, azurePTU, "retry-after-ms: 40"), status(200, "{}"))
-		n.on(host("east"), status(200, "{}"), status(429, azureTokens, "Retry-After: 1"), status(200, "{}"))
+		n.On(host("ptu"), status(200, "{}"), status(429, azurePTU, "retry-after-ms: 40"), status(200, "{}"))
+		n.On(host("east"), status(200, "{}"), status(429, azureTokens, "Retry-After: 1"), status(200, "{}"))
 		tr := balance(t, n, azure("ptu"), azure("east", priority(2)), azure("west", priority(3)))
 		for _, want := range []string{"ptu", "east", "west"} {
 			resp, _ := ask(t, tr)
@@ -1285,15 +1286,15 @@ func TestFullPTUSpillsOverAndTrafficReturns(t *testing.T) {
 
 func TestThrottlesDoNotEjectADeployment(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 1"))
+		n.On(host("a"), status(429, "{}", "retry-after-ms: 1"))
 		for range 20 {
 			ask(t, tr)
 			time.Sleep(time.Second)
 		}
-		require.Greater(t, n.sends(host("a")), 5, "it is asked again each time, if later each time")
+		require.Greater(t, n.Sends(host("a")), 5, "it is asked again each time, if later each time")
 		require.Zero(t, statusOf(t, tr, "a").Failed)
 		time.Sleep(time.Minute)
-		n.on(host("a"), status(500, "{}"), ok200)
+		n.On(host("a"), status(500, "{}"), ok200)
 		ask(t, tr)
 		require.EqualValues(t, 1, statusOf(t, tr, "a").Failed)
 		require.NotEqual(t, "500", statusOf(t, tr, "a").Reason, "and the first failure is forgiven")

@@ -52,7 +52,7 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 		n := newNet()
 		backends := []Backend{azure("well", priority(2))}
 		for i := range 5 {
-			n.on(host(fmt.Sprint("d", i)), status(503, "{}", "Retry-After: 20"))
+			n.On(host(fmt.Sprint("d", i)), status(503, "{}", "Retry-After: 20"))
 			backends = append(backends, azure(fmt.Sprint("d", i)))
 		}
 		tr := balance(t, n, backends...)
@@ -60,7 +60,7 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "well", servedBy(resp))
 		}
-		require.LessOrEqual(t, n.sends(), 10+5, "each of the five once")
+		require.LessOrEqual(t, n.Sends(), 10+5, "each of the five once")
 	})
 }
 
@@ -72,8 +72,8 @@ func TestPanicWhileFailuresAreCounted(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			at := ""
 			n := newNet()
-			n.on(host("a"), answer)
-			n.on(host("b"), answer)
+			n.On(host("a"), answer)
+			n.On(host("b"), answer)
 			tr := configured(t, Config{Base: n, Backends: []Backend{azure("a"), azure("b"), azure("c", priority(2))}, Logger: slog.New(panicking{at: &at})})
 			ask(t, tr)
 			at = record
@@ -102,7 +102,7 @@ func TestBrokenStreamAmongGoodAnswersEjectsNobody(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
 			next := broken(errReset)
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) { return next(req) })
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) { return next(req) })
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			ask(t, tr) // which counts once
 			next = func(req *http.Request) (*http.Response, error) {

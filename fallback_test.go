@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 const (
@@ -29,18 +30,16 @@ func renamed(model, deployment string) func(*spillover.Backend) {
 	}
 }
 
-// models is the models that the hosts were asked for, in order, from path or body.
-func (n *fakeNet) models() (models []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, s := range n.seen {
-		if _, rest, ok := strings.Cut(s.path, "/deployments/"); ok {
+// modelsSent is the models that the hosts were asked for, in order, from path or body.
+func modelsSent(n *fakeNet) (models []string) {
+	for _, s := range n.Seen {
+		if _, rest, ok := strings.Cut(s.Path, "/deployments/"); ok {
 			name, _, _ := strings.Cut(rest, "/")
 			models = append(models, name)
 			continue
 		}
 		var body struct{ Model string }
-		_ = json.Unmarshal([]byte(s.body), &body)
+		_ = json.Unmarshal([]byte(s.Body), &body)
 		models = append(models, body.Model)
 	}
 	return models
@@ -94,11 +93,11 @@ func TestRequestFallsBackToTheNextModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), byModel(test.answers))
+				n.On(host("a"), byModel(test.answers))
 				tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m", "second", "third", "fourth"))},
 					Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second", "third"}, On: test.on}, {Model: "third", To: []string{"fourth"}}}})
 				resp, body := ask(t, tr)
-				require.Equal(t, test.want, n.models())
+				require.Equal(t, test.want, modelsSent(n))
 				require.Equal(t, test.status, resp.StatusCode, body)
 				switch used := resp.Header.Get("X-Spillover-Model"); {
 				case resp.StatusCode == 200:
@@ -115,7 +114,7 @@ func TestRequestFallsBackToTheNextModel(t *testing.T) {
 
 func TestTooLongForEveryModelIsTheServicesOwnAnswer(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(400, tooLong))
+	n.On(host("a"), status(400, tooLong))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a")}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 	resp, body := ask(t, tr)
 	require.Equal(t, 400, resp.StatusCode)
@@ -127,7 +126,7 @@ func TestTooLongForEveryModelIsTheServicesOwnAnswer(t *testing.T) {
 // The header is of the same attempt as the rest of the response.
 func TestErrorOfTheLastModelNamesIt(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(500, "{}"))
+	n.On(host("a"), status(500, "{}"))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a")}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 	resp, _ := ask(t, tr)
 	require.Equal(t, 500, resp.StatusCode)
@@ -138,7 +137,7 @@ func TestErrorOfTheLastModelNamesIt(t *testing.T) {
 // What is sent to a resource under the caller's own name for the model is that model.
 func TestModelOfAStoredObjectIsTheCallers(t *testing.T) {
 	n := newNet()
-	n.on(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
+	n.On(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m", "second")), azure("b", serves("other"), priority(2))},
 		Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 	send(t, tr, with(t, `POST /openai/v1/responses {"model":"other","input":"hi"}`))
@@ -150,8 +149,8 @@ func TestModelOfAStoredObjectIsTheCallers(t *testing.T) {
 // A fallback that cannot be reached says nothing about the request's own model.
 func TestTooLongForTheFallbackWhileTheModelIsUnreachable(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), broken(errRefused))
-	n.on(host("b"), status(400, tooLong))
+	n.On(host("a"), broken(errRefused))
+	n.On(host("b"), status(400, tooLong))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
 		Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 	_, err := tr.RoundTrip(newChat(t, chatPath))
@@ -161,23 +160,23 @@ func TestTooLongForTheFallbackWhileTheModelIsUnreachable(t *testing.T) {
 // Two names of one deployment are one deployment.
 func TestFallbackToTheSameDeploymentIsNoFallback(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}", "Retry-After: 7"))
+	n.On(host("a"), status(429, "{}", "Retry-After: 7"))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{
 		azure("a", renamed("m", "d"), renamed("alias", "d"), renamed("second", "e")), azure("b", renamed("alias", "d"), priority(2)),
 	}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"alias", "second"}}}})
 	resp, _ := ask(t, tr)
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, []string{host("a"), host("b")}, n.order())
+	require.Equal(t, []string{host("a"), host("b")}, n.Order())
 	resp, _ = ask(t, tr)
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, 1, n.sends(host("a")), "it cools down under both names")
+	require.Equal(t, 1, n.Sends(host("a")), "it cools down under both names")
 }
 
 // A model is not silent because another one answers faster.
 func TestSlowModelDoesNotFallBackToAFasterOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(time.Minute, ok200))
+		n.On(host("a"), slow(time.Minute, ok200))
 		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
 			Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 		var all []func() (*http.Response, string)
@@ -201,10 +200,10 @@ func TestSlowModelDoesNotFallBackToAFasterOne(t *testing.T) {
 func TestRefusalWithoutAReasonDoesNotChangeTheModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 			resp, err := status(400, "")(req)
 			text := io.Reader(strings.NewReader(filtered))
-			resp.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			resp.Body = io.NopCloser(testnet.ReaderFunc(func(p []byte) (int, error) {
 				time.Sleep(time.Second)
 				return text.Read(p[:min(len(p), 10)])
 			}))
@@ -216,7 +215,7 @@ func TestRefusalWithoutAReasonDoesNotChangeTheModel(t *testing.T) {
 		resp, body := ask(t, tr)
 		require.Equal(t, 400, resp.StatusCode)
 		require.Equal(t, filtered, body)
-		require.Equal(t, []string{"m"}, n.models())
+		require.Equal(t, []string{"m"}, modelsSent(n))
 	})
 }
 
@@ -227,18 +226,18 @@ func TestFallbackNamesItsModelInEachDialect(t *testing.T) {
 		for _, dialect := range []spillover.Dialect{spillover.Azure, spillover.AzureV1, spillover.OpenAI} {
 			t.Run(fmt.Sprint(from, " to ", dialect), func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), status(429, "{}"))
+				n.On(host("a"), status(429, "{}"))
 				b := azure("b", renamed("second", "second-at-b"), priority(2))
 				b.Dialect = dialect
 				tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), b}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 				resp, _ := send(t, tr, newChat(t, from))
 				require.Equal(t, 200, resp.StatusCode)
 				require.Equal(t, "second", resp.Header.Get("X-Spillover-Model"), "the name that callers use")
-				require.Equal(t, []string{"m", "second-at-b"}, n.models())
+				require.Equal(t, []string{"m", "second-at-b"}, modelsSent(n))
 				var body map[string]any
-				require.NoError(t, json.Unmarshal([]byte(n.seen[1].body), &body))
+				require.NoError(t, json.Unmarshal([]byte(n.Seen[1].Body), &body))
 				require.Contains(t, body, "messages")
-				if !strings.Contains(n.seen[1].path, "/deployments/") {
+				if !strings.Contains(n.Seen[1].Path, "/deployments/") {
 					require.Equal(t, "second-at-b", body["model"])
 				}
 			})
@@ -250,16 +249,16 @@ func TestWebSocketFallsBack(t *testing.T) {
 	for _, path := range []string{"/openai/v1/realtime?model=m", "/openai/realtime?api-version=x&deployment=m"} {
 		for _, dialect := range []spillover.Dialect{spillover.Azure, spillover.AzureV1, spillover.OpenAI} {
 			n := newNet()
-			n.on(host("a"), status(429, "{}"))
-			n.on(host("b"), status(101, ""))
+			n.On(host("a"), status(429, "{}"))
+			n.On(host("b"), status(101, ""))
 			b := azure("b", renamed("second", "second-at-b"), priority(2))
 			b.Dialect = dialect
 			tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), b}, Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 			resp, _ := send(t, tr, with(t, "GET "+path, "Upgrade: websocket", "Connection: Upgrade"))
 			require.Equal(t, 101, resp.StatusCode)
 			require.Equal(t, "second", resp.Header.Get("X-Spillover-Model"))
-			require.Contains(t, n.last().query, "=second-at-b")
-			require.NotContains(t, n.last().query, "=m")
+			require.Contains(t, n.Last().Query, "=second-at-b")
+			require.NotContains(t, n.Last().Query, "=m")
 		}
 	}
 }
@@ -268,7 +267,7 @@ func TestWebSocketFallsBack(t *testing.T) {
 // the first event.
 func TestStreamFallsBack(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), byModel(map[string]roundTripFunc{
+	n.On(host("a"), byModel(map[string]roundTripFunc{
 		"m":      status(200, "data: "+tooLong+"\n\n", "Content-Type: text/event-stream"),
 		"second": status(200, "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n", "Content-Type: text/event-stream"),
 	}))
@@ -284,7 +283,7 @@ func TestStreamFallsBack(t *testing.T) {
 func TestFallbackIsLeftWhenTheModelRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 3"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 3"), ok200)
 		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
 			Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 		resp, _ := ask(t, tr)
@@ -301,7 +300,7 @@ func TestFallbackIsLeftWhenTheModelRecovers(t *testing.T) {
 // A lack of headroom is no reason for another model: only refusals are.
 func TestLackOfHeadroomDoesNotChangeTheModel(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 1000", "X-Ratelimit-Remaining-Tokens: 0"))
+	n.On(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 1000", "X-Ratelimit-Remaining-Tokens: 0"))
 	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))},
 		Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 	for range 5 {
@@ -345,7 +344,7 @@ func TestRequestThatCannotFitSkipsTheDeployment(t *testing.T) {
 			require.Equal(t, test.short, servedBy(resp))
 			resp, _ = send(t, tr, long(t))
 			require.Equal(t, test.long, servedBy(resp))
-			require.Equal(t, 2, n.sends())
+			require.Equal(t, 2, n.Sends())
 		})
 	}
 }
@@ -360,7 +359,7 @@ func TestContextTokensOfALargeBody(t *testing.T) {
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 	resp, _ := send(t, tr, req)
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, text, n.last().body)
+	require.Equal(t, text, n.Last().Body)
 }
 
 // Every mistake in Fallbacks is reported, with what to do.
@@ -429,7 +428,7 @@ func TestFallbackProperties(t *testing.T) {
 						"reset": broken(errReset), "refused": broken(errRefused)}[kind]
 				}
 			}
-			n.on(host(name), byModel(answers))
+			n.On(host(name), byModel(answers))
 			backends = append(backends, azure(name, serves(models...), priority(rapid.IntRange(1, 3).Draw(rt, "priority"))))
 		}
 		if !serving["m"] {
@@ -447,7 +446,7 @@ func TestFallbackProperties(t *testing.T) {
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		allowed := append([]string{"m"}, chain...)
 		var asked []string // each once; a deployment may be asked again at the end, as a last resort
-		for _, m := range n.models() {
+		for _, m := range modelsSent(n) {
 			require.Contains(rt, allowed, m)
 			if !slices.Contains(asked, m) {
 				asked = append(asked, m)
@@ -458,7 +457,7 @@ func TestFallbackProperties(t *testing.T) {
 		if err == nil {
 			defer resp.Body.Close()
 		}
-		if healthy["m"] && len(n.models()) > 0 && !slices.Contains(n.models()[1:], "m") && n.models()[0] != "m" {
+		if healthy["m"] && len(modelsSent(n)) > 0 && !slices.Contains(modelsSent(n)[1:], "m") && modelsSent(n)[0] != "m" {
 			rt.Fatal("the model that was asked for is tried first")
 		}
 	})

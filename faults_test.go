@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/internal/testnet"
 
 	"github.com/stretchr/testify/require"
 
@@ -59,9 +60,9 @@ var scenarios = []scenario{
 		sight{"part, then io.ErrUnexpectedEOF", 1, 400 * ms, 0, 1}, sight{"complete", 2, 1050 * ms, 0, 0}},
 	{"stalled after four tokens", spillovertest.Fault{Kind: spillovertest.KindStall, After: 4}, 0,
 		sight{"part, then a timeout", 1, 1350 * ms, 0, 1}, sight{"complete", 2, 2000 * ms, 0, 1}},
-	{"a malformed event among the others", faultStream("data: {malformed\n\n" + lastChunk + doneEvent), 0,
+	{"a malformed event among the others", faultStream("data: {malformed\n\n" + testnet.LastChunk + testnet.DoneEvent), 0,
 		sight{"complete, with the malformed event", 1, 0, 0, 0}, sight{"complete, with the malformed event", 1, 0, 0, 0}},
-	{"a stream without [DONE]", faultStream(lastChunk), 0,
+	{"a stream without [DONE]", faultStream(testnet.LastChunk), 0,
 		sight{"complete, without [DONE]", 1, 0, 0, 0}, sight{"complete, without [DONE]", 1, 0, 0, 0}},
 	{"context too long", faultAnswer(400, `{"error":{"code":"context_length_exceeded","message":"m"}}`), 0,
 		sight{"the 400", 1, 0, 0, 0}, sight{"the 400", 1, 0, 0, 0}},
@@ -87,7 +88,7 @@ func faultAnswer(status int, body string, header ...string) spillovertest.Fault 
 func faultStream(end string) spillovertest.Fault {
 	return spillovertest.Fault{
 		Status: 200, Header: http.Header{"Content-Type": {"text/event-stream"}},
-		Body: azureFirst + roleChunk + strings.Repeat(tokenChunk("x"), 10) + end,
+		Body: testnet.AzureFirst + testnet.RoleChunk + strings.Repeat(testnet.TokenChunk("x"), 10) + end,
 	}
 }
 
@@ -128,7 +129,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 	begun := time.Now()
 	resp, err := tr.RoundTrip(faultRequest(t))
 	require.NoError(t, err)
-	body, err := readAll(t, resp)
+	body, err := testnet.ReadAll(t, resp)
 	ended := time.Now()
 	seen.got, seen.time = named(t, resp, body, err), ended.Sub(begun)
 	_, err = fmt.Sscan(resp.Header.Get("X-Spillover-Attempts"), &seen.sent)
@@ -142,7 +143,7 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 		sent := time.Now()
 		resp, err := tr.RoundTrip(faultRequest(t))
 		require.NoError(t, err)
-		body, err := readAll(t, resp)
+		body, err := testnet.ReadAll(t, resp)
 		require.Equal(t, "complete", named(t, resp, body, err), "nobody else sees anything of it")
 		if servedBy(resp) == "first" {
 			seen.again = sent.Sub(ended)

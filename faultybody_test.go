@@ -48,15 +48,15 @@ func TestBodyThatCannotBeHadAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), broken(errReset))
+			n.On(host("a"), broken(errReset))
 			c.second.Name, c.second.Priority = "b", 2
 			tr := balance(t, n, azure("a"), c.second)
 			req := newChat(t, c.path)
 			req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader(c.text)), c.getBody, int64(len(c.text))
 			_, err := tr.RoundTrip(req)
 			require.ErrorIs(t, err, errDisk)
-			require.Len(t, n.seen, 1, "no piece of it is taken for a request")
-			require.True(t, n.seen[0].body == c.text)
+			require.Len(t, n.Seen, 1, "no piece of it is taken for a request")
+			require.True(t, n.Seen[0].Body == c.text)
 			harmlessAt(t, tr, "b")
 		})
 	}
@@ -92,7 +92,7 @@ func TestBodyThatCannotBeReadAtFirst(t *testing.T) {
 			}
 			_, err := tr.RoundTrip(req)
 			require.ErrorIs(t, err, errDisk)
-			require.Zero(t, n.sends())
+			require.Zero(t, n.Sends())
 			harmlessAt(t, tr, "a")
 		})
 	}
@@ -185,7 +185,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 				}
 			}
 			send(t, tr, posts(t, http.MethodPost, "https://foo.example/v1/responses", text))
-			require.Equal(t, text, n.last().body)
+			require.Equal(t, text, n.Last().Body)
 		}
 	}
 }

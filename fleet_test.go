@@ -99,7 +99,7 @@ func TestReplicasLearnOfARateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		ask(t, a)
 		require.Equal(t, []string{"throttled"}, f.kinds())
@@ -114,8 +114,8 @@ func TestReplicasLearnOfARateLimit(t *testing.T) {
 			require.Equal(t, "payg", servedBy(resp))
 			require.NotZero(t, statusOf(t, tr, "ptu").AvoidedUntil)
 		}
-		require.Equal(t, 1, n.sends(host("ptu")), "it was not asked in vain")
-		n.on(host("ptu"), ok200)
+		require.Equal(t, 1, n.Sends(host("ptu")), "it was not asked in vain")
+		n.On(host("ptu"), ok200)
 		time.Sleep(15 * time.Second)
 		resp, _ := ask(t, b)
 		require.Equal(t, "ptu", servedBy(resp))
@@ -128,8 +128,8 @@ func TestReportsNeverRefuse(t *testing.T) {
 		for _, liars := range []int{1, 2, 8, 20} {
 			f := new(recordedFleet)
 			n := newNet()
-			n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
-			n.on(host("b"), status(429, "{}", "Retry-After: 1"), ok200)
+			n.On(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
+			n.On(host("b"), status(429, "{}", "Retry-After: 1"), ok200)
 			tr := member(t, f, n, azure("a"), azure("b"))
 			ask(t, tr)
 			places := map[string]bool{}
@@ -158,7 +158,7 @@ func TestOwnSuccessContradictsAReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 1"), ok200)
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 1"), ok200)
 		tr := member(t, f, n, ptuAndPayg()...)
 		ask(t, tr)
 		place := f.notices[0].P
@@ -186,7 +186,7 @@ func TestReplicasLearnOfAWrongKeyIfTheyUseIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(401, wrongKey))
+		n.On(host("ptu"), status(401, wrongKey))
 		a, replicas := member(t, f, n, ptuAndPayg()...), replicasOf(t, f, n)
 		other := ptuAndPayg()
 		other[0].APIKey = "another-key"
@@ -202,10 +202,10 @@ func TestReplicasLearnOfAWrongKeyIfTheyUseIt(t *testing.T) {
 		for _, tr := range replicas {
 			ask(t, tr)
 		}
-		asked := n.sends(host("ptu"))
+		asked := n.Sends(host("ptu"))
 		require.Equal(t, 1, asked)
 		ask(t, c)
-		require.Equal(t, asked+1, n.sends(host("ptu")), "its own key may be right")
+		require.Equal(t, asked+1, n.Sends(host("ptu")), "its own key may be right")
 	})
 }
 
@@ -215,15 +215,15 @@ func TestPoisonedRequestIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(500, "{}"))
-		n.on(host("payg"), status(500, "{}"))
+		n.On(host("ptu"), status(500, "{}"))
+		n.On(host("payg"), status(500, "{}"))
 		tr := member(t, f, n, ptuAndPayg()...)
 		for range 20 {
 			ask(t, tr)
 			time.Sleep(time.Second)
 		}
 		require.Empty(t, f.kinds())
-		n.on(host("payg"), ok200)
+		n.On(host("payg"), ok200)
 		for range 3 {
 			ask(t, tr)
 		}
@@ -236,18 +236,18 @@ func TestPoisonedProbeIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(500, "{}"))
+		n.On(host("ptu"), status(500, "{}"))
 		tr := member(t, f, n, ptuAndPayg()...)
 		for range 3 {
 			ask(t, tr)
 		}
 		told := f.kinds()
 		require.Contains(t, told, "ejected")
-		n.on(host("payg"), status(500, "{}"))
+		n.On(host("payg"), status(500, "{}"))
 		time.Sleep(time.Until(statusOf(t, tr, "ptu").Until))
-		sends := n.sends(host("ptu"))
+		sends := n.Sends(host("ptu"))
 		ask(t, tr)
-		require.Greater(t, n.sends(host("ptu")), sends, "the probe")
+		require.Greater(t, n.Sends(host("ptu")), sends, "the probe")
 		require.Equal(t, told, f.kinds())
 	})
 }
@@ -257,14 +257,14 @@ func TestReplicasLearnThatABackendCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), broken(errRefused))
+		n.On(host("ptu"), broken(errRefused))
 		a, replicas := member(t, f, n, ptuAndPayg()...), replicasOf(t, f, n)
 		ask(t, a)
 		for _, tr := range replicas {
 			ask(t, tr)
 		}
-		require.Equal(t, 1, n.sends(host("ptu")))
-		n.on(host("ptu"), ok200)
+		require.Equal(t, 1, n.Sends(host("ptu")))
+		n.On(host("ptu"), ok200)
 		time.Sleep(4 * time.Second)
 		inTurn(t, a, 7, 0) // the probe waits for them
 		resp, _ := ask(t, a)
@@ -278,7 +278,7 @@ func TestReplicasLearnOfAFullPTU(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 99.0%"))
+		n.On(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 99.0%"))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		ask(t, a)
 		require.Equal(t, []string{"utilization"}, f.kinds())
@@ -297,7 +297,7 @@ func TestReplicaThatJoinsLaterRecallsWhatHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(401, wrongKey))
+		n.On(host("ptu"), status(401, wrongKey))
 		pool := []spillover.Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}
 		ask(t, member(t, f, n, pool...))
 		first := f.notices[0]
@@ -310,7 +310,7 @@ func TestReplicaThatJoinsLaterRecallsWhatHolds(t *testing.T) {
 			require.Contains(t, f.keys, first.P)
 			ask(t, b)
 		}
-		require.Equal(t, 1, n.sends(host("ptu")))
+		require.Equal(t, 1, n.Sends(host("ptu")))
 	})
 }
 
@@ -324,11 +324,11 @@ func TestDrainOfTheWholeFleet(t *testing.T) {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "payg", servedBy(resp))
 		}
-		n.on(host("payg"), status(429, "{}", "Retry-After: 1"))
+		n.On(host("payg"), status(429, "{}", "Retry-After: 1"))
 		ask(t, b)
 		resp, _ := ask(t, b)
 		require.Equal(t, "ptu", servedBy(resp), "a replica that is told so does not refuse requests because of it")
-		n.on(host("payg"), ok200)
+		n.On(host("payg"), ok200)
 		time.Sleep(2 * time.Second)
 		require.NoError(t, a.ResumeFleet("ptu"))
 		for _, tr := range []*spillover.Transport{a, b} {
@@ -346,14 +346,14 @@ func TestNamespacesDoNotHearEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		a := configured(t, spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "a"})
 		b := configured(t, spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "b"})
 		defer a.Close()
 		defer b.Close()
 		ask(t, a)
 		resp, _ := ask(t, b)
-		require.Equal(t, 2, n.sends(host("ptu")))
+		require.Equal(t, 2, n.Sends(host("ptu")))
 		require.Equal(t, "payg", servedBy(resp))
 	})
 }
@@ -362,7 +362,7 @@ func TestReplicaDoesNotHearItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		tr := member(t, f, n, ptuAndPayg()...)
 		ask(t, tr)
 		require.Len(t, f.kinds(), 1)
@@ -392,14 +392,14 @@ func TestAnotherNamespaceIsAnotherFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		name := b.Status().Fleet.Name
 		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f, FleetNamespace: "other"}))
 		require.NotEqual(t, name, b.Status().Fleet.Name)
 		ask(t, a)
 		ask(t, b)
-		require.Equal(t, 2, n.sends(host("ptu")), "it has not heard of it")
+		require.Equal(t, 2, n.Sends(host("ptu")), "it has not heard of it")
 	})
 }
 
@@ -407,7 +407,7 @@ func TestReplicaLeavesItsFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		require.NoError(t, b.Reconfigure(spillover.Config{Base: n, Backends: ptuAndPayg(), Fleet: f}))
 		name := b.Status().Fleet.Name
@@ -417,7 +417,7 @@ func TestReplicaLeavesItsFleet(t *testing.T) {
 		require.Nil(t, b.Status().Fleet)
 		ask(t, a)
 		ask(t, b)
-		require.Equal(t, 2, n.sends(host("ptu")), "it has not heard of it")
+		require.Equal(t, 2, n.Sends(host("ptu")), "it has not heard of it")
 	})
 }
 
@@ -426,7 +426,7 @@ func TestNoticeProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 0.001"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 0.001"), ok200)
 		tr, err := spillover.New(spillover.Config{Base: n, Fleet: f, Backends: []spillover.Backend{azure("a")}})
 		require.NoError(rt, err)
 		defer tr.Close()
@@ -463,7 +463,7 @@ func TestNoticesHoldNothingSecret(t *testing.T) {
 		f.Subscribe(func(n []byte) { require.LessOrEqual(t, len(n), 256); all.Write(n) })
 		n := newNet()
 		for _, answer := range []roundTripFunc{status(401, wrongKey), status(429, "{}"), broken(errRefused), status(500, "{}"), status(500, "{}"), ok200} {
-			n.on(host("ptu"), answer)
+			n.On(host("ptu"), answer)
 			tr := member(t, f, n, ptuAndPayg()...)
 			ask(t, tr)
 			ask(t, tr)
@@ -486,7 +486,7 @@ func TestClocksOfReplicasMayDiffer(t *testing.T) {
 			n := newNet()
 			if texts == nil { // the sender
 				f.Subscribe(func(text []byte) { texts = append(texts, bytes.Clone(text)) })
-				n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+				n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 				ask(t, member(t, f, n, ptuAndPayg()...))
 				require.Len(t, texts, 1)
 				f.LocalFleet = spillover.LocalFleet{}
@@ -511,16 +511,16 @@ func TestReportIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
-		n.on(host("payg"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("payg"), status(429, "{}", "Retry-After: 7"))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		ask(t, a)
 		require.Equal(t, []string{"throttled", "throttled"}, f.kinds())
 		time.Sleep(time.Second)
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 5"))
-		n.on(host("payg"), status(429, "{}", "Retry-After: 5"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 5"))
+		n.On(host("payg"), status(429, "{}", "Retry-After: 5"))
 		ask(t, b)
-		require.Greater(t, n.sends(host("ptu"))+n.sends(host("payg")), 2, "a report refuses nothing")
+		require.Greater(t, n.Sends(host("ptu"))+n.Sends(host("payg")), 2, "a report refuses nothing")
 		require.Len(t, f.kinds(), 2)
 	})
 }
@@ -531,7 +531,7 @@ func TestOtherReplicasWaitForTheProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(401, wrongKey))
+		n.On(host("ptu"), status(401, wrongKey))
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		ask(t, a)
 		left := time.Duration(f.notices[0].L) * time.Millisecond
@@ -541,8 +541,8 @@ func TestOtherReplicasWaitForTheProbe(t *testing.T) {
 			require.Equal(t, "payg", servedBy(resp))
 		}
 		inTurn(t, a, 7, 0) // the probe waits for them
-		require.Equal(t, 1, n.sends(host("ptu")))
-		n.on(host("ptu"), ok200)
+		require.Equal(t, 1, n.Sends(host("ptu")))
+		n.On(host("ptu"), ok200)
 		resp, _ := ask(t, a)
 		require.Equal(t, "ptu", servedBy(resp))
 		resp, _ = ask(t, b)
@@ -556,11 +556,11 @@ func TestReplicaThatExaggeratesUtilizationIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 75.0%"))
+		n.On(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 75.0%"))
 		tr := member(t, f, n, azure("ptu"))
 		ask(t, tr)
 		require.Equal(t, []string{"utilization"}, f.kinds())
-		n.on(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 10.0%"))
+		n.On(host("ptu"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 10.0%"))
 		exaggerate := func() {
 			time.Sleep(10 * time.Second)
 			f.lie("0000beef", notice{K: "utilization", P: f.notices[0].P, U: 990})
@@ -605,7 +605,7 @@ func TestNoticesOfUnknownPlacesDoNotCrowdOutLaterOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		ask(t, member(t, f, n, ptuAndPayg()...))
 		place := f.notices[0].P
 		tr := member(t, f, n, ptuAndPayg()...)
@@ -647,7 +647,7 @@ func TestReplicasWithTokensLearnOfARefusedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(recordedFleet)
 		n := newNet()
-		n.on(host("ptu"), status(401, wrongKey))
+		n.On(host("ptu"), status(401, wrongKey))
 		pool := func() []spillover.Backend {
 			all := ptuAndPayg()
 			all[0].APIKey, all[0].Token = "", func(context.Context) (string, error) { return "token", nil }

@@ -23,12 +23,13 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
 func FuzzRetryAfter(f *testing.F) {
-	for _, c := range captures(f) {
+	for _, c := range testnet.Captures(f) {
 		h := http.Header{}
 		for name, value := range c.Headers {
 			h.Set(name, value)
@@ -194,7 +195,7 @@ func versions(query string) (found []string) {
 }
 
 func FuzzJudge(f *testing.F) {
-	for _, c := range captures(f) {
+	for _, c := range testnet.Captures(f) {
 		f.Add(c.Status, c.Headers["Retry-After"], []byte(c.Body), "chat/completions")
 	}
 	for _, body := range []string{`{"error":null}`, `{"error":[]}`, `{"error":"text"}`, `{"error":{"code":429.5e3}}`, `{"error":{"code":{"a":1}}}`, `{"error":{"code":"a\nb"}}`, `[]`, `{"code":"x"}`} {
@@ -247,7 +248,7 @@ func FuzzAnswer(f *testing.F) {
 		hold
 		breaks
 	)
-	for _, c := range captures(f) {
+	for _, c := range testnet.Captures(f) {
 		var header strings.Builder
 		for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 			fmt.Fprintf(&header, "%s: %s\n", name, c.Headers[name])
@@ -263,7 +264,7 @@ func FuzzAnswer(f *testing.F) {
 			f.Add(status, header, []byte(`{"id":"resp_1","usage":{"total_tokens":1e3},"error":{"code":"x"}}`), uint8(i), uint8(i), uint8(healthy|hold*(i%2)))
 		}
 	}
-	f.Add(200, "Content-Type: text/event-stream", []byte(tokenChunk("a")), uint8(0), uint8(0), uint8(healthy)) // a truncated stream
+	f.Add(200, "Content-Type: text/event-stream", []byte(testnet.TokenChunk("a")), uint8(0), uint8(0), uint8(healthy)) // a truncated stream
 	for credential := range uint8(4) {
 		for _, message := range []string{"wrong key: key-one", "key-\u0000one", "key\u002done", "kkey-oneey-one"} {
 			for _, status := range []int{400, 401, 404, 409, 429, 503} {
@@ -273,7 +274,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(200, "apim-request-id: a key-one", []byte("{}"), uint8(0), credential, uint8(0))
 		f.Add(503, "", []byte("reset after Bearer key-one"), uint8(0), credential, uint8(breaks))
 		for _, whole := range []uint8{0, hold} {
-			for _, begins := range []string{"", tokenChunk("a")} {
+			for _, begins := range []string{"", testnet.TokenChunk("a")} {
 				f.Add(200, "Content-Type: text/event-stream", []byte(begins+`data: {"error":{"code":"key-one","status":503,"message":"key-one"}}`+"\n\n"), uint8(0), credential, whole)
 			}
 		}
@@ -297,10 +298,10 @@ func FuzzAnswer(f *testing.F) {
 		}
 		synctest.Test(t, func(t *testing.T) { // and leaves no goroutine
 			n := newNet()
-			n.on(host("one"), answer.RoundTrip)
-			n.on(host("two"), answer.RoundTrip)
+			n.On(host("one"), answer.RoundTrip)
+			n.On(host("two"), answer.RoundTrip)
 			if how&healthy != 0 {
-				n.on(host("two"), status(200, `{"object":"healthy"}`))
+				n.On(host("two"), status(200, `{"object":"healthy"}`))
 			}
 			with := func(b *Backend) {
 				b.IdleTimeout = time.Minute
@@ -331,7 +332,7 @@ func FuzzAnswer(f *testing.F) {
 			require.Zero(t, streamsInFlight(tr))
 			time.Sleep(time.Hour)
 			recovered := fuzzAnswer{code: 200, header: header, body: `{"object":"healthy"}`}
-			n.on(host("one"), recovered.RoundTrip)
+			n.On(host("one"), recovered.RoundTrip)
 			if resp, err := tr.RoundTrip(req); err == nil {
 				_, _ = io.Copy(io.Discard, resp.Body)
 				resp.Body.Close()
@@ -376,7 +377,7 @@ func checkAnswer(t *testing.T, resp *http.Response, answer fuzzAnswer, healthy b
 		require.True(t, !strings.HasPrefix(http.CanonicalHeaderKey(name), headerPrefix) || slices.Contains([]string{headerBackend, headerAttempts, headerSynthesized}, name), name)
 	}
 	require.Len(t, resp.Header.Values("X-Spillover-Backend"), 1)
-	require.Equal(t, []string{strconv.Itoa(n.sends(host("one"), host("two")))}, resp.Header.Values("X-Spillover-Attempts"))
+	require.Equal(t, []string{strconv.Itoa(n.Sends(host("one"), host("two")))}, resp.Header.Values("X-Spillover-Attempts"))
 }
 
 // Whatever a service lists, no deployment is missing that it lists by name.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spillover-go/spillover/internal/connections"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // replaced is a request of which a program has replaced Body and ContentLength,
@@ -53,9 +54,9 @@ func TestBodyIsSentFirst(t *testing.T) {
 						n := newNet()
 						resp, _ := send(t, client(balance(t, n, to)), replaced(t, target, old, text))
 						require.Equal(t, 200, resp.StatusCode)
-						got := strings.Replace(n.seen[0].body, `"model":"renamed"`, `"model":"m"`, 1)
+						got := strings.Replace(n.Seen[0].Body, `"model":"renamed"`, `"model":"m"`, 1)
 						require.True(t, got == text, "%.60s", got)
-						require.EqualValues(t, len(n.seen[0].body), n.seen[0].length)
+						require.EqualValues(t, len(n.Seen[0].Body), n.Seen[0].Length)
 					}
 				})
 			}
@@ -83,11 +84,11 @@ func TestRepeatIsTheSameBody(t *testing.T) {
 		} {
 			t.Run(name+", "+refusal, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), answer)
+				n.On(host("a"), answer)
 				tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
 				resp, err := tr.RoundTrip(replaced(t, v1URL, test.old, test.text))
-				for _, s := range n.seen {
-					require.True(t, s.body == test.text, "%s: %.60s", s.host, s.body)
+				for _, s := range n.Seen {
+					require.True(t, s.Body == test.text, "%s: %.60s", s.Host, s.Body)
 				}
 				switch {
 				case test.again:
@@ -118,7 +119,9 @@ func harmlessAt(t testing.TB, tr *Transport, backend string) {
 // A body that cannot be read is no deployment's fault.
 func TestBodyThatFailsHarmsNobody(t *testing.T) {
 	fault := errors.New("disk lost")
-	upload := func() io.ReadCloser { return io.NopCloser(io.MultiReader(strings.NewReader("x"), errorReader{fault})) }
+	upload := func() io.ReadCloser {
+		return io.NopCloser(io.MultiReader(strings.NewReader("x"), testnet.ErrorReader{Err: fault}))
+	}
 	for contentType, sends := range map[string]int{"application/json": 0, "multipart/form-data; boundary=x": 1} { // JSON is read before it is sent
 		for _, getBody := range []func() (io.ReadCloser, error){nil, func() (io.ReadCloser, error) { return upload(), nil }} {
 			n, sent := newNet(), 0
@@ -159,7 +162,7 @@ func TestSentBodyIsNotHeld(t *testing.T) {
 		return ok200(req)
 	}), azure("a"))
 	make1 := func() (io.ReadCloser, error) {
-		return io.NopCloser(io.MultiReader(strings.NewReader(`{"model":"m","input":"`), io.LimitReader(endless{new(atomic.Int64)}, size))), nil
+		return io.NopCloser(io.MultiReader(strings.NewReader(`{"model":"m","input":"`), io.LimitReader(testnet.Endless{Bytes: new(atomic.Int64)}, size))), nil
 	}
 	req := newChat(t, "/v1/chat/completions")
 	req.Body, _ = make1()
@@ -235,7 +238,7 @@ func (stubborn) Close() error { return nil }
 func TestStuckRepeatCanBeLeft(t *testing.T) {
 	reading, let := make(chan struct{}), make(chan struct{})
 	defer close(let)
-	upload := stubborn{readerFunc(func([]byte) (int, error) {
+	upload := stubborn{testnet.ReaderFunc(func([]byte) (int, error) {
 		close(reading)
 		<-let
 		return 0, io.EOF
@@ -295,9 +298,9 @@ func TestRetryClientSendsBackgroundOnce(t *testing.T) {
 					if resp, err := client.Do(req); err == nil {
 						read(t, resp)
 					}
-					require.Equal(t, test.sends, n.sends(), name)
-					for _, s := range n.seen {
-						require.True(t, s.body == test.body, name)
+					require.Equal(t, test.sends, n.Sends(), name)
+					for _, s := range n.Seen {
+						require.True(t, s.Body == test.body, name)
 					}
 				})
 			}
@@ -308,9 +311,9 @@ func TestRetryClientSendsBackgroundOnce(t *testing.T) {
 		req := newChat(t, "/v1/responses")
 		req.Body, req.GetBody = io.NopCloser(strings.NewReader(`{"model":"m","background":true}`)), nil
 		req.ContentLength = -1
-		resp, _ := do(t, client, req)
+		resp, _ := testnet.Do(t, client, req)
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, 2, n.sends())
+		require.Equal(t, 2, n.Sends())
 	})
 }
 

@@ -1,14 +1,11 @@
 package spillover
 
 import (
-	"bytes"
-	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"sort"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,113 +14,28 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"
-	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
-// A net is a base in memory: each host answers as it was told, and everything
-// that is sent is seen.
-type fakeNet struct {
-	mu    sync.Mutex
-	hosts map[string]http.RoundTripper
-	seen  []sent
-}
+// Names of internal/testnet.
+type (
+	fakeNet       = testnet.Net
+	sent          = testnet.Sent
+	roundTripFunc = testnet.RoundTripFunc
+)
 
-// A sent request is what arrived, its body read.
-type sent struct {
-	host, path, query, body string
-	header                  http.Header
-	length                  int64
-}
+var (
+	newNet, host, posts, with            = testnet.New, testnet.Host, testnet.NewRequest, testnet.Request
+	newChat, ask, send, read, servedBy   = testnet.NewChat, testnet.Ask, testnet.Send, testnet.Read, testnet.ServedBy
+	status, broken, hung, slow, withBody = testnet.Status, testnet.Broken, testnet.Hung, testnet.Slow, testnet.WithBody
+	ok200                                = testnet.OK
+)
+
+const chatPath = testnet.ChatPath
 
 // probeWait is the time after a failure from which a half-open probe waits for no other
 // requests.
 const probeWait = 31 * time.Second
-
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
-func newNet() *fakeNet { return &fakeNet{hosts: map[string]http.RoundTripper{}} }
-
-// on tells how a host answers: in turn, the last answer for ever.
-func (n *fakeNet) on(host string, answers ...roundTripFunc) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.hosts[host] = roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		n.mu.Lock()
-		f := answers[0]
-		if len(answers) > 1 {
-			answers = answers[1:]
-		}
-		n.mu.Unlock()
-		return f(req)
-	})
-}
-
-func (n *fakeNet) RoundTrip(req *http.Request) (*http.Response, error) {
-	s := sent{host: req.URL.Host, path: req.URL.EscapedPath(), query: req.URL.RawQuery, header: req.Header.Clone(), length: req.ContentLength}
-	if req.Body != nil {
-		text, err := io.ReadAll(req.Body)
-		req.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		s.body = string(text)
-	}
-	n.mu.Lock()
-	n.seen = append(n.seen, s)
-	host := n.hosts[req.URL.Host]
-	n.mu.Unlock()
-	if host == nil {
-		return status(200, "{}")(req)
-	}
-	return host.RoundTrip(req)
-}
-
-// sends is how many requests reached the hosts, or all hosts if none is named.
-func (n *fakeNet) sends(hosts ...string) (count int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, s := range n.seen {
-		if len(hosts) == 0 {
-			count++
-		}
-		for _, h := range hosts {
-			if s.host == h {
-				count++
-			}
-		}
-	}
-	return count
-}
-
-// status answers with a status, a body and a header of "Name: value" lines.
-func status(code int, body string, header ...string) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		h := http.Header{"Content-Type": {"application/json"}}
-		for _, line := range header {
-			name, value, _ := strings.Cut(line, ": ")
-			h.Add(name, value)
-		}
-		return &http.Response{
-			Status: fmt.Sprintf("%d %s", code, http.StatusText(code)), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-			Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: req,
-		}, nil
-	}
-}
-
-// A brokenBody fails at once.
-type brokenBody struct {
-	io.Closer
-	err error
-}
-
-func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }
-
-// broken answers with an error.
-func broken(err error) roundTripFunc {
-	return func(*http.Request) (*http.Response, error) { return nil, err }
-}
 
 // azure is a backend of Azure's classic dialect at https://NAME.openai.azure.com.
 func azure(name string, change ...func(*Backend)) Backend {
@@ -133,8 +45,6 @@ func azure(name string, change ...func(*Backend)) Backend {
 	}
 	return b
 }
-
-func host(name string) string { return name + ".openai.azure.com" }
 
 func priority(p int) func(*Backend) { return func(b *Backend) { b.Priority = p } }
 func weight(w int) func(*Backend)   { return func(b *Backend) { b.Weight = w } }
@@ -156,51 +66,6 @@ func configured(t testing.TB, cfg Config) *Transport {
 	require.NoError(t, err)
 	return tr
 }
-
-const chatPath = "/openai/deployments/m/chat/completions?api-version=2024-08-01-preview"
-
-// newChat is a chat completion as an Azure SDK sends it.
-func newChat(t testing.TB, target string) *http.Request {
-	if strings.HasPrefix(target, "/") {
-		target = "https://foo.openai.azure.com" + target
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, bytes.NewReader([]byte(`{"messages":[{"role":"user","content":"hi"}],"model":"m"}`)))
-	require.NoError(t, err)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("api-key", "example API key")
-	return req
-}
-
-// newLargeChat is newChat with a body that is too large to be kept in memory: to
-// send it again GetBody is asked.
-func newLargeChat(t testing.TB, target string) *http.Request {
-	req := newChat(t, target)
-	text := `{"messages":[{"role":"user","content":"` + strings.Repeat("a", replay.MaxKept) + `"}],"model":"m"}`
-	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
-	return req
-}
-
-// ask sends a request to the model m and reads the answer.
-func ask(t testing.TB, rt http.RoundTripper) (resp *http.Response, body string) {
-	return send(t, rt, newChat(t, chatPath))
-}
-
-func send(t testing.TB, rt http.RoundTripper, req *http.Request) (resp *http.Response, body string) {
-	resp, err := rt.RoundTrip(req)
-	require.NoError(t, err)
-	return resp, read(t, resp)
-}
-
-func read(t testing.TB, resp *http.Response) string {
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
-	return string(text)
-}
-
-// served is the name of the backend that answered.
-func servedBy(resp *http.Response) string { return resp.Header.Get("X-Spillover-Backend") }
 
 // table is the one that the next request finds its route in.
 func (t *Transport) table() *table { return t.setup.Load().table }
@@ -241,23 +106,6 @@ type countedBody struct {
 
 func (b countedBody) Close() error { b.closed.Add(1); return b.ReadCloser.Close() }
 
-// upgraded is the body of a 101, as net/http makes it.
-type upgraded struct {
-	io.Reader
-	bytes.Buffer
-}
-
-func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
-
-func (u *upgraded) Close() error { return nil }
-
-type idleCloser struct {
-	http.RoundTripper
-	calls int
-}
-
-func (c *idleCloser) CloseIdleConnections() { c.calls++ }
-
 // to is a backend at a URL, which calls the model m by another name if one is given.
 func to(target string, d Dialect, name string, change ...func(*Backend)) Backend {
 	b := Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
@@ -272,13 +120,6 @@ func to(target string, d Dialect, name string, change ...func(*Backend)) Backend
 
 func apiVersion(v string) func(*Backend) { return func(b *Backend) { b.APIVersion = v } }
 
-// last is the last request that arrived.
-func (n *fakeNet) last() sent {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.seen[len(n.seen)-1]
-}
-
 // arrives is how a request to a target arrives at a backend.
 func arrives(t testing.TB, b Backend, method, target, body string, header ...string) sent {
 	n := newNet()
@@ -289,17 +130,7 @@ func arrives(t testing.TB, b Backend, method, target, body string, header ...str
 	}
 	resp, _ := send(t, balance(t, n, b), req)
 	require.Equal(t, 200, resp.StatusCode)
-	return n.last()
-}
-
-func posts(t testing.TB, method, target, body string) *http.Request {
-	var r io.Reader
-	if body != "" {
-		r = strings.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), method, target, r)
-	require.NoError(t, err)
-	return req
+	return n.Last()
 }
 
 // A paced base counts the bodies of answers that were handed out and closed,
@@ -340,7 +171,7 @@ func (c *closeOnce) Close() error {
 func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), answers...)
+		n.On(host("a"), answers...)
 		base := pace(n)
 		client := RetryClient(balance(t, base, azure("a")), retries)
 		f(t, client, base, n)
@@ -348,16 +179,6 @@ func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *test
 		// A bubble ends only when no goroutine is left in it.
 	})
 }
-
-func do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, string) {
-	resp, err := client.Do(req)
-	require.NoError(t, err)
-	return resp, read(t, resp)
-}
-
-type errorReader struct{ error }
-
-func (e errorReader) Read([]byte) (int, error) { return 0, e.error }
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 

@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // inFlight is a backend whose deployment of m takes so many requests at a time.
@@ -29,10 +30,10 @@ func inFlight(most int) func(*spillover.Backend) {
 func TestFullDeploymentIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(10*time.Second, ok200))
+		n.On(host("a"), slow(10*time.Second, ok200))
 		tr := balance(t, n, azure("a", inFlight(2)), azure("b", priority(2)))
 		one, two := background(t, tr, newChat(t, chatPath)), background(t, tr, newChat(t, chatPath))
-		require.Equal(t, 2, n.sends(host("a")))
+		require.Equal(t, 2, n.Sends(host("a")))
 		require.Equal(t, 2, statusOf(t, tr, "a").InFlight)
 
 		trail := trailOf(t, tr, newChat(t, chatPath))
@@ -41,7 +42,7 @@ func TestFullDeploymentIsSkipped(t *testing.T) {
 		explained, err := tr.Explain(newChat(t, chatPath))
 		require.NoError(t, err)
 		require.Equal(t, map[string]string{"a": "full", "b": "chosen"}, skipped(explained.Steps[0]))
-		require.Equal(t, 2, n.sends(host("a")))
+		require.Equal(t, 2, n.Sends(host("a")))
 
 		for _, answer := range []func() (*http.Response, string){one, two} {
 			resp, _ := answer()
@@ -58,12 +59,12 @@ func TestFullDeploymentIsSkipped(t *testing.T) {
 func TestRequestIsAnswered429IfAllAreFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(20*time.Second, ok200))
+		n.On(host("a"), slow(20*time.Second, ok200))
 		tr := balance(t, n, azure("a", inFlight(2)))
 		refused := func() *http.Response {
 			resp, body := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
-			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
+			require.Equal(t, "rate_limit_exceeded", testnet.APIError(t, body).Code)
 			require.Contains(t, body, " unavailable; it has as many requests in flight as MaxInFlight allows. Please retry after ")
 			return resp
 		}
@@ -73,7 +74,7 @@ func TestRequestIsAnswered429IfAllAreFull(t *testing.T) {
 			one()
 			two()
 		}
-		require.Equal(t, 4, n.sends())
+		require.Equal(t, 4, n.Sends())
 	})
 }
 
@@ -87,7 +88,7 @@ func TestStreamKeepsItsPlaceUntilItEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), status(200, "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n", "Content-Type: text/event-stream"), ok200)
+				n.On(host("a"), status(200, "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n", "Content-Type: text/event-stream"), ok200)
 				tr := balance(t, n, azure("a", inFlight(1)))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -120,7 +121,7 @@ func TestPlaceIsGivenBackHoweverAnAttemptEnds(t *testing.T) {
 		"no connection":      broken(errRefused),
 		"reset":              broken(errReset),
 		"error in a stream":  status(200, "data: {\"error\":{\"message\":\"no\",\"code\":\"500\"}}\n\n", events),
-		"broken off":         withBody(200, func(*http.Request) io.ReadCloser { return brokenBody{io.NopCloser(nil), errReset} }),
+		"broken off":         withBody(200, func(*http.Request) io.ReadCloser { return testnet.BrokenBody{Closer: io.NopCloser(nil), Err: errReset} }),
 		"no response at all": func(*http.Request) (*http.Response, error) { return nil, nil }, //nolint:nilnil // what a faulty base does
 		"panic":              func(*http.Request) (*http.Response, error) { panic("boom") },
 		"timeout":            hung,
@@ -129,7 +130,7 @@ func TestPlaceIsGivenBackHoweverAnAttemptEnds(t *testing.T) {
 			t.Run(name+wrong, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), answer, ok200)
+					n.On(host("a"), answer, ok200)
 					bad := true
 					tr := balance(t, n, azure("a", inFlight(1), func(b *spillover.Backend) {
 						b.HeaderTimeout, b.APIKey = time.Second, ""
@@ -152,7 +153,7 @@ func TestPlaceIsGivenBackHoweverAnAttemptEnds(t *testing.T) {
 					}()
 					bad = false
 					nothingInFlight(t, tr)
-					n.on(host("a"), ok200)
+					n.On(host("a"), ok200)
 					require.NoError(t, tr.Reconfigure(spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", inFlight(1))}}))
 					time.Sleep(time.Minute) // what it failed for is over
 					for range 3 {
@@ -168,7 +169,7 @@ func TestPlaceIsGivenBackHoweverAnAttemptEnds(t *testing.T) {
 func TestWaitingRequestIsWokenByAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(3*time.Second, ok200))
+		n.On(host("a"), slow(3*time.Second, ok200))
 		tr := configured(t, spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a", inFlight(2))}})
 		began := time.Now()
 		var mu sync.Mutex
@@ -194,8 +195,8 @@ func TestWaitingRequestIsWokenByAPlace(t *testing.T) {
 func TestWaitForAPlaceEndsWithACooldownToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(time.Minute, ok200))
-		n.on(host("b"), status(429, "{}", "Retry-After: 2"), ok200)
+		n.On(host("a"), slow(time.Minute, ok200))
+		n.On(host("b"), status(429, "{}", "Retry-After: 2"), ok200)
 		tr := configured(t, spillover.Config{Base: n, MaxWait: 10 * time.Second, Backends: []spillover.Backend{azure("a", inFlight(1)), azure("b", priority(2))}})
 		first := background(t, tr, newChat(t, chatPath))
 		began := time.Now()
@@ -209,7 +210,7 @@ func TestWaitForAPlaceEndsWithACooldownToo(t *testing.T) {
 func TestWaitForAPlaceEndsWithMaxWaitTheDeadlineAndClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(time.Hour, ok200))
+		n.On(host("a"), slow(time.Hour, ok200))
 		tr := configured(t, spillover.Config{Base: n, MaxWait: 5 * time.Second, Backends: []spillover.Backend{azure("a", inFlight(1))}})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _, _ = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx)) }()
@@ -260,7 +261,7 @@ func TestLastResortSessionsAndSelectorsKeepTheLimit(t *testing.T) {
 				}
 				tr := configured(t, cfg)
 				if test.answer != nil {
-					n.on(host("a"), test.answer)
+					n.On(host("a"), test.answer)
 					ask(t, tr)
 					time.Sleep(time.Millisecond)
 				}
@@ -270,7 +271,7 @@ func TestLastResortSessionsAndSelectorsKeepTheLimit(t *testing.T) {
 					defer now.Add(-1)
 					return slow(time.Second, ok200)(req)
 				}
-				n.on(host("a"), counted)
+				n.On(host("a"), counted)
 				var all sync.WaitGroup
 				for range 5 {
 					all.Go(func() {
@@ -298,7 +299,7 @@ func (first) Select([]spillover.Candidate) int { return 0 }
 func TestLimitInFlightChangesWithTheConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(10*time.Second, ok200))
+		n.On(host("a"), slow(10*time.Second, ok200))
 		with := func(most int) spillover.Config {
 			return spillover.Config{Base: n, MaxWait: time.Minute, Backends: []spillover.Backend{azure("a", inFlight(most))}}
 		}
@@ -334,7 +335,7 @@ func TestLimitInFlightChangesWithTheConfiguration(t *testing.T) {
 func TestRedirectLeavesNoPlaceBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(307, "", "Location: https://"+host("a")+"/elsewhere"), ok200)
+		n.On(host("a"), status(307, "", "Location: https://"+host("a")+"/elsewhere"), ok200)
 		tr := balance(t, n, azure("a", inFlight(1)))
 		client := &http.Client{Transport: tr}
 		for range 3 {

@@ -51,7 +51,7 @@ func TestKeyFileIsReadAgainWhenItChanges(t *testing.T) {
 			l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path), func(b *Backend) { b.Dialect = dialect })}})
 			key := func() string {
 				ask(t, tr)
-				h := n.last().header
+				h := n.Last().Header
 				return h.Get("Api-Key") + h.Get("Authorization")
 			}
 			bearer := ""
@@ -77,7 +77,7 @@ func TestRejectedKeyIsReadAgainAtOnce(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := written(t, "key", "old-key")
 			n := newNet()
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 				if req.Header.Get("Api-Key") == "old-key" {
 					return status(code, `{"error":{"code":"401","message":"Access denied"}}`)(req)
 				}
@@ -87,14 +87,14 @@ func TestRejectedKeyIsReadAgainAtOnce(t *testing.T) {
 			replaceFile(t, path, "new-key")
 			resp, _ := ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode)
-			require.Equal(t, 2, n.sends(host("a")))
+			require.Equal(t, 2, n.Sends(host("a")))
 			require.True(t, statusOf(t, tr, "a").Available)
 
 			// With the same key there is nothing to try.
-			n.on(host("a"), status(code, `{"error":{"code":"401","message":"Access denied"}}`))
+			n.On(host("a"), status(code, `{"error":{"code":"401","message":"Access denied"}}`))
 			resp, _ = ask(t, tr)
 			require.Equal(t, code, resp.StatusCode)
-			require.Equal(t, 3, n.sends(host("a")))
+			require.Equal(t, 3, n.Sends(host("a")))
 			require.NoError(t, tr.Close())
 		})
 	}
@@ -105,7 +105,7 @@ func TestNewKeyRepairsABackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := written(t, "key", "old-key")
 		n := newNet()
-		n.on(host("a"), accepting("new-key"))
+		n.On(host("a"), accepting("new-key"))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path)), azure("b", priority(2))}})
 		for range 2 {
 			resp, _ := ask(t, tr)
@@ -129,7 +129,7 @@ func TestLateRejectionOfTheOldKeyDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := written(t, "key", "old-key")
 		n := newNet()
-		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 			if req.Header.Get("Api-Key") == "old-key" {
 				time.Sleep(5 * time.Second)
 			}
@@ -160,7 +160,7 @@ func TestKeyFileThatBecomesInvalidKeepsTheLastKey(t *testing.T) {
 			for range 3 {
 				time.Sleep(2 * keyFileInterval)
 				ask(t, tr)
-				require.Equal(t, "the-key", n.last().header.Get("Api-Key"))
+				require.Equal(t, "the-key", n.Last().Header.Get("Api-Key"))
 			}
 		}
 		require.NoError(t, os.Remove(path))
@@ -192,10 +192,10 @@ func TestRequestsDoNotWaitForTheKeyFile(t *testing.T) {
 		reading := &tr.table().backends[0].keyFile.reading
 		reading.Lock()
 		ask(t, tr)
-		require.Equal(t, "old-key", n.last().header.Get("Api-Key"))
+		require.Equal(t, "old-key", n.Last().Header.Get("Api-Key"))
 		reading.Unlock()
 		ask(t, tr)
-		require.Equal(t, "new-key", n.last().header.Get("Api-Key"))
+		require.Equal(t, "new-key", n.Last().Header.Get("Api-Key"))
 		require.NoError(t, tr.Close())
 	})
 }
@@ -207,7 +207,7 @@ func TestKeyFileIsReadOnceASecond(t *testing.T) {
 		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
 		sent := func() string {
 			ask(t, tr)
-			return n.last().header.Get("Api-Key")
+			return n.Last().Header.Get("Api-Key")
 		}
 		replaceFile(t, path, "second")
 		time.Sleep(keyFileInterval)
@@ -291,7 +291,7 @@ func TestKeyFileIsACredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := written(t, "key", "the-key")
 		n := newNet()
-		n.on(host("one"), status(429, noQuota))
+		n.On(host("one"), status(429, noQuota))
 		at := func(name, model string, tier int) Backend {
 			return azure(name, withKeyFile(path), func(b *Backend) {
 				b.URL, b.Priority, b.Models = "https://"+host("one"), tier, []Model{{Name: "m", Deployment: model}}
@@ -300,8 +300,8 @@ func TestKeyFileIsACredential(t *testing.T) {
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{at("a", "x", 1), at("b", "y", 2), azure("c", priority(3))}})
 		resp, _ := ask(t, tr)
 		require.Equal(t, "c", servedBy(resp))
-		require.Equal(t, "the-key", n.seen[0].header.Get("Api-Key"))
-		require.Equal(t, 1, n.sends(host("one")), "the account is out of quota, so the other deployment is not asked")
+		require.Equal(t, "the-key", n.Seen[0].Header.Get("Api-Key"))
+		require.Equal(t, 1, n.Sends(host("one")), "the account is out of quota, so the other deployment is not asked")
 		require.NotContains(t, fmt.Sprint(l.Log()), "callers' credentials")
 
 		// A new configuration with the same key repairs nothing.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // takes makes a host answer after a time, with so many tokens of output.
@@ -27,7 +29,7 @@ func takes(after func() time.Duration, output int, answer roundTripFunc) roundTr
 func TestSlowDeploymentIsFoundByItsLatency(t *testing.T) {
 	t.Parallel()
 	always := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
-	stream := answers("text/event-stream", wholeChat)
+	stream := testnet.Content("text/event-stream", testnet.WholeChat)
 	for name, test := range map[string]struct {
 		a, b       roundTripFunc
 		least, top float64 // of 200, to a
@@ -42,15 +44,15 @@ func TestSlowDeploymentIsFoundByItsLatency(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.a)
-				n.on(host("b"), test.b)
+				n.On(host("a"), test.a)
+				n.On(host("b"), test.b)
 				tr := seeded(balance(t, n, azure("a"), azure("b")))
 				for range 200 {
 					resp, _ := ask(t, tr)
 					require.Equal(t, 200, resp.StatusCode)
 				}
-				require.GreaterOrEqual(t, float64(n.sends(host("a"))), test.least)
-				require.LessOrEqual(t, float64(n.sends(host("a"))), test.top)
+				require.GreaterOrEqual(t, float64(n.Sends(host("a"))), test.least)
+				require.LessOrEqual(t, float64(n.Sends(host("a"))), test.top)
 			})
 		})
 	}
@@ -60,25 +62,25 @@ func TestSlowIsAskedWhenNobodyElseIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		took := time.Second
-		n.on(host("slow"), takes(func() time.Duration { return took }, 50, nil))
-		n.on(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
+		n.On(host("slow"), takes(func() time.Duration { return took }, 50, nil))
+		n.On(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
 		tr := seeded(balance(t, n, azure("slow"), azure("fast")))
 		run := func(requests int) float64 {
-			before := n.sends(host("slow"))
+			before := n.Sends(host("slow"))
 			for range requests {
 				resp, _ := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode)
 			}
-			return float64(n.sends(host("slow"))-before) / float64(requests)
+			return float64(n.Sends(host("slow"))-before) / float64(requests)
 		}
 		require.InDelta(t, 0.5, run(100), 0.15)
 		took = 10 * time.Second
 		require.Less(t, run(300), 0.1)
-		n.on(host("fast"), status(429, "{}", "retry-after: 10"))
+		n.On(host("fast"), status(429, "{}", "retry-after: 10"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode, "slow is not closed")
 		require.Equal(t, "slow", servedBy(resp))
-		n.on(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
+		n.On(host("fast"), takes(func() time.Duration { return time.Second }, 50, nil))
 		time.Sleep(20 * time.Second)
 		require.Less(t, run(100), 0.15, "still slow")
 		took = time.Second
@@ -91,7 +93,7 @@ func TestSlowIsAskedWhenNobodyElseIsLeft(t *testing.T) {
 func TestFailuresAreNoLatency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"), status(429, "{}", "retry-after-ms: 1"), status(400, "{}"), status(500, `{"usage":{"completion_tokens":1}}`))
+		n.On(host("a"), status(500, "{}"), status(429, "{}", "retry-after-ms: 1"), status(400, "{}"), status(500, `{"usage":{"completion_tokens":1}}`))
 		tr := balance(t, n, azure("a"))
 		for range 4 {
 			ask(t, tr)

@@ -19,7 +19,7 @@ func TestFormsOfSmallPartsAreReadInLinearTime(t *testing.T) {
 		text := form(size)
 		begun := time.Now()
 		sent := formTo(t, Azure, "/openai/v1/images/edits", "multipart/form-data; boundary=b", text)
-		require.Contains(t, sent.path, "/n/", "the model was found")
+		require.Contains(t, sent.Path, "/n/", "the model was found")
 		return time.Since(begun)
 	}
 	const quadratic, linear = 16, 4

@@ -42,7 +42,7 @@ func formTo(t testing.TB, d Dialect, path, contentType, text string) sent {
 		Models: []Model{{Name: "m", Deployment: "n"}}})
 	resp, _ := send(t, tr, formRequest(t, path, contentType, text))
 	require.Equal(t, 200, resp.StatusCode)
-	return n.seen[0]
+	return n.Seen[0]
 }
 
 func formRequest(t testing.TB, path, contentType, text string) *http.Request {
@@ -73,10 +73,10 @@ func TestFormModel(t *testing.T) {
 		for _, op := range []string{"audio/transcriptions", "audio/translations", "images/edits", "images/variations"} {
 			contentType, text := writeForm(t, parts...)
 			got := formTo(t, OpenAI, "/v1/"+op, contentType, text)
-			require.Equal(t, "/v1/"+op, got.path, name)
+			require.Equal(t, "/v1/"+op, got.Path, name)
 			at := strings.LastIndex(text, "\r\n\r\nm\r\n") + 4
-			require.Equal(t, text[:at]+"n"+text[at+1:], got.body, "%s: nothing else has changed", name)
-			require.EqualValues(t, len(got.body), got.length)
+			require.Equal(t, text[:at]+"n"+text[at+1:], got.Body, "%s: nothing else has changed", name)
+			require.EqualValues(t, len(got.Body), got.Length)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func TestFormSpellings(t *testing.T) {
 		text := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nname=\"model\"\r\n--b\r\n" + part + "\r\n\r\nm\r\n--b--\r\n"
 		for _, contentType := range []string{"multipart/form-data; boundary=b", `Multipart/Form-Data; charset=utf-8; boundary="b"`} {
 			got := formTo(t, AzureV1, "/v1/audio/transcriptions", contentType, text)
-			require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.body, name)
+			require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.Body, name)
 		}
 	}
 }
@@ -104,26 +104,26 @@ func TestFormFromPath(t *testing.T) {
 	const path = "/openai/deployments/m/audio/transcriptions?api-version=2024-10-21"
 	contentType, text := writeForm(t, hostileFile, otherField)
 	got := formTo(t, AzureV1, path, contentType, text)
-	require.Equal(t, "/openai/v1/audio/transcriptions", got.path)
-	require.EqualValues(t, len(got.body), got.length)
-	require.True(t, strings.HasSuffix(got.body, text))
-	parts, err := wiretest.ReadForm(contentType, got.body)
+	require.Equal(t, "/openai/v1/audio/transcriptions", got.Path)
+	require.EqualValues(t, len(got.Body), got.Length)
+	require.True(t, strings.HasSuffix(got.Body, text))
+	parts, err := wiretest.ReadForm(contentType, got.Body)
 	require.NoError(t, err)
 	require.Equal(t, []wiretest.FormField{wiretest.Field("model", "n"), hostileFile, otherField}, parts)
 
 	// What the form says of it is of no account, and is renamed all the same.
 	contentType, text = writeForm(t, hostileFile, wiretest.Field("model", "whisper-1"))
 	got = formTo(t, OpenAI, path, contentType, text)
-	parts, err = wiretest.ReadForm(contentType, got.body)
+	parts, err = wiretest.ReadForm(contentType, got.Body)
 	require.NoError(t, err)
 	require.Equal(t, []wiretest.FormField{hostileFile, wiretest.Field("model", "n")}, parts)
 
 	got = formTo(t, Azure, path, contentType, text)
-	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.path)
-	require.Equal(t, text, got.body, "a classic path out: the form stays as it is")
+	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.Path)
+	require.Equal(t, text, got.Body, "a classic path out: the form stays as it is")
 	got = formTo(t, Azure, "/v1/audio/transcriptions", writeFormOf(t, &text, hostileFile, modelField), text)
-	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.path)
-	require.Equal(t, text, got.body)
+	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.Path)
+	require.Equal(t, text, got.Body)
 }
 
 func writeFormOf(t testing.TB, text *string, parts ...wiretest.FormField) (contentType string) {
@@ -134,7 +134,7 @@ func writeFormOf(t testing.TB, text *string, parts ...wiretest.FormField) (conte
 func TestFormIsReplayed(t *testing.T) {
 	for _, getBody := range []bool{true, false} {
 		n := newNet()
-		n.on(host("a"), status(429, "{}"))
+		n.On(host("a"), status(429, "{}"))
 		named := func(name string) func(*Backend) {
 			return func(b *Backend) { b.Dialect, b.Models = AzureV1, []Model{{Name: "m", Deployment: name}} }
 		}
@@ -146,10 +146,10 @@ func TestFormIsReplayed(t *testing.T) {
 		}
 		resp, _ := send(t, tr, req)
 		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nlonger-name\r\n", 1), n.seen[0].body)
-		require.Equal(t, text, n.seen[1].body)
-		for _, s := range n.seen {
-			require.EqualValues(t, len(s.body), s.length)
+		require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nlonger-name\r\n", 1), n.Seen[0].Body)
+		require.Equal(t, text, n.Seen[1].Body)
+		for _, s := range n.Seen {
+			require.EqualValues(t, len(s.Body), s.Length)
 		}
 	}
 }
@@ -158,7 +158,7 @@ func TestFormIsReplayed(t *testing.T) {
 func TestFormUploads(t *testing.T) {
 	for _, path := range []string{"/v1/files", "/v1/uploads/upload_1/parts", "/openai/files?api-version=1"} {
 		contentType, text := writeForm(t, wiretest.Field("purpose", "batch"), modelField, hostileFile)
-		require.Equal(t, text, formTo(t, AzureV1, path, contentType, text).body)
+		require.Equal(t, text, formTo(t, AzureV1, path, contentType, text).Body)
 
 		n := newNet()
 		req := formRequest(t, path, contentType, text)
@@ -197,7 +197,7 @@ func TestFormBroken(t *testing.T) {
 		tr := balance(t, n, Backend{Name: "b", URL: "https://b", Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "n"}}})
 		resp, _ := send(t, tr, formRequest(t, "/v1/audio/transcriptions", form[0], form[1]))
 		require.Equal(t, 200, resp.StatusCode, "it is for the service to say: %s", name)
-		require.Equal(t, form[1], n.seen[0].body, name)
+		require.Equal(t, form[1], n.Seen[0].Body, name)
 	}
 }
 
@@ -207,9 +207,9 @@ func TestFormWithBareLineFeeds(t *testing.T) {
 	const contentType = "multipart/form-data; boundary=b"
 	const text = "--b\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\n\nx\n--b--\n"
 	got := formTo(t, AzureV1, "/openai/deployments/m/audio/transcriptions?api-version=1", contentType, text)
-	parts, err := wiretest.ReadForm(contentType, got.body)
+	parts, err := wiretest.ReadForm(contentType, got.Body)
 	require.NoError(t, err)
-	require.Contains(t, parts, wiretest.File("file", "f", "x"), "%q", got.body)
+	require.Contains(t, parts, wiretest.File("file", "f", "x"), "%q", got.Body)
 }
 
 // However the boundary looks, forms that are written can be read.
@@ -224,7 +224,7 @@ func TestFormBoundaries(t *testing.T) {
 		require.NoError(t, w.WriteField("model", "m"))
 		require.NoError(t, w.Close())
 		got := formTo(t, AzureV1, "/v1/audio/transcriptions", w.FormDataContentType(), b.String())
-		require.Equal(t, strings.Replace(b.String(), "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.body, boundary)
+		require.Equal(t, strings.Replace(b.String(), "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.Body, boundary)
 	}
 }
 
@@ -244,11 +244,11 @@ func TestJSONInAForm(t *testing.T) {
 			req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
 			send(t, callsMEast(t, n, OpenAI), req)
 			if want == "" {
-				require.Equal(t, body, n.last().body)
+				require.Equal(t, body, n.Last().Body)
 				continue
 			}
-			require.Equal(t, "b", n.last().host)
-			require.Equal(t, strings.Replace(body, `"m"`, `"m-east"`, 1), n.last().body)
+			require.Equal(t, "b", n.Last().Host)
+			require.Equal(t, strings.Replace(body, `"m"`, `"m-east"`, 1), n.Last().Body)
 		}
 	}
 	// A file that has the name of the model's part is a file.
@@ -258,5 +258,5 @@ func TestJSONInAForm(t *testing.T) {
 	req := posts(t, http.MethodPost, "https://foo.example/v1/audio/transcriptions", body)
 	req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
 	send(t, callsMEast(t, n, OpenAI), req)
-	require.Equal(t, strings.Replace(body, "\r\nm\r\n", "\r\nm-east\r\n", 1), n.last().body)
+	require.Equal(t, strings.Replace(body, "\r\nm\r\n", "\r\nm-east\r\n", 1), n.Last().Body)
 }

@@ -283,7 +283,7 @@ func TestOutcomesMove(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), test.answer)
+			n.On(host("a"), test.answer)
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			resp, text := ask(t, tr)
 			require.Equal(t, map[bool]string{true: "b", false: "a"}[test.moves], servedBy(resp), name)
@@ -311,17 +311,17 @@ func TestOutcomeSpilled(t *testing.T) {
 	for _, header := range []string{"x-ms-spillover-from-deployment: ptu", "x-ms-is-spilled-over: True"} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), status(200, "{}", header), status(200, "{}"))
+			n.On(host("a"), status(200, "{}", header), status(200, "{}"))
 			tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2))))
 			resp, _ := ask(t, tr)
 			require.Equal(t, "a", servedBy(resp), "it is an answer all the same")
-			require.Equal(t, 1, n.sends())
+			require.Equal(t, 1, n.Sends())
 			d := tr.table().find("m").tiers[0].members[0]
 			require.True(t, d.accepts(time.Now()))
 			time.Sleep(10*time.Second - time.Millisecond)
 			resp, _ = ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
-			n.on(host("b"), status(429, "{}", "retry-after-ms: 1"))
+			n.On(host("b"), status(429, "{}", "retry-after-ms: 1"))
 			resp, _ = ask(t, tr)
 			require.Equal(t, "a", servedBy(resp), "before the next tier")
 			time.Sleep(time.Second)
@@ -331,7 +331,7 @@ func TestOutcomeSpilled(t *testing.T) {
 	}
 	for _, header := range []string{"x-ms-is-spilled-over: false", "x-ms-spillover-from-deployment: "} {
 		n := newNet()
-		n.on(host("a"), status(200, "{}", header))
+		n.On(host("a"), status(200, "{}", header))
 		tr := steady(balance(t, n, azure("a"), azure("b")))
 		ask(t, tr)
 		resp, _ := ask(t, tr)

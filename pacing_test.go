@@ -18,16 +18,17 @@ const trip = 100 * time.Millisecond
 func TestHerdIsLetInOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
+		var mu sync.Mutex
 		var at []time.Time // sends to a
 		noted := func(f roundTripFunc) roundTripFunc {
 			return func(req *http.Request) (*http.Response, error) {
-				n.mu.Lock()
+				mu.Lock()
 				at = append(at, time.Now())
-				n.mu.Unlock()
+				mu.Unlock()
 				return slow(trip, f)(req)
 			}
 		}
-		n.on(host("a"), noted(status(429, "{}", "Retry-After: 3")), noted(status(200, "{}")))
+		n.On(host("a"), noted(status(429, "{}", "Retry-After: 3")), noted(status(200, "{}")))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
@@ -89,14 +90,14 @@ func TestRefusalsThatTeachNothing(t *testing.T) {
 				if c.utilization != "" {
 					header = append(header, "azure-openai-deployment-utilization: "+c.utilization)
 				}
-				n.on(host("a"), slow(trip, status(429, c.body, header...)))
+				n.On(host("a"), slow(trip, status(429, c.body, header...)))
 				tr := balance(t, n, azure("a"), azure("b", priority(2)))
 				for range 2 {
 					ask(t, tr)
 					require.InDelta(t, 6*time.Second, left(t, tr, "a"), float64(trip))
 					time.Sleep(7 * time.Second)
 				}
-				require.Equal(t, 2, n.sends(host("a")))
+				require.Equal(t, 2, n.Sends(host("a")))
 				require.Equal(t, c.teaches, rampsUp(&deploymentOf(t, tr, "a").State))
 			})
 		})

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A panicking handler panics at one record.
@@ -75,7 +76,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 						answer = test.answer
 					}
 					resp, err := answer(req)
-					resp.Body = &tracked{Reader: resp.Body, closed: &answers}
+					resp.Body = &testnet.Tracked{Reader: resp.Body, Closed: &answers}
 					return resp, err
 				})
 				a := azure("a", func(b *Backend) {
@@ -97,11 +98,11 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 				at = test.record
 				chat := newChat
 				if test.large {
-					chat = newLargeChat
+					chat = testnet.NewLargeChat
 				}
 				req := closing(chat(t, chatPath), &requests)
 				if test.body {
-					req.Body = countedBody{io.NopCloser(readerFunc(func([]byte) (int, error) { panic("boom") })), &requests}
+					req.Body = countedBody{io.NopCloser(testnet.ReaderFunc(func([]byte) (int, error) { panic("boom") })), &requests}
 				}
 				require.PanicsWithValue(t, "boom", func() { tr.RoundTrip(req) })
 				require.Zero(t, d.InFlight.Load())

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
@@ -49,8 +50,8 @@ func TestModelIsFoundAtItsPlace(t *testing.T) {
 			n := newNet()
 			resp, _ := send(t, callsMEast(t, n, d), with(t, line))
 			require.Equal(t, "b", servedBy(resp), line)
-			require.Equal(t, want, n.last().body)
-			require.EqualValues(t, len(want), n.last().length)
+			require.Equal(t, want, n.Last().Body)
+			require.EqualValues(t, len(want), n.Last().Length)
 		}
 	}
 }
@@ -63,14 +64,14 @@ func TestModelInTheQueryOfAPost(t *testing.T) {
 		req := with(t, "POST /v1/realtime/calls?x=%20&model=m v=0", "Content-Type: application/sdp")
 		resp, _ := send(t, tr, req)
 		require.Equal(t, "b", servedBy(resp))
-		query, _, _ := strings.Cut(n.last().query, "&api-version=") // classic Azure has one of its own
+		query, _, _ := strings.Cut(n.Last().Query, "&api-version=") // classic Azure has one of its own
 		require.Equal(t, "x=%20&model=m-east", query)
-		require.Equal(t, "v=0", n.last().body)
+		require.Equal(t, "v=0", n.Last().Body)
 	}
 	// In a list it is a filter.
 	n := newNet()
 	send(t, callsMEast(t, n, OpenAI), with(t, "GET /v1/chat/completions?model=m"))
-	require.Equal(t, "model=m", n.last().query)
+	require.Equal(t, "model=m", n.Last().Query)
 }
 
 func TestModelOfForms(t *testing.T) {
@@ -78,12 +79,12 @@ func TestModelOfForms(t *testing.T) {
 		contentType, text := writeForm(t, wiretest.Field("prompt", "a model of a ship"), hostileFile, modelField)
 		got := formTo(t, AzureV1, path, contentType, text)
 		at := strings.LastIndex(text, "\r\n\r\nm\r\n") + 4
-		require.Equal(t, text[:at]+"n"+text[at+1:], got.body, path)
+		require.Equal(t, text[:at]+"n"+text[at+1:], got.Body, path)
 	}
 	// A call has its session as JSON in a part.
 	contentType, text := writeForm(t, wiretest.Field("sdp", "v=0"), wiretest.Field("session", `{"type":"realtime","model":"m","audio":{"input":{"transcription":{"model":"x"}}}}`))
 	got := formTo(t, OpenAI, "/v1/realtime/calls", contentType, text)
-	require.Equal(t, strings.Replace(text, `"model":"m"`, `"model":"n"`, 1), got.body)
+	require.Equal(t, strings.Replace(text, `"model":"m"`, `"model":"n"`, 1), got.Body)
 }
 
 func TestBaseModelIsNotRenamed(t *testing.T) {
@@ -95,7 +96,7 @@ func TestBaseModelIsNotRenamed(t *testing.T) {
 		resp, _ := send(t, balance(t, n, to("https://h", AzureV1, "m-east")), with(t, line))
 		require.Equal(t, 200, resp.StatusCode)
 		_, body, _ := strings.Cut(strings.SplitN(line, " ", 2)[1], " ")
-		require.Equal(t, body, n.last().body)
+		require.Equal(t, body, n.Last().Body)
 	}
 }
 
@@ -110,22 +111,22 @@ func TestImagesOfClassicAzureNameTheDeploymentOnce(t *testing.T) {
 		`{"prompt":"x","model":"gpt-image"}`: `{"prompt":"x","model":"gpt-image"}`,
 	} {
 		got := arrives(t, to("https://h", Azure, "m-east", apiVersion("1")), http.MethodPost, "https://foo.example/openai/deployments/m/images/generations", in)
-		require.Equal(t, "/openai/deployments/m-east/images/generations", got.path)
-		require.Equal(t, want, got.body)
-		require.EqualValues(t, len(want), got.length)
-		require.True(t, json.Valid([]byte(got.body)))
+		require.Equal(t, "/openai/deployments/m-east/images/generations", got.Path)
+		require.Equal(t, want, got.Body)
+		require.EqualValues(t, len(want), got.Length)
+		require.True(t, json.Valid([]byte(got.Body)))
 	}
 	got := arrives(t, to("https://h", Azure, "m-east", apiVersion("1")), http.MethodPost, "https://foo.example/v1/images/generations", `{"model":"m","prompt":"x"}`)
-	require.Equal(t, `{"prompt":"x"}`, got.body)
+	require.Equal(t, `{"prompt":"x"}`, got.Body)
 	got = arrives(t, to("https://h", Azure, "m-east", apiVersion("1")), http.MethodPost, "https://foo.example/v1/embeddings", `{"model":"m","input":"x"}`)
-	require.Equal(t, `{"model":"m","input":"x"}`, got.body, "others take no offence")
+	require.Equal(t, `{"model":"m","input":"x"}`, got.Body, "others take no offence")
 
 	contentType, text := writeForm(t, otherField, modelField, wiretest.File("image", "a.png", "x"))
 	form := formTo(t, Azure, "/v1/images/edits", contentType, text)
-	parts, err := wiretest.ReadForm(contentType, form.body)
+	parts, err := wiretest.ReadForm(contentType, form.Body)
 	require.NoError(t, err)
 	require.Equal(t, []wiretest.FormField{otherField, wiretest.File("image", "a.png", "x")}, parts)
-	require.EqualValues(t, len(form.body), form.length)
+	require.EqualValues(t, len(form.Body), form.Length)
 }
 
 // Ids of every kind are learnt from where they stand, and used where they stand.
@@ -179,8 +180,8 @@ func TestIDsOfHeadersAndQueries(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
-				n.on(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
-				n.on(host("b"), status(code, "v=0", strings.Split(header, "|")...), status(200, "{}"))
+				n.On(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
+				n.On(host("b"), status(code, "v=0", strings.Split(header, "|")...), status(200, "{}"))
 				resp, _ := send(t, tr, with(t, "POST /v1/realtime/calls?model=m v=0", "Content-Type: application/sdp"))
 				require.Equal(t, "b", servedBy(resp))
 				time.Sleep(time.Second)
@@ -220,7 +221,7 @@ func TestCallersDataIsNoProtocol(t *testing.T) {
 		tr.stored.Put(time.Now(), wire.ObjectID{ID: "batch_2026"}, tr.table().backends[1].resource)
 		resp, _ := send(t, tr, with(t, body))
 		require.Equal(t, "a", servedBy(resp), body)
-		n.on(host("a"), status(429, "{}"))
+		n.On(host("a"), status(429, "{}"))
 		resp, _ = send(t, tr, with(t, body))
 		require.Equal(t, "b", servedBy(resp), "bound to nobody: %s", body)
 	}
@@ -241,7 +242,7 @@ func TestEchoMovesNothing(t *testing.T) {
 			if contentType != "application/json" {
 				answer = "data: {\"type\":\"response.created\",\"response\":" + answer + "}\n\ndata: {\"type\":\"response.completed\",\"response\":" + answer + "}\n\n"
 			}
-			n.on(host("a"), answers(contentType, answer))
+			n.On(host("a"), testnet.Content(contentType, answer))
 			resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 			require.Equal(t, "a", servedBy(resp))
 			resp, _ = send(t, tr, with(t, "GET /v1/files/file-1"))
@@ -255,22 +256,22 @@ func TestEchoMovesNothing(t *testing.T) {
 func TestWrongHomeIsLeft(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2))))
-	n.on(host("a"), status(404, notFound))
-	n.on(host("b"), status(404, `{"error":{"message":"no file of b"}}`))
+	n.On(host("a"), status(404, notFound))
+	n.On(host("b"), status(404, `{"error":{"message":"no file of b"}}`))
 	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-1"}, tr.table().backends[1].resource)
 	for _, sends := range []int{3, 4} {
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, "c", servedBy(resp))
-		require.Equal(t, sends, n.sends())
+		require.Equal(t, sends, n.Sends())
 	}
-	n.on(host("c"), status(404, notFound))
+	n.On(host("c"), status(404, notFound))
 	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-2"}, tr.table().backends[1].resource)
 	resp, text := send(t, tr, with(t, "GET /v1/files/file-2"))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Contains(t, text, "no file of b")
 	require.Equal(t, "b", servedBy(resp))
-	n.on(host("c"), status(429, "{}"))
+	n.On(host("c"), status(429, "{}"))
 	resp, text = send(t, tr, with(t, "GET /v1/files/file-2"))
 	require.Equal(t, 404, resp.StatusCode, "that another one is throttled changes nothing")
 	require.Contains(t, text, "no file of b")
@@ -300,12 +301,12 @@ func TestNotFoundIsAskedAround(t *testing.T) {
 			n := newNet()
 			tr := six(t, n)
 			for _, name := range []string{"a", "b", "c", "d", "e"} {
-				n.on(host(name), no)
+				n.On(host(name), no)
 			}
 			resp, _ := send(t, tr, with(t, use))
 			require.Equal(t, 200, resp.StatusCode)
 			require.Equal(t, "f", servedBy(resp))
-			n.on(host("f"), no)
+			n.On(host("f"), no)
 			resp, text := send(t, tr, with(t, use))
 			require.Contains(t, []int{400, 404}, resp.StatusCode)
 			require.Contains(t, text, "invalid_request_error", "nobody has it: it is the caller's to see")
@@ -327,10 +328,10 @@ func TestNotFoundIsAskedAround(t *testing.T) {
 	} {
 		n := newNet()
 		tr := six(t, n)
-		n.on(host("a"), no)
+		n.On(host("a"), no)
 		resp, _ := send(t, tr, with(t, use))
 		require.Equal(t, 400, resp.StatusCode, use)
-		require.Equal(t, 1, n.sends(), use)
+		require.Equal(t, 1, n.Sends(), use)
 	}
 }
 
@@ -341,19 +342,19 @@ func TestMakerIsAskedOnceMore(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
 	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
-	n.on(host("a"), status(400, notPrevious))
-	n.on(host("c"), status(400, notPrevious))
-	n.on(host("b"), status(400, notPrevious), status(200, "{}"))
+	n.On(host("a"), status(400, notPrevious))
+	n.On(host("c"), status(400, notPrevious))
+	n.On(host("b"), status(400, notPrevious), status(200, "{}"))
 	resp, _ := send(t, tr, with(t, use))
 	require.Equal(t, 200, resp.StatusCode)
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, 2, n.sends())
-	n.on(host("b"), status(400, notPrevious))
+	require.Equal(t, 2, n.Sends())
+	n.On(host("b"), status(400, notPrevious))
 	resp, text := send(t, tr, with(t, use))
 	require.Equal(t, 400, resp.StatusCode)
 	require.Equal(t, notPrevious, text)
 	require.Equal(t, "b", servedBy(resp))
-	require.Equal(t, 2+4, n.sends(), "its maker twice, each of the others once")
+	require.Equal(t, 2+4, n.Sends(), "its maker twice, each of the others once")
 }
 
 // Entries of one resource have the same objects.
@@ -444,7 +445,7 @@ func TestItemsDoNotPushResponsesOut(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b")))
 	serial := 0
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		serial++
 		var items []string
 		for i := range 5 {
@@ -465,7 +466,7 @@ func TestItemsDoNotPushResponsesOut(t *testing.T) {
 // Names that callers make up are bounded in number and length.
 func TestLongModelNamesAreNotKept(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(404, `{"error":{"code":"DeploymentNotFound"}}`))
+	n.On(host("a"), status(404, `{"error":{"code":"DeploymentNotFound"}}`))
 	tr := balance(t, n, azure("a"))
 	heap := func() int64 {
 		var m runtime.MemStats
@@ -476,7 +477,7 @@ func TestLongModelNamesAreNotKept(t *testing.T) {
 	before := heap()
 	for i := range 30 {
 		send(t, tr, with(t, `POST /v1/responses {"model":"`+fmt.Sprint(i)+strings.Repeat("m", 1<<20)+`"}`))
-		n.seen = nil
+		n.Seen = nil
 	}
 	require.Less(t, heap()-before, int64(3<<20))
 	require.Empty(t, *tr.table().routes.Load())
@@ -599,21 +600,21 @@ func TestFoundryOperationsAreSentAsTheyCame(t *testing.T) {
 	} {
 		for _, trouble := range []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(cutOff)} {
 			n := newNet()
-			n.on("one.services.ai.azure.com", trouble)
+			n.On("one.services.ai.azure.com", trouble)
 			tr := steady(balance(t, n, azure("classic"), foundry("one", 1), foundry("two", 2)))
 			resp, _ := send(t, tr, with(t, line))
 			require.Equal(t, 200, resp.StatusCode)
 			require.Equal(t, "two", servedBy(resp))
-			require.Zero(t, n.sends(host("classic")), "it has no such operation")
+			require.Zero(t, n.Sends(host("classic")), "it has no such operation")
 			_, rest, _ := strings.Cut(line, " ")
 			target, body, _ := strings.Cut(rest, " ")
-			for _, s := range n.seen {
-				got := s.path
-				if s.query != "" {
-					got += "?" + s.query
+			for _, s := range n.Seen {
+				got := s.Path
+				if s.Query != "" {
+					got += "?" + s.Query
 				}
 				require.Equal(t, target, got)
-				require.Equal(t, body, s.body)
+				require.Equal(t, body, s.Body)
 			}
 		}
 	}
@@ -624,7 +625,7 @@ func TestFoundryOperationsAreSentAsTheyCame(t *testing.T) {
 	for _, line := range []string{`POST /models/chat/completions?api-version=1 {"model":"m"}`, `POST /anthropic/v1/messages {"model":"claude"}`, `POST /v1/responses {"model":"m"}`} {
 		send(t, balance(t, n, project), with(t, line))
 	}
-	require.Equal(t, []string{"/models/chat/completions", "/anthropic/v1/messages", "/api/projects/p/openai/v1/responses"}, []string{n.seen[0].path, n.seen[1].path, n.seen[2].path})
+	require.Equal(t, []string{"/models/chat/completions", "/anthropic/v1/messages", "/api/projects/p/openai/v1/responses"}, []string{n.Seen[0].Path, n.Seen[1].Path, n.Seen[2].Path})
 	// At the caller's own host, whatever that is called.
 	n = newNet()
 	tr := steady(balance(t, n, azure("classic"), Backend{Name: "own", URL: "https://foo.openai.azure.com", APIKey: "k", Priority: 2}))
@@ -640,13 +641,13 @@ func TestNewOperationsMoveOn(t *testing.T) {
 		`POST /v1/vaults {}`: 1, `POST /v1/agents {"model":"m"}`: 1, `POST /v1/live/sessions {"session":{"model":"m"}}`: 1, `POST /v1/telepathy {}`: 1, `GET /v1/telepathy`: 3,
 	} {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"))
 		send(t, steady(balance(t, n, azure("a"), azure("b", priority(2)))), with(t, line))
-		require.Equal(t, sends, n.sends(), line)
+		require.Equal(t, sends, n.Sends(), line)
 	}
 	// Its usage is read, too.
 	n := newNet()
-	n.on(host("a"), status(200, `{"answers":[],"usage":{"input_tokens":7,"output_tokens":2}}`))
+	n.On(host("a"), status(200, `{"answers":[],"usage":{"input_tokens":7,"output_tokens":2}}`))
 	tr := balance(t, n, azure("a"))
 	send(t, tr, with(t, `POST /v1/decisions {"model":"m"}`))
 	require.EqualValues(t, 7, deploymentOf(t, tr, "a").input.Load())

@@ -26,7 +26,7 @@ type crowd struct {
 func newCrowd(t testing.TB, backends ...Backend) *crowd {
 	c := &crowd{t: t, n: newNet(), word: make(chan roundTripFunc)}
 	c.tr = steady(balance(t, c.n, backends...))
-	c.n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	c.n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		c.at.Add(1)
 		defer c.at.Add(-1)
 		select {

@@ -22,7 +22,7 @@ func ejected(t *testing.T, backends ...spillover.Backend) (*fakeNet, *spillover.
 // ejectedBy is the same with the class of the request that failed.
 func ejectedBy(t *testing.T, class spillover.Class, backends ...spillover.Backend) (*fakeNet, *spillover.Transport) {
 	n := newNet()
-	n.on(host("a"), broken(errRefused), ok200)
+	n.On(host("a"), broken(errRefused), ok200)
 	tr := balance(t, n, append([]spillover.Backend{azure("a", func(b *spillover.Backend) { b.Tags = []string{"only=a"} })}, backends...)...)
 	resp, _ := send(t, tr, newChat(t, chatPath).WithContext(spillover.WithClass(t.Context(), class)))
 	require.NotEqual(t, "a", servedBy(resp))
@@ -39,12 +39,12 @@ func TestProbeWaitsUntilSevenRequestsWentElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, tr := ejected(t, others...)
-				n.on(host("broken"), status(500, "{}"))
+				n.On(host("broken"), status(500, "{}"))
 				for i := range elsewhere {
 					resp, _ := ask(t, tr)
 					require.Equal(t, "b", servedBy(resp), "request %d", i)
 				}
-				require.Equal(t, 1, n.sends(host("a")))
+				require.Equal(t, 1, n.Sends(host("a")))
 				resp, _ := ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))
 			})
@@ -55,16 +55,16 @@ func TestProbeWaitsUntilSevenRequestsWentElsewhere(t *testing.T) {
 func TestFailedProbeIsFollowedBySevenRequestsElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := ejected(t, azure("b", priority(2)))
-		n.on(host("a"), broken(errRefused))
+		n.On(host("a"), broken(errRefused))
 		for range 3 {
 			time.Sleep(20 * time.Second) // longer than the next ejection
-			before := n.sends(host("a"))
+			before := n.Sends(host("a"))
 			for range elsewhere {
 				ask(t, tr)
 			}
-			require.Equal(t, before, n.sends(host("a")))
+			require.Equal(t, before, n.Sends(host("a")))
 			ask(t, tr)
-			require.Equal(t, before+1, n.sends(host("a")))
+			require.Equal(t, before+1, n.Sends(host("a")))
 		}
 	})
 }
@@ -96,7 +96,7 @@ func TestProbeIsNotDeferredWithoutAnotherDeployment(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, class %v", name, class), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n, tr := ejectedBy(t, class, azure("b", priority(2)))
-					n.on(host("b"), test.answer)
+					n.On(host("b"), test.answer)
 					if test.drain {
 						require.NoError(t, tr.Drain("b"))
 					}
@@ -124,7 +124,7 @@ func TestOutageCostsFewProbes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for range 20 { // the jitter differs
 					n := newNet()
-					n.on(host("a"), fault)
+					n.On(host("a"), fault)
 					tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
 					const period = 4 * time.Second
 					for begun := time.Now(); time.Since(begun) < time.Minute; {
@@ -133,7 +133,7 @@ func TestOutageCostsFewProbes(t *testing.T) {
 						require.Equal(t, "b", servedBy(resp))
 						time.Sleep(time.Until(next))
 					}
-					require.LessOrEqual(t, n.sends(host("a")), 4)
+					require.LessOrEqual(t, n.Sends(host("a")), 4)
 				}
 			})
 		})
@@ -153,7 +153,7 @@ func TestExplainShowsADeferredProbeAndCountsNothing(t *testing.T) {
 		for range elsewhere {
 			ask(t, tr)
 		}
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 		trail, err := tr.Explain(newChat(t, chatPath))
 		require.NoError(t, err)
 		require.Equal(t, "a", trail.Backend)
@@ -165,7 +165,7 @@ func TestExplainShowsADeferredProbeAndCountsNothing(t *testing.T) {
 func TestBackgroundRequestDoesNotWaitForADeferredProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), broken(errRefused), ok200)
+		n.On(host("a"), broken(errRefused), ok200)
 		tr := configured(t, spillover.Config{Base: n, BackgroundWait: time.Minute, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
 		ask(t, tr)
 		time.Sleep(2400 * time.Millisecond)
@@ -189,7 +189,7 @@ func TestRequestPaysForOneProbeAtMost(t *testing.T) {
 				n := newNet()
 				var backends []spillover.Backend
 				for i, name := range []string{"a", "b", "c"} {
-					n.on(host(name), broken(errRefused))
+					n.On(host(name), broken(errRefused))
 					backends = append(backends, azure(name, priority(priorities[i])))
 				}
 				tr := balance(t, n, append(backends, azure("d", priority(3)))...)
@@ -223,14 +223,14 @@ func TestProbeIsNotDeferredWithoutHeadroom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("primary"), primary.answer)
-				n.on(host("a"), broken(errRefused), ok200)
+				n.On(host("primary"), primary.answer)
+				n.On(host("a"), broken(errRefused), ok200)
 				tr := balance(t, n, azure("primary", func(b *spillover.Backend) { b.Models = []spillover.Model{primary.model} }), azure("a", priority(2)))
 				for range 2 {
 					resp, _ := ask(t, tr)
 					require.Equal(t, "primary", servedBy(resp))
 				}
-				require.Equal(t, 1, n.sends(host("a")), "it has failed")
+				require.Equal(t, 1, n.Sends(host("a")), "it has failed")
 				time.Sleep(2400 * time.Millisecond)
 				resp, _ := ask(t, tr)
 				require.Equal(t, "a", servedBy(resp))
@@ -243,7 +243,7 @@ func TestProbeIsNotDeferredWithoutHeadroom(t *testing.T) {
 func TestProbeOfACallersCredentialIsDeferred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, wrongKey), ok200)
+		n.On(host("a"), status(401, wrongKey), ok200)
 		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }), azure("b", priority(2)))
 		by := func() string {
 			req := newChat(t, chatPath)
@@ -264,7 +264,7 @@ func TestProbeOfACallersCredentialIsDeferred(t *testing.T) {
 func TestRequestsDuringTheEjectionCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), broken(errRefused), ok200)
+		n.On(host("a"), broken(errRefused), ok200)
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		for range 1 + elsewhere {
 			resp, _ := ask(t, tr)

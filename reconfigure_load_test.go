@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -38,9 +39,9 @@ func background(t testing.TB, tr *Transport, req *http.Request) (answer func() (
 func TestReconfigureUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, other := newNet(), newNet()
-		n.on(host("a"), slow(2*time.Second, status(500, "{}")))
-		n.on(host("b"), slow(2*time.Second, status(503, "{}")))
-		n.on(host("c"), slow(2*time.Second, status(200, `"c"`)))
+		n.On(host("a"), slow(2*time.Second, status(500, "{}")))
+		n.On(host("b"), slow(2*time.Second, status(503, "{}")))
+		n.On(host("c"), slow(2*time.Second, status(200, `"c"`)))
 		tr := balance(t, n, azure("a"), azure("b", priority(2), deploys("m", "old")), azure("c", priority(3), deploys("m", "old")))
 		answer := background(t, tr, newChat(t, chatPath))
 		was := deploymentOf(t, tr, "a")
@@ -53,10 +54,10 @@ func TestReconfigureUnderWay(t *testing.T) {
 		resp, body := answer()
 		require.Equal(t, `"c"`, body)
 		require.Equal(t, "3", resp.Header.Get(headerAttempts))
-		require.Equal(t, 3, n.sends())
-		require.Equal(t, "/openai/deployments/old/chat/completions", n.seen[2].path)
-		require.Equal(t, "key-c", n.seen[2].header.Get("Api-Key"))
-		require.Equal(t, 1, other.sends(), "the new request")
+		require.Equal(t, 3, n.Sends())
+		require.Equal(t, "/openai/deployments/old/chat/completions", n.Seen[2].Path)
+		require.Equal(t, "key-c", n.Seen[2].Header.Get("Api-Key"))
+		require.Equal(t, 1, other.Sends(), "the new request")
 		require.Zero(t, was.InFlight.Load())
 		require.EqualValues(t, 1, was.failed.Load())
 		require.Zero(t, statusOf(t, tr, "c").Served, "that was another deployment")
@@ -94,7 +95,7 @@ func TestReconfigureUnderWayTeaches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), slow(time.Second, test.answer))
+				n.On(host("a"), slow(time.Second, test.answer))
 				tr := balance(t, n, azure("a", limits(100, 0)), azure("b", priority(2)))
 				answer := background(t, tr, newChat(t, chatPath))
 				for i := range 3 {
@@ -123,15 +124,15 @@ func TestReconfigureUnderAStream(t *testing.T) {
 		ends   error
 		failed uint64
 	}{
-		"whole":  {[]any{tokenChunk("hello"), pause, tokenChunk(" there") + lastChunk + usageChunk + doneEvent}, nil, 0},
-		"broken": {[]any{tokenChunk("hello"), pause, io.ErrUnexpectedEOF}, io.ErrUnexpectedEOF, 1},
-		"error":  {[]any{tokenChunk("hello"), pause, chatError(`{"message":"sorry","code":"500"}`)}, nil, 1},
+		"whole":  {[]any{testnet.TokenChunk("hello"), pause, testnet.TokenChunk(" there") + testnet.LastChunk + testnet.UsageChunk + testnet.DoneEvent}, nil, 0},
+		"broken": {[]any{testnet.TokenChunk("hello"), pause, io.ErrUnexpectedEOF}, io.ErrUnexpectedEOF, 1},
+		"error":  {[]any{testnet.TokenChunk("hello"), pause, testnet.ChatError(`{"message":"sorry","code":"500"}`)}, nil, 1},
 	} {
 		for _, stays := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, "/", stays), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), plays(t, test.pieces...))
+					n.On(host("a"), testnet.Plays(t, test.pieces...))
 					tr := firstAndSecond(t, n)
 					resp, err := tr.RoundTrip(newChat(t, chatPath))
 					require.NoError(t, err)
@@ -145,9 +146,9 @@ func TestReconfigureUnderAStream(t *testing.T) {
 					}
 					again, _ := ask(t, tr)
 					require.Equal(t, "b", servedBy(again))
-					text, err := readAll(t, resp)
+					text, err := testnet.ReadAll(t, resp)
 					require.ErrorIs(t, err, test.ends)
-					require.True(t, strings.HasPrefix(text, tokenChunk("hello")))
+					require.True(t, strings.HasPrefix(text, testnet.TokenChunk("hello")))
 					require.Zero(t, was.InFlight.Load())
 					require.Equal(t, test.failed, was.failed.Load())
 					if stays {
@@ -196,7 +197,7 @@ func TestReconfigureUnderAWait(t *testing.T) {
 				require.Equal(t, test.status, resp.StatusCode)
 				require.Equal(t, test.by, servedBy(resp))
 				require.Equal(t, test.after, time.Since(begun))
-				require.Equal(t, test.status != 200, n.sends() == 0)
+				require.Equal(t, test.status != 200, n.Sends() == 0)
 			})
 		})
 	}
@@ -301,7 +302,7 @@ func TestReconfigureUnderLoad(t *testing.T) {
 // nowhere kept.
 func TestReconfigureKeepsNoOldOnes(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(200, `{"id":"resp_1"}`))
+	n.On(host("a"), status(200, `{"id":"resp_1"}`))
 	tr := balance(t, n, azure("a"), azure("b"))
 	request := func() { send(t, tr, with(t, `POST /v1/responses {"model":"m"}`)) }
 	was := make([]weak.Pointer[activeConfig], 500)

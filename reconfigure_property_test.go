@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -279,7 +280,7 @@ func (w *world) ask(model string, keep bool) {
 			require.Equal(w, "0", resp.Header.Get(headerAttempts))
 			if !throttled {
 				require.Equal(w, 503, resp.StatusCode)
-				require.Equal(w, "drained", apiErrorIn(w, text).Code)
+				require.Equal(w, "drained", testnet.APIError(w, text).Code)
 				return
 			}
 			require.Equal(w, 429, resp.StatusCode)
@@ -294,17 +295,17 @@ func (w *world) ask(model string, keep bool) {
 	require.Equal(w, 200, resp.StatusCode)
 	i := slices.IndexFunc(may, func(o option) bool { return o.Backend.Name == servedBy(resp) })
 	require.GreaterOrEqual(w, i, 0, "%s is none of %v", servedBy(resp), may)
-	o, arrived := may[i], w.net.seen[len(w.net.seen)-1]
-	require.Equal(w, o.URL, "https://"+arrived.host)
-	require.Equal(w, o.APIKey, arrived.header.Get("Api-Key"))
+	o, arrived := may[i], w.net.Seen[len(w.net.Seen)-1]
+	require.Equal(w, o.URL, "https://"+arrived.Host)
+	require.Equal(w, o.APIKey, arrived.Header.Get("Api-Key"))
 	switch {
 	case model == "":
 	case o.Dialect == AzureV1:
-		require.Equal(w, "/openai/v1/chat/completions", arrived.path)
-		require.Contains(w, arrived.body, wire.QuoteJSON(o.Deployment))
+		require.Equal(w, "/openai/v1/chat/completions", arrived.Path)
+		require.Contains(w, arrived.Body, wire.QuoteJSON(o.Deployment))
 	default:
-		require.Equal(w, "/openai/deployments/"+o.Deployment+"/chat/completions", arrived.path)
-		require.Equal(w, "api-version="+cmp.Or(o.APIVersion, "callers-own"), arrived.query)
+		require.Equal(w, "/openai/deployments/"+o.Deployment+"/chat/completions", arrived.Path)
+		require.Equal(w, "api-version="+cmp.Or(o.APIVersion, "callers-own"), arrived.Query)
 	}
 	f := o.fact
 	f.served++

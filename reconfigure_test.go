@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
@@ -153,7 +154,7 @@ func TestReconfigureMends(t *testing.T) {
 func TestReconfigureInACooldown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 20"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 20"), ok200)
 		tr := firstAndSecond(t, n)
 		ask(t, tr)
 		until := time.Now().Add(20 * time.Second)
@@ -202,7 +203,7 @@ func TestReconfigureLimits(t *testing.T) {
 // Sizes are as configured last, and where they are not as was told last.
 func TestReconfigureSizes(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 300"))
+	n.On(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 300"))
 	tr := balance(t, n, azure("a"))
 	ask(t, tr)
 	sizes := func() []int64 { return sharesOf(tr.table().find("m").tiers[0]) }
@@ -223,7 +224,7 @@ func TestReconfigureSizes(t *testing.T) {
 
 	// An answer that was under way may tell another limit: the sizes follow with
 	// the next one at the latest.
-	n.on(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 600"))
+	n.On(host("a"), status(200, "{}", "X-Ratelimit-Limit-Tokens: 600"))
 	was := tr.table().find("m").tiers[0].members[0]
 	reconfigure(t, tr, nil, azure("a"), azure("b", limits(0, 900)))
 	was.measure(time.Now(), time.Now(), 0, headerOf("X-Ratelimit-Limit-Tokens: 600"))
@@ -275,9 +276,9 @@ func TestReconfigureBudget(t *testing.T) {
 			require.True(t, tierOf(tr, 1).Spend(health.AttemptCost), "every tier has its own")
 		}
 		require.EqualValues(t, 3*health.AttemptCost, spentOf(tierOf(tr, 1)))
-		n.on(host("c"), status(429, "{}", "Retry-After: 9"))
-		n.on(host("a"), status(500, "{}"))
-		n.on(host("b"), status(500, "{}"))
+		n.On(host("c"), status(429, "{}", "Retry-After: 9"))
+		n.On(host("a"), status(500, "{}"))
+		n.On(host("b"), status(500, "{}"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "d", servedBy(resp), "the next tier is free")
 		require.Equal(t, "4", resp.Header.Get(headerAttempts), "nothing was held against the others")
@@ -291,7 +292,7 @@ func TestReconfigureBudget(t *testing.T) {
 func TestReconfigureTheRest(t *testing.T) {
 	failing := func(n *fakeNet) {
 		for _, name := range []string{"a", "b", "c", "d"} {
-			n.on(host(name), status(408, "{}"))
+			n.On(host(name), status(408, "{}"))
 		}
 	}
 	four := []Backend{azure("a"), azure("b"), azure("c"), azure("d")}
@@ -323,16 +324,16 @@ func TestReconfigureTheRest(t *testing.T) {
 		}
 	}
 	throttled := func(header ...string) func(*fakeNet) {
-		return func(n *fakeNet) { n.on(host("a"), status(429, "{}", header...)) }
+		return func(n *fakeNet) { n.On(host("a"), status(429, "{}", header...)) }
 	}
 	cut := func(n *fakeNet) {
-		n.on(host("a"), answers("text/event-stream", azureFirst+tokenChunk("half")))
-		n.on(host("b"), answers("text/event-stream", wholeChat))
+		n.On(host("a"), testnet.Content("text/event-stream", testnet.AzureFirst+testnet.TokenChunk("half")))
+		n.On(host("b"), testnet.Content("text/event-stream", testnet.WholeChat))
 	}
 	breaksOff := func(t testing.TB, tr *Transport) {
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
-		_, err = readAll(t, resp)
+		_, err = testnet.ReadAll(t, resp)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	}
 	for name, test := range map[string]struct {
@@ -416,17 +417,17 @@ func TestReconfigureTheBase(t *testing.T) {
 	closes()
 	require.Nil(t, tr.setup.Load().ownTransport)
 	ask(t, tr)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 
-	counted := &idleCloser{RoundTripper: n}
+	counted := &testnet.IdleCloser{RoundTripper: n}
 	reconfigure(t, tr, func(c *Config) { c.Base = counted }, a)
 	reconfigure(t, tr, func(c *Config) { c.Base = nil }, a)
 	require.NotNil(t, tr.setup.Load().ownTransport)
 	ask(t, tr)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 	require.NoError(t, tr.Close())
 	closes()
-	require.Zero(t, counted.calls, "a caller's base is the caller's to close")
+	require.Zero(t, counted.Calls, "a caller's base is the caller's to close")
 }
 
 // A configuration with mistakes changes nothing, and says what New says.
@@ -461,7 +462,7 @@ func TestReconfigureMistakes(t *testing.T) {
 	require.NoError(t, tr.Resume("a"))
 	resp, _ := ask(t, tr)
 	require.Equal(t, "a", servedBy(resp))
-	require.Equal(t, "key-a", n.seen[0].header.Get("Api-Key"))
+	require.Equal(t, "key-a", n.Seen[0].Header.Get("Api-Key"))
 }
 
 // What is configured anew is told without its keys.
@@ -538,8 +539,8 @@ func TestReconfigureCopies(t *testing.T) {
 	require.NoError(t, tr.Reconfigure(cfg))
 	cfg.Backends[0].Models[0].Deployment, cfg.Backends[0].APIKey = "two", "changed"
 	ask(t, tr)
-	require.Equal(t, "/openai/deployments/one/chat/completions", n.seen[0].path)
-	require.Equal(t, "key-a", n.seen[0].header.Get("Api-Key"))
+	require.Equal(t, "/openai/deployments/one/chat/completions", n.Seen[0].Path)
+	require.Equal(t, "key-a", n.Seen[0].Header.Get("Api-Key"))
 }
 
 func TestReconfigureAfterClose(t *testing.T) {
@@ -592,12 +593,12 @@ func TestReconfigureStored(t *testing.T) {
 		for range 2 {
 			reconfigure(t, tr, nil, azure("a"), azure("c"))
 			for _, name := range []string{"a", "b"} {
-				n.on(host(name), status(404, `{"error":{"message":"not found"}}`))
+				n.On(host(name), status(404, `{"error":{"message":"not found"}}`))
 			}
 			at("c")
-			before := n.sends()
+			before := n.Sends()
 			at("c")
-			require.Equal(t, len(usesOfResponse), n.sends()-before, "who has it is known by now")
+			require.Equal(t, len(usesOfResponse), n.Sends()-before, "who has it is known by now")
 			reconfigure(t, tr, nil, azure("a"), azure("b"), azure("c", placed("https://c2.openai.azure.com")))
 			at("c")
 		}
@@ -649,7 +650,7 @@ func TestAModelCalledAsterisk(t *testing.T) {
 	tr := balance(t, n, azure("a", func(b *Backend) { b.Models = []Model{{Name: "*", Deployment: "star"}} }), azure("b", priority(2)))
 	for range 2 {
 		send(t, tr, newChat(t, "/openai/deployments/*/chat/completions?api-version=1"))
-		require.Equal(t, "/openai/deployments/star/chat/completions", n.seen[len(n.seen)-1].path)
+		require.Equal(t, "/openai/deployments/star/chat/completions", n.Seen[len(n.Seen)-1].Path)
 		reconfigure(t, tr, nil, azure("a", func(b *Backend) { b.Models = []Model{{Name: "*", Deployment: "star"}} }), azure("b", priority(2)))
 	}
 	for d := range tr.table().otherModels.all {
@@ -666,8 +667,8 @@ func TestRefusalOfTheOldKey(t *testing.T) {
 			t.Run(name+"/"+when, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), slow(2*time.Second, refusal))
-					n.on(host("b"), slow(2*time.Second, status(500, "{}")), ok200)
+					n.On(host("a"), slow(2*time.Second, refusal))
+					n.On(host("b"), slow(2*time.Second, status(500, "{}")), ok200)
 					pool := func(a Backend) []Backend {
 						b := azure("b")
 						if first == "a" {
@@ -682,7 +683,7 @@ func TestRefusalOfTheOldKey(t *testing.T) {
 					time.Sleep(time.Second)
 					reconfigure(t, tr, nil, pool(newKey)...)
 					time.Sleep(4 * time.Second)
-					require.Equal(t, 1, n.sends(host("a")))
+					require.Equal(t, 1, n.Sends(host("a")))
 					require.True(t, statusOf(t, tr, "a").Available, statusOf(t, tr, "a").Reason)
 					require.EqualValues(t, 1, statusOf(t, tr, "a").Failed)
 
@@ -718,7 +719,7 @@ func TestModelsThatGoLeaveNothing(t *testing.T) {
 func TestRefusalOfTheNewKeyIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, l := newNet(), telemetrytest.New()
-		n.on(host("a"), status(401, wrongKey))
+		n.On(host("a"), status(401, wrongKey))
 		tr := configured(t, withListener(l, Config{Base: n, Backends: []Backend{azure("a"), azure("b", priority(2))}}))
 		for _, key := range []string{"old", "new", "newer"} {
 			reconfigure(t, tr, nil, azure("a", keyed(key)), azure("b", priority(2)))

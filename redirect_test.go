@@ -11,23 +11,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
-
-// redirect sends a client elsewhere.
-func redirect(code int, location string) roundTripFunc {
-	return status(code, "", "Location: "+location)
-}
 
 // secrets are all of the credentials there are in these tests.
 var secrets = []string{"key-a", "key-b", "example API key", "the caller's", "a token"}
 
 // onlySecret demands that no credential was sent but the one given.
 func onlySecret(t testing.TB, s sent, but ...string) {
-	for name, values := range s.header {
+	for name, values := range s.Header {
 		for _, value := range values {
 			for _, secret := range secrets {
 				if strings.Contains(value, secret) {
-					require.Contains(t, but, value, "%s at %s", name, s.host)
+					require.Contains(t, but, value, "%s at %s", name, s.Host)
 				}
 			}
 		}
@@ -46,22 +42,22 @@ func follow(t testing.TB, tr http.RoundTripper) *http.Response {
 func TestRedirectElsewhere(t *testing.T) {
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		n := newNet()
-		n.on(host("a"), redirect(code, "https://evil.example/openai/deployments/m/chat/completions?x=1"))
-		n.on("evil.example", status(200, "{}"))
+		n.On(host("a"), testnet.Redirect(code, "https://evil.example/openai/deployments/m/chat/completions?x=1"))
+		n.On("evil.example", status(200, "{}"))
 		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
 		require.Equal(t, 200, resp.StatusCode)
-		require.Len(t, n.seen, 2, "it is not balanced")
-		there := n.seen[1]
-		require.Equal(t, "evil.example", there.host)
-		require.Equal(t, "/openai/deployments/m/chat/completions", there.path)
-		require.Equal(t, "x=1", there.query)
-		require.NotContains(t, there.header, "Api-Key")
-		require.NotContains(t, there.header, "Authorization")
+		require.Len(t, n.Seen, 2, "it is not balanced")
+		there := n.Seen[1]
+		require.Equal(t, "evil.example", there.Host)
+		require.Equal(t, "/openai/deployments/m/chat/completions", there.Path)
+		require.Equal(t, "x=1", there.Query)
+		require.NotContains(t, there.Header, "Api-Key")
+		require.NotContains(t, there.Header, "Authorization")
 		onlySecret(t, there)
 		if code >= 307 {
-			require.Equal(t, n.seen[0].body, there.body)
+			require.Equal(t, n.Seen[0].Body, there.Body)
 		} else {
-			require.Empty(t, there.body)
+			require.Empty(t, there.Body)
 		}
 		require.Empty(t, servedBy(resp))
 		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
@@ -76,11 +72,11 @@ func TestRedirectToAnotherBackend(t *testing.T) {
 		"http://b.openai.azure.com/elsewhere",
 	} {
 		n := newNet()
-		n.on(host("a"), redirect(307, location))
+		n.On(host("a"), testnet.Redirect(307, location))
 		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
-		require.Len(t, n.seen, 2)
-		there := n.seen[1]
-		require.Equal(t, "/elsewhere", there.path)
+		require.Len(t, n.Seen, 2)
+		there := n.Seen[1]
+		require.Equal(t, "/elsewhere", there.Path)
 		onlySecret(t, there)
 		if strings.HasPrefix(location, "https:") {
 			require.Equal(t, "b", servedBy(resp))
@@ -90,18 +86,18 @@ func TestRedirectToAnotherBackend(t *testing.T) {
 	}
 	// Nor by way of a host that is no backend.
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://evil.example/"), status(200, "{}"))
-	n.on("evil.example", status(307, "", "Location: https://a.openai.azure.com/x", "X-Spillover-Backend: a"))
+	n.On(host("a"), testnet.Redirect(307, "https://evil.example/"), status(200, "{}"))
+	n.On("evil.example", status(307, "", "Location: https://a.openai.azure.com/x", "X-Spillover-Backend: a"))
 	follow(t, balance(t, n, azure("a")))
-	require.Len(t, n.seen, 3)
-	onlySecret(t, n.seen[2])
+	require.Len(t, n.Seen, 3)
+	onlySecret(t, n.Seen[2])
 }
 
 // A backend that redirects to itself is asked with its own key, in its own form.
 func TestRedirectToItself(t *testing.T) {
 	for _, location := range []string{"https://a.openai.azure.com/elsewhere", "https://A.openai.azure.com:443/elsewhere"} {
 		n := newNet()
-		n.on(host("a"), redirect(307, location), status(200, "{}"))
+		n.On(host("a"), testnet.Redirect(307, location), status(200, "{}"))
 		req := newChat(t, chatPath)
 		req.Header.Set("Authorization", "Bearer the caller's")
 		// Of two with one host it is the one that was asked.
@@ -109,17 +105,17 @@ func TestRedirectToItself(t *testing.T) {
 		resp, err := (&http.Client{Transport: tr}).Do(req)
 		require.NoError(t, err)
 		read(t, resp)
-		require.Equal(t, []string{"key-a"}, n.seen[1].header["Api-Key"])
-		onlySecret(t, n.seen[1], "key-a")
+		require.Equal(t, []string{"key-a"}, n.Seen[1].Header["Api-Key"])
+		onlySecret(t, n.Seen[1], "key-a")
 		require.Equal(t, "a", servedBy(resp))
 	}
 	n := newNet()
-	n.on("api.openai.com", redirect(307, "https://api.openai.com/v1/x"), redirect(307, "http://api.openai.com/v1/x"), status(200, "{}"))
+	n.On("api.openai.com", testnet.Redirect(307, "https://api.openai.com/v1/x"), testnet.Redirect(307, "http://api.openai.com/v1/x"), status(200, "{}"))
 	follow(t, balance(t, n, spillover.Backend{URL: "https://api.openai.com/v1", APIKey: "key-b"}))
-	require.Len(t, n.seen, 3)
-	require.Equal(t, []string{"Bearer key-b"}, n.seen[1].header["Authorization"])
-	onlySecret(t, n.seen[1], "Bearer key-b")
-	onlySecret(t, n.seen[2]) // never without TLS where that is configured
+	require.Len(t, n.Seen, 3)
+	require.Equal(t, []string{"Bearer key-b"}, n.Seen[1].Header["Authorization"])
+	onlySecret(t, n.Seen[1], "Bearer key-b")
+	onlySecret(t, n.Seen[2]) // never without TLS where that is configured
 }
 
 func TestRedirectToItselfWithToken(t *testing.T) {
@@ -128,18 +124,18 @@ func TestRedirectToItselfWithToken(t *testing.T) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return token, failure }
 	}
 	n := newNet()
-	n.on(host("b"), redirect(307, "https://b.openai.azure.com/x"), status(200, "{}"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("b"), testnet.Redirect(307, "https://b.openai.azure.com/x"), status(200, "{}"), func(req *http.Request) (*http.Response, error) {
 		failure = errors.New("no token today")
-		return redirect(307, "https://b.openai.azure.com/x")(req)
+		return testnet.Redirect(307, "https://b.openai.azure.com/x")(req)
 	})
 	tr := balance(t, n, azure("b", entra))
 	follow(t, tr)
-	onlySecret(t, n.seen[1], "Bearer a token")
-	require.Equal(t, []string{"Bearer a token"}, n.seen[1].header["Authorization"])
+	onlySecret(t, n.Seen[1], "Bearer a token")
+	require.Equal(t, []string{"Bearer a token"}, n.Seen[1].Header["Authorization"])
 
 	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath))
 	require.ErrorIs(t, err, failure)
-	require.Len(t, n.seen, 3, "it is not sent without")
+	require.Len(t, n.Seen, 3, "it is not sent without")
 }
 
 // The error of the connection may quote the request.
@@ -150,7 +146,7 @@ func TestErrorOfARedirectToItselfContainsNoToken(t *testing.T) {
 	}
 	lost := errors.New("lost: Authorization " + token)
 	n := newNet()
-	n.on(host("b"), redirect(307, "https://b.openai.azure.com/x"), broken(lost))
+	n.On(host("b"), testnet.Redirect(307, "https://b.openai.azure.com/x"), broken(lost))
 	tr := balance(t, n, azure("b", entra))
 	var trail spillover.Trail
 	_, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail)))
@@ -163,7 +159,7 @@ func TestErrorOfARedirectToItselfContainsNoToken(t *testing.T) {
 // so that a drain can wait for it.
 func TestRedirectToABackendIsInFlight(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
+	n.On(host("a"), testnet.Redirect(307, "https://b.openai.azure.com/x"))
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	nameless := func() spillover.DeploymentStatus {
 		for _, d := range tr.Status().Tiers[1].Backends[0].Deployments {
@@ -174,7 +170,7 @@ func TestRedirectToABackendIsInFlight(t *testing.T) {
 		}
 		return spillover.DeploymentStatus{}
 	}
-	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("b"), func(req *http.Request) (*http.Response, error) {
 		require.Equal(t, 1, nameless().InFlight)
 		return status(200, "{}")(req)
 	}, status(500, "{}"), broken(errors.New("lost")))
@@ -195,7 +191,7 @@ func TestRedirectToABackendIsInFlight(t *testing.T) {
 func TestErrorOfARedirectHoldsNoSecret(t *testing.T) {
 	lost := errors.New("lost the request with key-a")
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://a.openai.azure.com/x"), broken(lost))
+	n.On(host("a"), testnet.Redirect(307, "https://a.openai.azure.com/x"), broken(lost))
 	_, err := (&http.Client{Transport: balance(t, n, azure("a"))}).Do(newChat(t, chatPath))
 	require.ErrorIs(t, err, lost)
 	require.ErrorContains(t, err, "a: lost the request with ***")
@@ -206,8 +202,8 @@ func TestErrorOfARedirectHoldsNoSecret(t *testing.T) {
 func TestCallerWhoLeavesARedirectIsNoFailure(t *testing.T) {
 	n := newNet()
 	ctx, leave := context.WithCancel(t.Context())
-	n.on(host("a"), redirect(307, "https://b.openai.azure.com/x"))
-	n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), testnet.Redirect(307, "https://b.openai.azure.com/x"))
+	n.On(host("b"), func(req *http.Request) (*http.Response, error) {
 		leave()
 		return nil, req.Context().Err()
 	})
@@ -228,15 +224,15 @@ func TestRedirectWithinTheHost(t *testing.T) {
 		"https://Foo.OpenAI.azure.com/openai/deployments/m/embeddings?api-version=2",
 	} {
 		n := newNet()
-		n.on(host("a"), redirect(307, location), status(429, "{}"))
+		n.On(host("a"), testnet.Redirect(307, location), status(429, "{}"))
 		resp := follow(t, balance(t, n, azure("a"), azure("b", priority(2))))
 		require.Equal(t, "b", servedBy(resp), "balanced as ever")
 		require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
-		last := n.seen[2]
-		require.Contains(t, last.path, "/embeddings")
-		require.Equal(t, "api-version=2", last.query)
-		require.Equal(t, n.seen[0].body, last.body)
-		onlySecret(t, n.seen[1], "key-a")
+		last := n.Seen[2]
+		require.Contains(t, last.Path, "/embeddings")
+		require.Equal(t, "api-version=2", last.Query)
+		require.Equal(t, n.Seen[0].Body, last.Body)
+		onlySecret(t, n.Seen[1], "key-a")
 		onlySecret(t, last, "key-b")
 	}
 }
@@ -244,18 +240,18 @@ func TestRedirectWithinTheHost(t *testing.T) {
 // Without a client that follows it, a redirect is an answer.
 func TestRedirectIsAnAnswer(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), redirect(307, "https://evil.example/"))
+	n.On(host("a"), testnet.Redirect(307, "https://evil.example/"))
 	resp, _ := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
 	require.Equal(t, 307, resp.StatusCode)
 	require.Equal(t, "https://evil.example/", resp.Header.Get("Location"))
-	require.Len(t, n.seen, 1)
+	require.Len(t, n.Seen, 1)
 }
 
 func TestRedirectPolicyStaysWithTheClient(t *testing.T) {
 	asked := 0
 	base := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		asked++
-		return redirect(307, "/elsewhere")(req)
+		return testnet.Redirect(307, "/elsewhere")(req)
 	})
 	client := &http.Client{
 		Transport:     balance(t, base, azure("a")),

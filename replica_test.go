@@ -18,7 +18,7 @@ import (
 func placesOf(t testing.TB, backends ...spillover.Backend) (places []string) {
 	for _, b := range backends {
 		f, n := new(recordedFleet), newNet()
-		n.on(host(b.Name), status(429, "{}", "Retry-After: 1"))
+		n.On(host(b.Name), status(429, "{}", "Retry-After: 1"))
 		ask(t, member(t, f, n, b))
 		require.Len(t, f.notices, 1)
 		places = append(places, f.notices[0].P)
@@ -39,7 +39,7 @@ func TestReportOfOneReplicaDoesNotEndFailover(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				places := placesOf(t, azure("payg"))
 				f, n := new(recordedFleet), newNet()
-				n.on(host("ptu"), failure)
+				n.On(host("ptu"), failure)
 				tr := member(t, f, n, ptuAndPayg()...)
 				for _, kind := range []string{"throttled", "ejected", "drained"} {
 					f.lie("0000beef", notice{K: kind, P: places[0], L: 3_600_000, S: 30})
@@ -60,7 +60,7 @@ func TestStoredObjectIsSoughtAtReportedBackends(t *testing.T) {
 		var places []string
 		for _, b := range all {
 			f, n := new(recordedFleet), newNet()
-			n.on(host(b.Name), broken(errRefused))
+			n.On(host(b.Name), broken(errRefused))
 			_, err := member(t, f, n, b).RoundTrip(newChat(t, chatPath))
 			require.Error(t, err)
 			places = append(places, f.notices[0].P)
@@ -68,9 +68,9 @@ func TestStoredObjectIsSoughtAtReportedBackends(t *testing.T) {
 		for _, holder := range all {
 			f, n := new(recordedFleet), newNet()
 			for _, b := range all {
-				n.on(host(b.Name), status(404, `{"error":{"code":"not_found","message":"Response with id 'resp_1234567890' not found."}}`))
+				n.On(host(b.Name), status(404, `{"error":{"code":"not_found","message":"Response with id 'resp_1234567890' not found."}}`))
 			}
-			n.on(host(holder.Name), ok200)
+			n.On(host(holder.Name), ok200)
 			tr := member(t, f, n, all...)
 			for _, liar := range []string{"0000beef", "0000cafe", "0000f00d"} {
 				for _, p := range places {
@@ -227,9 +227,9 @@ func TestRecoveryDoesNotEndADrainOfTheFleet(t *testing.T) {
 		f, n := new(recordedFleet), newNet()
 		a, b := member(t, f, n, ptuAndPayg()...), member(t, f, n, ptuAndPayg()...)
 		c := member(t, f, n, ptuAndPayg()...) // nobody has asked it before the drain
-		n.on(host("ptu"), broken(errRefused))
+		n.On(host("ptu"), broken(errRefused))
 		ask(t, a)
-		n.on(host("ptu"), ok200)
+		n.On(host("ptu"), ok200)
 		require.NoError(t, b.DrainFleet("ptu", time.Hour))
 		require.Equal(t, []string{"ejected", "drained"}, f.kinds())
 		require.NotEqual(t, f.notices[0].P, f.notices[1].P, "an engine keeps one notice of each place")
@@ -265,7 +265,7 @@ func TestRequestsAreServedWithABrokenFleet(t *testing.T) {
 	for _, method := range []string{"Publish", "Recall"} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), status(429, "{}"))
+			n.On(host("ptu"), status(429, "{}"))
 			tr := member(t, &brokenFleet{method}, n, ptuAndPayg()...)
 			synctest.Wait()
 			if method == "Publish" {
@@ -339,8 +339,8 @@ func TestReportThatIsRepeatedIsContradicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		places := placesOf(t, azure("ptu"))
 		f, n := new(recordedFleet), newNet()
-		n.on(host("ptu"), slow(2*time.Second, ok200))
-		n.on(host("payg"), slow(2*time.Second, ok200))
+		n.On(host("ptu"), slow(2*time.Second, ok200))
+		n.On(host("payg"), slow(2*time.Second, ok200))
 		tr := member(t, f, n, ptuAndPayg()...)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {

@@ -1,9 +1,7 @@
 package spillover
 
 import (
-	"encoding/json"
 	"math/rand/v2"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +31,7 @@ const (
 
 // spilling is a deployment with a spare behind it, which always answers.
 func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *Transport {
-	n.on(host("a"), answers...)
+	n.On(host("a"), answers...)
 	return configured(t, Config{
 		Base: n, Backends: []Backend{azure("a"), azure("spare", priority(2))},
 		DefaultCooldown: defaultWait, MaxCooldown: longestWait,
@@ -48,9 +46,9 @@ func TestMessageTimesInMinutesAndHoursAreRead(t *testing.T) {
 func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 5"), status(200, "{}"))
+		n.On(host("a"), status(429, "", "Retry-After: 5"), status(200, "{}"))
 		tr := dealt(balance(t, n, azure("a"), azure("b")))
-		for n.sends(host("a")) == 0 {
+		for n.Sends(host("a")) == 0 {
 			ask(t, tr)
 		}
 		for range 4 {
@@ -58,7 +56,7 @@ func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
 		}
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 		require.Zero(t, statusOf(t, tr, "a").Failed)
 		require.EqualValues(t, 1, statusOf(t, tr, "a").Throttled)
 
@@ -66,7 +64,7 @@ func TestThrottledDeploymentIsSkippedUntilRetryAfter(t *testing.T) {
 		for range 10 {
 			ask(t, tr)
 		}
-		require.Greater(t, n.sends(host("a")), 1)
+		require.Greater(t, n.Sends(host("a")), 1)
 	})
 }
 
@@ -83,45 +81,24 @@ func TestThrottleEndIsOnTheMonotonicClock(t *testing.T) {
 func TestLoadIsSharedAgainAfterAThrottleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, "{}"))
+		n.On(host("a"), status(429, "", "Retry-After: 1"), status(200, "{}"))
 		tr := dealt(balance(t, n, azure("a"), azure("b")))
 		for range 20 {
 			ask(t, tr)
 		}
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 		time.Sleep(time.Second)
 		for range 1000 {
 			ask(t, tr)
 		}
-		require.InDelta(t, 500, n.sends(host("a")), 200)
+		require.InDelta(t, 500, n.Sends(host("a")), 200)
 	})
-}
-
-// A capture is an answer of a real service, and what it means.
-type capture struct {
-	ID      string
-	Status  int
-	Headers map[string]string
-	Body    string
-	Class   string
-	// Seconds; nil where the answer names no usable time.
-	Expected   *float64   `json:"expected_cooldown_seconds"`
-	AlsoAccept []*float64 `json:"also_accept"`
-	AcceptMin  *float64   `json:"accept_min"`
-}
-
-func captures(t testing.TB) (all []capture) {
-	text, err := os.ReadFile("testdata/headers.json")
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(text, &all))
-	require.NotEmpty(t, all)
-	return all
 }
 
 // The wall clock is read: a step of it would shorten or stretch every wait.
 func TestThrottleKeepsTheMonotonicClockReading(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
+	n.On(host("a"), status(429, "{}"))
 	tr := balance(t, n, azure("a"))
 	ask(t, tr)
 	d := tr.table().find("m").tiers[0].members[0]

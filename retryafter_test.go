@@ -1,9 +1,7 @@
 package spillover_test
 
 import (
-	"encoding/json"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // byHand answers with a header whose names are not canonical.
@@ -30,7 +28,7 @@ const longestWait = 60 * time.Second
 
 // spilling is a deployment with a spare behind it, which always answers.
 func spilling(t testing.TB, n *fakeNet, answers ...roundTripFunc) *spillover.Transport {
-	n.on(host("a"), answers...)
+	n.On(host("a"), answers...)
 	return configured(t, spillover.Config{
 		Base: n, Backends: []spillover.Backend{azure("a"), azure("spare", priority(2))},
 		DefaultCooldown: defaultWait, MaxCooldown: longestWait,
@@ -203,50 +201,10 @@ func TestRetryAfterHeaderNameIsCaseInsensitive(t *testing.T) {
 	}
 }
 
-// A capture is an answer of a real service, and what it means.
-type capture struct {
-	ID      string
-	Status  int
-	Headers map[string]string
-	Body    string
-	Class   string
-	// Seconds; nil where the answer names no usable time.
-	Expected   *float64   `json:"expected_cooldown_seconds"`
-	AlsoAccept []*float64 `json:"also_accept"`
-	AcceptMin  *float64   `json:"accept_min"`
-}
-
-func captures(t testing.TB) (all []capture) {
-	text, err := os.ReadFile("testdata/headers.json")
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(text, &all))
-	require.NotEmpty(t, all)
-	return all
-}
-
-// streamed is the body of a captured stream as it came: the captures tell the
-// event that matters in one line.
-func (c capture) streamed() string {
-	header := http.Header{}
-	for name, value := range c.Headers {
-		header.Set(name, value)
-	}
-	if wire.MediaType(header) != wire.EventStream {
-		return c.Body
-	}
-	_, event, found := strings.Cut(c.Body, `{"type":`)
-	if !found {
-		return "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n"
-	}
-	var data json.RawMessage
-	_ = json.NewDecoder(strings.NewReader(`{"type":` + event)).Decode(&data)
-	return "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: error\ndata: " + string(data) + "\n\n"
-}
-
 func TestCapturedAnswersAreClassified(t *testing.T) {
 	t.Parallel()
 	const unknown, most = 12345 * time.Second, 1000 * time.Hour
-	for _, c := range captures(t) {
+	for _, c := range testnet.Captures(t) {
 		header := http.Header{}
 		for name, value := range c.Headers {
 			header.Set(name, value)
@@ -260,7 +218,7 @@ func TestCapturedAnswersAreClassified(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					time.Sleep(time.Until(time.Date(2026, 10, 21, 7, 28, 0, 0, time.UTC)))
 					n := newNet()
-					n.on(host("a"), byHand(c.Status, h, c.streamed()))
+					n.On(host("a"), byHand(c.Status, h, c.Streamed()))
 					tr := configured(t, spillover.Config{
 						Base: n, Backends: []spillover.Backend{azure("a"), azure("spare", priority(2))},
 						DefaultCooldown: unknown, MaxCooldown: most,
@@ -288,7 +246,7 @@ func TestCapturedAnswersAreClassified(t *testing.T) {
 						require.EqualValues(t, 1, got.Failed)
 						require.Zero(t, got.Throttled)
 					default:
-						require.True(t, c.accepts(wait, unknown, most), "%v", wait)
+						require.True(t, c.Accepts(wait, unknown, most), "%v", wait)
 						if c.Status == 429 {
 							require.EqualValues(t, 1, got.Throttled)
 							require.Zero(t, got.Failed)
@@ -300,29 +258,9 @@ func TestCapturedAnswersAreClassified(t *testing.T) {
 	}
 }
 
-// accepts tells whether a cool-down is one of the right ones for a capture.
-func (c capture) accepts(wait, unknown, most time.Duration) bool {
-	if c.AcceptMin != nil && wait >= time.Duration(*c.AcceptMin*float64(time.Second)) {
-		return true
-	}
-	for _, seconds := range append(c.AlsoAccept, c.Expected) {
-		var right time.Duration
-		switch {
-		case seconds != nil && *seconds > 0:
-			right = min(most, time.Duration(*seconds*float64(time.Second)))
-		case c.Status == 429, c.Class == "throttled_200":
-			right = unknown // neither "now" nor nothing is a time
-		}
-		if (wait - right).Abs() < time.Microsecond {
-			return true
-		}
-	}
-	return false
-}
-
 func TestThrottleLastsAsLongAsTheHeaderSays(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 20"))
+		n.On(host("a"), status(429, "{}", "retry-after-ms: 20"))
 		ask(t, tr)
 		require.Equal(t, 20*time.Millisecond, left(t, tr, "a"))
 	})
@@ -333,7 +271,7 @@ func TestUnusableRetryAfterFallsBackToTheDefault(t *testing.T) {
 		"soon": 10, "1e400": 60, "NaN": 10, "0x10": 10, "-3": 10, "2.5": 2500, "99999999999999999999": 60, "": 10, "1h": 10, "3, 4": 4,
 	} {
 		inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-			n.on(host("a"), status(429, "{}", "Retry-After: "+value))
+			n.On(host("a"), status(429, "{}", "Retry-After: "+value))
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
 			if want < 1000 {
@@ -346,7 +284,7 @@ func TestUnusableRetryAfterFallsBackToTheDefault(t *testing.T) {
 
 func TestResetOfTheExhaustedDimensionIsUsed(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(429, "{}", "x-ratelimit-remaining-requests: 9", "x-ratelimit-reset-requests: 1s",
+		n.On(host("a"), status(429, "{}", "x-ratelimit-remaining-requests: 9", "x-ratelimit-reset-requests: 1s",
 			"x-ratelimit-remaining-tokens: 0", "x-ratelimit-reset-tokens: 7s"))
 		ask(t, tr)
 		require.Equal(t, 7*time.Second, left(t, tr, "a"))
@@ -356,7 +294,7 @@ func TestResetOfTheExhaustedDimensionIsUsed(t *testing.T) {
 // Azure has said 86400.
 func TestLongRetryAfterIsCapped(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(429, "{}", "Retry-After: 86400"))
+		n.On(host("a"), status(429, "{}", "Retry-After: 86400"))
 		ask(t, tr)
 		require.Equal(t, time.Minute, left(t, tr, "a"))
 	})
@@ -365,7 +303,7 @@ func TestLongRetryAfterIsCapped(t *testing.T) {
 func TestSynthesizedRetryAfterIsAlwaysPositive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 10"), status(200, "{}"))
+		n.On(host("a"), status(429, "{}", "retry-after-ms: 10"), status(200, "{}"))
 		tr := balance(t, n, azure("a"))
 		resp, _ := ask(t, tr)
 		require.Equal(t, "1", resp.Header.Get("Retry-After"))
@@ -383,8 +321,8 @@ func TestShorterThrottleDoesNotReplaceALongerOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		waits := []string{"30", "2"}
-		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
-			i := len(n.seen) - 1
+		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
+			i := len(n.Seen) - 1
 			time.Sleep(time.Duration(1+i) * time.Second)
 			return status(429, "{}", "Retry-After: "+waits[i])(req)
 		})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A paced base counts the bodies of answers that were handed out and closed,
@@ -46,19 +47,13 @@ func (b *paced) RoundTrip(req *http.Request) (*http.Response, error) {
 func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), answers...)
+		n.On(host("a"), answers...)
 		base := pace(n)
 		client := spillover.RetryClient(balance(t, base, azure("a")), retries)
 		f(t, client, base, n)
 		require.Zero(t, base.open.Load(), "every body is closed")
 		// A bubble ends only when no goroutine is left in it.
 	})
-}
-
-func do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, string) {
-	resp, err := client.Do(req)
-	require.NoError(t, err)
-	return resp, read(t, resp)
 }
 
 // soonAfter tells whether a wait was as long as was asked for, and not much
@@ -80,16 +75,16 @@ func TestRetryWaits(t *testing.T) {
 			full := status(429, "", header)
 			retrying(t, 2, []roundTripFunc{full, full, status(200, `"ok"`)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
 				req := newChat(t, chatPath)
-				resp, body := do(t, client, req)
+				resp, body := testnet.Do(t, client, req)
 				require.Equal(t, 200, resp.StatusCode)
 				require.Equal(t, `"ok"`, body)
 				require.Same(t, req, resp.Request)
-				require.Equal(t, 3, n.sends())
+				require.Equal(t, 3, n.Sends())
 				soonAfter(t, want, base.times[1]-base.times[0])
 				soonAfter(t, want, base.times[2]-base.times[1])
-				for _, s := range n.seen {
-					require.Equal(t, n.seen[0].body, s.body)
-					require.EqualValues(t, len(s.body), s.length)
+				for _, s := range n.Seen {
+					require.Equal(t, n.Seen[0].Body, s.Body)
+					require.EqualValues(t, len(s.Body), s.Length)
 				}
 			})
 		})
@@ -99,15 +94,15 @@ func TestRetryWaits(t *testing.T) {
 func TestRetriesAreBounded(t *testing.T) {
 	for retries, sends := range map[int]int{-1: 1, 0: 1, 1: 2, 4: 5} {
 		retrying(t, retries, []roundTripFunc{status(429, "", "Retry-After: 1")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-			resp, body := do(t, client, newChat(t, chatPath))
+			resp, body := testnet.Do(t, client, newChat(t, chatPath))
 			require.Equal(t, 429, resp.StatusCode)
-			require.Equal(t, sends, n.sends())
+			require.Equal(t, sends, n.Sends())
 			// The last answer is handed over as it is.
 			told := map[bool]string{false: "1", true: "2"}[sends > 2] // what the first one taught is added to the third
 			require.Equal(t, told, resp.Header.Get("Retry-After"))
 			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
 			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))
-			require.Equal(t, "rate_limit_exceeded", apiErrorIn(t, body).Code)
+			require.Equal(t, "rate_limit_exceeded", testnet.APIError(t, body).Code)
 		})
 	}
 }
@@ -129,10 +124,10 @@ func TestRetryIsOfNoUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			retrying(t, 5, []roundTripFunc{c.answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-				resp, body := do(t, client, newChat(t, chatPath))
+				resp, body := testnet.Do(t, client, newChat(t, chatPath))
 				require.Equal(t, "1", resp.Header.Get("X-Mine"))
 				require.Equal(t, c.body, body)
-				require.Equal(t, 1, n.sends())
+				require.Equal(t, 1, n.Sends())
 				require.Zero(t, time.Since(base.start))
 			})
 		})
@@ -143,11 +138,11 @@ func TestRetryIsOfNoUse(t *testing.T) {
 func TestRetryOfAllOutOfQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, noQuota))
+		n.On(host("a"), status(429, noQuota))
 		tr := balance(t, n, azure("a"))
 		ask(t, tr)
 		started := time.Now()
-		resp, _ := do(t, spillover.RetryClient(tr, 5), newChat(t, chatPath))
+		resp, _ := testnet.Do(t, spillover.RetryClient(tr, 5), newChat(t, chatPath))
 		require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 		require.Zero(t, time.Since(started))
 	})
@@ -164,9 +159,9 @@ func TestRetryWithinDeadline(t *testing.T) {
 				defer cancel()
 				req = req.WithContext(ctx)
 			}
-			resp, _ := do(t, client, req)
+			resp, _ := testnet.Do(t, client, req)
 			require.Equal(t, 429, resp.StatusCode, "rather the answer than the error of a wait in vain")
-			require.Equal(t, 2, n.sends())
+			require.Equal(t, 2, n.Sends())
 			soonAfter(t, 4*time.Second, time.Since(base.start))
 		})
 	}
@@ -181,7 +176,7 @@ func TestRetryCancelledWhileWaiting(t *testing.T) {
 		require.Nil(t, resp)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, 5*time.Second, time.Since(base.start))
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	})
 }
 
@@ -192,7 +187,7 @@ func TestRetryOfTrouble(t *testing.T) {
 		"500": status(500, `"boom"`), "502": status(502, ""), "503": status(503, ""), "529": status(529, ""), "408": status(408, ""),
 	} {
 		retrying(t, 6, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-			resp, _ := do(t, client, newChat(t, chatPath))
+			resp, _ := testnet.Do(t, client, newChat(t, chatPath))
 			require.Equal(t, name, resp.Status[:3])
 			require.Len(t, base.times, 7)
 			for i, want := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
@@ -200,18 +195,18 @@ func TestRetryOfTrouble(t *testing.T) {
 			}
 		})
 		retrying(t, 6, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, _ *paced, n *fakeNet) {
-			resp, _ := do(t, client, newChat(t, "/v1/files"))
+			resp, _ := testnet.Do(t, client, newChat(t, "/v1/files"))
 			require.Equal(t, name, resp.Status[:3])
-			require.Equal(t, 1, n.sends(), "a file is not made twice")
+			require.Equal(t, 1, n.Sends(), "a file is not made twice")
 		})
 	}
 	retrying(t, 1, []roundTripFunc{status(503, "", "Retry-After: 5"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-		do(t, client, newChat(t, chatPath))
+		testnet.Do(t, client, newChat(t, chatPath))
 		soonAfter(t, 5*time.Second, time.Since(base.start))
 	})
 	// A refusal made nothing.
 	retrying(t, 1, []roundTripFunc{status(429, "", "Retry-After: 5"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-		resp, _ := do(t, client, newChat(t, "/v1/files"))
+		resp, _ := testnet.Do(t, client, newChat(t, "/v1/files"))
 		require.Equal(t, 200, resp.StatusCode)
 	})
 }
@@ -219,9 +214,9 @@ func TestRetryOfTrouble(t *testing.T) {
 func TestRetryOfNoAnswer(t *testing.T) {
 	lost := errors.New("connection lost")
 	retrying(t, 2, []roundTripFunc{broken(lost), broken(lost), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-		resp, _ := do(t, client, newChat(t, chatPath))
+		resp, _ := testnet.Do(t, client, newChat(t, chatPath))
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 	})
 	for path, sends := range map[string]int{chatPath: 3, "/v1/files": 1} {
 		retrying(t, 2, []roundTripFunc{broken(lost)}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
@@ -229,18 +224,18 @@ func TestRetryOfNoAnswer(t *testing.T) {
 			require.Nil(t, resp)
 			require.ErrorIs(t, err, lost)
 			require.Equal(t, 1, strings.Count(err.Error(), "https://"), "wrapped once: %v", err)
-			require.Equal(t, sends, n.sends())
+			require.Equal(t, sends, n.Sends())
 		})
 	}
 	// A body that cannot be had again is not waited for once more.
 	for _, answer := range []roundTripFunc{broken(errors.New("another")), status(503, "{}")} {
 		retrying(t, 9, []roundTripFunc{answer}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
-			req := newLargeChat(t, chatPath)
+			req := testnet.NewLargeChat(t, chatPath)
 			req.GetBody = func() (io.ReadCloser, error) { return nil, lost }
 			resp, err := client.Do(req)
 			require.ErrorIs(t, err, lost)
 			require.Nil(t, resp)
-			require.Equal(t, 1, n.sends())
+			require.Equal(t, 1, n.Sends())
 			soonAfter(t, 500*time.Millisecond, time.Since(base.start))
 		})
 	}
@@ -253,7 +248,7 @@ func TestRetryLeavesTheRequestAlone(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			retrying(t, 2, []roundTripFunc{status(429, "", "Retry-After: 1"), status(200, "{}")}, func(t *testing.T, client *http.Client, base *paced, n *fakeNet) {
 				req := newChat(t, chatPath)
-				body := &closeCounter{Reader: strings.NewReader(text)}
+				body := &testnet.CloseCounter{Reader: strings.NewReader(text)}
 				req.Body, req.ContentLength = body, int64(len(text))
 				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 				switch kind {
@@ -276,15 +271,15 @@ func TestRetryLeavesTheRequestAlone(t *testing.T) {
 				require.Equal(t, before.Body, req.Body)
 				require.Same(t, before.URL, req.URL)
 				require.Equal(t, before.ContentLength, req.ContentLength)
-				require.Len(t, n.seen, 2)
-				for _, s := range n.seen {
+				require.Len(t, n.Seen, 2)
+				for _, s := range n.Seen {
 					if strings.HasPrefix(kind, "no b") || kind == "NoBody" {
-						require.Empty(t, s.body)
+						require.Empty(t, s.Body)
 						continue
 					}
-					require.Equal(t, text, s.body)
-					require.EqualValues(t, len(text), s.length)
-					require.Equal(t, 1, body.n)
+					require.Equal(t, text, s.Body)
+					require.EqualValues(t, len(text), s.Length)
+					require.Equal(t, 1, body.Closes)
 				}
 			})
 		})
@@ -297,10 +292,10 @@ func TestRetryOverFailoverAndRedirects(t *testing.T) {
 	for _, size := range []int{10, replay.MaxKept, replay.MaxReused} {
 		text := long("y", size)
 		n := newNet()
-		n.on(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"))
-		n.on(host("b"), status(307, "", "Location: https://b.openai.azure.com/elsewhere"), status(200, "done"))
+		n.On(host("a"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"))
+		n.On(host("b"), status(307, "", "Location: https://b.openai.azure.com/elsewhere"), status(200, "done"))
 		for _, getBody := range []bool{true, false} {
-			n.seen = nil
+			n.Seen = nil
 			req := newChat(t, "/openai/deployments/m/chat/completions?api-version=1")
 			req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 			req.GetBody = nil
@@ -309,12 +304,12 @@ func TestRetryOverFailoverAndRedirects(t *testing.T) {
 			}
 			client := spillover.RetryClient(balance(t, n, azure("a"), azure("b", priority(2))), 2)
 			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-			resp, _ := do(t, client, req)
+			resp, _ := testnet.Do(t, client, req)
 			require.Equal(t, map[bool]int{true: 307, false: 200}[getBody], resp.StatusCode)
-			require.Len(t, n.seen, map[bool]int{true: 3, false: 2}[getBody], "twice to a after the 500")
-			for _, s := range n.seen {
-				require.True(t, s.body == text)
-				require.EqualValues(t, len(text), s.length)
+			require.Len(t, n.Seen, map[bool]int{true: 3, false: 2}[getBody], "twice to a after the 500")
+			for _, s := range n.Seen {
+				require.True(t, s.Body == text)
+				require.EqualValues(t, len(text), s.Length)
 			}
 		}
 	}
@@ -331,14 +326,14 @@ func TestRetryOfTooLargeBody(t *testing.T) {
 		require.EqualValues(t, length, req.ContentLength)
 		return status(503, `"busy"`)(req)
 	})
-	body := &closeCounter{Reader: bytes.NewReader(make([]byte, length))}
+	body := &testnet.CloseCounter{Reader: bytes.NewReader(make([]byte, length))}
 	req := newChat(t, chatPath)
 	req.Body, req.GetBody, req.ContentLength = body, nil, length
-	resp, text := do(t, spillover.RetryClient(balance(t, base, azure("a")), 3), req)
+	resp, text := testnet.Do(t, spillover.RetryClient(balance(t, base, azure("a")), 3), req)
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, `"busy"`, text)
 	require.EqualValues(t, length, got)
-	require.Equal(t, 1, body.n)
+	require.Equal(t, 1, body.Closes)
 	require.Same(t, req, resp.Request)
 }
 
@@ -346,27 +341,23 @@ func TestRetryBodyCannotBeRead(t *testing.T) {
 	lost := errors.New("disk lost")
 	n := newNet()
 	req := newChat(t, chatPath)
-	body := &closeCounter{Reader: io.MultiReader(strings.NewReader("{"), errorReader{lost})}
+	body := &testnet.CloseCounter{Reader: io.MultiReader(strings.NewReader("{"), testnet.ErrorReader{Err: lost})}
 	req.Body, req.GetBody, req.ContentLength = body, nil, 10
 	_, err := spillover.RetryClient(balance(t, n, azure("a")), 3).Do(req)
 	require.ErrorIs(t, err, lost)
-	require.Equal(t, 1, body.n)
-	require.Zero(t, n.sends())
+	require.Equal(t, 1, body.Closes)
+	require.Zero(t, n.Sends())
 }
-
-type errorReader struct{ error }
-
-func (e errorReader) Read([]byte) (int, error) { return 0, e.error }
 
 // Between the client and the Transport may be other RoundTrippers, as of
 // instrumentation.
 func TestRetryClientGoesThroughAnyRoundTripper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 3"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}), status(200, "{}"))
+		n.On(host("a"), status(429, "", "Retry-After: 3"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}), status(200, "{}"))
 		seen := pace(balance(t, n, azure("a")))
 		client := spillover.RetryClient(wrapping{seen}, 5)
-		resp, _ := do(t, client, newChat(t, chatPath))
+		resp, _ := testnet.Do(t, client, newChat(t, chatPath))
 		require.Equal(t, 200, resp.StatusCode)
 		require.Len(t, seen.times, 3, "a 429, no answer, a success")
 		require.Zero(t, seen.open.Load(), "every body is closed")
@@ -400,10 +391,10 @@ func TestRetryClientWithoutABaseUsesTheDefaultTransport(t *testing.T) {
 func TestRetryKeepsIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 1"))
+		n.On(host("a"), status(429, "", "Retry-After: 1"))
 		base := &flushed{RoundTripper: n}
 		client := spillover.RetryClient(balance(t, base, azure("a")), 1)
-		do(t, client, newChat(t, chatPath))
+		testnet.Do(t, client, newChat(t, chatPath))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
 		_, err := client.Do(newChat(t, chatPath).WithContext(ctx))
@@ -419,7 +410,7 @@ func TestRetryHandsStreamsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		events, w := io.Pipe()
-		n.on(host("a"), status(429, "", "Retry-After: 1"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), status(429, "", "Retry-After: 1"), func(req *http.Request) (*http.Response, error) {
 			resp, err := status(200, "", "Content-Type: text/event-stream")(req)
 			resp.Body, resp.ContentLength = events, -1
 			return resp, err

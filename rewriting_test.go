@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
@@ -48,17 +49,7 @@ func arrives(t testing.TB, b spillover.Backend, method, target, body string, hea
 	}
 	resp, _ := send(t, balance(t, n, b), req)
 	require.Equal(t, 200, resp.StatusCode)
-	return n.last()
-}
-
-func posts(t testing.TB, method, target, body string) *http.Request {
-	var r io.Reader
-	if body != "" {
-		r = strings.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), method, target, r)
-	require.NoError(t, err)
-	return req
+	return n.Last()
 }
 
 func TestDialects(t *testing.T) {
@@ -108,14 +99,14 @@ func TestDialects(t *testing.T) {
 					}
 					body := `{"input":"hi","model":"m"}`
 					got := arrives(t, b, http.MethodPost, "https://foo.example"+path+query, body)
-					require.Equal(t, "east.example", got.host)
-					require.Equal(t, "/ai"+want, got.path)
-					require.Equal(t, wantQuery, got.query)
+					require.Equal(t, "east.example", got.Host)
+					require.Equal(t, "/ai"+want, got.Path)
+					require.Equal(t, wantQuery, got.Query)
 					if out != spillover.Azure || c.inBody {
 						body = `{"input":"hi","model":"m-east"}`
 					}
-					require.Equal(t, body, got.body)
-					require.EqualValues(t, len(body), got.length)
+					require.Equal(t, body, got.Body)
+					require.EqualValues(t, len(body), got.Length)
 				})
 			}
 		}
@@ -146,10 +137,10 @@ func TestOtherPaths(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := arrives(t, c.b, http.MethodGet, c.in, "")
-			if got.query != "" {
-				got.path += "?" + got.query
+			if got.Query != "" {
+				got.Path += "?" + got.Query
 			}
-			require.Equal(t, c.want, got.path)
+			require.Equal(t, c.want, got.Path)
 		})
 	}
 }
@@ -162,24 +153,24 @@ func TestBasePathAndQueryAreKept(t *testing.T) {
 	} {
 		for _, in := range []string{"", "/", "/prefix/", "//"} {
 			got := arrives(t, to(base, spillover.Azure, ""), http.MethodPost, "https://foo.example"+in+"/openai//deployments/m/chat/completions"+query, "{}")
-			require.Equal(t, "/ai/openai/deployments/m/chat/completions", got.path, base+in)
-			require.Equal(t, query[1:], got.query, "byte for byte")
+			require.Equal(t, "/ai/openai/deployments/m/chat/completions", got.Path, base+in)
+			require.Equal(t, query[1:], got.Query, "byte for byte")
 		}
 	}
 	got := arrives(t, to("https://h.example", spillover.Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
-	require.Equal(t, "/openai/deployments/m/chat/completions", got.path)
+	require.Equal(t, "/openai/deployments/m/chat/completions", got.Path)
 }
 
 // Failing over starts from the caller's own path, not from the last attempt's.
 func TestFailoverStartsFromTheCallersPath(t *testing.T) {
 	n := newNet()
 	for _, h := range []string{"a", "b", "c"} {
-		n.on(h, status(429, "", "Retry-After: 1"))
+		n.On(h, status(429, "", "Retry-After: 1"))
 	}
 	send(t, balance(t, n, to("https://a/ai", spillover.Azure, ""), to("https://b/ai", spillover.Azure, "", priority(2)), to("https://c", spillover.Azure, "", priority(3))), newChat(t, chatPath))
 	var paths []string
-	for _, s := range n.seen {
-		paths = append(paths, s.path)
+	for _, s := range n.Seen {
+		paths = append(paths, s.Path)
 	}
 	require.Equal(t, []string{
 		"/ai/openai/deployments/m/chat/completions", "/ai/openai/deployments/m/chat/completions", "/openai/deployments/m/chat/completions",
@@ -190,7 +181,7 @@ func TestEscapedDeploymentInThePathIsKept(t *testing.T) {
 	for _, segment := range []string{"my%20dep%2Fft:1", "my%20dep%2fft%3A1", "m%C3%BC", "a+b", "%25", "a!b*(c)", "chat", "v1", "openai", "deployments", "%6d", "a;b=c", "a@b"} {
 		for _, base := range []string{"https://h", "https://h/ai", "https://h/a%2Fi"} {
 			got := arrives(t, to(base, spillover.Azure, ""), http.MethodPost, "https://foo.example/openai/deployments/"+segment+"/chat/completions", "{}")
-			require.Equal(t, strings.TrimPrefix(base, "https://h")+"/openai/deployments/"+segment+"/chat/completions", got.path)
+			require.Equal(t, strings.TrimPrefix(base, "https://h")+"/openai/deployments/"+segment+"/chat/completions", got.Path)
 		}
 	}
 }
@@ -214,16 +205,16 @@ func TestDeploymentNamesAreEscapedInPathsAndBodies(t *testing.T) {
 		b := to("https://h/ai", spillover.Azure, name, apiVersion("1"))
 		for _, in := range []string{"/openai/deployments/m/chat/completions", "/v1/chat/completions"} {
 			got := arrives(t, b, http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
-			require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
-			require.Equal(t, `{"model":"m"}`, got.body)
+			require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.Path)
+			require.Equal(t, `{"model":"m"}`, got.Body)
 		}
 		// The same name in the body of another dialect, and back in a path.
 		got := arrives(t, to("https://h", spillover.OpenAI, name), http.MethodPost, "https://foo.example/openai/deployments/m/chat/completions", "{}")
-		model, _, found := findModel([]byte(got.body))
+		model, _, found := findModel([]byte(got.Body))
 		require.True(t, found)
 		require.Equal(t, name, model)
-		got = arrives(t, to("https://h/ai", spillover.Azure, "", apiVersion("1")), http.MethodPost, "https://foo.example/v1/chat/completions", got.body)
-		require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.path)
+		got = arrives(t, to("https://h/ai", spillover.Azure, "", apiVersion("1")), http.MethodPost, "https://foo.example/v1/chat/completions", got.Body)
+		require.Equal(t, "/ai/openai/deployments/"+segment+"/chat/completions", got.Path)
 	}
 }
 
@@ -233,10 +224,10 @@ func TestDotsInAModelDoNotChangeThePath(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, to("https://h", spillover.Azure, "", apiVersion("1")))
 		send(t, tr, posts(t, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"`+name+`"}`))
-		for _, s := range n.seen {
-			u, err := url.Parse("https://h" + s.path)
+		for _, s := range n.Seen {
+			u, err := url.Parse("https://h" + s.Path)
 			require.NoError(t, err)
-			require.Equal(t, s.path, u.JoinPath().EscapedPath(), "a server would resolve it to another path")
+			require.Equal(t, s.Path, u.JoinPath().EscapedPath(), "a server would resolve it to another path")
 		}
 	}
 }
@@ -270,8 +261,8 @@ func TestOnlyTheModelOfABodyIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, d := range []spillover.Dialect{spillover.OpenAI, spillover.AzureV1} {
 				got := arrives(t, to("https://h", d, "m-east"), http.MethodPost, "https://foo.example/v1/files", c.in)
-				require.Equal(t, c.want, got.body)
-				require.EqualValues(t, len(c.want), got.length)
+				require.Equal(t, c.want, got.Body)
+				require.EqualValues(t, len(c.want), got.Length)
 			}
 		})
 	}
@@ -293,8 +284,8 @@ func TestModelFromThePathIsWrittenIntoTheBody(t *testing.T) {
 	} {
 		t.Run(in, func(t *testing.T) {
 			got := arrives(t, to("https://h", spillover.AzureV1, "m-east"), http.MethodPost, "https://foo.example"+chatPath, in)
-			require.Equal(t, want, got.body)
-			require.EqualValues(t, len(want), got.length)
+			require.Equal(t, want, got.Body)
+			require.EqualValues(t, len(want), got.Length)
 		})
 	}
 }
@@ -385,19 +376,19 @@ func TestOpaqueBodiesAreSentUnchanged(t *testing.T) {
 
 	got := arrives(t, to("https://h", spillover.Azure, "m-east"), http.MethodPost, "https://foo.example/openai/deployments/m/audio/transcriptions?api-version=1",
 		form.String(), "Content-Type: "+m.FormDataContentType())
-	require.Equal(t, "/openai/deployments/m-east/audio/transcriptions", got.path, "the path tells it")
-	require.Equal(t, form.String(), got.body)
+	require.Equal(t, "/openai/deployments/m-east/audio/transcriptions", got.Path, "the path tells it")
+	require.Equal(t, form.String(), got.Body)
 }
 
 func TestGetBodyErrorEndsTheFailover(t *testing.T) {
 	gone := errors.New("gone")
 	n := newNet()
-	n.on(host("a"), status(429, "{}"))
-	req := newLargeChat(t, "/v1/chat/completions")
+	n.On(host("a"), status(429, "{}"))
+	req := testnet.NewLargeChat(t, "/v1/chat/completions")
 	req.GetBody = func() (io.ReadCloser, error) { return nil, gone }
 	_, err := balance(t, n, azure("a"), azure("b", priority(2))).RoundTrip(req)
 	require.ErrorIs(t, err, gone)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 }
 
 func TestAPIVersionIsRewrittenForEachDialect(t *testing.T) {
@@ -429,7 +420,7 @@ func TestAPIVersionIsRewrittenForEachDialect(t *testing.T) {
 	} {
 		path := map[spillover.Dialect]string{spillover.Azure: "/openai/files?", spillover.AzureV1: "/openai/v1/files?", spillover.OpenAI: "/v1/files?"}[c.in]
 		got := arrives(t, to("https://h", c.out, "", apiVersion(c.own)), http.MethodGet, strings.TrimSuffix("https://foo.example"+path+c.raw, "?"), "")
-		require.Equal(t, c.want, got.query, "%s to %s: %q", c.in, c.out, c.raw)
+		require.Equal(t, c.want, got.Query, "%s to %s: %q", c.in, c.out, c.raw)
 	}
 }
 
@@ -491,8 +482,8 @@ func TestCredentialHeadersFollowTheDialect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := to("https://h", c.d, "", c.set)
 			got := arrives(t, b, http.MethodPost, "https://foo.example/v1/responses", "{}", slices.Concat(c.caller, []string{"X-Mine: 1"})...)
-			require.Equal(t, c.want, credentials(got.header))
-			require.Equal(t, "1", got.header.Get("X-Mine"))
+			require.Equal(t, c.want, credentials(got.Header))
+			require.Equal(t, "1", got.Header.Get("X-Mine"))
 		})
 	}
 }
@@ -525,12 +516,12 @@ func TestEachAttemptHasItsOwnCredential(t *testing.T) {
 		}),
 	}
 	for _, h := range []string{"a", "b", "c", "d"} {
-		n.on(h, full)
+		n.On(h, full)
 	}
 	ask(t, balance(t, n, backends...))
 	var got []http.Header
-	for _, s := range n.seen {
-		got = append(got, credentials(s.header))
+	for _, s := range n.Seen {
+		got = append(got, credentials(s.Header))
 	}
 	require.Equal(t, []http.Header{
 		{"Api-Key": {"KA"}}, {"Api-Key": {"example API key"}}, {"Api-Key": {"KC"}}, {"Authorization": {"Bearer TD"}},
@@ -571,7 +562,7 @@ func TestLongModelNamesHaveTheirOwnURLs(t *testing.T) {
 	tr := balance(t, n, azure("a"))
 	for _, model := range []string{strings.Repeat("x", 300), strings.Repeat("y", 300), strings.Repeat("x", 300)} {
 		_, _ = send(t, tr, with(t, `POST /v1/chat/completions {"model":"`+model+`"}`))
-		require.Contains(t, n.last().path, "/deployments/"+model+"/")
+		require.Contains(t, n.Last().Path, "/deployments/"+model+"/")
 	}
 }
 
@@ -603,10 +594,10 @@ func TestTokenIsRequestedOncePerAttempt(t *testing.T) {
 		require.Equal(t, i+1, calls, "once for each attempt")
 		require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "what was not sent is no attempt")
 		if want == "a" {
-			require.Equal(t, http.Header{"Authorization": {"Bearer " + []string{"first", "second"}[i]}}, credentials(n.last().header))
+			require.Equal(t, http.Header{"Authorization": {"Bearer " + []string{"first", "second"}[i]}}, credentials(n.Last().Header))
 			continue
 		}
-		require.Zero(t, n.sends(host("a")))
+		require.Zero(t, n.Sends(host("a")))
 		d := statusOf(t, tr, "a")
 		require.False(t, d.Available)
 		require.Equal(t, "no token", d.Reason)
@@ -637,8 +628,8 @@ func TestCancellationDuringTheTokenIsNeutral(t *testing.T) {
 func TestRequestIsUnchangedAfterFailoverAcrossDialects(t *testing.T) {
 	full := status(429, "", "Retry-After: 1")
 	n := newNet()
-	n.on("a", full)
-	n.on("b", status(500, ""))
+	n.On("a", full)
+	n.On("b", status(500, ""))
 	tr := balance(t, n, to("https://a/ai", spillover.OpenAI, "other"), to("https://b", spillover.Azure, "third", priority(2), apiVersion("1")), to("https://c", spillover.AzureV1, "", priority(3)))
 	for _, path := range []string{chatPath, "/v1/chat/completions?a=b", "/openai/v1/responses"} {
 		req := newChat(t, path)
@@ -714,14 +705,14 @@ func TestStringFormsContainNoSecrets(t *testing.T) {
 
 func TestSpilloverHeadersOfTheServiceAreReplaced(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "", "Retry-After: 1"))
-	n.on(host("b"), status(200, "{}", "x-spillover-backend: inner", "X-Spillover-Attempts: 7", "X-Ratelimit-Remaining-Tokens: 5"))
+	n.On(host("a"), status(429, "", "Retry-After: 1"))
+	n.On(host("b"), status(200, "{}", "x-spillover-backend: inner", "X-Spillover-Attempts: 7", "X-Ratelimit-Remaining-Tokens: 5"))
 	resp, _ := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
 	require.Equal(t, []string{"b"}, resp.Header["X-Spillover-Backend"])
 	require.Equal(t, []string{"2"}, resp.Header["X-Spillover-Attempts"])
 	require.Equal(t, "5", resp.Header.Get("X-Ratelimit-Remaining-Tokens"), "what one backend has left is passed on as it is")
 
-	n.on(host("b"), status(400, `"mine"`))
+	n.On(host("b"), status(400, `"mine"`))
 	tr := balance(t, n, azure("b"))
 	resp, body := ask(t, tr)
 	require.Equal(t, `"mine"`, body)
@@ -742,10 +733,10 @@ func TestStateIsMadeOnce(t *testing.T) {
 	} {
 		for _, path := range []string{"/openai/files?api-version=1", "/openai/v1/batches", "/v1/vector_stores", "/v1/threads/t/runs"} {
 			n := newNet()
-			n.on(host("a"), c.answer)
+			n.On(host("a"), c.answer)
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			resp, err := tr.RoundTrip(posts(t, http.MethodPost, "https://foo.example"+path, `{}`))
-			require.Equal(t, c.sends, n.sends(), name+" "+path)
+			require.Equal(t, c.sends, n.Sends(), name+" "+path)
 			require.Equal(t, name == "reset", err != nil)
 			if name == "500" {
 				require.Equal(t, `"boom"`, read(t, resp))
@@ -770,7 +761,7 @@ func TestDotSegmentsAreRefused(t *testing.T) {
 		req.URL.Path, req.URL.RawPath = wire.SplitEscapedPath(path)
 		resp, _ := send(t, tr, req)
 		require.Equal(t, 404, resp.StatusCode, path)
-		require.Zero(t, n.sends(), path)
+		require.Zero(t, n.Sends(), path)
 	}
 	for _, path := range []string{"/openai/deployments/gpt-4.1/chat/completions", "/openai/deployments/a%2F..%2Fb/chat/completions", "/openai/deployments/..x/chat/completions"} {
 		n := newNet()
@@ -778,7 +769,7 @@ func TestDotSegmentsAreRefused(t *testing.T) {
 		req.URL.Path, req.URL.RawPath = wire.SplitEscapedPath(path)
 		resp, _ := send(t, balance(t, n, azure("a")), req)
 		require.Equal(t, 200, resp.StatusCode, path)
-		require.Equal(t, path, n.last().path)
+		require.Equal(t, path, n.Last().Path)
 	}
 }
 
@@ -814,7 +805,7 @@ func TestPrefixNearestToTheOperation(t *testing.T) {
 		"/openai/v1/fine_tuning/checkpoints/ft:a:b::c/permissions/": "/v1/fine_tuning/checkpoints/ft:a:b::c/permissions",
 	} {
 		got := arrives(t, to("https://h", spillover.OpenAI, ""), http.MethodPost, "https://foo.example"+in, `{"model":"m"}`)
-		require.Equal(t, want, got.path, in)
+		require.Equal(t, want, got.Path, in)
 	}
 }
 
@@ -832,7 +823,7 @@ func TestOnlyTheDeploymentSegmentOfAPathIsReplaced(t *testing.T) {
 			b.Models = []spillover.Model{{Name: strings.ReplaceAll(name, "%2F", "/"), Deployment: "x/y"}}
 		}))
 		send(t, tr, newChat(t, "/chat/openai/deployments/"+name+"/chat/completions?api-version=1"))
-		require.Equal(t, "/openai-chat/openai/deployments/x%2Fy/chat/completions", n.seen[0].path, name)
+		require.Equal(t, "/openai-chat/openai/deployments/x%2Fy/chat/completions", n.Seen[0].Path, name)
 	}
 }
 
@@ -847,10 +838,10 @@ func TestDialectIsARowOfTheTable(t *testing.T) {
 	})
 	b := spillover.Backend{Name: "new", URL: "https://h/base", Dialect: "inference", APIKey: "secret-1", APIVersion: "7", Models: []spillover.Model{{Name: "m", Deployment: "theirs"}}}
 	got := arrives(t, b, http.MethodPost, "https://foo.example/v1/chat/completions", `{"model":"m"}`, "Authorization: Bearer callers")
-	require.Equal(t, "/base/inference/deployments/theirs/chat/completions", got.path)
-	require.Equal(t, "api-version=7", got.query)
-	require.Equal(t, "secret-1", got.header.Get("X-Api-Key"))
-	require.Empty(t, got.header.Get("Authorization"))
+	require.Equal(t, "/base/inference/deployments/theirs/chat/completions", got.Path)
+	require.Equal(t, "api-version=7", got.Query)
+	require.Equal(t, "secret-1", got.Header.Get("X-Api-Key"))
+	require.Empty(t, got.Header.Get("Authorization"))
 
 	_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{{URL: "https://h", Dialect: "telepathy"}}})
 	require.ErrorContains(t, err, `must be one of "azure", "azure-v1", "openai", "inference"`)

@@ -103,14 +103,14 @@ func TestRoomThatIsUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		plenty := status(200, "{}", tells(1000000, 950000)...)
-		n.on(host("a"), plenty)
-		n.on(host("b"), plenty)
+		n.On(host("a"), plenty)
+		n.On(host("b"), plenty)
 		tr := seeded(balance(t, n, azure("a"), azure("b")))
 		for range 200 {
 			ask(t, tr)
 		}
-		require.InDelta(t, 100, n.sends(host("a")), 40)
-		require.InDelta(t, 100, n.sends(host("b")), 40)
+		require.InDelta(t, 100, n.Sends(host("a")), 40)
+		require.InDelta(t, 100, n.Sends(host("b")), 40)
 	})
 }
 
@@ -131,8 +131,8 @@ func TestMeasureResizes(t *testing.T) {
 // Some services tell the largest number there is where there is no limit.
 func TestLargestLimitsAreDrawn(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(200, "{}", tells(math.MaxInt64, math.MaxInt64)...))
-	n.on(host("b"), status(200, "{}", tells(math.MaxInt64-1, math.MaxInt64-1)...))
+	n.On(host("a"), status(200, "{}", tells(math.MaxInt64, math.MaxInt64)...))
+	n.On(host("b"), status(200, "{}", tells(math.MaxInt64-1, math.MaxInt64-1)...))
 	tr := seeded(balance(t, n, azure("a"), azure("b"), azure("c")))
 	require.NotPanics(t, func() {
 		for range 200 {
@@ -140,8 +140,8 @@ func TestLargestLimitsAreDrawn(t *testing.T) {
 			require.Equal(t, 200, resp.StatusCode)
 		}
 	})
-	require.InDelta(t, 100, n.sends(host("a")), 60)
-	require.InDelta(t, 100, n.sends(host("b")), 60)
+	require.InDelta(t, 100, n.Sends(host("a")), 60)
+	require.InDelta(t, 100, n.Sends(host("b")), 60)
 
 	most := func(tpm int) func(*Backend) { return func(b *Backend) { b.Models = []Model{{Name: "m", TPM: tpm}} } }
 	tr = seeded(balance(t, newNet(), azure("a", most(math.MaxInt)), azure("b", most(math.MaxInt-1))))
@@ -178,7 +178,7 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 					d := deploymentOf(t, tr, name)
 					d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(10000, remaining)...))
 					if test.later == 0 { // it goes on telling that
-						n.on(host(name), status(200, "{}", tells(10000, remaining)...))
+						n.On(host(name), status(200, "{}", tells(10000, remaining)...))
 					}
 				}
 				time.Sleep(test.later)
@@ -187,7 +187,7 @@ func TestDeploymentWithMoreHeadroomIsPreferred(t *testing.T) {
 					resp, _ := ask(t, tr)
 					require.Equal(t, 200, resp.StatusCode)
 				}
-				require.InDelta(t, test.want, n.sends(host("a")), test.by)
+				require.InDelta(t, test.want, n.Sends(host("a")), test.by)
 			})
 		})
 	}
@@ -201,7 +201,7 @@ func TestDeploymentWhoseWindowRestartsCatchesUp(t *testing.T) {
 		used := map[string]int{}
 		var backends []Backend
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), func(req *http.Request) (*http.Response, error) {
+			n.On(host(name), func(req *http.Request) (*http.Response, error) {
 				used[name]++
 				return status(200, "{}", tells(limit, limit-used[name]*264)...)(req)
 			})
@@ -232,7 +232,7 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				spent := tells(1000, 0)
-				n.on(host("a"), status(200, "{}", spent...))
+				n.On(host("a"), status(200, "{}", spent...))
 				tr := balance(t, n, azure("a"), azure("b", priority(lower)))
 				deploymentOf(t, tr, "a").measure(time.Now(), time.Now(), deploymentOf(t, tr, "a").CountSent(0), headerOf(spent...))
 				for range 100 {
@@ -252,7 +252,7 @@ func TestRoomIsSeenBeforeAsking(t *testing.T) {
 				require.Equal(t, 200, resp.StatusCode, "where all lack it")
 
 				time.Sleep(headroomFresh + 1)
-				n.on(host("a"), status(200, "{}"))
+				n.On(host("a"), status(200, "{}"))
 				for range 1000 {
 					if resp, _ = ask(t, tr); servedBy(resp) == "a" {
 						return
@@ -288,14 +288,14 @@ func TestEarlySpill(t *testing.T) {
 		tr := seeded(balance(t, n, azure("ptu"), azure("b", priority(2))))
 		d := deploymentOf(t, tr, "ptu")
 		share := func(thousandths int) int {
-			n.seen = nil
-			n.on(host("ptu"), status(200, "{}", utilization(thousandths)))
+			n.Seen = nil
+			n.On(host("ptu"), status(200, "{}", utilization(thousandths)))
 			d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(utilization(thousandths)))
 			for range 1000 {
 				resp, _ := ask(t, tr)
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "none is refused for it")
 			}
-			return n.sends(host("ptu"))
+			return n.Sends(host("ptu"))
 		}
 		require.Equal(t, 1000, share(nearlyFull))
 		require.InDelta(t, 500, share((nearlyFull+utilizationFull)/2), 100)
@@ -312,7 +312,7 @@ func TestEarlySpill(t *testing.T) {
 		require.Equal(t, "b", servedBy(resp))
 		d.RequestAbandoned(false, 0)
 		time.Sleep(utilizationFresh)
-		n.on(host("ptu"), status(200, "{}", utilization(100)))
+		n.On(host("ptu"), status(200, "{}", utilization(100)))
 		for range 100 {
 			resp, _ = ask(t, tr)
 			require.Equal(t, "ptu", servedBy(resp), "home again")
@@ -325,7 +325,7 @@ func TestEarlySpillOfSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		const half = (nearlyFull + utilizationFull) / 2
-		n.on(host("ptu"), status(200, "{}", utilization(half)))
+		n.On(host("ptu"), status(200, "{}", utilization(half)))
 		tr := balance(t, n, azure("ptu"), azure("b", priority(2)))
 		deploymentOf(t, tr, "ptu").measure(time.Now(), time.Now(), deploymentOf(t, tr, "ptu").CountSent(0), headerOf(utilization(half)))
 		spilled := 0

@@ -57,7 +57,7 @@ func TestRefusedOperationIsSkippedAlone(t *testing.T) {
 		for _, op := range []string{"responses", "responses/compact", "responses/input_tokens"} {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("ptu"), byPath(map[string]roundTripFunc{"/" + op: refusal}))
+				n.On(host("ptu"), byPath(map[string]roundTripFunc{"/" + op: refusal}))
 				version := func(b *Backend) { b.APIVersion = "2025-03-01" }
 				tr := balance(t, n, azure("ptu", version), azure("payg", version, priority(2)))
 				vain := 0
@@ -85,7 +85,7 @@ func TestRefusedOperationIsSkippedAlone(t *testing.T) {
 func TestRefusedOperationIsInStatusAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses)}))
+		n.On(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses)}))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		ask(t, tr)
 		responses := func() *http.Request {
@@ -100,7 +100,7 @@ func TestRefusedOperationIsInStatusAndComesBack(t *testing.T) {
 		require.Equal(t, "404 NotFound", s.Operations[0].Reason)
 		require.WithinRange(t, s.Operations[0].Until, time.Now().Add(4*time.Second), time.Now().Add(6*time.Second))
 
-		n.on(host("ptu"), ok200)
+		n.On(host("ptu"), ok200)
 		time.Sleep(probeWait)
 		resp, _ = send(t, tr, responses())
 		require.Equal(t, "ptu", servedBy(resp))
@@ -112,7 +112,7 @@ func TestRefusedOperationIsInStatusAndComesBack(t *testing.T) {
 func TestRefusedOperationIsInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses), "/holograms": status(401, wrongKey)}))
+		n.On(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses), "/holograms": status(401, wrongKey)}))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
 		responses := func() *http.Request { return asks(t, "v1/responses", `{"model":"m","input":"x"}`, "") }
 		send(t, tr, responses())
@@ -142,7 +142,7 @@ func TestRefusedOperationIsInTheLog(t *testing.T) {
 func TestWrongKeyMakesADeploymentUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(401, wrongKey))
+		n.On(host("ptu"), status(401, wrongKey))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		ask(t, tr)
 		s := statusOf(t, tr, "ptu")
@@ -158,7 +158,7 @@ func TestFirewallRefusesOnePromptAlone(t *testing.T) {
 	for _, code := range []int{403, 404} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("ptu"), func(req *http.Request) (*http.Response, error) {
 				if req.Header.Get("X-Evil") != "" {
 					return status(code, firewall, "Content-Type: text/html")(req)
 				}
@@ -183,14 +183,14 @@ func TestFirewallRefusesOnePromptAlone(t *testing.T) {
 func TestFirewallThatRefusesEverythingEjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(403, firewall))
+		n.On(host("ptu"), status(403, firewall))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		for range 600 {
 			time.Sleep(50 * time.Millisecond) // before, as the ejection may end in it
 			resp, _ := ask(t, tr)
 			require.Equal(t, "payg", servedBy(resp))
 		}
-		require.LessOrEqual(t, n.sends(host("ptu")), 7)
+		require.LessOrEqual(t, n.Sends(host("ptu")), 7)
 		require.False(t, statusOf(t, tr, "ptu").Available)
 	})
 }
@@ -208,7 +208,7 @@ func TestCallersWithTheirOwnCredentialsDoNotHarmEachOther(t *testing.T) {
 			n := newNet()
 			own := func(b *Backend) { b.APIKey = "" }
 			for _, name := range []string{"a", "b"} {
-				n.on(host(name), func(req *http.Request) (*http.Response, error) {
+				n.On(host(name), func(req *http.Request) (*http.Response, error) {
 					if req.Header.Get("Api-Key") == "bad" {
 						return refusal(req)
 					}
@@ -234,13 +234,13 @@ func TestCallersWithTheirOwnCredentialsDoNotHarmEachOther(t *testing.T) {
 func TestThrottledCallerIsToldWhenToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
 		tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
 		send(t, tr, chats(t, "one"))
 		resp, _ := send(t, tr, chats(t, "one"))
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "30", resp.Header.Get("Retry-After"))
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 		resp, _ = send(t, tr, chats(t, "another"))
 		require.Equal(t, 200, resp.StatusCode)
 	})
@@ -250,23 +250,23 @@ func TestThrottledCallerIsToldWhenToComeBack(t *testing.T) {
 func TestCallersAreBounded(t *testing.T) {
 	const maxCallersKept = 1000
 	n := newNet()
-	n.on(host("a"), status(429, "{}", "Retry-After: 30"))
+	n.On(host("a"), status(429, "{}", "Retry-After: 30"))
 	tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
 	for i := range 3 * maxCallersKept {
 		send(t, tr, chats(t, fmt.Sprint("caller ", i)))
 	}
-	sends := n.sends()
+	sends := n.Sends()
 	send(t, tr, chats(t, fmt.Sprint("caller ", 2*maxCallersKept)))
-	require.Equal(t, sends, n.sends(), "the last ones are known to be throttled")
+	require.Equal(t, sends, n.Sends(), "the last ones are known to be throttled")
 	send(t, tr, chats(t, fmt.Sprint("caller ", 2*maxCallersKept-1)))
-	require.Equal(t, sends+1, n.sends(), "what is known of earlier ones is forgotten")
+	require.Equal(t, sends+1, n.Sends(), "what is known of earlier ones is forgotten")
 }
 
 // A caller's own api-version that a backend does not have says nothing of it.
 func TestUnknownAPIVersionOfACallerHarmsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("ptu"), func(req *http.Request) (*http.Response, error) {
 			if strings.Contains(req.URL.RawQuery, "2099") {
 				return status(404, `{"error":{"code":"404","message":"Resource not found"}}`)(req)
 			}
@@ -298,7 +298,7 @@ func TestCodesAboutTheAccountOrTheDeploymentFailOver(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), status(want.status, body))
+			n.On(host("a"), status(want.status, body))
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp), body)
@@ -309,7 +309,7 @@ func TestCodesAboutTheAccountOrTheDeploymentFailOver(t *testing.T) {
 	}
 	for _, body := range []string{errorBody("content_filter", ""), errorBody("context_length_exceeded", ""), errorBody("invalid_value", ""), "<html>", ""} {
 		n := newNet()
-		n.on(host("a"), status(400, body))
+		n.On(host("a"), status(400, body))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		resp, text := ask(t, tr)
 		require.Equal(t, 400, resp.StatusCode)
@@ -367,7 +367,7 @@ func TestPoisonAndOneThrottledDoNotCloseThePool(t *testing.T) {
 	for poisonous := 1; poisonous <= 2; poisonous++ {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("ptu"), status(429, "{}", "Retry-After: 30"))
+			n.On(host("ptu"), status(429, "{}", "Retry-After: 30"))
 			tr := balance(t, poisoned(n), azure("ptu"), azure("a", priority(2)), azure("b", priority(2)), azure("c", priority(2)))
 			ask(t, tr)
 			for range poisonous {
@@ -409,7 +409,7 @@ func TestServerErrorWithATimeFromEveryDeploymentHarmsNobody(t *testing.T) {
 func TestServerErrorWithATimeCoolsOnceAnotherAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(503, "{}", "Retry-After: 20"))
+		n.On(host("a"), status(503, "{}", "Retry-After: 20"))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		ask(t, tr)
 		require.Equal(t, 20*time.Second, left(t, tr, "a"))

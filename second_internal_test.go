@@ -40,7 +40,7 @@ func TestSecondAttemptProperties(t *testing.T) {
 				if cfg.Backends[i].Priority == tiers {
 					continue // the last tier answers
 				}
-				n.on(host(name), rapid.SliceOfN(rapid.SampledFrom(faults), 1, 3).Draw(rt, name)...)
+				n.On(host(name), rapid.SliceOfN(rapid.SampledFrom(faults), 1, 3).Draw(rt, name)...)
 			}
 			if spent {
 				for _, name := range names {
@@ -48,13 +48,11 @@ func TestSecondAttemptProperties(t *testing.T) {
 					}
 				}
 			}
-			n.mu.Lock()
-			n.seen = nil
-			n.mu.Unlock()
+			n.Seen = nil
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
-			total, more := n.sends(), 0
+			total, more := n.Sends(), 0
 			for _, name := range names {
-				more += max(0, n.sends(host(name))-1)
+				more += max(0, n.Sends(host(name))-1)
 			}
 			require.LessOrEqual(rt, more, 1, "additional sends")
 			require.LessOrEqual(rt, total, cfg.MaxAttempts)
@@ -88,13 +86,13 @@ func TestSecondAttemptIsPaidByTheRetryBudget(t *testing.T) {
 		return fifths
 	}
 	full := left()
-	n.on(host("a"), status(500, "{}"), ok200)
+	n.On(host("a"), status(500, "{}"), ok200)
 	ask(t, tr)
-	require.Equal(t, 2, n.sends(host("a")))
+	require.Equal(t, 2, n.Sends(host("a")))
 	require.Equal(t, full, left())
 
-	n.on(host("a"), status(500, "{}"))
+	n.On(host("a"), status(500, "{}"))
 	ask(t, tr)
-	require.Equal(t, 4, n.sends(host("a")))
+	require.Equal(t, 4, n.Sends(host("a")))
 	require.Equal(t, full-health.AttemptCost, left(), "the other tier's success earns nothing here")
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // hosts are the hosts of backends.
@@ -29,11 +30,11 @@ func hosts(names ...string) (all []string) {
 
 // sentFor sends a request and returns the hosts that it was sent to, in order.
 func sentFor(t testing.TB, tr *spillover.Transport, n *fakeNet, req *http.Request) []string {
-	before := len(n.order())
+	before := len(n.Order())
 	resp, err := tr.RoundTrip(req)
 	require.NoError(t, err)
 	read(t, resp)
-	return n.order()[before:]
+	return n.Order()[before:]
 }
 
 // Each request meets one failure of the PTU, and all stay on it: the pay-as-you-go tier
@@ -42,21 +43,21 @@ func TestFirstServerErrorStaysOnThePTU(t *testing.T) {
 	for name, fault := range map[string]roundTripFunc{
 		"500": status(500, "{}"), "502": status(502, "{}"), "503": status(503, "{}"), "529": status(529, "{}"),
 		"reset": broken(errReset), "EOF": broken(io.EOF),
-		"a stream that breaks off": plays(t, roleChunk, io.ErrUnexpectedEOF),
-		"a stream with an error":   plays(t, roleChunk, chatError(`{"type":"server_error"}`)),
+		"a stream that breaks off": testnet.Plays(t, testnet.RoleChunk, io.ErrUnexpectedEOF),
+		"a stream with an error":   testnet.Plays(t, testnet.RoleChunk, testnet.ChatError(`{"type":"server_error"}`)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
 			tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 			for range 30 { // three times what the retry budget holds
-				n.on(host("ptu"), fault, ok200)
+				n.On(host("ptu"), fault, ok200)
 				resp, text := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode)
 				require.Equal(t, `{"ok":true}`, text)
 				require.Equal(t, "ptu", servedBy(resp))
 				require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 			}
-			require.Zero(t, n.sends(host("payg")))
+			require.Zero(t, n.Sends(host("payg")))
 			require.True(t, statusOf(t, tr, "ptu").Available)
 			require.EqualValues(t, 30, statusOf(t, tr, "ptu").Failed)
 		})
@@ -74,7 +75,7 @@ func TestSecondAttemptInTheSameTier(t *testing.T) {
 	unrepeatable := func(t testing.TB) *http.Request {
 		req := newChat(t, chatPath)
 		req.GetBody, req.ContentLength = nil, replay.MaxBuffered+1
-		req.Body = io.NopCloser(io.LimitReader(endless{new(atomic.Int64)}, req.ContentLength))
+		req.Body = io.NopCloser(io.LimitReader(testnet.Endless{Bytes: new(atomic.Int64)}, req.ContentLength))
 		return req
 	}
 	attempts := func(n int) func(*spillover.Config) {
@@ -118,7 +119,7 @@ func TestSecondAttemptInTheSameTier(t *testing.T) {
 		"a request that creates":         {[]roundTripFunc{first, ok200}, once, twoTiers, nil, line(`POST /openai/v1/batches {"model":"m"}`)},
 		"a body that cannot be repeated": {[]roundTripFunc{first, ok200}, once, twoTiers, nil, unrepeatable},
 		"a search for a stored object":   {[]roundTripFunc{first, ok200}, failover, twoTiers, nil, line(`GET /openai/v1/responses/resp_unknown`)},
-		"HoldStreams":                    {[]roundTripFunc{answers("text/event-stream", tokenChunk("lost")+chatError(serverError)), answers("text/event-stream", wholeChat)}, again, twoTiers, func(cfg *spillover.Config) { cfg.HoldStreams = true }, nil},
+		"HoldStreams":                    {[]roundTripFunc{testnet.Content("text/event-stream", testnet.TokenChunk("lost")+testnet.ChatError(serverError)), testnet.Content("text/event-stream", testnet.WholeChat)}, again, twoTiers, func(cfg *spillover.Config) { cfg.HoldStreams = true }, nil},
 		"a session":                      {[]roundTripFunc{first, ok200}, again, twoTiers, func(cfg *spillover.Config) { cfg.Session = func(*http.Request) string { return "s" } }, nil},
 		"no lower tier":                  {[]roundTripFunc{first, ok200}, once, []spillover.Backend{azure("a")}, nil, nil},
 		"another one in the tier":        {[]roundTripFunc{first, ok200}, []string{"a", "x"}, []spillover.Backend{azure("a"), azure("x"), azure("b", priority(2))}, nil, nil},
@@ -132,7 +133,7 @@ func TestSecondAttemptInTheSameTier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answers...)
+				n.On(host("a"), test.answers...)
 				cfg := spillover.Config{Base: n, Backends: test.backends}
 				if test.config != nil {
 					test.config(&cfg)
@@ -158,7 +159,7 @@ func TestSecondAttemptInTheSameTier(t *testing.T) {
 func TestSecondAttemptOnlyWhileNothingIsHeldAgainstTheDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"))
 		tr := firstAndSecond(t, n)
 		require.Equal(t, hosts("a", "a", "b"), sentFor(t, tr, n, newChat(t, chatPath)))
 		require.True(t, statusOf(t, tr, "a").Available, "one request may be the cause of both failures")
@@ -167,10 +168,10 @@ func TestSecondAttemptOnlyWhileNothingIsHeldAgainstTheDeployment(t *testing.T) {
 		time.Sleep(probeWait)
 		require.Equal(t, hosts("a", "b"), sentFor(t, tr, n, newChat(t, chatPath)), "a half-open probe")
 
-		n.on(host("a"), ok200)
+		n.On(host("a"), ok200)
 		time.Sleep(probeWait)
 		require.Equal(t, hosts("a"), sentFor(t, tr, n, newChat(t, chatPath)))
-		n.on(host("a"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"))
 		require.Equal(t, hosts("a", "a", "b"), sentFor(t, tr, n, newChat(t, chatPath)), "the success has cleared it")
 	})
 }
@@ -179,11 +180,11 @@ func TestSecondAttemptOnlyWhileNothingIsHeldAgainstTheDeployment(t *testing.T) {
 func TestNoSecondAttemptWhereAnotherRequestHasJustFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"))
-		n.on(host("b"), slow(10*time.Second, ok200))
+		n.On(host("a"), status(500, "{}"))
+		n.On(host("b"), slow(10*time.Second, ok200))
 		tr := firstAndSecond(t, n)
 		answer := background(t, tr, newChat(t, chatPath))
-		require.Equal(t, hosts("a", "a", "b"), n.order())
+		require.Equal(t, hosts("a", "a", "b"), n.Order())
 		require.Equal(t, hosts("a", "b"), sentFor(t, tr, n, newChat(t, chatPath)))
 		answer()
 	})
@@ -195,7 +196,7 @@ func TestPoisonedRequestIsSentOnceMoreAndEjectsNobody(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	for _, name := range []string{"a", "b"} {
-		n.on(host(name), roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		n.On(host(name), roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.Header.Get("X-Poison") != "" {
 				return status(500, "{}")(req)
 			}
@@ -224,7 +225,7 @@ func TestPoisonedRequestIsSentOnceMoreAndEjectsNobody(t *testing.T) {
 func TestRetryAfterOfTheSecondAttemptIsObeyed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(500, "{}"), status(503, "{}", "Retry-After: 20"))
+		n.On(host("a"), status(500, "{}"), status(503, "{}", "Retry-After: 20"))
 		tr := firstAndSecond(t, n)
 		require.Equal(t, hosts("a", "a", "b"), sentFor(t, tr, n, newChat(t, chatPath)))
 		require.Equal(t, 20*time.Second, left(t, tr, "a"))
@@ -234,7 +235,7 @@ func TestRetryAfterOfTheSecondAttemptIsObeyed(t *testing.T) {
 func TestNoSecondAttemptAtADrainedBackend(t *testing.T) {
 	n := newNet()
 	tr := firstAndSecond(t, n)
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		require.NoError(t, tr.Drain("a"))
 		return status(500, "{}")(req)
 	})
@@ -245,8 +246,8 @@ func TestNoSecondAttemptAtADrainedBackend(t *testing.T) {
 func TestNoSecondAttemptBeforeAHigherTier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
-		n.on(host("b"), ok200, slow(2*time.Second, status(500, "{}")))
+		n.On(host("a"), status(429, "{}", "Retry-After: 1"), ok200)
+		n.On(host("b"), ok200, slow(2*time.Second, status(500, "{}")))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
 		ask(t, tr)
 		require.Equal(t, hosts("b", "a"), sentFor(t, tr, n, newChat(t, chatPath)))
@@ -257,12 +258,12 @@ func TestNoSecondAttemptBeforeAHigherTier(t *testing.T) {
 func TestSecondAttemptSendsTheWholeBody(t *testing.T) {
 	for _, size := range []int{0, 100, replay.MaxKept, replay.MaxReused} {
 		n := newNet()
-		n.on(host("a"), broken(errReset), ok200)
+		n.On(host("a"), broken(errReset), ok200)
 		text := `{"model":"m","x":"` + strings.Repeat("x", size) + `"}`
 		require.Equal(t, hosts("a", "a"), sentFor(t, firstAndSecond(t, n), n, with(t, "POST /openai/v1/chat/completions "+text)))
-		for _, s := range n.seen {
-			require.True(t, s.body == text)
+		for _, s := range n.Seen {
+			require.True(t, s.Body == text)
 		}
-		require.True(t, slices.Equal(n.seen[0].header["Content-Type"], n.seen[1].header["Content-Type"]))
+		require.True(t, slices.Equal(n.Seen[0].Header["Content-Type"], n.Seen[1].Header["Content-Type"]))
 	}
 }

@@ -71,18 +71,6 @@ func coolFor(d *deployment, wait time.Duration) {
 	d.Refuse(time.Now(), health.Refusal{Wait: wait, ByChance: true, Reason: "429"}, 0)
 }
 
-// slow answers after a time, or not at all once the request's context ends.
-func slow(wait time.Duration, f roundTripFunc) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		select {
-		case <-time.After(wait):
-			return f(req)
-		case <-req.Context().Done():
-			return nil, req.Context().Err()
-		}
-	}
-}
-
 // inTurn starts requests one after the other, all of which are under way
 // together, and waits until all are answered with 200.
 func inTurn(t testing.TB, tr *Transport, requests int, between time.Duration) {
@@ -106,27 +94,27 @@ func TestLowerTierIsUnusedWhileTheFirstIsOpen(t *testing.T) {
 	for range 1000 {
 		ask(t, tr)
 	}
-	require.Equal(t, 1000, n.sends(host("first")))
-	require.Zero(t, n.sends(host("second")))
+	require.Equal(t, 1000, n.Sends(host("first")))
+	require.Zero(t, n.Sends(host("second")))
 }
 
 func TestSecondTierSharesTheLoadOfAThrottledFirst(t *testing.T) {
 	n := newNet()
-	n.on(host("first"), status(429, "{}", "Retry-After: 60"))
+	n.On(host("first"), status(429, "{}", "Retry-After: 60"))
 	tr := seeded(balance(t, n, azure("first"), azure("a", priority(2)), azure("b", priority(2))))
 	for range 1000 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 	}
-	require.Equal(t, 1, n.sends(host("first")))
-	require.InDelta(t, 500, n.sends(host("a")), 100)
-	require.InDelta(t, 500, n.sends(host("b")), 100)
+	require.Equal(t, 1, n.Sends(host("first")))
+	require.InDelta(t, 500, n.Sends(host("a")), 100)
+	require.InDelta(t, 500, n.Sends(host("b")), 100)
 }
 
 func TestFirstTierIsUsedAgainWhenItsThrottleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
+		n.On(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
 		tr := balance(t, n, azure("first"), azure("second", priority(2)))
 		from := func() string { resp, _ := ask(t, tr); return servedBy(resp) }
 		require.Equal(t, "second", from())
@@ -143,7 +131,7 @@ func TestFirstTierIsUsedAgainWhenItsThrottleEnds(t *testing.T) {
 func TestOlderSuccessDoesNotLiftAThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), slow(2*time.Second, status(200, "{}")), status(429, "{}", "Retry-After: 10"), status(200, "{}"))
+		n.On(host("first"), slow(2*time.Second, status(200, "{}")), status(429, "{}", "Retry-After: 10"), status(200, "{}"))
 		tr := balance(t, n, azure("first"), azure("second", priority(2)))
 		var older sync.WaitGroup
 		older.Go(func() {
@@ -166,12 +154,12 @@ func TestLoadIsDistributedEvenly(t *testing.T) {
 		names := []string{"oai-eastus", "oai-southcentralus", "oai-westus"}
 		var backends []Backend
 		for _, name := range names {
-			n.on(host(name), slow(time.Second, status(200, "{}")))
+			n.On(host(name), slow(time.Second, status(200, "{}")))
 			backends = append(backends, azure(name))
 		}
 		inTurn(t, seeded(balance(t, n, backends...)), 100, 0)
 		for _, name := range names {
-			require.InDelta(t, 33, n.sends(host(name)), 7, name)
+			require.InDelta(t, 33, n.Sends(host(name)), 7, name)
 		}
 	})
 }
@@ -180,14 +168,14 @@ func TestThrottledDeploymentGetsNoLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b", "down"} {
-			n.on(host(name), slow(time.Second, status(200, "{}")))
+			n.On(host(name), slow(time.Second, status(200, "{}")))
 		}
 		tr := seeded(balance(t, n, azure("a"), azure("b"), azure("down")))
 		coolFor(deploymentOf(t, tr, "down"), time.Minute)
 		inTurn(t, tr, 100, 0)
-		require.Zero(t, n.sends(host("down")))
-		require.InDelta(t, 50, n.sends(host("a")), 10)
-		require.InDelta(t, 50, n.sends(host("b")), 10)
+		require.Zero(t, n.Sends(host("down")))
+		require.InDelta(t, 50, n.Sends(host("a")), 10)
+		require.InDelta(t, 50, n.Sends(host("b")), 10)
 	})
 }
 
@@ -205,7 +193,7 @@ func TestRequestIsRefusedAfterTheLastDeploymentIsThrottled(t *testing.T) {
 		require.Equal(t, "44", resp.Header.Get("Retry-After"))
 		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
 		require.Contains(t, text, "All 3 deployments of m are unavailable")
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 	})
 }
 
@@ -240,14 +228,14 @@ func TestSingleDeploymentNeedsNoSelector(t *testing.T) {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "only", servedBy(resp))
 	}
-	require.Equal(t, 10, n.sends())
+	require.Equal(t, 10, n.Sends())
 	require.Empty(t, s.calls, "there is nothing to select")
 }
 
 func TestSelectorChoosesAmongTheOpenDeployments(t *testing.T) {
 	n, s := newNet(), &counter{take: 1}
 	for _, name := range []string{"a", "b", "c"} {
-		n.on(host(name), status(429, "{}"))
+		n.On(host(name), status(429, "{}"))
 	}
 	backends := []Backend{azure("a", weight(2)), azure("b", serves("m")), azure("c"), azure("last", priority(2))}
 	backends[1].Models[0].Deployment = "m-b"
@@ -265,17 +253,7 @@ func TestSelectorChoosesAmongTheOpenDeployments(t *testing.T) {
 			{Backend: "c", Model: "m", Deployment: "m", Priority: 1, Weight: 1},
 		},
 	}, s.calls, "asked while there are two or more of one tier, and of none tried")
-	require.Equal(t, []string{host("b"), host("c"), host("a"), host("last")}, n.order())
-}
-
-// order is the hosts in the order they were sent to.
-func (n *fakeNet) order() (hosts []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, s := range n.seen {
-		hosts = append(hosts, s.host)
-	}
-	return hosts
+	require.Equal(t, []string{host("b"), host("c"), host("a"), host("last")}, n.Order())
 }
 
 func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
@@ -288,8 +266,8 @@ func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
 			require.Equal(t, 200, resp.StatusCode)
 		}
 		require.Len(t, s.calls, 100)
-		require.NotZero(t, n.sends(host("a")), "the transport chooses for it")
-		require.NotZero(t, n.sends(host("b")))
+		require.NotZero(t, n.Sends(host("a")), "the transport chooses for it")
+		require.NotZero(t, n.Sends(host("b")))
 	}
 }
 
@@ -338,7 +316,7 @@ func TestLoadFollowsTheWeights(t *testing.T) {
 		for range requests {
 			ask(t, tr)
 		}
-		require.InDelta(t, requests*test.percent/100, n.sends(host("a")), 0.03*requests, "%d:%d", test.a, test.b)
+		require.InDelta(t, requests*test.percent/100, n.Sends(host("a")), 0.03*requests, "%d:%d", test.a, test.b)
 	}
 }
 
@@ -346,13 +324,13 @@ func TestSlowDeploymentGetsLessLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b"} {
-			n.on(host(name), slow(10500*time.Microsecond, status(200, "{}")))
+			n.On(host(name), slow(10500*time.Microsecond, status(200, "{}")))
 		}
-		n.on(host("slow"), slow(110500*time.Microsecond, status(200, "{}")))
+		n.On(host("slow"), slow(110500*time.Microsecond, status(200, "{}")))
 		inTurn(t, seeded(balance(t, n, azure("a"), azure("slow"), azure("b"))), 100, time.Millisecond)
-		require.Less(t, n.sends(host("slow")), 30)
-		require.Greater(t, n.sends(host("a")), 30)
-		require.Greater(t, n.sends(host("b")), 30)
+		require.Less(t, n.Sends(host("slow")), 30)
+		require.Greater(t, n.Sends(host("a")), 30)
+		require.Greater(t, n.Sends(host("b")), 30)
 	})
 }
 
@@ -365,7 +343,7 @@ func TestThrottleClosesOneModelOfABackend(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("x"), roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			n.On(host("x"), roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if strings.Contains(req.URL.Path, "/deployments/m/") {
 					return status(429, "{}")(req)
 				}
@@ -378,7 +356,7 @@ func TestThrottleClosesOneModelOfABackend(t *testing.T) {
 				resp, _ = send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/other/", 1)))
 				require.Equal(t, 200, resp.StatusCode)
 			}
-			require.Equal(t, 1+3, n.sends())
+			require.Equal(t, 1+3, n.Sends())
 		})
 	}
 }
@@ -391,20 +369,20 @@ func TestOnlyBackendsThatServeTheModelAreAsked(t *testing.T) {
 		if i == 4 {
 			model = "other"
 		}
-		n.on(host(name), status(429, "{}"))
+		n.On(host(name), status(429, "{}"))
 		backends = append(backends, azure(name, serves(model)))
 	}
 	tr := balance(t, n, backends...)
 	resp, _ := ask(t, tr)
 	require.Equal(t, 429, resp.StatusCode)
-	require.ElementsMatch(t, []string{host("b1"), host("b2"), host("b3"), host("b5")}, n.order())
+	require.ElementsMatch(t, []string{host("b1"), host("b2"), host("b3"), host("b5")}, n.Order())
 
 	resp, text := send(t, tr, newChat(t, strings.Replace(chatPath, "/m/", "/unheard/", 1)))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
 	require.JSONEq(t, `{"error":{"message":"No backend serves the model unheard. Available: m, other.",
 		"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, text)
-	require.Equal(t, 4, n.sends(), "nothing is sent")
+	require.Equal(t, 4, n.Sends(), "nothing is sent")
 }
 
 func TestAzureFailsOverToOpenAI(t *testing.T) {
@@ -415,23 +393,23 @@ func TestAzureFailsOverToOpenAI(t *testing.T) {
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 	}
-	require.NotZero(t, n.sends(host("azure")))
-	require.NotZero(t, n.sends("api.openai.com"))
+	require.NotZero(t, n.Sends(host("azure")))
+	require.NotZero(t, n.Sends("api.openai.com"))
 
 	n = newNet()
-	n.on(host("azure"), status(503, "{}"))
+	n.On(host("azure"), status(503, "{}"))
 	openAI.Priority = 2
 	tr = balance(t, n, azure("azure"), openAI)
 	for range 20 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "openai", servedBy(resp))
 	}
-	for _, s := range n.seen {
-		if s.host == "api.openai.com" {
-			require.Equal(t, "/v1/chat/completions", s.path)
-			require.Empty(t, s.query)
-			require.Equal(t, []string{"Bearer key-openai"}, s.header["Authorization"])
-			require.NotContains(t, s.header, "Api-Key")
+	for _, s := range n.Seen {
+		if s.Host == "api.openai.com" {
+			require.Equal(t, "/v1/chat/completions", s.Path)
+			require.Empty(t, s.Query)
+			require.Equal(t, []string{"Bearer key-openai"}, s.Header["Authorization"])
+			require.NotContains(t, s.Header, "Api-Key")
 		}
 	}
 }
@@ -462,19 +440,19 @@ func TestInFlightCountsUntilTheBodyIsRead(t *testing.T) {
 func TestBackendsAreAskedInOrderOfPriority(t *testing.T) {
 	n := newNet()
 	for _, name := range []string{"three", "one", "two"} {
-		n.on(host(name), status(500, "{}"))
+		n.On(host(name), status(500, "{}"))
 	}
 	ask(t, balance(t, n, azure("three", priority(3)), azure("one"), azure("two", priority(2))))
-	require.Equal(t, []string{host("one"), host("two"), host("three")}, n.order())
+	require.Equal(t, []string{host("one"), host("two"), host("three")}, n.Order())
 
 	n = newNet()
 	tr := seeded(balance(t, n, azure("last", priority(9)), azure("a", priority(4)), azure("b", priority(4))))
 	for range 1000 {
 		ask(t, tr)
 	}
-	require.Zero(t, n.sends(host("last")))
-	require.InDelta(t, 500, n.sends(host("a")), 100)
-	require.InDelta(t, 500, n.sends(host("b")), 100)
+	require.Zero(t, n.Sends(host("last")))
+	require.InDelta(t, 500, n.Sends(host("a")), 100)
+	require.InDelta(t, 500, n.Sends(host("b")), 100)
 }
 
 func TestRandomDrawsDoNotGrowWithDeployments(t *testing.T) {

@@ -193,7 +193,7 @@ func TestSessionsAreDistributedEvenly(t *testing.T) {
 	for key, backends := range used {
 		require.Len(t, backends, 1, key)
 	}
-	require.Equal(t, 100, n.sends())
+	require.Equal(t, 100, n.Sends())
 
 	got := map[string]int{}
 	for i := range 3000 {
@@ -250,7 +250,7 @@ func TestSessionHomesOfModelsAreIndependent(t *testing.T) {
 func TestSessionFollowsTheTiers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
+		n.On(host("first"), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
 		tr := balance(t, n, azure("first"), azure("a", priority(2)), azure("b", priority(2)))
 		by := func() string { resp, _ := send(t, tr, sessionOf(t, "x")); return servedBy(resp) }
 		lower := by()
@@ -272,7 +272,7 @@ func TestSessionFunctionSelectsTheHomeBackend(t *testing.T) {
 		req.Header.Set("X-Session-Id", "one")
 		send(t, tr, req)
 	}
-	require.Equal(t, 100, n.sends(host(homeOf(tr, "one"))))
+	require.Equal(t, 100, n.Sends(host(homeOf(tr, "one"))))
 }
 
 // Affinity does not defeat throttling, whoever finds out.
@@ -281,14 +281,14 @@ func TestThrottledSessionHomeIsPassedOver(t *testing.T) {
 		n := newNet()
 		tr := three(t, n)
 		home := homeOf(tr, "x")
-		n.on(host(home), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
+		n.On(host(home), status(429, "{}", "Retry-After: 5"), status(200, "{}"))
 		resp, _ := send(t, tr, sessionOf(t, "x"))
 		require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 		for range 20 {
 			resp, _ := send(t, tr, sessionOf(t, "x"))
 			require.NotEqual(t, home, servedBy(resp))
 		}
-		require.Equal(t, 1, n.sends(host(home)))
+		require.Equal(t, 1, n.Sends(host(home)))
 		time.Sleep(5 * time.Second)
 		resp, _ = send(t, tr, sessionOf(t, "x"))
 		require.Equal(t, home, servedBy(resp))
@@ -421,7 +421,7 @@ func TestSessionsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), slow(time.Second, status(200, "{}")))
+			n.On(host(name), slow(time.Second, status(200, "{}")))
 		}
 		tr := three(t, n)
 		var all sync.WaitGroup
@@ -433,7 +433,7 @@ func TestSessionsAtOnce(t *testing.T) {
 				resp.Body.Close()
 			})
 			synctest.Wait()
-			if n.order()[i] == host(homeOf(tr, fmt.Sprint(i))) {
+			if n.Order()[i] == host(homeOf(tr, fmt.Sprint(i))) {
 				home++
 			}
 		}
@@ -450,6 +450,6 @@ func TestNoSession(t *testing.T) {
 		send(t, tr, newChat(t, chatPath).WithContext(WithSession(context.WithoutCancel(t.Context()), "")))
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		require.InDelta(t, 100, n.sends(host(name)), 40)
+		require.InDelta(t, 100, n.Sends(host(name)), 40)
 	}
 }

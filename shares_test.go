@@ -178,14 +178,14 @@ func TestLoadFollowsTheLimits(t *testing.T) {
 			for i, name := range []string{"a", "b"} {
 				if limit := test.told[i]; limit > 0 {
 					answer := tells(limit, limit)
-					n.on(host(name), status(200, "{}", answer...))
+					n.On(host(name), status(200, "{}", answer...))
 					deploymentOf(t, tr, name).measure(time.Now(), time.Now(), deploymentOf(t, tr, name).CountSent(0), headerOf(answer...))
 				}
 			}
 			for range requests {
 				ask(t, tr)
 			}
-			require.InDelta(t, test.want*requests, n.sends(host("a")), 0.05*requests)
+			require.InDelta(t, test.want*requests, n.Sends(host("a")), 0.05*requests)
 		})
 	}
 }

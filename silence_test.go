@@ -30,8 +30,8 @@ func hangs(until <-chan struct{}) roundTripFunc {
 func TestSlowRequestsAreNotASilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(time.Minute, ok200))
-		n.on(host("payg"), slow(time.Minute, ok200))
+		n.On(host("ptu"), slow(time.Minute, ok200))
+		n.On(host("payg"), slow(time.Minute, ok200))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		var all sync.WaitGroup
 		for range 60 {
@@ -40,7 +40,7 @@ func TestSlowRequestsAreNotASilence(t *testing.T) {
 		}
 		require.True(t, statusOf(t, tr, "ptu").Available)
 		all.Wait()
-		require.Greater(t, n.sends(host("ptu")), 50, "one or two are sent elsewhere to compare")
+		require.Greater(t, n.Sends(host("ptu")), 50, "one or two are sent elsewhere to compare")
 	})
 }
 
@@ -50,7 +50,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		answers := make(chan struct{})
-		n.on(host("ptu"), slow(time.Second, ok200))
+		n.On(host("ptu"), slow(time.Second, ok200))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu"), azure("payg", priority(2))}})
 		var all sync.WaitGroup
 		var mu sync.Mutex
@@ -73,7 +73,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 			}
 		}
 		load(10 * time.Second)
-		n.on(host("ptu"), hangs(answers))
+		n.On(host("ptu"), hangs(answers))
 		load(2 * time.Minute)
 		mu.Lock()
 		require.Greater(t, by["payg"], 190, "of 240; those of the first seconds wait")
@@ -87,7 +87,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 		require.NotEmpty(t, l.Metric("spillover.cooldown.duration")["backend=ptu deployment=m model=m state=out tier=1 type=silent"])
 
 		close(answers)
-		n.on(host("ptu"), slow(time.Second, ok200))
+		n.On(host("ptu"), slow(time.Second, ok200))
 		time.Sleep(time.Second)
 		require.True(t, statusOf(t, tr, "ptu").Available, "one answer is enough")
 		load(10 * time.Second)
@@ -100,7 +100,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 func TestSilentDeploymentIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil))
+		n.On(host("ptu"), hangs(nil))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 600 {
@@ -111,7 +111,7 @@ func TestSilentDeploymentIsProbed(t *testing.T) {
 			}()
 			time.Sleep(time.Second)
 		}
-		sends := n.sends(host("ptu"))
+		sends := n.Sends(host("ptu"))
 		require.Less(t, sends, 45)
 		require.Greater(t, sends, 20, "no longer than half a minute apart")
 		cancel()
@@ -124,7 +124,7 @@ func TestSilentDeploymentIsProbed(t *testing.T) {
 func TestSilenceIsNoticedOneCallerAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil))
+		n.On(host("ptu"), hangs(nil))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		lost := 0
 		for range 10 {
@@ -145,8 +145,8 @@ func TestSilenceIsNoticedOneCallerAtATime(t *testing.T) {
 func TestAnswerEndsASilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil), ok200, hangs(nil))
-		n.on(host("payg"), ok200)
+		n.On(host("ptu"), hangs(nil), ok200, hangs(nil))
+		n.On(host("payg"), ok200)
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		try := func() (by string) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -171,7 +171,7 @@ func TestAnswerEndsASilence(t *testing.T) {
 func TestSlowDeploymentIsNotSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(50*time.Second, ok200))
+		n.On(host("ptu"), slow(50*time.Second, ok200))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		resp, _ := ask(t, tr) // it is known to be slow from now on
 		require.Equal(t, "ptu", servedBy(resp))
@@ -187,13 +187,13 @@ func TestSlowDeploymentIsNotSilent(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(9*time.Second, ok200))
+		n.On(host("ptu"), slow(9*time.Second, ok200))
 		tr := balance(t, n, azure("ptu"), azure("payg", priority(2)))
 		for range 20 {
 			together(t, tr, 3)
 			time.Sleep(time.Hour)
 		}
-		require.Zero(t, n.sends(host("payg")))
+		require.Zero(t, n.Sends(host("payg")))
 	})
 }
 
@@ -201,7 +201,7 @@ func TestSlowDeploymentIsNotSilent(t *testing.T) {
 func TestOnlyDeploymentIsAskedThoughSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil))
+		n.On(host("ptu"), hangs(nil))
 		tr := balance(t, n, azure("ptu"))
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 30 {
@@ -211,7 +211,7 @@ func TestOnlyDeploymentIsAskedThoughSilent(t *testing.T) {
 			}()
 			time.Sleep(time.Second)
 		}
-		require.Equal(t, 30, n.sends())
+		require.Equal(t, 30, n.Sends())
 		cancel()
 		synctest.Wait()
 	})
@@ -221,7 +221,7 @@ func TestOnlyDeploymentIsAskedThoughSilent(t *testing.T) {
 func TestDeadlineNamesTheSilentDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil))
+		n.On(host("ptu"), hangs(nil))
 		tr := balance(t, n, azure("ptu"))
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
@@ -136,7 +137,7 @@ func TestStreamsOverSocketsLeaveNothing(t *testing.T) {
 		switch {
 		case how == "cut" && err != nil && tokens == 3:
 			broken.Add(1)
-		case how != "cut" && err == nil && tokens == 6 && strings.HasSuffix(string(body), doneEvent):
+		case how != "cut" && err == nil && tokens == 6 && strings.HasSuffix(string(body), testnet.DoneEvent):
 			whole.Add(1)
 		default:
 			return fmt.Errorf("%s: %d tokens, %w: %s", how, tokens, err, body)
@@ -183,10 +184,10 @@ func TestStreamsAreIdenticalOverEachProtocol(t *testing.T) {
 	} {
 		s := start(spillovertest.Config{})
 		defer s.Close()
-		s.Set(spillovertest.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: wholeChat})
+		s.Set(spillovertest.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: testnet.WholeChat})
 		tr := configured(t, Config{Base: s.Client().Transport, Backends: []Backend{{URL: s.URL, Dialect: Azure, APIKey: "k"}}})
 		resp, body := ask(t, tr)
-		require.Equal(t, wholeChat, body)
+		require.Equal(t, testnet.WholeChat, body)
 		require.Equal(t, name, resp.Proto)
 		require.Zero(t, streamsInFlight(tr))
 	}

@@ -16,31 +16,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/spillover-go/spillover/internal/telemetry"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
 const usageAnswer = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
-
-// eventStream answers with a stream: the first content after a time, and the
-// rest after as long again.
-func eventStream(d time.Duration, events ...string) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		pieces := events
-		body := readerFunc(func(p []byte) (int, error) {
-			if len(pieces) == 0 {
-				return 0, io.EOF
-			}
-			time.Sleep(d)
-			n := copy(p, "data: "+pieces[0]+"\n\n")
-			pieces = pieces[1:]
-			return n, nil
-		})
-		resp, err := status(200, "", "Content-Type: text/event-stream")(req)
-		resp.Header.Set("Content-Type", "text/event-stream")
-		resp.Body, resp.ContentLength = io.NopCloser(body), -1
-		return resp, err
-	}
-}
 
 const (
 	contentEvent = `{"choices":[{"delta":{"content":"hi"}}]}`
@@ -50,15 +30,16 @@ const (
 func TestSpansOfARequestThatMovesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		first := func(req *http.Request) (*http.Response, error) {
 			time.Sleep(time.Second)
 			return status(429, "{}", "Retry-After: 9")(req)
-		})
-		n.on(host("second"), broken(refused))
-		n.on(host("third"), eventStream(2*time.Second, contentEvent, usageEvent, "[DONE]"))
+		}
+		n.On(host("first"), first)
+		n.On(host("second"), broken(refused))
+		n.On(host("third"), testnet.EventStream(2*time.Second, contentEvent, usageEvent, "[DONE]"))
 		cfg := firstOf(n)
 		cfg.Backends[0].URL += ":8443"
-		n.on(host("first")+":8443", n.hosts[host("first")].(roundTripFunc))
+		n.On(host("first")+":8443", first)
 		cfg.Backends = append(cfg.Backends, Backend{Name: "third", URL: "http://" + host("third"), Priority: 3, Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "deployed"}}})
 		l, tr := listened(t, cfg)
 		began := time.Now()
@@ -135,10 +116,10 @@ func TestSpansArePassedOn(t *testing.T) {
 func TestEveryRequestEndsOnce(t *testing.T) {
 	served := status(200, usageAnswer)
 	cut := withBody(200, func(*http.Request) io.ReadCloser {
-		return io.NopCloser(io.MultiReader(strings.NewReader("{"), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
+		return io.NopCloser(io.MultiReader(strings.NewReader("{"), testnet.ReaderFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })))
 	})
 	large := withBody(500, func(*http.Request) io.ReadCloser {
-		return io.NopCloser(io.LimitReader(readerFunc(func(p []byte) (int, error) { clear(p); return len(p), nil }), 1<<20))
+		return io.NopCloser(io.LimitReader(testnet.ReaderFunc(func(p []byte) (int, error) { clear(p); return len(p), nil }), 1<<20))
 	})
 	type ending struct {
 		answers  []roundTripFunc // of first, and of second if there are two
@@ -181,9 +162,9 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 		"the answer breaks off": {answers: []roundTripFunc{cut}, spans: 2,
 			caller:   func(t *testing.T, resp *http.Response) { _, err := io.ReadAll(resp.Body); require.Error(t, err) },
 			requests: "class=interactive model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
-		"a stream ends with an error": {answers: []roundTripFunc{eventStream(0, contentEvent, `{"error":{"code":"server_error"}}`)}, caller: whole, spans: 2,
+		"a stream ends with an error": {answers: []roundTripFunc{testnet.EventStream(0, contentEvent, `{"error":{"code":"server_error"}}`)}, caller: whole, spans: 2,
 			requests: "class=interactive model=m outcome=broken tier=1 type=answer_broke_off", attempts: []string{"backend=first deployment=m model=m outcome=broken tier=1 type=answer_broke_off"}},
-		"a stream begins with an error": {answers: []roundTripFunc{eventStream(0, `{"error":{"code":"429"}}`), served}, caller: whole, spans: 3,
+		"a stream begins with an error": {answers: []roundTripFunc{testnet.EventStream(0, `{"error":{"code":"429"}}`), served}, caller: whole, spans: 3,
 			requests: "class=interactive model=m outcome=served tier=2", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=served tier=2"}},
 		"the caller's own mistake": {answers: []roundTripFunc{status(400, "{}")}, caller: whole, spans: 2,
 			requests: "class=interactive model=m outcome=rejected tier=1 type=400", attempts: []string{"backend=first deployment=m model=m outcome=rejected tier=1 type=400"}},
@@ -205,17 +186,17 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 		"all are throttled": {answers: []roundTripFunc{status(429, "{}"), status(429, "{}")}, caller: whole, spans: 3,
 			requests: "class=interactive model=m outcome=synthesized type=429", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429", "backend=second deployment=m model=m outcome=throttled tier=2 type=429"}},
 		"a body that cannot be read": {spans: 1, request: func(req *http.Request) *http.Request {
-			req.Body, req.GetBody = io.NopCloser(readerFunc(func([]byte) (int, error) { return 0, errors.New("no") })), nil
+			req.Body, req.GetBody = io.NopCloser(testnet.ReaderFunc(func([]byte) (int, error) { return 0, errors.New("no") })), nil
 			return req
 		}, requests: "class=interactive model=m outcome=failed type=_OTHER"},
 		"a body that cannot be had again": {answers: []roundTripFunc{status(429, "{}")}, spans: 2, request: func(req *http.Request) *http.Request {
-			large := newLargeChat(t, chatPath).WithContext(req.Context())
+			large := testnet.NewLargeChat(t, chatPath).WithContext(req.Context())
 			large.GetBody = func() (io.ReadCloser, error) { return nil, errors.New("no") }
 			return large
 		}, requests: "class=interactive model=m outcome=failed type=_OTHER", attempts: []string{"backend=first deployment=m model=m outcome=throttled tier=1 type=429"}},
 		"an upgrade": {answers: []roundTripFunc{func(req *http.Request) (*http.Response, error) {
 			resp, err := status(101, "")(req)
-			resp.Body = &upgraded{Reader: strings.NewReader("hi")}
+			resp.Body = &testnet.Upgraded{Reader: strings.NewReader("hi")}
 			return resp, err
 		}}, request: func(req *http.Request) *http.Request {
 			req.Header.Set("Upgrade", "websocket")
@@ -231,7 +212,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				for i, answer := range e.answers {
-					n.on(host([]string{"first", "second"}[i]), answer)
+					n.On(host([]string{"first", "second"}[i]), answer)
 				}
 				cfg := firstOf(n)
 				if e.config != nil {

@@ -22,9 +22,9 @@ import (
 func TestStatusReportsEveryDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, `{"error":{"code":"rate_limit_reached"}}`, "Retry-After: 5"))
-		n.on(host("b"), status(500, `{"error":{"code":"oh no, a sentence"}}`))
-		n.on("10.0.0.1", broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
+		n.On(host("a"), status(429, `{"error":{"code":"rate_limit_reached"}}`, "Retry-After: 5"))
+		n.On(host("b"), status(500, `{"error":{"code":"oh no, a sentence"}}`))
+		n.On("10.0.0.1", broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
 		tr := configured(t, spillover.Config{Base: n, MaxAttempts: 9, Backends: []spillover.Backend{
 			azure("d", priority(7), weight(9), serves("m")), azure("a", serves("idle", "m")), azure("b", priority(2), serves("m")),
 			{Name: "c", URL: "http://10.0.0.1/ai", Dialect: spillover.Azure, Priority: 3, APIKey: "k", Models: []spillover.Model{{Name: "m"}}}}})
@@ -162,7 +162,7 @@ func TestStatusOfNameless(t *testing.T) {
 func TestStatusReportsEveryThrottledDeployment(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 		for _, name := range []string{"a", "b", "c"} {
-			n.on(host(name), status(429, "{}"))
+			n.On(host(name), status(429, "{}"))
 		}
 		ask(t, tr)
 		for _, name := range []string{"a", "b", "c"} {
@@ -178,8 +178,8 @@ func TestStatusReportsEveryThrottledDeployment(t *testing.T) {
 // A deployment that the service refuses is told apart from one that fails.
 func TestStatusTellsRateLimitedFromEjected(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(503, "{}", "Retry-After: 5"))
-		n.on(host("b"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
+		n.On(host("a"), status(503, "{}", "Retry-After: 5"))
+		n.On(host("b"), broken(&net.OpError{Op: "dial", Err: errors.New("refused")}))
 		ask(t, tr)
 		ask(t, tr)
 		a, b, c := statusOf(t, tr, "a"), statusOf(t, tr, "b"), statusOf(t, tr, "c")
@@ -196,7 +196,7 @@ func TestStatusTellsRateLimitedFromEjected(t *testing.T) {
 
 func TestStatusHasUtilizationOfPTU(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), status(200, "{}", "azure-openai-deployment-utilization: 73.5%"))
+		n.On(host("a"), status(200, "{}", "azure-openai-deployment-utilization: 73.5%"))
 		ask(t, tr)
 		a := statusOf(t, tr, "a")
 		require.Equal(t, 0.735, a.Utilization)

@@ -40,7 +40,7 @@ func TestRequestFailsOverOnFailoverStatuses(t *testing.T) {
 			if test.status == 200 {
 				header = "Content-Type: text/event-stream"
 			}
-			n.on(host("a"), status(test.status, test.body, header))
+			n.On(host("a"), status(test.status, test.body, header))
 			tr := balance(t, n, azure("a", failsOverOn(test.on...)), azure("b", priority(2)))
 			req := newChat(t, chatPath)
 			if test.line != "" {
@@ -59,26 +59,26 @@ func TestRequestFailsOverOnFailoverStatuses(t *testing.T) {
 // every backend refuses, the caller gets the last response.
 func TestFailoverStatusesAreNotCounted(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(451, `{"error":{"message":"a"}}`))
+	n.On(host("a"), status(451, `{"error":{"message":"a"}}`))
 	tr := balance(t, n, azure("a", failsOverOn(451)), azure("b", priority(2)))
 	for range 10 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 	}
 	unharmed(t, tr, "a")
-	require.Equal(t, 10, n.sends(host("a")))
+	require.Equal(t, 10, n.Sends(host("a")))
 	failure := statusOf(t, tr, "a").LastFailure
 	failure.Time = time.Time{}
 	require.Equal(t, spillover.Failure{Status: 451, Reason: "451", Cause: "a"}, failure)
 
-	n.on(host("b"), status(451, `{"error":{"message":"b"}}`))
+	n.On(host("b"), status(451, `{"error":{"message":"b"}}`))
 	resp, body := ask(t, tr)
 	require.Equal(t, 451, resp.StatusCode)
 	require.Equal(t, "b", servedBy(resp))
 	require.Contains(t, body, `"b"`)
 
 	// Waiting for another deployment is of use: the request is not the cause.
-	n.on(host("b"), status(429, "{}", "Retry-After: 7"))
+	n.On(host("b"), status(429, "{}", "Retry-After: 7"))
 	resp, _ = ask(t, tr)
 	require.Equal(t, 429, resp.StatusCode)
 	require.Equal(t, "7", resp.Header.Get("Retry-After"))

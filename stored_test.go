@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/objects"
@@ -30,40 +31,13 @@ func steady(tr *Transport) *Transport {
 	return tr
 }
 
-// with makes a request of "METHOD path body", to the caller's own host.
-func with(t testing.TB, line string, header ...string) *http.Request {
-	method, rest, _ := strings.Cut(line, " ")
-	path, text, _ := strings.Cut(rest, " ")
-	var body io.Reader
-	if text != "" {
-		body = strings.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), method, "https://foo.openai.azure.com"+path, body)
-	require.NoError(t, err)
-	req.Header.Set("Content-Type", "application/json")
-	for _, line := range header {
-		name, value, _ := strings.Cut(line, ": ")
-		req.Header.Set(name, value)
-	}
-	return req
-}
-
-// answers is what a backend answers with, in a content type of its own.
-func answers(contentType, text string) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		resp, err := status(200, text)(req)
-		resp.Header.Set("Content-Type", contentType)
-		return resp, err
-	}
-}
-
 // learnt is a pool of a, b and c of which b has made what the answer tells. The
 // next requests would go to a.
 func learnt(t testing.TB, create, contentType, answer string) (*fakeNet, *Transport) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
-	n.on(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
-	n.on(host("b"), answers(contentType, answer), status(200, "{}"))
+	n.On(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
+	n.On(host("b"), testnet.Content(contentType, answer), status(200, "{}"))
 	resp, text := send(t, tr, with(t, create))
 	require.Equal(t, "b", servedBy(resp))
 	require.Equal(t, answer, text)
@@ -198,7 +172,7 @@ func TestStoredWordsAreNoIDs(t *testing.T) {
 			resp, _ := send(t, tr, with(t, "POST /v1/responses "+body))
 			require.Equal(t, "a", servedBy(resp))
 			require.Zero(t, knownObjects(tr), "of %s", body)
-			n.on(host("a"), status(429, "{}"))
+			n.On(host("a"), status(429, "{}"))
 			for range 2 {
 				resp, _ = send(t, tr, with(t, "POST /v1/responses "+body))
 				require.Equal(t, "b", servedBy(resp), "it is bound to nobody: %s", body)
@@ -223,14 +197,14 @@ func TestStoredHomeIsBusier(t *testing.T) {
 func TestStoredHomeIsThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		n.on(host("b"), status(429, "{}", "retry-after-ms: 4500"), status(200, "{}"))
-		before := n.sends()
+		n.On(host("b"), status(429, "{}", "retry-after-ms: 4500"), status(200, "{}"))
+		before := n.Sends()
 		for i, left := range []string{"4500", "2500"} {
 			resp, _ := send(t, tr, with(t, usesOfResponse[6]))
 			require.Equal(t, 429, resp.StatusCode)
 			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
 			require.Equal(t, left, resp.Header.Get("Retry-After-Ms"))
-			require.Equal(t, 1, n.sends()-before, "request %d: once to its home and nowhere else", i)
+			require.Equal(t, 1, n.Sends()-before, "request %d: once to its home and nowhere else", i)
 			time.Sleep(2 * time.Second)
 		}
 		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
@@ -244,22 +218,22 @@ func TestStoredHomeIsThrottled(t *testing.T) {
 func TestStoredHomeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		n.on(host("b"), status(500, `{"error":{"message":"sorry"}}`))
+		n.On(host("b"), status(500, `{"error":{"message":"sorry"}}`))
 		for d := range tr.table().find("m").all {
 			now := time.Now()
 			failAt(&d.State, now, health.Misconfigured, "401", 0.5) // all are out
 		}
 		for range 5 {
-			before := n.sends(host("b"))
+			before := n.Sends(host("b"))
 			resp, text := send(t, tr, with(t, usesOfResponse[6]))
 			require.Equal(t, 500, resp.StatusCode)
 			require.Equal(t, `{"error":{"message":"sorry"}}`, text)
-			require.Equal(t, 1, n.sends(host("b"))-before, "there is no other to ask")
+			require.Equal(t, 1, n.Sends(host("b"))-before, "there is no other to ask")
 		}
-		n.on(host("b"), broken(io.ErrUnexpectedEOF))
+		n.On(host("b"), broken(io.ErrUnexpectedEOF))
 		_, err := tr.RoundTrip(with(t, usesOfResponse[6]))
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		require.Zero(t, n.sends(host("c")))
+		require.Zero(t, n.Sends(host("c")))
 	})
 }
 
@@ -271,7 +245,7 @@ func TestStoredHomeWithoutTheModel(t *testing.T) {
 	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
 	require.Equal(t, "b", servedBy(resp))
-	require.Contains(t, n.seen[0].body, `"model":"m"`)
+	require.Contains(t, n.Seen[0].Body, `"model":"m"`)
 }
 
 // six is a pool of two tiers, larger than MaxAttempts.
@@ -300,7 +274,7 @@ func TestStoredAskedAround(t *testing.T) {
 				n := newNet()
 				tr := six(t, n)
 				for _, name := range []string{"a", "b", "c", "d", "e"} {
-					n.on(host(name), no)
+					n.On(host(name), no)
 				}
 				resp, _ := send(t, tr, with(t, use))
 				require.Equal(t, 200, resp.StatusCode)
@@ -315,7 +289,7 @@ func TestStoredAskedAround(t *testing.T) {
 				}
 				resp, _ = send(t, tr, with(t, use))
 				require.Equal(t, "f", servedBy(resp))
-				require.Equal(t, 7, n.sends(), "it is remembered")
+				require.Equal(t, 7, n.Sends(), "it is remembered")
 			})
 		})
 	}
@@ -325,13 +299,13 @@ func TestStoredNowhere(t *testing.T) {
 	n := newNet()
 	tr := six(t, n)
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-		n.on(host(name), status(404, `{"error":{"message":"`+name+`"}}`))
+		n.On(host(name), status(404, `{"error":{"message":"`+name+`"}}`))
 	}
 	resp, text := send(t, tr, with(t, "GET /v1/responses/resp_1"))
 	require.Equal(t, 404, resp.StatusCode)
 	require.Equal(t, `{"error":{"message":"f"}}`, text, "the last one's own words")
 	require.Equal(t, "f", servedBy(resp))
-	require.Equal(t, 6, n.sends())
+	require.Equal(t, 6, n.Sends())
 	require.Zero(t, knownObjects(tr))
 }
 
@@ -344,25 +318,25 @@ func TestStoredOfAnUnknownModel(t *testing.T) {
 	for _, line := range []string{`POST /v1/assistants {"model":"x"}`, `POST /v1/assistants/asst_1 {"model":"x"}`, `POST /v1/things {"model":"x"}`} {
 		resp, _ := send(t, tr, with(t, line))
 		require.Equal(t, "a", servedBy(resp), line)
-		require.Contains(t, n.last().body, `{"model":"x"}`)
+		require.Contains(t, n.Last().Body, `{"model":"x"}`)
 	}
 	for _, line := range []string{`POST /v1/responses {"model":"x"}`, `POST /openai/deployments/x/things {"model":"x"}`} {
 		resp, _ := send(t, tr, with(t, line))
 		require.Equal(t, 404, resp.StatusCode, line)
 	}
-	require.Equal(t, 3, n.sends())
+	require.Equal(t, 3, n.Sends())
 }
 
 func TestStoredAskedAroundWithoutDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		n.on(host("a"), status(404, `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`))
+		n.On(host("a"), status(404, `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`))
 		for i := range 3 {
 			resp, _ := send(t, tr, with(t, fmt.Sprintf(`POST /v1/responses {"model":"m","previous_response_id":"resp_%d"}`, i)))
 			require.Equal(t, "b", servedBy(resp))
 		}
-		require.Equal(t, 1, n.sends(host("a")))
+		require.Equal(t, 1, n.Sends(host("a")))
 	})
 }
 
@@ -372,9 +346,9 @@ func TestStoredAskedAroundWithOneThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
-		n.on(host("a"), status(429, "{}", "retry-after-ms: 3000"))
-		n.on(host("b"), status(404, notFound))
-		n.on(host("c"), status(404, notFound))
+		n.On(host("a"), status(429, "{}", "retry-after-ms: 3000"))
+		n.On(host("b"), status(404, notFound))
+		n.On(host("c"), status(404, notFound))
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 429, resp.StatusCode, "a may have it")
 		require.Equal(t, "3000", resp.Header.Get("Retry-After-Ms"))
@@ -409,7 +383,7 @@ func TestStoredCreatedOnce(t *testing.T) {
 		} {
 			t.Run(create+" "+name, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer)
+				n.On(host("a"), test.answer)
 				tr := steady(balance(t, n, azure("a"), azure("b", priority(2))))
 				resp, err := tr.RoundTrip(with(t, create))
 				if test.moves {
@@ -417,14 +391,14 @@ func TestStoredCreatedOnce(t *testing.T) {
 					require.Equal(t, "b", servedBy(resp))
 					return
 				}
-				require.Equal(t, 1, n.sends())
+				require.Equal(t, 1, n.Sends())
 				require.True(t, errors.Is(err, syscall.ECONNRESET) || resp.StatusCode >= 400)
 			})
 		}
 	}
 	// What is not stored is asked for again.
 	n := newNet()
-	n.on(host("a"), status(500, "{}"))
+	n.On(host("a"), status(500, "{}"))
 	tr := steady(balance(t, n, azure("a"), azure("b")))
 	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","background":false,"metadata":{"background":"true"}}`))
 	require.Equal(t, "b", servedBy(resp))
@@ -435,8 +409,8 @@ func TestStoredAskedAroundAndFailed(t *testing.T) {
 	for failing, missing := range map[string]string{"b": "a", "a": "b"} { // whichever is asked first
 		n := newNet()
 		tr := six(t, n)
-		n.on(host(missing), status(404, notFound))
-		n.on(host(failing), status(500, "{}"))
+		n.On(host(missing), status(404, notFound))
+		n.On(host(failing), status(500, "{}"))
 		resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
 		require.Equal(t, 500, resp.StatusCode)
 		require.Equal(t, failing, servedBy(resp))
@@ -445,9 +419,9 @@ func TestStoredAskedAroundAndFailed(t *testing.T) {
 	for range 10 { // nothing is created: the others are asked after a failure
 		n := newNet()
 		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-			n.on(host(name), status(404, notFound))
+			n.On(host(name), status(404, notFound))
 		}
-		n.on(host("a"), status(500, "{}"))
+		n.On(host("a"), status(500, "{}"))
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 500, resp.StatusCode, "it may be at a")
@@ -461,13 +435,13 @@ func TestStoredExpires(t *testing.T) {
 		resp, _ := send(t, tr, with(t, usesOfResponse[0]))
 		require.Equal(t, "b", servedBy(resp))
 		time.Sleep(2 * time.Minute)
-		n.on(host("a"), status(404, notFound))
+		n.On(host("a"), status(404, notFound))
 		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
 		require.Equal(t, "b", servedBy(resp), "found again")
-		require.Equal(t, 2, n.sends(host("a")))
+		require.Equal(t, 2, n.Sends(host("a")))
 		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
 		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, 2, n.sends(host("a")), "and remembered")
+		require.Equal(t, 2, n.Sends(host("a")), "and remembered")
 		time.Sleep(2 * objects.KeptFor)
 		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
 		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
@@ -479,14 +453,14 @@ func TestStoredHostileIDs(t *testing.T) {
 	for _, id := range []string{long, "resp_%00", "resp_é", "resp_a%0d%0a", "resp_%20"} {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		n.on(host("a"), status(404, notFound))
+		n.On(host("a"), status(404, notFound))
 		resp, _ := send(t, tr, with(t, "GET /v1/responses/"+id))
 		require.Equal(t, 404, resp.StatusCode, id)
-		require.Equal(t, 1, n.sends(), "none of ours: %.20s", id)
+		require.Equal(t, 1, n.Sends(), "none of ours: %.20s", id)
 	}
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b")))
-	n.on(host("a"), status(200, `{"id":"`+long+`","x":{"id":"resp_\u0000"},"y":[{"id":"resp_ 1"},{"id":7},{"id":null},{"id":{"id":"resp_inside"}},{"id":"resp_\"1"}],"z":{"id":"file-`))
+	n.On(host("a"), status(200, `{"id":"`+long+`","x":{"id":"resp_\u0000"},"y":[{"id":"resp_ 1"},{"id":7},{"id":null},{"id":{"id":"resp_inside"}},{"id":"resp_\"1"}],"z":{"id":"file-`))
 	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 	require.Zero(t, knownObjects(tr))
 	// A request may name any number of them.
@@ -504,12 +478,12 @@ func TestIDsOfAnySpelling(t *testing.T) {
 	for _, id := range []string{"resp_", "resp_a;b", "RESP_1", "xresp_1", "resp_a.b", "resp_%22", "7", "a:b", "ft%3Ax"} {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		n.on(host("a"), status(404, notFound))
+		n.On(host("a"), status(404, notFound))
 		for range 2 {
 			resp, _ := send(t, tr, with(t, "GET /v1/responses/"+id))
 			require.Equal(t, "b", servedBy(resp), id)
 		}
-		require.Equal(t, 3, n.sends(), "it is remembered: %s", id)
+		require.Equal(t, 3, n.Sends(), "it is remembered: %s", id)
 	}
 }
 
@@ -517,7 +491,7 @@ func TestIDsOfAnySpelling(t *testing.T) {
 func TestStoredIDInPieces(t *testing.T) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a")))
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		resp, err := status(200, responseText)(req)
 		resp.Body = io.NopCloser(iotest.OneByteReader(strings.NewReader(responseText)))
 		return resp, err
@@ -545,7 +519,7 @@ func TestIDsThatLookLikeAPrefix(t *testing.T) {
 		"/files/v1/responses/resp1": "/v1/responses/resp1",
 		"/v1/telepathy/v1/files":    "/v1/files",
 	} {
-		require.Equal(t, want, arrives(t, to("https://h", OpenAI, ""), http.MethodGet, "https://foo.example"+path, "").path, path)
+		require.Equal(t, want, arrives(t, to("https://h", OpenAI, ""), http.MethodGet, "https://foo.example"+path, "").Path, path)
 	}
 }
 
@@ -570,7 +544,7 @@ func TestStoredInsideAnswers(t *testing.T) {
 func TestStoredNotLearntFromErrors(t *testing.T) {
 	n := newNet()
 	tr := balance(t, n, azure("a"))
-	n.on(host("a"), status(400, responseText))
+	n.On(host("a"), status(400, responseText))
 	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 	require.Zero(t, knownObjects(tr))
 }
@@ -608,8 +582,8 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 	for name, trouble := range map[string]roundTripFunc{"500": status(500, `"down"`), "reset": broken(errReset)} {
 		for _, first := range []bool{true, false} {
 			n := newNet()
-			n.on(host("a"), trouble)
-			n.on(host("b"), status(404, `{"error":{"message":"not found"}}`))
+			n.On(host("a"), trouble)
+			n.On(host("b"), status(404, `{"error":{"message":"not found"}}`))
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			if !first {
 				tr = balance(t, n, azure("a", priority(2)), azure("b"))
@@ -652,7 +626,7 @@ func knownObjects(tr *Transport) int {
 func TestStoredObjectRoutingIsScopedAndExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		n.on(host("b"), status(429, "{}", "retry-after-ms: 1000"), status(200, "{}"))
+		n.On(host("b"), status(429, "{}", "retry-after-ms: 1000"), status(200, "{}"))
 		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
 		require.Equal(t, 429, resp.StatusCode)
 		time.Sleep(time.Second)

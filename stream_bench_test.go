@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // An eventBase answers with a stream of which each Read brings one event, as
@@ -42,13 +44,13 @@ func (b *eventBody) Close() error { return nil }
 
 // longStream has events of 200 bytes behind Azure's first ones.
 func longStream(events int, also string) eventBase {
-	chunk := strings.Replace(tokenChunk("token"), `null}]`, `null}]`+also, 1)
+	chunk := strings.Replace(testnet.TokenChunk("token"), `null}]`, `null}]`+also, 1)
 	chunk = strings.Replace(chunk, "token", "token"+strings.Repeat("x", max(0, 200-len(chunk))), 1)
-	base := eventBase{azureFirst, roleChunk}
+	base := eventBase{testnet.AzureFirst, testnet.RoleChunk}
 	for range events {
 		base = append(base, chunk)
 	}
-	return append(base, lastChunk, usageChunk, doneEvent)
+	return append(base, testnet.LastChunk, testnet.UsageChunk, testnet.DoneEvent)
 }
 
 func overEvents(tb testing.TB, base http.RoundTripper, idle time.Duration) *Transport {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -18,132 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/wire"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/spillovertest"
 )
-
-const azureFirst = `data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}}]}` + "\n\n"
-
-const roleChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}` + "\n\n"
-
-const lastChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\n"
-
-const usageChunk = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18}}` + "\n\n"
-
-const doneEvent = "data: [DONE]\n\n"
-
-func tokenChunk(text string) string {
-	return `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":` + wire.QuoteJSON(text) + `},"finish_reason":null}]}` + "\n\n"
-}
-
-func chatError(object string) string { return `data: {"error":` + object + "}\n\n" }
-
-// responseEvent is one of the Responses API; members begin with a comma.
-func responseEvent(kind, members string) string {
-	return "event: " + kind + "\ndata: {\"type\":\"" + kind + "\",\"sequence_number\":0" + members + "}\n\n"
-}
-
-// responseCreated echoes the request, and so is as long as that.
-func responseCreated(size int) string {
-	return responseEvent("response.created", `,"response":{"id":"resp_1","status":"in_progress","error":null,"usage":null,"instructions":"`+strings.Repeat("x", size)+`"}`)
-}
-
-// wholeChat is a complete stream.
-var wholeChat = azureFirst + roleChunk + tokenChunk("hello") + tokenChunk(" there") + lastChunk + usageChunk + doneEvent
-
-// forever is a silence that only the caller or the transport ends.
-type forever struct{}
-
-// plays answers with a stream. Of its pieces a string is what one Read brings,
-// a duration is silence, a header is added, an error is the end; without one
-// the end is EOF. Every body must be given back by the end of the test.
-func plays(t testing.TB, pieces ...any) roundTripFunc {
-	h := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}}
-	pieces = slices.DeleteFunc(slices.Clone(pieces), func(piece any) bool {
-		more, ok := piece.(http.Header)
-		maps.Copy(h, more)
-		return ok
-	})
-	return func(req *http.Request) (*http.Response, error) {
-		b := &player{ctx: req.Context(), pieces: pieces, closed: make(chan struct{})}
-		t.Cleanup(func() { require.True(t, b.givenBack(), "a body was left open") })
-		return &http.Response{
-			Status: "200 OK", StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-			Header: h.Clone(), Body: b, ContentLength: -1, Request: req,
-		}, nil
-	}
-}
-
-// A player is the body of such a stream.
-type player struct {
-	ctx    context.Context
-	closed chan struct{}
-	once   sync.Once
-
-	mu     sync.Mutex
-	pieces []any
-	text   string
-	ended  bool
-}
-
-func (b *player) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.text == "" {
-		if err := b.gone(); err != nil {
-			return 0, err
-		}
-		if len(b.pieces) == 0 {
-			b.ended = true
-			return 0, io.EOF
-		}
-		var due <-chan time.Time
-		switch piece := b.pieces[0].(type) {
-		case error:
-			b.ended = true
-			return 0, piece
-		case string:
-			b.text, b.pieces = piece, b.pieces[1:]
-			continue
-		case time.Duration:
-			timer := time.NewTimer(piece)
-			defer timer.Stop()
-			due = timer.C
-		}
-		select {
-		case <-due:
-			b.pieces = b.pieces[1:]
-		case <-b.ctx.Done():
-		case <-b.closed:
-		}
-	}
-	n := copy(p, b.text)
-	b.text = b.text[n:]
-	return n, nil
-}
-
-func (b *player) gone() error {
-	select {
-	case <-b.closed:
-		return http.ErrBodyReadAfterClose
-	default:
-		return b.ctx.Err()
-	}
-}
-
-func (b *player) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return nil
-}
-
-func (b *player) givenBack() bool {
-	if b.gone() != nil {
-		return true
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.ended
-}
 
 func holdStreams(cfg *spillover.Config) { cfg.HoldStreams = true }
 
@@ -189,18 +65,11 @@ const embeddingsPath = "/openai/deployments/m/embeddings?api-version=2024-10-21"
 
 const responsesPath = "/openai/v1/responses"
 
-// readAll reads a body to its end, be that an error, and closes it.
-func readAll(t testing.TB, resp *http.Response) (string, error) {
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(t, resp.Body.Close())
-	return string(text), err
-}
-
 // What an answer costs is read as it passes.
 func TestUsageIsReadFromAnswers(t *testing.T) {
 	chat := `{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":4}}}`
-	completed := responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":0},"output_tokens":7,"total_tokens":18}}`)
-	delta := responseEvent("response.output_text.delta", `,"delta":"x"`)
+	completed := testnet.ResponseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":0},"output_tokens":7,"total_tokens":18}}`)
+	delta := testnet.ResponseEvent("response.output_text.delta", `,"delta":"x"`)
 	tests := map[string]struct {
 		path          string
 		answer        func(*testing.T) roundTripFunc
@@ -216,40 +85,44 @@ func TestUsageIsReadFromAnswers(t *testing.T) {
 		"responses": {responsesPath, func(*testing.T) roundTripFunc {
 			return status(200, `{"id":"resp_1","output":[],"usage":{"input_tokens":11,"output_tokens":7,"total_tokens":18},"metadata":{}}`)
 		}, 11, 7},
-		"a stream of chat": {chatPath, func(t *testing.T) roundTripFunc { return plays(t, wholeChat) }, 11, 7},
+		"a stream of chat": {chatPath, func(t *testing.T) roundTripFunc { return testnet.Plays(t, testnet.WholeChat) }, 11, 7},
 		"a stream of completions": {completionsPath, func(t *testing.T) roundTripFunc {
-			return plays(t, `data: {"choices":[{"text":"x"}]}`+"\n\n", usageChunk, doneEvent)
+			return testnet.Plays(t, `data: {"choices":[{"text":"x"}]}`+"\n\n", testnet.UsageChunk, testnet.DoneEvent)
 		}, 11, 7},
-		"a stream of responses": {responsesPath, func(t *testing.T) roundTripFunc { return plays(t, responseCreated(10), delta, completed) }, 11, 7},
+		"a stream of responses": {responsesPath, func(t *testing.T) roundTripFunc {
+			return testnet.Plays(t, testnet.ResponseCreated(10), delta, completed)
+		}, 11, 7},
 		// Of the events of Anthropic's messages the first has the input, the last the output.
 		"a stream of messages": {"/anthropic/v1/messages", func(t *testing.T) roundTripFunc {
-			return plays(t, `data: {"type":"message_start","message":{"content":[],"usage":{"input_tokens":11,"output_tokens":1}}}`+"\n\n",
+			return testnet.Plays(t, `data: {"type":"message_start","message":{"content":[],"usage":{"input_tokens":11,"output_tokens":1}}}`+"\n\n",
 				`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`+"\n\n",
 				`data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}`+"\n\n", `data: {"type":"message_stop"}`+"\n\n")
 		}, 11, 7},
-		"none": {chatPath, func(t *testing.T) roundTripFunc { return plays(t, tokenChunk("x"), lastChunk, doneEvent) }, 0, 0},
+		"none": {chatPath, func(t *testing.T) roundTripFunc {
+			return testnet.Plays(t, testnet.TokenChunk("x"), testnet.LastChunk, testnet.DoneEvent)
+		}, 0, 0},
 		"spaced": {chatPath, func(*testing.T) roundTripFunc {
 			return status(200, "{\n  \"usage\": {\n    \"prompt_tokens\": 11,\n    \"completion_tokens\": 7\n  }\n}")
 		}, 11, 7},
 		// Some services tell it with every chunk: the last word counts.
 		"told more than once": {chatPath, func(t *testing.T) roundTripFunc {
-			return plays(t, `data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":1}}`+"\n\n", usageChunk, doneEvent)
+			return testnet.Plays(t, `data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":1}}`+"\n\n", testnet.UsageChunk, testnet.DoneEvent)
 		}, 11, 7},
 		"null in the other chunks": {chatPath, func(t *testing.T) roundTripFunc {
-			null := strings.Replace(tokenChunk("x"), `"finish_reason":null}]`, `"finish_reason":null}],"usage":null`, 1)
-			return plays(t, null, null, usageChunk, doneEvent)
+			null := strings.Replace(testnet.TokenChunk("x"), `"finish_reason":null}]`, `"finish_reason":null}],"usage":null`, 1)
+			return testnet.Plays(t, null, null, testnet.UsageChunk, testnet.DoneEvent)
 		}, 11, 7},
 		// null is no usage object: Azure's asynchronous filter annotates after the usage.
 		"null after it": {chatPath, func(t *testing.T) roundTripFunc {
-			return plays(t, tokenChunk("x"), usageChunk, `data: {"choices":[{"index":0,"finish_reason":null,"content_filter_results":{}}],"usage":null}`+"\n\n", doneEvent)
+			return testnet.Plays(t, testnet.TokenChunk("x"), testnet.UsageChunk, `data: {"choices":[{"index":0,"finish_reason":null,"content_filter_results":{}}],"usage":null}`+"\n\n", testnet.DoneEvent)
 		}, 11, 7},
 		// A schema that is echoed may have a property of that name.
 		"a schema after it": {responsesPath, func(*testing.T) roundTripFunc {
 			return status(200, `{"usage":{"input_tokens":11,"output_tokens":7},"tools":[{"parameters":{"properties":{"usage":{"type":"string"}}}}]}`)
 		}, 11, 7},
 		"a model that writes JSON": {chatPath, func(t *testing.T) roundTripFunc {
-			return plays(t, tokenChunk(`{"usage":{"prompt_tokens":1000000,"completion_tokens":1000000}}`), usageChunk,
-				tokenChunk(`,"usage":{"prompt_tokens":1000000}`), doneEvent)
+			return testnet.Plays(t, testnet.TokenChunk(`{"usage":{"prompt_tokens":1000000,"completion_tokens":1000000}}`), testnet.UsageChunk,
+				testnet.TokenChunk(`,"usage":{"prompt_tokens":1000000}`), testnet.DoneEvent)
 		}, 11, 7},
 		"numbers that make no sense": {chatPath, func(*testing.T) roundTripFunc {
 			return status(200, `{"usage":{"prompt_tokens":-5,"completion_tokens":7}}`)
@@ -259,7 +132,7 @@ func TestUsageIsReadFromAnswers(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), test.answer(t))
+			n.On(host("one"), test.answer(t))
 			tr := streamPair(t, n)
 			send(t, tr, newChat(t, test.path))
 			one := streamState(t, tr, "one")
@@ -271,11 +144,11 @@ func TestUsageIsReadFromAnswers(t *testing.T) {
 
 func TestUsageAddsUpOverRequests(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, wholeChat))
+	n.On(host("one"), testnet.Plays(t, testnet.WholeChat))
 	tr := streamPair(t, n)
 	for range 3 {
 		_, body := ask(t, tr)
-		require.Equal(t, wholeChat, body)
+		require.Equal(t, testnet.WholeChat, body)
 	}
 	one := streamState(t, tr, "one")
 	require.Equal(t, []int64{33, 21}, []int64{one.InputTokens, one.OutputTokens})
@@ -285,11 +158,11 @@ func TestUsageAddsUpOverRequests(t *testing.T) {
 func TestUsageInSplitReads(t *testing.T) {
 	for size := 1; size < 40; size++ {
 		var pieces []any
-		for piece := range slices.Chunk([]byte(wholeChat), size) {
+		for piece := range slices.Chunk([]byte(testnet.WholeChat), size) {
 			pieces = append(pieces, string(piece))
 		}
 		n := newNet()
-		n.on(host("one"), plays(t, pieces...))
+		n.On(host("one"), testnet.Plays(t, pieces...))
 		tr := streamPair(t, n)
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -300,7 +173,7 @@ func TestUsageInSplitReads(t *testing.T) {
 			got = append(got, p[:n]...)
 		}
 		require.Equal(t, io.EOF, err)
-		require.Equal(t, wholeChat, string(got))
+		require.Equal(t, testnet.WholeChat, string(got))
 		one := streamState(t, tr, "one")
 		require.Equal(t, []int64{11, 7}, []int64{one.InputTokens, one.OutputTokens}, "reads of %d", size)
 	}
@@ -308,15 +181,15 @@ func TestUsageInSplitReads(t *testing.T) {
 
 func TestTrailersAndProtocolPassThrough(t *testing.T) {
 	n := newNet()
-	answer := plays(t, wholeChat)
-	n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+	answer := testnet.Plays(t, testnet.WholeChat)
+	n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 		resp, err := answer(req)
 		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0
 		resp.Trailer = http.Header{"X-Checksum": {"1"}}
 		return resp, err
 	})
 	resp, body := ask(t, streamPair(t, n))
-	require.Equal(t, wholeChat, body)
+	require.Equal(t, testnet.WholeChat, body)
 	require.Equal(t, 2, resp.ProtoMajor)
 	require.Equal(t, "1", resp.Trailer.Get("X-Checksum"))
 	require.EqualValues(t, -1, resp.ContentLength)
@@ -328,15 +201,15 @@ func TestStreamsOfStatefulOperationsAreUntouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, op := range []string{"threads/thread_1/runs", "conversations/conv_1/items"} {
 			n := newNet()
-			text := chatError(`{"code":"rate_limit_exceeded"}`)
-			n.on(host("one"), plays(t, time.Minute, text))
+			text := testnet.ChatError(`{"code":"rate_limit_exceeded"}`)
+			n.On(host("one"), testnet.Plays(t, time.Minute, text))
 			tr := streamPair(t, n, holdStreams)
 			begun := time.Now()
 			resp, err := tr.RoundTrip(newChat(t, "/openai/v1/"+op))
 			require.NoError(t, err)
 			require.Zero(t, time.Since(begun), op)
 			require.Equal(t, text, read(t, resp))
-			require.Equal(t, 1, n.sends(), op)
+			require.Equal(t, 1, n.Sends(), op)
 		}
 	})
 }
@@ -365,7 +238,7 @@ func (seen *traffic) drive(t *testing.T, tr *spillover.Transport) {
 				seen.count(&seen.failed, first)
 				return
 			}
-			body, err := readAll(t, resp)
+			body, err := testnet.ReadAll(t, resp)
 			tokens := strings.Count(body, `"delta":{"content":"`)
 			switch {
 			case resp.StatusCode == 429:
@@ -522,7 +395,7 @@ func TestErrorEventAfterContentCountsAsItsStatus(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				stream := status(200, content+c.event)
-				n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+				n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 					resp, err := stream(req)
 					resp.Header.Set("Content-Type", "text/event-stream")
 					return resp, err
@@ -545,11 +418,11 @@ func TestErrorEventAfterContentCountsAsItsStatus(t *testing.T) {
 // whatever it says; what failed instead is not lost either.
 func FuzzStream(f *testing.F) {
 	for _, text := range []string{
-		"", wholeChat, strings.ReplaceAll(wholeChat, "\n", "\r\n"), strings.ReplaceAll(wholeChat, "\n", "\r"),
-		responseCreated(9) + responseEvent("error", `,"error":{"type":"too_many_requests"}`),
-		responseEvent("response.failed", ""), "event: error\ndata: x", "data: {\"choices\":[{\"delta\":", ": hi\n\n\n\ndata\n",
-		chatError(`{"code":"content_filter","status":400,"headers":{"retry-after":"x"}}`), "\r\r\r\n\n", doneEvent,
-		azureFirst + roleChunk[:40],
+		"", testnet.WholeChat, strings.ReplaceAll(testnet.WholeChat, "\n", "\r\n"), strings.ReplaceAll(testnet.WholeChat, "\n", "\r"),
+		testnet.ResponseCreated(9) + testnet.ResponseEvent("error", `,"error":{"type":"too_many_requests"}`),
+		testnet.ResponseEvent("response.failed", ""), "event: error\ndata: x", "data: {\"choices\":[{\"delta\":", ": hi\n\n\n\ndata\n",
+		testnet.ChatError(`{"code":"content_filter","status":400,"headers":{"retry-after":"x"}}`), "\r\r\r\n\n", testnet.DoneEvent,
+		testnet.AzureFirst + testnet.RoleChunk[:40],
 	} {
 		f.Add(text, uint8(7), false)
 		f.Add(text, uint8(200), true)
@@ -560,14 +433,14 @@ func FuzzStream(f *testing.F) {
 			pieces = append(pieces, string(piece))
 		}
 		n := newNet()
-		n.on(host("one"), plays(t, pieces...))
+		n.On(host("one"), testnet.Plays(t, pieces...))
 		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one", func(b *spillover.Backend) { b.IdleTimeout = time.Hour })}, HoldStreams: whole})
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		if err == nil {
 			body, err := io.ReadAll(resp.Body)
 			if err != nil { // a truncated stream
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-				require.False(t, strings.HasSuffix(text, "\n\n"+doneEvent), "it is complete")
+				require.False(t, strings.HasSuffix(text, "\n\n"+testnet.DoneEvent), "it is complete")
 			}
 			require.NoError(t, resp.Body.Close())
 			if resp.Header.Get("X-Spillover-Synthesized") == "" {
@@ -581,15 +454,15 @@ func FuzzStream(f *testing.F) {
 // Each event is the caller's at the moment it was sent.
 func TestEventsAreNotDelayed(t *testing.T) {
 	for op, events := range map[string][]string{
-		chatPath:        {azureFirst + roleChunk, tokenChunk("a"), tokenChunk("b"), lastChunk + doneEvent},
-		completionsPath: {azureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", doneEvent},
-		responsesPath: {responseCreated(9) + responseEvent("response.in_progress", "") + responseEvent("response.output_item.added", ""),
-			responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.output_text.delta", `,"delta":"b"`), responseEvent("response.completed", "")},
+		chatPath:        {testnet.AzureFirst + testnet.RoleChunk, testnet.TokenChunk("a"), testnet.TokenChunk("b"), testnet.LastChunk + testnet.DoneEvent},
+		completionsPath: {testnet.AzureFirst, `data: {"choices":[{"text":"a"}]}` + "\n\n", `data: {"choices":[{"text":"b"}]}` + "\n\n", testnet.DoneEvent},
+		responsesPath: {testnet.ResponseCreated(9) + testnet.ResponseEvent("response.in_progress", "") + testnet.ResponseEvent("response.output_item.added", ""),
+			testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`), testnet.ResponseEvent("response.output_text.delta", `,"delta":"b"`), testnet.ResponseEvent("response.completed", "")},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			const gap = 100 * time.Millisecond
 			n := newNet()
-			n.on(host("one"), plays(t, events[0], gap, events[1], gap, events[2], gap, events[3]))
+			n.On(host("one"), testnet.Plays(t, events[0], gap, events[1], gap, events[2], gap, events[3]))
 			begun := time.Now()
 			resp, err := streamPair(t, n).RoundTrip(newChat(t, op))
 			require.NoError(t, err)
@@ -609,9 +482,9 @@ func TestEventsAreNotDelayed(t *testing.T) {
 // Content that came together with the preamble, or in the middle of a read.
 func TestContentWithinAReadIsNotDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		text := azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")[:20]
+		text := testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("a") + testnet.TokenChunk("b")[:20]
 		n := newNet()
-		n.on(host("one"), plays(t, text, time.Hour, tokenChunk("b")[20:], doneEvent))
+		n.On(host("one"), testnet.Plays(t, text, time.Hour, testnet.TokenChunk("b")[20:], testnet.DoneEvent))
 		begun := time.Now()
 		resp, err := streamPair(t, n).RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -627,25 +500,25 @@ func TestContentWithinAReadIsNotDelayed(t *testing.T) {
 // What a caller did not ask for is not asked for.
 func TestUsageIsNotRequestedUnlessTheCallerAsks(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, wholeChat))
+	n.On(host("one"), testnet.Plays(t, testnet.WholeChat))
 	const text = `{"stream":true,"messages":[]}`
 	req := newChat(t, chatPath)
 	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 	send(t, streamPair(t, n), req)
-	require.Equal(t, text, n.seen[0].body)
+	require.Equal(t, text, n.Seen[0].Body)
 }
 
 // Bytes are the service's own: line endings, comments and all.
 func TestStreamBytesAreIdentical(t *testing.T) {
 	t.Parallel()
-	crlf := strings.ReplaceAll(wholeChat, "\n", "\r\n")
-	odd := ": keep-alive\n\n" + azureFirst + "id: 1\nretry: 10\n\n" + roleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
-		":\r\n\n\n" + tokenChunk("\u2028ü\\\"") + "unknown: field\n\n" + doneEvent + "what is behind"
+	crlf := strings.ReplaceAll(testnet.WholeChat, "\n", "\r\n")
+	odd := ": keep-alive\n\n" + testnet.AzureFirst + "id: 1\nretry: 10\n\n" + testnet.RoleChunk + "data: {\"choices\":[{\"delta\":\ndata: {\"content\":\"a\"}}]}\n\n" +
+		":\r\n\n\n" + testnet.TokenChunk("\u2028ü\\\"") + "unknown: field\n\n" + testnet.DoneEvent + "what is behind"
 	for name, text := range map[string]string{
-		"as it is": wholeChat, "CRLF": crlf, "CR": strings.ReplaceAll(wholeChat, "\n", "\r"), "odd": odd,
-		"no blank line at the end": strings.TrimSuffix(wholeChat, "\n\n"), "a mark first": "\ufeff" + wholeChat,
-		"responses": responseCreated(46<<10) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.completed", ""),
+		"as it is": testnet.WholeChat, "CRLF": crlf, "CR": strings.ReplaceAll(testnet.WholeChat, "\n", "\r"), "odd": odd,
+		"no blank line at the end": strings.TrimSuffix(testnet.WholeChat, "\n\n"), "a mark first": "\ufeff" + testnet.WholeChat,
+		"responses": testnet.ResponseCreated(46<<10) + testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + testnet.ResponseEvent("response.completed", ""),
 	} {
 		for _, whole := range []bool{false, true} {
 			for _, size := range []int{1, 7, 4096, 1 << 20} {
@@ -654,7 +527,7 @@ func TestStreamBytesAreIdentical(t *testing.T) {
 					pieces = append(pieces, string(piece))
 				}
 				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
+				n.On(host("one"), testnet.Plays(t, pieces...))
 				path := chatPath
 				if name == "responses" {
 					path = responsesPath
@@ -663,7 +536,7 @@ func TestStreamBytesAreIdentical(t *testing.T) {
 				_, body := send(t, tr, newChat(t, path))
 				require.True(t, body == text, "%s, hold %v, reads of %d", name, whole, size)
 				require.Zero(t, streamsInFlight(tr))
-				require.Equal(t, 1, n.sends())
+				require.Equal(t, 1, n.Sends())
 			}
 		}
 	}
@@ -676,20 +549,20 @@ const serverError = `{"message":"The server had an error while processing your r
 // What is the caller's own mistake is handed over as it came.
 func TestClientErrorInAStreamIsReturned(t *testing.T) {
 	for name, events := range map[string]string{
-		"content filter": azureFirst + chatError(`{"code":"content_filter","param":"prompt","type":null,"status":400,"message":"m"}`),
-		"context length": chatError(`{"type":"invalid_request_error","code":"context_length_exceeded","message":"m"}`),
-		"invalid":        responseCreated(9) + responseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"message":"m"}`),
-		"prompt":         responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"invalid_prompt","message":"m"}}`),
-		"image":          responseCreated(9) + responseEvent("response.failed", `,"response":{"error":{"code":"image_too_large","message":"m"}}`),
+		"content filter": testnet.AzureFirst + testnet.ChatError(`{"code":"content_filter","param":"prompt","type":null,"status":400,"message":"m"}`),
+		"context length": testnet.ChatError(`{"type":"invalid_request_error","code":"context_length_exceeded","message":"m"}`),
+		"invalid":        testnet.ResponseCreated(9) + testnet.ResponseEvent("error", `,"error":{"type":"invalid_request_error","code":null,"message":"m"}`),
+		"prompt":         testnet.ResponseCreated(9) + testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"invalid_prompt","message":"m"}}`),
+		"image":          testnet.ResponseCreated(9) + testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"image_too_large","message":"m"}}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, events, "\n: behind it\n"))
+			n.On(host("one"), testnet.Plays(t, events, "\n: behind it\n"))
 			tr := streamPair(t, n)
 			resp, body := send(t, tr, newChat(t, responsesPath))
 			require.Equal(t, events+"\n: behind it\n", body)
 			require.Equal(t, 200, resp.StatusCode)
-			require.Equal(t, 1, n.sends())
+			require.Equal(t, 1, n.Sends())
 			one := streamState(t, tr, "one")
 			require.True(t, one.Available)
 			require.Equal(t, []uint64{1, 0}, []uint64{one.Served, one.Failed})
@@ -712,7 +585,7 @@ func TestStreamClosedByTheCallerIsNeutral(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, azureFirst+roleChunk+tokenChunk("a"), forever{}))
+				n.On(host("one"), testnet.Plays(t, testnet.AzureFirst+testnet.RoleChunk+testnet.TokenChunk("a"), testnet.Forever{}))
 				tr := streamPair(t, n, streamTimeouts(time.Minute, time.Minute))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -737,11 +610,11 @@ func TestCancellationBeforeContentReleasesTheProbe(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"),
+			n.On(host("one"),
 				broken(io.ErrUnexpectedEOF), broken(io.ErrUnexpectedEOF), // sent there twice
-				plays(t, azureFirst, time.Millisecond, roleChunk, forever{}),
-				plays(t, wholeChat))
-			n.on(host("two"), plays(t, wholeChat))
+				testnet.Plays(t, testnet.AzureFirst, time.Millisecond, testnet.RoleChunk, testnet.Forever{}),
+				testnet.Plays(t, testnet.WholeChat))
+			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 			tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 			ask(t, tr)
 			time.Sleep(2 * time.Second) // until a probe is due
@@ -766,11 +639,11 @@ func TestHeaderTimeoutEndsWithContent(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, tokenChunk("a"), time.Hour, tokenChunk("b"), time.Hour, doneEvent))
+			n.On(host("one"), testnet.Plays(t, testnet.TokenChunk("a"), time.Hour, testnet.TokenChunk("b"), time.Hour, testnet.DoneEvent))
 			tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 			begun := time.Now()
 			resp, body := ask(t, tr)
-			require.Equal(t, tokenChunk("a")+tokenChunk("b")+doneEvent, body)
+			require.Equal(t, testnet.TokenChunk("a")+testnet.TokenChunk("b")+testnet.DoneEvent, body)
 			require.Equal(t, 2*time.Hour, time.Since(begun))
 			require.Equal(t, "one", servedBy(resp))
 		})
@@ -781,8 +654,8 @@ func TestHeaderTimeoutEndsWithContent(t *testing.T) {
 func TestHeaderTimeoutEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("one"), plays(t, azureFirst, forever{}))
-		n.on(host("two"), plays(t, forever{}))
+		n.On(host("one"), testnet.Plays(t, testnet.AzureFirst, testnet.Forever{}))
+		n.On(host("two"), testnet.Plays(t, testnet.Forever{}))
 		tr := streamPair(t, n, streamTimeouts(time.Second, 0))
 		_, err := tr.RoundTrip(newChat(t, chatPath))
 		var timeout net.Error
@@ -796,7 +669,7 @@ func TestHeaderTimeoutEverywhere(t *testing.T) {
 func TestASlowReaderIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("one"), plays(t, tokenChunk("a"), tokenChunk("b"), tokenChunk("c"), doneEvent))
+		n.On(host("one"), testnet.Plays(t, testnet.TokenChunk("a"), testnet.TokenChunk("b"), testnet.TokenChunk("c"), testnet.DoneEvent))
 		tr := streamPair(t, n, streamTimeouts(time.Second, time.Second))
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -809,7 +682,7 @@ func TestASlowReaderIsNoSilence(t *testing.T) {
 			got = append(got, p[:k]...)
 		}
 		require.Equal(t, io.EOF, err)
-		require.Equal(t, tokenChunk("a")+tokenChunk("b")+tokenChunk("c")+doneEvent, string(got))
+		require.Equal(t, testnet.TokenChunk("a")+testnet.TokenChunk("b")+testnet.TokenChunk("c")+testnet.DoneEvent, string(got))
 		require.Zero(t, streamState(t, tr, "one").Failed)
 	})
 }
@@ -817,15 +690,15 @@ func TestASlowReaderIsNoSilence(t *testing.T) {
 // HoldStreams: what is complete is handed over when it is, and without [DONE] too.
 func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 	tests := map[string][]any{
-		"[DONE]":                  {wholeChat[:300], time.Second, wholeChat[300:]},
-		"no [DONE]":               {tokenChunk("a"), time.Second, lastChunk},
-		"no [DONE], usage":        {tokenChunk("a"), time.Second, lastChunk + usageChunk},
-		"cut after [DONE]":        {tokenChunk("a"), time.Second, lastChunk + doneEvent},
-		"completed":               {responseCreated(9), time.Second, responseEvent("response.completed", "")},
-		"incomplete":              {responseCreated(9), time.Second, responseEvent("response.incomplete", "")},
-		"content, filtered":       {azureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
-		"choices of another form": {`data: {"choices":"a","text":"b"}` + "\n\n", time.Second, lastChunk},
-		"no choices, but text":    {`data: {"text":"b"}` + "\n\n", time.Second, lastChunk},
+		"[DONE]":                  {testnet.WholeChat[:300], time.Second, testnet.WholeChat[300:]},
+		"no [DONE]":               {testnet.TokenChunk("a"), time.Second, testnet.LastChunk},
+		"no [DONE], usage":        {testnet.TokenChunk("a"), time.Second, testnet.LastChunk + testnet.UsageChunk},
+		"cut after [DONE]":        {testnet.TokenChunk("a"), time.Second, testnet.LastChunk + testnet.DoneEvent},
+		"completed":               {testnet.ResponseCreated(9), time.Second, testnet.ResponseEvent("response.completed", "")},
+		"incomplete":              {testnet.ResponseCreated(9), time.Second, testnet.ResponseEvent("response.incomplete", "")},
+		"content, filtered":       {testnet.AzureFirst, time.Second, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}` + "\n\n"},
+		"choices of another form": {`data: {"choices":"a","text":"b"}` + "\n\n", time.Second, testnet.LastChunk},
+		"no choices, but text":    {`data: {"text":"b"}` + "\n\n", time.Second, testnet.LastChunk},
 		"two choices": {`data: {"choices":[{"index":0,"text":"a"},{"index":1,"text":"b"}]}` + "\n\n", time.Second,
 			`data: {"choices":[{"index":0,"text":"","finish_reason":"stop"},{"index":1,"text":"","finish_reason":"stop"}]}` + "\n\n"},
 		"two choices, apart": {`data: {"choices":[{"index":0,"text":"a"}]}` + "\n\n" + `data: {"choices":[{"index":1,"text":"b"}]}` + "\n\n", time.Second,
@@ -835,7 +708,7 @@ func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
+				n.On(host("one"), testnet.Plays(t, pieces...))
 				tr := streamPair(t, n, holdStreams, streamTimeouts(time.Minute, time.Minute))
 				begun := time.Now()
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -843,7 +716,7 @@ func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 				require.Equal(t, time.Second, time.Since(begun), "when it is whole")
 				require.Equal(t, pieces[0].(string)+pieces[2].(string), read(t, resp))
 				require.Equal(t, "one", servedBy(resp))
-				require.Equal(t, 1, n.sends())
+				require.Equal(t, 1, n.Sends())
 				require.Zero(t, streamsInFlight(tr))
 			})
 		})
@@ -855,14 +728,14 @@ func TestHoldStreamsCommitsWhatIsWhole(t *testing.T) {
 func TestLastRealAnswerIsAStream(t *testing.T) {
 	for _, hold := range []bool{false, true} {
 		n := newNet()
-		n.on(host("one"), plays(t, azureFirst, chatError(serverError), "one"))
-		n.on(host("two"), plays(t, azureFirst+roleChunk, chatError(serverError), "two", forever{}))
+		n.On(host("one"), testnet.Plays(t, testnet.AzureFirst, testnet.ChatError(serverError), "one"))
+		n.On(host("two"), testnet.Plays(t, testnet.AzureFirst+testnet.RoleChunk, testnet.ChatError(serverError), "two", testnet.Forever{}))
 		tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		require.Equal(t, []string{"two", "3"}, []string{servedBy(resp), resp.Header.Get("X-Spillover-Attempts")}, "twice to one")
 		require.Equal(t, 200, resp.StatusCode)
-		want := azureFirst + roleChunk + chatError(serverError) + "two"
+		want := testnet.AzureFirst + testnet.RoleChunk + testnet.ChatError(serverError) + "two"
 		body := make([]byte, len(want))
 		_, err = io.ReadFull(resp.Body, body)
 		require.NoError(t, err)
@@ -880,8 +753,8 @@ func TestLastRealAnswerIsAStream(t *testing.T) {
 func TestThrottledStreamsEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("one"), plays(t, http.Header{"Retry-After": {"7"}}, responseCreated(9), responseEvent("error", `,"error":`+azureThrottle)))
-		n.on(host("two"), plays(t, http.Header{"Retry-After": {"3"}}, responseCreated(9)))
+		n.On(host("one"), testnet.Plays(t, http.Header{"Retry-After": {"7"}}, testnet.ResponseCreated(9), testnet.ResponseEvent("error", `,"error":`+azureThrottle)))
+		n.On(host("two"), testnet.Plays(t, http.Header{"Retry-After": {"3"}}, testnet.ResponseCreated(9)))
 		tr := streamPair(t, n)
 		resp, body := send(t, tr, newChat(t, responsesPath))
 		require.Equal(t, 429, resp.StatusCode)
@@ -896,8 +769,8 @@ func TestThrottledStreamsEverywhere(t *testing.T) {
 // handed over and no other.
 func TestUsageIsCountedOnlyForTheReturnedStream(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, tokenChunk("a"), usageChunk, chatError(serverError)))
-	n.on(host("two"), plays(t, wholeChat))
+	n.On(host("one"), testnet.Plays(t, testnet.TokenChunk("a"), testnet.UsageChunk, testnet.ChatError(serverError)))
+	n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 	tr := streamPair(t, n, holdStreams)
 	ask(t, tr)
 	require.Zero(t, streamState(t, tr, "one").OutputTokens)
@@ -907,8 +780,8 @@ func TestUsageIsCountedOnlyForTheReturnedStream(t *testing.T) {
 func TestStreamIsNotBuffered(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 		r, w := io.Pipe()
-		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
-			resp, err := answers("text/event-stream", "")(req)
+		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
+			resp, err := testnet.Content("text/event-stream", "")(req)
 			resp.Body = r
 			return resp, err
 		})
@@ -926,7 +799,7 @@ func TestStreamIsNotBuffered(t *testing.T) {
 
 func TestThrottleInsideAStreamFailsOver(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), answers("text/event-stream", "event: response.created\ndata: {\"type\":\"response.created\"}\n\n"+
+		n.On(host("a"), testnet.Content("text/event-stream", "event: response.created\ndata: {\"type\":\"response.created\"}\n\n"+
 			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"too_many_requests\",\"code\":\"rate_limit_exceeded\",\"message\":\"Please try again in 4s.\"}}\n\n"))
 		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","stream":true}`))
 		require.Equal(t, "b", servedBy(resp))

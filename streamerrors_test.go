@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
@@ -28,13 +29,13 @@ var spelledErrors = map[string]struct {
 	"flat, a numeral":        {dataEvent(`{"code":"429","message":"m"}`), 429},
 	"flat, a type":           {dataEvent(`{"message":"m","type":"rate_limit_error","param":null,"code":null}`), 429},
 	"flat, code alone":       {dataEvent(`{"code":"rate_limit_exceeded"}`), 429},
-	"flat, of Responses":     {responseEvent("response.error", `,"code":"rate_limit_exceeded","message":"m"`), 429},
+	"flat, of Responses":     {testnet.ResponseEvent("response.error", `,"code":"rate_limit_exceeded","message":"m"`), 429},
 	"status beside":          {dataEvent(`{"type":"error","status":429,"error":{"message":"m"}}`), 429},
 	"status_code beside":     {dataEvent(`{"error":{"message":"m"},"status_code":429}`), 429},
 	"a word and a status":    {dataEvent(`{"statusCode":503,"error":"Service Unavailable","message":"m"}`), 503},
 	"status inside":          {dataEvent(`{"error":{"statusCode":429,"message":"m"}}`), 429},
 	"a word":                 {dataEvent(`{"error":"Too many"}`), 500},
-	"failed, beside":         {responseEvent("response.failed", `,"error":{"code":"rate_limit_exceeded","message":"m"}`), 429},
+	"failed, beside":         {testnet.ResponseEvent("response.failed", `,"error":{"code":"rate_limit_exceeded","message":"m"}`), 429},
 	"nothing":                {"event: error\ndata: null\n\n", 500},
 	"over two lines":         {"event: error\ndata: {\"type\":\"error\",\ndata: \"code\":\"rate_limit_exceeded\"}\n\n", 429},
 }
@@ -43,7 +44,7 @@ func TestErrorsOfAnySpellingMoveOn(t *testing.T) {
 	for name, test := range spelledErrors {
 		for form, pieces := range map[string][]any{
 			"whole":        {test.event},
-			"behind":       {": hi\n\n", responseCreated(9), test.event},
+			"behind":       {": hi\n\n", testnet.ResponseCreated(9), test.event},
 			"CR LF":        {strings.ReplaceAll(test.event, "\n", "\r\n")},
 			"CR":           {strings.ReplaceAll(test.event, "\n", "\r")},
 			"cut":          {strings.TrimRight(test.event, "\n")},
@@ -54,12 +55,12 @@ func TestErrorsOfAnySpellingMoveOn(t *testing.T) {
 			t.Run(name+"/"+form, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
-					n.on(host("two"), plays(t, wholeChat))
+					n.On(host("one"), testnet.Plays(t, pieces...))
+					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 					tr := streamPair(t, n)
 					resp, body := send(t, tr, sayingAlso(t, responsesPath, `,"stream":true`))
 					require.Equal(t, "two", servedBy(resp))
-					require.Equal(t, wholeChat, body)
+					require.Equal(t, testnet.WholeChat, body)
 					require.Equal(t, test.status, streamState(t, tr, "one").LastFailure.Status)
 				})
 			})
@@ -79,7 +80,7 @@ func TestErrorsOfAnySpellingAreNotedAfterContent(t *testing.T) {
 			t.Run(name+"/"+form, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
+					n.On(host("one"), testnet.Plays(t, pieces...))
 					tr := streamPair(t, n)
 					_, body := send(t, tr, sayingAlso(t, responsesPath, `,"stream":true`))
 					require.Equal(t, first+test.event, body)
@@ -99,10 +100,10 @@ func inBytes(text string) (pieces []any) {
 
 // A response that failed may be cut within the echo of the request.
 func TestErrorBeforeAnEchoThatIsCut(t *testing.T) {
-	first := responseEvent("response.output_text.delta", `,"delta":"a"`)
-	failed := responseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},"instructions":"`+strings.Repeat("x", wire.MaxEvent)+`"}`)
+	first := testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`)
+	failed := testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"rate_limit_exceeded"},"instructions":"`+strings.Repeat("x", wire.MaxEvent)+`"}`)
 	n := newNet()
-	n.on(host("one"), plays(t, first, failed))
+	n.On(host("one"), testnet.Plays(t, first, failed))
 	tr := streamPair(t, n)
 	_, body := send(t, tr, newChat(t, responsesPath))
 	require.Equal(t, first+failed, body)
@@ -120,11 +121,11 @@ func TestErrorsAboutTheRequestInOtherWords(t *testing.T) {
 		dataEvent(`{"statusCode":400,"message":"m"}`),
 	} {
 		n := newNet()
-		n.on(host("one"), plays(t, event))
+		n.On(host("one"), testnet.Plays(t, event))
 		tr := streamPair(t, n)
 		_, body := send(t, tr, newChat(t, responsesPath))
 		require.Equal(t, event, body)
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 		require.Zero(t, streamState(t, tr, "one").Failed, event)
 	}
 }
@@ -140,13 +141,13 @@ func TestWhatIsNoError(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, dataEvent(event), time.Hour, dataEvent(event)+doneEvent))
+			n.On(host("one"), testnet.Plays(t, dataEvent(event), time.Hour, dataEvent(event)+testnet.DoneEvent))
 			tr := streamPair(t, n)
 			begun := time.Now()
 			resp, err := tr.RoundTrip(newChat(t, responsesPath))
 			require.NoError(t, err)
 			require.Zero(t, time.Since(begun), event)
-			require.Equal(t, dataEvent(event)+dataEvent(event)+doneEvent, read(t, resp))
+			require.Equal(t, dataEvent(event)+dataEvent(event)+testnet.DoneEvent, read(t, resp))
 			require.Zero(t, streamState(t, tr, "one").LastFailure)
 		})
 	}
@@ -154,14 +155,14 @@ func TestWhatIsNoError(t *testing.T) {
 
 // JSON that has no text in it keeps a connection, and says so of no error.
 func TestJSONWithoutTextIsNotContent(t *testing.T) {
-	refusal := chatError(`{"code":"429","message":"m"}`)
+	refusal := testnet.ChatError(`{"code":"429","message":"m"}`)
 	for _, beat := range []string{"null", "0", "true", `""`, "[]", `{"choices":[{"delta":{"content":""}}],"error":""}`, `{"choices":[],"error":{}}`, `{"type":"status","message":"queued","code":null}`} {
 		n := newNet()
-		n.on(host("one"), plays(t, dataEvent(beat), refusal))
-		n.on(host("two"), plays(t, wholeChat))
+		n.On(host("one"), testnet.Plays(t, dataEvent(beat), refusal))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 		tr := streamPair(t, n)
 		_, body := send(t, tr, newChat(t, chatPath))
-		require.Equal(t, wholeChat, body, beat)
+		require.Equal(t, testnet.WholeChat, body, beat)
 		require.Equal(t, 429, streamState(t, tr, "one").LastFailure.Status)
 	}
 }
@@ -187,8 +188,8 @@ func TestJSONInThePlaceOfAStream(t *testing.T) {
 	} {
 		for _, hold := range []bool{false, true} {
 			n := newNet()
-			n.on(host("one"), plays(t, http.Header{"Content-Type": {test.contentType}}, test.body))
-			n.on(host("two"), plays(t, wholeChat))
+			n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {test.contentType}}, test.body))
+			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 			tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
 			resp, body := send(t, tr, sayingAlso(t, test.path, test.also))
 			require.Equal(t, test.moves, servedBy(resp) == "two", "%+v", test.body)
@@ -204,16 +205,16 @@ func TestJSONInThePlaceOfAStream(t *testing.T) {
 func TestHostileStreamsAreReadInLinearTime(t *testing.T) {
 	for name, text := range map[string]func(size int) string{
 		"lines of data": func(size int) string { return strings.Repeat("data\n", size/5) + "\n" },
-		"open usages":   func(size int) string { return tokenChunk("a") + "data: " + strings.Repeat(`"usage":{`, size/9) },
-		"open errors":   func(size int) string { return tokenChunk("a") + "data: " + strings.Repeat(`"error":{`, size/9) },
+		"open usages":   func(size int) string { return testnet.TokenChunk("a") + "data: " + strings.Repeat(`"usage":{`, size/9) },
+		"open errors":   func(size int) string { return testnet.TokenChunk("a") + "data: " + strings.Repeat(`"error":{`, size/9) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			took := func(size int) time.Duration {
 				var times []time.Duration
 				for range 5 {
 					n := newNet()
-					n.on(host("one"), plays(t, text(size)+"\n\n"+doneEvent))
-					n.on(host("two"), plays(t, wholeChat))
+					n.On(host("one"), testnet.Plays(t, text(size)+"\n\n"+testnet.DoneEvent))
+					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 					buffer := make([]byte, wire.MaxEvent)
 					begun := time.Now()
 					drain(t, streamPair(t, n), newChat(t, chatPath), buffer)
@@ -232,11 +233,11 @@ func TestJSONInThePlaceOfAStreamFallsSilent(t *testing.T) {
 	for _, begun := range []string{`{"id":"x","choices":[{"message":{"content":"a"`, `{"error":{"message":"m`} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), plays(t, http.Header{"Content-Type": {"application/json"}}, time.Second, begun, time.Second, " ", time.Hour, "}"))
-			n.on(host("two"), plays(t, wholeChat))
+			n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {"application/json"}}, time.Second, begun, time.Second, " ", time.Hour, "}"))
+			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 			from := time.Now()
 			_, body := send(t, streamPair(t, n, streamTimeouts(20*time.Second, 2*time.Second)), sayingAlso(t, chatPath, `,"stream":true`))
-			require.Equal(t, wholeChat, body)
+			require.Equal(t, testnet.WholeChat, body)
 			require.Equal(t, 4*time.Second, time.Since(from))
 		})
 	}

@@ -31,7 +31,7 @@ func spaced(refusals int) time.Duration {
 func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(100*time.Millisecond, status(429, "{}", "retry-after-ms: 1000")))
+		n.On(host("a"), slow(100*time.Millisecond, status(429, "{}", "retry-after-ms: 1000")))
 		tr := balance(t, n, azure("a"))
 		tr.random = func() uint64 { return math.MaxUint64 } // draws 1: all of the gap
 		for i := range 5 {
@@ -51,7 +51,7 @@ func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 		resp, _ := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the tier can afford no more")
-		n.on(host("a"), status(200, "{}"))
+		n.On(host("a"), status(200, "{}"))
 		tierOf(tr, 0).Earn(health.LastResortCost)
 		for range 5 {
 			resp, _ = ask(t, tr)
@@ -71,7 +71,7 @@ func intOf(t *testing.T, s string) int {
 func TestACrowdIsRefusedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(50*time.Millisecond, status(429, "{}", "retry-after-ms: 20")))
+		n.On(host("a"), slow(50*time.Millisecond, status(429, "{}", "retry-after-ms: 20")))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		inTurn(t, tr, 100, 0)
 		d := deploymentOf(t, tr, "a")

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 func tags(names ...string) func(*spillover.Backend) {
@@ -25,17 +26,17 @@ func tagged(t testing.TB, names ...string) *http.Request {
 
 func TestTaggedRequestStaysWithinItsBackends(t *testing.T) {
 	n := newNet()
-	n.on(host("eu-1"), status(500, "{}"))
-	n.on(host("eu-2"), status(429, "{}", "Retry-After: 7"))
+	n.On(host("eu-1"), status(500, "{}"))
+	n.On(host("eu-2"), status(429, "{}", "Retry-After: 7"))
 	tr := balance(t, n, azure("us", tags("region=us")), azure("eu-1", tags("region=eu"), priority(2)),
 		azure("eu-2", tags("zone=2", "region=eu"), priority(3)), azure("untagged", priority(4)))
 	for range 20 {
 		resp, _ := send(t, tr, tagged(t, "region=eu"))
 		require.GreaterOrEqual(t, resp.StatusCode, 400, "both backends of the region are down, and no other is asked")
 	}
-	require.Zero(t, n.sends(host("us"), host("untagged")))
-	require.NotZero(t, n.sends(host("eu-1")))
-	require.NotZero(t, n.sends(host("eu-2")))
+	require.Zero(t, n.Sends(host("us"), host("untagged")))
+	require.NotZero(t, n.Sends(host("eu-1")))
+	require.NotZero(t, n.Sends(host("eu-2")))
 
 	resp, _ := send(t, tr, newChat(t, chatPath))
 	require.Equal(t, "us", servedBy(resp), "a request without tags goes anywhere")
@@ -77,9 +78,9 @@ func TestEveryTagIsRequired(t *testing.T) {
 			if test.want != "" {
 				return
 			}
-			require.Zero(t, n.sends(), "it fails closed")
+			require.Zero(t, n.Sends(), "it fails closed")
 			require.Equal(t, 400, resp.StatusCode)
-			e := apiErrorIn(t, body)
+			e := testnet.APIError(t, body)
 			require.Equal(t, "invalid_request_error", e.Type)
 			require.Equal(t, "no_backend_with_tags", e.Code)
 			require.Contains(t, e.Message, test.inner[0])
@@ -102,13 +103,13 @@ func TestRedirectObeysTags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			n.on(host("eu"), status(307, "", "Location: "+test.location))
+			n.On(host("eu"), status(307, "", "Location: "+test.location))
 			tr := balance(t, n, azure("eu", tags("eu")), azure("other", tags("eu"), priority(2)), azure("us", priority(3)))
 			resp, err := (&http.Client{Transport: tr}).Do(tagged(t, "eu"))
 			require.NoError(t, err)
 			read(t, resp)
 			require.Equal(t, test.status, resp.StatusCode)
-			require.Equal(t, test.sends, n.sends())
+			require.Equal(t, test.sends, n.Sends())
 		})
 	}
 }
@@ -118,7 +119,7 @@ func TestRedirectObeysTags(t *testing.T) {
 func TestRedirectObeysTheRuleForTheFirstRequest(t *testing.T) {
 	for _, to := range []string{host("us"), "elsewhere.test"} {
 		n := newNet()
-		n.on(host("eu"), status(307, "", "Location: https://"+to+"/x"))
+		n.On(host("eu"), status(307, "", "Location: https://"+to+"/x"))
 		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("eu", tags("eu")), azure("us", priority(2))},
 			Tags: func(r *http.Request) []string {
 				if r.Header.Get("Authorization") == "Bearer of a customer in Europe" {
@@ -132,15 +133,15 @@ func TestRedirectObeysTheRuleForTheFirstRequest(t *testing.T) {
 		require.NoError(t, err)
 		read(t, resp)
 		require.Equal(t, 400, resp.StatusCode)
-		require.Zero(t, n.sends(to))
+		require.Zero(t, n.Sends(to))
 	}
 }
 
 // An object that is stored outside of the backends with the tags is not asked for.
 func TestStoredObjectOutsideOfItsTagsIsNotFound(t *testing.T) {
 	n := newNet()
-	n.on(host("us"), status(200, `{"id":"resp_1234567890","object":"response"}`))
-	n.on(host("eu"), status(404, `{"error":{"message":"Response with id 'resp_1234567890' not found.","code":"not_found"}}`))
+	n.On(host("us"), status(200, `{"id":"resp_1234567890","object":"response"}`))
+	n.On(host("eu"), status(404, `{"error":{"message":"Response with id 'resp_1234567890' not found.","code":"not_found"}}`))
 	tr := balance(t, n, azure("us", tags("us")), azure("eu", tags("eu"), priority(2)))
 	create, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any.test/v1/responses", strings.NewReader(`{"model":"m","input":"hi"}`))
 	require.NoError(t, err)
@@ -154,10 +155,10 @@ func TestStoredObjectOutsideOfItsTagsIsNotFound(t *testing.T) {
 		return resp
 	}
 	require.Equal(t, "us", servedBy(get(t.Context())))
-	before := n.sends(host("us"))
+	before := n.Sends(host("us"))
 	resp = get(spillover.WithTags(t.Context(), "eu"))
 	require.Equal(t, 404, resp.StatusCode)
-	require.Equal(t, before, n.sends(host("us")))
+	require.Equal(t, before, n.Sends(host("us")))
 }
 
 // Whatever a request is about, and although another resource is known to store that,
@@ -199,14 +200,14 @@ func TestTagsHoldForEveryKindOfRequest(t *testing.T) {
 			for _, answer := range []roundTripFunc{ok200, status(500, "{}"), status(404, `{"error":{"message":"not found","code":"not_found"}}`)} {
 				for _, listed := range [][]string{nil, {"m", "second"}} {
 					n := newNet()
-					n.on(host("us"), status(200, `{"id":"resp_1234567890","object":"response","conversation":{"id":"conv_1234567890"},"data":[{"id":"file-1234567890","object":"file"}]}`))
+					n.On(host("us"), status(200, `{"id":"resp_1234567890","object":"response","conversation":{"id":"conv_1234567890"},"data":[{"id":"file-1234567890","object":"file"}]}`))
 					eu := azure("eu", tags("eu"), priority(2), serves(listed...))
 					tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("us", tags("us")), eu, azure("us2", priority(3))}, MaxAttempts: 20,
 						Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"second"}}}})
 					send(t, tr, with(t, `POST /openai/v1/responses {"model":"m","input":"hi"}`))
 					send(t, tr, with(t, `GET /openai/v1/files`))
-					before := n.sends(host("us"), host("us2"))
-					n.on(host("eu"), answer)
+					before := n.Sends(host("us"), host("us2"))
+					n.On(host("eu"), answer)
 					req := with(t, line)
 					if upgrade {
 						req.Header.Set("Upgrade", "websocket")
@@ -223,7 +224,7 @@ func TestTagsHoldForEveryKindOfRequest(t *testing.T) {
 							resp.Body.Close()
 						}
 					}
-					require.Equal(t, before, n.sends(host("us"), host("us2")), line)
+					require.Equal(t, before, n.Sends(host("us"), host("us2")), line)
 					require.NotZero(t, before)
 				}
 			}
@@ -253,22 +254,20 @@ func TestTagProperties(t *testing.T) {
 			if healthy[host(name)] {
 				answer = ok200
 			}
-			n.on(host(name), answer)
+			n.On(host(name), answer)
 		}
 		tr, err := spillover.New(spillover.Config{Base: n, Backends: backends, MaxAttempts: 10})
 		require.NoError(rt, err)
 		defer tr.Close()
 		for range rapid.IntRange(1, 8).Draw(rt, "requests") {
 			wanted := some.Draw(rt, "wanted")
-			n.mu.Lock()
-			n.seen = nil
-			n.mu.Unlock()
+			n.Seen = nil
 			resp, err := tr.RoundTrip(tagged(t, wanted...))
 			suits := func(b spillover.Backend) bool {
 				return !slices.ContainsFunc(wanted, func(tag string) bool { return !slices.Contains(b.Tags, tag) }) &&
 					(len(b.Models) == 0 || b.Models[0].Name == "m")
 			}
-			for _, h := range n.order() {
+			for _, h := range n.Order() {
 				for _, tag := range wanted {
 					require.Contains(rt, has[h], tag, "%s was sent a request that demands %v", h, wanted)
 				}
@@ -279,7 +278,7 @@ func TestTagProperties(t *testing.T) {
 			}
 			if !slices.ContainsFunc(backends, suits) {
 				require.NoError(rt, err)
-				require.Empty(rt, n.order())
+				require.Empty(rt, n.Order())
 				require.Contains(rt, []int{400, 404}, resp.StatusCode)
 			}
 			if err == nil {

@@ -27,8 +27,8 @@ import (
 // tell of.
 func eventful(t *testing.T) (*telemetrytest.Listener, *Transport) {
 	n := newNet()
-	n.on(host("first"), status(429, "{}", "Retry-After: 9"))
-	n.on(host("second"), status(200, usageAnswer, "Azure-Openai-Deployment-Utilization: 87.5%"), status(429, "{}", "Retry-After: 1"), status(200, "{}"))
+	n.On(host("first"), status(429, "{}", "Retry-After: 9"))
+	n.On(host("second"), status(200, usageAnswer, "Azure-Openai-Deployment-Utilization: 87.5%"), status(429, "{}", "Retry-After: 1"), status(200, "{}"))
 	cfg := firstOf(n)
 	cfg.MaxWait, cfg.Fleet = 2*time.Second, new(LocalFleet)
 	l, tr := listened(t, cfg)
@@ -93,10 +93,10 @@ func TestMetrics(t *testing.T) {
 func TestAvailability(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), status(429, "{}"), status(200, "{}"))
-		n.on(host("second"), broken(refused), status(200, "{}"))
-		n.on(host("third"), status(401, "{}"), status(200, "{}"))
-		n.on(host("fourth"), status(200, "{}"), status(429, "{}", "Retry-After: 1"))
+		n.On(host("first"), status(429, "{}"), status(200, "{}"))
+		n.On(host("second"), broken(refused), status(200, "{}"))
+		n.On(host("third"), status(401, "{}"), status(200, "{}"))
+		n.On(host("fourth"), status(200, "{}"), status(429, "{}", "Retry-After: 1"))
 		cfg := firstOf(n)
 		cfg.Backends = append(cfg.Backends, azure("third", serves("m"), priority(3)), azure("fourth", serves("m", "k"), priority(4)))
 		l, tr := listened(t, cfg)
@@ -125,7 +125,7 @@ func TestAvailability(t *testing.T) {
 // once they were asked: what nobody asked for may not exist.
 func TestOnlyDeploymentsThatExistAreObserved(t *testing.T) {
 	n := newNet()
-	n.on(host("all"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 50%"))
+	n.On(host("all"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 50%"))
 	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("all"), azure("named", serves("m"), priority(2)), azure("spare", priority(3))}})
 	observed := func(want ...string) {
 		t.Helper()
@@ -196,7 +196,7 @@ func TestMeterProviderThatRefuses(t *testing.T) {
 func TestModelsOfMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("first"), func(req *http.Request) (*http.Response, error) {
 			if strings.Contains(req.URL.Path, "made-up") {
 				return status(404, `{"error":{"code":"DeploymentNotFound"}}`)(req)
 			}
@@ -245,7 +245,7 @@ func TestHostileValues(t *testing.T) {
 		evil := "evil\x00\x1b[31m\r\nLEVEL=ERROR msg=forged \xff\u202e" + strings.Repeat("x", 10_000)
 		n := newNet()
 		var calls int
-		n.on(host("first"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("first"), func(req *http.Request) (*http.Response, error) {
 			h := http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {evil}, "Apim-Request-Id": {"id\n2"}, "Retry-After": {"1"}, "Azure-Openai-Deployment-Utilization": {evil + "%"}}
 			code := []int{429, 500, 599, 200}[calls%4]
 			calls++
@@ -298,7 +298,7 @@ func TestHostileValues(t *testing.T) {
 // Requests, answers and reads of the metrics at once.
 func TestTelemetryConcurrently(t *testing.T) {
 	n := newNet()
-	n.on(host("first"), status(200, usageAnswer), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(200, usageAnswer))
+	n.On(host("first"), status(200, usageAnswer), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(200, usageAnswer))
 	l := telemetrytest.New()
 	tr := configured(t, withListener(l, Config{Base: n, Backends: []Backend{azure("first"), azure("second", priority(2))}}))
 	var all sync.WaitGroup

@@ -13,11 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // playsJSON answers with a status and a JSON body that comes in pieces.
 func playsJSON(t testing.TB, code int, pieces ...any) roundTripFunc {
-	answer := plays(t, append([]any{http.Header{"Content-Type": {"application/json"}}}, pieces...)...)
+	answer := testnet.Plays(t, append([]any{http.Header{"Content-Type": {"application/json"}}}, pieces...)...)
 	return func(req *http.Request) (*http.Response, error) {
 		resp, err := answer(req)
 		resp.StatusCode, resp.Status = code, fmt.Sprint(code)
@@ -27,12 +28,12 @@ func playsJSON(t testing.TB, code int, pieces ...any) roundTripFunc {
 
 // A whole answer has not begun before its body has: until then it fails over.
 func TestHeaderTimeoutRunsUntilTheBodyBegins(t *testing.T) {
-	for name, pieces := range map[string][]any{"never": {forever{}}, "late": {time.Minute, `{}`}, "breaks at once": {io.ErrUnexpectedEOF}} {
+	for name, pieces := range map[string][]any{"never": {testnet.Forever{}}, "late": {time.Minute, `{}`}, "breaks at once": {io.ErrUnexpectedEOF}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("one"), playsJSON(t, 200, pieces...))
-				n.on(host("two"), playsJSON(t, 200, time.Second, `{"ok":`, time.Hour, `true}`))
+				n.On(host("one"), playsJSON(t, 200, pieces...))
+				n.On(host("two"), playsJSON(t, 200, time.Second, `{"ok":`, time.Hour, `true}`))
 				tr := streamPair(t, n, streamTimeouts(5*time.Second, 0))
 				begun := time.Now()
 				for _, path := range []string{chatPath, embeddingsPath} {
@@ -55,13 +56,13 @@ func TestAnswerAfterItsTimeIsNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closed := 0
 		n := newNet()
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("one"), func(req *http.Request) (*http.Response, error) {
 			<-req.Context().Done()
 			resp, err := status(200, "too late")(req)
 			resp.Body = &closeOnce{resp.Body, func() { closed++ }}
 			return resp, err
 		})
-		n.on(host("two"), status(200, "in time"))
+		n.On(host("two"), status(200, "in time"))
 		tr := streamPair(t, n, streamTimeouts(5*time.Second, 0))
 		resp, body := ask(t, tr)
 		require.Equal(t, "two", servedBy(resp))
@@ -84,8 +85,8 @@ func TestIdleTimeoutInsideAWholeAnswer(t *testing.T) {
 	for _, path := range []string{chatPath, "/openai/v1/files/file-1/content"} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("one"), playsJSON(t, 200, `{"half":`, 1900*time.Millisecond, `"of `, forever{}))
-			n.on(host("two"), playsJSON(t, 404, `{}`))
+			n.On(host("one"), playsJSON(t, 200, `{"half":`, 1900*time.Millisecond, `"of `, testnet.Forever{}))
+			n.On(host("two"), playsJSON(t, 404, `{}`))
 			tr := streamPair(t, n, streamTimeouts(5*time.Second, 2*time.Second))
 			req := newChat(t, path)
 			if path != chatPath {
@@ -94,7 +95,7 @@ func TestIdleTimeoutInsideAWholeAnswer(t *testing.T) {
 			resp, err := tr.RoundTrip(req)
 			require.NoError(t, err)
 			begun := time.Now()
-			body, err := readAll(t, resp)
+			body, err := testnet.ReadAll(t, resp)
 			require.Equal(t, `{"half":"of `, body)
 			require.EqualError(t, err, "spillover: the answer was silent for IdleTimeout")
 			var timeout net.Error
@@ -115,8 +116,8 @@ func TestLateErrorBodies(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for _, pieces := range [][]any{{20 * time.Second, half + rest}, {half, 20 * time.Second, rest}} {
 					n := newNet()
-					n.on(host("one"), playsJSON(t, code, pieces...))
-					n.on(host("two"), ok200)
+					n.On(host("one"), playsJSON(t, code, pieces...))
+					n.On(host("two"), ok200)
 					tr := streamPair(t, n)
 					begun := time.Now()
 					resp, _ := ask(t, tr)
@@ -146,14 +147,14 @@ func TestLateErrorBodies(t *testing.T) {
 func TestErrorBodyThatDoesNotEndIsJudgedByWhatCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("one"), playsJSON(t, 400, `{"error":{"code":"context_length_exceeded"}}`, forever{}))
-		n.on(host("two"), ok200)
+		n.On(host("one"), playsJSON(t, 400, `{"error":{"code":"context_length_exceeded"}}`, testnet.Forever{}))
+		n.On(host("two"), ok200)
 		tr := streamPair(t, n)
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		require.Equal(t, "one", servedBy(resp), "it is the caller's own mistake")
 		begun := time.Now()
-		body, err := readAll(t, resp)
+		body, err := testnet.ReadAll(t, resp)
 		require.Equal(t, `{"error":{"code":"context_length_exceeded"}}`, body)
 		require.EqualError(t, err, "spillover: the body of the error answer did not come in time", "and the silence has an end")
 		require.Equal(t, time.Minute, time.Since(begun))
@@ -164,13 +165,13 @@ func TestErrorBodyThatDoesNotEndIsJudgedByWhatCame(t *testing.T) {
 func TestLateErrorOfWhatIsSentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("one"), playsJSON(t, 400, 5*time.Second, `{"error":{}}`))
+		n.On(host("one"), playsJSON(t, 400, 5*time.Second, `{"error":{}}`))
 		tr := streamPair(t, n)
 		req := newChat(t, "/openai/v1/batches")
 		resp, body := send(t, tr, req)
 		require.Equal(t, 400, resp.StatusCode)
 		require.Equal(t, `{"error":{}}`, body)
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	})
 }
 
@@ -180,7 +181,7 @@ func TestLargeErrorBodiesPassWhole(t *testing.T) {
 		large := strings.Repeat("x", maxErrorBody)
 		for _, pieces := range [][]any{{large + "yz"}, {large, time.Minute - 1, "yz"}, {large + "y", time.Second, "z"}, {large[:10], 2 * time.Second, large[10:] + "yz"}} {
 			n := newNet()
-			n.on(host("one"), playsJSON(t, 422, pieces...))
+			n.On(host("one"), playsJSON(t, 422, pieces...))
 			tr := balance(t, n, azure("one"))
 			_, body := ask(t, tr)
 			require.True(t, large+"yz" == body)

@@ -12,7 +12,7 @@ import (
 func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 	n := newNet()
 	limited := func(name, limit string) {
-		n.on(host(name), status(200, "{}", "X-Ratelimit-Limit-Tokens: "+limit))
+		n.On(host(name), status(200, "{}", "X-Ratelimit-Limit-Tokens: "+limit))
 	}
 	limited("a", "30000")
 	limited("small", "20000")
@@ -28,18 +28,18 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 	require.Zero(t, deploymentOf(t, tr, "unknown").Limit.Load())
 
 	tooLarge := status(429, `{"error":{"message":"Request too large for gpt-4o: Limit 30000, Requested 40000.","code":"rate_limit_exceeded"}}`)
-	n.on(host("a"), tooLarge)
-	before := n.sends(host("small"))
+	n.On(host("a"), tooLarge)
+	before := n.Sends(host("small"))
 	resp, _ := ask(t, tr)
 	require.Equal(t, "large", servedBy(resp))
-	require.Equal(t, before, n.sends(host("small")), "it is known to be no larger")
+	require.Equal(t, before, n.Sends(host("small")), "it is known to be no larger")
 	require.True(t, statusOf(t, tr, "a").Available, "unharmed")
 
-	n.on(host("large"), tooLarge)
+	n.On(host("large"), tooLarge)
 	resp, _ = ask(t, tr)
 	require.Equal(t, "unknown", servedBy(resp))
 
-	n.on(host("unknown"), tooLarge)
+	n.On(host("unknown"), tooLarge)
 	resp, body := ask(t, tr)
 	require.Equal(t, 429, resp.StatusCode)
 	require.Contains(t, body, "Request too large", "no wait mends it: the answer is the service's own")

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // trailOf sends a request and returns its trail.
@@ -41,8 +42,8 @@ func skipped(s spillover.TrailStep) map[string]string {
 func TestTrailHasEachAttemptAndWhyOthersWereSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(429, `{"error":{"code":"rate_limit_exceeded","message":"Slow down."}}`, "Retry-After: 7"))
-		n.on(host("a"), status(500, `{"error":{"code":"server_error","message":"Sorry."}}`))
+		n.On(host("ptu"), status(429, `{"error":{"code":"rate_limit_exceeded","message":"Slow down."}}`, "Retry-After: 7"))
+		n.On(host("a"), status(500, `{"error":{"code":"server_error","message":"Sorry."}}`))
 		tr := balance(t, n, azure("ptu"), azure("a", priority(2)), azure("b", priority(3), tags("eu")), azure("drained", priority(2)))
 		require.NoError(t, tr.Drain("drained"))
 
@@ -74,7 +75,7 @@ func TestTrailHasEachAttemptAndWhyOthersWereSkipped(t *testing.T) {
 func TestTrailHasWaitsAndLocalReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 2"), ok200)
+		n.On(host("a"), status(429, "{}", "Retry-After: 2"), ok200)
 		tr := configured(t, spillover.Config{Base: n, MaxWait: 5 * time.Second, Backends: []spillover.Backend{azure("a")}})
 		trail := trailOf(t, tr, newChat(t, chatPath))
 		require.Len(t, trail.Steps, 3)
@@ -82,7 +83,7 @@ func TestTrailHasWaitsAndLocalReplies(t *testing.T) {
 		require.InDelta(t, 2000, trail.Steps[1].WaitedMS, 250)
 		require.Equal(t, "served", trail.Outcome)
 
-		n.on(host("a"), status(429, "{}", "Retry-After: 50"))
+		n.On(host("a"), status(429, "{}", "Retry-After: 50"))
 		trail = trailOf(t, tr, newChat(t, chatPath))
 		require.Equal(t, "synthesized", trail.Outcome)
 		require.Equal(t, 429, trail.Status)
@@ -95,7 +96,7 @@ func TestTrailHasWaitsAndLocalReplies(t *testing.T) {
 
 func TestTrailOfARequestWithoutAnAnswerHasTheCause(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), broken(errRefused))
+	n.On(host("a"), broken(errRefused))
 	trail := trailOf(t, balance(t, n, azure("a")), newChat(t, chatPath))
 	require.Equal(t, "failed", trail.Outcome)
 	require.Contains(t, trail.Error, "connection refused")
@@ -109,7 +110,7 @@ func TestTrailIsBoundedAndHoldsNoSecret(t *testing.T) {
 	var backends []spillover.Backend
 	for i := range 200 {
 		name := fmt.Sprintf("b%03d", i)
-		n.on(host(name), status(500, `{"error":{"message":"no: key-`+name+`"}}`))
+		n.On(host(name), status(500, `{"error":{"message":"no: key-`+name+`"}}`))
 		backends = append(backends, azure(name, priority(i+1)))
 	}
 	tr := configured(t, spillover.Config{Base: n, Backends: backends, MaxAttempts: 200})
@@ -167,7 +168,7 @@ func TestTrailOfARequestThatIsNotRouted(t *testing.T) {
 
 func TestTrailHasRedirects(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
+	n.On(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	var trail spillover.Trail
 	resp, err := (&http.Client{Transport: tr}).Do(newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail)))
@@ -181,10 +182,10 @@ func TestTrailHasRedirects(t *testing.T) {
 func TestExplainSendsAndChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("ptu"), status(429, "{}", "Retry-After: 7"))
 		tr := balance(t, n, azure("ptu"), azure("a", priority(2)))
 		ask(t, tr)
-		before, sends := tr.Status(), n.sends()
+		before, sends := tr.Status(), n.Sends()
 		for _, withGetBody := range []bool{true, false} {
 			req := newChat(t, chatPath)
 			if !withGetBody {
@@ -202,7 +203,7 @@ func TestExplainSendsAndChangesNothing(t *testing.T) {
 			require.JSONEq(t, `{"messages":[{"role":"user","content":"hi"}],"model":"m"}`, string(text), "the body can still be sent")
 		}
 		require.Equal(t, before, tr.Status())
-		require.Equal(t, sends, n.sends())
+		require.Equal(t, sends, n.Sends())
 	})
 }
 
@@ -210,7 +211,7 @@ func TestExplainSendsAndChangesNothing(t *testing.T) {
 func TestExplainDoesNotEjectASilentDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), slow(time.Hour, ok200))
+		n.On(host("ptu"), slow(time.Hour, ok200))
 		tr := balance(t, n, azure("ptu"), azure("a", priority(2)))
 		var all sync.WaitGroup
 		defer all.Wait()
@@ -234,7 +235,7 @@ func TestExplainDoesNotEjectASilentDeployment(t *testing.T) {
 func TestExplainOfARequestThatNobodyCanTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "{}", "Retry-After: 7"))
+		n.On(host("a"), status(429, "{}", "Retry-After: 7"))
 		tr := balance(t, n, azure("a", serves("m")))
 		ask(t, tr)
 		trail, err := tr.Explain(newChat(t, chatPath))
@@ -286,7 +287,7 @@ func TestExplainChoosesWhatRoundTripChooses(t *testing.T) {
 // Explain foresees what RoundTrip does, also where no deployment is open.
 func TestExplainForeseesWhatRoundTripDoes(t *testing.T) {
 	fail := func(t *testing.T, n *fakeNet, tr *spillover.Transport, name string) {
-		n.on(host(name), status(401, wrongKey))
+		n.On(host(name), status(401, wrongKey))
 		ask(t, tr)
 		require.False(t, statusOf(t, tr, name).Available)
 	}
@@ -315,32 +316,32 @@ func TestExplainForeseesWhatRoundTripDoes(t *testing.T) {
 		}},
 		"all cooling, may wait": {action: spillover.TrailWait, backend: "a", change: func(c *spillover.Config) { c.MaxWait = 2 * time.Minute },
 			prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-				n.on(host("a"), status(429, "{}", "Retry-After: 5"))
-				n.on(host("b"), status(429, "{}", "Retry-After: 60"))
+				n.On(host("a"), status(429, "{}", "Retry-After: 5"))
+				n.On(host("b"), status(429, "{}", "Retry-After: 60"))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				_, _ = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
-				n.on(host("a"), ok200)
+				n.On(host("a"), ok200)
 			}},
 		"falls back": {backend: "b", action: spillover.TrailSend, change: func(c *spillover.Config) {
 			c.Backends = []spillover.Backend{azure("a", serves("m")), azure("b", serves("second"))}
 			c.Fallbacks = []spillover.Fallback{{Model: "m", To: []string{"second"}}}
 		}, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-			n.on(host("a"), status(429, "{}", "Retry-After: 60"))
+			n.On(host("a"), status(429, "{}", "Retry-After: 60"))
 			ask(t, tr)
 		}},
 		"maybe silent": {backend: "a", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-			n.on(host("a"), slow(time.Hour, ok200))
+			n.On(host("a"), slow(time.Hour, ok200))
 			for range 3 {
 				go func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) }()
 			}
 			time.Sleep(6 * time.Second)
 			resp, _ := ask(t, tr) // compares, and shows nothing yet
 			require.Equal(t, "b", servedBy(resp))
-			n.on(host("a"), ok200)
+			n.On(host("a"), ok200)
 		}},
 		"silent": {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-			n.on(host("a"), slow(time.Hour, ok200))
+			n.On(host("a"), slow(time.Hour, ok200))
 			for range 3 {
 				go func() { _, _ = tr.RoundTrip(newChat(t, chatPath)) }()
 			}
@@ -348,7 +349,7 @@ func TestExplainForeseesWhatRoundTripDoes(t *testing.T) {
 		}},
 		"a stored object": {backend: "b", action: spillover.TrailSend, prepare: func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
 			require.NoError(t, tr.Drain("a"))
-			n.on(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
+			n.On(host("b"), status(200, `{"id":"resp_1234567890","object":"response"}`))
 			send(t, tr, with(t, `POST /openai/v1/responses {"model":"m","input":"hi"}`))
 			require.NoError(t, tr.Resume("a"))
 		}, request: func(t *testing.T) *http.Request { return with(t, "GET /openai/v1/responses/resp_1234567890") }},
@@ -371,11 +372,11 @@ func TestExplainForeseesWhatRoundTripDoes(t *testing.T) {
 				if test.request != nil {
 					req = func() *http.Request { return test.request(t) }
 				}
-				before, sends := tr.Status(), n.sends()
+				before, sends := tr.Status(), n.Sends()
 				explained, err := tr.Explain(req().WithContext(ctx))
 				require.NoError(t, err)
 				require.Equal(t, before, tr.Status())
-				require.Equal(t, sends, n.sends())
+				require.Equal(t, sends, n.Sends())
 				trail := trailOf(t, tr, req().WithContext(ctx))
 				first := trail.Steps[0]
 				require.Equal(t, test.action, explained.Steps[0].Action)
@@ -431,7 +432,7 @@ func TestRequestCanBeSentAfterExplainThatSharesItsBody(t *testing.T) {
 			}
 			resp, _ := send(t, tr, req)
 			require.Equal(t, 200, resp.StatusCode)
-			require.Equal(t, large, n.last().body)
+			require.Equal(t, large, n.Last().Body)
 		})
 	}
 }
@@ -456,7 +457,7 @@ func TestExplainLeavesTheBody(t *testing.T) {
 		"length 0":        {io.NopCloser(strings.NewReader(`{"model":"m"}`)), 0, `{"model":"m"}`, false},
 		"huge":            {io.NopCloser(strings.NewReader(huge)), int64(len(huge)), huge, false},
 		"huge and chunks": {io.NopCloser(strings.NewReader(huge)), -1, huge, false},
-		"fails":           {brokenBody{io.NopCloser(nil), io.ErrUnexpectedEOF}, -1, "", true},
+		"fails":           {testnet.BrokenBody{Closer: io.NopCloser(nil), Err: io.ErrUnexpectedEOF}, -1, "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
@@ -473,7 +474,7 @@ func TestExplainLeavesTheBody(t *testing.T) {
 			}
 			resp, _ := send(t, tr, req)
 			require.Equal(t, 200, resp.StatusCode)
-			require.True(t, test.want == n.last().body)
+			require.True(t, test.want == n.Last().Body)
 		})
 	}
 }
@@ -485,8 +486,8 @@ func TestTrailShowsASpentRetryBudget(t *testing.T) {
 		tr := balance(t, n, azure("a1"), azure("a2"), azure("b", priority(2)))
 		seen := false
 		for range 200 {
-			n.on(host("a1"), status(429, "{}", "Retry-After: 1"))
-			n.on(host("a2"), status(429, "{}", "Retry-After: 1"))
+			n.On(host("a1"), status(429, "{}", "Retry-After: 1"))
+			n.On(host("a2"), status(429, "{}", "Retry-After: 1"))
 			for _, s := range trailOf(t, tr, newChat(t, chatPath)).Steps {
 				why := skipped(s)
 				if why["b"] == "chosen" {
@@ -502,8 +503,8 @@ func TestTrailShowsASpentRetryBudget(t *testing.T) {
 // The error of a redirect is the base's own, and may have anything in it.
 func TestTrailOfAFailedRedirectHoldsNoSecret(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
-	n.on(host("b"), broken(fmt.Errorf("refused key-b and swordfish")))
+	n.On(host("a"), status(307, "", "Location: https://"+host("b")+"/x"))
+	n.On(host("b"), broken(fmt.Errorf("refused key-b and swordfish")))
 	tr := balance(t, n, azure("a"), azure("b", priority(2)))
 	var trail spillover.Trail
 	req := newChat(t, chatPath).WithContext(spillover.WithTrail(t.Context(), &trail))
@@ -529,7 +530,7 @@ func TestTrailNamesWhyAnOpenDeploymentWasPassedOver(t *testing.T) {
 		t.Run(want, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer, slow(time.Second, test.answer))
+				n.On(host("a"), test.answer, slow(time.Second, test.answer))
 				test.model.Name = "m"
 				tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.Models = []spillover.Model{test.model} }), azure("b", priority(2)))
 				ask(t, tr)
@@ -558,7 +559,7 @@ func TestTrailNamesAReportOfAnotherReplica(t *testing.T) {
 func TestTrailNamesTheProbeOfAnEjectedDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), broken(errRefused), ok200)
+		n.On(host("a"), broken(errRefused), ok200)
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		ask(t, tr)
 		time.Sleep(probeWait)
@@ -573,7 +574,7 @@ func TestTrailNamesTheProbeOfAnEjectedDeployment(t *testing.T) {
 func TestTrailHoldsNoKeyOfAProtocol(t *testing.T) {
 	n := newNet()
 	const key, plain = "browser-secret-1234567", "harmless-text"
-	n.on(host("a"), broken(fmt.Errorf("%s and %s were refused", key, plain)))
+	n.On(host("a"), broken(fmt.Errorf("%s and %s were refused", key, plain)))
 	req := newChat(t, chatPath)
 	req.Header.Set("Sec-WebSocket-Protocol", "realtime, openai-insecure-api-key."+key)
 	req.Header.Set("X-Header-With-A-Name-That-Is-Longer-Than-Others", plain)

@@ -1,7 +1,6 @@
 package spillover_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A snapshot is all of a request that may not change: its fields, and what
@@ -54,8 +54,8 @@ func TestRequestIsNotModified(t *testing.T) {
 	} {
 		// Only the last of three deployments answers, and b is asked twice.
 		n := newNet()
-		n.on(host("a"), status(429, "{}"))
-		n.on(host("b"), status(500, "{}"))
+		n.On(host("a"), status(429, "{}"))
+		n.On(host("b"), status(500, "{}"))
 		// A base does as it likes with what it is given.
 		vandal := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			resp, err := n.RoundTrip(req)
@@ -95,12 +95,12 @@ func TestRequestIsNotModified(t *testing.T) {
 		require.Equal(t, "c", servedBy(resp))
 		require.Equal(t, before, snap(req))
 		require.Same(t, req, resp.Request)
-		require.Equal(t, []string{host("a"), host("b"), host("b"), host("c")}, n.order())
-		for _, s := range n.seen {
+		require.Equal(t, []string{host("a"), host("b"), host("b"), host("c")}, n.Order())
+		for _, s := range n.Seen {
 			require.NotContains(t, fmt.Sprint(s), "vandal", "each attempt starts from the caller's request")
-			require.Equal(t, path, s.path)
-			require.Equal(t, []string{"key-" + s.host[:1]}, s.header["Api-Key"])
-			require.Equal(t, []string{"1", "2"}, s.header["X-Two"])
+			require.Equal(t, path, s.Path)
+			require.Equal(t, []string{"key-" + s.Host[:1]}, s.Header["Api-Key"])
+			require.Equal(t, []string{"1", "2"}, s.Header["X-Two"])
 		}
 	}
 }
@@ -176,14 +176,14 @@ func TestBodyIsClosedOnEveryPath(t *testing.T) {
 		}},
 		{name: "GetBody fails at the second attempt", answer: status(429, "{}"), fails: true,
 			change: func(t *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
-				large := newLargeChat(t, chatPath)
+				large := testnet.NewLargeChat(t, chatPath)
 				large.Body = countedBody{large.Body, req.Body.(countedBody).closed}
 				large.GetBody = func() (io.ReadCloser, error) { return nil, fault }
 				return large
 			}},
 		{name: "reading it fails", fails: true, change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
 			req.GetBody = nil
-			req.Body = countedBody{io.NopCloser(brokenBody{err: fault}), req.Body.(countedBody).closed}
+			req.Body = countedBody{io.NopCloser(testnet.BrokenBody{Err: fault}), req.Body.(countedBody).closed}
 			return req
 		}},
 		{name: "it is buffered", answer: status(500, "{}"), change: func(_ *testing.T, _ *spillover.Transport, req *http.Request) *http.Request {
@@ -194,8 +194,8 @@ func TestBodyIsClosedOnEveryPath(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNet()
 			if test.answer != nil {
-				n.on(host("a"), test.answer)
-				n.on(host("b"), test.answer)
+				n.On(host("a"), test.answer)
+				n.On(host("b"), test.answer)
 			}
 			if test.base == nil {
 				test.base = n
@@ -365,7 +365,7 @@ func TestGetBodyErrorReachesTheBase(t *testing.T) {
 		_, err := req.GetBody()
 		return nil, err
 	})
-	req := newLargeChat(t, chatPath)
+	req := testnet.NewLargeChat(t, chatPath)
 	req.GetBody = func() (io.ReadCloser, error) { return nil, fault }
 	_, err := balance(t, base, azure("a")).RoundTrip(req)
 	require.ErrorIs(t, err, fault)
@@ -394,7 +394,7 @@ func TestRoundTripReturnsEitherResponseOrError(t *testing.T) {
 	var closed atomic.Int64
 	both := func(req *http.Request) (*http.Response, error) {
 		resp, _ := status(200, "{}")(req)
-		resp.Body = &tracked{Reader: strings.NewReader(""), closed: &closed}
+		resp.Body = &testnet.Tracked{Reader: strings.NewReader(""), Closed: &closed}
 		return resp, fault
 	}
 	for _, test := range []struct {
@@ -407,11 +407,11 @@ func TestRoundTripReturnsEitherResponseOrError(t *testing.T) {
 		{"both, without a body", func(*http.Request) (*http.Response, error) { return &http.Response{}, fault }, "fault"},
 	} {
 		n := newNet()
-		n.on(host("a"), test.base)
+		n.On(host("a"), test.base)
 		tr := firstAndSecond(t, n)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp), "another one answers")
-		n.on(host("b"), test.base)
+		n.On(host("b"), test.base)
 		resp, err := firstAndSecond(t, n).RoundTrip(newChat(t, chatPath))
 		require.Nil(t, resp)
 		require.ErrorContains(t, err, test.want)
@@ -428,7 +428,7 @@ func TestRoundTripReturnsEitherResponseOrError(t *testing.T) {
 
 func TestSynthesizedAnswersHaveAllFieldsOfAResponse(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}", "Retry-After: 60"))
+	n.On(host("a"), status(429, "{}", "Retry-After: 60"))
 	tr := balance(t, n, azure("a", serves("m")))
 	for target, code := range map[string]string{
 		chatPath: "429 Too Many Requests",
@@ -480,7 +480,7 @@ func TestAttemptEndsOnceHoweverTheBodyEnds(t *testing.T) {
 				tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
 					ended = req.Context()
 					if name == "error" {
-						return brokenBody{io.NopCloser(nil), fault}
+						return testnet.BrokenBody{Closer: io.NopCloser(nil), Err: fault}
 					}
 					return io.NopCloser(strings.NewReader("text"))
 				}), azure("a"))
@@ -512,18 +512,8 @@ func TestBackgroundContextNeedsNoWatch(t *testing.T) {
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-// upgraded is the body of a 101, as net/http makes it.
-type upgraded struct {
-	io.Reader
-	bytes.Buffer
-}
-
-func (u *upgraded) Read(p []byte) (int, error) { return u.Reader.Read(p) }
-
-func (u *upgraded) Close() error { return nil }
-
 func TestUpgradedBodyIsWritable(t *testing.T) {
-	u := &upgraded{Reader: strings.NewReader("frames")}
+	u := &testnet.Upgraded{Reader: strings.NewReader("frames")}
 	for code, writes := range map[int]bool{101: true, 200: false} {
 		tr := balance(t, withBody(code, func(*http.Request) io.ReadCloser { return u }), azure("a"))
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
@@ -546,7 +536,7 @@ func TestDrainOfErrorBodiesIsCapped(t *testing.T) {
 		source := strings.NewReader(text)
 		var closed atomic.Int64
 		n := newNet()
-		n.on(host("a"), withBody(500, func(*http.Request) io.ReadCloser { return &tracked{Reader: source, closed: &closed} }))
+		n.On(host("a"), withBody(500, func(*http.Request) io.ReadCloser { return &testnet.Tracked{Reader: source, Closed: &closed} }))
 		ask(t, sentOnce(t, n))
 		require.LessOrEqual(t, size-source.Len(), maxErrorBody+1)
 		require.Equal(t, size <= maxErrorBody, source.Len() == 0, "a small one is read to its end, so that its connection can be used again")
@@ -565,31 +555,24 @@ func TestContextIsCheckedBetweenAttempts(t *testing.T) {
 	ctx, leave := context.WithCancelCause(t.Context())
 	reason := errors.New("the user went away")
 	n := newNet()
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		leave(reason)
 		return status(429, "{}")(req)
 	})
 	tr := firstAndSecond(t, n)
 	_, err := tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 	require.ErrorIs(t, err, reason, "the cause, as net/http returns it")
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 	require.Zero(t, statusOf(t, tr, "a").InFlight)
 }
 
-type idleCloser struct {
-	http.RoundTripper
-	calls int
-}
-
-func (c *idleCloser) CloseIdleConnections() { c.calls++ }
-
 func TestCloseIdleConnectionsReachesTheBase(t *testing.T) {
-	base := &idleCloser{RoundTripper: newNet()}
+	base := &testnet.IdleCloser{RoundTripper: newNet()}
 	tr := balance(t, base, azure("a"))
 	(&http.Client{Transport: tr}).CloseIdleConnections()
-	require.Equal(t, 1, base.calls)
+	require.Equal(t, 1, base.Calls)
 	require.NoError(t, tr.Close())
-	require.Equal(t, 1, base.calls, "a base that was given is left alone")
+	require.Equal(t, 1, base.Calls, "a base that was given is left alone")
 	require.NotPanics(t, balance(t, newNet(), azure("a")).CloseIdleConnections, "not every base has idle connections")
 }
 
@@ -600,8 +583,8 @@ func TestSuccessfulAnswersAreNotInterpreted(t *testing.T) {
 		var read atomic.Int64
 		tr := balance(t, func() http.RoundTripper {
 			n := newNet()
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
-				resp, err := withBody(code, func(*http.Request) io.ReadCloser { return io.NopCloser(endless{&read}) })(req)
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
+				resp, err := withBody(code, func(*http.Request) io.ReadCloser { return io.NopCloser(testnet.Endless{Bytes: &read}) })(req)
 				resp.Header["X-Odd"] = []string{"", "two"}
 				resp.Header.Set("Location", "https://elsewhere/")
 				return resp, err
@@ -623,7 +606,7 @@ func TestClientTimeoutCoversTheWholeStream(t *testing.T) {
 		// A stream of 200 s, one byte each second.
 		tr := balance(t, withBody(200, func(req *http.Request) io.ReadCloser {
 			left := 200
-			return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			return io.NopCloser(testnet.ReaderFunc(func(p []byte) (int, error) {
 				select {
 				case <-time.After(time.Second):
 				case <-req.Context().Done():
@@ -667,7 +650,7 @@ func TestClosed(t *testing.T) {
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.Nil(t, resp)
 	require.ErrorIs(t, err, net.ErrClosed)
-	require.Equal(t, 1, n.sends())
+	require.Equal(t, 1, n.Sends())
 	require.NotPanics(t, func() { tr.Status(); tr.CloseIdleConnections() })
 }
 
@@ -745,7 +728,7 @@ func TestFlappingBackendsUnderLoad(t *testing.T) {
 			name := fmt.Sprint("b", i)
 			backends = append(backends, azure(name, priority(1+i/3), weight(1+i)))
 			// Up and down by turns, each at its own pace.
-			n.on(host(name), slow(time.Millisecond, func(req *http.Request) (*http.Response, error) {
+			n.On(host(name), slow(time.Millisecond, func(req *http.Request) (*http.Response, error) {
 				switch now := time.Now().UnixMilli(); now / int64(50+7*i) % 4 {
 				case 0:
 					return status(429, "{}", "Retry-After-Ms: 20")(req)
@@ -788,7 +771,7 @@ func TestFlappingBackendsUnderLoad(t *testing.T) {
 		nothingInFlight(t, tr)
 		time.Sleep(time.Minute)
 		for i := range 5 {
-			n.on(host(fmt.Sprint("b", i)), ok200)
+			n.On(host(fmt.Sprint("b", i)), ok200)
 		}
 		for range 100 {
 			ask(t, tr)
@@ -811,7 +794,7 @@ func inTime(t *testing.T, f func(t *testing.T, n *fakeNet, tr *spillover.Transpo
 
 func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
 	inTime(t, func(t *testing.T, n *fakeNet, tr *spillover.Transport) {
-		n.on(host("a"), answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: {\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":-1},\"choices\":[]}\n\ndata: [DONE]\n\n"))
+		n.On(host("a"), testnet.Content("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: {\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":-1},\"choices\":[]}\n\ndata: [DONE]\n\n"))
 		for _, end := range []func(*http.Response, context.CancelFunc){
 			func(resp *http.Response, _ context.CancelFunc) { _, _ = io.ReadAll(resp.Body) },
 			func(resp *http.Response, _ context.CancelFunc) { resp.Body.Close(); resp.Body.Close() },
@@ -838,7 +821,7 @@ func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
 
 func TestConcurrentUseIsRaceFree(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, responseText))
+	n.On(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, responseText))
 	tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
 	var all sync.WaitGroup
 	for range 16 {
@@ -857,7 +840,7 @@ func TestRandomFailuresReturnEitherAnswerOrError(t *testing.T) {
 	n := newNet()
 	kinds := []roundTripFunc{status(429, "{}"), status(500, "{}"), broken(cutOff), status(404, "{}"), broken(nil), status(200, "{}"), status(408, "")}
 	for _, name := range []string{"a", "b"} {
-		n.on(host(name), func(req *http.Request) (*http.Response, error) { return kinds[rand.IntN(len(kinds))](req) })
+		n.On(host(name), func(req *http.Request) (*http.Response, error) { return kinds[rand.IntN(len(kinds))](req) })
 	}
 	tr := balance(t, n, azure("a"), azure("b"))
 	for range 200 {
@@ -867,15 +850,6 @@ func TestRandomFailuresReturnEitherAnswerOrError(t *testing.T) {
 }
 
 const azureKey = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key"}}`
-
-// answers is what a backend answers with, in a content type of its own.
-func answers(contentType, text string) roundTripFunc {
-	return func(req *http.Request) (*http.Response, error) {
-		resp, err := status(200, text)(req)
-		resp.Header.Set("Content-Type", contentType)
-		return resp, err
-	}
-}
 
 const responseText = `{
   "id": "resp_68a1f00d",

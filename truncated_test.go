@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
@@ -56,28 +57,28 @@ type streamEnd struct {
 
 // truncatedStreams end in the middle.
 var truncatedStreams = map[string]streamEnd{
-	"chat":                        {chatPath, azureFirst + roleChunk + tokenChunk("a") + tokenChunk("b")},
-	"chat, first content":         {chatPath, tokenChunk("a")},
+	"chat":                        {chatPath, testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("a") + testnet.TokenChunk("b")},
+	"chat, first content":         {chatPath, testnet.TokenChunk("a")},
 	"chat without an index":       {chatPath, dataEvent(`{"choices":[{"delta":{"content":"a"}}]}`)},
 	"chat, with spaces":           {chatPath, dataEvent(`{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": null}]}`)},
-	"chat with usage":             {chatPath, tokenChunk("a") + usageChunk},
-	"chat, empty reason":          {chatPath, tokenChunk("a") + choiceChunk(0, "b", "null") + dataEvent(`{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":""}]}`)},
+	"chat with usage":             {chatPath, testnet.TokenChunk("a") + testnet.UsageChunk},
+	"chat, empty reason":          {chatPath, testnet.TokenChunk("a") + choiceChunk(0, "b", "null") + dataEvent(`{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":""}]}`)},
 	"one of two choices":          {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(0, "", "stop")},
-	"the other of two":            {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(1, "", "stop") + usageChunk},
+	"the other of two":            {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(1, "", "stop") + testnet.UsageChunk},
 	"two choices, one without":    {chatPath, choiceChunk(0, "", "") + choiceChunk(1, "", "") + choiceChunk(1, "b", "stop")},
 	"one of twelve choices":       {chatPath, choiceChunk(0, "a", "stop") + choiceChunk(11, "b", "")},
 	"one of many choices":         {chatPath, choiceChunk(3, "a", "stop") + choiceChunk(4096, "b", "")},
 	"tool calls":                  {chatPath, callChunk(0, `{"a":`) + callChunk(0, `1}`) + callChunk(1, `{"a":`)},
-	"a finish reason in the text": {chatPath, tokenChunk(`"finish_reason":"stop"`) + tokenChunk(`data: [DONE]`)},
-	"cut in an event":             {chatPath, tokenChunk("a") + tokenChunk("b")[:90]},
-	"cut in the finish reason":    {chatPath, tokenChunk("a") + strings.TrimRight(lastChunk, "}]\n")},
-	"cut in [DONE]":               {chatPath, tokenChunk("a") + "data: [DON"},
-	"comments at the end":         {chatPath, tokenChunk("a") + ": keep-alive\n\n"},
+	"a finish reason in the text": {chatPath, testnet.TokenChunk(`"finish_reason":"stop"`) + testnet.TokenChunk(`data: [DONE]`)},
+	"cut in an event":             {chatPath, testnet.TokenChunk("a") + testnet.TokenChunk("b")[:90]},
+	"cut in the finish reason":    {chatPath, testnet.TokenChunk("a") + strings.TrimRight(testnet.LastChunk, "}]\n")},
+	"cut in [DONE]":               {chatPath, testnet.TokenChunk("a") + "data: [DON"},
+	"comments at the end":         {chatPath, testnet.TokenChunk("a") + ": keep-alive\n\n"},
 	"completion":                  {completionsPath, dataEvent(`{"choices":[{"text":"a","index":0,"logprobs":null,"finish_reason":null}]}`)},
-	"response":                    {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"output_index":0,"delta":"a"`)},
-	"response, text done":         {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.output_text.done", `,"text":"a"`)},
-	"cut in the last event": {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) +
-		strings.TrimSuffix(responseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11}}`), "}\n\n")},
+	"response":                    {responsesPath, testnet.ResponseCreated(9) + testnet.ResponseEvent("response.output_text.delta", `,"output_index":0,"delta":"a"`)},
+	"response, text done":         {responsesPath, testnet.ResponseCreated(9) + testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + testnet.ResponseEvent("response.output_text.done", `,"text":"a"`)},
+	"cut in the last event": {responsesPath, testnet.ResponseCreated(9) + testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) +
+		strings.TrimSuffix(testnet.ResponseEvent("response.completed", `,"response":{"id":"resp_1","usage":{"input_tokens":11}}`), "}\n\n")},
 	"message":                 {messagesPath, messageStart + messagePing + messageBlock + messageText},
 	"message, with a reason":  {messagesPath, messageStart + messageBlock + messageText + messageReason},
 	"cut in the message stop": {messagesPath, messageStart + messageText + messageReason + messageStop[:40]},
@@ -88,32 +89,32 @@ var truncatedStreams = map[string]streamEnd{
 
 // completeStreams lack something that many services send, and nothing else.
 var completeStreams = map[string]streamEnd{
-	"chat":                     {chatPath, wholeChat},
-	"without [DONE]":           {chatPath, strings.TrimSuffix(wholeChat, doneEvent)},
-	"without [DONE], compact":  {chatPath, tokenChunk("a") + lastChunk},
+	"chat":                     {chatPath, testnet.WholeChat},
+	"without [DONE]":           {chatPath, strings.TrimSuffix(testnet.WholeChat, testnet.DoneEvent)},
+	"without [DONE], compact":  {chatPath, testnet.TokenChunk("a") + testnet.LastChunk},
 	"reason with the last":     {chatPath, choiceChunk(0, "a", "") + choiceChunk(0, "b", "length")},
-	"reason, with spaces":      {chatPath, tokenChunk("a") + dataEvent(`{"choices": [{"delta": {}, "index" : 0, "finish_reason" : "stop"}]}`)},
-	"without a reason":         {chatPath, tokenChunk("a") + doneEvent},
-	"filter after the reason":  {chatPath, tokenChunk("a") + lastChunk + filteredChunk},
-	"filter, usage":            {chatPath, tokenChunk("a") + lastChunk + filteredChunk + usageChunk},
+	"reason, with spaces":      {chatPath, testnet.TokenChunk("a") + dataEvent(`{"choices": [{"delta": {}, "index" : 0, "finish_reason" : "stop"}]}`)},
+	"without a reason":         {chatPath, testnet.TokenChunk("a") + testnet.DoneEvent},
+	"filter after the reason":  {chatPath, testnet.TokenChunk("a") + testnet.LastChunk + filteredChunk},
+	"filter, usage":            {chatPath, testnet.TokenChunk("a") + testnet.LastChunk + filteredChunk + testnet.UsageChunk},
 	"two choices":              {chatPath, choiceChunk(0, "a", "") + choiceChunk(1, "b", "") + choiceChunk(0, "", "stop") + choiceChunk(1, "", "length")},
 	"two choices, one event":   {chatPath, dataEvent(`{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"},{"index":1,"delta":{"content":"a"},"finish_reason":"stop"}]}`)},
 	"choices from 1":           {chatPath, choiceChunk(1, "a", "") + choiceChunk(1, "", "stop")},
 	"many choices":             {chatPath, choiceChunk(0, "a", "stop") + choiceChunk(11, "b", "") + choiceChunk(127, "b", "") + choiceChunk(11, "", "stop") + choiceChunk(127, "", "stop")},
 	"tool calls":               {chatPath, callChunk(0, "{}") + callChunk(1, "{}") + callChunk(2, "{}") + calledChunk},
-	"no blank line":            {chatPath, tokenChunk("a") + strings.TrimSpace(lastChunk)},
-	"[DONE], no blank line":    {chatPath, tokenChunk("a") + "data: [DONE]"},
-	"[DONE] without a space":   {chatPath, tokenChunk("a") + "data:[DONE]\n\n"},
-	"[DONE] and a space":       {chatPath, tokenChunk("a") + "data: [DONE] \n\n"},
-	"[DONE] with an id":        {chatPath, tokenChunk("a") + "data: [DONE]\nid: 9\n\n"},
-	"comments":                 {chatPath, ": a\n\n" + tokenChunk("a") + ": b\n\n" + lastChunk + ": c\n\n"},
-	"a comment in an event":    {chatPath, tokenChunk("a") + ": b\n" + strings.TrimSuffix(lastChunk, "\n") + ": c\n\n"},
-	"usage that breaks off":    {chatPath, tokenChunk("a") + dataEvent(`{"choices":[],"usage":{`) + lastChunk},
+	"no blank line":            {chatPath, testnet.TokenChunk("a") + strings.TrimSpace(testnet.LastChunk)},
+	"[DONE], no blank line":    {chatPath, testnet.TokenChunk("a") + "data: [DONE]"},
+	"[DONE] without a space":   {chatPath, testnet.TokenChunk("a") + "data:[DONE]\n\n"},
+	"[DONE] and a space":       {chatPath, testnet.TokenChunk("a") + "data: [DONE] \n\n"},
+	"[DONE] with an id":        {chatPath, testnet.TokenChunk("a") + "data: [DONE]\nid: 9\n\n"},
+	"comments":                 {chatPath, ": a\n\n" + testnet.TokenChunk("a") + ": b\n\n" + testnet.LastChunk + ": c\n\n"},
+	"a comment in an event":    {chatPath, testnet.TokenChunk("a") + ": b\n" + strings.TrimSuffix(testnet.LastChunk, "\n") + ": c\n\n"},
+	"usage that breaks off":    {chatPath, testnet.TokenChunk("a") + dataEvent(`{"choices":[],"usage":{`) + testnet.LastChunk},
 	"completion":               {completionsPath, dataEvent(`{"choices":[{"text":"a","index":0,"finish_reason":null}]}`) + dataEvent(`{"choices":[{"text":"","index":0,"finish_reason":"stop"}]}`)},
-	"response":                 {responsesPath, responseCreated(9) + responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.completed", `,"response":{}`)},
-	"incomplete response":      {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + responseEvent("response.incomplete", `,"response":{}`)},
-	"response, no blank line":  {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + strings.TrimSpace(responseEvent("response.completed", `,"response":{}`))},
-	"response with [DONE]":     {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + doneEvent},
+	"response":                 {responsesPath, testnet.ResponseCreated(9) + testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + testnet.ResponseEvent("response.completed", `,"response":{}`)},
+	"incomplete response":      {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + testnet.ResponseEvent("response.incomplete", `,"response":{}`)},
+	"response, no blank line":  {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + strings.TrimSpace(testnet.ResponseEvent("response.completed", `,"response":{}`))},
+	"response with [DONE]":     {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + testnet.DoneEvent},
 	"speech":                   {speechPath, dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`) + dataEvent(`{"type":"speech.audio.done"}`)},
 	"transcript":               {transcriptionPath, dataEvent(`{"type":"transcript.text.delta","delta":"hi"}`) + dataEvent(`{"type":"transcript.text.done","text":"hi"}`)},
 	"images":                   {imagesPath, strings.Repeat(dataEvent(`{"type":"image_generation.partial_image"}`)+dataEvent(`{"type":"image_generation.completed","b64_json":"iVBO"}`), 2)},
@@ -121,7 +122,7 @@ var completeStreams = map[string]streamEnd{
 	"message":                  {messagesPath, messageStart + messagePing + messageBlock + messageText + messageReason + messageStop},
 	"message without content":  {messagesPath, messageStart + messagePing + messageReason + messageStop},
 	"message and pings":        {messagesPath, messageStart + messageText + messageReason + messageStop + messagePing},
-	"message with [DONE]":      {messagesPath, messageStart + messageText + messageReason + doneEvent},
+	"message with [DONE]":      {messagesPath, messageStart + messageText + messageReason + testnet.DoneEvent},
 	"message without a start":  {chatPath, "event: content_block_delta\n" + dataEvent(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}`)},
 	"events that no one knows": {chatPath, "data: hello\n\n" + dataEvent(`{"text":"a"}`)},
 }
@@ -159,13 +160,13 @@ func TestTruncatedStreamEndsWithAnError(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					for _, idle := range []time.Duration{0, time.Minute} {
 						n := newNet()
-						n.on(host("one"), plays(t, pieces...))
-						n.on(host("two"), plays(t, wholeChat))
+						n.On(host("one"), testnet.Plays(t, pieces...))
+						n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 						tr := streamPair(t, n, streamTimeouts(idle, idle))
 						resp, err := tr.RoundTrip(streaming(t, test.path))
 						require.NoError(t, err)
 						require.Equal(t, "one", servedBy(resp))
-						body, err := readAll(t, resp)
+						body, err := testnet.ReadAll(t, resp)
 						require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 						require.ErrorContains(t, err, "spillover: the stream ended before it was complete")
 						require.Equal(t, joined(pieces), body, "every byte is passed on")
@@ -179,12 +180,12 @@ func TestTruncatedStreamEndsWithAnError(t *testing.T) {
 					}
 
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
-					n.on(host("two"), plays(t, wholeChat))
+					n.On(host("one"), testnet.Plays(t, pieces...))
+					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 					tr := streamPair(t, n, holdStreams)
 					resp, body := send(t, tr, streaming(t, test.path))
 					require.Equal(t, "two", servedBy(resp))
-					require.Equal(t, wholeChat, body)
+					require.Equal(t, testnet.WholeChat, body)
 				})
 			})
 		}
@@ -199,7 +200,7 @@ func TestCompleteStreamEndsWithoutAnError(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0), streamTimeouts(time.Minute, time.Minute)} {
 						n := newNet()
-						n.on(host("one"), plays(t, pieces...))
+						n.On(host("one"), testnet.Plays(t, pieces...))
 						tr := streamPair(t, n, change)
 						resp, body := send(t, tr, streaming(t, test.path))
 						require.Equal(t, "one", servedBy(resp))
@@ -220,10 +221,10 @@ func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
 	for name, test := range map[string]streamEnd{
 		"image, type last":    {imagesPath, dataEvent(`{"type":"image_edit.partial_image","b64_json":"iVBO"}`) + dataEvent(`{"b64_json":"`+large+`","type":"image_edit.completed"}`)},
 		"images, type last":   {imagesPath, dataEvent(`{"b64_json":"`+large+`","type":"image_edit.partial_image"}`) + dataEvent(`{"b64_json":"`+large+`","type":"image_edit.completed"}`)},
-		"response, type last": {responsesPath, responseEvent("response.output_text.delta", `,"delta":"a"`) + dataEvent(`{"response":{"text":"`+large+`"},"type":"response.completed"}`)},
-		"chat in one event":   {chatPath, tokenChunk("a") + choiceChunk(0, large, "stop")},
-		"chat in one line":    {chatPath, strings.ReplaceAll(strings.Repeat(tokenChunk("a"), 4000)+lastChunk, "\n\n", "\n")},
-		"no blank line":       {chatPath, tokenChunk("a") + strings.TrimSpace(choiceChunk(0, large, "stop"))},
+		"response, type last": {responsesPath, testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`) + dataEvent(`{"response":{"text":"`+large+`"},"type":"response.completed"}`)},
+		"chat in one event":   {chatPath, testnet.TokenChunk("a") + choiceChunk(0, large, "stop")},
+		"chat in one line":    {chatPath, strings.ReplaceAll(strings.Repeat(testnet.TokenChunk("a"), 4000)+testnet.LastChunk, "\n\n", "\n")},
+		"no blank line":       {chatPath, testnet.TokenChunk("a") + strings.TrimSpace(choiceChunk(0, large, "stop"))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var pieces []any
@@ -233,7 +234,7 @@ func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
 			for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0)} {
 				for _, pieces := range [][]any{pieces, {test.events}} {
 					n := newNet()
-					n.on(host("one"), plays(t, pieces...))
+					n.On(host("one"), testnet.Plays(t, pieces...))
 					tr := streamPair(t, n, change)
 					resp, body := send(t, tr, streaming(t, test.path))
 					require.Equal(t, "one", servedBy(resp))
@@ -248,10 +249,10 @@ func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
 // A truncated stream is noticed if its kind shows at the beginning of a large event.
 func TestTruncatedStreamOfLargeEventsEndsWithAnError(t *testing.T) {
 	n := newNet()
-	n.on(host("one"), plays(t, dataEvent(`{"type":"image_edit.partial_image","b64_json":"`+strings.Repeat("x", 2*wire.MaxEvent)+`"}`)))
+	n.On(host("one"), testnet.Plays(t, dataEvent(`{"type":"image_edit.partial_image","b64_json":"`+strings.Repeat("x", 2*wire.MaxEvent)+`"}`)))
 	resp, err := streamPair(t, n).RoundTrip(streaming(t, imagesPath))
 	require.NoError(t, err)
-	_, err = readAll(t, resp)
+	_, err = testnet.ReadAll(t, resp)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
@@ -272,17 +273,17 @@ func joined(pieces []any) string {
 // held.
 func TestHeldAndPassedStreamsAgree(t *testing.T) {
 	events := []string{
-		azureFirst, roleChunk, tokenChunk("a"), lastChunk, usageChunk, filteredChunk, doneEvent, ": comment\n\n", "data: text\n\n", callChunk(1, "{}"), calledChunk,
+		testnet.AzureFirst, testnet.RoleChunk, testnet.TokenChunk("a"), testnet.LastChunk, testnet.UsageChunk, filteredChunk, testnet.DoneEvent, ": comment\n\n", "data: text\n\n", callChunk(1, "{}"), calledChunk,
 		choiceChunk(0, "a", "stop"), choiceChunk(1, "a", ""), choiceChunk(1, "", "stop"), choiceChunk(2, "", ""), choiceChunk(12, "", "stop"),
 		dataEvent(`{"choices":[{"text":"a"}]}`), dataEvent(`{"choices":[{"index":1,"delta":{}},{"index":0,"finish_reason":"stop"}]}`), dataEvent(`{"choices":{}}`),
 		dataEvent(`{"choices": [{"finish_reason": "stop", "index": 3, "delta": {"content": "a"}}]}`), dataEvent(`{"usage":{"a`), dataEvent(`{"choices":[],"usage":{"a":`),
-		responseCreated(9), responseEvent("response.output_text.delta", `,"delta":"a"`), responseEvent("response.completed", `,"response":{}`), chatError(serverError),
+		testnet.ResponseCreated(9), testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`), testnet.ResponseEvent("response.completed", `,"response":{}`), testnet.ChatError(serverError),
 		dataEvent(`{"type":"image_edit.partial_image","b64_json":"iVBO"}`), dataEvent(`{"type":"image_edit.completed","b64_json":"iVBO"}`),
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		text := tokenChunk("first") + strings.Join(rapid.SliceOfN(rapid.SampledFrom(events), 0, 12).Draw(rt, "events"), "")
+		text := testnet.TokenChunk("first") + strings.Join(rapid.SliceOfN(rapid.SampledFrom(events), 0, 12).Draw(rt, "events"), "")
 		if rapid.IntRange(0, 2).Draw(rt, "cut") == 0 {
-			text = text[:rapid.IntRange(len(tokenChunk("first")), len(text)).Draw(rt, "length")]
+			text = text[:rapid.IntRange(len(testnet.TokenChunk("first")), len(text)).Draw(rt, "length")]
 		}
 		text = strings.ReplaceAll(text, "\n", rapid.SampledFrom([]string{"\n", "\n", "\r\n", "\r"}).Draw(rt, "line end"))
 		var pieces []any
@@ -291,11 +292,11 @@ func TestHeldAndPassedStreamsAgree(t *testing.T) {
 		}
 		outcome := func(change func(*Config)) (by, body string, err error) {
 			n := newNet()
-			n.on(host("one"), plays(t, pieces...))
-			n.on(host("two"), plays(t, wholeChat))
+			n.On(host("one"), testnet.Plays(t, pieces...))
+			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
 			resp, err := streamPair(t, n, change).RoundTrip(newChat(t, chatPath))
 			require.NoError(rt, err)
-			body, err = readAll(t, resp)
+			body, err = testnet.ReadAll(t, resp)
 			return servedBy(resp), body, err
 		}
 		held, body, err := outcome(holdStreams)
@@ -315,8 +316,8 @@ func TestHeldAndPassedStreamsAgree(t *testing.T) {
 // What is not known to be a stream, or cannot be read, or was ended by the caller, is not
 // judged.
 func TestEndThatCannotBeJudged(t *testing.T) {
-	cut := azureFirst + roleChunk + tokenChunk("a")
-	compressed := wiretest.Compress(t, "gzip", cut, lastChunk)
+	cut := testnet.AzureFirst + testnet.RoleChunk + testnet.TokenChunk("a")
+	compressed := wiretest.Compress(t, "gzip", cut, testnet.LastChunk)
 	contentType, form := writeForm(t, hostileFile, modelField)
 	for name, test := range map[string]struct {
 		request *http.Request
@@ -327,20 +328,20 @@ func TestEndThatCannotBeJudged(t *testing.T) {
 		"corrupt":                         {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, compressed[0], "corrupt", compressed[1]}},
 		"not compressed":                  {newChat(t, chatPath), []any{http.Header{"Content-Encoding": {"gzip"}}, cut}},
 		"no stream":                       {newChat(t, chatPath), []any{http.Header{"Content-Type": {"application/json"}}, `{"choices":[{"index":0,"finish_reason":null}]}`}},
-		"the items of a response":         {with(t, "GET /openai/v1/responses/resp_1/input_items "), []any{responseEvent("response.output_text.delta", `,"delta":"a"`)}},
+		"the items of a response":         {with(t, "GET /openai/v1/responses/resp_1/input_items "), []any{testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`)}},
 		"a run":                           {with(t, `POST /openai/v1/threads/thread_1/runs {"assistant_id":"a","stream":true}`), []any{"event: thread.run.created\n" + dataEvent(`{"id":"run_1"}`)}},
 	} {
 		n := newNet()
-		n.on(host("one"), plays(t, test.pieces...))
+		n.On(host("one"), testnet.Plays(t, test.pieces...))
 		tr := streamPair(t, n)
 		_, body := send(t, tr, test.request)
 		require.Equal(t, joined(test.pieces), body, name)
 		require.Zero(t, streamState(t, tr, "one").LastFailure, name)
 	}
 
-	for _, left := range []int{0, 1, len(tokenChunk("b"))} {
+	for _, left := range []int{0, 1, len(testnet.TokenChunk("b"))} {
 		n := newNet()
-		n.on(host("one"), plays(t, cut, tokenChunk("b")))
+		n.On(host("one"), testnet.Plays(t, cut, testnet.TokenChunk("b")))
 		tr := streamPair(t, n)
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
@@ -355,9 +356,9 @@ func TestEndThatCannotBeJudged(t *testing.T) {
 func TestErrorOfATruncatedStreamStays(t *testing.T) {
 	for _, reader := range []func(io.Reader) io.Reader{iotest.DataErrReader, iotest.OneByteReader, iotest.HalfReader} {
 		n := newNet()
-		n.on(host("one"), func(req *http.Request) (*http.Response, error) {
-			resp, err := answers("text/event-stream", "")(req)
-			resp.Body = io.NopCloser(reader(strings.NewReader(tokenChunk("a") + tokenChunk("b"))))
+		n.On(host("one"), func(req *http.Request) (*http.Response, error) {
+			resp, err := testnet.Content("text/event-stream", "")(req)
+			resp.Body = io.NopCloser(reader(strings.NewReader(testnet.TokenChunk("a") + testnet.TokenChunk("b"))))
 			return resp, err
 		})
 		tr := streamPair(t, n)
@@ -365,7 +366,7 @@ func TestErrorOfATruncatedStreamStays(t *testing.T) {
 		require.NoError(t, err)
 		text, err := io.ReadAll(resp.Body)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		require.Equal(t, tokenChunk("a")+tokenChunk("b"), string(text))
+		require.Equal(t, testnet.TokenChunk("a")+testnet.TokenChunk("b"), string(text))
 		for range 2 {
 			_, err = resp.Body.Read(make([]byte, 1))
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
@@ -378,13 +379,13 @@ func TestErrorOfATruncatedStreamStays(t *testing.T) {
 // A background response is delivered from its first event. If its stream ends before the
 // response does, the caller gets an error.
 func TestTruncatedStreamOfABackgroundResponse(t *testing.T) {
-	created := responseCreated(9)
-	for _, events := range []string{created, created + responseEvent("response.queued", `,"response":{}`), created + responseEvent("response.output_text.delta", `,"delta":"a"`)} {
+	created := testnet.ResponseCreated(9)
+	for _, events := range []string{created, created + testnet.ResponseEvent("response.queued", `,"response":{}`), created + testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`)} {
 		n := newNet()
-		n.on(host("one"), plays(t, events))
+		n.On(host("one"), testnet.Plays(t, events))
 		resp, err := streamPair(t, n).RoundTrip(sayingAlso(t, responsesPath, `,"stream":true,"background":true`))
 		require.NoError(t, err)
-		body, err := readAll(t, resp)
+		body, err := testnet.ReadAll(t, resp)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.Equal(t, events, body)
 	}
@@ -393,23 +394,23 @@ func TestTruncatedStreamOfABackgroundResponse(t *testing.T) {
 // The stream of a stored response is judged only by its end: an error in it is that of
 // the stored response, not of the deployment.
 func TestStreamOfAStoredResponse(t *testing.T) {
-	created, delta := responseCreated(9), responseEvent("response.output_text.delta", `,"delta":"a"`)
-	failed := responseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)
+	created, delta := testnet.ResponseCreated(9), testnet.ResponseEvent("response.output_text.delta", `,"delta":"a"`)
+	failed := testnet.ResponseEvent("response.failed", `,"response":{"error":{"code":"server_error","message":"m"}}`)
 	for events, complete := range map[string]bool{
-		created: false, created + delta: false, delta: false, created + delta + responseEvent("response.output_text.done", `,"text":"a"`): false,
-		"": true, created + delta + responseEvent("response.completed", `,"response":{}`): true, responseEvent("response.incomplete", `,"response":{}`): true,
-		created + failed: true, failed: true, created + delta + chatError(serverError): true, delta + doneEvent: true,
+		created: false, created + delta: false, delta: false, created + delta + testnet.ResponseEvent("response.output_text.done", `,"text":"a"`): false,
+		"": true, created + delta + testnet.ResponseEvent("response.completed", `,"response":{}`): true, testnet.ResponseEvent("response.incomplete", `,"response":{}`): true,
+		created + failed: true, failed: true, created + delta + testnet.ChatError(serverError): true, delta + testnet.DoneEvent: true,
 	} {
 		for _, pieces := range [][]any{{events}, {events[:len(events)/2], events[len(events)/2:]}} {
 			for _, change := range []func(*Config){holdStreams, streamTimeouts(time.Minute, time.Minute)} {
 				n := newNet()
-				n.on(host("one"), plays(t, pieces...))
+				n.On(host("one"), testnet.Plays(t, pieces...))
 				tr := streamPair(t, n, change)
 				resp, err := tr.RoundTrip(with(t, "GET /openai/v1/responses/resp_1?stream=true "))
 				require.NoError(t, err)
-				body, err := readAll(t, resp)
+				body, err := testnet.ReadAll(t, resp)
 				require.Equal(t, events, body)
-				require.Equal(t, 1, n.sends(), "it is not held")
+				require.Equal(t, 1, n.Sends(), "it is not held")
 				if complete {
 					require.NoError(t, err, events)
 					require.Zero(t, streamState(t, tr, "one").LastFailure, events)
@@ -426,13 +427,13 @@ func TestStreamOfAStoredResponse(t *testing.T) {
 // ends a silence: there may be no content for a long time.
 func TestStreamOfAQueuedResponseIsNotIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pieces := []any{responseCreated(9)}
+		pieces := []any{testnet.ResponseCreated(9)}
 		for range 5 {
-			pieces = append(pieces, 40*time.Second, responseEvent("response.queued", `,"response":{}`), 40*time.Second, ": wait\n\n")
+			pieces = append(pieces, 40*time.Second, testnet.ResponseEvent("response.queued", `,"response":{}`), 40*time.Second, ": wait\n\n")
 		}
-		pieces = append(pieces, responseEvent("response.completed", `,"response":{}`))
+		pieces = append(pieces, testnet.ResponseEvent("response.completed", `,"response":{}`))
 		n := newNet()
-		n.on(host("one"), plays(t, pieces...))
+		n.On(host("one"), testnet.Plays(t, pieces...))
 		_, body := send(t, streamPair(t, n, streamTimeouts(time.Minute, time.Minute)), with(t, "GET /openai/v1/responses/resp_1?stream=true "))
 		require.Equal(t, joined(pieces), body)
 	})
@@ -444,8 +445,8 @@ func TestSearchForAnObjectIsNoFailure(t *testing.T) {
 	missing := status(404, `{"error":{"type":"invalid_request_error","message":"Response with id 'resp_1' not found."}}`)
 	for _, second := range []roundTripFunc{missing, status(200, `{"id":"resp_1"}`)} {
 		n := newNet()
-		n.on(host("one"), missing)
-		n.on(host("two"), second)
+		n.On(host("one"), missing)
+		n.On(host("two"), second)
 		tr := streamPair(t, n)
 		for range 2 {
 			send(t, tr, with(t, "GET /openai/v1/responses/resp_1 "))
@@ -475,7 +476,7 @@ func TestCutResponseWithoutAStream(t *testing.T) {
 			tr := configured(t, Config{Backends: []Backend{to(server.URL, OpenAI, "", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = timeout, timeout })}})
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
-			body, err := readAll(t, resp)
+			body, err := testnet.ReadAll(t, resp)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.Equal(t, whole[:40], body)
 			require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"))

@@ -1,8 +1,6 @@
 package spillover
 
 import (
-	"encoding/json"
-	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,22 +10,6 @@ import (
 	"github.com/spillover-go/spillover/internal/health"
 )
 
-// apiErrorIn is the error object of an answer's body.
-func apiErrorIn(t testing.TB, body string) (e struct{ Message, Type, Param, Code any }) {
-	var wrapped map[string]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(body), &wrapped))
-	require.Len(t, wrapped, 1)
-	require.NoError(t, json.Unmarshal(wrapped["error"], &e))
-	return e
-}
-
-type closeCounter struct {
-	io.Reader
-	n int
-}
-
-func (c *closeCounter) Close() error { c.n++; return nil }
-
 // Our own judgement never shuts a pool: the one that is due first is asked.
 func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -35,7 +17,7 @@ func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
 		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
 		for d := range tr.table().find("m").all {
-			n.on(d.backend.host, status(500, `"bad"`))
+			n.On(d.backend.host, status(500, `"bad"`))
 			now := time.Now()
 			for i := range 5 { // the fifth failure ejects it for 8 s
 				at := now.Add(time.Duration(i-65) * time.Second)
@@ -46,11 +28,11 @@ func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
 			resp, body := ask(t, tr)
 			require.Equal(t, 500, resp.StatusCode)
 			require.Equal(t, `"bad"`, body)
-			require.Equal(t, i+1, n.sends())
+			require.Equal(t, i+1, n.Sends())
 		}
 
 		for d := range tr.table().find("m").all {
-			n.on(d.backend.host, status(200, "{}"))
+			n.On(d.backend.host, status(200, "{}"))
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)

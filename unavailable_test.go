@@ -17,14 +17,15 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // throttling is three deployments that ask for times of their own, in
 // milliseconds, and answer after that.
 func throttling(t testing.TB, n *fakeNet, a, b, c string) *spillover.Transport {
-	n.on(host("a"), status(429, "", "retry-after-ms: "+a), status(200, "{}"))
-	n.on(host("b"), status(429, "", "retry-after-ms: "+b), status(200, "{}"))
-	n.on(host("c"), status(429, "", "retry-after-ms: "+c), status(200, "{}"))
+	n.On(host("a"), status(429, "", "retry-after-ms: "+a), status(200, "{}"))
+	n.On(host("b"), status(429, "", "retry-after-ms: "+b), status(200, "{}"))
+	n.On(host("c"), status(429, "", "retry-after-ms: "+c), status(200, "{}"))
 	return balance(t, n, azure("a"), azure("b"), azure("c"))
 }
 
@@ -33,10 +34,10 @@ func TestRequestIsRefusedUnsentWhileAllAreThrottled(t *testing.T) {
 		n := newNet()
 		tr := throttling(t, n, "44000", "4000", "7000")
 		ask(t, tr)
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 
 		resp, body := ask(t, tr)
-		require.Equal(t, 3, n.sends(), "nothing is sent")
+		require.Equal(t, 3, n.Sends(), "nothing is sent")
 		require.Equal(t, http.StatusTooManyRequests, resp.StatusCode)
 		require.Equal(t, http.Header{
 			"Content-Type":            {"application/json"},
@@ -74,13 +75,13 @@ func TestRefusalNamesTheNumberOfDeployments(t *testing.T) {
 			n := newNet()
 			var backends []spillover.Backend
 			for i, name := range []string{"a", "b", "c"}[:c.deployments] {
-				n.on(host(name), c.answer)
+				n.On(host(name), c.answer)
 				backends = append(backends, azure(name, priority(i+1)))
 			}
 			tr := balance(t, n, backends...)
 			send(t, tr, with(t, c.request))
 			_, body := send(t, tr, with(t, c.request))
-			require.Equal(t, c.want, apiErrorIn(t, body).Message)
+			require.Equal(t, c.want, testnet.APIError(t, body).Message)
 		})
 	}
 }
@@ -111,8 +112,8 @@ func TestRetryAfterIsRoundedUpToWholeSeconds(t *testing.T) {
 func TestDeploymentWhoseThrottleEndedIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 1"), status(200, `"recovered"`))
-		n.on(host("b"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), status(429, "", "Retry-After: 1"), status(200, `"recovered"`))
+		n.On(host("b"), func(req *http.Request) (*http.Response, error) {
 			time.Sleep(1200 * time.Millisecond)
 			return status(429, "", "Retry-After: 9")(req)
 		})
@@ -144,18 +145,18 @@ func TestSynthesizedAnswerIsAWellFormedResponse(t *testing.T) {
 		tr := throttling(t, newNet(), "5000", "5000", "5000")
 		ask(t, tr)
 		req := newChat(t, chatPath)
-		closed := &closeCounter{Reader: strings.NewReader("{}")}
+		closed := &testnet.CloseCounter{Reader: strings.NewReader("{}")}
 		req.Body, req.GetBody, req.ContentLength = closed, nil, 2
 		resp, err := tr.RoundTrip(req)
 		require.NoError(t, err)
-		require.Equal(t, 1, closed.n)
+		require.Equal(t, 1, closed.Closes)
 		require.Same(t, req, resp.Request)
 		require.Equal(t, "429 Too Many Requests", resp.Status)
 		require.Equal(t, "HTTP/1.1", resp.Proto)
 		require.True(t, resp.ProtoAtLeast(1, 1))
 		body := read(t, resp)
 		require.EqualValues(t, len(body), resp.ContentLength)
-		e := apiErrorIn(t, body)
+		e := testnet.APIError(t, body)
 		require.Equal(t, "rate_limit_error", e.Type)
 		require.Equal(t, "rate_limit_exceeded", e.Code)
 		require.Nil(t, e.Param)
@@ -169,13 +170,6 @@ func TestSynthesizedAnswerIsAWellFormedResponse(t *testing.T) {
 	})
 }
 
-type closeCounter struct {
-	io.Reader
-	n int
-}
-
-func (c *closeCounter) Close() error { c.n++; return nil }
-
 // The last answer that says more than "not now" is the caller's.
 func TestServerErrorIsReturnedRatherThanThrottle(t *testing.T) {
 	const text = `{"error":{"message":"boom","code":"internal"}}`
@@ -185,8 +179,8 @@ func TestServerErrorIsReturnedRatherThanThrottle(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), order[0])
-			n.on(host("b"), order[1])
+			n.On(host("a"), order[0])
+			n.On(host("b"), order[1])
 			resp, body := ask(t, balance(t, n, azure("a"), azure("b", priority(2))))
 			require.Equal(t, 503, resp.StatusCode)
 			require.Equal(t, text, body)
@@ -210,8 +204,8 @@ func TestRetryAfterIgnoresDeploymentsThatWouldRefuseAgain(t *testing.T) {
 			t.Run(name+"/"+state, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					n.on(host("a"), status(429, "", "Retry-After: 30"))
-					n.on(host("b"), other)
+					n.On(host("a"), status(429, "", "Retry-After: 30"))
+					n.On(host("b"), other)
 					tr := balance(t, n, azure("a"), azure("b", priority(2)))
 					resp, body := ask(t, tr)
 					if again {
@@ -232,7 +226,7 @@ func TestRetryAfterIsTheSoonestOfAllDeployments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		resp, body := ask(t, throttling(t, n, "9000", "8000", "2500"))
-		require.Equal(t, 3, n.sends())
+		require.Equal(t, 3, n.Sends())
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "3", resp.Header.Get("Retry-After"))
 		require.Equal(t, "2500", resp.Header.Get("Retry-After-Ms"))
@@ -244,14 +238,14 @@ func TestRetryAfterIsTheSoonestOfAllDeployments(t *testing.T) {
 func TestRequestIsRefusedWhenSomeAreEjectedAndTheRestThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, ""))
-		n.on(host("b"), status(200, "{}"), status(429, "", "Retry-After: 40"))
+		n.On(host("a"), status(401, ""))
+		n.On(host("b"), status(200, "{}"), status(429, "", "Retry-After: 40"))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		ask(t, tr) // a is out for some 5 s, with b's answer against it
 		ask(t, tr) // b throttles
-		before := n.sends()
+		before := n.Sends()
 		resp, body := ask(t, tr)
-		require.Equal(t, before, n.sends())
+		require.Equal(t, before, n.Sends())
 		require.Equal(t, 429, resp.StatusCode)
 		require.Contains(t, body, "the soonest is a in ")
 		require.NotContains(t, resp.Header, "X-Should-Retry")
@@ -261,7 +255,7 @@ func TestRequestIsRefusedWhenSomeAreEjectedAndTheRestThrottled(t *testing.T) {
 func TestThrottleOfOneModelLeavesOthersOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, "", "Retry-After: 30"), status(429, "", "Retry-After: 2"))
+		n.On(host("a"), status(429, "", "Retry-After: 30"), status(429, "", "Retry-After: 2"))
 		tr := balance(t, n, azure("a"))
 		chat := func(model string) *http.Response {
 			resp, _ := send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions"))
@@ -269,7 +263,7 @@ func TestThrottleOfOneModelLeavesOthersOpen(t *testing.T) {
 		}
 		require.Equal(t, "30", chat("m").Header.Get("Retry-After"))
 		require.Equal(t, "2", chat("other").Header.Get("Retry-After"))
-		require.Equal(t, 2, n.sends(), "a throttle of one model says nothing of another")
+		require.Equal(t, 2, n.Sends(), "a throttle of one model says nothing of another")
 		require.Equal(t, "30", chat("m").Header.Get("Retry-After"))
 	})
 }
@@ -281,11 +275,11 @@ func TestHopeless(t *testing.T) {
 	t.Run("the real answer", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), spent)
-			n.on(host("b"), spent)
+			n.On(host("a"), spent)
+			n.On(host("b"), spent)
 			resp, body := ask(t, balance(t, n, azure("a"), azure("b")))
 			require.Equal(t, 429, resp.StatusCode)
-			require.Equal(t, "insufficient_quota", apiErrorIn(t, body).Code)
+			require.Equal(t, "insufficient_quota", testnet.APIError(t, body).Code)
 			require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 		})
 	})
@@ -294,8 +288,8 @@ func TestHopeless(t *testing.T) {
 	t.Run("one after the other", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), spent)
-			n.on(host("b"), status(200, "{}"), spent)
+			n.On(host("a"), spent)
+			n.On(host("b"), status(200, "{}"), spent)
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			ask(t, tr)
 			require.InDelta(t, 5*time.Minute, left(t, tr, "a"), float64(time.Minute))
@@ -303,7 +297,7 @@ func TestHopeless(t *testing.T) {
 			for range 2 {
 				resp, body := ask(t, tr)
 				require.Equal(t, 429, resp.StatusCode)
-				require.Equal(t, "insufficient_quota", apiErrorIn(t, body).Code, body)
+				require.Equal(t, "insufficient_quota", testnet.APIError(t, body).Code, body)
 				if resp.Header.Get("X-Spillover-Synthesized") != "" {
 					require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 				}
@@ -315,17 +309,17 @@ func TestHopeless(t *testing.T) {
 	t.Run("all known", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), spent)
-			n.on(host("b"), spent)
+			n.On(host("a"), spent)
+			n.On(host("b"), spent)
 			tr := balance(t, n, azure("a"), azure("b"))
 			ask(t, tr)
 			resp, body := ask(t, tr)
-			require.Equal(t, 2, n.sends(), "nothing more is sent")
+			require.Equal(t, 2, n.Sends(), "nothing more is sent")
 			require.Equal(t, "false", resp.Header.Get("X-Should-Retry"))
 			soonest := min(left(t, tr, "a"), left(t, tr, "b"))
 			require.InDelta(t, 5*time.Minute, soonest, float64(time.Minute))
 			require.Equal(t, fmt.Sprint(math.Ceil(soonest.Seconds())), resp.Header.Get("Retry-After"))
-			e := apiErrorIn(t, body)
+			e := testnet.APIError(t, body)
 			require.Equal(t, "insufficient_quota", e.Type)
 			require.Equal(t, "insufficient_quota", e.Code)
 			require.Contains(t, e.Message, "Both deployments of m are out of quota")
@@ -335,8 +329,8 @@ func TestHopeless(t *testing.T) {
 	t.Run("one merely throttled", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("a"), spent)
-			n.on(host("b"), status(200, "{}"), status(429, "", "Retry-After: 7"))
+			n.On(host("a"), spent)
+			n.On(host("b"), status(200, "{}"), status(429, "", "Retry-After: 7"))
 			tr := balance(t, n, azure("a"), azure("b", priority(2)))
 			ask(t, tr)
 			resp, _ := ask(t, tr)
@@ -350,8 +344,8 @@ func TestHopeless(t *testing.T) {
 func TestAllRefuseTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, `"a"`))
-		n.on(host("b"), status(403, `"b"`))
+		n.On(host("a"), status(401, `"a"`))
+		n.On(host("b"), status(403, `"b"`))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		for range 3 {
 			resp, body := ask(t, tr)
@@ -368,18 +362,18 @@ func TestDeadBackendsDoNotUseUpTheAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, open := range []bool{true, false} {
 			n := newNet()
-			n.on(host("a"), broken(refused))
-			n.on(host("b"), broken(refused))
-			n.on(host("c"), status(429, "{}", "Retry-After: 9"))
-			n.on(host("d"), status(429, "{}", "Retry-After: 7"))
+			n.On(host("a"), broken(refused))
+			n.On(host("b"), broken(refused))
+			n.On(host("c"), status(429, "{}", "Retry-After: 9"))
+			n.On(host("d"), status(429, "{}", "Retry-After: 7"))
 			if open {
-				n.on(host("d"), ok200)
+				n.On(host("d"), ok200)
 			}
 			tr := configured(t, spillover.Config{Base: n, MaxAttempts: 2, Backends: []spillover.Backend{azure("c"), azure("a", priority(2)), azure("b", priority(3)), azure("d", priority(4))}})
 			resp, _ := ask(t, tr)
 			require.Equal(t, map[bool]int{true: 200, false: 429}[open], resp.StatusCode)
 			require.Equal(t, map[bool]string{true: "d", false: ""}[open], servedBy(resp))
-			require.Equal(t, 4, n.sends())
+			require.Equal(t, 4, n.Sends())
 		}
 	})
 }
@@ -387,8 +381,8 @@ func TestDeadBackendsDoNotUseUpTheAttempts(t *testing.T) {
 func TestNoAnswerAtAll(t *testing.T) {
 	n := newNet()
 	reset, eof := errors.New("reset by peer"), io.ErrUnexpectedEOF
-	n.on(host("a"), broken(reset))
-	n.on(host("b"), broken(eof))
+	n.On(host("a"), broken(reset))
+	n.On(host("b"), broken(eof))
 	resp, err := balance(t, n, azure("a"), azure("b", priority(2))).RoundTrip(newChat(t, chatPath))
 	require.Nil(t, resp)
 	require.ErrorIs(t, err, reset)
@@ -420,7 +414,7 @@ func TestUnknownModel(t *testing.T) {
 		require.Equal(t, `{"error":{"message":"No backend serves the model m. Available: ada, gpt-4o, o3.",`+
 			`"type":"invalid_request_error","param":"model","code":"model_not_found"}}`, body)
 	}
-	require.Zero(t, n.sends())
+	require.Zero(t, n.Sends())
 }
 
 // Neither the caller's name nor ours makes an answer of any length.
@@ -431,7 +425,7 @@ func TestUnknownModelIsBrief(t *testing.T) {
 	}
 	tr := balance(t, newNet(), azure("a", serves(models...)))
 	_, body := send(t, tr, newChat(t, "/openai/deployments/"+strings.Repeat("é", 5000)+"/chat/completions"))
-	message := apiErrorIn(t, body).Message
+	message := testnet.APIError(t, body).Message
 	require.Contains(t, message, " and 10 more.")
 	require.Contains(t, message, strings.Repeat("é", 50)+"….")
 }
@@ -442,8 +436,8 @@ var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection r
 func TestRateLimitedResponseInDocs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("eastus"), status(429, "", "Retry-After-Ms: 9000"))
-		n.on(host("westus"), status(429, "", "Retry-After-Ms: 3210"))
+		n.On(host("eastus"), status(429, "", "Retry-After-Ms: 9000"))
+		n.On(host("westus"), status(429, "", "Retry-After-Ms: 3210"))
 		resp, body := ask(t, balance(t, n, azure("eastus"), azure("westus")))
 		var text strings.Builder
 		text.WriteString("```\nHTTP/1.1 " + resp.Status + "\n")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -28,7 +29,7 @@ func limits(rpm, tpm int) func(*Backend) {
 // usage20 is an answer that cost 20 tokens, and the same as a stream.
 var (
 	usage20  = status(200, `{"choices":[],"usage":{"prompt_tokens":13,"completion_tokens":7,"total_tokens":20}}`)
-	stream20 = answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"+
+	stream20 = testnet.Content("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"+
 		"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":13,\"completion_tokens\":7,\"total_tokens\":20}}\n\ndata: [DONE]\n\n")
 )
 
@@ -49,14 +50,14 @@ func TestReservationIsSettledByUsage(t *testing.T) {
 		"a stream, held":        {answer: stream20, hold: true, want: 20},
 		"the Responses API":     {answer: status(200, `{"usage":{"input_tokens":13,"output_tokens":7}}`), want: 20},
 		"without usage":         {answer: status(200, `{}`), want: chatTokens(t)},
-		"a stream without":      {answer: answers("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: chatTokens(t)},
-		"no JSON":               {answer: answers("text/plain", `"usage":{"prompt_tokens":1}`), want: chatTokens(t)},
+		"a stream without":      {answer: testnet.Content("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: chatTokens(t)},
+		"no JSON":               {answer: testnet.Content("text/plain", `"usage":{"prompt_tokens":1}`), want: chatTokens(t)},
 		"a usage below nothing": {answer: status(200, `{"usage":{"prompt_tokens":-5,"completion_tokens":7}}`), want: 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
 			var tr *Transport
-			n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 				require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, tr, "a"), "reserved before it is sent")
 				return test.answer(req)
 			})
@@ -75,11 +76,11 @@ func TestFailedAttemptCountsAsARequestWithoutTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, answer := range map[string]roundTripFunc{
 			"500": status(500, "{}"), "429": status(429, "{}"), "400": status(400, "{}"), "broken": broken(cutOff), "no connection": broken(noConnection),
-			"a stream that is a refusal": answers("text/event-stream", "data: {\"error\":{\"code\":\"429\",\"message\":\"no\"}}\n\n"),
+			"a stream that is a refusal": testnet.Content("text/event-stream", "data: {\"error\":{\"code\":\"429\",\"message\":\"no\"}}\n\n"),
 			"no answer in time":          hung,
 		} {
 			n := newNet()
-			n.on(host("a"), answer)
+			n.On(host("a"), answer)
 			tr := balance(t, n, azure("a", limits(100, 100000), func(b *Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
 			ask(t, tr)
 			sends := int64(1)
@@ -94,7 +95,7 @@ func TestFailedAttemptCountsAsARequestWithoutTokens(t *testing.T) {
 func TestCancelledRequestReleasesTokensOnlyBeforeTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), hung)
+		n.On(host("a"), hung)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -103,7 +104,7 @@ func TestCancelledRequestReleasesTokensOnlyBeforeTheAnswer(t *testing.T) {
 		require.Equal(t, [2]int64{1, 0}, counted(t, tr, "a"), "before the answer")
 
 		// Of an answer that is given up the cost is not known.
-		n.on(host("a"), usage20)
+		n.On(host("a"), usage20)
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		resp.Body.Close()
@@ -131,9 +132,9 @@ func TestUnsentAttemptIsNotCounted(t *testing.T) {
 	})
 	t.Run("no body", func(t *testing.T) {
 		n := newNet()
-		n.on(host("b"), status(429, "{}"))
+		n.On(host("b"), status(429, "{}"))
 		tr := balance(t, n, azure("a", limits(100, 100000), priority(2)), azure("b"))
-		req := newLargeChat(t, chatPath)
+		req := testnet.NewLargeChat(t, chatPath)
 		bodies := 0
 		req.GetBody = func() (io.ReadCloser, error) { bodies++; return nil, errors.New("gone") }
 		_, err := tr.RoundTrip(req)
@@ -157,7 +158,7 @@ func TestUnsentAttemptIsNotCounted(t *testing.T) {
 func TestRequestToTheLastResortIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), usage20)
+		n.On(host("a"), usage20)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
 		d := deploymentOf(t, tr, "a")
 		failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
@@ -205,7 +206,7 @@ func TestLimitsSpillOverBeforeTheyAreExceeded(t *testing.T) {
 				require.Equal(t, 200, resp.StatusCode)
 				require.Equal(t, "1", resp.Header.Get("X-Spillover-Attempts"), "seen before it is sent")
 			}
-			require.Equal(t, test.want, n.sends(host("a")))
+			require.Equal(t, test.want, n.Sends(host("a")))
 		})
 	}
 }
@@ -213,13 +214,13 @@ func TestLimitsSpillOverBeforeTheyAreExceeded(t *testing.T) {
 // What an answer really cost makes room for more.
 func TestActualUsageMakesRoomForMoreRequests(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), usage20)
+	n.On(host("a"), usage20)
 	each := int(chatTokens(t))
 	tr := balance(t, n, azure("a", limits(0, 10*20+each)), azure("b", priority(2)))
 	for range 20 {
 		ask(t, tr)
 	}
-	require.Equal(t, 11, n.sends(host("a")))
+	require.Equal(t, 11, n.Sends(host("a")))
 }
 
 func TestLimitsOfModelsAreSeparate(t *testing.T) {
@@ -240,7 +241,7 @@ func TestLimitsOfModelsAreSeparate(t *testing.T) {
 
 func TestConcurrentRequestsAreAllCounted(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), usage20)
+	n.On(host("a"), usage20)
 	tr := balance(t, n, azure("a", limits(1000, 1000000)))
 	var all sync.WaitGroup
 	for range 10 {
@@ -254,7 +255,7 @@ func TestConcurrentRequestsAreAllCounted(t *testing.T) {
 func TestLateAnswerDoesNotCountInTheNextWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(time.Minute+time.Second, usage20), usage20)
+		n.On(host("a"), slow(time.Minute+time.Second, usage20), usage20)
 		tr := balance(t, n, azure("a", limits(1, 100000)), azure("b", priority(2)))
 		var late sync.WaitGroup
 		late.Go(func() {
@@ -312,7 +313,7 @@ func TestMaxTokensIsReservedUnderEveryName(t *testing.T) {
 func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(time.Second, status(200, "{}")))
+		n.On(host("a"), slow(time.Second, status(200, "{}")))
 		tr := balance(t, n, azure("a", limits(25, 0)), azure("b", priority(2)))
 		for window := 1; window <= 3; window++ {
 			var all sync.WaitGroup
@@ -323,7 +324,7 @@ func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 				})
 			}
 			all.Wait()
-			require.Equal(t, 25*window, n.sends(host("a")))
+			require.Equal(t, 25*window, n.Sends(host("a")))
 			time.Sleep(time.Minute)
 		}
 	})
@@ -343,7 +344,7 @@ func TestUsageLimitsAreSoft(t *testing.T) {
 				resp, _ := ask(t, tr)
 				require.Equal(t, 200, resp.StatusCode)
 			}
-			require.Equal(t, 10, n.sends())
+			require.Equal(t, 10, n.Sends())
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // waiting is a Transport whose requests wait for so long at most.
@@ -33,7 +34,7 @@ func refusing(milliseconds ...int) *fakeNet {
 	for _, ms := range milliseconds {
 		all = append(all, status(429, "{}", "retry-after-ms: "+strconv.Itoa(ms)))
 	}
-	n.on(host("a"), append(all, status(200, "{}"))...)
+	n.On(host("a"), append(all, status(200, "{}"))...)
 	return n
 }
 
@@ -80,7 +81,7 @@ func TestRequestWaitsUpToMaxWait(t *testing.T) {
 				if test.leaves > 0 {
 					require.ErrorIs(t, err, gone)
 					require.Equal(t, was, statusOf(t, tr, "a"), "neutral")
-					require.Equal(t, 1, n.sends())
+					require.Equal(t, 1, n.Sends())
 					return
 				}
 				require.NoError(t, err)
@@ -129,9 +130,9 @@ func TestThrottledRequestWaitsAndIsReplayed(t *testing.T) {
 				require.Equal(t, 2*time.Second, time.Since(begun))
 				require.Equal(t, "2", resp.Header.Get("X-Spillover-Attempts"))
 				require.Equal(t, "a", servedBy(resp))
-				require.Len(t, n.seen, 2)
-				require.NotEmpty(t, n.seen[0].body)
-				require.Equal(t, n.seen[0].body, n.seen[1].body)
+				require.Len(t, n.Seen, 2)
+				require.NotEmpty(t, n.Seen[0].Body)
+				require.Equal(t, n.Seen[0].Body, n.Seen[1].Body)
 			})
 		})
 	}
@@ -148,13 +149,13 @@ func TestAnswerWithoutWaitHasNoWaitedHeader(t *testing.T) {
 func TestWaitEndsAtTheSoonestDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := refusing(4000)
-		n.on(host("b"), status(429, "{}", "retry-after-ms: 1500"), status(200, "{}"))
+		n.On(host("b"), status(429, "{}", "retry-after-ms: 1500"), status(200, "{}"))
 		tr := waiting(t, n, 5*time.Second, azure("a"), azure("b", priority(2)))
 		begun := time.Now()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 1500*time.Millisecond, time.Since(begun))
-		require.Equal(t, []string{host("a"), host("b"), host("b")}, n.order())
+		require.Equal(t, []string{host("a"), host("b"), host("b")}, n.Order())
 	})
 }
 
@@ -201,7 +202,7 @@ func TestRepeatedWaitsShareMaxWait(t *testing.T) {
 		resp, _ := ask(t, tr)
 		waited := time.Since(begun)
 		require.Equal(t, 429, resp.StatusCode)
-		require.Equal(t, 3, n.sends(), "twice it was worth it")
+		require.Equal(t, 3, n.Sends(), "twice it was worth it")
 		require.GreaterOrEqual(t, waited, 4*time.Second)
 		require.LessOrEqual(t, waited, 5*time.Second)
 		require.Equal(t, strconv.FormatInt(waited.Milliseconds(), 10), resp.Header.Get("X-Spillover-Waited-Ms"))
@@ -223,8 +224,8 @@ func TestRequestDoesNotWaitForPermanentErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				n.on(host("a"), test.answer)
-				n.on(host("b"), test.answer)
+				n.On(host("a"), test.answer)
+				n.On(host("b"), test.answer)
 				tr := waiting(t, n, time.Hour, azure("a"), azure("b", priority(2)))
 				begun := time.Now()
 				resp, _ := ask(t, tr)
@@ -240,7 +241,7 @@ func TestRequestDoesNotWaitForPermanentErrors(t *testing.T) {
 func TestRequestWithoutAttemptsLeftDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, "{}"))
+		n.On(host("a"), status(401, "{}"))
 		tr := steady(configured(t, Config{
 			Base: n, MaxWait: 5 * time.Second, MaxAttempts: 1, Backends: []Backend{azure("a"), azure("b", priority(2))},
 		}))
@@ -257,7 +258,7 @@ func TestThrottlesFollowedByRefusalsOfTheKeyEndTheWait(t *testing.T) {
 		for _, most := range []time.Duration{0, 5 * time.Second} {
 			n := newNet()
 			for _, name := range []string{"a", "b"} {
-				n.on(host(name), slow(10*time.Millisecond, status(429, "{}", "retry-after-ms: 5")), slow(10*time.Millisecond, status(401, `"key"`)))
+				n.On(host(name), slow(10*time.Millisecond, status(429, "{}", "retry-after-ms: 5")), slow(10*time.Millisecond, status(401, `"key"`)))
 			}
 			tr := waiting(t, n, most, azure("a"), azure("b"))
 			require.NotPanics(t, func() {
@@ -287,7 +288,7 @@ func TestWakeUpsAreSpread(t *testing.T) {
 		var mu sync.Mutex
 		at := map[time.Duration]int{}
 		var end time.Time
-		n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			at[time.Since(end)]++
@@ -318,7 +319,7 @@ func TestWaitersAreAdmittedAtThePaceAfterAThrottle(t *testing.T) {
 		var mu sync.Mutex
 		var at []time.Time
 		a := slow(trip, status(200, "{}"))
-		n.on(host("a"), slow(trip, status(429, "{}", "Retry-After: 3")), func(req *http.Request) (*http.Response, error) {
+		n.On(host("a"), slow(trip, status(429, "{}", "Retry-After: 3")), func(req *http.Request) (*http.Response, error) {
 			mu.Lock()
 			at = append(at, time.Now())
 			mu.Unlock()
@@ -341,7 +342,7 @@ func TestWaitersAreAdmittedAtThePaceAfterAThrottle(t *testing.T) {
 func TestWaitersAreRefusedAfterMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(trip, status(429, "{}", "Retry-After: 2")))
+		n.On(host("a"), slow(trip, status(429, "{}", "Retry-After: 2")))
 		tr := seeded(waiting(t, n, 9*time.Second, azure("a")))
 		begun := time.Now()
 		var all sync.WaitGroup
@@ -356,7 +357,7 @@ func TestWaitersAreRefusedAfterMaxWait(t *testing.T) {
 		}
 		all.Wait()
 		require.LessOrEqual(t, time.Since(begun), 10*time.Second)
-		require.Less(t, n.sends(), 100+10, "once each when nobody knew yet, then one by one")
+		require.Less(t, n.Sends(), 100+10, "once each when nobody knew yet, then one by one")
 	})
 }
 
@@ -412,7 +413,7 @@ func TestCancelledWaitersLeaveNothingBehind(t *testing.T) {
 			})
 		}
 		all.Wait()
-		require.Zero(t, n.sends())
+		require.Zero(t, n.Sends())
 		require.Zero(t, statusOf(t, tr, "a").InFlight)
 	})
 }
@@ -422,7 +423,7 @@ func TestCancelledWaitersLeaveNothingBehind(t *testing.T) {
 func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), hung)
+		n.On(host("a"), hung)
 		tr := configured(t, Config{MaxWait: 20 * time.Second, Base: n, Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
 		coolFor(deploymentOf(t, tr, "ptu"), time.Minute)
 		d := deploymentOf(t, tr, "a")
@@ -432,7 +433,7 @@ func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
 		defer cancel()
 		go tr.RoundTrip(newChat(t, chatPath).WithContext(ctx)) // probes, and leaves
 		synctest.Wait()
-		n.on(host("a"), ok200)
+		n.On(host("a"), ok200)
 		began := time.Now()
 		resp, _ := ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
@@ -443,7 +444,7 @@ func TestWaitersWakeWhenAProbeIsGivenBack(t *testing.T) {
 func TestWaitersWakeWhenAConnectionIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		tr := configured(t, Config{MaxWait: time.Minute, Base: connecting(n, "a", 2*time.Second), Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
+		tr := configured(t, Config{MaxWait: time.Minute, Base: testnet.Connecting(n, "a", 2*time.Second), Backends: []Backend{azure("ptu"), azure("a", priority(2))}})
 		coolFor(deploymentOf(t, tr, "ptu"), 30*time.Second)
 		go tr.RoundTrip(newChat(t, chatPath))
 		time.Sleep(time.Second)
@@ -485,8 +486,8 @@ func TestWaitersWakeWhenSomethingBecomesAvailable(t *testing.T) {
 func TestWaitingIsForTheSoonest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), slow(50*time.Millisecond, status(429, "{}", "Retry-After: 60")))
-		n.on(host("b"), slow(100*time.Millisecond, ok200))
+		n.On(host("a"), slow(50*time.Millisecond, status(429, "{}", "Retry-After: 60")))
+		n.On(host("b"), slow(100*time.Millisecond, ok200))
 		tr := waiting(t, n, 30*time.Second, azure("a"), azure("b"))
 		begun := time.Now()
 		require.Equal(t, map[int]int{200: 100}, together(t, tr, 100))

@@ -60,8 +60,8 @@ func TestFailingRequestsAreToldOf(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			n.on(host("first"), c.first)
-			n.on(host("second"), c.second)
+			n.On(host("first"), c.first)
+			n.On(host("second"), c.second)
 			l, tr := listened(t, firstOf(n))
 			try := func() {
 				if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
@@ -95,7 +95,7 @@ func TestFailingRequestsAreToldOf(t *testing.T) {
 func TestDeadlineOfASilentDeploymentIsWarnedOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("ptu"), hangs(nil))
+		n.On(host("ptu"), hangs(nil))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m"))}})
 		try := func(timeout time.Duration, end error) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -125,7 +125,7 @@ func TestDeadlineOfASilentDeploymentIsWarnedOf(t *testing.T) {
 func TestWarningOfAPoolWithoutKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(401, `{"error":{"code":"401","message":"Access denied"}}`))
+		n.On(host("a"), status(401, `{"error":{"code":"401","message":"Access denied"}}`))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", serves("m"), func(b *Backend) { b.APIKey = "" })}})
 		ask(t, tr)
 		records := warned(l)
@@ -138,7 +138,7 @@ func TestWarningOfAPoolWithoutKeys(t *testing.T) {
 func TestWarningOfAPoolThatIsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		n.on(host("a"), status(429, `{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}`))
+		n.On(host("a"), status(429, `{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}`))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", serves("m"))}})
 		for range 3 {
 			resp, _ := ask(t, tr)
@@ -146,7 +146,7 @@ func TestWarningOfAPoolThatIsOut(t *testing.T) {
 			require.Equal(t, []string{"backends:[a],model:m,reason:429 insufficient_quota,status:429,code:insufficient_quota,error:You exceeded your current quota,requests:1"}, warned(l))
 			time.Sleep(time.Minute)
 		}
-		require.Equal(t, 1, n.sends())
+		require.Equal(t, 1, n.Sends())
 	})
 }
 
@@ -155,8 +155,8 @@ func TestCauseOfAnAttemptThatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		jwt := "eyJ0eXAiOiJKV1Qi.eyJhdWQiOiJodHRw.c2lnbmF0dXJl"
-		n.on(host("b"), broken(&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "b.openai.azure.com"}}))
-		n.on(host("c"), broken(errors.New("proxyconnect tcp: EOF, http://user:hunter2@proxy.example")))
+		n.On(host("b"), broken(&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "b.openai.azure.com"}}))
+		n.On(host("c"), broken(errors.New("proxyconnect tcp: EOF, http://user:hunter2@proxy.example")))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{
 			azure("a", func(b *Backend) {
 				b.APIKey, b.Token = "", func(context.Context) (string, error) {
@@ -189,7 +189,7 @@ func TestCauseOfAnAttemptThatWasNotSent(t *testing.T) {
 func TestQuotedKeyIsMasked(t *testing.T) {
 	n := newNet()
 	for _, h := range []string{"a", "b"} {
-		n.on(host(h), func(req *http.Request) (*http.Response, error) {
+		n.On(host(h), func(req *http.Request) (*http.Response, error) {
 			return status(401, `{"error":{"message":"Incorrect API key provided: `+req.Header.Get("Api-Key")+strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")+`, sk-abc***xyz."}}`)(req)
 		})
 	}
@@ -223,7 +223,7 @@ func TestQuotedKeyOfACallerIsMasked(t *testing.T) {
 		"a tab":                          func(r *http.Request) { r.Header["Authorization"] = []string{"Bearer\tswordfish"} },
 	} {
 		n := newNet()
-		n.on(host("a"), status(401, `{"error":{"message":"wrong: swordfish;x swordfish"}}`))
+		n.On(host("a"), status(401, `{"error":{"message":"wrong: swordfish;x swordfish"}}`))
 		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a")}})
 		req := newChat(t, chatPath)
 		change(req)
@@ -237,7 +237,7 @@ func TestQuotedKeyOfACallerIsMasked(t *testing.T) {
 // A failure after the beginning of an answer is the last one, too.
 func TestLastFailureOfABrokenStream(t *testing.T) {
 	n := newNet()
-	n.on(host("a"), func(req *http.Request) (*http.Response, error) {
+	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 		resp, err := status(200, "", "Content-Type: text/event-stream")(req)
 		resp.ContentLength = -1
 		resp.Body = io.NopCloser(io.MultiReader(strings.NewReader("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"), cutReader{io.ErrUnexpectedEOF}))

@@ -152,7 +152,7 @@ backends:
 		for _, backend := range []string{"unnamed.openai.azure.com", "keyed", "new"} {
 			resp, _ := ask(t, tr)
 			require.Equal(t, backend, servedBy(resp))
-			sent = append(sent, n.last().header.Get("Authorization")+n.last().header.Get("Api-Key"))
+			sent = append(sent, n.Last().Header.Get("Authorization")+n.Last().Header.Get("Api-Key"))
 			require.NoError(t, tr.Drain(backend))
 		}
 		require.Equal(t, []string{"Bearer unnamed", "key", "Bearer new"}, sent)

@@ -1,0 +1,110 @@
+// Package testnet has what the tests of the root package share, inside of the package and
+// outside of it: a network in memory, requests, answers and streams.
+package testnet
+
+import (
+	"io"
+	"net/http"
+	"sync"
+)
+
+// A Net is a transport in memory. Each host answers as On has said, or 200.
+type Net struct {
+	mu    sync.Mutex
+	hosts map[string]http.RoundTripper
+	Seen  []Sent // the requests that arrived; to be read when none is in flight
+}
+
+// Sent is a request that arrived.
+type Sent struct {
+	Host, Path, Query, Body string
+	Header                  http.Header
+	Length                  int64
+}
+
+// RoundTripFunc is a RoundTrip method.
+type RoundTripFunc func(*http.Request) (*http.Response, error)
+
+// RoundTrip calls f.
+func (f RoundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// New returns a network without hosts.
+func New() *Net { return &Net{hosts: map[string]http.RoundTripper{}} }
+
+// On sets how a host answers: with one answer after the other, then always with the last.
+func (n *Net) On(host string, answers ...RoundTripFunc) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[host] = RoundTripFunc(func(req *http.Request) (*http.Response, error) {
+		n.mu.Lock()
+		f := answers[0]
+		if len(answers) > 1 {
+			answers = answers[1:]
+		}
+		n.mu.Unlock()
+		return f(req)
+	})
+}
+
+// RoundTrip answers for the host of the request.
+func (n *Net) RoundTrip(req *http.Request) (*http.Response, error) {
+	s := Sent{Host: req.URL.Host, Path: req.URL.EscapedPath(), Query: req.URL.RawQuery, Header: req.Header.Clone(), Length: req.ContentLength}
+	if req.Body != nil {
+		text, err := io.ReadAll(req.Body)
+		req.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		s.Body = string(text)
+	}
+	n.mu.Lock()
+	n.Seen = append(n.Seen, s)
+	host := n.hosts[req.URL.Host]
+	n.mu.Unlock()
+	if host == nil {
+		return Status(200, "{}")(req)
+	}
+	return host.RoundTrip(req)
+}
+
+// Sends returns how many requests reached the hosts, or all hosts if none is named.
+func (n *Net) Sends(hosts ...string) (count int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.Seen {
+		if len(hosts) == 0 {
+			count++
+		}
+		for _, h := range hosts {
+			if s.Host == h {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// IdleCloser counts the calls of CloseIdleConnections.
+type IdleCloser struct {
+	http.RoundTripper
+	Calls int
+}
+
+func (c *IdleCloser) CloseIdleConnections() { c.Calls++ }
+
+// Last returns the last request that arrived.
+func (n *Net) Last() Sent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Seen[len(n.Seen)-1]
+}
+
+// Order returns the hosts in the order of the requests.
+func (n *Net) Order() (hosts []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.Seen {
+		hosts = append(hosts, s.Host)
+	}
+	return hosts
+}

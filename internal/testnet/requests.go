@@ -1,0 +1,118 @@
+package testnet
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/internal/replay"
+)
+
+// Host returns the host of a backend of Azure.
+func Host(name string) string { return name + ".openai.azure.com" }
+
+// ChatPath is the path of chat completions of the deployment m.
+const ChatPath = "/openai/deployments/m/chat/completions?api-version=2024-08-01-preview"
+
+// NewChat returns a chat completion as Azure's SDKs send it. A path goes to a host that no
+// backend has.
+func NewChat(t testing.TB, target string) *http.Request {
+	if strings.HasPrefix(target, "/") {
+		target = "https://foo.openai.azure.com" + target
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, bytes.NewReader([]byte(`{"messages":[{"role":"user","content":"hi"}],"model":"m"}`)))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("api-key", "example API key")
+	return req
+}
+
+// NewLargeChat is NewChat with a body that is too large to be kept in memory: it is sent
+// again with GetBody.
+func NewLargeChat(t testing.TB, target string) *http.Request {
+	req := NewChat(t, target)
+	text := `{"messages":[{"role":"user","content":"` + strings.Repeat("a", replay.MaxKept) + `"}],"model":"m"}`
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+	return req
+}
+
+// Ask sends a chat completion to the model m, and returns the answer and its body.
+func Ask(t testing.TB, rt http.RoundTripper) (resp *http.Response, body string) {
+	return Send(t, rt, NewChat(t, ChatPath))
+}
+
+// Send sends a request, and returns the answer and its body.
+func Send(t testing.TB, rt http.RoundTripper, req *http.Request) (resp *http.Response, body string) {
+	resp, err := rt.RoundTrip(req)
+	require.NoError(t, err)
+	return resp, Read(t, resp)
+}
+
+// Read returns the body of a response, and closes it.
+func Read(t testing.TB, resp *http.Response) string {
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return string(text)
+}
+
+// ServedBy returns the name of the backend that answered.
+func ServedBy(resp *http.Response) string { return resp.Header.Get("X-Spillover-Backend") }
+
+// NewRequest returns a request to a URL.
+func NewRequest(t testing.TB, method, target, body string) *http.Request {
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, target, r)
+	require.NoError(t, err)
+	return req
+}
+
+// Do sends a request with a client, and returns the answer and its body.
+func Do(t testing.TB, client *http.Client, req *http.Request) (*http.Response, string) {
+	resp, err := client.Do(req)
+	require.NoError(t, err)
+	return resp, Read(t, resp)
+}
+
+// Request returns the request of a line "METHOD path body", to a host that no backend has.
+func Request(t testing.TB, line string, header ...string) *http.Request {
+	method, rest, _ := strings.Cut(line, " ")
+	path, text, _ := strings.Cut(rest, " ")
+	var body io.Reader
+	if text != "" {
+		body = strings.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "https://foo.openai.azure.com"+path, body)
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Set(name, value)
+	}
+	return req
+}
+
+// ReadAll returns what can be read of a body, and the error at its end. It closes the body.
+func ReadAll(t testing.TB, resp *http.Response) (string, error) {
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, resp.Body.Close())
+	return string(text), err
+}
+
+// APIError returns the error object of a body.
+func APIError(t testing.TB, body string) (e struct{ Message, Type, Param, Code any }) {
+	var wrapped map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(body), &wrapped))
+	require.Len(t, wrapped, 1)
+	require.NoError(t, json.Unmarshal(wrapped["error"], &e))
+	return e
+}
