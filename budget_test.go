@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -9,10 +9,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"
 )
-
-func tierOf(tr *Transport, i int) *health.RetryBudget { return tr.table().find("m").tiers[i].budget }
 
 func TestBudgetOfATier(t *testing.T) {
 	for name, answer := range map[string]roundTripFunc{
@@ -21,21 +20,21 @@ func TestBudgetOfATier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
-				var backends []Backend
+				var backends []spillover.Backend
 				for i := range 4 {
 					name := fmt.Sprintf("a%d", i)
 					n.On(host(name), answer)
 					backends = append(backends, azure(name))
 				}
-				tr := configured(t, Config{Base: n, MaxAttempts: 10, Backends: backends})
-				require.True(t, strings.HasPrefix(name, "t") || tierOf(tr, 0).Spend(health.AttemptCost), "leaves three requests' worth of second attempts")
+				tr := configured(t, spillover.Config{Base: n, MaxAttempts: 10, Backends: backends})
+				require.True(t, strings.HasPrefix(name, "t") || spillover.RetryBudgetOf(tr, "m", 0).Spend(health.AttemptCost), "leaves three requests' worth of second attempts")
 				for range 3 {
 					before := n.Sends()
 					ask(t, tr)
 					require.Equal(t, 4, n.Sends()-before)
 					time.Sleep(time.Minute)
 				}
-				for tierOf(tr, 0).Spend(health.AttemptCost) {
+				for spillover.RetryBudgetOf(tr, "m", 0).Spend(health.AttemptCost) {
 				}
 				before := n.Sends()
 				resp, text := ask(t, tr)
@@ -57,8 +56,8 @@ func TestBudgetOfATier(t *testing.T) {
 					require.Equal(t, 200, resp.StatusCode)
 					time.Sleep(time.Second) // refused before, they are let in one by one
 				}
-				require.True(t, tierOf(tr, 0).Spend(health.AttemptCost), "five successes earned one")
-				require.False(t, tierOf(tr, 0).Spend(health.AttemptCost))
+				require.True(t, spillover.RetryBudgetOf(tr, "m", 0).Spend(health.AttemptCost), "five successes earned one")
+				require.False(t, spillover.RetryBudgetOf(tr, "m", 0).Spend(health.AttemptCost))
 			})
 		})
 	}
@@ -71,7 +70,7 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 		n.On(host("b"), status(429, "{}", "retry-after-ms: 10"))
 		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c", priority(2)), azure("d", priority(3))))
 		for i := range 3 {
-			for tierOf(tr, i).Spend(health.AttemptCost) {
+			for spillover.RetryBudgetOf(tr, "m", i).Spend(health.AttemptCost) {
 			}
 		}
 		ask(t, tr) // a and b have refused from now on
@@ -88,7 +87,7 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 
 		// Although something is held against c, and the budget of its tier is spent, too.
 		n.On(host("c"), ok200)
-		for tierOf(tr, 1).Spend(health.AttemptCost) {
+		for spillover.RetryBudgetOf(tr, "m", 1).Spend(health.AttemptCost) {
 		}
 		time.Sleep(time.Second)
 		resp, _ = ask(t, tr)
@@ -99,8 +98,8 @@ func TestBudgetNextTierIsFree(t *testing.T) {
 // The budget is that of a tier of a model: another model's trouble is not its own.
 func TestBudgetIsPerModel(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
-	other := tr.table().find("other").tiers[0].budget
+	other := spillover.RetryBudgetOf(tr, "other", 0)
 	for other.Spend(health.AttemptCost) {
 	}
-	require.True(t, tierOf(tr, 0).Spend(health.AttemptCost))
+	require.True(t, spillover.RetryBudgetOf(tr, "m", 0).Spend(health.AttemptCost))
 }

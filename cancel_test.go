@@ -266,5 +266,3 @@ func TestClientTimeoutNamesTheSilentDeployment(t *testing.T) {
 		require.EqualError(t, err, "net/http: request canceled")
 	})
 }
-
-const contentEvent = `{"choices":[{"delta":{"content":"hi"}}]}`

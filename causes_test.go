@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -19,6 +18,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"pgregory.net/rapid"
 
+	"net/http/httptest"
+
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
@@ -26,7 +28,7 @@ import (
 // The cause of a failure is the description of the span's status: of the attempt's
 // span, and of the request's if that failed, too.
 func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
-	noToken := func(b *Backend) {
+	noToken := func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(context.Context) (string, error) { return "", errors.New("no managed identity") }
 	}
 	dial := &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "first.example"}}
@@ -38,7 +40,7 @@ func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		first, second roundTripFunc
-		change        func(*Backend)
+		change        func(*spillover.Backend)
 		request       func(*http.Request) *http.Request
 		want          []string // of the request and its attempts
 	}{
@@ -62,7 +64,7 @@ func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
 			n := newNet()
 			n.On(host("first"), c.first)
 			n.On(host("second"), c.second)
-			change := func(*Backend) {}
+			change := func(*spillover.Backend) {}
 			if c.change != nil {
 				change = c.change
 			}
@@ -88,7 +90,7 @@ func TestSpansHaveTheCauseOfAFailure(t *testing.T) {
 // token was asked for.
 func TestSpanOfAnAttemptWithoutAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := listened(t, firstOf(newNet(), func(b *Backend) {
+		l, tr := listened(t, firstOf(newNet(), func(b *spillover.Backend) {
 			b.APIKey, b.Token = "", func(context.Context) (string, error) {
 				time.Sleep(2 * time.Second)
 				return "", errors.New("no")
@@ -142,9 +144,9 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 		})
 		noToken := rapid.Bool().Draw(rt, "no token")
 		l := telemetrytest.New()
-		cfg := withListener(l, Config{Base: answer, Backends: []Backend{
-			azure("a", func(b *Backend) { b.APIKey, b.Headers = secrets[0], map[string]string{"X-Team": secrets[4]} }),
-			azure("b", func(b *Backend) {
+		cfg := withListener(l, spillover.Config{Base: answer, Backends: []spillover.Backend{
+			azure("a", func(b *spillover.Backend) { b.APIKey, b.Headers = secrets[0], map[string]string{"X-Team": secrets[4]} }),
+			azure("b", func(b *spillover.Backend) {
 				b.APIKey, b.Token = "", func(context.Context) (string, error) {
 					if noToken {
 						return "", errors.New(strings.ReplaceAll(text, sent, ""))
@@ -154,7 +156,7 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 			}, priority(2)),
 		}})
 		cfg.Logger = l.LoggerAt(slog.LevelDebug)
-		tr, err := New(cfg)
+		tr, err := spillover.New(cfg)
 		require.NoError(rt, err)
 		defer tr.Close()
 		var shown []string
@@ -193,37 +195,14 @@ func TestShownTextsAreSafeProperties(t *testing.T) {
 	})
 }
 
-// A proxy that refuses a connection is named as what it is, and nothing was sent: the
-// request fails over whatever it is.
-func TestRefusalOfAProxyIsNoConnection(t *testing.T) {
-	for _, code := range []int{407, 502} {
-		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
-		defer proxy.Close()
-		address, err := url.Parse(proxy.URL)
-		require.NoError(t, err)
-		address.User = url.UserPassword("me", "hunter2")
-		l, tr := listened(t, Config{Backends: []Backend{azure("a", serves("m"))}})
-		own := tr.setup.Load().ownTransport
-		own.Proxy = http.ProxyURL(address)
-		_, err = tr.RoundTrip(newChat(t, chatPath))
-		cause := fmt.Sprintf("proxyconnect tcp: the proxy answered %d %s", code, http.StatusText(code))
-		require.EqualError(t, err, "spillover: no answer for m: a: "+cause)
-		f := statusOf(t, tr, "a").LastFailure
-		require.Equal(t, "no connection", f.Reason)
-		require.Equal(t, cause, f.Cause)
-		require.Equal(t, []string{"backends:[a],model:m,reason:no connection,error:" + cause + ",requests:1"}, warned(l))
-		require.NoError(t, tr.Close())
-	}
-}
-
 // After a deadline the error names what the time was spent on, and what had failed
 // before; it is still the context's error, under an http.Client as well.
 func TestDeadlineErrorNamesEveryAttempt(t *testing.T) {
-	slowToken := func(b *Backend) {
+	slowToken := func(b *spillover.Backend) {
 		b.APIKey, b.Token = "", func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() }
 	}
-	for want, change := range map[string]func(*Backend){
-		"spillover: second has not answered for 3s; no answer before: first: reset; first: reset": func(*Backend) {},
+	for want, change := range map[string]func(*spillover.Backend){
+		"spillover: second has not answered for 3s; no answer before: first: reset; first: reset": func(*spillover.Backend) {},
 		"spillover: second has no token for 3s; no answer before: first: reset; first: reset":     slowToken,
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -245,5 +224,28 @@ func TestDeadlineErrorNamesEveryAttempt(t *testing.T) {
 			require.ErrorAs(t, err, &failed)
 			require.True(t, failed.Timeout())
 		})
+	}
+}
+
+// A proxy that refuses a connection is named as what it is, and nothing was sent: the
+// request fails over whatever it is.
+func TestRefusalOfAProxyIsNoConnection(t *testing.T) {
+	for _, code := range []int{407, 502} {
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+		defer proxy.Close()
+		address, err := url.Parse(proxy.URL)
+		require.NoError(t, err)
+		address.User = url.UserPassword("me", "hunter2")
+		l, tr := listened(t, spillover.Config{Backends: []spillover.Backend{azure("a", serves("m"))}})
+		own := spillover.BaseOf(tr).(*http.Transport)
+		own.Proxy = http.ProxyURL(address)
+		_, err = tr.RoundTrip(newChat(t, chatPath))
+		cause := fmt.Sprintf("proxyconnect tcp: the proxy answered %d %s", code, http.StatusText(code))
+		require.EqualError(t, err, "spillover: no answer for m: a: "+cause)
+		f := statusOf(t, tr, "a").LastFailure
+		require.Equal(t, "no connection", f.Reason)
+		require.Equal(t, cause, f.Cause)
+		require.Equal(t, []string{"backends:[a],model:m,reason:no connection,error:" + cause + ",requests:1"}, warned(l))
+		require.NoError(t, tr.Close())
 	}
 }

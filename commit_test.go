@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"cmp"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
@@ -41,15 +42,15 @@ func TestStreamBrokenAfterContentIsNotRestarted(t *testing.T) {
 
 				one := streamState(t, tr, "one")
 				require.Equal(t, []uint64{1, 1}, []uint64{one.Served, one.Failed})
-				require.Zero(t, one.out(), "the first is ignored")
-				require.Equal(t, "answer broke off", lastReason(heldAgainst(t, tr, "one")))
+				require.Zero(t, out(one), "the first is ignored")
+				require.Equal(t, "answer broke off", testnet.LastReason(heldAgainst(t, tr, "one")))
 				require.Zero(t, streamsInFlight(tr))
 				resp, err = tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
 				_, err = testnet.ReadAll(t, resp)
 				require.ErrorIs(t, err, cause)
 				one = streamState(t, tr, "one")
-				require.Equal(t, 2*time.Second, one.out())
+				require.Equal(t, 2*time.Second, out(one))
 				require.Equal(t, "answer broke off", one.Reason)
 				resp, _ = ask(t, tr)
 				require.Equal(t, "two", servedBy(resp))
@@ -80,7 +81,7 @@ func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 				n := newNet()
 				n.On(host("one"), testnet.Plays(t, pieces...))
 				n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
-				tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
+				tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 				resp, err := tr.RoundTrip(newChat(t, chatPath))
 				require.NoError(t, err)
 				body, err := testnet.ReadAll(t, resp)
@@ -89,8 +90,8 @@ func TestStreamBrokenBeforeContentFailsOver(t *testing.T) {
 				require.Equal(t, "two", servedBy(resp))
 				one := streamState(t, tr, "one")
 				require.EqualValues(t, 2, one.Failed, "sent there twice")
-				require.Equal(t, 1, failures(heldAgainst(t, tr, "one")), "which counts once")
-				require.Equal(t, "answer broke off", lastReason(heldAgainst(t, tr, "one")))
+				require.Equal(t, 1, testnet.Failures(heldAgainst(t, tr, "one")), "which counts once")
+				require.Equal(t, "answer broke off", testnet.LastReason(heldAgainst(t, tr, "one")))
 				require.Zero(t, streamsInFlight(tr))
 			}
 		})
@@ -163,14 +164,14 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 					n := newNet()
 					n.On(host("one"), testnet.Plays(t, test.pieces...))
 					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
-					tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
+					tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 					resp, body := send(t, tr, newChat(t, test.path))
 					require.Equal(t, testnet.WholeChat, body)
 					require.Equal(t, "two", servedBy(resp))
 					require.Equal(t, fmt.Sprint(1+max(1, test.throttled+test.failed)), resp.Header.Get("X-Spillover-Attempts"), "after a 5xx it is sent there twice")
 					one := streamState(t, tr, "one")
 					require.Equal(t, []uint64{test.throttled, test.failed}, []uint64{one.Throttled, one.Failed})
-					require.Equal(t, test.out, one.out())
+					require.Equal(t, test.out, out(one))
 					require.Equal(t, test.reason, one.Reason)
 					require.Zero(t, one.Served)
 					require.Zero(t, one.InputTokens+one.OutputTokens, "nothing was read by anyone")
@@ -185,7 +186,7 @@ func TestErrorEventBeforeContentCountsAsItsStatus(t *testing.T) {
 func TestPreambleIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		created, failure := testnet.ResponseCreated(maxPreamble), testnet.ResponseEvent("error", `,"error":`+azureThrottle)
+		created, failure := testnet.ResponseCreated(spillover.MaxPreamble), testnet.ResponseEvent("error", `,"error":`+azureThrottle)
 		var pieces []any
 		for piece := range slices.Chunk([]byte(created), 4<<10) {
 			pieces = append(pieces, string(piece))
@@ -207,9 +208,9 @@ func TestPreambleIsBounded(t *testing.T) {
 func TestManyEventsWithoutContentAreNotHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		comments := strings.Repeat(": keep-alive\n\n", maxPreamble/1000)
+		comments := strings.Repeat(": keep-alive\n\n", spillover.MaxPreamble/1000)
 		pieces := []any{testnet.AzureFirst}
-		for held := 0; held <= maxPreamble; held += len(comments) {
+		for held := 0; held <= spillover.MaxPreamble; held += len(comments) {
 			pieces = append(pieces, comments)
 		}
 		n.On(host("one"), testnet.Plays(t, append(pieces, time.Hour, testnet.TokenChunk("a"), testnet.DoneEvent)...))
@@ -236,7 +237,7 @@ func TestStreamOfAnErrorStatusIsJudgedByItsStatus(t *testing.T) {
 		tr := streamPair(t, n)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "two", servedBy(resp))
-		require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+		require.Equal(t, 6*time.Second, out(streamState(t, tr, "one")))
 	})
 }
 
@@ -261,13 +262,13 @@ func TestHeaderTimeoutRunsUntilContent(t *testing.T) {
 						})
 					}
 					n.On(host("two"), testnet.Plays(t, 900*time.Millisecond, testnet.WholeChat))
-					tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *Config) { cfg.HoldStreams = hold })
+					tr := streamPair(t, n, streamTimeouts(time.Second, 0), func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 					begun := time.Now()
 					resp, body := ask(t, tr)
 					require.Equal(t, 1900*time.Millisecond, time.Since(begun), "each attempt has its own")
 					require.Equal(t, "two", servedBy(resp))
 					require.Equal(t, testnet.WholeChat, body)
-					require.Equal(t, "no answer in time", lastReason(heldAgainst(t, tr, "one")))
+					require.Equal(t, "no answer in time", testnet.LastReason(heldAgainst(t, tr, "one")))
 					require.Zero(t, streamsInFlight(tr))
 				})
 			}
@@ -294,7 +295,7 @@ func TestIdleTimeoutAfterCommit(t *testing.T) {
 		require.True(t, timeout.Timeout())
 		one := streamState(t, tr, "one")
 		require.EqualValues(t, 1, one.Failed)
-		require.Equal(t, 1, failures(heldAgainst(t, tr, "one")))
+		require.Equal(t, 1, testnet.Failures(heldAgainst(t, tr, "one")))
 		require.Zero(t, one.InFlight)
 		require.Equal(t, 1, n.Sends())
 	})
@@ -334,7 +335,7 @@ func TestHoldStreams(t *testing.T) {
 				require.Equal(t, testnet.WholeChat, body)
 				require.Equal(t, "two", servedBy(resp))
 				require.Equal(t, test.after, time.Since(begun))
-				require.Equal(t, test.reason, cmp.Or(streamState(t, tr, "one").Reason, lastReason(heldAgainst(t, tr, "one"))))
+				require.Equal(t, test.reason, cmp.Or(streamState(t, tr, "one").Reason, testnet.LastReason(heldAgainst(t, tr, "one"))))
 				require.Zero(t, streamsInFlight(tr))
 				two := streamState(t, tr, "two")
 				require.Equal(t, []int64{11, 7}, []int64{two.InputTokens, two.OutputTokens})
@@ -350,7 +351,7 @@ func TestHoldStreamsHasABound(t *testing.T) {
 		n := newNet()
 		begins, comment := testnet.TokenChunk("a"), ": "+strings.Repeat("x", 64<<10)+"\n\n"
 		pieces := []any{begins}
-		for range maxHeld >> 16 {
+		for range spillover.MaxHeld >> 16 {
 			pieces = append(pieces, comment)
 		}
 		n.On(host("one"), testnet.Plays(t, append(pieces, time.Hour, io.ErrUnexpectedEOF)...))
@@ -362,7 +363,7 @@ func TestHoldStreamsHasABound(t *testing.T) {
 		require.Zero(t, time.Since(begun))
 		body, err := testnet.ReadAll(t, resp)
 		require.Equal(t, io.ErrUnexpectedEOF, err)
-		require.True(t, body == begins+strings.Repeat(comment, maxHeld>>16))
+		require.True(t, body == begins+strings.Repeat(comment, spillover.MaxHeld>>16))
 		require.Equal(t, time.Hour, time.Since(begun))
 		require.Equal(t, 1, n.Sends())
 	})
@@ -377,6 +378,6 @@ func TestBrokenStreamsEverywhere(t *testing.T) {
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.Nil(t, resp)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	require.ErrorIs(t, err, errUnfinished)
+	require.ErrorIs(t, err, spillover.ErrUnfinished)
 	require.Zero(t, streamsInFlight(tr))
 }

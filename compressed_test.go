@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"io"
@@ -12,16 +12,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
-// encodings are how answers are compressed, by what their header says.
-var encodings = map[string]string{"gzip": "gzip", "x-gzip": "x-gzip", "deflate": "deflate", "Deflate": "without zlib's header"}
-
 // A compressed stream is judged as any other, and passed as it came.
 func TestCompressedStreamsAreJudged(t *testing.T) {
-	for header, encoding := range encodings {
+	for header, encoding := range testnet.Encodings {
 		t.Run(encoding, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				encoded := http.Header{"Content-Encoding": {header}}
@@ -35,7 +33,7 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 				tr := streamPair(t, n)
 				resp, _ := ask(t, tr)
 				require.Equal(t, "two", servedBy(resp))
-				require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+				require.Equal(t, 6*time.Second, out(streamState(t, tr, "one")))
 
 				// Content is not held, and usage and an error behind it are read.
 				for _, size := range []int{1, 7, 1 << 20} {
@@ -68,63 +66,6 @@ func TestCompressedStreamsAreJudged(t *testing.T) {
 	}
 }
 
-// HoldStreams knows the end of a compressed stream, and heartbeats in one are a silence.
-func TestCompressedStreamsAreHeldAndTimed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		encoded := http.Header{"Content-Encoding": {"gzip"}}
-		p := wiretest.Compress(t, "gzip", testnet.TokenChunk("a"), ": hi\n\n", ": hi\n\n", ": hi\n\n", ": hi\n\n")
-		n := newNet()
-		n.On(host("one"), testnet.Plays(t, encoded, p[0], 400*time.Millisecond, p[1], 400*time.Millisecond, p[2], 400*time.Millisecond, p[3], testnet.Forever{}))
-		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
-		for _, change := range []func(*Config){holdStreams, func(*Config) {}} {
-			tr := streamPair(t, n, streamTimeouts(0, time.Second), change)
-			begun := time.Now()
-			resp, err := tr.RoundTrip(newChat(t, chatPath))
-			require.NoError(t, err)
-			body, err := testnet.ReadAll(t, resp)
-			require.Equal(t, time.Second, time.Since(begun))
-			if tr.setup.Load().cfg.HoldStreams {
-				require.NoError(t, err)
-				require.Equal(t, testnet.WholeChat, body)
-			} else {
-				require.ErrorIs(t, err, errIdleTimeout)
-			}
-		}
-	})
-}
-
-// Errors and whole answers are read as well: times, quota, codes, usage, ids.
-func TestCompressedAnswersAreRead(t *testing.T) {
-	for header, encoding := range encodings {
-		synctest.Test(t, func(t *testing.T) {
-			answer := func(code int, text string) roundTripFunc {
-				return status(code, strings.Join(wiretest.Compress(t, encoding, text), ""), "Content-Encoding: "+header)
-			}
-			n := newNet()
-			n.On(host("one"),
-				answer(429, `{"error":{"code":"429","message":"Please retry after 6 seconds."}}`),
-				answer(429, `{"error":{"code":"insufficient_quota"}}`),
-			)
-			second := answer(200, `{"id":"resp_zipped","usage":{"input_tokens":11,"output_tokens":7}}`)
-			n.On(host("two"), second)
-			tr := streamPair(t, n)
-			req := func() *http.Request { return newChat(t, responsesPath) }
-			_, body := send(t, tr, req())
-			want, err := second(req())
-			require.NoError(t, err)
-			require.Equal(t, read(t, want), body, "as it came")
-			require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
-			two := streamState(t, tr, "two")
-			require.Equal(t, []int64{11, 7}, []int64{two.InputTokens, two.OutputTokens})
-			require.NotNil(t, tr.stored.Find(time.Now(), "resp_zipped"))
-
-			time.Sleep(6 * time.Second)
-			send(t, tr, req())
-			require.Equal(t, 5*time.Minute, streamState(t, tr, "one").out())
-		})
-	}
-}
-
 // Of an error that was cut what is left of it is read; of one that is not
 // compressed, whatever it says, all.
 func TestCompressedErrorsThatAreCut(t *testing.T) {
@@ -150,10 +91,10 @@ func TestCompressedErrorsThatAreCut(t *testing.T) {
 			n := newNet()
 			n.On(host("one"), status(429, text, "Content-Encoding: "+c.encoding))
 			n.On(host("two"), status(429, text, "Content-Encoding: "+c.encoding, "Retry-After: 60"))
-			tr := configured(t, Config{Base: n, Backends: []Backend{azure("one"), azure("two", priority(2))}, DefaultCooldown: 10 * time.Second})
+			tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one"), azure("two", priority(2))}, DefaultCooldown: 10 * time.Second})
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode, name)
-			require.Equal(t, c.wait, streamState(t, tr, "one").out(), name)
+			require.Equal(t, c.wait, out(streamState(t, tr, "one")), name)
 		})
 	}
 }
@@ -175,7 +116,7 @@ func TestUnknownEncodingsPass(t *testing.T) {
 			n.On(host("two"), ok200)
 			tr := streamPair(t, n)
 			ask(t, tr)
-			require.Equal(t, 7*time.Second, streamState(t, tr, "one").out())
+			require.Equal(t, 7*time.Second, out(streamState(t, tr, "one")))
 		}
 	})
 }
@@ -241,7 +182,7 @@ func FuzzCompressed(f *testing.F) {
 			resp.Header.Set("Content-Type", "text/event-stream")
 			return resp, err
 		})
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("one")}})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("one")}})
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		if err == nil {
 			body, err := io.ReadAll(resp.Body)
@@ -254,5 +195,30 @@ func FuzzCompressed(f *testing.F) {
 			}
 		}
 		require.Zero(t, streamsInFlight(tr))
+	})
+}
+
+// HoldStreams knows the end of a compressed stream, and heartbeats in one are a silence.
+func TestCompressedStreamsAreHeldAndTimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		encoded := http.Header{"Content-Encoding": {"gzip"}}
+		p := wiretest.Compress(t, "gzip", testnet.TokenChunk("a"), ": hi\n\n", ": hi\n\n", ": hi\n\n", ": hi\n\n")
+		n := newNet()
+		n.On(host("one"), testnet.Plays(t, encoded, p[0], 400*time.Millisecond, p[1], 400*time.Millisecond, p[2], 400*time.Millisecond, p[3], testnet.Forever{}))
+		n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
+		for _, change := range []func(*spillover.Config){holdStreams, func(*spillover.Config) {}} {
+			tr := streamPair(t, n, streamTimeouts(0, time.Second), change)
+			begun := time.Now()
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			body, err := testnet.ReadAll(t, resp)
+			require.Equal(t, time.Second, time.Since(begun))
+			if spillover.ConfigOf(tr).HoldStreams {
+				require.NoError(t, err)
+				require.Equal(t, testnet.WholeChat, body)
+			} else {
+				require.ErrorIs(t, err, spillover.ErrIdleTimeout)
+			}
+		}
 	})
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -14,12 +14,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // mistakes are what New has to say against a configuration, one a line.
-func mistakes(cfg Config) []string {
-	_, err := New(cfg)
+func mistakes(cfg spillover.Config) []string {
+	_, err := spillover.New(cfg)
 	var joined interface{ Unwrap() []error }
 	if !errors.As(err, &joined) {
 		return nil
@@ -32,65 +33,65 @@ func mistakes(cfg Config) []string {
 }
 
 func TestConfigWithoutBackendsIsRefused(t *testing.T) {
-	require.Equal(t, []string{"Backends: at least one is required"}, mistakes(Config{}))
+	require.Equal(t, []string{"Backends: at least one is required"}, mistakes(spillover.Config{}))
 }
 
 // Each mistake alone, and what is said of it.
 var wrong = []struct {
-	change func(*Backend)
+	change func(*spillover.Backend)
 	said   string
 }{
-	{func(b *Backend) { b.URL = "" }, "URL: is missing"},
-	{func(b *Backend) { b.URL = "https://h:x" }, "URL: is not a valid URL"},
-	{func(b *Backend) { b.URL = "https://h/%zz" }, "URL: is not a valid URL"},
-	{func(b *Backend) { b.URL = "ftp://h" }, `URL: scheme "ftp" is neither https nor http`},
-	{func(b *Backend) { b.URL = "https:///path" }, "URL: has no host"},
-	{func(b *Backend) { b.URL = "https://:443" }, "URL: has no host"},
-	{func(b *Backend) { b.URL = "https://h:0" }, `URL: port "0" is not between 1 and 65535`},
-	{func(b *Backend) { b.URL = "https://h:65536" }, `URL: port "65536" is not between 1 and 65535`},
-	{func(b *Backend) { b.URL = "https://me:pw@h" }, "URL: has user info: the credential belongs in APIKey or Token"},
-	{func(b *Backend) { b.URL = "https://h?api-version=1" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
-	{func(b *Backend) { b.URL = "https://h?" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
-	{func(b *Backend) { b.URL = "https://h#a" }, "URL: has a fragment"},
-	{func(b *Backend) { b.Priority = -1 }, "Priority: -1 is negative"},
-	{func(b *Backend) { b.Weight = -1 }, "Weight: -1 is not between 0 and 1000000"},
-	{func(b *Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
-	{func(b *Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
-	{func(b *Backend) { b.IdleTimeout = -time.Second }, "IdleTimeout: -1s is negative"},
-	{func(b *Backend) { b.Models = []Model{{Name: "m", MaxInFlight: -1}} }, "Models[0].MaxInFlight: -1 is negative"},
-	{func(b *Backend) { b.FailoverStatuses = []int{399} }, "FailoverStatuses[0]: 399 is not between 400 and 599"},
-	{func(b *Backend) { b.FailoverStatuses = []int{600} }, "FailoverStatuses[0]: 600 is not between 400 and 599"},
-	{func(b *Backend) { b.FailoverStatuses = []int{451, 451} }, "FailoverStatuses[1]: 451 is listed twice"},
-	{func(b *Backend) { b.Dialect = "Azure" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "Azure"; did you mean "azure"?`},
-	{func(b *Backend) { b.Dialect = "bedrock" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "bedrock"`},
-	{func(b *Backend) { b.Dialect, b.APIVersion = OpenAI, "1" }, `APIVersion: is only for the dialects "azure" and "azure-v1"; this backend is "openai"`},
-	{func(b *Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" is not a valid api-version`},
-	{func(b *Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: cannot be combined with Token"},
-	{func(b *Backend) { b.APIKey = "a key" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "key\r\n" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "ké" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
-	{func(b *Backend) { b.APIKey = "$PTU_KEY" }, "APIKey: is the name of a variable, not a key: in a file write ${PTU_KEY}, in a program use os.Getenv"},
-	{func(b *Backend) { b.Models = []Model{{Deployment: "d"}} }, "Models[0].Name: is missing"},
-	{func(b *Backend) { b.Models = []Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models[1].Name: "m" is listed twice`},
-	{func(b *Backend) { b.Models = []Model{{Name: ".."}} }, `Models[0].Deployment: ".." would change the path of a URL`},
-	{func(b *Backend) { b.Models = []Model{{Name: "m", Deployment: "."}} }, `Models[0].Deployment: "." would change the path of a URL`},
+	{func(b *spillover.Backend) { b.URL = "" }, "URL: is missing"},
+	{func(b *spillover.Backend) { b.URL = "https://h:x" }, "URL: is not a valid URL"},
+	{func(b *spillover.Backend) { b.URL = "https://h/%zz" }, "URL: is not a valid URL"},
+	{func(b *spillover.Backend) { b.URL = "ftp://h" }, `URL: scheme "ftp" is neither https nor http`},
+	{func(b *spillover.Backend) { b.URL = "https:///path" }, "URL: has no host"},
+	{func(b *spillover.Backend) { b.URL = "https://:443" }, "URL: has no host"},
+	{func(b *spillover.Backend) { b.URL = "https://h:0" }, `URL: port "0" is not between 1 and 65535`},
+	{func(b *spillover.Backend) { b.URL = "https://h:65536" }, `URL: port "65536" is not between 1 and 65535`},
+	{func(b *spillover.Backend) { b.URL = "https://me:pw@h" }, "URL: has user info: the credential belongs in APIKey or Token"},
+	{func(b *spillover.Backend) { b.URL = "https://h?api-version=1" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
+	{func(b *spillover.Backend) { b.URL = "https://h?" }, "URL: has a query: an api-version belongs in APIVersion, a credential in APIKey"},
+	{func(b *spillover.Backend) { b.URL = "https://h#a" }, "URL: has a fragment"},
+	{func(b *spillover.Backend) { b.Priority = -1 }, "Priority: -1 is negative"},
+	{func(b *spillover.Backend) { b.Weight = -1 }, "Weight: -1 is not between 0 and 1000000"},
+	{func(b *spillover.Backend) { b.Weight = 1_000_001 }, "Weight: 1000001 is not between 0 and 1000000"},
+	{func(b *spillover.Backend) { b.HeaderTimeout = -time.Second }, "HeaderTimeout: -1s is negative"},
+	{func(b *spillover.Backend) { b.IdleTimeout = -time.Second }, "IdleTimeout: -1s is negative"},
+	{func(b *spillover.Backend) { b.Models = []spillover.Model{{Name: "m", MaxInFlight: -1}} }, "Models[0].MaxInFlight: -1 is negative"},
+	{func(b *spillover.Backend) { b.FailoverStatuses = []int{399} }, "FailoverStatuses[0]: 399 is not between 400 and 599"},
+	{func(b *spillover.Backend) { b.FailoverStatuses = []int{600} }, "FailoverStatuses[0]: 600 is not between 400 and 599"},
+	{func(b *spillover.Backend) { b.FailoverStatuses = []int{451, 451} }, "FailoverStatuses[1]: 451 is listed twice"},
+	{func(b *spillover.Backend) { b.Dialect = "Azure" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "Azure"; did you mean "azure"?`},
+	{func(b *spillover.Backend) { b.Dialect = "bedrock" }, `Dialect: must be one of "azure", "azure-v1", "openai", not "bedrock"`},
+	{func(b *spillover.Backend) { b.Dialect, b.APIVersion = spillover.OpenAI, "1" }, `APIVersion: is only for the dialects "azure" and "azure-v1"; this backend is "openai"`},
+	{func(b *spillover.Backend) { b.APIVersion = "1&x=2" }, `APIVersion: "1&x=2" is not a valid api-version`},
+	{func(b *spillover.Backend) { b.Token = func(context.Context) (string, error) { return "", nil } }, "APIKey: cannot be combined with Token"},
+	{func(b *spillover.Backend) { b.APIKey = "a key" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *spillover.Backend) { b.APIKey = "key\r\n" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *spillover.Backend) { b.APIKey = "ké" }, "APIKey: contains a space, a line break or a character that is not ASCII"},
+	{func(b *spillover.Backend) { b.APIKey = "$PTU_KEY" }, "APIKey: is the name of a variable, not a key: in a file write ${PTU_KEY}, in a program use os.Getenv"},
+	{func(b *spillover.Backend) { b.Models = []spillover.Model{{Deployment: "d"}} }, "Models[0].Name: is missing"},
+	{func(b *spillover.Backend) { b.Models = []spillover.Model{{Name: "m"}, {Name: "m", Deployment: "d"}} }, `Models[1].Name: "m" is listed twice`},
+	{func(b *spillover.Backend) { b.Models = []spillover.Model{{Name: ".."}} }, `Models[0].Deployment: ".." would change the path of a URL`},
+	{func(b *spillover.Backend) { b.Models = []spillover.Model{{Name: "m", Deployment: "."}} }, `Models[0].Deployment: "." would change the path of a URL`},
 }
 
 func TestEachConfigMistakeIsReported(t *testing.T) {
 	for _, c := range wrong {
-		require.Equal(t, []string{`backend "a": ` + c.said}, mistakes(Config{Backends: []Backend{azure("a", c.change)}}))
+		require.Equal(t, []string{`backend "a": ` + c.said}, mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", c.change)}}))
 	}
 	for _, name := range []string{"a\nb", "ü", strings.Repeat("n", 129)} {
 		require.Equal(t, []string{fmt.Sprintf("backend %q: Name: must be at most 128 printable ASCII characters, because it is sent in a header", name)},
-			mistakes(Config{Backends: []Backend{{Name: name, URL: "h", APIKey: "k"}}}))
+			mistakes(spillover.Config{Backends: []spillover.Backend{{Name: name, URL: "h", APIKey: "k"}}}))
 	}
 	require.Equal(t, []string{"backend 1 (other): Priority: -3 is negative"},
-		mistakes(Config{Backends: []Backend{{URL: "h", APIKey: "k"}, {URL: "other", APIKey: "k", Priority: -3}}}), "one without a name is identified by its index and host")
+		mistakes(spillover.Config{Backends: []spillover.Backend{{URL: "h", APIKey: "k"}, {URL: "other", APIKey: "k", Priority: -3}}}), "one without a name is identified by its index and host")
 }
 
 // One New tells everything there is to mend.
 func TestAllMistakesAtOnce(t *testing.T) {
-	cfg := Config{MaxAttempts: -1, PromptAffinity: -1, DefaultCooldown: -time.Second, MaxCooldown: -time.Minute}
+	cfg := spillover.Config{MaxAttempts: -1, PromptAffinity: -1, DefaultCooldown: -time.Second, MaxCooldown: -time.Minute}
 	want := []string{"MaxAttempts: -1 is negative", "PromptAffinity: -1 is not between 0 and 1048576", "DefaultCooldown: -1s is negative", "MaxCooldown: -1m0s is negative"}
 	for i, c := range wrong {
 		name := fmt.Sprintf("backend-%d", i)
@@ -99,51 +100,56 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}
 	require.Subset(t, mistakes(cfg), want)
 
-	everything := Backend{
+	everything := spillover.Backend{
 		Name: "all", URL: "ftp://u@h:0?q#f", Priority: -1, Weight: -1, Dialect: "x", APIVersion: "?", APIKey: " ",
-		Token: func(context.Context) (string, error) { return "", nil }, Models: []Model{{}}, HeaderTimeout: -1,
+		Token: func(context.Context) (string, error) { return "", nil }, Models: []spillover.Model{{}}, HeaderTimeout: -1,
 	}
 	for _, field := range []string{"URL: scheme", "URL: port", "URL: has user info", "URL: has a query", "URL: has a fragment", "Priority", "Weight", "Dialect", "APIVersion", "APIKey: cannot be combined", "APIKey: contains a space", "Models", "HeaderTimeout"} {
-		require.ErrorContains(t, func() error { _, err := New(Config{Backends: []Backend{everything}}); return err }(), `backend "all": `+field)
+		require.ErrorContains(t, func() error {
+			_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{everything}})
+			return err
+		}(), `backend "all": `+field)
 	}
 }
 
 func TestCooldowns(t *testing.T) {
-	one := []Backend{azure("a")}
-	require.Equal(t, []string{"DefaultCooldown: 2m0s is more than MaxCooldown, 1m0s"}, mistakes(Config{Backends: one, DefaultCooldown: 2 * time.Minute}))
-	require.Equal(t, []string{"DefaultCooldown: 5s is more than MaxCooldown, 4s"}, mistakes(Config{Backends: one, DefaultCooldown: 5 * time.Second, MaxCooldown: 4 * time.Second}))
+	one := []spillover.Backend{azure("a")}
+	require.Equal(t, []string{"DefaultCooldown: 2m0s is more than MaxCooldown, 1m0s"}, mistakes(spillover.Config{Backends: one, DefaultCooldown: 2 * time.Minute}))
+	require.Equal(t, []string{"DefaultCooldown: 5s is more than MaxCooldown, 4s"}, mistakes(spillover.Config{Backends: one, DefaultCooldown: 5 * time.Second, MaxCooldown: 4 * time.Second}))
 }
 
 func TestDuplicateBackendNamesAreRefused(t *testing.T) {
 	require.Equal(t, []string{`backend "a": Name: backends 0 and 2 are both called "a"; give each its own name`},
-		mistakes(Config{Backends: []Backend{azure("a"), azure("b"), azure("a", func(b *Backend) { b.URL = "https://elsewhere" })}}))
+		mistakes(spillover.Config{Backends: []spillover.Backend{azure("a"), azure("b"), azure("a", func(b *spillover.Backend) { b.URL = "https://elsewhere" })}}))
 	require.Equal(t, []string{`backend 1 (h): Name: is missing: backends 0 and 1 are both called h, after the host of their URL; give each a name`},
-		mistakes(Config{Backends: []Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
+		mistakes(spillover.Config{Backends: []spillover.Backend{{URL: "https://h", APIKey: "1"}, {URL: "https://h", APIKey: "2"}}}), "the default name counts")
 }
 
 func TestDuplicateDeploymentsAreRefused(t *testing.T) {
-	twin := func(name string, change ...func(*Backend)) Backend {
-		b := Backend{Name: name, URL: "https://a.openai.azure.com", APIKey: "k"}
+	twin := func(name string, change ...func(*spillover.Backend)) spillover.Backend {
+		b := spillover.Backend{Name: name, URL: "https://a.openai.azure.com", APIKey: "k"}
 		for _, f := range change {
 			f(&b)
 		}
 		return b
 	}
-	at := func(u string) func(*Backend) { return func(b *Backend) { b.URL = u } }
+	at := func(u string) func(*spillover.Backend) { return func(b *spillover.Backend) { b.URL = u } }
 	for _, same := range []string{"https://a.openai.azure.com/", "a.openai.azure.com", "https://A.OpenAI.azure.com/openai", "https://a.openai.azure.com//"} {
 		require.Equal(t, []string{`backend "y": URL: backend "x" already uses it for all models with the same credential`},
-			mistakes(Config{Backends: []Backend{twin("x"), twin("y", at(same))}}), same)
+			mistakes(spillover.Config{Backends: []spillover.Backend{twin("x"), twin("y", at(same))}}), same)
 	}
-	m := func(name, deployment string) func(*Backend) {
-		return func(b *Backend) { b.Models = append(b.Models, Model{Name: name, Deployment: deployment}) }
+	m := func(name, deployment string) func(*spillover.Backend) {
+		return func(b *spillover.Backend) {
+			b.Models = append(b.Models, spillover.Model{Name: name, Deployment: deployment})
+		}
 	}
 	require.Equal(t, []string{`backend "y": URL: backend "x" already uses its deployment "d" with the same credential`},
-		mistakes(Config{Backends: []Backend{twin("x", m("m", "d"), m("o", "o")), twin("y", m("d", ""))}}))
+		mistakes(spillover.Config{Backends: []spillover.Backend{twin("x", m("m", "d"), m("o", "o")), twin("y", m("d", ""))}}))
 
-	for name, backends := range map[string][]Backend{
+	for name, backends := range map[string][]spillover.Backend{
 		"two models of a host":        {twin("x", m("a", "")), twin("y", m("b", ""))},
 		"two names for a deployment":  {twin("x", m("a", "d"), m("b", "d"))},
-		"two keys":                    {twin("x"), twin("y", func(b *Backend) { b.APIKey = "other" })},
+		"two keys":                    {twin("x"), twin("y", func(b *spillover.Backend) { b.APIKey = "other" })},
 		"two tokens":                  {twin("x", entra), twin("y", entra)},
 		"two base paths":              {twin("x"), twin("y", at("https://a.openai.azure.com/ai"))},
 		"two ports":                   {twin("x"), twin("y", at("https://a.openai.azure.com:8443"))},
@@ -151,118 +157,46 @@ func TestDuplicateDeploymentsAreRefused(t *testing.T) {
 		"two schemes":                 {twin("x"), twin("y", at("http://a.openai.azure.com"))},
 		"the same host, two dialects": {twin("x"), twin("y", at("https://a.openai.azure.com/prefix/openai/v1"))},
 	} {
-		require.Empty(t, mistakes(Config{Backends: backends}), name)
+		require.Empty(t, mistakes(spillover.Config{Backends: backends}), name)
 	}
 }
 
-func entra(b *Backend) {
+func entra(b *spillover.Backend) {
 	b.APIKey, b.Token = "", func(context.Context) (string, error) { return "token", nil }
 }
 
 // A caller's credential suits one kind of backend only.
 func TestMixedCredentials(t *testing.T) {
-	none := func(b *Backend) { b.APIKey = "" }
-	openAI := func(name string, change ...func(*Backend)) Backend {
-		b := Backend{Name: name, URL: "https://" + name + ".example", APIKey: "k"}
+	none := func(b *spillover.Backend) { b.APIKey = "" }
+	openAI := func(name string, change ...func(*spillover.Backend)) spillover.Backend {
+		b := spillover.Backend{Name: name, URL: "https://" + name + ".example", APIKey: "k"}
 		for _, f := range change {
 			f(&b)
 		}
 		return b
 	}
 	const said = ": APIKey: is required: the pool mixes Azure and OpenAI backends, and a caller's credential works with one kind only"
-	require.Equal(t, []string{`backend "a"` + said}, mistakes(Config{Backends: []Backend{azure("a", none), openAI("o")}}))
-	require.Equal(t, []string{`backend "o"` + said}, mistakes(Config{Backends: []Backend{azure("a", entra), openAI("o", none)}}))
+	require.Equal(t, []string{`backend "a"` + said}, mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", none), openAI("o")}}))
+	require.Equal(t, []string{`backend "o"` + said}, mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", entra), openAI("o", none)}}))
 	require.ElementsMatch(t, []string{`backend "a"` + said, `backend "o"` + said},
-		mistakes(Config{Backends: []Backend{azure("a", none), azure("b"), openAI("o", none)}}), "each is named")
+		mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", none), azure("b"), openAI("o", none)}}), "each is named")
 
-	for _, backends := range [][]Backend{
+	for _, backends := range [][]spillover.Backend{
 		{azure("a"), openAI("o")},
 		{azure("a", entra), openAI("o")},
-		{azure("a", none), azure("b", func(b *Backend) { b.Dialect = AzureV1 })},
+		{azure("a", none), azure("b", func(b *spillover.Backend) { b.Dialect = spillover.AzureV1 })},
 		{openAI("o", none), openAI("p")},
 	} {
-		require.Empty(t, mistakes(Config{Backends: backends}))
+		require.Empty(t, mistakes(spillover.Config{Backends: backends}))
 	}
-}
-
-// filledIn is a configuration of one backend with its defaults.
-func filledIn(t testing.TB, b Backend) Config {
-	cfg, err := Config{Backends: []Backend{b}}.normalize()
-	require.NoError(t, err)
-	return cfg
-}
-
-func TestURLs(t *testing.T) {
-	for given, want := range map[string]struct {
-		url, name string
-		d         Dialect
-	}{
-		"h.example":                                      {"https://h.example", "h.example", OpenAI},
-		"http://127.0.0.1:8080":                          {"http://127.0.0.1:8080", "127.0.0.1:8080", OpenAI},
-		"http://[::1]:8080/":                             {"http://[::1]:8080", "[::1]:8080", OpenAI},
-		"[2001:db8::1]":                                  {"https://[2001:db8::1]", "[2001:db8::1]", OpenAI},
-		"HTTPS://h.example/v1/":                          {"https://h.example", "h.example", OpenAI},
-		"https://h.example/v1":                           {"https://h.example", "h.example", OpenAI},
-		"https://gw.example/tenant%2Fa/v1":               {"https://gw.example/tenant%2Fa", "gw.example", OpenAI},
-		"localhost:8080":                                 {"https://localhost:8080", "localhost:8080", OpenAI},
-		"r.openai.azure.com":                             {"https://r.openai.azure.com", "r.openai.azure.com", Azure},
-		"https://R.OpenAI.Azure.com/openai":              {"https://R.OpenAI.Azure.com", "R.OpenAI.Azure.com", Azure},
-		"https://r.openai.azure.us/openai/v1/":           {"https://r.openai.azure.us", "r.openai.azure.us", AzureV1},
-		"https://r.cognitiveservices.azure.com/":         {"https://r.cognitiveservices.azure.com", "r.cognitiveservices.azure.com", Azure},
-		"https://r.services.ai.azure.com":                {"https://r.services.ai.azure.com", "r.services.ai.azure.com", AzureV1},
-		"https://r.services.ai.azure.com/api/projects/p": {"https://r.services.ai.azure.com/api/projects/p", "r.services.ai.azure.com", AzureV1},
-		"https://apim.azure-api.net/team":                {"https://apim.azure-api.net/team", "apim.azure-api.net", Azure},
-		"https://openai.azure.com.evil.example":          {"https://openai.azure.com.evil.example", "openai.azure.com.evil.example", OpenAI},
-	} {
-		b := filledIn(t, Backend{URL: given}).Backends[0]
-		require.Equal(t, want.url, b.URL, given)
-		require.Equal(t, want.name, b.Name, given)
-		require.Equal(t, want.d, b.Dialect, given)
-	}
-}
-
-// A dialect that is given is believed.
-func TestDialectIsGiven(t *testing.T) {
-	b := filledIn(t, Backend{URL: "https://r.openai.azure.com/v1", Dialect: Azure}).Backends[0]
-	require.Equal(t, "https://r.openai.azure.com/v1", b.URL)
-	require.Equal(t, Azure, b.Dialect)
-}
-
-func TestDefaults(t *testing.T) {
-	cfg := filledIn(t, Backend{URL: "h", Models: []Model{{Name: "m"}}})
-	require.Equal(t, Config{
-		Backends:    []Backend{{Name: "h", URL: "https://h", Priority: 1, Weight: 1, Dialect: OpenAI, Models: []Model{{Name: "m", Deployment: "m"}}}},
-		MaxAttempts: 3, DefaultCooldown: 10 * time.Second, MaxCooldown: 60 * time.Second,
-	}, cfg)
-
-	tr := configured(t, Config{Backends: []Backend{azure("a")}})
-	defer tr.Close()
-	require.IsType(t, &http.Transport{}, tr.setup.Load().base)
-	require.NotSame(t, http.DefaultTransport, tr.setup.Load().base)
-
-	short := configured(t, Config{Backends: []Backend{{URL: "h"}}, MaxCooldown: 4 * time.Second})
-	require.Equal(t, 4*time.Second, short.setup.Load().cfg.DefaultCooldown)
-}
-
-// A program that has put something else in the default's place keeps its own
-// out of our sends, and what it set there is honoured.
-func TestDefaultTransportIsClonedOrReplaced(t *testing.T) {
-	was := http.DefaultTransport
-	defer func() { http.DefaultTransport = was }()
-	mine := was.(*http.Transport).Clone()
-	mine.MaxConnsPerHost = 7
-	http.DefaultTransport = mine
-	require.Equal(t, 7, configured(t, Config{Backends: []Backend{azure("a")}}).setup.Load().base.(*http.Transport).MaxConnsPerHost)
-	http.DefaultTransport = newNet()
-	require.True(t, configured(t, Config{Backends: []Backend{azure("a")}}).setup.Load().base.(*http.Transport).ForceAttemptHTTP2)
 }
 
 func TestConfigIsCopied(t *testing.T) {
 	n := newNet()
-	cfg := Config{Base: n, Backends: []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{Name: "m", Deployment: "m-east"}}}}}
+	cfg := spillover.Config{Base: n, Backends: []spillover.Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "m-east"}}}}}
 	tr := configured(t, cfg)
-	require.Equal(t, []Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []Model{{Name: "m", Deployment: "m-east"}}}}, cfg.Backends, "New changes nothing")
-	cfg.Backends[0].Models[0] = Model{Name: "other", Deployment: "other"}
+	require.Equal(t, []spillover.Backend{{Name: "a", URL: "https://a", APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "m-east"}}}}, cfg.Backends, "New changes nothing")
+	cfg.Backends[0].Models[0] = spillover.Model{Name: "other", Deployment: "other"}
 	cfg.Backends[0].URL, cfg.Backends[0].APIKey, cfg.Backends[0].Name = "https://b", "x", "b"
 	resp, _ := send(t, tr, newChat(t, "/v1/responses"))
 	require.Equal(t, "a", servedBy(resp))
@@ -273,17 +207,17 @@ func TestConfigIsCopied(t *testing.T) {
 
 // Defaults are set in the copy.
 func TestNewDoesNotChangeTheConfig(t *testing.T) {
-	given := func() []Backend {
-		return []Backend{{
-			URL: "https://a", APIKey: "k", Models: []Model{{Name: "m"}}, Tags: []string{"region=eu"}, FailoverStatuses: []int{451},
+	given := func() []spillover.Backend {
+		return []spillover.Backend{{
+			URL: "https://a", APIKey: "k", Models: []spillover.Model{{Name: "m"}}, Tags: []string{"region=eu"}, FailoverStatuses: []int{451},
 			Headers: map[string]string{"x-team": "a"}, Defaults: map[string]any{"temperature": 0},
 		}}
 	}
-	cfg := Config{Base: newNet(), Backends: given(), Fallbacks: []Fallback{{Model: "m", To: []string{"m"}}}}
-	_, err := New(cfg)
+	cfg := spillover.Config{Base: newNet(), Backends: given(), Fallbacks: []spillover.Fallback{{Model: "m", To: []string{"m"}}}}
+	_, err := spillover.New(cfg)
 	require.Error(t, err, "a model cannot fall back to itself")
 	require.Equal(t, given(), cfg.Backends)
-	require.Equal(t, []Fallback{{Model: "m", To: []string{"m"}}}, cfg.Fallbacks)
+	require.Equal(t, []spillover.Fallback{{Model: "m", To: []string{"m"}}}, cfg.Fallbacks)
 	cfg.Fallbacks = nil
 	configured(t, cfg)
 	require.Equal(t, given(), cfg.Backends)
@@ -300,52 +234,6 @@ func TestModelServedByNobodyIsNotFound(t *testing.T) {
 	// What is not about a deployment may name any model.
 	resp, _ := send(t, tr, newChat(t, "/v1/fine_tuning/jobs"))
 	require.Equal(t, 200, resp.StatusCode)
-}
-
-// Callers may make names up: memory must not grow with them.
-func TestManyModels(t *testing.T) {
-	t.Parallel()
-	n := newNet()
-	tr := balance(t, n, azure("a", serves("m")), azure("b", priority(2)))
-	for i := range maxRoutes + 500 {
-		r := tr.table().find(fmt.Sprint("made-up-", i))
-		require.Equal(t, i >= maxRoutes, r == tr.table().otherModels)
-	}
-	require.Len(t, *tr.table().routes.Load(), maxRoutes+1)
-	require.Same(t, tr.table().find("made-up-7"), tr.table().find("made-up-7"))
-	require.NotSame(t, tr.table().otherModels, tr.table().find("m"))
-
-	// The latecomers are asked for under their own names, and share their state.
-	n.On(host("b"), status(429, "", "Retry-After: 7"))
-	resp, _ := send(t, tr, newChat(t, "/openai/deployments/late/chat/completions?api-version=1"))
-	require.Equal(t, 429, resp.StatusCode)
-	require.Equal(t, "/openai/deployments/late/chat/completions", n.Last().Path)
-	resp, _ = send(t, tr, newChat(t, "/openai/deployments/later/chat/completions?api-version=1"))
-	require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
-	resp, _ = ask(t, tr)
-	require.Equal(t, "a", servedBy(resp))
-
-	deployments := tr.Status().Tiers[1].Backends[0].Deployments
-	require.Len(t, deployments, maxRoutes+2)
-	require.Equal(t, "*", deployments[0].Model)
-}
-
-func TestModelsAtFirstSight(t *testing.T) {
-	tr := balance(t, newNet(), azure("a"))
-	const models, each = 20, 10
-	var found [models][each]*route
-	var wg sync.WaitGroup
-	for m := range models {
-		for i := range each {
-			wg.Go(func() { found[m][i] = tr.table().find(fmt.Sprint(m)) })
-		}
-	}
-	wg.Wait()
-	for _, routes := range found {
-		for _, r := range routes {
-			require.Same(t, routes[0], r, "one state for one model")
-		}
-	}
 }
 
 // A flushed base counts how often it was told to close its idle connections.
@@ -415,4 +303,17 @@ func TestRequestsThatAreNone(t *testing.T) {
 		require.ErrorContains(t, err, "spillover: the request")
 		require.Equal(t, 1, closed.Closes)
 	}
+}
+
+// A program that has put something else in the default's place keeps its own
+// out of our sends, and what it set there is honoured.
+func TestDefaultTransportIsClonedOrReplaced(t *testing.T) {
+	was := http.DefaultTransport
+	defer func() { http.DefaultTransport = was }()
+	mine := was.(*http.Transport).Clone()
+	mine.MaxConnsPerHost = 7
+	http.DefaultTransport = mine
+	require.Equal(t, 7, spillover.BaseOf(configured(t, spillover.Config{Backends: []spillover.Backend{azure("a")}})).(*http.Transport).MaxConnsPerHost)
+	http.DefaultTransport = newNet()
+	require.True(t, spillover.BaseOf(configured(t, spillover.Config{Backends: []spillover.Backend{azure("a")}})).(*http.Transport).ForceAttemptHTTP2)
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 )
@@ -78,7 +79,7 @@ func TestWhatCarriesNothingIsNotContent(t *testing.T) {
 				resp, body := send(t, tr, newChat(t, responsesPath))
 				require.Equal(t, "two", servedBy(resp))
 				require.Equal(t, testnet.WholeChat, body)
-				require.Equal(t, 4*time.Second, streamState(t, tr, "one").out())
+				require.Equal(t, 4*time.Second, out(streamState(t, tr, "one")))
 			})
 		})
 	}
@@ -174,7 +175,7 @@ func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
 					n := newNet()
 					n.On(host("one"), testnet.Plays(t, pieces...))
 					n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
-					tr := streamPair(t, n, streamTimeouts(0, time.Second), func(cfg *Config) { cfg.HoldStreams = hold })
+					tr := streamPair(t, n, streamTimeouts(0, time.Second), func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 					begun := time.Now()
 					resp, err := tr.RoundTrip(newChat(t, test.path))
 					require.NoError(t, err)
@@ -186,7 +187,7 @@ func TestHeartbeatsDoNotExtendIdleTimeout(t *testing.T) {
 						require.Equal(t, testnet.WholeChat, body)
 						return
 					}
-					require.ErrorIs(t, err, errIdleTimeout)
+					require.ErrorIs(t, err, spillover.ErrIdleTimeout)
 					require.Equal(t, 1, n.Sends())
 				})
 			})
@@ -291,7 +292,7 @@ func TestStreamsOfEveryStatelessOperationAreJudged(t *testing.T) {
 					tr = streamPair(t, n)
 					_, body := send(t, tr, newChat(t, path))
 					require.Equal(t, first+refusal, body, "after content it is passed")
-					require.Equal(t, 7*time.Second, streamState(t, tr, "one").out(), "and cools the deployment down")
+					require.Equal(t, 7*time.Second, out(streamState(t, tr, "one")), "and cools the deployment down")
 				})
 			})
 		}
@@ -340,7 +341,7 @@ func TestStreamsWithoutAContentTypeAreJudged(t *testing.T) {
 				tr := streamPair(t, n)
 				resp, _ := send(t, tr, sayingAlso(t, chatPath, `,"stream":true`))
 				require.Equal(t, "two", servedBy(resp))
-				require.Equal(t, 6*time.Second, streamState(t, tr, "one").out())
+				require.Equal(t, 6*time.Second, out(streamState(t, tr, "one")))
 			})
 		})
 	}
@@ -483,7 +484,7 @@ func TestErrorAfterContentIsCountedHoweverLongTheEcho(t *testing.T) {
 					require.NoError(t, err)
 					require.True(t, first+events == string(body))
 					one := streamState(t, tr, "one")
-					require.Equal(t, 4*time.Second, one.out())
+					require.Equal(t, 4*time.Second, out(one))
 					for range 3 {
 						_, err = resp.Body.Read(make([]byte, 1))
 						require.Equal(t, io.EOF, err)
@@ -578,6 +579,6 @@ func TestQuickLookAtContent(t *testing.T) {
 		dataEvent(`{"choices":[{"delta":{"content":"","reasoning_content":"a"}}]}`), dataEvent(`{"type":"speech.audio.delta","audio":"UklG"}`), dataEvent("null"), "data: hello\n\n",
 	} {
 		tone, _ := wire.ClassifyEvent(wire.ParseEvent([]byte(event)))
-		require.Equal(t, tone == wire.Content, hasContent([]byte(event)), event)
+		require.Equal(t, tone == wire.Content, spillover.HasContent([]byte(event)), event)
 	}
 }

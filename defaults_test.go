@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"encoding/json"
@@ -12,11 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
 	"github.com/spillover-go/spillover/internal/wire"
 )
 
-func defaults(fields map[string]any) func(*Backend) { return func(b *Backend) { b.Defaults = fields } }
+func defaults(fields map[string]any) func(*spillover.Backend) {
+	return func(b *spillover.Backend) { b.Defaults = fields }
+}
 
 func TestBackendDefaults(t *testing.T) {
 	const chat, classic, whole = "/v1/chat/completions", chatPath, "/v1/responses"
@@ -48,9 +51,9 @@ func TestBackendDefaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			tr := balance(t, n, Backend{URL: "https://api.example.com", APIKey: "k", Models: []Model{{Name: "m", Deployment: "east"}}, Dialect: OpenAI},
-				Backend{URL: "https://b.example.com", APIKey: "k", Priority: 2, Dialect: OpenAI, Defaults: map[string]any{"unrelated": 1}})
-			cfg := Config{Base: n, Backends: []Backend{{URL: "https://api.example.com", APIKey: "k", Models: []Model{{Name: "m", Deployment: "east"}}, Dialect: OpenAI, Defaults: test.fields}}}
+			tr := balance(t, n, spillover.Backend{URL: "https://api.example.com", APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "east"}}, Dialect: spillover.OpenAI},
+				spillover.Backend{URL: "https://b.example.com", APIKey: "k", Priority: 2, Dialect: spillover.OpenAI, Defaults: map[string]any{"unrelated": 1}})
+			cfg := spillover.Config{Base: n, Backends: []spillover.Backend{{URL: "https://api.example.com", APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "east"}}, Dialect: spillover.OpenAI, Defaults: test.fields}}}
 			require.NoError(t, tr.Reconfigure(cfg))
 			req := newChat(t, test.path)
 			req.Body, req.ContentLength, req.GetBody = io.NopCloser(strings.NewReader(test.body)), int64(len(test.body)), nil
@@ -77,7 +80,7 @@ func TestDefaultsPerBackend(t *testing.T) {
 
 func TestDefaultsMistakes(t *testing.T) {
 	many := map[string]any{}
-	for i := range maxPresets + 1 {
+	for i := range spillover.MaxPresets + 1 {
 		many[fmt.Sprint(i)] = i
 	}
 	for want, fields := range map[string]map[string]any{
@@ -89,7 +92,7 @@ func TestDefaultsMistakes(t *testing.T) {
 		`backend "a": Defaults: "max_tokens" cannot be combined with "max_completion_tokens"`:           {"max_tokens": 1, "max_completion_tokens": 1},
 		`Backends: their Defaults have 65 different fields; at most 64 are allowed`:                     many,
 	} {
-		_, err := New(Config{Backends: []Backend{azure("a", defaults(fields))}})
+		_, err := spillover.New(spillover.Config{Backends: []spillover.Backend{azure("a", defaults(fields))}})
 		require.EqualError(t, err, "spillover: "+want)
 	}
 	delete(many, "0")
@@ -134,7 +137,7 @@ func TestDefaultsProperties(t *testing.T) {
 		body["model"] = "m"
 		text, _ := json.Marshal(body)
 		n := newNet()
-		tr, err := New(Config{Base: n, Backends: []Backend{azure("a", defaults(fields))}})
+		tr, err := spillover.New(spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", defaults(fields))}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"go/ast"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
@@ -28,8 +29,8 @@ func TestDrainedIsNeverAsked(t *testing.T) {
 	out := func(backends ...string) func(*testing.T, *Transport) *http.Request {
 		return func(t *testing.T, tr *Transport) *http.Request {
 			for _, backend := range backends {
-				d := deploymentOf(t, tr, backend)
-				failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
+				d := DeploymentOf(t, tr, backend)
+				testnet.FailAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
 			}
 			return newChat(t, chatPath)
 		}
@@ -110,20 +111,20 @@ func TestDrainAfterTheChoice(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				tr := steady(balance(t, n, append([]Backend{azure("a", tokenAfter(time.Second), limits(1, 0))}, test.others...)...))
-				d := deploymentOf(t, tr, "a")
-				failAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
+				d := DeploymentOf(t, tr, "a")
+				testnet.FailAt(&d.State, time.Now(), health.Misconfigured, "401", 0.5)
 				time.Sleep(probeWait) // and the request is a probe
-				for d := range tr.table().find("m").all {
+				for d := range DeploymentsOf(tr, "m") {
 					if d.backend.name == "out" {
 						for i := range 5 { // the fifth failure ejects it for 30 s
-							failAt(&d.State, time.Now().Add(time.Duration(i)), health.Unreachable, "no connection", 0.5)
+							testnet.FailAt(&d.State, time.Now().Add(time.Duration(i)), health.Unreachable, "no connection", 0.5)
 						}
 					}
 				}
 				answer := background(t, tr, newChat(t, chatPath))
 				require.NoError(t, tr.Drain("a"))
 				require.Equal(t, 1, statusOf(t, tr, "a").InFlight, "it has its place while it waits for the token")
-				require.Equal(t, health.Probing, transitionOf(&d.State).Phase)
+				require.Equal(t, health.Probing, testnet.TransitionOf(&d.State).Phase)
 				resp, _ := answer()
 				require.Equal(t, test.status, resp.StatusCode)
 				require.Equal(t, test.by, servedBy(resp))
@@ -136,55 +137,4 @@ func TestDrainAfterTheChoice(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A backend can be drained by the configuration, by Drain, or by both.
-func TestBackendIsDrainedByTheConfiguration(t *testing.T) {
-	n := newNet()
-	drained := func(b *Backend) { b.Drained = true }
-	cfg := Config{Base: n, Backends: []Backend{azure("a", drained), azure("b", priority(2))}}
-	tr := configured(t, cfg)
-	asked := func(want string) {
-		t.Helper()
-		resp, _ := ask(t, tr)
-		require.Equal(t, want, servedBy(resp))
-		b := tr.Status().Tiers[0].Backends[0]
-		require.Equal(t, want == "b", b.Drained)
-		require.Equal(t, want != "b", b.Available)
-	}
-	change := func(changes ...func(*Backend)) {
-		cfg.Backends = []Backend{azure("a", changes...), azure("b", priority(2))}
-		require.NoError(t, tr.Reconfigure(cfg))
-	}
-	asked("b")
-	require.EqualError(t, tr.Resume("a"), `spillover: backend "a" is drained by the configuration: remove Drained (in a file: drained) from it`)
-	asked("b")
-	change()
-	asked("a")
-	change(drained)
-	asked("b")
-
-	// Drain outlasts the configuration.
-	require.NoError(t, tr.Drain("a"))
-	change()
-	asked("b")
-	require.NoError(t, tr.Resume("a"))
-	asked("a")
-
-	// Resume ends Drain even if the configuration keeps the backend drained.
-	require.NoError(t, tr.Drain("a"))
-	change(drained)
-	require.ErrorContains(t, tr.Resume("a"), "is drained by the configuration")
-	change()
-	asked("a")
-
-	cfg.Backends = []Backend{azure("a", drained), azure("b", drained)}
-	require.NoError(t, tr.Reconfigure(cfg))
-	resp, body := ask(t, tr)
-	require.Equal(t, 503, resp.StatusCode)
-	require.Contains(t, body, "Every backend that could take the request is drained.")
-
-	cfg, err := parseConfig("f", []byte("backends: [{url: h, drained: true}]"), nil)
-	require.NoError(t, err)
-	require.True(t, cfg.Backends[0].Drained)
 }

@@ -311,14 +311,14 @@ func TestDrainUnderLoad(t *testing.T) {
 	}
 	for range 25 {
 		require.NoError(t, tr.Drain("a"))
-		eventually(t, "it does not drain", func() bool { return statusOf(t, tr, "a").InFlight == 0 })
+		testnet.Eventually(t, "it does not drain", func() bool { return statusOf(t, tr, "a").InFlight == 0 })
 		empty.Store(true)
 		goal := elsewhere.Load() + 10
-		eventually(t, "nothing goes elsewhere", func() bool { return elsewhere.Load() >= goal })
+		testnet.Eventually(t, "nothing goes elsewhere", func() bool { return elsewhere.Load() >= goal })
 		empty.Store(false)
 		require.NoError(t, tr.Resume("a"))
 		goal = at.Load() + 1
-		eventually(t, "nothing comes back", func() bool { return at.Load() >= goal })
+		testnet.Eventually(t, "nothing comes back", func() bool { return at.Load() >= goal })
 	}
 	stop.Store(true)
 	wait.Wait()
@@ -330,12 +330,53 @@ func placed(url string) func(*spillover.Backend) { return func(b *spillover.Back
 
 func keyed(key string) func(*spillover.Backend) { return func(b *spillover.Backend) { b.APIKey = key } }
 
-// eventually waits for what other goroutines are about to do.
-func eventually(t *testing.T, what string, done func() bool) {
-	for begun := time.Now(); !done(); runtime.Gosched() {
-		if time.Since(begun) > time.Minute {
-			stacks := make([]byte, 1<<20)
-			require.Fail(t, what, "%s", stacks[:runtime.Stack(stacks, true)])
-		}
+// A backend can be drained by the configuration, by Drain, or by both.
+func TestBackendIsDrainedByTheConfiguration(t *testing.T) {
+	n := newNet()
+	drained := func(b *spillover.Backend) { b.Drained = true }
+	cfg := spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", drained), azure("b", priority(2))}}
+	tr := configured(t, cfg)
+	asked := func(want string) {
+		t.Helper()
+		resp, _ := ask(t, tr)
+		require.Equal(t, want, servedBy(resp))
+		b := tr.Status().Tiers[0].Backends[0]
+		require.Equal(t, want == "b", b.Drained)
+		require.Equal(t, want != "b", b.Available)
 	}
+	change := func(changes ...func(*spillover.Backend)) {
+		cfg.Backends = []spillover.Backend{azure("a", changes...), azure("b", priority(2))}
+		require.NoError(t, tr.Reconfigure(cfg))
+	}
+	asked("b")
+	require.EqualError(t, tr.Resume("a"), `spillover: backend "a" is drained by the configuration: remove Drained (in a file: drained) from it`)
+	asked("b")
+	change()
+	asked("a")
+	change(drained)
+	asked("b")
+
+	// Drain outlasts the configuration.
+	require.NoError(t, tr.Drain("a"))
+	change()
+	asked("b")
+	require.NoError(t, tr.Resume("a"))
+	asked("a")
+
+	// Resume ends Drain even if the configuration keeps the backend drained.
+	require.NoError(t, tr.Drain("a"))
+	change(drained)
+	require.ErrorContains(t, tr.Resume("a"), "is drained by the configuration")
+	change()
+	asked("a")
+
+	cfg.Backends = []spillover.Backend{azure("a", drained), azure("b", drained)}
+	require.NoError(t, tr.Reconfigure(cfg))
+	resp, body := ask(t, tr)
+	require.Equal(t, 503, resp.StatusCode)
+	require.Contains(t, body, "Every backend that could take the request is drained.")
+
+	cfg, err := spillover.ParseConfig("f", []byte("backends: [{url: h, drained: true}]"), nil)
+	require.NoError(t, err)
+	require.True(t, cfg.Backends[0].Drained)
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -15,13 +15,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // firstOf is a pool of two that serve the model m: first, and second a tier below.
-func firstOf(n http.RoundTripper, change ...func(*Backend)) Config {
-	return Config{Base: n, Backends: []Backend{azure("first", append(change, serves("m"))...), azure("second", serves("m"), priority(2))}}
+func firstOf(n http.RoundTripper, change ...func(*spillover.Backend)) spillover.Config {
+	return spillover.Config{Base: n, Backends: []spillover.Backend{azure("first", append(change, serves("m"))...), azure("second", serves("m"), priority(2))}}
 }
 
 var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
@@ -165,7 +166,7 @@ func TestLogOfAReconfiguration(t *testing.T) {
 		l := telemetrytest.New()
 		cfg := withListener(l, firstOf(n))
 		tr := configured(t, cfg)
-		tr.random = func() uint64 { return 1 << 63 }
+		tr.SetRandom(func() uint64 { return 1 << 63 })
 		ask(t, tr)
 		out := []string{"WARN,deployment out,backend:first,tier:1,model:m,deployment:m,until:5s,wait_ms:5000,reason:401,status:401"}
 		require.Equal(t, out, l.Log())
@@ -187,10 +188,10 @@ func TestLogOfAnAccountWithoutQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), status(429, `{"error":{"code":"insufficient_quota"}}`))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{
-			azure("one", serves("m"), func(b *Backend) { b.URL, b.APIKey = "https://"+host("a"), "k" }),
-			azure("two", priority(2), func(b *Backend) {
-				b.URL, b.APIKey, b.Models = "https://"+host("a"), "k", []Model{{Name: "m", Deployment: "other"}}
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{
+			azure("one", serves("m"), func(b *spillover.Backend) { b.URL, b.APIKey = "https://"+host("a"), "k" }),
+			azure("two", priority(2), func(b *spillover.Backend) {
+				b.URL, b.APIKey, b.Models = "https://"+host("a"), "k", []spillover.Model{{Name: "m", Deployment: "other"}}
 			}),
 		}})
 		ask(t, tr)
@@ -327,12 +328,12 @@ func TestLogOfAttempts(t *testing.T) {
 // A handler may ask the Transport for anything: no lock is held while it is called.
 func TestLogHoldsNoLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tr *Transport
+		var tr *spillover.Transport
 		var seen []string
 		n := newNet()
 		n.On(host("first"), status(401, "{}"), status(200, "{}"))
 		cfg := firstOf(n)
-		cfg.Logger = slog.New(asking{func(message string) {
+		cfg.Logger = slog.New(askingHandler{func(message string) {
 			seen = append(seen, message)
 			tr.Status()
 			if strings.HasPrefix(message, "deployment") {
@@ -352,9 +353,10 @@ func TestLogHoldsNoLock(t *testing.T) {
 	})
 }
 
-type asking struct{ ask func(message string) }
+// askingHandler calls a function for each record.
+type askingHandler struct{ ask func(message string) }
 
-func (h asking) Enabled(_ context.Context, l slog.Level) bool  { return l >= slog.LevelInfo }
-func (h asking) Handle(_ context.Context, r slog.Record) error { h.ask(r.Message); return nil }
-func (h asking) WithAttrs([]slog.Attr) slog.Handler            { return h }
-func (h asking) WithGroup(string) slog.Handler                 { return h }
+func (h askingHandler) Enabled(_ context.Context, l slog.Level) bool  { return l >= slog.LevelInfo }
+func (h askingHandler) Handle(_ context.Context, r slog.Record) error { h.ask(r.Message); return nil }
+func (h askingHandler) WithAttrs([]slog.Attr) slog.Handler            { return h }
+func (h askingHandler) WithGroup(string) slog.Handler                 { return h }

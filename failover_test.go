@@ -22,7 +22,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"slices"
+
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/replay"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
@@ -1306,3 +1309,57 @@ const azureTokens = `{"error":{"code":"429","message": "Requests to the ChatComp
 const azurePTU = `{"error":{"message":"Requests have exceeded the throughput limit on your Provisioned-Managed deployment.","type":"too_many_requests","param":null,"code":"rate_limit_reached"}}`
 
 const azureServer = `{"error":{"message":"The server had an error while processing your request. Sorry about that!","type":"server_error","param":null,"code":null}}`
+
+// One forgiven 500 before does not make the poison stick.
+func TestPoisonedRequestEjectsNobodyAfterAnEarlierFailure(t *testing.T) {
+	n := newNet()
+	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
+	for _, name := range []string{"a", "b", "c"} {
+		n.On(host(name), broken(errReset))
+		d, now := spillover.DeploymentOf(t, tr, name), time.Now()
+		testnet.FailAt(&d.State, now, health.ServerFailure, "500", 0.5)
+		require.True(t, statusOf(t, tr, name).Available)
+	}
+	_, err := tr.RoundTrip(newChat(t, chatPath))
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	for _, name := range []string{"a", "b", "c"} {
+		require.True(t, statusOf(t, tr, name).Available, name)
+	}
+}
+
+func TestThrottleNeitherCountsNorEndsAFailureStreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		// The first request is sent there twice, which counts once.
+		n.On(host("a"), status(500, "{}"), status(500, "{}"), status(500, "{}"), status(429, "{}", "Retry-After: 1"), status(500, "{}"))
+		tr := firstAndSecond(t, n)
+		for i, streak := range []int{1, 2, 2, 3} {
+			if i > 0 {
+				time.Sleep(probeWait)
+			}
+			ask(t, tr)
+			require.Equal(t, streak, testnet.Failures(heldAgainst(t, tr, "a")))
+		}
+		require.Equal(t, 5, n.Sends(host("a")))
+		time.Sleep(1200 * time.Millisecond)
+		require.False(t, statusOf(t, tr, "a").Available, "out for twice as long")
+	})
+}
+
+// A failure that could not be tried elsewhere is neither blamed nor a success.
+func TestFailureOfACreationIsNoSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.On(host("a"), status(500, "{}"))
+		tr := firstAndSecond(t, n)
+		d := slices.Collect(spillover.DeploymentsOf(tr, ""))[0]
+		now := time.Now()
+		testnet.FailAt(&d.State, now, health.ServerFailure, "500", 0.5)
+		testnet.FailAt(&d.State, now, health.ServerFailure, "500", 0.5)
+		time.Sleep(probeWait)
+		resp, _ := send(t, tr, newCreation(t, "/v1/batches"))
+		require.Equal(t, 500, resp.StatusCode)
+		require.Equal(t, "a", servedBy(resp))
+		require.Equal(t, 2, testnet.Failures(&d.State), "the probe failed: no success is recorded")
+	})
+}

@@ -1,15 +1,18 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"log/slog"
+
+	"github.com/spillover-go/spillover"
 )
 
 // A time that a 5xx comes with is obeyed once another deployment has answered. A
@@ -21,7 +24,7 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 			for tiers := 1; tiers <= min(3, members); tiers++ {
 				synctest.Test(t, func(t *testing.T) {
 					n := newNet()
-					var backends []Backend
+					var backends []spillover.Backend
 					for i := range members {
 						backends = append(backends, azure(fmt.Sprint("d", i), priority(1+i%tiers)))
 					}
@@ -50,7 +53,7 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 	// A tier that says so of everything is left.
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		backends := []Backend{azure("well", priority(2))}
+		backends := []spillover.Backend{azure("well", priority(2))}
 		for i := range 5 {
 			n.On(host(fmt.Sprint("d", i)), status(503, "{}", "Retry-After: 20"))
 			backends = append(backends, azure(fmt.Sprint("d", i)))
@@ -62,37 +65,6 @@ func TestTimeOfAServerErrorNeedsAnotherAnswer(t *testing.T) {
 		}
 		require.LessOrEqual(t, n.Sends(), 10+5, "each of the five once")
 	})
-}
-
-// A panic of the log while failures are counted leaves no doubt behind.
-func TestPanicWhileFailuresAreCounted(t *testing.T) {
-	for record, answer := range map[string]roundTripFunc{
-		"deployment out": status(500, "{}"), "deployment cooling": status(503, "{}", "Retry-After: 5"), "attempt": broken(errReset),
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			at := ""
-			n := newNet()
-			n.On(host("a"), answer)
-			n.On(host("b"), answer)
-			tr := configured(t, Config{Base: n, Backends: []Backend{azure("a"), azure("b"), azure("c", priority(2))}, Logger: slog.New(panicking{at: &at})})
-			ask(t, tr)
-			at = record
-			for range 6 {
-				func() {
-					defer func() { _ = recover() }()
-					if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
-						resp.Body.Close()
-					}
-				}()
-				time.Sleep(time.Second)
-			}
-			for d := range tr.table().find("m").all {
-				require.Zero(t, d.PendingFailures.Load(), "%s, %s", record, d.backend.name)
-				require.Zero(t, d.InFlight.Load(), "%s, %s", record, d.backend.name)
-				require.Zero(t, d.Unanswered(), "%s, %s", record, d.backend.name)
-			}
-		})
-	}
 }
 
 // A stream that breaks off counts with the failures before it, unless others have
@@ -130,6 +102,37 @@ func TestBrokenStreamAmongGoodAnswersEjectsNobody(t *testing.T) {
 			_, err = io.ReadAll(resp.Body)
 			require.Error(t, err)
 			require.Equal(t, between == 0, left(t, tr, "a") > 0, "%d answers between", between)
+		})
+	}
+}
+
+// A panic of the log while failures are counted leaves no doubt behind.
+func TestPanicWhileFailuresAreCounted(t *testing.T) {
+	for record, answer := range map[string]roundTripFunc{
+		"deployment out": status(500, "{}"), "deployment cooling": status(503, "{}", "Retry-After: 5"), "attempt": broken(errReset),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			at := ""
+			n := newNet()
+			n.On(host("a"), answer)
+			n.On(host("b"), answer)
+			tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a"), azure("b"), azure("c", priority(2))}, Logger: slog.New(panicking{at: &at})})
+			ask(t, tr)
+			at = record
+			for range 6 {
+				func() {
+					defer func() { _ = recover() }()
+					if resp, err := tr.RoundTrip(newChat(t, chatPath)); err == nil {
+						resp.Body.Close()
+					}
+				}()
+				time.Sleep(time.Second)
+			}
+			for d := range spillover.DeploymentsOf(tr, "m") {
+				require.Zero(t, d.PendingFailures.Load(), "%s, %s", record, d.BackendName())
+				require.Zero(t, d.InFlight.Load(), "%s, %s", record, d.BackendName())
+				require.Zero(t, d.Unanswered(), "%s, %s", record, d.BackendName())
+			}
 		})
 	}
 }

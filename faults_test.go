@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/doctest"
 	"github.com/spillover-go/spillover/internal/testnet"
 
@@ -113,13 +114,13 @@ func see(t *testing.T, sc scenario, hold bool) (seen sight) {
 		sc.fault.Times = 0
 	}
 	first.Set(sc.fault)
-	cfg := Config{Base: spillovertest.Network(first, other), HoldStreams: hold}
+	cfg := spillover.Config{Base: spillovertest.Network(first, other), HoldStreams: hold}
 	for i, s := range []*spillovertest.Server{first, other} {
-		cfg.Backends = append(cfg.Backends, Backend{Name: s.Name, URL: s.URL, Dialect: Azure, APIKey: "k", Priority: i + 1,
+		cfg.Backends = append(cfg.Backends, spillover.Backend{Name: s.Name, URL: s.URL, Dialect: spillover.Azure, APIKey: "k", Priority: i + 1,
 			HeaderTimeout: 2 * second, IdleTimeout: second})
 	}
 	tr := configured(t, cfg)
-	tr.random = func() uint64 { return 1 << 63 } // no jitter
+	tr.SetRandom(func() uint64 { return 1 << 63 }) // no jitter
 
 	over := time.Now().Add(sc.lasts)
 	if sc.lasts > 0 {

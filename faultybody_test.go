@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -11,9 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"
-	"github.com/spillover-go/spillover/internal/wire"
-	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
 var errDisk = errors.New("disk lost")
@@ -31,20 +30,20 @@ func TestBodyThatCannotBeHadAgain(t *testing.T) {
 	gone := func() (io.ReadCloser, error) { return nil, errDisk }
 	for name, c := range map[string]struct {
 		path, text string
-		second     Backend
+		second     spillover.Backend
 		getBody    func() (io.ReadCloser, error)
 	}{
-		"small, none":                       {byBody, small, to("https://b", OpenAI, "n"), gone},
-		"small, cut":                        {byBody, small, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(small, 5), nil }},
-		"large, none":                       {byBody, large, to("https://b", OpenAI, "n"), gone},
-		"large, cut":                        {byBody, large, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, 5), nil }},
-		"large, cut before the model":       {byBody, large, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-4), nil }},
-		"large, cut in the model":           {byBody, large, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-2), nil }},
-		"large, cut behind it":              {byBody, large, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-1), nil }},
-		"read late for its model, none":     {byPath, large, to("https://b", OpenAI, "n"), gone},
-		"read late for its model, cut":      {byPath, large, to("https://b", OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, 7), nil }},
-		"read late for its defaults, none":  {byPath, large, azure("b", func(b *Backend) { b.Defaults = map[string]any{"user": "x"} }), gone},
-		"read late for its defaults, empty": {byPath, large, azure("b", func(b *Backend) { b.Defaults = map[string]any{"user": "x"} }), func() (io.ReadCloser, error) { return until("", 0), nil }},
+		"small, none":                       {byBody, small, to("https://b", spillover.OpenAI, "n"), gone},
+		"small, cut":                        {byBody, small, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(small, 5), nil }},
+		"large, none":                       {byBody, large, to("https://b", spillover.OpenAI, "n"), gone},
+		"large, cut":                        {byBody, large, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, 5), nil }},
+		"large, cut before the model":       {byBody, large, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-4), nil }},
+		"large, cut in the model":           {byBody, large, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-2), nil }},
+		"large, cut behind it":              {byBody, large, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, len(large)-1), nil }},
+		"read late for its model, none":     {byPath, large, to("https://b", spillover.OpenAI, "n"), gone},
+		"read late for its model, cut":      {byPath, large, to("https://b", spillover.OpenAI, "n"), func() (io.ReadCloser, error) { return until(large, 7), nil }},
+		"read late for its defaults, none":  {byPath, large, azure("b", func(b *spillover.Backend) { b.Defaults = map[string]any{"user": "x"} }), gone},
+		"read late for its defaults, empty": {byPath, large, azure("b", func(b *spillover.Backend) { b.Defaults = map[string]any{"user": "x"} }), func() (io.ReadCloser, error) { return until("", 0), nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
@@ -68,13 +67,13 @@ func TestBodyThatCannotBeReadAtFirst(t *testing.T) {
 	for name, c := range map[string]struct {
 		path    string
 		length  int
-		backend Backend
+		backend spillover.Backend
 		own     io.ReadCloser
 		again   io.ReadCloser // nil: GetBody fails
 	}{
 		"for its model":               {"/v1/chat/completions", 9, azure("a"), until("{", 1), nil},
-		"for its deployment":          {chatPath, 2 << 20, to("https://a", OpenAI, "n"), until("{", 1), nil},
-		"for its defaults":            {chatPath, 2 << 20, azure("a", func(b *Backend) { b.Defaults = map[string]any{"user": "x"} }), until("{", 1), nil},
+		"for its deployment":          {chatPath, 2 << 20, to("https://a", spillover.OpenAI, "n"), until("{", 1), nil},
+		"for its defaults":            {chatPath, 2 << 20, azure("a", func(b *spillover.Backend) { b.Defaults = map[string]any{"user": "x"} }), until("{", 1), nil},
 		"for a model that is far off": {"/v1/chat/completions", replay.MaxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), nil},
 		"for one that is cut off":     {"/v1/chat/completions", replay.MaxBuffered + 20, azure("a"), io.NopCloser(strings.NewReader(huge)), until("{", 1)},
 	} {
@@ -121,7 +120,7 @@ func TestRepeatWaitsForTheRead(t *testing.T) {
 		}
 		return status(200, "{}")(req)
 	})
-	tr := balance(t, base, azure("a"), Backend{Name: "b", URL: "https://" + host("b"), Priority: 2, Token: func(context.Context) (string, error) {
+	tr := balance(t, base, azure("a"), spillover.Backend{Name: "b", URL: "https://" + host("b"), Priority: 2, Token: func(context.Context) (string, error) {
 		go close(let)
 		return "t", nil
 	}})
@@ -153,53 +152,4 @@ func (s *seeker) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return n, nil
-}
-
-// A body is read up to where it breaks off: what was found is the beginning of
-// what is in the whole, and all else is for the service to say.
-func TestBodyThatBreaksOff(t *testing.T) {
-	read := func(text string) (string, []wire.ObjectID) {
-		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
-		r.body = replay.New(r.Body)
-		require.NoError(t, r.read())
-		return r.model, r.ids
-	}
-	model, ids := read(wiretest.ResponsesBody)
-	require.Equal(t, "m", model)
-	var all []string
-	for _, id := range ids {
-		all = append(all, id.ID)
-	}
-	require.Equal(t, []string{"file-1", "item-1", "item-2", "file-2", "item-3", "vs-1", "vs-2", "file-3", "file-4", "cntr-1", "conv-1", "pmpt-1", "resp-1"}, all)
-
-	n := newNet()
-	tr := balance(t, n, to("https://b", OpenAI, ""))
-	for i := 1; i <= len(wiretest.ResponsesBody); i++ {
-		for _, text := range []string{wiretest.ResponsesBody[:i], wiretest.ResponsesBody[:i] + "}", wiretest.ResponsesBody[:i] + `"`} {
-			found, some := read(text)
-			require.Equal(t, i >= len(`{"model":"m"`) || found != "", found == "m", text)
-			require.LessOrEqual(t, len(some), len(ids)+1, text)
-			for j, id := range some[:min(len(some), max(0, len(ids)-1))] {
-				if text == wiretest.ResponsesBody[:i] {
-					require.Equal(t, ids[j], id, text)
-				}
-			}
-			send(t, tr, posts(t, http.MethodPost, "https://foo.example/v1/responses", text))
-			require.Equal(t, text, n.Last().Body)
-		}
-	}
-}
-
-// Of very many ids some are looked at.
-func TestIDsOfARequestAreBounded(t *testing.T) {
-	for _, text := range []string{
-		`{"model":"m","tools":[{"vector_store_ids":[` + strings.Repeat(`"vs",`, 10_000) + `"last"]}]}`,
-		`{"model":"m","input":[` + strings.Repeat(`{"id":"x"},`, 10_000) + `{}]}`,
-	} {
-		r := &request{Request: posts(t, http.MethodPost, "https://foo.example/v1/responses", text)}
-		r.body = replay.New(r.Body)
-		require.NoError(t, r.read())
-		require.Len(t, r.ids, wire.MaxIDs)
-		require.Equal(t, "m", r.model)
-	}
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -17,102 +17,20 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/connections"
 	"github.com/spillover-go/spillover/internal/replay"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
-// replaced is a request of which a program has replaced Body and ContentLength,
-// and has forgotten GetBody.
-func replaced(t testing.TB, target, old, text string) *http.Request {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader(old))
-	require.NoError(t, err)
-	req.Header.Set("Content-Type", "application/json")
-	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
-	return req
-}
-
 func long(text string, n int) string {
 	return fmt.Sprintf(`{"model":"m","input":"%s"}`, strings.Repeat(text, n))
 }
 
-// What is sent first is the caller's Body, as net/http does.
-func TestBodyIsSentFirst(t *testing.T) {
-	for name, size := range map[string]int{"small": 10, "more than is kept": 20 << 10, "large": replay.MaxReused + 1<<10} {
-		for _, target := range []string{"https://x" + chatPath, v1URL, "https://x/v1/files", "https://x/unknown"} {
-			for _, d := range []Dialect{Azure, AzureV1, OpenAI} {
-				t.Run(fmt.Sprint(name, " ", target, " ", d), func(t *testing.T) {
-					old, text := long("old", size/3), long("new!", size/4+9)
-					to := Backend{Name: "a", URL: "https://a", Dialect: d, APIKey: "k", Models: []Model{{Name: "m", Deployment: "renamed"}}}
-					if d == Azure {
-						to.APIVersion = "1"
-					}
-					for _, client := range []func(*Transport) http.RoundTripper{
-						func(tr *Transport) http.RoundTripper { return tr },
-						func(tr *Transport) http.RoundTripper { return RetryClient(tr, 2).Transport },
-					} {
-						n := newNet()
-						resp, _ := send(t, client(balance(t, n, to)), replaced(t, target, old, text))
-						require.Equal(t, 200, resp.StatusCode)
-						got := strings.Replace(n.Seen[0].Body, `"model":"renamed"`, `"model":"m"`, 1)
-						require.True(t, got == text, "%.60s", got)
-						require.EqualValues(t, len(n.Seen[0].Body), n.Seen[0].Length)
-					}
-				})
-			}
-		}
-	}
-}
-
-// A repeat is what was sent first, or nothing: a small body was kept, and what
-// GetBody returns for another is not sent.
-func TestRepeatIsTheSameBody(t *testing.T) {
-	for name, test := range map[string]struct {
-		old, text string
-		again     bool
-	}{
-		"small":                {long("old", 10), long("new!", 10), true},
-		"small, of one length": {long("old", 10), long("new", 10), true},
-		"shorter before":       {long("old", 10<<10), long("new!", 20<<10), false},
-		"longer before":        {long("old", 30<<10), long("new!", 10<<10), false},
-		"of one length":        {long("old", 20<<10), long("new", 20<<10), false},
-		"large, and shorter":   {long("old", 1<<20), long("new!", 1<<20), false},
-		"large, and longer":    {long("old!", 1<<20), long("new", 1<<20), false},
-	} {
-		for refusal, answer := range map[string]roundTripFunc{
-			"429": status(429, `"full"`, "Retry-After: 5"), "500": status(500, `"full"`), "nothing": broken(errReset),
-		} {
-			t.Run(name+", "+refusal, func(t *testing.T) {
-				n := newNet()
-				n.On(host("a"), answer)
-				tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
-				resp, err := tr.RoundTrip(replaced(t, v1URL, test.old, test.text))
-				for _, s := range n.Seen {
-					require.True(t, s.Body == test.text, "%s: %.60s", s.Host, s.Body)
-				}
-				switch {
-				case test.again:
-					require.NoError(t, err)
-					require.Equal(t, "b", servedBy(resp))
-					read(t, resp)
-				case refusal == "nothing":
-					require.ErrorIs(t, err, errReset.Err)
-					require.ErrorIs(t, err, replay.ErrOtherBody)
-				default:
-					require.NoError(t, err)
-					require.Equal(t, "a", servedBy(resp), "its answer, as it came")
-					require.Equal(t, `"full"`, read(t, resp))
-				}
-				harmlessAt(t, tr, "b")
-			})
-		}
-	}
-}
-
-func harmlessAt(t testing.TB, tr *Transport, backend string) {
-	d := deploymentOf(t, tr, backend)
+func harmlessAt(t testing.TB, tr *spillover.Transport, backend string) {
+	d := spillover.DeploymentOf(t, tr, backend)
 	require.Zero(t, d.InFlight.Load())
-	require.Zero(t, d.failed.Load())
+	require.Zero(t, statusOf(t, tr, backend).Failed)
 	require.True(t, statusOf(t, tr, backend).Available)
 }
 
@@ -199,7 +117,7 @@ func TestEarlyAnswerDoesNotWaitForTheUpload(t *testing.T) {
 						fmt.Fprintf(c, "HTTP/1.1 %d Early\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", code)
 					}
 				}()
-				tr := configured(t, Config{Backends: []Backend{{Name: "a", URL: "http://" + l.Addr().String(), Dialect: AzureV1, APIKey: "k"}}})
+				tr := configured(t, spillover.Config{Backends: []spillover.Backend{{Name: "a", URL: "http://" + l.Addr().String(), Dialect: spillover.AzureV1, APIKey: "k"}}})
 				defer tr.Close()
 				upload, caller := io.Pipe()
 				req := newChat(t, "/v1/files")
@@ -254,7 +172,7 @@ func TestStuckRepeatCanBeLeft(t *testing.T) {
 	req.Body, req.ContentLength = upload, 64<<20
 	req.GetBody = func() (io.ReadCloser, error) { return upload, nil }
 	ended, second := make(chan error, 1), make(chan struct{})
-	tr := balance(t, base, azure("a"), Backend{Name: "b", URL: "https://b", Dialect: AzureV1, Priority: 2, Token: func(context.Context) (string, error) {
+	tr := balance(t, base, azure("a"), spillover.Backend{Name: "b", URL: "https://b", Dialect: spillover.AzureV1, Priority: 2, Token: func(context.Context) (string, error) {
 		close(second) // it is about to be sent again
 		return "t", nil
 	}})
@@ -266,7 +184,7 @@ func TestStuckRepeatCanBeLeft(t *testing.T) {
 	close(leave)
 	select {
 	case err := <-ended:
-		require.EqualError(t, err, errRequestCanceled.Error())
+		require.EqualError(t, err, spillover.ErrRequestCanceled.Error())
 	case <-time.After(10 * time.Second):
 		require.Fail(t, "RoundTrip waits for the body")
 	}
@@ -343,4 +261,87 @@ func TestBaseUnderAWrappedDefault(t *testing.T) {
 	require.NoError(t, err)
 	_, proto := send(t, base, req)
 	require.Equal(t, "HTTP/2.0", proto)
+}
+
+// replaced is a request of which a program has replaced Body and ContentLength,
+// and has forgotten GetBody.
+func replaced(t testing.TB, target, old, text string) *http.Request {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader(old))
+	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+	return req
+}
+
+// What is sent first is the caller's Body, as net/http does.
+func TestBodyIsSentFirst(t *testing.T) {
+	for name, size := range map[string]int{"small": 10, "more than is kept": 20 << 10, "large": replay.MaxReused + 1<<10} {
+		for _, target := range []string{"https://x" + chatPath, v1URL, "https://x/v1/files", "https://x/unknown"} {
+			for _, d := range []spillover.Dialect{spillover.Azure, spillover.AzureV1, spillover.OpenAI} {
+				t.Run(fmt.Sprint(name, " ", target, " ", d), func(t *testing.T) {
+					old, text := long("old", size/3), long("new!", size/4+9)
+					to := spillover.Backend{Name: "a", URL: "https://a", Dialect: d, APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "renamed"}}}
+					if d == spillover.Azure {
+						to.APIVersion = "1"
+					}
+					for _, client := range []func(*spillover.Transport) http.RoundTripper{
+						func(tr *spillover.Transport) http.RoundTripper { return tr },
+						func(tr *spillover.Transport) http.RoundTripper { return spillover.RetryClient(tr, 2).Transport },
+					} {
+						n := newNet()
+						resp, _ := send(t, client(balance(t, n, to)), replaced(t, target, old, text))
+						require.Equal(t, 200, resp.StatusCode)
+						got := strings.Replace(n.Seen[0].Body, `"model":"renamed"`, `"model":"m"`, 1)
+						require.True(t, got == text, "%.60s", got)
+						require.EqualValues(t, len(n.Seen[0].Body), n.Seen[0].Length)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A repeat is what was sent first, or nothing: a small body was kept, and what
+// GetBody returns for another is not sent.
+func TestRepeatIsTheSameBody(t *testing.T) {
+	for name, test := range map[string]struct {
+		old, text string
+		again     bool
+	}{
+		"small":                {long("old", 10), long("new!", 10), true},
+		"small, of one length": {long("old", 10), long("new", 10), true},
+		"shorter before":       {long("old", 10<<10), long("new!", 20<<10), false},
+		"longer before":        {long("old", 30<<10), long("new!", 10<<10), false},
+		"of one length":        {long("old", 20<<10), long("new", 20<<10), false},
+		"large, and shorter":   {long("old", 1<<20), long("new!", 1<<20), false},
+		"large, and longer":    {long("old!", 1<<20), long("new", 1<<20), false},
+	} {
+		for refusal, answer := range map[string]roundTripFunc{
+			"429": status(429, `"full"`, "Retry-After: 5"), "500": status(500, `"full"`), "nothing": broken(errReset),
+		} {
+			t.Run(name+", "+refusal, func(t *testing.T) {
+				n := newNet()
+				n.On(host("a"), answer)
+				tr := balance(t, n, azure("a"), azure("b", priority(2)), azure("c", priority(3)))
+				resp, err := tr.RoundTrip(replaced(t, v1URL, test.old, test.text))
+				for _, s := range n.Seen {
+					require.True(t, s.Body == test.text, "%s: %.60s", s.Host, s.Body)
+				}
+				switch {
+				case test.again:
+					require.NoError(t, err)
+					require.Equal(t, "b", servedBy(resp))
+					read(t, resp)
+				case refusal == "nothing":
+					require.ErrorIs(t, err, errReset.Err)
+					require.ErrorIs(t, err, replay.ErrOtherBody)
+				default:
+					require.NoError(t, err)
+					require.Equal(t, "a", servedBy(resp), "its answer, as it came")
+					require.Equal(t, `"full"`, read(t, resp))
+				}
+				harmlessAt(t, tr, "b")
+			})
+		}
+	}
 }

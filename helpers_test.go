@@ -1,19 +1,20 @@
-package spillover
+package spillover_test
 
 import (
+	"context"
 	"io"
-	"math"
+	"net"
 	"net/http"
-	"sort"
-	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
@@ -38,59 +39,97 @@ const chatPath = testnet.ChatPath
 const probeWait = 31 * time.Second
 
 // azure is a backend of Azure's classic dialect at https://NAME.openai.azure.com.
-func azure(name string, change ...func(*Backend)) Backend {
-	b := Backend{Name: name, URL: "https://" + name + ".openai.azure.com", APIKey: "key-" + name}
+func azure(name string, change ...func(*spillover.Backend)) spillover.Backend {
+	b := spillover.Backend{Name: name, URL: "https://" + name + ".openai.azure.com", APIKey: "key-" + name}
 	for _, f := range change {
 		f(&b)
 	}
 	return b
 }
 
-func priority(p int) func(*Backend) { return func(b *Backend) { b.Priority = p } }
-func weight(w int) func(*Backend)   { return func(b *Backend) { b.Weight = w } }
-func serves(models ...string) func(*Backend) {
-	return func(b *Backend) {
+func priority(p int) func(*spillover.Backend) { return func(b *spillover.Backend) { b.Priority = p } }
+func weight(w int) func(*spillover.Backend)   { return func(b *spillover.Backend) { b.Weight = w } }
+func serves(models ...string) func(*spillover.Backend) {
+	return func(b *spillover.Backend) {
 		for _, m := range models {
-			b.Models = append(b.Models, Model{Name: m})
+			b.Models = append(b.Models, spillover.Model{Name: m})
 		}
 	}
 }
 
 // balance makes a Transport over a net.
-func balance(t testing.TB, n http.RoundTripper, backends ...Backend) *Transport {
-	return configured(t, Config{Base: n, Backends: backends})
+func balance(t testing.TB, n http.RoundTripper, backends ...spillover.Backend) *spillover.Transport {
+	return configured(t, spillover.Config{Base: n, Backends: backends})
 }
 
-func configured(t testing.TB, cfg Config) *Transport {
-	tr, err := New(cfg)
+func configured(t testing.TB, cfg spillover.Config) *spillover.Transport {
+	tr, err := spillover.New(cfg)
 	require.NoError(t, err)
 	return tr
 }
 
-// table is the one that the next request finds its route in.
-func (t *Transport) table() *table { return t.setup.Load().table }
-
-// chosen is choose without the tier.
-func (r *route) chosen(q *selection) *deployment {
-	_, d := r.choose(q)
-	return d
-}
-
-// accepts and closed are those of a request that asks for nothing in particular.
-func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }
-
-// harmless demands that nothing is held against a deployment and nothing is in flight.
-func harmless(t testing.TB, tr *Transport) {
+// statusOf is the state of a backend's deployment of the model m.
+func statusOf(t testing.TB, tr *spillover.Transport, backend string) spillover.DeploymentStatus {
 	for _, tier := range tr.Status().Tiers {
 		for _, b := range tier.Backends {
-			require.True(t, b.Available, b.Reason)
 			for _, d := range b.Deployments {
-				require.Zero(t, d.Failed, b.Name)
-				require.Zero(t, d.InFlight, b.Name)
-				require.True(t, d.Available, d.Reason)
+				if b.Name == backend && d.Model == "m" {
+					return d
+				}
 			}
 		}
 	}
+	require.Fail(t, "not in Status", backend)
+	return spillover.DeploymentStatus{}
+}
+
+// nothingInFlight demands that every deployment has answered all its requests.
+func nothingInFlight(t testing.TB, tr *spillover.Transport) {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			for _, d := range b.Deployments {
+				require.Zero(t, d.InFlight, "%s %s", b.Name, d.Model)
+			}
+		}
+	}
+}
+
+// maxErrorBody is how much of an error response is read, see docs/security.md.
+const maxErrorBody = 64 << 10
+
+// longestTrip is as long as the round trip of a refusal counts at most.
+const longestTrip = 100 * time.Millisecond
+
+// backendStatus is the state of a backend.
+func backendStatus(t testing.TB, tr *spillover.Transport, name string) spillover.BackendStatus {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			if b.Name == name {
+				return b
+			}
+		}
+	}
+	require.Fail(t, "not in Status", name)
+	return spillover.BackendStatus{}
+}
+
+// throttle makes a backend refuse the next request, which goes to no other one,
+// and each that follows for a minute.
+func throttle(t testing.TB, tr *spillover.Transport, n *fakeNet, name string) {
+	n.On(host(name), status(429, "{}", "Retry-After: 60"))
+	others := func(change func(string) error) {
+		for _, tier := range tr.Status().Tiers {
+			for _, b := range tier.Backends {
+				if b.Name != name {
+					require.NoError(t, change(b.Name))
+				}
+			}
+		}
+	}
+	others(tr.Drain)
+	ask(t, tr)
+	others(tr.Resume)
+	require.False(t, statusOf(t, tr, name).Available)
 }
 
 // closing is the body of newChat that counts how often it is closed.
@@ -106,168 +145,100 @@ type countedBody struct {
 
 func (b countedBody) Close() error { b.closed.Add(1); return b.ReadCloser.Close() }
 
-// to is a backend at a URL, which calls the model m by another name if one is given.
-func to(target string, d Dialect, name string, change ...func(*Backend)) Backend {
-	b := Backend{Name: "to " + target, URL: target, Dialect: d, APIKey: "k"}
-	if name != "" {
-		b.Models = []Model{{Name: "m", Deployment: name}}
+var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+
+var errReset = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+
+var errDNS = &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "a.openai.azure.com", IsNotFound: true}}
+
+const wrongKey = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}`
+
+const noDeployment = `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`
+
+const noQuota = `{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`
+
+// firstAndSecond is a pool of two tiers.
+func firstAndSecond(t testing.TB, n http.RoundTripper) *spillover.Transport {
+	return balance(t, n, azure("a"), azure("b", priority(2)))
+}
+
+// sentOnce is a pool of two tiers whose requests are sent once to each: MaxAttempts
+// leaves no second attempt in the first tier.
+func sentOnce(t testing.TB, n http.RoundTripper) *spillover.Transport {
+	return configured(t, spillover.Config{Base: n, MaxAttempts: 2, Backends: []spillover.Backend{azure("a"), azure("b", priority(2))}})
+}
+
+// A stalled body stays silent, until the request's context ends as with net/http.
+type stalledBody struct {
+	ctx    context.Context
+	closed *atomic.Int64
+}
+
+func (b stalledBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, context.Cause(b.ctx) }
+
+func (b stalledBody) Close() error { b.closed.Add(1); return nil }
+
+// background sends a request whose answer comes later.
+func background(t testing.TB, tr *spillover.Transport, req *http.Request) (answer func() (resp *http.Response, body string)) {
+	var resp *http.Response
+	var body string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		resp, body = send(t, tr, req)
+	}()
+	synctest.Wait()
+	return func() (*http.Response, string) { <-done; return resp, body }
+}
+
+// left is how long that deployment is still left alone.
+func left(t testing.TB, tr *spillover.Transport, backend string) time.Duration {
+	if d := statusOf(t, tr, backend); !d.Available {
+		return time.Until(d.Until)
 	}
+	return 0
+}
+
+// inTurn starts requests one after the other, all of which are under way
+// together, and waits until all are answered with 200.
+func inTurn(t testing.TB, tr *spillover.Transport, requests int, between time.Duration) {
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			resp, _ := ask(t, tr)
+			require.Equal(t, 200, resp.StatusCode)
+		})
+		synctest.Wait()
+		if between > 0 {
+			time.Sleep(between)
+		}
+	}
+	all.Wait()
+}
+
+// three is a pool of a, b and c.
+func three(t testing.TB, n http.RoundTripper) *spillover.Transport {
+	return balance(t, n, azure("a"), azure("b"), azure("c"))
+}
+
+// unharmed demands that nothing is held against a deployment.
+func unharmed(t testing.TB, tr *spillover.Transport, backend string) {
+	s := statusOf(t, tr, backend)
+	require.True(t, s.Available, s.Reason)
+	require.Zero(t, s.Failed)
+	d := spillover.DeploymentOf(t, tr, backend)
+	require.Zero(t, testnet.Failures(&d.State))
+	require.False(t, d.BackendState().Troubled())
+}
+
+// streamPair is a Transport that asks one, and two if one fails. Its chance is
+// even, so that ejections last exactly as long as the policy says.
+func streamPair(t testing.TB, n http.RoundTripper, change ...func(*spillover.Config)) *spillover.Transport {
+	cfg := spillover.Config{Base: n, Backends: []spillover.Backend{azure("one"), azure("two", priority(2))}}
 	for _, f := range change {
-		f(&b)
+		f(&cfg)
 	}
-	return b
-}
-
-func apiVersion(v string) func(*Backend) { return func(b *Backend) { b.APIVersion = v } }
-
-// arrives is how a request to a target arrives at a backend.
-func arrives(t testing.TB, b Backend, method, target, body string, header ...string) sent {
-	n := newNet()
-	req := posts(t, method, target, body)
-	for _, line := range header {
-		name, value, _ := strings.Cut(line, ": ")
-		req.Header[name] = []string{value}
-	}
-	resp, _ := send(t, balance(t, n, b), req)
-	require.Equal(t, 200, resp.StatusCode)
-	return n.Last()
-}
-
-// A paced base counts the bodies of answers that were handed out and closed,
-// and notes when each request came.
-type paced struct {
-	http.RoundTripper
-	open  atomic.Int32
-	times []time.Duration
-	start time.Time
-}
-
-func pace(base http.RoundTripper) *paced { return &paced{RoundTripper: base, start: time.Now()} }
-
-func (b *paced) RoundTrip(req *http.Request) (*http.Response, error) {
-	b.times = append(b.times, time.Since(b.start))
-	resp, err := b.RoundTripper.RoundTrip(req)
-	if err == nil {
-		b.open.Add(1)
-		resp.Body = &closeOnce{resp.Body, func() { b.open.Add(-1) }}
-	}
-	return resp, err
-}
-
-type closeOnce struct {
-	io.ReadCloser
-	closed func()
-}
-
-func (c *closeOnce) Close() error {
-	if c.closed != nil {
-		c.closed()
-		c.closed = nil
-	}
-	return c.ReadCloser.Close()
-}
-
-// retrying runs a test against a client that retries over one deployment.
-func retrying(t *testing.T, retries int, answers []roundTripFunc, f func(t *testing.T, client *http.Client, base *paced, n *fakeNet)) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		n.On(host("a"), answers...)
-		base := pace(n)
-		client := RetryClient(balance(t, base, azure("a")), retries)
-		f(t, client, base, n)
-		require.Zero(t, base.open.Load(), "every body is closed")
-		// A bubble ends only when no goroutine is left in it.
-	})
-}
-
-var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-
-// What the tests of transports expect of internal/health.
-const (
-	probeTime   = 10 * time.Second       // how long a half-open probe has its place
-	longestTrip = 100 * time.Millisecond // a refusal's round trip counts as no more
-
-	headroomAge      = 10 * time.Second // a report of remaining tokens that is this old counts less
-	headroomFresh    = 20 * time.Second // a report that no tokens remain counts for so long
-	utilizationFresh = 10 * time.Second // a reported utilization counts for so long
-	nearlyFull       = 850              // thousandths: a PTU spills early above it
-	utilizationFull  = 1000
-)
-
-// failAt counts a failure against h that was sent and seen at a time. u varies the
-// time of an ejection: 0.5 makes it the nominal one.
-func failAt(h *health.State, at time.Time, cause health.Cause, reason string, u float64) {
-	h.Fail(at, health.FailedAttempt{Sent: at, Seen: at, Cause: cause, Reason: reason}, u)
-}
-
-// failures is the number of failures in a row.
-func failures(h *health.State) int {
-	n, _ := h.Failures()
-	return n
-}
-
-func lastReason(h *health.State) string {
-	_, reason := h.Failures()
-	return reason
-}
-
-// ejectedUntil is when the ejection in force ends; the zero time when there is none.
-func ejectedUntil(h *health.State, now time.Time) time.Time {
-	after := sort.Search(int(time.Hour), func(after int) bool {
-		_, ejected, _ := h.Ejected(now.Add(time.Duration(after)))
-		return !ejected
-	})
-	if after == 0 {
-		return time.Time{}
-	}
-	return now.Add(time.Duration(after))
-}
-
-// transitionOf is the phase that h is in.
-func transitionOf(h *health.State) health.Transition {
-	is, _ := h.Transition(time.Now())
-	return is
-}
-
-// endCooldown ends the cool-down of a deployment by a success.
-func endCooldown(d *deployment) {
-	now := time.Now().Add(1)
-	d.Succeed(now, now, false)
-}
-
-// rampUp leaves a ramp-up in force whose gap is one second: sixteen refusals that
-// ask for no wait.
-func rampUp(h *health.State) {
-	now := time.Now()
-	trip := time.Duration(2 * math.Exp(-0.2*15) * float64(time.Second)) // half of it is the first gap
-	for i := range 16 {
-		at := now.Add(time.Duration(i-60) * time.Second)
-		h.Refuse(at, health.Refusal{Sent: at, RoundTrip: trip, Reason: "429"}, 0)
-	}
-}
-
-// rampsUp reports whether requests are let in one by one. It ends any cool-down and
-// ejection.
-func rampsUp(h *health.State) bool {
-	at := time.Now().Add(time.Hour)
-	h.Succeed(at, at, false)
-	return h.Troubled()
-}
-
-// gapOf is the time between the first two requests that are let in after a cool-down.
-// It takes the place of the first.
-func gapOf(t testing.TB, h *health.State) time.Duration {
-	until, _, _ := h.Closed(time.Now())
-	ok, _ := h.Admit(until, false)
-	require.True(t, ok)
-	next, _, _ := h.Closed(until)
-	return next.Sub(until)
-}
-
-// spentOf is what was spent of a retry budget.
-func spentOf(b *health.RetryBudget) (spent int64) {
-	for !b.Has(10*health.AttemptCost - spent) {
-		spent++
-	}
-	return spent
+	tr := configured(t, cfg)
+	tr.SetRandom(func() uint64 { return 1 << 63 })
+	return tr
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -12,17 +12,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // withKeyFile gives a backend a file instead of its key.
-func withKeyFile(path string) func(*Backend) {
-	return func(b *Backend) { b.APIKey, b.APIKeyFile = "", path }
-}
-
-// replaceFile puts a text in the place of a file, as programs should.
-func replaceFile(t testing.TB, path, text string) {
-	require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
-	require.NoError(t, os.Rename(path+".new", path))
+func withKeyFile(path string) func(*spillover.Backend) {
+	return func(b *spillover.Backend) { b.APIKey, b.APIKeyFile = "", path }
 }
 
 // accepting answers 401 to every key but one.
@@ -37,7 +34,7 @@ func accepting(key string) roundTripFunc {
 
 // A mounted Secret is replaced by swapping a symbolic link.
 func TestKeyFileIsReadAgainWhenItChanges(t *testing.T) {
-	for _, dialect := range []Dialect{Azure, OpenAI} {
+	for _, dialect := range []spillover.Dialect{spillover.Azure, spillover.OpenAI} {
 		synctest.Test(t, func(t *testing.T) {
 			dir := t.TempDir()
 			for i, key := range []string{" first-key\n", "second-key"} {
@@ -48,20 +45,20 @@ func TestKeyFileIsReadAgainWhenItChanges(t *testing.T) {
 			path := filepath.Join(dir, "key")
 			require.NoError(t, os.Symlink("..data/key", path))
 			n := newNet()
-			l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path), func(b *Backend) { b.Dialect = dialect })}})
+			l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path), func(b *spillover.Backend) { b.Dialect = dialect })}})
 			key := func() string {
 				ask(t, tr)
 				h := n.Last().Header
 				return h.Get("Api-Key") + h.Get("Authorization")
 			}
 			bearer := ""
-			if dialect == OpenAI {
+			if dialect == spillover.OpenAI {
 				bearer = "Bearer "
 			}
 			require.Equal(t, bearer+"first-key", key())
 			require.NoError(t, os.Symlink("1", filepath.Join(dir, "..next")))
 			require.NoError(t, os.Rename(filepath.Join(dir, "..next"), filepath.Join(dir, "..data")))
-			time.Sleep(keyFileInterval - 1)
+			time.Sleep(spillover.KeyFileInterval - 1)
 			require.Equal(t, bearer+"first-key", key(), "it is not read for each request")
 			time.Sleep(1)
 			require.Equal(t, bearer+"second-key", key())
@@ -75,7 +72,7 @@ func TestKeyFileIsReadAgainWhenItChanges(t *testing.T) {
 func TestRejectedKeyIsReadAgainAtOnce(t *testing.T) {
 	for _, code := range []int{401, 403} {
 		synctest.Test(t, func(t *testing.T) {
-			path := written(t, "key", "old-key")
+			path := testnet.WriteFile(t, "key", "old-key")
 			n := newNet()
 			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 				if req.Header.Get("Api-Key") == "old-key" {
@@ -83,8 +80,8 @@ func TestRejectedKeyIsReadAgainAtOnce(t *testing.T) {
 				}
 				return status(200, "{}")(req)
 			})
-			tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
-			replaceFile(t, path, "new-key")
+			tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path))}})
+			testnet.ReplaceFile(t, path, "new-key")
 			resp, _ := ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode)
 			require.Equal(t, 2, n.Sends(host("a")))
@@ -103,18 +100,18 @@ func TestRejectedKeyIsReadAgainAtOnce(t *testing.T) {
 // A backend that is out because of its key is back with the new one.
 func TestNewKeyRepairsABackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "old-key")
+		path := testnet.WriteFile(t, "key", "old-key")
 		n := newNet()
 		n.On(host("a"), accepting("new-key"))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path)), azure("b", priority(2))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path)), azure("b", priority(2))}})
 		for range 2 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, "b", servedBy(resp))
 		}
 		require.False(t, statusOf(t, tr, "a").Available)
 		require.NotContains(t, fmt.Sprint(statusOf(t, tr, "a").LastFailure), "old-key")
-		replaceFile(t, path, "new-key")
-		time.Sleep(keyFileInterval)
+		testnet.ReplaceFile(t, path, "new-key")
+		time.Sleep(spillover.KeyFileInterval)
 		resp, _ := ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
 		log := strings.Join(l.Log(), "\n")
@@ -127,7 +124,7 @@ func TestNewKeyRepairsABackend(t *testing.T) {
 // An answer to the old key says nothing about the new one.
 func TestLateRejectionOfTheOldKeyDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "old-key")
+		path := testnet.WriteFile(t, "key", "old-key")
 		n := newNet()
 		n.On(host("a"), func(req *http.Request) (*http.Response, error) {
 			if req.Header.Get("Api-Key") == "old-key" {
@@ -135,14 +132,14 @@ func TestLateRejectionOfTheOldKeyDoesNotCount(t *testing.T) {
 			}
 			return accepting("new-key")(req)
 		})
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path)), azure("b", priority(2))}})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path)), azure("b", priority(2))}})
 		done := make(chan string)
 		go func() {
 			resp, _ := ask(t, tr)
 			done <- servedBy(resp)
 		}()
 		time.Sleep(2 * time.Second)
-		replaceFile(t, path, "new-key")
+		testnet.ReplaceFile(t, path, "new-key")
 		resp, _ := ask(t, tr)
 		require.Equal(t, "a", servedBy(resp))
 		require.Equal(t, "a", <-done)
@@ -153,23 +150,23 @@ func TestLateRejectionOfTheOldKeyDoesNotCount(t *testing.T) {
 
 func TestKeyFileThatBecomesInvalidKeepsTheLastKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "the-key")
+		path := testnet.WriteFile(t, "key", "the-key")
 		n := newNet()
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path))}})
 		asked := func() {
 			for range 3 {
-				time.Sleep(2 * keyFileInterval)
+				time.Sleep(2 * spillover.KeyFileInterval)
 				ask(t, tr)
 				require.Equal(t, "the-key", n.Last().Header.Get("Api-Key"))
 			}
 		}
 		require.NoError(t, os.Remove(path))
 		asked()
-		replaceFile(t, path, "two secret-words")
+		testnet.ReplaceFile(t, path, "two secret-words")
 		asked()
-		replaceFile(t, path, "the-key\n")
+		testnet.ReplaceFile(t, path, "the-key\n")
 		asked()
-		replaceFile(t, path, " \n")
+		testnet.ReplaceFile(t, path, " \n")
 		asked()
 		warning := "WARN,API key not read,backend:a,tier:1,path:" + path + ",error:"
 		require.Equal(t, []string{
@@ -181,39 +178,20 @@ func TestKeyFileThatBecomesInvalidKeepsTheLastKey(t *testing.T) {
 	})
 }
 
-// While one request reads the file, which may take long, others go on.
-func TestRequestsDoNotWaitForTheKeyFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "old-key")
-		n := newNet()
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
-		replaceFile(t, path, "new-key")
-		time.Sleep(keyFileInterval)
-		reading := &tr.table().backends[0].keyFile.reading
-		reading.Lock()
-		ask(t, tr)
-		require.Equal(t, "old-key", n.Last().Header.Get("Api-Key"))
-		reading.Unlock()
-		ask(t, tr)
-		require.Equal(t, "new-key", n.Last().Header.Get("Api-Key"))
-		require.NoError(t, tr.Close())
-	})
-}
-
 func TestKeyFileIsReadOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "first")
+		path := testnet.WriteFile(t, "key", "first")
 		n := newNet()
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a", withKeyFile(path))}})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", withKeyFile(path))}})
 		sent := func() string {
 			ask(t, tr)
 			return n.Last().Header.Get("Api-Key")
 		}
-		replaceFile(t, path, "second")
-		time.Sleep(keyFileInterval)
+		testnet.ReplaceFile(t, path, "second")
+		time.Sleep(spillover.KeyFileInterval)
 		require.Equal(t, "second", sent())
-		replaceFile(t, path, "third")
-		time.Sleep(keyFileInterval - 1)
+		testnet.ReplaceFile(t, path, "third")
+		time.Sleep(spillover.KeyFileInterval - 1)
 		require.Equal(t, "second", sent())
 		time.Sleep(1)
 		require.Equal(t, "third", sent())
@@ -223,7 +201,7 @@ func TestKeyFileIsReadOnceASecond(t *testing.T) {
 
 func TestKeyFileMistakes(t *testing.T) {
 	dir := t.TempDir()
-	file := func(text string) string { return written(t, "key", text) }
+	file := func(text string) string { return testnet.WriteFile(t, "key", text) }
 	for path, said := range map[string]string{
 		filepath.Join(dir, "missing"): "no such file or directory",
 		dir:                           "is a directory",
@@ -233,37 +211,37 @@ func TestKeyFileMistakes(t *testing.T) {
 		file("secret\nlines"):         "contains a space, a line break or a character that is not ASCII",
 		file("secr\u00e9t"):           "contains a space, a line break or a character that is not ASCII",
 		file("${SECRET_KEY}"):         "contains the name of a variable, not a key",
-		file(strings.Repeat("secret", maxKeyFile/6) + "sixteen-too-many"): "is larger than 64 KiB",
+		file(strings.Repeat("secret", spillover.MaxKeyFile/6) + "sixteen-too-many"): "is larger than 64 KiB",
 	} {
 		require.Equal(t, []string{fmt.Sprintf(`backend "a": APIKeyFile: %q %s`, path, said)},
-			mistakes(Config{Backends: []Backend{azure("a", withKeyFile(path))}}))
+			mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", withKeyFile(path))}}))
 	}
-	require.Empty(t, mistakes(Config{Backends: []Backend{azure("a", withKeyFile(file(strings.Repeat("k", maxKeyFile))))}}))
+	require.Empty(t, mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", withKeyFile(file(strings.Repeat("k", spillover.MaxKeyFile))))}}))
 
 	key := file("k")
 	require.Equal(t, []string{`backend "a": APIKey: cannot be combined with APIKeyFile`},
-		mistakes(Config{Backends: []Backend{azure("a", func(b *Backend) { b.APIKeyFile = key })}}))
+		mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", func(b *spillover.Backend) { b.APIKeyFile = key })}}))
 	require.Equal(t, []string{`backend "a": APIKeyFile: cannot be combined with Auth`, `backend "a": APIKeyFile: cannot be combined with Token`},
-		mistakes(Config{Backends: []Backend{azure("a", entra, func(b *Backend) { b.APIKeyFile, b.Auth = key, "spillover-test" })}}))
+		mistakes(spillover.Config{Backends: []spillover.Backend{azure("a", entra, func(b *spillover.Backend) { b.APIKeyFile, b.Auth = key, "spillover-test" })}}))
 
 	// The same account, whichever way its key is set, and even if it cannot be read.
-	at := func(name string, change func(*Backend)) Backend {
-		return azure(name, func(b *Backend) { b.URL = "https://one.openai.azure.com" }, change)
+	at := func(name string, change func(*spillover.Backend)) spillover.Backend {
+		return azure(name, func(b *spillover.Backend) { b.URL = "https://one.openai.azure.com" }, change)
 	}
 	const twice = `backend "b": URL: backend "a" already uses it for all models with the same credential`
-	require.Equal(t, []string{twice}, mistakes(Config{Backends: []Backend{at("a", withKeyFile(key)), at("b", withKeyFile(file("k")))}}))
-	require.Equal(t, []string{twice}, mistakes(Config{Backends: []Backend{at("a", func(b *Backend) { b.APIKey = "k" }), at("b", withKeyFile(key))}}))
-	require.Contains(t, mistakes(Config{Backends: []Backend{at("a", withKeyFile("nowhere")), at("b", withKeyFile("nowhere"))}}), twice)
-	require.Len(t, mistakes(Config{Backends: []Backend{at("a", withKeyFile("nowhere")), at("b", withKeyFile("elsewhere"))}}), 2)
+	require.Equal(t, []string{twice}, mistakes(spillover.Config{Backends: []spillover.Backend{at("a", withKeyFile(key)), at("b", withKeyFile(file("k")))}}))
+	require.Equal(t, []string{twice}, mistakes(spillover.Config{Backends: []spillover.Backend{at("a", func(b *spillover.Backend) { b.APIKey = "k" }), at("b", withKeyFile(key))}}))
+	require.Contains(t, mistakes(spillover.Config{Backends: []spillover.Backend{at("a", withKeyFile("nowhere")), at("b", withKeyFile("nowhere"))}}), twice)
+	require.Len(t, mistakes(spillover.Config{Backends: []spillover.Backend{at("a", withKeyFile("nowhere")), at("b", withKeyFile("elsewhere"))}}), 2)
 }
 
 func TestKeyFileIsRelativeToTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "key"), []byte("the-key"), 0o600))
 	path := filepath.Join(dir, "c.yaml")
-	load := func(text string) (Config, error) {
+	load := func(text string) (spillover.Config, error) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		return Load(path)
+		return spillover.Load(path)
 	}
 	cfg, err := load("backends: [{url: h, api_key_file: key}]")
 	require.NoError(t, err)
@@ -285,44 +263,13 @@ func TestKeyFileIsRelativeToTheConfiguration(t *testing.T) {
 	}
 }
 
-// A file is a credential: callers' own are not sent, and a spent quota is that of
-// the account.
-func TestKeyFileIsACredential(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := written(t, "key", "the-key")
-		n := newNet()
-		n.On(host("one"), status(429, noQuota))
-		at := func(name, model string, tier int) Backend {
-			return azure(name, withKeyFile(path), func(b *Backend) {
-				b.URL, b.Priority, b.Models = "https://"+host("one"), tier, []Model{{Name: "m", Deployment: model}}
-			})
-		}
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{at("a", "x", 1), at("b", "y", 2), azure("c", priority(3))}})
-		resp, _ := ask(t, tr)
-		require.Equal(t, "c", servedBy(resp))
-		require.Equal(t, "the-key", n.Seen[0].Header.Get("Api-Key"))
-		require.Equal(t, 1, n.Sends(host("one")), "the account is out of quota, so the other deployment is not asked")
-		require.NotContains(t, fmt.Sprint(l.Log()), "callers' credentials")
-
-		// A new configuration with the same key repairs nothing.
-		cfg := tr.setup.Load().cfg
-		cfg.Backends = []Backend{at("a", "x", 1), at("b", "y", 2), azure("c", priority(3))}
-		require.NoError(t, tr.Reconfigure(cfg))
-		require.False(t, statusOf(t, tr, "a").Available)
-		replaceFile(t, path, "new-key")
-		require.NoError(t, tr.Reconfigure(cfg))
-		require.True(t, statusOf(t, tr, "a").Available)
-		require.NoError(t, tr.Close())
-	})
-}
-
 // A file with a key that is not in the configuration file any more is missed.
 func TestWatchRefusesALostKeyFileOrAuth(t *testing.T) {
-	key := written(t, "key", "the-key")
-	for name, b := range map[string]Backend{
+	key := testnet.WriteFile(t, "key", "the-key")
+	for name, b := range map[string]spillover.Backend{
 		"file":   azure("a", withKeyFile(key)),
-		"auth":   azure("a", func(b *Backend) { b.APIKey, b.Auth = "", "spillover-test" }),
-		"header": azure("a", func(b *Backend) { b.APIKey, b.Headers = "", map[string]string{"X-Api-Key": "k"} }),
+		"auth":   azure("a", func(b *spillover.Backend) { b.APIKey, b.Auth = "", "spillover-test" }),
+		"header": azure("a", func(b *spillover.Backend) { b.APIKey, b.Headers = "", map[string]string{"X-Api-Key": "k"} }),
 	} {
 		for text, refused := range map[string]bool{
 			"backends: [{name: a, url: \"https://a.openai.azure.com\"}]":                                      true,
@@ -332,10 +279,10 @@ func TestWatchRefusesALostKeyFileOrAuth(t *testing.T) {
 			"backends: [{name: renamed, url: \"https://a.openai.azure.com\", api_key_file: \"" + key + "\"}]": false,
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{b}})
+				l, tr := listened(t, spillover.Config{Base: newNet(), Backends: []spillover.Backend{b}})
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 				defer cancel()
-				require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, written(t, "c.yaml", text), nil))
+				require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, testnet.WriteFile(t, "c.yaml", text), nil))
 				log := fmt.Sprint(l.Log())
 				require.Equal(t, refused, strings.Contains(log, "set api_key, api_key_file or auth"), "%s: %s: %s", name, text, log)
 				require.Equal(t, refused, strings.Contains(log, "configuration not loaded"), "%s: %s: %s", name, text, log)
@@ -348,19 +295,50 @@ func TestWatchRefusesALostKeyFileOrAuth(t *testing.T) {
 // The Secret that a new ConfigMap refers to may be mounted later.
 func TestWatchWaitsForAKeyFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
+		l, tr := listened(t, spillover.Config{Base: newNet(), Backends: []spillover.Backend{azure("a")}})
 		key := filepath.Join(t.TempDir(), "key")
-		path := written(t, "c.yaml", fmt.Sprintf("backends: [{name: b, url: %q, api_key_file: %q}]", "https://"+host("b"), key))
+		path := testnet.WriteFile(t, "c.yaml", fmt.Sprintf("backends: [{name: b, url: %q, api_key_file: %q}]", "https://"+host("b"), key))
 		go func() { _ = tr.Watch(t.Context(), path, nil) }()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		records := l.Log()
 		require.Len(t, records, 1, "once")
 		require.Contains(t, records[0], "no such file or directory")
-		replaceFile(t, key, "the-key")
-		time.Sleep(watchPeriod)
+		testnet.ReplaceFile(t, key, "the-key")
+		time.Sleep(spillover.WatchPeriod)
 		synctest.Wait()
 		require.Equal(t, "spillover.Transport(b)", tr.String())
+		require.NoError(t, tr.Close())
+	})
+}
+
+// A file is a credential: callers' own are not sent, and a spent quota is that of
+// the account.
+func TestKeyFileIsACredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := testnet.WriteFile(t, "key", "the-key")
+		n := newNet()
+		n.On(host("one"), status(429, noQuota))
+		at := func(name, model string, tier int) spillover.Backend {
+			return azure(name, withKeyFile(path), func(b *spillover.Backend) {
+				b.URL, b.Priority, b.Models = "https://"+host("one"), tier, []spillover.Model{{Name: "m", Deployment: model}}
+			})
+		}
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{at("a", "x", 1), at("b", "y", 2), azure("c", priority(3))}})
+		resp, _ := ask(t, tr)
+		require.Equal(t, "c", servedBy(resp))
+		require.Equal(t, "the-key", n.Seen[0].Header.Get("Api-Key"))
+		require.Equal(t, 1, n.Sends(host("one")), "the account is out of quota, so the other deployment is not asked")
+		require.NotContains(t, fmt.Sprint(l.Log()), "callers' credentials")
+
+		// A new configuration with the same key repairs nothing.
+		cfg := spillover.ConfigOf(tr)
+		cfg.Backends = []spillover.Backend{at("a", "x", 1), at("b", "y", 2), azure("c", priority(3))}
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.False(t, statusOf(t, tr, "a").Available)
+		testnet.ReplaceFile(t, path, "new-key")
+		require.NoError(t, tr.Reconfigure(cfg))
+		require.True(t, statusOf(t, tr, "a").Available)
 		require.NoError(t, tr.Close())
 	})
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
@@ -99,7 +100,7 @@ func TestFailuresAreNoLatency(t *testing.T) {
 			ask(t, tr)
 			time.Sleep(time.Minute)
 		}
-		d := deploymentOf(t, tr, "a")
+		d := spillover.DeploymentOf(t, tr, "a")
 		_, whole := d.Whole.Value()
 		_, stream := d.Stream.Value()
 		require.False(t, whole || stream)

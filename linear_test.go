@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"strings"
@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
 )
 
 // A form of many small parts is read in a time that grows with its length, not
@@ -18,7 +20,7 @@ func TestFormsOfSmallPartsAreReadInLinearTime(t *testing.T) {
 	took := func(size int) time.Duration {
 		text := form(size)
 		begun := time.Now()
-		sent := formTo(t, Azure, "/openai/v1/images/edits", "multipart/form-data; boundary=b", text)
+		sent := formTo(t, spillover.Azure, "/openai/v1/images/edits", "multipart/form-data; boundary=b", text)
 		require.Contains(t, sent.Path, "/n/", "the model was found")
 		return time.Since(begun)
 	}

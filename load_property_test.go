@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/spillover-go/spillover"
 )
 
 // A draft is a configuration file with mistakes in it, and the errors that they
@@ -119,7 +121,7 @@ var conflictMistakes = []func(*draft){
 // in a file causes its own error, and nothing else is reported.
 func TestEveryMistakeInAFileIsReportedOnce(t *testing.T) {
 	lookup := func(name string) (string, bool) { return "word", name == "WORD" }
-	_, err := parseConfig("f", []byte(validDraft().text()), lookup)
+	_, err := spillover.ParseConfig("f", []byte(validDraft().text()), lookup)
 	require.NoError(t, err)
 	rapid.Check(t, func(t *rapid.T) {
 		d := validDraft()
@@ -149,7 +151,7 @@ func TestEveryMistakeInAFileIsReportedOnce(t *testing.T) {
 				d.errors = append(d.errors, d.path(i)+m.at+": "+m.said)
 			}
 		}
-		_, err := parseConfig("f", []byte(d.text()), lookup)
+		_, err := spillover.ParseConfig("f", []byte(d.text()), lookup)
 		var got []string
 		if err != nil {
 			for _, e := range loadErrorsOf(err) {

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"encoding/json"
@@ -16,8 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/configfile"
 	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // environment is what ${NAME} finds in the files of testdata/config.
@@ -31,75 +33,10 @@ func environment(name string) (string, bool) {
 	return value, set
 }
 
-func readSample(t testing.TB, file string) (Config, error) {
+func readSample(t testing.TB, file string) (spillover.Config, error) {
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	return parseConfig(filepath.Base(file), text, environment)
-}
-
-var full = Config{
-	MaxAttempts: 4, MaxWait: 5 * time.Second, DefaultCooldown: 1500 * time.Millisecond, MaxCooldown: 2 * time.Minute, HoldStreams: true,
-	Backends: []Backend{
-		{Name: "ptu", URL: "https://ptu.openai.azure.com", Priority: 1, Weight: 2, Dialect: Azure, APIVersion: "2024-10-21", APIKey: "key-ptu",
-			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond,
-			Models: []Model{{Name: "gpt-4o", Deployment: "gpt-4o-ptu", RPM: 60, TPM: 100000}, {Name: "gpt-4o-mini"}},
-			Defaults: map[string]any{
-				"temperature": json.Number("0.70"), "max_completion_tokens": json.Number("4096"), "stop": []any{"\n", "end"}, "store": false, "user": nil,
-				"metadata": map[string]any{"team": "7", "since": "2024-10-21", "big": json.Number("123456789012345678901234567890"), "small": json.Number("1e-400")},
-			}},
-		{URL: "api.openai.com"},
-	},
-}
-
-var goodFiles = map[string]Config{
-	"full.yaml": full,
-	"full.json": full,
-	"variables.yaml": {MaxAttempts: 3, MaxWait: 2 * time.Second, DefaultCooldown: time.Minute, HoldStreams: true, Backends: []Backend{{
-		Name: "swedencentral-1", URL: "https://swedencentral.openai.azure.com", APIKey: "sk-from-the-environment", Priority: 3, Weight: 7,
-		Models: []Model{{Name: "${REGION} is $REGION, $$ and $${KEY", RPM: 3}},
-		Defaults: map[string]any{"plain": json.Number("3"), "quoted": "3", "none": nil, "empty": "", "structure": "a: [1]\nb: &x *x # {",
-			"truth": true, "block": "sk-from-the-environment\n"},
-	}}},
-	"variables.json": {MaxAttempts: 3, MaxWait: 2 * time.Second, HoldStreams: true, Backends: []Backend{{
-		URL: "swedencentral", APIKey: "sk-from-the-environment", Priority: 3, Defaults: map[string]any{"text": "3", "structure": `", "api_key": "`},
-	}}},
-	"aliases.yaml": {Backends: []Backend{
-		{Name: "east", URL: "https://east.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second,
-			Models: []Model{{Name: "gpt-4o", TPM: 1000}, {Name: "gpt-4.1", TPM: 1000}}, Defaults: map[string]any{"temperature": json.Number("0")}},
-		{Name: "west", URL: "https://west.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second,
-			Models: []Model{{Name: "gpt-4o", TPM: 1000}, {Name: "gpt-4.1", TPM: 1000}}, Defaults: map[string]any{"temperature": json.Number("0")}},
-		{Name: "north", URL: "https://north.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second, Weight: 3, Priority: 2,
-			Defaults: map[string]any{"temperature": json.Number("0"), "top_p": json.Number("1")}},
-	}},
-	"cluster.yaml": {Backends: []Backend{
-		{Name: "ptu", URL: "https://ptu.openai.azure.com", Auth: "spillover-test"},
-		{Name: "eastus", URL: "https://eastus.openai.azure.com/openai/v1", Dialect: AzureV1, APIVersion: "preview", APIKeyFile: "testdata/key", Drained: true},
-		{Name: "apim", URL: "https://apim.azure-api.net/ai", Headers: map[string]string{"Ocp-Apim-Subscription-Key": "sk-from-the-environment", "X-Team": "7"}},
-	}},
-	"nulls.yaml":      {Backends: []Backend{{URL: "h.example"}}},
-	"flow.yaml":       {Backends: []Backend{{URL: "h.example", Models: []Model{{Name: "m", Deployment: "it's"}}}}},
-	"bom.yaml":        {Backends: []Backend{{URL: "h.example", Name: "bom"}}},
-	"surrogates.json": {Backends: []Backend{{URL: "h.example", Models: []Model{{Name: "😀 \ufffd😀é"}}}}},
-	"json-in.yaml":    {Backends: []Backend{{URL: "h.example", Models: []Model{{Name: "😀"}}}}},
-}
-
-func TestLoadReadsValidFiles(t *testing.T) {
-	files, err := filepath.Glob("testdata/config/good/*")
-	require.NoError(t, err)
-	require.Len(t, files, len(goodFiles))
-	for _, file := range files {
-		cfg, err := readSample(t, file)
-		require.NoError(t, err, file)
-		require.Equal(t, goodFiles[filepath.Base(file)], cfg, file)
-		for i := range cfg.Backends {
-			if !cfg.Backends[i].hasCredential() {
-				entra(&cfg.Backends[i])
-			}
-		}
-		tr, err := New(cfg)
-		require.NoError(t, err, file)
-		require.NoError(t, tr.Close())
-	}
+	return spillover.ParseConfig(filepath.Base(file), text, environment)
 }
 
 // All errors of each bad file are in the file beside it. The JSON Schema rejects
@@ -114,7 +51,7 @@ func TestLoadReportsEveryErrorOfAFile(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			cfg, err := readSample(t, file)
 			require.Error(t, err)
-			require.Equal(t, Config{}, cfg)
+			require.Equal(t, spillover.Config{}, cfg)
 			if *doctest.Update {
 				require.NoError(t, os.WriteFile(file+".txt", []byte(err.Error()+"\n"), 0o644))
 			}
@@ -132,63 +69,41 @@ func TestLoadReportsEveryErrorOfAFile(t *testing.T) {
 }
 
 // loadErrorsOf are the errors that an error of Load joins.
-func loadErrorsOf(err error) (all []*LoadError) {
+func loadErrorsOf(err error) (all []*spillover.LoadError) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
-			all = append(all, e.(*LoadError))
+			all = append(all, e.(*spillover.LoadError))
 		}
 		return all
 	}
-	return []*LoadError{err.(*LoadError)}
-}
-
-// seedFiles are the files of testdata/config by name.
-func seedFiles(t testing.TB) map[string]string {
-	files, err := filepath.Glob("testdata/config/*/*")
-	require.NoError(t, err)
-	seeds := map[string]string{}
-	for _, file := range files {
-		if filepath.Ext(file) != ".txt" {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			seeds[file] = string(text)
-		}
-	}
-	return seeds
+	return []*spillover.LoadError{err.(*spillover.LoadError)}
 }
 
 const minimal = "backends: [{url: h.example}]\n"
 
-// written is a file of its own with a text.
-func written(t testing.TB, name, text string) string {
-	path := filepath.Join(t.TempDir(), name)
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-	return path
-}
-
 func TestLoadReplacesEnvironmentVariables(t *testing.T) {
 	t.Setenv("SPILLOVER_TEST_HOST", "h.example")
-	path := written(t, "c.yaml", "backends: [{url: \"${SPILLOVER_TEST_HOST}\"}]")
-	cfg, err := Load(path)
+	path := testnet.WriteFile(t, "c.yaml", "backends: [{url: \"${SPILLOVER_TEST_HOST}\"}]")
+	cfg, err := spillover.Load(path)
 	require.NoError(t, err)
-	require.Equal(t, Config{Backends: []Backend{{URL: "h.example"}}}, cfg)
+	require.Equal(t, spillover.Config{Backends: []spillover.Backend{{URL: "h.example"}}}, cfg)
 
 	require.NoError(t, os.WriteFile(path, []byte("backends: [{url: \"${SPILLOVER_TEST_NO_HOST}\"}]"), 0o644))
-	_, err = Load(path)
+	_, err = spillover.Load(path)
 	require.EqualError(t, err, path+":1:18: backends[0].url: the variable SPILLOVER_TEST_NO_HOST is not set")
-	var e *LoadError
+	var e *spillover.LoadError
 	require.ErrorAs(t, err, &e)
-	require.Equal(t, LoadError{File: path, Line: 1, Column: 18, Path: "backends[0].url", Err: e.Err}, *e)
+	require.Equal(t, spillover.LoadError{File: path, Line: 1, Column: 18, Path: "backends[0].url", Err: e.Err}, *e)
 	require.EqualError(t, e.Unwrap(), "the variable SPILLOVER_TEST_NO_HOST is not set")
 }
 
 // A name that ends in .json is JSON, whatever the text may be.
 func TestLoadReadsJSONByName(t *testing.T) {
-	_, err := Load(written(t, "c.yml", minimal))
+	_, err := spillover.Load(testnet.WriteFile(t, "c.yml", minimal))
 	require.NoError(t, err)
-	_, err = Load(written(t, "c.JSON", minimal))
+	_, err = spillover.Load(testnet.WriteFile(t, "c.JSON", minimal))
 	require.ErrorContains(t, err, "c.JSON:1:1: is not valid JSON: invalid character 'b' looking for beginning of value")
-	_, err = Load(written(t, "c", `{"backends": [{"url": "h.example"}]}`))
+	_, err = spillover.Load(testnet.WriteFile(t, "c", `{"backends": [{"url": "h.example"}]}`))
 	require.NoError(t, err)
 }
 
@@ -197,30 +112,30 @@ func TestLoadReportsFilesThatCannotBeRead(t *testing.T) {
 	for path, want := range map[string]string{
 		dir:                                "is a directory",
 		filepath.Join(dir, "missing.yaml"): "no such file or directory",
-		filepath.Join(written(t, "file", ""), "c.yaml"): "not a directory",
+		filepath.Join(testnet.WriteFile(t, "file", ""), "c.yaml"): "not a directory",
 		"":       "no such file or directory",
 		"a\x00b": "invalid argument",
 	} {
-		cfg, err := Load(path)
+		cfg, err := spillover.Load(path)
 		require.EqualError(t, err, path+": "+want)
-		require.Equal(t, Config{}, cfg)
+		require.Equal(t, spillover.Config{}, cfg)
 		require.Equal(t, want == "no such file or directory", errors.Is(err, fs.ErrNotExist), path)
 	}
 	require.NoError(t, os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(dir, "link")))
-	_, err := Load(filepath.Join(dir, "link"))
+	_, err := spillover.Load(filepath.Join(dir, "link"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestLoadErrorFormat(t *testing.T) {
 	e := errors.New("what")
 	for _, c := range []struct {
-		err  LoadError
+		err  spillover.LoadError
 		want string
 	}{
-		{LoadError{File: "f", Err: e}, "f: what"},
-		{LoadError{File: "f", Line: 2, Err: e}, "f:2: what"},
-		{LoadError{File: "f", Line: 2, Column: 3, Path: "a[0].b", Err: e}, "f:2:3: a[0].b: what"},
-		{LoadError{File: "f", Path: "a", Err: e}, "f: a: what"},
+		{spillover.LoadError{File: "f", Err: e}, "f: what"},
+		{spillover.LoadError{File: "f", Line: 2, Err: e}, "f:2: what"},
+		{spillover.LoadError{File: "f", Line: 2, Column: 3, Path: "a[0].b", Err: e}, "f:2:3: a[0].b: what"},
+		{spillover.LoadError{File: "f", Path: "a", Err: e}, "f: a: what"},
 	} {
 		require.EqualError(t, &c.err, c.want)
 	}
@@ -229,14 +144,14 @@ func TestLoadErrorFormat(t *testing.T) {
 // A file that was written for another program is recognised.
 func TestLoadRecognisesOtherPrograms(t *testing.T) {
 	for text, want := range map[string]string{
-		"model_list:\n- model_name: gpt-4o\n  litellm_params: {model: azure/gpt-4o, api_key: os.environ/KEY}\nlitellm_settings: {num_retries: 3}\n": `f:1:1: is a file for LiteLLM, because it has the key "model_list": ` + `"spillover convert" turns it into a file for spillover, see ` + migrationPage + "#litellm-proxy",
-		"litellm_settings: {}\nmodel_list: []\n":        `f:1:1: is a file for LiteLLM, because it has the key "litellm_settings": ` + `"spillover convert" turns it into a file for spillover, see ` + migrationPage + "#litellm-proxy",
-		`{"client": {}, "providers": {}}`:               `f:1:16: is a file for Bifrost, because it has the key "providers": ` + migrationPage + "#bifrost shows how to write it for spillover",
-		"static_resources: {listeners: []}\n":           `f:1:1: is a file for Envoy, because it has the key "static_resources": ` + migrationPage + " shows how to write files for spillover",
+		"model_list:\n- model_name: gpt-4o\n  litellm_params: {model: azure/gpt-4o, api_key: os.environ/KEY}\nlitellm_settings: {num_retries: 3}\n": `f:1:1: is a file for LiteLLM, because it has the key "model_list": ` + `"spillover convert" turns it into a file for spillover, see ` + spillover.MigrationPage + "#litellm-proxy",
+		"litellm_settings: {}\nmodel_list: []\n":        `f:1:1: is a file for LiteLLM, because it has the key "litellm_settings": ` + `"spillover convert" turns it into a file for spillover, see ` + spillover.MigrationPage + "#litellm-proxy",
+		`{"client": {}, "providers": {}}`:               `f:1:16: is a file for Bifrost, because it has the key "providers": ` + spillover.MigrationPage + "#bifrost shows how to write it for spillover",
+		"static_resources: {listeners: []}\n":           `f:1:1: is a file for Envoy, because it has the key "static_resources": ` + spillover.MigrationPage + " shows how to write files for spillover",
 		"apiVersion: v1\nkind: ConfigMap\ndata: {a: b}": `f:1:1: is a file for Kubernetes, because it has the key "apiVersion": a ConfigMap's data has the file to load`,
 		minimal + "model_list: []\n":                    `f:2:1: unknown key "model_list"`,
 	} {
-		_, err := parseConfig("f", []byte(text), environment)
+		_, err := spillover.ParseConfig("f", []byte(text), environment)
 		require.EqualError(t, err, want)
 		require.Len(t, loadErrorsOf(err), 1)
 	}
@@ -252,9 +167,9 @@ func TestLoadLimitsTheNumberOfErrors(t *testing.T) {
 	for i := range 150 {
 		text += fmt.Sprintf("unknown-%d: 1\n", i)
 	}
-	_, err := parseConfig("f", []byte(text), environment)
+	_, err := spillover.ParseConfig("f", []byte(text), environment)
 	all := loadErrorsOf(err)
-	require.Len(t, all, maxLoadErrors+1)
+	require.Len(t, all, spillover.MaxLoadErrors+1)
 	require.EqualError(t, all[99], `f:101:1: unknown key "unknown-99"`)
 	require.EqualError(t, all[100], "f: and 50 more errors")
 }
@@ -263,7 +178,7 @@ func TestLoadLimitsTheNumberOfErrors(t *testing.T) {
 func TestLoadKnowsEveryField(t *testing.T) {
 	inCode := []string{"Config.Base", "Config.Selector", "Config.Session", "Config.Tags", "Config.Fleet", "Config.Class", "Config.CountTokens", "Backend.Token",
 		"Config.Logger", "Config.MeterProvider", "Config.TracerProvider"}
-	var cfg Config
+	var cfg spillover.Config
 	var fill func(v reflect.Value, name string)
 	fill = func(v reflect.Value, name string) {
 		switch {
@@ -282,10 +197,10 @@ func TestLoadKnowsEveryField(t *testing.T) {
 			v.Set(reflect.ValueOf(map[string]string{"X-A": "b"}))
 		case v.Type() == reflect.TypeFor[time.Duration]():
 			v.Set(reflect.ValueOf(7 * time.Second))
-		case v.Type() == reflect.TypeFor[Dialect]():
-			v.Set(reflect.ValueOf(Azure))
-		case v.Type() == reflect.TypeFor[FallbackOn]():
-			v.Set(reflect.ValueOf(OnContextLength))
+		case v.Type() == reflect.TypeFor[spillover.Dialect]():
+			v.Set(reflect.ValueOf(spillover.Azure))
+		case v.Type() == reflect.TypeFor[spillover.FallbackOn]():
+			v.Set(reflect.ValueOf(spillover.OnContextLength))
 		case v.Kind() == reflect.String:
 			v.SetString("a-" + configfile.Key(name[strings.Index(name, ".")+1:]))
 		case v.Kind() == reflect.Int:
@@ -301,7 +216,7 @@ func TestLoadKnowsEveryField(t *testing.T) {
 	}
 	fill(reflect.ValueOf(&cfg).Elem(), "")
 	models := &cfg.Backends[0].Models
-	*models = append(*models, Model{Name: "another"})
+	*models = append(*models, spillover.Model{Name: "another"})
 	cfg.Fallbacks[0].Model, cfg.Fallbacks[0].To = (*models)[0].Name, []string{"another"}
 	// Only one credential can be set.
 	key, file := filepath.Join(t.TempDir(), "key"), cfg
@@ -312,22 +227,22 @@ func TestLoadKnowsEveryField(t *testing.T) {
 	source := file
 	source.Backends = slices.Clone(file.Backends)
 	source.Backends[0].APIKeyFile, source.Backends[0].Auth = "", "spillover-test"
-	for _, cfg := range []Config{cfg, file, source} {
+	for _, cfg := range []spillover.Config{cfg, file, source} {
 		readBack(t, cfg)
 	}
 }
 
 // readBack loads a configuration from the texts that a file could have.
-func readBack(t *testing.T, cfg Config) {
+func readBack(t *testing.T, cfg spillover.Config) {
 	for _, text := range texts(t, cfg) {
-		read, err := parseConfig("f", text, environment)
+		read, err := spillover.ParseConfig("f", text, environment)
 		require.NoError(t, err, "%s", text)
 		require.Equal(t, cfg, read)
 	}
 }
 
 // texts are a configuration in JSON and in YAML, with all that is not zero.
-func texts(t require.TestingT, cfg Config) [][]byte {
+func texts(t require.TestingT, cfg spillover.Config) [][]byte {
 	tree := treeOf(reflect.ValueOf(cfg))
 	asJSON, err := json.Marshal(tree)
 	require.NoError(t, err)
@@ -339,7 +254,7 @@ func texts(t require.TestingT, cfg Config) [][]byte {
 // treeOf is a value as a file has it.
 func treeOf(v reflect.Value) any {
 	switch {
-	case v.Type() == reflect.TypeFor[time.Duration](), v.Type() == reflect.TypeFor[FallbackOn]():
+	case v.Type() == reflect.TypeFor[time.Duration](), v.Type() == reflect.TypeFor[spillover.FallbackOn]():
 		return fmt.Sprint(v)
 	case v.Kind() == reflect.Struct:
 		m := map[string]any{}
@@ -357,6 +272,86 @@ func treeOf(v reflect.Value) any {
 		return list
 	}
 	return v.Interface()
+}
+
+var full = spillover.Config{
+	MaxAttempts: 4, MaxWait: 5 * time.Second, DefaultCooldown: 1500 * time.Millisecond, MaxCooldown: 2 * time.Minute, HoldStreams: true,
+	Backends: []spillover.Backend{
+		{Name: "ptu", URL: "https://ptu.openai.azure.com", Priority: 1, Weight: 2, Dialect: spillover.Azure, APIVersion: "2024-10-21", APIKey: "key-ptu",
+			HeaderTimeout: 90 * time.Second, IdleTimeout: 250 * time.Millisecond,
+			Models: []spillover.Model{{Name: "gpt-4o", Deployment: "gpt-4o-ptu", RPM: 60, TPM: 100000}, {Name: "gpt-4o-mini"}},
+			Defaults: map[string]any{
+				"temperature": json.Number("0.70"), "max_completion_tokens": json.Number("4096"), "stop": []any{"\n", "end"}, "store": false, "user": nil,
+				"metadata": map[string]any{"team": "7", "since": "2024-10-21", "big": json.Number("123456789012345678901234567890"), "small": json.Number("1e-400")},
+			}},
+		{URL: "api.openai.com"},
+	},
+}
+
+var goodFiles = map[string]spillover.Config{
+	"full.yaml": full,
+	"full.json": full,
+	"variables.yaml": {MaxAttempts: 3, MaxWait: 2 * time.Second, DefaultCooldown: time.Minute, HoldStreams: true, Backends: []spillover.Backend{{
+		Name: "swedencentral-1", URL: "https://swedencentral.openai.azure.com", APIKey: "sk-from-the-environment", Priority: 3, Weight: 7,
+		Models: []spillover.Model{{Name: "${REGION} is $REGION, $$ and $${KEY", RPM: 3}},
+		Defaults: map[string]any{"plain": json.Number("3"), "quoted": "3", "none": nil, "empty": "", "structure": "a: [1]\nb: &x *x # {",
+			"truth": true, "block": "sk-from-the-environment\n"},
+	}}},
+	"variables.json": {MaxAttempts: 3, MaxWait: 2 * time.Second, HoldStreams: true, Backends: []spillover.Backend{{
+		URL: "swedencentral", APIKey: "sk-from-the-environment", Priority: 3, Defaults: map[string]any{"text": "3", "structure": `", "api_key": "`},
+	}}},
+	"aliases.yaml": {Backends: []spillover.Backend{
+		{Name: "east", URL: "https://east.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second,
+			Models: []spillover.Model{{Name: "gpt-4o", TPM: 1000}, {Name: "gpt-4.1", TPM: 1000}}, Defaults: map[string]any{"temperature": json.Number("0")}},
+		{Name: "west", URL: "https://west.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second,
+			Models: []spillover.Model{{Name: "gpt-4o", TPM: 1000}, {Name: "gpt-4.1", TPM: 1000}}, Defaults: map[string]any{"temperature": json.Number("0")}},
+		{Name: "north", URL: "https://north.openai.azure.com", APIKey: "sk-from-the-environment", HeaderTimeout: 30 * time.Second, Weight: 3, Priority: 2,
+			Defaults: map[string]any{"temperature": json.Number("0"), "top_p": json.Number("1")}},
+	}},
+	"cluster.yaml": {Backends: []spillover.Backend{
+		{Name: "ptu", URL: "https://ptu.openai.azure.com", Auth: "spillover-test"},
+		{Name: "eastus", URL: "https://eastus.openai.azure.com/openai/v1", Dialect: spillover.AzureV1, APIVersion: "preview", APIKeyFile: "testdata/key", Drained: true},
+		{Name: "apim", URL: "https://apim.azure-api.net/ai", Headers: map[string]string{"Ocp-Apim-Subscription-Key": "sk-from-the-environment", "X-Team": "7"}},
+	}},
+	"nulls.yaml":      {Backends: []spillover.Backend{{URL: "h.example"}}},
+	"flow.yaml":       {Backends: []spillover.Backend{{URL: "h.example", Models: []spillover.Model{{Name: "m", Deployment: "it's"}}}}},
+	"bom.yaml":        {Backends: []spillover.Backend{{URL: "h.example", Name: "bom"}}},
+	"surrogates.json": {Backends: []spillover.Backend{{URL: "h.example", Models: []spillover.Model{{Name: "😀 \ufffd😀é"}}}}},
+	"json-in.yaml":    {Backends: []spillover.Backend{{URL: "h.example", Models: []spillover.Model{{Name: "😀"}}}}},
+}
+
+func TestLoadReadsValidFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/config/good/*")
+	require.NoError(t, err)
+	require.Len(t, files, len(goodFiles))
+	for _, file := range files {
+		cfg, err := readSample(t, file)
+		require.NoError(t, err, file)
+		require.Equal(t, goodFiles[filepath.Base(file)], cfg, file)
+		for i := range cfg.Backends {
+			if !cfg.Backends[i].HasCredential() {
+				entra(&cfg.Backends[i])
+			}
+		}
+		tr, err := spillover.New(cfg)
+		require.NoError(t, err, file)
+		require.NoError(t, tr.Close())
+	}
+}
+
+// seedFiles are the files of testdata/config by name.
+func seedFiles(t testing.TB) map[string]string {
+	files, err := filepath.Glob("testdata/config/*/*")
+	require.NoError(t, err)
+	seeds := map[string]string{}
+	for _, file := range files {
+		if filepath.Ext(file) != ".txt" {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			seeds[file] = string(text)
+		}
+	}
+	return seeds
 }
 
 func FuzzLoad(f *testing.F) {
@@ -383,9 +378,9 @@ func FuzzLoad(f *testing.F) {
 		if isJSON {
 			name = "f.json"
 		}
-		cfg, err := parseConfig(name, text, lookup)
+		cfg, err := spillover.ParseConfig(name, text, lookup)
 		if err != nil {
-			require.Equal(t, Config{}, cfg)
+			require.Equal(t, spillover.Config{}, cfg)
 			if !strings.Contains(strings.ToLower(string(text)), "xyzzy") {
 				require.NotContains(t, strings.ToLower(err.Error()), "xyzzy")
 			}
@@ -396,13 +391,13 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for i := range cfg.Backends {
-			if !cfg.Backends[i].hasCredential() {
+			if !cfg.Backends[i].HasCredential() {
 				entra(&cfg.Backends[i])
 			}
 			_, err := json.Marshal(cfg.Backends[i].Defaults)
 			require.NoError(t, err)
 		}
-		_, err = New(cfg)
+		_, err = spillover.New(cfg)
 		require.NoError(t, err)
 	})
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/wiretest"
 )
 
@@ -36,10 +37,10 @@ func writeForm(t testing.TB, parts ...wiretest.FormField) (contentType, text str
 }
 
 // formTo sends a form to one backend, which calls m by the name n.
-func formTo(t testing.TB, d Dialect, path, contentType, text string) sent {
+func formTo(t testing.TB, d spillover.Dialect, path, contentType, text string) sent {
 	n := newNet()
-	tr := balance(t, n, Backend{Name: "b", URL: "https://b", Dialect: d, APIKey: "k", APIVersion: map[Dialect]string{Azure: "1"}[d],
-		Models: []Model{{Name: "m", Deployment: "n"}}})
+	tr := balance(t, n, spillover.Backend{Name: "b", URL: "https://b", Dialect: d, APIKey: "k", APIVersion: map[spillover.Dialect]string{spillover.Azure: "1"}[d],
+		Models: []spillover.Model{{Name: "m", Deployment: "n"}}})
 	resp, _ := send(t, tr, formRequest(t, path, contentType, text))
 	require.Equal(t, 200, resp.StatusCode)
 	return n.Seen[0]
@@ -72,7 +73,7 @@ func TestFormModel(t *testing.T) {
 	} {
 		for _, op := range []string{"audio/transcriptions", "audio/translations", "images/edits", "images/variations"} {
 			contentType, text := writeForm(t, parts...)
-			got := formTo(t, OpenAI, "/v1/"+op, contentType, text)
+			got := formTo(t, spillover.OpenAI, "/v1/"+op, contentType, text)
 			require.Equal(t, "/v1/"+op, got.Path, name)
 			at := strings.LastIndex(text, "\r\n\r\nm\r\n") + 4
 			require.Equal(t, text[:at]+"n"+text[at+1:], got.Body, "%s: nothing else has changed", name)
@@ -93,7 +94,7 @@ func TestFormSpellings(t *testing.T) {
 	} {
 		text := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\nname=\"model\"\r\n--b\r\n" + part + "\r\n\r\nm\r\n--b--\r\n"
 		for _, contentType := range []string{"multipart/form-data; boundary=b", `Multipart/Form-Data; charset=utf-8; boundary="b"`} {
-			got := formTo(t, AzureV1, "/v1/audio/transcriptions", contentType, text)
+			got := formTo(t, spillover.AzureV1, "/v1/audio/transcriptions", contentType, text)
 			require.Equal(t, strings.Replace(text, "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.Body, name)
 		}
 	}
@@ -103,7 +104,7 @@ func TestFormSpellings(t *testing.T) {
 func TestFormFromPath(t *testing.T) {
 	const path = "/openai/deployments/m/audio/transcriptions?api-version=2024-10-21"
 	contentType, text := writeForm(t, hostileFile, otherField)
-	got := formTo(t, AzureV1, path, contentType, text)
+	got := formTo(t, spillover.AzureV1, path, contentType, text)
 	require.Equal(t, "/openai/v1/audio/transcriptions", got.Path)
 	require.EqualValues(t, len(got.Body), got.Length)
 	require.True(t, strings.HasSuffix(got.Body, text))
@@ -113,15 +114,15 @@ func TestFormFromPath(t *testing.T) {
 
 	// What the form says of it is of no account, and is renamed all the same.
 	contentType, text = writeForm(t, hostileFile, wiretest.Field("model", "whisper-1"))
-	got = formTo(t, OpenAI, path, contentType, text)
+	got = formTo(t, spillover.OpenAI, path, contentType, text)
 	parts, err = wiretest.ReadForm(contentType, got.Body)
 	require.NoError(t, err)
 	require.Equal(t, []wiretest.FormField{hostileFile, wiretest.Field("model", "n")}, parts)
 
-	got = formTo(t, Azure, path, contentType, text)
+	got = formTo(t, spillover.Azure, path, contentType, text)
 	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.Path)
 	require.Equal(t, text, got.Body, "a classic path out: the form stays as it is")
-	got = formTo(t, Azure, "/v1/audio/transcriptions", writeFormOf(t, &text, hostileFile, modelField), text)
+	got = formTo(t, spillover.Azure, "/v1/audio/transcriptions", writeFormOf(t, &text, hostileFile, modelField), text)
 	require.Equal(t, "/openai/deployments/n/audio/transcriptions", got.Path)
 	require.Equal(t, text, got.Body)
 }
@@ -135,8 +136,10 @@ func TestFormIsReplayed(t *testing.T) {
 	for _, getBody := range []bool{true, false} {
 		n := newNet()
 		n.On(host("a"), status(429, "{}"))
-		named := func(name string) func(*Backend) {
-			return func(b *Backend) { b.Dialect, b.Models = AzureV1, []Model{{Name: "m", Deployment: name}} }
+		named := func(name string) func(*spillover.Backend) {
+			return func(b *spillover.Backend) {
+				b.Dialect, b.Models = spillover.AzureV1, []spillover.Model{{Name: "m", Deployment: name}}
+			}
 		}
 		tr := balance(t, n, azure("a", named("longer-name")), azure("b", named("m"), priority(2)))
 		contentType, text := writeForm(t, hostileFile, modelField, otherField)
@@ -158,7 +161,7 @@ func TestFormIsReplayed(t *testing.T) {
 func TestFormUploads(t *testing.T) {
 	for _, path := range []string{"/v1/files", "/v1/uploads/upload_1/parts", "/openai/files?api-version=1"} {
 		contentType, text := writeForm(t, wiretest.Field("purpose", "batch"), modelField, hostileFile)
-		require.Equal(t, text, formTo(t, AzureV1, path, contentType, text).Body)
+		require.Equal(t, text, formTo(t, spillover.AzureV1, path, contentType, text).Body)
 
 		n := newNet()
 		req := formRequest(t, path, contentType, text)
@@ -194,7 +197,7 @@ func TestFormBroken(t *testing.T) {
 			dash + "x\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n" + dash + "--\r\n"},
 	} {
 		n := newNet()
-		tr := balance(t, n, Backend{Name: "b", URL: "https://b", Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "n"}}})
+		tr := balance(t, n, spillover.Backend{Name: "b", URL: "https://b", Dialect: spillover.OpenAI, APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "n"}}})
 		resp, _ := send(t, tr, formRequest(t, "/v1/audio/transcriptions", form[0], form[1]))
 		require.Equal(t, 200, resp.StatusCode, "it is for the service to say: %s", name)
 		require.Equal(t, form[1], n.Seen[0].Body, name)
@@ -206,7 +209,7 @@ func TestFormBroken(t *testing.T) {
 func TestFormWithBareLineFeeds(t *testing.T) {
 	const contentType = "multipart/form-data; boundary=b"
 	const text = "--b\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\n\nx\n--b--\n"
-	got := formTo(t, AzureV1, "/openai/deployments/m/audio/transcriptions?api-version=1", contentType, text)
+	got := formTo(t, spillover.AzureV1, "/openai/deployments/m/audio/transcriptions?api-version=1", contentType, text)
 	parts, err := wiretest.ReadForm(contentType, got.Body)
 	require.NoError(t, err)
 	require.Contains(t, parts, wiretest.File("file", "f", "x"), "%q", got.Body)
@@ -223,7 +226,7 @@ func TestFormBoundaries(t *testing.T) {
 		fmt.Fprintf(part, "\r\n--%s", boundary[:len(boundary)-1])
 		require.NoError(t, w.WriteField("model", "m"))
 		require.NoError(t, w.Close())
-		got := formTo(t, AzureV1, "/v1/audio/transcriptions", w.FormDataContentType(), b.String())
+		got := formTo(t, spillover.AzureV1, "/v1/audio/transcriptions", w.FormDataContentType(), b.String())
 		require.Equal(t, strings.Replace(b.String(), "\r\n\r\nm\r\n", "\r\n\r\nn\r\n", 1), got.Body, boundary)
 	}
 }
@@ -242,7 +245,7 @@ func TestJSONInAForm(t *testing.T) {
 			n := newNet()
 			req := posts(t, http.MethodPost, "https://foo.example/v1/realtime/calls", body)
 			req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
-			send(t, callsMEast(t, n, OpenAI), req)
+			send(t, callsMEast(t, n, spillover.OpenAI), req)
 			if want == "" {
 				require.Equal(t, body, n.Last().Body)
 				continue
@@ -257,6 +260,6 @@ func TestJSONInAForm(t *testing.T) {
 	n := newNet()
 	req := posts(t, http.MethodPost, "https://foo.example/v1/audio/transcriptions", body)
 	req.Header.Set("Content-Type", "multipart/form-data; boundary=b")
-	send(t, callsMEast(t, n, OpenAI), req)
+	send(t, callsMEast(t, n, spillover.OpenAI), req)
 	require.Equal(t, strings.Replace(body, "\r\nm\r\n", "\r\nm-east\r\n", 1), n.Last().Body)
 }

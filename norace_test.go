@@ -2,7 +2,8 @@
 
 package spillover
 
-const poolsForget = 0
+// PoolsForget is how many allocations pools cost. They forget with the race detector only.
+const PoolsForget = 0
 
 // UnderRace reports whether the race detector is in use.
 const UnderRace = false

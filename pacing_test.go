@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"net/http"
@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // trip is the round trip of the refusals here.
@@ -98,7 +101,7 @@ func TestRefusalsThatTeachNothing(t *testing.T) {
 					time.Sleep(7 * time.Second)
 				}
 				require.Equal(t, 2, n.Sends(host("a")))
-				require.Equal(t, c.teaches, rampsUp(&deploymentOf(t, tr, "a").State))
+				require.Equal(t, c.teaches, testnet.RampsUp(&spillover.DeploymentOf(t, tr, "a").State))
 			})
 		})
 	}

@@ -1,22 +1,37 @@
-package spillover
+package spillover_test
 
 import (
-	"context"
-	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptrace"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"context"
+	"io"
+	"log/slog"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
+
+// A panic passes as it is, and gives back what was reserved.
+func TestPanicPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := balance(t, roundTripFunc(func(*http.Request) (*http.Response, error) { panic(http.ErrAbortHandler) }),
+			azure("a", func(b *spillover.Backend) { b.Models = []spillover.Model{{Name: "m", TPM: 1000}} }))
+		req := newChat(t, chatPath)
+		req.Cancel = make(chan struct{}) // whose goroutine ends
+		require.PanicsWithError(t, http.ErrAbortHandler.Error(), func() { tr.RoundTrip(req) })
+		require.Zero(t, statusOf(t, tr, "a").InFlight)
+		require.Equal(t, [2]int64{1, 0}, counted(t, tr, "a"))
+	})
+}
 
 // A panicking handler panics at one record.
 type panicking struct {
@@ -58,7 +73,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 		"of the log of a refusal":      {record: "deployment cooling", answer: status(429, "{}", "Retry-After: 1")},
 		"of the log of a probe":        {record: "deployment probing", out: true},
 		"of the log of a return":       {record: "deployment back", out: true},
-		"of the log, of a large error": {record: "attempt", answer: status(400, strings.Repeat("x", 2*errorBodyLimit))},
+		"of the log, of a large error": {record: "attempt", answer: status(400, strings.Repeat("x", 2*spillover.ErrorBodyLimit))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -79,7 +94,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 					resp.Body = &testnet.Tracked{Reader: resp.Body, Closed: &answers}
 					return resp, err
 				})
-				a := azure("a", func(b *Backend) {
+				a := azure("a", func(b *spillover.Backend) {
 					if test.token {
 						b.APIKey, b.Token = "", func(context.Context) (string, error) {
 							if panics {
@@ -89,10 +104,10 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 						}
 					}
 				})
-				tr := configured(t, Config{Base: base, Backends: []Backend{a}, Logger: slog.New(panicking{at: &at})})
-				d := deploymentOf(t, tr, "a")
+				tr := configured(t, spillover.Config{Base: base, Backends: []spillover.Backend{a}, Logger: slog.New(panicking{at: &at})})
+				d := spillover.DeploymentOf(t, tr, "a")
 				if test.out {
-					failAt(&d.State, time.Now(), health.Unreachable, "no answer", 0.5)
+					testnet.FailAt(&d.State, time.Now(), health.Unreachable, "no answer", 0.5)
 					time.Sleep(time.Minute)
 				}
 				at = test.record
@@ -110,8 +125,8 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 				if test.record != "" && test.record != "deployment probing" {
 					require.EqualValues(t, 1, answers.Load(), "the answer's body is closed")
 				}
-				require.True(t, d.backend.Connecting.IsZero())
-				require.NotEqual(t, health.Probing, transitionOf(&d.State).Phase, "no probe is under way")
+				require.True(t, d.BackendState().Connecting.IsZero())
+				require.NotEqual(t, health.Probing, testnet.TransitionOf(&d.State).Phase, "no probe is under way")
 
 				at, panics = "", false
 				time.Sleep(2 * time.Second)
@@ -122,17 +137,4 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A panic passes as it is, and gives back what was reserved.
-func TestPanicPasses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := balance(t, roundTripFunc(func(*http.Request) (*http.Response, error) { panic(http.ErrAbortHandler) }),
-			azure("a", func(b *Backend) { b.Models = []Model{{Name: "m", TPM: 1000}} }))
-		req := newChat(t, chatPath)
-		req.Cancel = make(chan struct{}) // whose goroutine ends
-		require.PanicsWithError(t, http.ErrAbortHandler.Error(), func() { tr.RoundTrip(req) })
-		require.Zero(t, statusOf(t, tr, "a").InFlight)
-		require.Equal(t, [2]int64{1, 0}, counted(t, tr, "a"))
-	})
 }

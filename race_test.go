@@ -2,8 +2,8 @@
 
 package spillover
 
-// The race detector makes pools forget, which costs an allocation or two.
-const poolsForget = 4
+// PoolsForget is how many allocations pools cost: the race detector makes them forget.
+const PoolsForget = 4
 
 // UnderRace is for tests of large bodies: with the race detector each byte costs twenty
 // times as much. They are as large as the limits without it.

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bufio"
@@ -10,6 +10,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"slices"
+
+	"github.com/spillover-go/spillover"
 )
 
 // newEcho is a server that takes WebSockets, as far as the transport can tell:
@@ -45,16 +49,81 @@ func upgrade(t testing.TB, target string) *http.Request {
 }
 
 // realtime is a Transport over real connections.
-func realtime(t testing.TB, backends ...Backend) *Transport {
-	tr := steady(configured(t, Config{Backends: backends}))
+func realtime(t testing.TB, backends ...spillover.Backend) *spillover.Transport {
+	tr := steady(configured(t, spillover.Config{Backends: backends}))
 	t.Cleanup(func() { require.NoError(t, tr.Close()) })
 	return tr
 }
 
+// The query names the model, each dialect in its own way.
+func TestRealtimeDialects(t *testing.T) {
+	server := newEcho(t, 0)
+	for from, to := range map[string]map[spillover.Dialect]string{
+		"/openai/realtime?api-version=2024-10-01-preview&deployment=m": {
+			spillover.Azure: "/openai/realtime?api-version=2024-10-01-preview&deployment=n%26o", spillover.AzureV1: "/openai/v1/realtime?model=n%26o", spillover.OpenAI: "/v1/realtime?model=n%26o",
+		},
+		"/openai/v1/realtime?x=%20a+b&model=m&&y": {
+			spillover.Azure: "/openai/realtime?x=%20a+b&deployment=n%26o&y&api-version=2025-04-01-preview", spillover.AzureV1: "/openai/v1/realtime?x=%20a+b&model=n%26o&y", spillover.OpenAI: "/v1/realtime?x=%20a+b&model=n%26o&y",
+		},
+		"/v1/realtime?model=%6d&intent=transcription": {
+			spillover.Azure: "/openai/realtime?deployment=n%26o&intent=transcription&api-version=2025-04-01-preview", spillover.AzureV1: "/openai/v1/realtime?model=n%26o&intent=transcription", spillover.OpenAI: "/v1/realtime?model=n%26o&intent=transcription",
+		},
+		"/v1/realtime?model=m&deployment=m": {
+			spillover.Azure: "/openai/realtime?deployment=n%26o&api-version=2025-04-01-preview", spillover.AzureV1: "/openai/v1/realtime?model=n%26o", spillover.OpenAI: "/v1/realtime?model=n%26o",
+		},
+		"/v1/realtime?intent=transcription": {
+			spillover.Azure: "/openai/realtime?intent=transcription&api-version=2025-04-01-preview", spillover.AzureV1: "/openai/v1/realtime?intent=transcription", spillover.OpenAI: "/v1/realtime?intent=transcription",
+		},
+	} {
+		for d, want := range to {
+			tr := realtime(t, spillover.Backend{Name: "b", URL: server.URL, Dialect: d, APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "n&o"}}})
+			resp, err := tr.RoundTrip(upgrade(t, from))
+			require.NoError(t, err)
+			line, err := bufio.NewReader(resp.Body).ReadString('\n')
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			got, err := url.Parse(line[:len(line)-1])
+			require.NoError(t, err)
+			wanted, err := url.Parse(want)
+			require.NoError(t, err)
+			require.Equal(t, wanted.Path, got.Path, "%s to %s", from, d)
+			require.Equal(t, wanted.Query(), got.Query(), "%s to %s", from, d)
+		}
+	}
+}
+
+func TestRealtimeServedByOne(t *testing.T) {
+	a, b := newEcho(t, 0), newEcho(t, 0)
+	tr := realtime(t,
+		spillover.Backend{Name: "a", URL: a.URL, Dialect: spillover.AzureV1, APIKey: "k", Models: []spillover.Model{{Name: "gpt-4o"}}},
+		spillover.Backend{Name: "b", URL: b.URL, Dialect: spillover.AzureV1, APIKey: "k", Models: []spillover.Model{{Name: "m"}}})
+	for range 3 {
+		resp, err := tr.RoundTrip(upgrade(t, "/openai/realtime?api-version=1&deployment=m"))
+		require.NoError(t, err)
+		require.Equal(t, "b", servedBy(resp))
+		require.NoError(t, resp.Body.Close())
+	}
+	resp, err := tr.RoundTrip(upgrade(t, "/v1/realtime?model=unknown"))
+	require.NoError(t, err)
+	require.Equal(t, 404, resp.StatusCode)
+}
+
+// backendFailures is how many attempts have failed.
+func backendFailures(tr *spillover.Transport) (failed uint64) {
+	for _, tier := range tr.Status().Tiers {
+		for _, b := range tier.Backends {
+			for _, d := range b.Deployments {
+				failed += d.Failed
+			}
+		}
+	}
+	return failed
+}
+
 func TestRealtime(t *testing.T) {
 	server := newEcho(t, 0)
-	tr := realtime(t, Backend{Name: "b", URL: server.URL, Dialect: OpenAI, APIKey: "k"})
-	d := tr.table().find("gpt-realtime").tiers[0].members[0]
+	tr := realtime(t, spillover.Backend{Name: "b", URL: server.URL, Dialect: spillover.OpenAI, APIKey: "k"})
+	d := slices.Collect(spillover.DeploymentsOf(tr, "gpt-realtime"))[0]
 	resp, err := tr.RoundTrip(upgrade(t, "/v1/realtime?model=gpt-realtime"))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
@@ -77,7 +146,7 @@ func TestRealtime(t *testing.T) {
 	}
 	require.NoError(t, conn.Close())
 	require.Zero(t, d.InFlight.Load())
-	require.Zero(t, d.failed.Load(), "how it ends is nobody's fault")
+	require.Zero(t, backendFailures(tr), "how it ends is nobody's fault")
 
 	// It ends with its server, too.
 	resp, err = tr.RoundTrip(upgrade(t, "/v1/realtime?model=gpt-realtime"))
@@ -90,79 +159,26 @@ func TestRealtime(t *testing.T) {
 	_, err = io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Zero(t, d.InFlight.Load())
-	require.Zero(t, d.failed.Load())
-	require.False(t, d.Troubled() || d.backend.Troubled())
-}
-
-// The query names the model, each dialect in its own way.
-func TestRealtimeDialects(t *testing.T) {
-	server := newEcho(t, 0)
-	for from, to := range map[string]map[Dialect]string{
-		"/openai/realtime?api-version=2024-10-01-preview&deployment=m": {
-			Azure: "/openai/realtime?api-version=2024-10-01-preview&deployment=n%26o", AzureV1: "/openai/v1/realtime?model=n%26o", OpenAI: "/v1/realtime?model=n%26o",
-		},
-		"/openai/v1/realtime?x=%20a+b&model=m&&y": {
-			Azure: "/openai/realtime?x=%20a+b&deployment=n%26o&y&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?x=%20a+b&model=n%26o&y", OpenAI: "/v1/realtime?x=%20a+b&model=n%26o&y",
-		},
-		"/v1/realtime?model=%6d&intent=transcription": {
-			Azure: "/openai/realtime?deployment=n%26o&intent=transcription&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?model=n%26o&intent=transcription", OpenAI: "/v1/realtime?model=n%26o&intent=transcription",
-		},
-		"/v1/realtime?model=m&deployment=m": {
-			Azure: "/openai/realtime?deployment=n%26o&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?model=n%26o", OpenAI: "/v1/realtime?model=n%26o",
-		},
-		"/v1/realtime?intent=transcription": {
-			Azure: "/openai/realtime?intent=transcription&api-version=2025-04-01-preview", AzureV1: "/openai/v1/realtime?intent=transcription", OpenAI: "/v1/realtime?intent=transcription",
-		},
-	} {
-		for d, want := range to {
-			tr := realtime(t, Backend{Name: "b", URL: server.URL, Dialect: d, APIKey: "k", Models: []Model{{Name: "m", Deployment: "n&o"}}})
-			resp, err := tr.RoundTrip(upgrade(t, from))
-			require.NoError(t, err)
-			line, err := bufio.NewReader(resp.Body).ReadString('\n')
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			got, err := url.Parse(line[:len(line)-1])
-			require.NoError(t, err)
-			wanted, err := url.Parse(want)
-			require.NoError(t, err)
-			require.Equal(t, wanted.Path, got.Path, "%s to %s", from, d)
-			require.Equal(t, wanted.Query(), got.Query(), "%s to %s", from, d)
-		}
-	}
-}
-
-func TestRealtimeServedByOne(t *testing.T) {
-	a, b := newEcho(t, 0), newEcho(t, 0)
-	tr := realtime(t,
-		Backend{Name: "a", URL: a.URL, Dialect: AzureV1, APIKey: "k", Models: []Model{{Name: "gpt-4o"}}},
-		Backend{Name: "b", URL: b.URL, Dialect: AzureV1, APIKey: "k", Models: []Model{{Name: "m"}}})
-	for range 3 {
-		resp, err := tr.RoundTrip(upgrade(t, "/openai/realtime?api-version=1&deployment=m"))
-		require.NoError(t, err)
-		require.Equal(t, "b", servedBy(resp))
-		require.NoError(t, resp.Body.Close())
-	}
-	resp, err := tr.RoundTrip(upgrade(t, "/v1/realtime?model=unknown"))
-	require.NoError(t, err)
-	require.Equal(t, 404, resp.StatusCode)
+	require.Zero(t, backendFailures(tr))
+	require.False(t, d.Troubled() || d.BackendState().Troubled())
 }
 
 func TestRealtimeHandshakeRefused(t *testing.T) {
 	for _, refusal := range []int{429, 500, 503, 401} {
 		a, b := newEcho(t, refusal), newEcho(t, 0)
-		tr := realtime(t, Backend{Name: "a", URL: a.URL, Dialect: AzureV1, APIKey: "k"}, Backend{Name: "b", URL: b.URL, Dialect: OpenAI, APIKey: "l", Priority: 2})
+		tr := realtime(t, spillover.Backend{Name: "a", URL: a.URL, Dialect: spillover.AzureV1, APIKey: "k"}, spillover.Backend{Name: "b", URL: b.URL, Dialect: spillover.OpenAI, APIKey: "l", Priority: 2})
 		resp, err := tr.RoundTrip(upgrade(t, "/openai/v1/realtime?model=m"))
 		require.NoError(t, err)
 		require.Equal(t, 101, resp.StatusCode)
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, "Bearer l", resp.Header.Get("Key"))
 		require.NoError(t, resp.Body.Close())
-		for d := range tr.table().find("m").all {
+		for d := range spillover.DeploymentsOf(tr, "m") {
 			require.Zero(t, d.InFlight.Load())
 		}
 	}
 	only := newEcho(t, 429)
-	resp, err := realtime(t, Backend{URL: only.URL, APIKey: "k"}).RoundTrip(upgrade(t, "/v1/realtime?model=m"))
+	resp, err := realtime(t, spillover.Backend{URL: only.URL, APIKey: "k"}).RoundTrip(upgrade(t, "/v1/realtime?model=m"))
 	require.NoError(t, err)
 	require.Equal(t, 429, resp.StatusCode)
 	require.Equal(t, "2", resp.Header.Get("Retry-After"))

@@ -429,15 +429,3 @@ func TestRetryHandsStreamsOver(t *testing.T) {
 		require.Empty(t, read(t, resp))
 	})
 }
-
-// A flushed base counts how often it was told to close its idle connections.
-type flushed struct {
-	http.RoundTripper
-	n atomic.Int32
-}
-
-func (c *flushed) CloseIdleConnections() { c.n.Add(1) }
-
-func long(text string, n int) string {
-	return fmt.Sprintf(`{"model":"m","input":"%s"}`, strings.Repeat(text, n))
-}

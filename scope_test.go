@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"errors"
@@ -11,26 +11,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 const (
 	noResponses = `{"error":{"code":"NotFound","message":"Responses API is not enabled in this region."}}`
-	lacksRole   = `{"error":{"code":"PermissionDenied","message":"The principal lacks the required data action Microsoft.CognitiveServices/accounts/OpenAI/responses/write."}}`
 	firewall    = "<html><body>Request blocked. Incident 4711.</body></html>"
 )
-
-// asks is a request of a caller with a key of its own.
-func asks(t testing.TB, path, body, key string) *http.Request {
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://any.openai.azure.com/openai/"+path, strings.NewReader(body))
-	require.NoError(t, err)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Api-Key", key)
-	return req
-}
-
-func chats(t testing.TB, key string) *http.Request {
-	return asks(t, "deployments/m/chat/completions?api-version=1", `{"messages":[]}`, key)
-}
 
 // byPath answers by what the path ends in.
 func byPath(answers map[string]roundTripFunc) roundTripFunc {
@@ -58,7 +47,7 @@ func TestRefusedOperationIsSkippedAlone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNet()
 				n.On(host("ptu"), byPath(map[string]roundTripFunc{"/" + op: refusal}))
-				version := func(b *Backend) { b.APIVersion = "2025-03-01" }
+				version := func(b *spillover.Backend) { b.APIVersion = "2025-03-01" }
 				tr := balance(t, n, azure("ptu", version), azure("payg", version, priority(2)))
 				vain := 0
 				for range 100 {
@@ -113,7 +102,7 @@ func TestRefusedOperationIsInTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("ptu"), byPath(map[string]roundTripFunc{"/responses": status(404, noResponses), "/holograms": status(401, wrongKey)}))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("ptu", serves("m")), azure("payg", serves("m"), priority(2))}})
 		responses := func() *http.Request { return asks(t, "v1/responses", `{"model":"m","input":"x"}`, "") }
 		send(t, tr, responses())
 		out := l.Log()
@@ -206,7 +195,7 @@ func TestCallersWithTheirOwnCredentialsDoNotHarmEachOther(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			own := func(b *Backend) { b.APIKey = "" }
+			own := func(b *spillover.Backend) { b.APIKey = "" }
 			for _, name := range []string{"a", "b"} {
 				n.On(host(name), func(req *http.Request) (*http.Response, error) {
 					if req.Header.Get("Api-Key") == "bad" {
@@ -235,7 +224,7 @@ func TestThrottledCallerIsToldWhenToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), status(429, "{}", "Retry-After: 30"), ok200)
-		tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
+		tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }))
 		send(t, tr, chats(t, "one"))
 		resp, _ := send(t, tr, chats(t, "one"))
 		require.Equal(t, 429, resp.StatusCode)
@@ -251,7 +240,7 @@ func TestCallersAreBounded(t *testing.T) {
 	const maxCallersKept = 1000
 	n := newNet()
 	n.On(host("a"), status(429, "{}", "Retry-After: 30"))
-	tr := balance(t, n, azure("a", func(b *Backend) { b.APIKey = "" }))
+	tr := balance(t, n, azure("a", func(b *spillover.Backend) { b.APIKey = "" }))
 	for i := range 3 * maxCallersKept {
 		send(t, tr, chats(t, fmt.Sprint("caller ", i)))
 	}
@@ -272,7 +261,7 @@ func TestUnknownAPIVersionOfACallerHarmsNobody(t *testing.T) {
 			}
 			return ok200(req)
 		})
-		tr := balance(t, n, azure("ptu"), Backend{Name: "openai", URL: "https://api.openai.com", APIKey: "k", Priority: 2})
+		tr := balance(t, n, azure("ptu"), spillover.Backend{Name: "openai", URL: "https://api.openai.com", APIKey: "k", Priority: 2})
 		for range 10 {
 			resp, _ := send(t, tr, asks(t, "deployments/m/chat/completions?api-version=2099-01-01", "{}", ""))
 			require.Equal(t, "openai", servedBy(resp))
@@ -280,44 +269,6 @@ func TestUnknownAPIVersionOfACallerHarmsNobody(t *testing.T) {
 			require.Equal(t, "ptu", servedBy(resp))
 		}
 	})
-}
-
-// The code says what is wrong, whatever the status.
-func TestCodesAboutTheAccountOrTheDeploymentFailOver(t *testing.T) {
-	for body, want := range map[string]struct {
-		status int
-		out    time.Duration
-	}{
-		errorBody("billing_hard_limit_reached", ""): {400, 5 * time.Minute},
-		errorBody("billing_not_active", ""):         {403, 5 * time.Minute},
-		errorBody("OperationNotSupported", ""):      {400, 5 * time.Second},
-		errorBody("DeploymentNotFound", ""):         {400, 5 * time.Second},
-		errorBody("model_not_found", ""):            {400, 5 * time.Second},
-		errorBody("unknown_model", ""):              {400, 5 * time.Second},
-		`{"message":"payment required"}`:            {402, 5 * time.Minute},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNet()
-			n.On(host("a"), status(want.status, body))
-			tr := balance(t, n, azure("a"), azure("b", priority(2)))
-			resp, _ := ask(t, tr)
-			require.Equal(t, "b", servedBy(resp), body)
-			s := statusOf(t, tr, "a")
-			require.False(t, s.Available, body)
-			require.InEpsilon(t, want.out.Seconds(), time.Until(s.Until).Seconds(), 0.21, body)
-		})
-	}
-	for _, body := range []string{errorBody("content_filter", ""), errorBody("context_length_exceeded", ""), errorBody("invalid_value", ""), "<html>", ""} {
-		n := newNet()
-		n.On(host("a"), status(400, body))
-		tr := balance(t, n, azure("a"), azure("b", priority(2)))
-		resp, text := ask(t, tr)
-		require.Equal(t, 400, resp.StatusCode)
-		require.Equal(t, body, text, "the caller's own mistake")
-		unharmed(t, tr, "a")
-		require.Zero(t, failures(&deploymentOf(t, tr, "a").State))
-		require.False(t, deploymentOf(t, tr, "a").backend.Troubled())
-	}
 }
 
 var errPoison = errors.New("reset by this very request")
@@ -333,18 +284,12 @@ func poisoned(n http.RoundTripper) roundTripFunc {
 	}
 }
 
-func poison(t testing.TB) *http.Request {
-	req := newChat(t, chatPath)
-	req.Header.Set("X-Poison", "yes")
-	return req
-}
-
 // One request that fails everywhere ejects nobody, however large the pool.
 func TestRequestThatFailsEverywhereEjectsNobody(t *testing.T) {
 	for members := 1; members <= 8; members++ {
 		synctest.Test(t, func(t *testing.T) {
 			n := newNet()
-			backends := []Backend{azure("ptu")}
+			backends := []spillover.Backend{azure("ptu")}
 			for i := range members {
 				backends = append(backends, azure(fmt.Sprint("payg", i), priority(2)))
 			}
@@ -414,4 +359,42 @@ func TestServerErrorWithATimeCoolsOnceAnotherAnswers(t *testing.T) {
 		ask(t, tr)
 		require.Equal(t, 20*time.Second, left(t, tr, "a"))
 	})
+}
+
+// The code says what is wrong, whatever the status.
+func TestCodesAboutTheAccountOrTheDeploymentFailOver(t *testing.T) {
+	for body, want := range map[string]struct {
+		status int
+		out    time.Duration
+	}{
+		testnet.ErrorBody("billing_hard_limit_reached", ""): {400, 5 * time.Minute},
+		testnet.ErrorBody("billing_not_active", ""):         {403, 5 * time.Minute},
+		testnet.ErrorBody("OperationNotSupported", ""):      {400, 5 * time.Second},
+		testnet.ErrorBody("DeploymentNotFound", ""):         {400, 5 * time.Second},
+		testnet.ErrorBody("model_not_found", ""):            {400, 5 * time.Second},
+		testnet.ErrorBody("unknown_model", ""):              {400, 5 * time.Second},
+		`{"message":"payment required"}`:                    {402, 5 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet()
+			n.On(host("a"), status(want.status, body))
+			tr := balance(t, n, azure("a"), azure("b", priority(2)))
+			resp, _ := ask(t, tr)
+			require.Equal(t, "b", servedBy(resp), body)
+			s := statusOf(t, tr, "a")
+			require.False(t, s.Available, body)
+			require.InEpsilon(t, want.out.Seconds(), time.Until(s.Until).Seconds(), 0.21, body)
+		})
+	}
+	for _, body := range []string{testnet.ErrorBody("content_filter", ""), testnet.ErrorBody("context_length_exceeded", ""), testnet.ErrorBody("invalid_value", ""), "<html>", ""} {
+		n := newNet()
+		n.On(host("a"), status(400, body))
+		tr := balance(t, n, azure("a"), azure("b", priority(2)))
+		resp, text := ask(t, tr)
+		require.Equal(t, 400, resp.StatusCode)
+		require.Equal(t, body, text, "the caller's own mistake")
+		unharmed(t, tr, "a")
+		require.Zero(t, testnet.Failures(&spillover.DeploymentOf(t, tr, "a").State))
+		require.False(t, spillover.DeploymentOf(t, tr, "a").BackendState().Troubled())
+	}
 }

@@ -1,8 +1,7 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -13,79 +12,33 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
 	"github.com/spillover-go/spillover/internal/health"
 )
 
 // seeded makes the choices of a Transport the same in every run.
-func seeded(tr *Transport) *Transport {
+func seeded(tr *spillover.Transport) *spillover.Transport {
 	var mu sync.Mutex
 	source := rand.New(rand.NewPCG(1, 2))
-	tr.random = func() uint64 {
+	tr.SetRandom(func() uint64 {
 		mu.Lock()
 		defer mu.Unlock()
 		return source.Uint64()
-	}
+	})
 	return tr
-}
-
-// deploymentOf is a backend's deployment of the model m.
-func deploymentOf(t testing.TB, tr *Transport, backend string) *deployment {
-	for d := range tr.table().find("m").all {
-		if d.backend.name == backend {
-			return d
-		}
-	}
-	require.Fail(t, "no such backend", backend)
-	return nil
-}
-
-// statusOf is what Status tells of a backend's deployment of the model m.
-func statusOf(t testing.TB, tr *Transport, backend string) DeploymentStatus {
-	for _, tier := range tr.Status().Tiers {
-		for _, b := range tier.Backends {
-			for _, d := range b.Deployments {
-				if b.Name == backend && d.Model == "m" {
-					return d
-				}
-			}
-		}
-	}
-	require.Fail(t, "not in Status", backend)
-	return DeploymentStatus{}
 }
 
 // heldAgainst is what is held against chat completions of a backend's deployment
 // of the model m, whether it is ejected for that or not.
-func heldAgainst(t testing.TB, tr *Transport, backend string) *health.State {
-	h := deploymentOf(t, tr, backend).Operation(wire.OperationIndex("chat/completions"))
+func heldAgainst(t testing.TB, tr *spillover.Transport, backend string) *health.State {
+	h := spillover.DeploymentOf(t, tr, backend).Operation(wire.OperationIndex("chat/completions"))
 	if h == nil {
 		return new(health.State)
 	}
 	return h
-}
-
-// coolFor throttles a deployment from now on.
-func coolFor(d *deployment, wait time.Duration) {
-	d.Refuse(time.Now(), health.Refusal{Wait: wait, ByChance: true, Reason: "429"}, 0)
-}
-
-// inTurn starts requests one after the other, all of which are under way
-// together, and waits until all are answered with 200.
-func inTurn(t testing.TB, tr *Transport, requests int, between time.Duration) {
-	var all sync.WaitGroup
-	for range requests {
-		all.Go(func() {
-			resp, _ := ask(t, tr)
-			require.Equal(t, 200, resp.StatusCode)
-		})
-		synctest.Wait()
-		if between > 0 {
-			time.Sleep(between)
-		}
-	}
-	all.Wait()
 }
 
 func TestLowerTierIsUnusedWhileTheFirstIsOpen(t *testing.T) {
@@ -122,7 +75,7 @@ func TestFirstTierIsUsedAgainWhenItsThrottleEnds(t *testing.T) {
 		require.Equal(t, "second", from(), "a nanosecond too early")
 		time.Sleep(1)
 		require.Equal(t, "first", from())
-		require.True(t, deploymentOf(t, tr, "first").Open(time.Now()), "its success ends the cool-down")
+		require.True(t, spillover.DeploymentOf(t, tr, "first").Open(time.Now()), "its success ends the cool-down")
 	})
 }
 
@@ -152,7 +105,7 @@ func TestLoadIsDistributedEvenly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		names := []string{"oai-eastus", "oai-southcentralus", "oai-westus"}
-		var backends []Backend
+		var backends []spillover.Backend
 		for _, name := range names {
 			n.On(host(name), slow(time.Second, status(200, "{}")))
 			backends = append(backends, azure(name))
@@ -164,46 +117,13 @@ func TestLoadIsDistributedEvenly(t *testing.T) {
 	})
 }
 
-func TestThrottledDeploymentGetsNoLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		for _, name := range []string{"a", "b", "down"} {
-			n.On(host(name), slow(time.Second, status(200, "{}")))
-		}
-		tr := seeded(balance(t, n, azure("a"), azure("b"), azure("down")))
-		coolFor(deploymentOf(t, tr, "down"), time.Minute)
-		inTurn(t, tr, 100, 0)
-		require.Zero(t, n.Sends(host("down")))
-		require.InDelta(t, 50, n.Sends(host("a")), 10)
-		require.InDelta(t, 50, n.Sends(host("b")), 10)
-	})
-}
-
-func TestRequestIsRefusedAfterTheLastDeploymentIsThrottled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-		for _, name := range []string{"a", "b", "c"} {
-			resp, _ := ask(t, tr)
-			require.Equal(t, 200, resp.StatusCode)
-			coolFor(deploymentOf(t, tr, name), 44*time.Second)
-		}
-		resp, text := ask(t, tr)
-		require.Equal(t, 429, resp.StatusCode)
-		require.Equal(t, "44", resp.Header.Get("Retry-After"))
-		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"))
-		require.Contains(t, text, "All 3 deployments of m are unavailable")
-		require.Equal(t, 3, n.Sends())
-	})
-}
-
 func TestRequestIsServedWhenAllAreEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
 		for i, name := range []string{"a", "b", "c"} {
-			d, now := deploymentOf(t, tr, name), time.Now()
-			failAt(&d.State, now, health.Unreachable, "no connection", float64(i)/4)
+			d, now := spillover.DeploymentOf(t, tr, name), time.Now()
+			testnet.FailAt(&d.State, now, health.Unreachable, "no connection", float64(i)/4)
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode, "our own judgement shuts no pool")
@@ -212,18 +132,18 @@ func TestRequestIsServedWhenAllAreEjected(t *testing.T) {
 
 // counter is a Selector that counts and takes the one that it is told to.
 type counter struct {
-	calls [][]Candidate
+	calls [][]spillover.Candidate
 	take  int
 }
 
-func (c *counter) Select(candidates []Candidate) int {
-	c.calls = append(c.calls, append([]Candidate(nil), candidates...))
+func (c *counter) Select(candidates []spillover.Candidate) int {
+	c.calls = append(c.calls, append([]spillover.Candidate(nil), candidates...))
 	return c.take
 }
 
 func TestSingleDeploymentNeedsNoSelector(t *testing.T) {
 	n, s := newNet(), &counter{}
-	tr := configured(t, Config{Base: n, Backends: []Backend{azure("only")}, Selector: s})
+	tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("only")}, Selector: s})
 	for range 10 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "only", servedBy(resp))
@@ -237,12 +157,12 @@ func TestSelectorChoosesAmongTheOpenDeployments(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		n.On(host(name), status(429, "{}"))
 	}
-	backends := []Backend{azure("a", weight(2)), azure("b", serves("m")), azure("c"), azure("last", priority(2))}
+	backends := []spillover.Backend{azure("a", weight(2)), azure("b", serves("m")), azure("c"), azure("last", priority(2))}
 	backends[1].Models[0].Deployment = "m-b"
-	tr := configured(t, Config{Base: n, Backends: backends, Selector: s})
+	tr := configured(t, spillover.Config{Base: n, Backends: backends, Selector: s})
 	resp, _ := ask(t, tr)
 	require.Equal(t, "last", servedBy(resp))
-	require.Equal(t, [][]Candidate{
+	require.Equal(t, [][]spillover.Candidate{
 		{
 			{Backend: "a", Model: "m", Deployment: "m", Priority: 1, Weight: 2},
 			{Backend: "b", Model: "m", Deployment: "m-b", Priority: 1, Weight: 1},
@@ -260,7 +180,7 @@ func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
 	for _, index := range []int{-1, 2, 1 << 40} {
 		n := newNet()
 		s := &counter{take: index}
-		tr := configured(t, Config{Base: n, Backends: []Backend{azure("a"), azure("b")}, Selector: s})
+		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a"), azure("b")}, Selector: s})
 		for range 100 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode)
@@ -273,7 +193,7 @@ func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
 
 func TestSelectorSeesRequestsInFlight(t *testing.T) {
 	s := &counter{}
-	tr := configured(t, Config{Base: newNet(), Backends: []Backend{azure("a"), azure("b")}, Selector: s})
+	tr := configured(t, spillover.Config{Base: newNet(), Backends: []spillover.Backend{azure("a"), azure("b")}, Selector: s})
 	resp, err := tr.RoundTrip(newChat(t, chatPath))
 	require.NoError(t, err)
 	ask(t, tr)
@@ -283,27 +203,11 @@ func TestSelectorSeesRequestsInFlight(t *testing.T) {
 
 func TestLessLoadedDeploymentIsChosen(t *testing.T) {
 	tr := balance(t, newNet(), azure("a"), azure("b"))
-	deploymentOf(t, tr, "a").InFlight.Store(9)
-	deploymentOf(t, tr, "b").InFlight.Store(1)
+	spillover.DeploymentOf(t, tr, "a").InFlight.Store(9)
+	spillover.DeploymentOf(t, tr, "b").InFlight.Store(1)
 	for range 1000 {
 		resp, _ := ask(t, tr)
 		require.Equal(t, "b", servedBy(resp))
-	}
-}
-
-// Two different ones are drawn, so the busiest of any number is never taken.
-func TestDeploymentIsNeverComparedWithItself(t *testing.T) {
-	for n := 2; n <= 5; n++ {
-		backends := []Backend{azure("busy", weight(1000))} // drawn first nearly always
-		for i := 1; i < n; i++ {
-			backends = append(backends, azure(fmt.Sprint("idle", i)))
-		}
-		tr := balance(t, newNet(), backends...)
-		deploymentOf(t, tr, "busy").InFlight.Store(1)
-		for range 1000 {
-			_, d := tr.table().find("m").choose(&selection{now: time.Now(), random: tr.random})
-			require.NotEqual(t, "busy", d.backend.name)
-		}
 	}
 }
 
@@ -335,9 +239,9 @@ func TestSlowDeploymentGetsLessLoad(t *testing.T) {
 }
 
 func TestThrottleClosesOneModelOfABackend(t *testing.T) {
-	twice := []Backend{azure("x", serves("m")), azure("y", serves("other"))}
+	twice := []spillover.Backend{azure("x", serves("m")), azure("y", serves("other"))}
 	twice[1].URL, twice[1].APIKey = twice[0].URL, twice[0].APIKey
-	for name, backends := range map[string][]Backend{
+	for name, backends := range map[string][]spillover.Backend{
 		"one backend":             {azure("x", serves("m", "other"))},
 		"the host is there twice": twice,
 	} {
@@ -363,7 +267,7 @@ func TestThrottleClosesOneModelOfABackend(t *testing.T) {
 
 func TestOnlyBackendsThatServeTheModelAreAsked(t *testing.T) {
 	n := newNet()
-	var backends []Backend
+	var backends []spillover.Backend
 	for i := 1; i <= 5; i++ {
 		name, model := fmt.Sprint("b", i), "m"
 		if i == 4 {
@@ -387,7 +291,7 @@ func TestOnlyBackendsThatServeTheModelAreAsked(t *testing.T) {
 
 func TestAzureFailsOverToOpenAI(t *testing.T) {
 	n := newNet()
-	openAI := Backend{Name: "openai", URL: "https://api.openai.com/v1", APIKey: "key-openai"}
+	openAI := spillover.Backend{Name: "openai", URL: "https://api.openai.com/v1", APIKey: "key-openai"}
 	tr := balance(t, n, azure("azure"), openAI)
 	for range 200 {
 		resp, _ := ask(t, tr)
@@ -414,29 +318,6 @@ func TestAzureFailsOverToOpenAI(t *testing.T) {
 	}
 }
 
-func TestInFlightCountsUntilTheBodyIsRead(t *testing.T) {
-	tr := balance(t, newNet(), azure("a"), azure("b"))
-	b := deploymentOf(t, tr, "b")
-	coolFor(b, time.Hour)
-	var open []io.Closer
-	for range 10 {
-		resp, err := tr.RoundTrip(newChat(t, chatPath))
-		require.NoError(t, err)
-		require.Equal(t, "a", servedBy(resp))
-		open = append(open, resp.Body)
-	}
-	endCooldown(b)
-	require.Equal(t, 10, statusOf(t, tr, "a").InFlight)
-	for range 100 {
-		resp, _ := ask(t, tr)
-		require.Equal(t, "b", servedBy(resp))
-	}
-	for _, c := range open {
-		c.Close()
-	}
-	require.Zero(t, statusOf(t, tr, "a").InFlight)
-}
-
 func TestBackendsAreAskedInOrderOfPriority(t *testing.T) {
 	n := newNet()
 	for _, name := range []string{"three", "one", "two"} {
@@ -458,12 +339,12 @@ func TestBackendsAreAskedInOrderOfPriority(t *testing.T) {
 func TestRandomDrawsDoNotGrowWithDeployments(t *testing.T) {
 	var draws [2]int
 	for i, size := range []int{10, 1000} {
-		var backends []Backend
+		var backends []spillover.Backend
 		for b := range size {
 			backends = append(backends, azure(fmt.Sprint("b", b)))
 		}
-		tr := balance(t, nop{}, backends...)
-		tr.random = func() uint64 { draws[i]++; return rand.Uint64() }
+		tr := balance(t, testnet.Nop{}, backends...)
+		tr.SetRandom(func() uint64 { draws[i]++; return rand.Uint64() })
 		for range 100 {
 			ask(t, tr)
 		}

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover"
 )
 
 // hangs waits for the end of the request, or of the test's patience.
@@ -51,7 +53,7 @@ func TestSilentDeploymentIsSkippedAndComesBack(t *testing.T) {
 		n := newNet()
 		answers := make(chan struct{})
 		n.On(host("ptu"), slow(time.Second, ok200))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu"), azure("payg", priority(2))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("ptu"), azure("payg", priority(2))}})
 		var all sync.WaitGroup
 		var mu sync.Mutex
 		by := map[string]int{}

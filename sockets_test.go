@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -14,19 +14,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/spillovertest"
 )
-
-// eventually waits for what other goroutines are about to do.
-func eventually(t *testing.T, what string, done func() bool) {
-	for begun := time.Now(); !done(); runtime.Gosched() {
-		if time.Since(begun) > 5*time.Second {
-			stacks := make([]byte, 1<<20)
-			require.Fail(t, what, "%s", stacks[:runtime.Stack(stacks, true)])
-		}
-	}
-}
 
 // countedBodies is a base that knows which bodies are open.
 type countedBodies struct {
@@ -70,7 +61,7 @@ func (b *socketBody) Close() error {
 func TestStreamsOverSocketsLeaveNothing(t *testing.T) {
 	before := runtime.NumGoroutine()
 	var servers []*spillovertest.Server
-	var backends []Backend
+	var backends []spillover.Backend
 	kind := func(k string) func(*http.Request) bool {
 		return func(r *http.Request) bool { return r.Header.Get("X-Kind") == k }
 	}
@@ -90,12 +81,12 @@ func TestStreamsOverSocketsLeaveNothing(t *testing.T) {
 		}
 		s.Set(script...)
 		servers = append(servers, s)
-		backends = append(backends, Backend{Name: s.Name, URL: s.URL, Dialect: Azure, APIKey: "k", HeaderTimeout: time.Minute, IdleTimeout: time.Minute})
+		backends = append(backends, spillover.Backend{Name: s.Name, URL: s.URL, Dialect: spillover.Azure, APIKey: "k", HeaderTimeout: time.Minute, IdleTimeout: time.Minute})
 	}
 	real := servers[1].Client().Transport.(*http.Transport).Clone() // trusts all: they share a certificate
 	real.MaxIdleConnsPerHost, real.ForceAttemptHTTP2 = 200, true
 	base := &countedBodies{RoundTripper: real}
-	tr := configured(t, Config{Base: base, Backends: backends})
+	tr := configured(t, spillover.Config{Base: base, Backends: backends})
 
 	var whole, broken, left, protocols atomic.Int64
 	one := func(i int) error {
@@ -164,16 +155,16 @@ func TestStreamsOverSocketsLeaveNothing(t *testing.T) {
 	require.Equal(t, []int64{500, 125, 375}, []int64{whole.Load(), broken.Load(), left.Load()})
 	require.EqualValues(t, 1<<1|1<<2, protocols.Load(), "both protocols were spoken")
 
-	eventually(t, "requests in flight", func() bool { return streamsInFlight(tr) == 0 })
-	eventually(t, "open bodies", func() bool { return base.open.Load() == 0 })
+	testnet.Eventually(t, "requests in flight", func() bool { return streamsInFlight(tr) == 0 })
+	testnet.Eventually(t, "open bodies", func() bool { return base.open.Load() == 0 })
 	for _, s := range servers {
-		eventually(t, "requests in flight at "+s.Name, func() bool { return s.Stats().InFlight == 0 })
+		testnet.Eventually(t, "requests in flight at "+s.Name, func() bool { return s.Stats().InFlight == 0 })
 	}
 	real.CloseIdleConnections()
 	for _, s := range servers {
 		s.Close()
 	}
-	eventually(t, "goroutines left", func() bool { return runtime.NumGoroutine() <= before })
+	testnet.Eventually(t, "goroutines left", func() bool { return runtime.NumGoroutine() <= before })
 	t.Logf("%d answers over sockets", base.made.Load())
 }
 
@@ -185,7 +176,7 @@ func TestStreamsAreIdenticalOverEachProtocol(t *testing.T) {
 		s := start(spillovertest.Config{})
 		defer s.Close()
 		s.Set(spillovertest.Fault{Status: 200, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: testnet.WholeChat})
-		tr := configured(t, Config{Base: s.Client().Transport, Backends: []Backend{{URL: s.URL, Dialect: Azure, APIKey: "k"}}})
+		tr := configured(t, spillover.Config{Base: s.Client().Transport, Backends: []spillover.Backend{{URL: s.URL, Dialect: spillover.Azure, APIKey: "k"}}})
 		resp, body := ask(t, tr)
 		require.Equal(t, testnet.WholeChat, body)
 		require.Equal(t, name, resp.Proto)

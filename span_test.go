@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry"
 	"github.com/spillover-go/spillover/internal/testnet"
-	"github.com/spillover-go/spillover/internal/wire"
 )
 
 const usageAnswer = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11}}`
@@ -40,7 +40,7 @@ func TestSpansOfARequestThatMovesOn(t *testing.T) {
 		cfg := firstOf(n)
 		cfg.Backends[0].URL += ":8443"
 		n.On(host("first")+":8443", first)
-		cfg.Backends = append(cfg.Backends, Backend{Name: "third", URL: "http://" + host("third"), Priority: 3, Dialect: OpenAI, APIKey: "k", Models: []Model{{Name: "m", Deployment: "deployed"}}})
+		cfg.Backends = append(cfg.Backends, spillover.Backend{Name: "third", URL: "http://" + host("third"), Priority: 3, Dialect: spillover.OpenAI, APIKey: "k", Models: []spillover.Model{{Name: "m", Deployment: "deployed"}}})
 		l, tr := listened(t, cfg)
 		began := time.Now()
 		ctx, outer := l.TracerProvider().Tracer(telemetry.Scope).Start(t.Context(), "the caller's")
@@ -95,7 +95,7 @@ func TestSpansOfARequestThatMovesOn(t *testing.T) {
 // The base, and whoever gives the token, work beneath the spans.
 func TestSpansArePassedOn(t *testing.T) {
 	var base, token trace.Span
-	l, tr := listened(t, Config{Backends: []Backend{azure("a", serves("m"), func(b *Backend) {
+	l, tr := listened(t, spillover.Config{Backends: []spillover.Backend{azure("a", serves("m"), func(b *spillover.Backend) {
 		b.APIKey = ""
 		b.Token = func(ctx context.Context) (string, error) {
 			token = trace.SpanFromContext(ctx)
@@ -124,7 +124,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 	type ending struct {
 		answers  []roundTripFunc // of first, and of second if there are two
 		request  func(*http.Request) *http.Request
-		config   func(*Config)
+		config   func(*spillover.Config)
 		caller   func(*testing.T, *http.Response)
 		spans    int
 		requests string
@@ -174,10 +174,10 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 			requests: "class=interactive model=m outcome=failed tier=1 type=500", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=500"}},
 		"no answer": {answers: []roundTripFunc{broken(io.ErrUnexpectedEOF), broken(refused)}, spans: 4,
 			requests: "class=interactive model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=first deployment=m model=m outcome=failed tier=1 type=answer_broke_off", "backend=second deployment=m model=m outcome=failed tier=2 type=no_connection"}},
-		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *Config) { cfg.Backends[0].HeaderTimeout = time.Second },
+		"no header in time": {answers: []roundTripFunc{hung, broken(errors.New("odd"))}, spans: 3, config: func(cfg *spillover.Config) { cfg.Backends[0].HeaderTimeout = time.Second },
 			requests: "class=interactive model=m outcome=failed type=no_answer", attempts: []string{"backend=first deployment=m model=m outcome=failed tier=1 type=no_answer_in_time", "backend=second deployment=m model=m outcome=failed tier=2 type=no_answer"}},
 		"no token": {answers: []roundTripFunc{served, served}, caller: whole, spans: 3,
-			config: func(cfg *Config) {
+			config: func(cfg *spillover.Config) {
 				cfg.Backends[0].APIKey = ""
 				cfg.Backends[0].Token = func(context.Context) (string, error) { return "", errors.New("no") }
 			},
@@ -253,36 +253,5 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestOperations(t *testing.T) {
-	for line, want := range map[string]string{
-		"POST chat/completions":                "chat",
-		"GET chat/completions":                 "chat_completions",
-		"GET chat/completions/chatcmpl-1":      "chat_completions",
-		"POST responses":                       "chat",
-		"GET responses/resp_1":                 "fetch_response",
-		"GET responses/resp_1/input_items":     "responses",
-		"DELETE responses/resp_1":              "responses",
-		"POST completions":                     "text_completion",
-		"POST embeddings":                      "embeddings",
-		"POST vector_stores/vs_1/search":       "retrieval",
-		"GET vector_stores/vs_1/search":        "vector_stores",
-		"POST images/generations":              "images",
-		"POST files":                           "files",
-		"GET " + strings.Repeat("x", 100):      "other",
-		"POST ":                                "other",
-		"POST <script>/chat/completions%0a%00": "other",
-	} {
-		method, op, _ := strings.Cut(line, " ")
-		require.Equal(t, want, spanOperation(method, op), line)
-	}
-}
-
-// The dialect tells whose model it is.
-func TestProviders(t *testing.T) {
-	for d, want := range map[Dialect]string{Azure: "azure.ai.openai", AzureV1: "azure.ai.openai", OpenAI: "openai"} {
-		require.Equal(t, want, (&backend{dialect: wire.SpecOf(d)}).provider())
 	}
 }

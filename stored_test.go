@@ -1,39 +1,38 @@
-package spillover
+package spillover_test
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
-	"github.com/spillover-go/spillover/internal/wire"
 
-	"github.com/spillover-go/spillover/internal/objects"
+	"io"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to
 // another one goes there for a reason.
-func steady(tr *Transport) *Transport {
-	tr.random = func() uint64 { return 0 }
+func steady(tr *spillover.Transport) *spillover.Transport {
+	tr.SetRandom(func() uint64 { return 0 })
 	return tr
 }
 
 // learnt is a pool of a, b and c of which b has made what the answer tells. The
 // next requests would go to a.
-func learnt(t testing.TB, create, contentType, answer string) (*fakeNet, *Transport) {
+func learnt(t testing.TB, create, contentType, answer string) (*fakeNet, *spillover.Transport) {
 	n := newNet()
 	tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
 	n.On(host("a"), status(429, "", "retry-after-ms: 1"), status(200, "{}"))
@@ -43,71 +42,6 @@ func learnt(t testing.TB, create, contentType, answer string) (*fakeNet, *Transp
 	require.Equal(t, answer, text)
 	time.Sleep(time.Second)
 	return n, tr
-}
-
-const responseText = `{
-  "id": "resp_68a1f00d",
-  "object": "response",
-  "conversation": {"id": "conv_68c0"},
-  "output": [
-    {"id": "rs_68b2", "type": "reasoning", "summary": [], "encrypted_content": "gAAAAA"},
-    {"id": "msg_68d3", "type": "message", "content": [{"type": "output_text", "text": "say \"id\": \"resp_said\" twice"}]}
-  ],
-  "usage": {"input_tokens": 3, "output_tokens": 4}
-}`
-
-const responseStream = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_68a1f00d\",\"conversation\":{\"id\":\"conv_68c0\"}}}\n\n" +
-	"event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"rs_68b2\",\"type\":\"reasoning\"}}\n\n" +
-	"event: response.output_item.added\ndata: {\"type\":\"response.output_item.added\",\"item\":{\"id\":\"msg_68d3\",\"type\":\"message\"}}\n\n" +
-	"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_68a1f00d\"}}\n\n"
-
-// usesOfResponse are requests that only the maker of the response can answer.
-var usesOfResponse = []string{
-	"GET /openai/responses/resp_68a1f00d?api-version=2025-04-01-preview",
-	"GET /openai/v1/responses/resp_68a1f00d",
-	"GET /v1/responses/resp_68a1f00d/input_items?limit=5",
-	"GET /responses/resp_68a1f00d",
-	"DELETE /v1/responses/resp_68a1f00d",
-	"POST /v1/responses/resp_68a1f00d/cancel",
-	`POST /v1/responses {"model":"m","previous_response_id":"resp_68a1f00d"}`,
-	`POST /openai/responses?api-version=1 {"model":"m","input":"hi","previous_response_id": "resp_68a1f00d"}`,
-	`POST /v1/responses {"model":"m","conversation":"conv_68c0"}`,
-	`POST /v1/responses {"model":"m","conversation":{"id":"conv_68c0"}}`,
-	"GET /v1/conversations/conv_68c0/items",
-	`POST /v1/responses {"model":"m","input":[{"id":"rs_68b2","type":"reasoning","encrypted_content":"gAAAAA"}]}`,
-	`POST /v1/responses {"model":"m","input":[{"type":"item_reference","id":"msg_68d3"}]}`,
-	`POST /v1/responses/input_tokens {"model":"m","previous_response_id":"resp_68a1f00d"}`,
-}
-
-func TestStoredResponses(t *testing.T) {
-	compact := strings.NewReplacer("\n", "", "  ", "", ": ", ":").Replace(responseText)
-	for name, answer := range map[string][2]string{
-		"pretty":  {"application/json", responseText},
-		"compact": {"application/json; charset=utf-8", compact},
-		"stream":  {"text/event-stream; charset=utf-8", responseStream},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				_, tr := learnt(t, `POST /openai/responses?api-version=1 {"model":"m","input":"hi"}`, answer[0], answer[1])
-				for _, use := range usesOfResponse {
-					resp, _ := send(t, tr, with(t, use))
-					require.Equal(t, "b", servedBy(resp), use)
-				}
-				for _, use := range []string{
-					`POST /v1/responses {"model":"m","input":"hi"}`,
-					// An item that is sent back whole can be read by all.
-					`POST /v1/responses {"model":"m","input":[{"id":"msg_68d3","type":"message","role":"assistant","content":[]}]}`,
-					`POST /v1/responses {"model":"m","input":[{"role":"user","content":"what is \"resp_68a1f00d\"?"}]}`,
-					`POST /v1/responses {"model":"m","input":"{\"previous_response_id\":\"resp_68a1f00d\"}"}`,
-					`POST /v1/responses {"model":"m","input":"see resp_68a1f00d"}`,
-				} {
-					resp, _ := send(t, tr, with(t, use))
-					require.Equal(t, "a", servedBy(resp), use)
-				}
-				require.Nil(t, tr.stored.Find(time.Now(), "resp_said"))
-			})
-		})
-	}
 }
 
 func TestStoredObjects(t *testing.T) {
@@ -155,52 +89,13 @@ func TestStoredObjects(t *testing.T) {
 	}
 }
 
-// What a request is made of is no name of an object, however much it looks so.
-func TestStoredWordsAreNoIDs(t *testing.T) {
-	for _, body := range []string{
-		`{"model":"m","tools":[{"type":"file_search"}]}`,
-		`{"model":"m","input":[{"type":"input_file","filename":"x","file_data":"data:,"}]}`,
-		`{"model":"m","tools":[{"type":"function","name":"run_query"}],"tool_choice":{"type":"function","name":"run_query"}}`,
-		`{"model":"m","input":[{"type":"function_call_output","call_id":"call_1","output":"file-AbC123"}]}`,
-		`{"model":"m","input":"step_one"}`,
-		`{"model":"m","metadata":{"run_id":"run_7","thread_id":"thread_of_mine"}}`,
-		`{"model":"m","tools":[{"type":"function","name":"f","parameters":{"properties":{"file_name":{"type":"string"},"thread_id":{"enum":["part_a"]}}}}]}`,
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := newNet()
-			tr := steady(balance(t, n, azure("a"), azure("b")))
-			resp, _ := send(t, tr, with(t, "POST /v1/responses "+body))
-			require.Equal(t, "a", servedBy(resp))
-			require.Zero(t, knownObjects(tr), "of %s", body)
-			n.On(host("a"), status(429, "{}"))
-			for range 2 {
-				resp, _ = send(t, tr, with(t, "POST /v1/responses "+body))
-				require.Equal(t, "b", servedBy(resp), "it is bound to nobody: %s", body)
-			}
-		})
-	}
-}
-
-func TestStoredHomeIsBusier(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		for d := range tr.table().find("m").all {
-			if d.backend.name == "b" {
-				d.InFlight.Add(1000)
-			}
-		}
-		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
-		require.Equal(t, "b", servedBy(resp))
-	})
-}
-
 func TestStoredHomeIsThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", testnet.ResponseText)
 		n.On(host("b"), status(429, "{}", "retry-after-ms: 4500"), status(200, "{}"))
 		before := n.Sends()
 		for i, left := range []string{"4500", "2500"} {
-			resp, _ := send(t, tr, with(t, usesOfResponse[6]))
+			resp, _ := send(t, tr, with(t, testnet.UsesOfResponse[6]))
 			require.Equal(t, 429, resp.StatusCode)
 			require.Equal(t, "true", resp.Header.Get("X-Spillover-Synthesized"))
 			require.Equal(t, left, resp.Header.Get("Retry-After-Ms"))
@@ -210,103 +105,9 @@ func TestStoredHomeIsThrottled(t *testing.T) {
 		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
 		require.Equal(t, "a", servedBy(resp), "others go on")
 		time.Sleep(time.Second)
-		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		resp, _ = send(t, tr, with(t, testnet.UsesOfResponse[6]))
 		require.Equal(t, "b", servedBy(resp), "it comes back")
 	})
-}
-
-func TestStoredHomeFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		n.On(host("b"), status(500, `{"error":{"message":"sorry"}}`))
-		for d := range tr.table().find("m").all {
-			now := time.Now()
-			failAt(&d.State, now, health.Misconfigured, "401", 0.5) // all are out
-		}
-		for range 5 {
-			before := n.Sends(host("b"))
-			resp, text := send(t, tr, with(t, usesOfResponse[6]))
-			require.Equal(t, 500, resp.StatusCode)
-			require.Equal(t, `{"error":{"message":"sorry"}}`, text)
-			require.Equal(t, 1, n.Sends(host("b"))-before, "there is no other to ask")
-		}
-		n.On(host("b"), broken(io.ErrUnexpectedEOF))
-		_, err := tr.RoundTrip(with(t, usesOfResponse[6]))
-		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		require.Zero(t, n.Sends(host("c")))
-	})
-}
-
-// The home of an object may not serve the model that the request names: that
-// is for the service to say.
-func TestStoredHomeWithoutTheModel(t *testing.T) {
-	n := newNet()
-	tr := steady(balance(t, n, azure("a", serves("m")), azure("b", serves("other"))))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "resp_1"}, tr.table().backends[1].resource)
-	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`))
-	require.Equal(t, "b", servedBy(resp))
-	require.Contains(t, n.Seen[0].Body, `"model":"m"`)
-}
-
-// six is a pool of two tiers, larger than MaxAttempts.
-func six(t testing.TB, n *fakeNet) *Transport {
-	p2 := priority(2)
-	return steady(balance(t, n, azure("a"), azure("b"), azure("c"), azure("d", p2), azure("e", p2), azure("f", p2)))
-}
-
-const notFound = `{"error":{"message":"No such object","type":"invalid_request_error","param":null,"code":null}}`
-
-func TestStoredAskedAround(t *testing.T) {
-	const notPrevious = `{"error":{"message":"Previous response with id 'resp_1' not found.","type":"invalid_request_error","param":"previous_response_id","code":"previous_response_not_found"}}`
-	const notDecrypted = `{"error":{"message":"The encrypted content could not be verified.","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}`
-	for use, no := range map[string]roundTripFunc{
-		"GET /v1/responses/resp_1":                                                           status(404, notFound),
-		"DELETE /v1/files/file-1":                                                            status(404, notFound),
-		`POST /v1/threads/thread_1/runs {"assistant_id":"asst_1"}`:                           status(404, notFound),
-		`POST /v1/responses {"model":"m","previous_response_id":"resp_1"}`:                   status(404, notFound),
-		`POST /openai/responses?api-version=1 {"model":"m","conversation":"conv_1"}`:         status(404, notFound),
-		`POST /openai/v1/responses {"model":"m","previous_response_id":"resp_1"}`:            status(400, notPrevious),
-		`POST /v1/responses {"model":"m","input":[{"type":"reasoning","id":"rs_1"}]}`:        status(400, notDecrypted),
-		`POST /v1/responses {"model":"m","background":true,"previous_response_id":"resp_1"}`: status(400, notPrevious),
-	} {
-		t.Run(use, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := newNet()
-				tr := six(t, n)
-				for _, name := range []string{"a", "b", "c", "d", "e"} {
-					n.On(host(name), no)
-				}
-				resp, _ := send(t, tr, with(t, use))
-				require.Equal(t, 200, resp.StatusCode)
-				require.Equal(t, "f", servedBy(resp))
-				require.Equal(t, "6", resp.Header.Get("X-Spillover-Attempts"))
-				for _, r := range tr.table().all() {
-					for d := range r.all {
-						require.Zero(t, spentOf(d.tier.budget), "asking around costs nothing")
-						require.True(t, d.accepts(time.Now()), "and harms nobody")
-						require.Zero(t, d.InFlight.Load())
-					}
-				}
-				resp, _ = send(t, tr, with(t, use))
-				require.Equal(t, "f", servedBy(resp))
-				require.Equal(t, 7, n.Sends(), "it is remembered")
-			})
-		})
-	}
-}
-
-func TestStoredNowhere(t *testing.T) {
-	n := newNet()
-	tr := six(t, n)
-	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-		n.On(host(name), status(404, `{"error":{"message":"`+name+`"}}`))
-	}
-	resp, text := send(t, tr, with(t, "GET /v1/responses/resp_1"))
-	require.Equal(t, 404, resp.StatusCode)
-	require.Equal(t, `{"error":{"message":"f"}}`, text, "the last one's own words")
-	require.Equal(t, "f", servedBy(resp))
-	require.Equal(t, 6, n.Sends())
-	require.Zero(t, knownObjects(tr))
 }
 
 // One that lacks the deployment is set up wrongly, whoever asks.
@@ -347,8 +148,8 @@ func TestStoredAskedAroundWithOneThrottled(t *testing.T) {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b"), azure("c")))
 		n.On(host("a"), status(429, "{}", "retry-after-ms: 3000"))
-		n.On(host("b"), status(404, notFound))
-		n.On(host("c"), status(404, notFound))
+		n.On(host("b"), status(404, testnet.NotFound))
+		n.On(host("c"), status(404, testnet.NotFound))
 		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
 		require.Equal(t, 429, resp.StatusCode, "a may have it")
 		require.Equal(t, "3000", resp.Header.Get("Retry-After-Ms"))
@@ -404,105 +205,17 @@ func TestStoredCreatedOnce(t *testing.T) {
 	require.Equal(t, "b", servedBy(resp))
 }
 
-// Asking around ends where the request may have been carried out.
-func TestStoredAskedAroundAndFailed(t *testing.T) {
-	for failing, missing := range map[string]string{"b": "a", "a": "b"} { // whichever is asked first
-		n := newNet()
-		tr := six(t, n)
-		n.On(host(missing), status(404, notFound))
-		n.On(host(failing), status(500, "{}"))
-		resp, _ := send(t, tr, with(t, `POST /v1/threads/thread_1/messages {"role":"user","content":"hi"}`))
-		require.Equal(t, 500, resp.StatusCode)
-		require.Equal(t, failing, servedBy(resp))
-		require.Zero(t, knownObjects(tr))
-	}
-	for range 10 { // nothing is created: the others are asked after a failure
-		n := newNet()
-		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
-			n.On(host(name), status(404, notFound))
-		}
-		n.On(host("a"), status(500, "{}"))
-		tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-		resp, _ := send(t, tr, with(t, "GET /v1/files/file-1"))
-		require.Equal(t, 500, resp.StatusCode, "it may be at a")
-	}
-}
-
-func TestStoredExpires(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
-		time.Sleep(objects.KeptFor - time.Minute)
-		resp, _ := send(t, tr, with(t, usesOfResponse[0]))
-		require.Equal(t, "b", servedBy(resp))
-		time.Sleep(2 * time.Minute)
-		n.On(host("a"), status(404, notFound))
-		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
-		require.Equal(t, "b", servedBy(resp), "found again")
-		require.Equal(t, 2, n.Sends(host("a")))
-		resp, _ = send(t, tr, with(t, usesOfResponse[0]))
-		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, 2, n.Sends(host("a")), "and remembered")
-		time.Sleep(2 * objects.KeptFor)
-		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
-		require.Nil(t, tr.stored.Find(time.Now(), "resp_68a1f00d"))
-	})
-}
-
-func TestStoredHostileIDs(t *testing.T) {
-	long := "resp_" + strings.Repeat("a", 10_000)
-	for _, id := range []string{long, "resp_%00", "resp_é", "resp_a%0d%0a", "resp_%20"} {
-		n := newNet()
-		tr := steady(balance(t, n, azure("a"), azure("b")))
-		n.On(host("a"), status(404, notFound))
-		resp, _ := send(t, tr, with(t, "GET /v1/responses/"+id))
-		require.Equal(t, 404, resp.StatusCode, id)
-		require.Equal(t, 1, n.Sends(), "none of ours: %.20s", id)
-	}
-	n := newNet()
-	tr := steady(balance(t, n, azure("a"), azure("b")))
-	n.On(host("a"), status(200, `{"id":"`+long+`","x":{"id":"resp_\u0000"},"y":[{"id":"resp_ 1"},{"id":7},{"id":null},{"id":{"id":"resp_inside"}},{"id":"resp_\"1"}],"z":{"id":"file-`))
-	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
-	require.Zero(t, knownObjects(tr))
-	// A request may name any number of them.
-	var many strings.Builder
-	for i := range 10_000 {
-		fmt.Fprintf(&many, `"file-%d",`, i)
-	}
-	resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","tools":[{"type":"file_search","file_ids":[`+many.String()+`"file-x"]}]}`))
-	require.Equal(t, 200, resp.StatusCode)
-	require.LessOrEqual(t, knownObjects(tr), wire.MaxIDs+1)
-}
-
 // The place makes a segment an id, however that is spelt.
 func TestIDsOfAnySpelling(t *testing.T) {
 	for _, id := range []string{"resp_", "resp_a;b", "RESP_1", "xresp_1", "resp_a.b", "resp_%22", "7", "a:b", "ft%3Ax"} {
 		n := newNet()
 		tr := steady(balance(t, n, azure("a"), azure("b")))
-		n.On(host("a"), status(404, notFound))
+		n.On(host("a"), status(404, testnet.NotFound))
 		for range 2 {
 			resp, _ := send(t, tr, with(t, "GET /v1/responses/"+id))
 			require.Equal(t, "b", servedBy(resp), id)
 		}
 		require.Equal(t, 3, n.Sends(), "it is remembered: %s", id)
-	}
-}
-
-// An id may come in pieces.
-func TestStoredIDInPieces(t *testing.T) {
-	n := newNet()
-	tr := steady(balance(t, n, azure("a")))
-	n.On(host("a"), func(req *http.Request) (*http.Response, error) {
-		resp, err := status(200, responseText)(req)
-		resp.Body = io.NopCloser(iotest.OneByteReader(strings.NewReader(responseText)))
-		return resp, err
-	})
-	_, text := send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
-	require.Equal(t, responseText, text)
-	known, items := tr.stored.Len()
-	require.Equal(t, 2, known)
-	require.Equal(t, 2, items)
-	for _, id := range []string{"resp_68a1f00d", "conv_68c0", "rs_68b2", "msg_68d3"} {
-		require.NotNil(t, tr.stored.Find(time.Now(), id), id)
 	}
 }
 
@@ -519,7 +232,7 @@ func TestIDsThatLookLikeAPrefix(t *testing.T) {
 		"/files/v1/responses/resp1": "/v1/responses/resp1",
 		"/v1/telepathy/v1/files":    "/v1/files",
 	} {
-		require.Equal(t, want, arrives(t, to("https://h", OpenAI, ""), http.MethodGet, "https://foo.example"+path, "").Path, path)
+		require.Equal(t, want, arrives(t, to("https://h", spillover.OpenAI, ""), http.MethodGet, "https://foo.example"+path, "").Path, path)
 	}
 }
 
@@ -540,22 +253,13 @@ func TestStoredInsideAnswers(t *testing.T) {
 	}
 }
 
-// Refusals and failures make nothing.
-func TestStoredNotLearntFromErrors(t *testing.T) {
-	n := newNet()
-	tr := balance(t, n, azure("a"))
-	n.On(host("a"), status(400, responseText))
-	send(t, tr, with(t, `POST /v1/responses {"model":"m"}`))
-	require.Zero(t, knownObjects(tr))
-}
-
 func TestStoredConcurrently(t *testing.T) {
 	n := roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if id := req.Header.Get("Id"); req.Method == http.MethodPost {
 			return status(200, `{"id":"resp_`+id+`x`+strings.TrimSuffix(req.URL.Host, ".openai.azure.com")+`"}`)(req)
 		}
 		if home := strings.TrimSuffix(req.URL.Host, ".openai.azure.com"); !strings.HasSuffix(req.URL.Path, "x"+home) {
-			return status(404, notFound)(req)
+			return status(404, testnet.NotFound)(req)
 		}
 		return status(200, "{}")(req)
 	})
@@ -602,40 +306,41 @@ func TestStoredNotFoundIsNoFailure(t *testing.T) {
 	}
 }
 
-// A file in a chat binds it to the backend that has the file.
-func TestStoredFileInChat(t *testing.T) {
-	n := newNet()
-	tr := balance(t, n, azure("a"), azure("b"), azure("c"))
-	tr.stored.Put(time.Now(), wire.ObjectID{ID: "file-abc"}, tr.table().backends[1].resource)
-	for range 20 {
-		req := newChat(t, "/v1/chat/completions")
-		text := `{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{"file_id":"file-abc"}}]}]}`
-		req.Body, req.GetBody, req.ContentLength = io.NopCloser(strings.NewReader(text)), nil, int64(len(text))
-		resp, _ := send(t, tr, req)
-		require.Equal(t, "b", servedBy(resp))
-	}
-}
-
-// knownObjects is how many objects the transport knows the resource of, without
-// items.
-func knownObjects(tr *Transport) int {
-	known, _ := tr.stored.Len()
-	return known
-}
-
 func TestStoredObjectRoutingIsScopedAndExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", responseText)
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", testnet.ResponseText)
 		n.On(host("b"), status(429, "{}", "retry-after-ms: 1000"), status(200, "{}"))
-		resp, _ := send(t, tr, with(t, usesOfResponse[6]))
+		resp, _ := send(t, tr, with(t, testnet.UsesOfResponse[6]))
 		require.Equal(t, 429, resp.StatusCode)
 		time.Sleep(time.Second)
-		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		resp, _ = send(t, tr, with(t, testnet.UsesOfResponse[6]))
 		require.Equal(t, "b", servedBy(resp), "it returns")
 		resp, _ = ask(t, tr)
 		require.Equal(t, "a", servedBy(resp), "it keeps nobody else")
 		time.Sleep(objects.KeptFor + time.Second)
-		resp, _ = send(t, tr, with(t, usesOfResponse[6]))
+		resp, _ = send(t, tr, with(t, testnet.UsesOfResponse[6]))
 		require.Equal(t, "a", servedBy(resp), "it ends")
+	})
+}
+
+func TestStoredHomeFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, tr := learnt(t, `POST /v1/responses {"model":"m"}`, "application/json", testnet.ResponseText)
+		n.On(host("b"), status(500, `{"error":{"message":"sorry"}}`))
+		for d := range spillover.DeploymentsOf(tr, "m") {
+			now := time.Now()
+			testnet.FailAt(&d.State, now, health.Misconfigured, "401", 0.5) // all are out
+		}
+		for range 5 {
+			before := n.Sends(host("b"))
+			resp, text := send(t, tr, with(t, testnet.UsesOfResponse[6]))
+			require.Equal(t, 500, resp.StatusCode)
+			require.Equal(t, `{"error":{"message":"sorry"}}`, text)
+			require.Equal(t, 1, n.Sends(host("b"))-before, "there is no other to ask")
+		}
+		n.On(host("b"), broken(io.ErrUnexpectedEOF))
+		_, err := tr.RoundTrip(with(t, testnet.UsesOfResponse[6]))
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.Zero(t, n.Sends(host("c")))
 	})
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"io"
@@ -12,8 +12,27 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
+
+// drain reads an answer through one buffer and returns its length.
+func drain(tb testing.TB, rt http.RoundTripper, req *http.Request, buffer []byte) (length int) {
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for err == nil {
+		var n int
+		n, err = resp.Body.Read(buffer)
+		length += n
+	}
+	if err != io.EOF {
+		tb.Fatal(err)
+	}
+	resp.Body.Close()
+	return length
+}
 
 // An eventBase answers with a stream of which each Read brings one event, as
 // a connection does that is flushed after each.
@@ -53,26 +72,8 @@ func longStream(events int, also string) eventBase {
 	return append(base, testnet.LastChunk, testnet.UsageChunk, testnet.DoneEvent)
 }
 
-func overEvents(tb testing.TB, base http.RoundTripper, idle time.Duration) *Transport {
-	return configured(tb, Config{Base: base, Backends: []Backend{azure("one", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = idle, idle })}})
-}
-
-// drain reads an answer through one buffer and returns its length.
-func drain(tb testing.TB, rt http.RoundTripper, req *http.Request, buffer []byte) (length int) {
-	resp, err := rt.RoundTrip(req)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for err == nil {
-		var n int
-		n, err = resp.Body.Read(buffer)
-		length += n
-	}
-	if err != io.EOF {
-		tb.Fatal(err)
-	}
-	resp.Body.Close()
-	return length
+func overEvents(tb testing.TB, base http.RoundTripper, idle time.Duration) *spillover.Transport {
+	return configured(tb, spillover.Config{Base: base, Backends: []spillover.Backend{azure("one", func(b *spillover.Backend) { b.HeaderTimeout, b.IdleTimeout = idle, idle })}})
 }
 
 // median is not misled by whatever else the machine does.
@@ -140,7 +141,7 @@ func BenchmarkStream(b *testing.B) {
 	}{"memory": {memory, 0}, "memory, IdleTimeout": {memory, time.Minute}, "loopback": {loopback, 0}, "loopback, IdleTimeout": {loopback, time.Minute}} {
 		b.Run(name, func(b *testing.B) {
 			base := with.base
-			tr, request, buffer := overEvents(b, base, with.idle), benchRequest(classicURL, 1<<10), make([]byte, 4<<10)
+			tr, request, buffer := overEvents(b, base, with.idle), testnet.BenchRequest(classicURL, 1<<10), make([]byte, 4<<10)
 			var direct, balanced []time.Duration
 			var length int
 			for b.Loop() {
@@ -162,7 +163,7 @@ func BenchmarkStream(b *testing.B) {
 // How much later than from the bare base the first content is in the caller's hands.
 func BenchmarkFirstContent(b *testing.B) {
 	base := longStream(1, "")
-	tr, request, buffer := overEvents(b, base, time.Minute), benchRequest(classicURL, 1<<10), make([]byte, 4<<10)
+	tr, request, buffer := overEvents(b, base, time.Minute), testnet.BenchRequest(classicURL, 1<<10), make([]byte, 4<<10)
 	first := func(rt http.RoundTripper) time.Duration {
 		req := request()
 		begun := time.Now()
@@ -191,7 +192,7 @@ func BenchmarkFirstContent(b *testing.B) {
 
 // However long a committed stream is, it costs no more memory.
 func TestStreamAllocations(t *testing.T) {
-	request, buffer := benchRequest(classicURL, 1<<10), make([]byte, 4<<10)
+	request, buffer := testnet.BenchRequest(classicURL, 1<<10), make([]byte, 4<<10)
 	for name, also := range map[string]string{
 		"plain": "", "usage": `,"usage":null`, "JSON in the text": `,"text":"\"usage\":{}"`,
 	} {
@@ -200,7 +201,7 @@ func TestStreamAllocations(t *testing.T) {
 				tr := overEvents(t, longStream(events, also), idle)
 				return testing.AllocsPerRun(5, func() { drain(t, tr, request(), buffer) })
 			}
-			require.LessOrEqual(t, count(1100)-count(100), float64(poolsForget), "%s, with an IdleTimeout of %v", name, idle)
+			require.LessOrEqual(t, count(1100)-count(100), float64(spillover.PoolsForget), "%s, with an IdleTimeout of %v", name, idle)
 		}
 	}
 }

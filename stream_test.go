@@ -59,12 +59,6 @@ func streamsInFlight(tr *spillover.Transport) (sum int) {
 	return sum
 }
 
-const completionsPath = "/openai/deployments/m/completions?api-version=2024-10-21"
-
-const embeddingsPath = "/openai/deployments/m/embeddings?api-version=2024-10-21"
-
-const responsesPath = "/openai/v1/responses"
-
 // What an answer costs is read as it passes.
 func TestUsageIsReadFromAnswers(t *testing.T) {
 	chat := `{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"x"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":4}}}`
@@ -542,10 +536,6 @@ func TestStreamBytesAreIdentical(t *testing.T) {
 	}
 }
 
-const azureThrottle = `{"type":"too_many_requests","code":"rate_limit_exceeded","headers":{"x-ms-fe-error":"true"},"message":"Your requests to m for m in swedencentral have exceeded rate limit.","param":null}`
-
-const serverError = `{"message":"The server had an error while processing your request.","type":"server_error","param":null,"code":null}`
-
 // What is the caller's own mistake is handed over as it came.
 func TestClientErrorInAStreamIsReturned(t *testing.T) {
 	for name, events := range map[string]string{
@@ -804,5 +794,45 @@ func TestThrottleInsideAStreamFailsOver(t *testing.T) {
 		resp, _ := send(t, tr, with(t, `POST /v1/responses {"model":"m","stream":true}`))
 		require.Equal(t, "b", servedBy(resp))
 		require.Equal(t, 4*time.Second, left(t, tr, "a"))
+	})
+}
+
+// out is for how long a deployment is left alone.
+func out(s spillover.DeploymentStatus) time.Duration {
+	if s.Available {
+		return 0
+	}
+	return time.Until(s.Until)
+}
+
+const (
+	completionsPath = "/openai/deployments/m/completions?api-version=2024-10-21"
+	embeddingsPath  = "/openai/deployments/m/embeddings?api-version=2024-10-21"
+	responsesPath   = "/openai/v1/responses"
+)
+
+// A deployment that breaks off every stream is left alone longer each time: that
+// a stream began well is no success.
+func TestBreakingOffGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		n.On(host("a"), withBody(200, func(*http.Request) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(strings.NewReader("half"), testnet.BrokenBody{Err: io.ErrUnexpectedEOF}))
+		}))
+		tr := balance(t, n, azure("a"))
+		tr.SetRandom(func() uint64 { return 1 << 63 }) // no jitter
+		for i, out := range []time.Duration{0, 2, 4, 8, 16, 30, 30} {
+			resp, err := tr.RoundTrip(newChat(t, chatPath))
+			require.NoError(t, err)
+			_, err = io.ReadAll(resp.Body)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			until := statusOf(t, tr, "a").Until
+			if i == 0 {
+				require.Zero(t, until, "the first is ignored")
+				continue
+			}
+			require.Equal(t, out*time.Second, time.Until(until))
+			time.Sleep(time.Until(until))
+		}
 	})
 }

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
@@ -170,7 +171,7 @@ func TestJSONWithoutTextIsNotContent(t *testing.T) {
 // A JSON answer in the place of a stream is the caller's, unless it is an error
 // or breaks off.
 func TestJSONInThePlaceOfAStream(t *testing.T) {
-	long := `,"pad":"` + strings.Repeat("x", worthReadingLimit) + `"` // so that it is not known what is asked for
+	long := `,"pad":"` + strings.Repeat("x", spillover.WorthReadingLimit) + `"` // so that it is not known what is asked for
 	for _, test := range []struct {
 		contentType, body, path, also string
 		moves                         bool
@@ -190,7 +191,7 @@ func TestJSONInThePlaceOfAStream(t *testing.T) {
 			n := newNet()
 			n.On(host("one"), testnet.Plays(t, http.Header{"Content-Type": {test.contentType}}, test.body))
 			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
-			tr := streamPair(t, n, func(cfg *Config) { cfg.HoldStreams = hold })
+			tr := streamPair(t, n, func(cfg *spillover.Config) { cfg.HoldStreams = hold })
 			resp, body := send(t, tr, sayingAlso(t, test.path, test.also))
 			require.Equal(t, test.moves, servedBy(resp) == "two", "%+v", test.body)
 			if !test.moves {

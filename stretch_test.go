@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"math"
@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // spaced is the gap of the ramp-up after so many refusals in a row, whose round trips
@@ -33,7 +35,7 @@ func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), slow(100*time.Millisecond, status(429, "{}", "retry-after-ms: 1000")))
 		tr := balance(t, n, azure("a"))
-		tr.random = func() uint64 { return math.MaxUint64 } // draws 1: all of the gap
+		tr.SetRandom(func() uint64 { return math.MaxUint64 }) // draws 1: all of the gap
 		for i := range 5 {
 			want := time.Second + spaced(i)
 			resp, _ := ask(t, tr)
@@ -46,13 +48,13 @@ func TestWhatIsAddedToTheHintIsTold(t *testing.T) {
 			require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the service's own word stands")
 			time.Sleep(time.Millisecond)
 		}
-		for tierOf(tr, 0).Spend(health.LastResortCost) {
+		for spillover.RetryBudgetOf(tr, "m", 0).Spend(health.LastResortCost) {
 		}
 		resp, _ := ask(t, tr)
 		require.Equal(t, 429, resp.StatusCode)
 		require.Equal(t, "0", resp.Header.Get("X-Spillover-Attempts"), "the tier can afford no more")
 		n.On(host("a"), status(200, "{}"))
-		tierOf(tr, 0).Earn(health.LastResortCost)
+		spillover.RetryBudgetOf(tr, "m", 0).Earn(health.LastResortCost)
 		for range 5 {
 			resp, _ = ask(t, tr)
 			require.Equal(t, 200, resp.StatusCode, "what is served costs nothing")
@@ -74,10 +76,10 @@ func TestACrowdIsRefusedOnce(t *testing.T) {
 		n.On(host("a"), slow(50*time.Millisecond, status(429, "{}", "retry-after-ms: 20")))
 		tr := balance(t, n, azure("a"), azure("b", priority(2)))
 		inTurn(t, tr, 100, 0)
-		d := deploymentOf(t, tr, "a")
+		d := spillover.DeploymentOf(t, tr, "a")
 		until, _, _ := d.Closed(time.Now())
 		require.Equal(t, time.Now().Add(20*time.Millisecond), until)
-		require.InDelta(t, 25*time.Millisecond, gapOf(t, &d.State), float64(time.Microsecond), "half of the round trip")
+		require.InDelta(t, 25*time.Millisecond, testnet.FirstGap(t, &d.State), float64(time.Microsecond), "half of the round trip")
 	})
 }
 
@@ -115,11 +117,11 @@ func TestRefusedIsLeftAlone(t *testing.T) {
 				mu.Unlock()
 				return status(429, "{}", "retry-after-ms: "+strconv.Itoa(hint))(req)
 			})
-			tr := configured(t, Config{
+			tr := configured(t, spillover.Config{
 				Base: base, MaxWait: time.Duration(draw(4)) * time.Second,
-				Backends: []Backend{azure("a"), azure("b"), azure("c", priority(2))},
+				Backends: []spillover.Backend{azure("a"), azure("b"), azure("c", priority(2))},
 			})
-			tr.random = func() uint64 { mu.Lock(); defer mu.Unlock(); return random.Uint64() }
+			tr.SetRandom(func() uint64 { mu.Lock(); defer mu.Unlock(); return random.Uint64() })
 			var all sync.WaitGroup
 			for range rapid.IntRange(1, 60).Draw(rt, "requests") {
 				all.Go(func() {

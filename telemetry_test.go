@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -14,8 +14,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
@@ -25,12 +27,12 @@ import (
 
 // eventful has a Transport live through something of everything that metrics
 // tell of.
-func eventful(t *testing.T) (*telemetrytest.Listener, *Transport) {
+func eventful(t *testing.T) (*telemetrytest.Listener, *spillover.Transport) {
 	n := newNet()
 	n.On(host("first"), status(429, "{}", "Retry-After: 9"))
 	n.On(host("second"), status(200, usageAnswer, "Azure-Openai-Deployment-Utilization: 87.5%"), status(429, "{}", "Retry-After: 1"), status(200, "{}"))
 	cfg := firstOf(n)
-	cfg.MaxWait, cfg.Fleet = 2*time.Second, new(LocalFleet)
+	cfg.MaxWait, cfg.Fleet = 2*time.Second, new(spillover.LocalFleet)
 	l, tr := listened(t, cfg)
 	ask(t, tr)
 	ask(t, tr)
@@ -126,7 +128,7 @@ func TestAvailability(t *testing.T) {
 func TestOnlyDeploymentsThatExistAreObserved(t *testing.T) {
 	n := newNet()
 	n.On(host("all"), status(200, "{}", "Azure-Openai-Deployment-Utilization: 50%"))
-	l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("all"), azure("named", serves("m"), priority(2)), azure("spare", priority(3))}})
+	l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("all"), azure("named", serves("m"), priority(2)), azure("spare", priority(3))}})
 	observed := func(want ...string) {
 		t.Helper()
 		for _, name := range []string{"spillover.deployment.available", "spillover.deployment.in_flight"} {
@@ -185,7 +187,7 @@ func TestMeterProviderThatRefuses(t *testing.T) {
 	for _, i := range append([]telemetry.Instrument{{Name: "callback"}}, telemetry.Table...) {
 		l := telemetrytest.New()
 		l.Refuses = i.Name
-		_, err := New(withListener(l, firstOf(newNet())))
+		_, err := spillover.New(withListener(l, firstOf(newNet())))
 		require.ErrorContains(t, err, "spillover: MeterProvider: no "+i.Name)
 		require.Empty(t, l.Callbacks)
 	}
@@ -202,21 +204,21 @@ func TestModelsOfMetrics(t *testing.T) {
 			}
 			return status(200, "{}")(req)
 		})
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("first")}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("first")}})
 		to := func(model string) {
 			send(t, tr, newChat(t, "/openai/deployments/"+model+"/chat/completions"))
 		}
-		for i := range maxRoutes + 10 {
+		for i := range spillover.MaxRoutes + 10 {
 			to(fmt.Sprintf("made-up-%d", i))
 		}
-		require.Equal(t, map[string]float64{"class=interactive model=other outcome=rejected type=404": maxRoutes + 10}, l.Metric("spillover.requests"))
+		require.Equal(t, map[string]float64{"class=interactive model=other outcome=rejected type=404": spillover.MaxRoutes + 10}, l.Metric("spillover.requests"))
 		require.Len(t, l.Metric("spillover.attempts"), 1)
 		require.Len(t, l.Metric("spillover.request.duration"), 1)
 		require.Equal(t, map[string]float64{"backend=first deployment=other model=other tier=1": 1}, l.Metric("spillover.deployment.available"))
 		to("gpt-4o")
 		require.Contains(t, l.Metric("spillover.requests"), "class=interactive model=other outcome=served tier=1", "the routes are full of what was made up")
 
-		l, tr = listened(t, Config{Base: n, Backends: []Backend{azure("first"), azure("second", serves("configured"), priority(2))}})
+		l, tr = listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("first"), azure("second", serves("configured"), priority(2))}})
 		for i := range 200 {
 			to(fmt.Sprintf("served-%d", i))
 		}
@@ -251,7 +253,7 @@ func TestHostileValues(t *testing.T) {
 			calls++
 			return &http.Response{StatusCode: code, Header: h, Body: io.NopCloser(strings.NewReader(`{"error":{"code":"a\u000ab","message":"` + strings.Repeat("y", 5000) + `"},"usage":{"prompt_tokens":-5,"completion_tokens":-1}}`)), Request: req}, nil
 		})
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("first"), {Name: "second", URL: "https://" + host("second"), APIKey: "k", Dialect: AzureV1, Priority: 2, Models: []Model{{Name: evil, Deployment: evil}}}}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("first"), {Name: "second", URL: "https://" + host("second"), APIKey: "k", Dialect: spillover.AzureV1, Priority: 2, Models: []spillover.Model{{Name: evil, Deployment: evil}}}}})
 		for i := range 20 {
 			req := newChat(t, "/openai/v1/chat/completions")
 			body := fmt.Sprintf(`{"model":%q}`, "m")
@@ -300,7 +302,7 @@ func TestTelemetryConcurrently(t *testing.T) {
 	n := newNet()
 	n.On(host("first"), status(200, usageAnswer), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(200, usageAnswer))
 	l := telemetrytest.New()
-	tr := configured(t, withListener(l, Config{Base: n, Backends: []Backend{azure("first"), azure("second", priority(2))}}))
+	tr := configured(t, withListener(l, spillover.Config{Base: n, Backends: []spillover.Backend{azure("first"), azure("second", priority(2))}}))
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -327,17 +329,17 @@ func TestTelemetryConcurrently(t *testing.T) {
 // records nothing. At the global provider, before one is set, it does not start any.
 func TestAllocationsOfNoTelemetry(t *testing.T) {
 	count := func(rt http.RoundTripper) float64 {
-		request := benchRequest(classicURL, 1<<10)
+		request := testnet.BenchRequest(classicURL, 1<<10)
 		return testing.AllocsPerRun(200, func() {
 			resp, err := rt.RoundTrip(request())
 			require.NoError(t, err)
 			resp.Body.Close()
 		})
 	}
-	cfg := Config{Base: nop{}, Backends: []Backend{azure("a", serves("gpt-4o")), azure("b", serves("gpt-4o"))}}
+	cfg := spillover.Config{Base: testnet.Nop{}, Backends: []spillover.Backend{azure("a", serves("gpt-4o")), azure("b", serves("gpt-4o"))}}
 	global := count(configured(t, cfg))
 	cfg.MeterProvider, cfg.TracerProvider = metricnoop.NewMeterProvider(), tracenoop.NewTracerProvider()
 	noop := count(configured(t, cfg))
-	require.LessOrEqual(t, noop-count(nop{}), 14.0+poolsForget)
-	require.LessOrEqual(t, global, noop-1+poolsForget)
+	require.LessOrEqual(t, noop-count(testnet.Nop{}), 14.0+spillover.PoolsForget)
+	require.LessOrEqual(t, global, noop-1+spillover.PoolsForget)
 }

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -821,7 +820,7 @@ func TestInFlightIsReleasedOnceHoweverAStreamEnds(t *testing.T) {
 
 func TestConcurrentUseIsRaceFree(t *testing.T) {
 	n := newNet()
-	n.On(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, responseText))
+	n.On(host("a"), status(429, "{}", "retry-after-ms: 1"), status(500, "{}"), status(401, azureKey), broken(noConnection), status(200, testnet.ResponseText))
 	tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
 	var all sync.WaitGroup
 	for range 16 {
@@ -850,21 +849,6 @@ func TestRandomFailuresReturnEitherAnswerOrError(t *testing.T) {
 }
 
 const azureKey = `{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key"}}`
-
-const responseText = `{
-  "id": "resp_68a1f00d",
-  "object": "response",
-  "conversation": {"id": "conv_68c0"},
-  "output": [
-    {"id": "rs_68b2", "type": "reasoning", "summary": [], "encrypted_content": "gAAAAA"},
-    {"id": "msg_68d3", "type": "message", "content": [{"type": "output_text", "text": "say \"id\": \"resp_said\" twice"}]}
-  ],
-  "usage": {"input_tokens": 3, "output_tokens": 4}
-}`
-
-var noConnection = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
-
-var cutOff = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 
 // A request over HTTP/2: the first backend refuses it, the second one is sent the
 // same request in its own form, and the stream and what it used are handed over

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"fmt"
@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 	"github.com/spillover-go/spillover/internal/wiretest"
@@ -174,7 +175,7 @@ func TestTruncatedStreamEndsWithAnError(t *testing.T) {
 						require.EqualValues(t, 1, one.Failed)
 						require.Equal(t, "answer broke off", one.LastFailure.Reason)
 						if test.path == chatPath {
-							require.Equal(t, 1, failures(heldAgainst(t, tr, "one")))
+							require.Equal(t, 1, testnet.Failures(heldAgainst(t, tr, "one")))
 						}
 						require.Zero(t, streamsInFlight(tr))
 					}
@@ -198,7 +199,7 @@ func TestCompleteStreamEndsWithoutAnError(t *testing.T) {
 		for form, pieces := range test.forms(t) {
 			t.Run(name+"/"+form, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0), streamTimeouts(time.Minute, time.Minute)} {
+					for _, change := range []func(*spillover.Config){holdStreams, streamTimeouts(0, 0), streamTimeouts(time.Minute, time.Minute)} {
 						n := newNet()
 						n.On(host("one"), testnet.Plays(t, pieces...))
 						tr := streamPair(t, n, change)
@@ -231,7 +232,7 @@ func TestCompleteStreamOfLargeEventsEndsWithoutAnError(t *testing.T) {
 			for piece := range slices.Chunk([]byte(test.events), 32<<10) {
 				pieces = append(pieces, string(piece))
 			}
-			for _, change := range []func(*Config){holdStreams, streamTimeouts(0, 0)} {
+			for _, change := range []func(*spillover.Config){holdStreams, streamTimeouts(0, 0)} {
 				for _, pieces := range [][]any{pieces, {test.events}} {
 					n := newNet()
 					n.On(host("one"), testnet.Plays(t, pieces...))
@@ -290,7 +291,7 @@ func TestHeldAndPassedStreamsAgree(t *testing.T) {
 		for piece := range slices.Chunk([]byte(text), rapid.SampledFrom([]int{1, 10, 100, 1000, 1 << 20}).Draw(rt, "piece")) {
 			pieces = append(pieces, string(piece))
 		}
-		outcome := func(change func(*Config)) (by, body string, err error) {
+		outcome := func(change func(*spillover.Config)) (by, body string, err error) {
 			n := newNet()
 			n.On(host("one"), testnet.Plays(t, pieces...))
 			n.On(host("two"), testnet.Plays(t, testnet.WholeChat))
@@ -402,7 +403,7 @@ func TestStreamOfAStoredResponse(t *testing.T) {
 		created + failed: true, failed: true, created + delta + testnet.ChatError(serverError): true, delta + testnet.DoneEvent: true,
 	} {
 		for _, pieces := range [][]any{{events}, {events[:len(events)/2], events[len(events)/2:]}} {
-			for _, change := range []func(*Config){holdStreams, streamTimeouts(time.Minute, time.Minute)} {
+			for _, change := range []func(*spillover.Config){holdStreams, streamTimeouts(time.Minute, time.Minute)} {
 				n := newNet()
 				n.On(host("one"), testnet.Plays(t, pieces...))
 				tr := streamPair(t, n, change)
@@ -473,7 +474,7 @@ func TestCutResponseWithoutAStream(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			}))
 			defer server.Close()
-			tr := configured(t, Config{Backends: []Backend{to(server.URL, OpenAI, "", func(b *Backend) { b.HeaderTimeout, b.IdleTimeout = timeout, timeout })}})
+			tr := configured(t, spillover.Config{Backends: []spillover.Backend{to(server.URL, spillover.OpenAI, "", func(b *spillover.Backend) { b.HeaderTimeout, b.IdleTimeout = timeout, timeout })}})
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
 			body, err := testnet.ReadAll(t, resp)

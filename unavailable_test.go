@@ -17,6 +17,7 @@ import (
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/doctest"
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 )
 
@@ -430,8 +431,6 @@ func TestUnknownModelIsBrief(t *testing.T) {
 	require.Contains(t, message, strings.Repeat("é", 50)+"….")
 }
 
-var refused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-
 // docs/failover.md shows the response.
 func TestRateLimitedResponseInDocs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -445,5 +444,35 @@ func TestRateLimitedResponseInDocs(t *testing.T) {
 			text.WriteString(name + ": " + resp.Header.Get(name) + "\n")
 		}
 		doctest.Section(t, "docs/failover.md", "rate limited", text.String()+"\n"+body+"\n```\n")
+	})
+}
+
+// Our own judgement never shuts a pool: the one that is due first is asked.
+func TestSoonestEjectedDeploymentIsAskedWhenAllAreEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		tr := balance(t, n, azure("a"), azure("b"), azure("c", priority(2)))
+		out := map[string]time.Duration{"a": 8 * time.Second, "b": 4 * time.Second, "c": 6 * time.Second}
+		for d := range spillover.DeploymentsOf(tr, "m") {
+			n.On(host(d.BackendName()), status(500, `"bad"`))
+			now := time.Now()
+			for i := range 5 { // the fifth failure ejects it for 8 s
+				at := now.Add(time.Duration(i-65) * time.Second)
+				d.Fail(now.Add(out[d.BackendName()]-8*time.Second), health.FailedAttempt{Sent: at, Seen: at, Cause: health.ServerFailure, Reason: "500"}, 0.5)
+			}
+		}
+		for i := range 3 {
+			resp, body := ask(t, tr)
+			require.Equal(t, 500, resp.StatusCode)
+			require.Equal(t, `"bad"`, body)
+			require.Equal(t, i+1, n.Sends())
+		}
+
+		for d := range spillover.DeploymentsOf(tr, "m") {
+			n.On(host(d.BackendName()), status(200, "{}"))
+		}
+		resp, _ := ask(t, tr)
+		require.Equal(t, 200, resp.StatusCode)
+		require.True(t, statusOf(t, tr, servedBy(resp)).Available)
 	})
 }

@@ -1,11 +1,8 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
 
@@ -22,8 +20,10 @@ import (
 )
 
 // limits gives a backend's model m limits of its own.
-func limits(rpm, tpm int) func(*Backend) {
-	return func(b *Backend) { b.Models = append(b.Models, Model{Name: "m", RPM: rpm, TPM: tpm}) }
+func limits(rpm, tpm int) func(*spillover.Backend) {
+	return func(b *spillover.Backend) {
+		b.Models = append(b.Models, spillover.Model{Name: "m", RPM: rpm, TPM: tpm})
+	}
 }
 
 // usage20 is an answer that cost 20 tokens, and the same as a stream.
@@ -34,8 +34,8 @@ var (
 )
 
 // counted is the requests and tokens that a deployment of m has counted.
-func counted(t testing.TB, tr *Transport, backend string) [2]int64 {
-	requests, tokens := deploymentOf(t, tr, backend).LocalLimits.Counted()
+func counted(t testing.TB, tr *spillover.Transport, backend string) [2]int64 {
+	requests, tokens := spillover.DeploymentOf(t, tr, backend).LocalLimits.Counted()
 	return [2]int64{requests, tokens}
 }
 
@@ -49,22 +49,22 @@ func TestReservationIsSettledByUsage(t *testing.T) {
 		"a stream":              {answer: stream20, want: 20},
 		"a stream, held":        {answer: stream20, hold: true, want: 20},
 		"the Responses API":     {answer: status(200, `{"usage":{"input_tokens":13,"output_tokens":7}}`), want: 20},
-		"without usage":         {answer: status(200, `{}`), want: chatTokens(t)},
-		"a stream without":      {answer: testnet.Content("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: chatTokens(t)},
-		"no JSON":               {answer: testnet.Content("text/plain", `"usage":{"prompt_tokens":1}`), want: chatTokens(t)},
+		"without usage":         {answer: status(200, `{}`), want: testnet.ChatTokens(t)},
+		"a stream without":      {answer: testnet.Content("text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n"), want: testnet.ChatTokens(t)},
+		"no JSON":               {answer: testnet.Content("text/plain", `"usage":{"prompt_tokens":1}`), want: testnet.ChatTokens(t)},
 		"a usage below nothing": {answer: status(200, `{"usage":{"prompt_tokens":-5,"completion_tokens":7}}`), want: 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNet()
-			var tr *Transport
+			var tr *spillover.Transport
 			n.On(host("a"), func(req *http.Request) (*http.Response, error) {
-				require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, tr, "a"), "reserved before it is sent")
+				require.Equal(t, [2]int64{1, testnet.ChatTokens(t)}, counted(t, tr, "a"), "reserved before it is sent")
 				return test.answer(req)
 			})
-			tr = configured(t, Config{Base: n, HoldStreams: test.hold, Backends: []Backend{azure("a", limits(100, 100000))}})
+			tr = configured(t, spillover.Config{Base: n, HoldStreams: test.hold, Backends: []spillover.Backend{azure("a", limits(100, 100000))}})
 			resp, err := tr.RoundTrip(newChat(t, chatPath))
 			require.NoError(t, err)
-			require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, tr, "a"), "and until it is read")
+			require.Equal(t, [2]int64{1, testnet.ChatTokens(t)}, counted(t, tr, "a"), "and until it is read")
 			read(t, resp)
 			require.Equal(t, [2]int64{1, test.want}, counted(t, tr, "a"))
 		})
@@ -81,7 +81,7 @@ func TestFailedAttemptCountsAsARequestWithoutTokens(t *testing.T) {
 		} {
 			n := newNet()
 			n.On(host("a"), answer)
-			tr := balance(t, n, azure("a", limits(100, 100000), func(b *Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
+			tr := balance(t, n, azure("a", limits(100, 100000), func(b *spillover.Backend) { b.HeaderTimeout = time.Second }), azure("b", priority(2)))
 			ask(t, tr)
 			sends := int64(1)
 			if name == "500" || name == "broken" {
@@ -108,49 +108,13 @@ func TestCancelledRequestReleasesTokensOnlyBeforeTheAnswer(t *testing.T) {
 		resp, err := tr.RoundTrip(newChat(t, chatPath))
 		require.NoError(t, err)
 		resp.Body.Close()
-		require.Equal(t, [2]int64{2, chatTokens(t)}, counted(t, tr, "a"), "unread")
+		require.Equal(t, [2]int64{2, testnet.ChatTokens(t)}, counted(t, tr, "a"), "unread")
 		ctx, cancel = context.WithCancel(t.Context())
 		_, err = tr.RoundTrip(newChat(t, chatPath).WithContext(ctx))
 		require.NoError(t, err)
 		cancel()
 		synctest.Wait()
-		require.Equal(t, [2]int64{3, 2 * chatTokens(t)}, counted(t, tr, "a"), "forgotten")
-	})
-}
-
-// What was not sent is not counted: there was no token, no body, no place.
-func TestUnsentAttemptIsNotCounted(t *testing.T) {
-	t.Run("no token", func(t *testing.T) {
-		n := newNet()
-		a := azure("a", limits(100, 100000), func(b *Backend) {
-			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "", errors.New("no token") }
-		})
-		tr := balance(t, n, a, azure("b", priority(2)))
-		resp, _ := ask(t, tr)
-		require.Equal(t, "b", servedBy(resp))
-		require.Equal(t, [2]int64{0, 0}, counted(t, tr, "a"))
-	})
-	t.Run("no body", func(t *testing.T) {
-		n := newNet()
-		n.On(host("b"), status(429, "{}"))
-		tr := balance(t, n, azure("a", limits(100, 100000), priority(2)), azure("b"))
-		req := testnet.NewLargeChat(t, chatPath)
-		bodies := 0
-		req.GetBody = func() (io.ReadCloser, error) { bodies++; return nil, errors.New("gone") }
-		_, err := tr.RoundTrip(req)
-		require.Error(t, err)
-		require.Equal(t, 1, bodies)
-		require.Equal(t, [2]int64{0, 0}, counted(t, tr, "a"))
-	})
-	t.Run("no place", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrowd(t, azure("a", limits(100, 100000)), azure("b", priority(2)))
-			c.eject()
-			leave := c.start(10)
-			require.Equal(t, 1, c.waiting(), "a probe")
-			require.Equal(t, [2]int64{1, chatTokens(t)}, counted(t, c.tr, "a"))
-			leave()
-		})
+		require.Equal(t, [2]int64{3, 2 * testnet.ChatTokens(t)}, counted(t, tr, "a"), "forgotten")
 	})
 }
 
@@ -160,34 +124,17 @@ func TestRequestToTheLastResortIsCounted(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), usage20)
 		tr := balance(t, n, azure("a", limits(100, 100000)))
-		d := deploymentOf(t, tr, "a")
-		failAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
+		d := spillover.DeploymentOf(t, tr, "a")
+		testnet.FailAt(&d.State, time.Now(), health.NoAnswer, "no answer", 0.5)
 		resp, _ := ask(t, tr)
 		require.Equal(t, 200, resp.StatusCode)
 		require.Equal(t, [2]int64{1, 20}, counted(t, tr, "a"))
 	})
 }
 
-// Headroom comes from configured limits while the service reports none.
-func TestHeadroomComesFromLimitsWithoutReports(t *testing.T) {
-	tr := seeded(balance(t, newNet(), azure("a", limits(0, 100_000)), azure("b", limits(0, 50_000))))
-	for range 60 {
-		ask(t, tr)
-	}
-	left := func(name string) float64 {
-		d := deploymentOf(t, tr, name)
-		return d.LocalLimits.Headroom(time.Now(), d.rates)
-	}
-	require.InDelta(t, left("a"), left("b"), 0.2, "compared by what is left, not by what was sent")
-	d := deploymentOf(t, tr, "a")
-	d.measure(time.Now(), time.Now(), d.CountSent(0), headerOf(tells(10000, 9000)...))
-	h := d.headroom(time.Now())
-	require.Equal(t, []float64{0.9, 1}, []float64{math.Round(h.Share*10) / 10, math.Round(h.Trust)}, "the service's own word comes first")
-}
-
 // How many of 20 requests go to a until b takes over.
 func TestLimitsSpillOverBeforeTheyAreExceeded(t *testing.T) {
-	each := int(chatTokens(t))
+	each := int(testnet.ChatTokens(t))
 	for name, test := range map[string]struct{ rpm, tpm, want int }{
 		"no limit":                    {0, 0, 20},
 		"exactly N requests":          {6, 0, 6},
@@ -215,7 +162,7 @@ func TestLimitsSpillOverBeforeTheyAreExceeded(t *testing.T) {
 func TestActualUsageMakesRoomForMoreRequests(t *testing.T) {
 	n := newNet()
 	n.On(host("a"), usage20)
-	each := int(chatTokens(t))
+	each := int(testnet.ChatTokens(t))
 	tr := balance(t, n, azure("a", limits(0, 10*20+each)), azure("b", priority(2)))
 	for range 20 {
 		ask(t, tr)
@@ -226,7 +173,7 @@ func TestActualUsageMakesRoomForMoreRequests(t *testing.T) {
 func TestLimitsOfModelsAreSeparate(t *testing.T) {
 	n := newNet()
 	a := azure("a", limits(2, 0))
-	a.Models = append(a.Models, Model{Name: "other", RPM: 3}, Model{Name: "free"})
+	a.Models = append(a.Models, spillover.Model{Name: "other", RPM: 3}, spillover.Model{Name: "free"})
 	tr := balance(t, n, a, azure("b", priority(2)))
 	for model, want := range map[string]int{"m": 2, "other": 3, "free": 10} {
 		got := 0
@@ -327,32 +274,5 @@ func TestConcurrentRequestsFillALimitExactly(t *testing.T) {
 			require.Equal(t, 25*window, n.Sends(host("a")))
 			time.Sleep(time.Minute)
 		}
-	})
-}
-
-// A configured limit refuses nobody: it is the service that knows.
-func TestUsageLimitsAreSoft(t *testing.T) {
-	for name, second := range map[string]func(*Backend){"all have spent theirs": limits(1, 0), "no other": nil} {
-		t.Run(name, func(t *testing.T) {
-			n := newNet()
-			backends := []Backend{azure("a", limits(1, 0))}
-			if second != nil {
-				backends = append(backends, azure("b", second))
-			}
-			tr := balance(t, n, backends...)
-			for range 10 {
-				resp, _ := ask(t, tr)
-				require.Equal(t, 200, resp.StatusCode)
-			}
-			require.Equal(t, 10, n.Sends())
-		})
-	}
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet()
-		tr := balance(t, n, azure("a", limits(1, 0)), azure("b", priority(2)))
-		ask(t, tr)
-		coolFor(deploymentOf(t, tr, "b"), time.Minute)
-		resp, _ := ask(t, tr)
-		require.Equal(t, "a", servedBy(resp), "the other is throttled: so says the service")
 	})
 }

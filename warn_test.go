@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 )
 
@@ -49,7 +50,7 @@ func TestFailingRequestsAreToldOf(t *testing.T) {
 		"all refuse connections": {broken(refused), broken(refused), []string{"backends:[first,second],model:m,reason:no connection,error:dial tcp: connection refused,requests:"}},
 		"no certificate is trusted": {broken(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), broken(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}),
 			[]string{"backends:[first,second],model:m,reason:no connection,error:tls: failed to verify certificate: x509: certificate signed by unknown authority,requests:"}},
-		"none answers in time": {broken(errHeaderTimeout), broken(errHeaderTimeout), []string{"backends:[first,second],model:m,reason:no answer in time,error:" + errHeaderTimeout.Error() + ",requests:"}},
+		"none answers in time": {broken(spillover.ErrHeaderTimeout), broken(spillover.ErrHeaderTimeout), []string{"backends:[first,second],model:m,reason:no answer in time,error:" + spillover.ErrHeaderTimeout.Error() + ",requests:"}},
 		"two causes": {status(401, key), broken(&net.OpError{Op: "dial", Net: "tcp", Err: errors.New("lookup first.example: no such host")}),
 			[]string{"backends:[first],model:m,reason:401,status:401,error:Access denied due to invalid subscription key or wrong API endpoint.,requests:",
 				"backends:[second],model:m,reason:no connection,error:dial tcp: lookup first.example: no such host,requests:"}},
@@ -96,7 +97,7 @@ func TestDeadlineOfASilentDeploymentIsWarnedOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("ptu"), hangs(nil))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("ptu", serves("m"))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("ptu", serves("m"))}})
 		try := func(timeout time.Duration, end error) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			if end != nil {
@@ -113,7 +114,7 @@ func TestDeadlineOfASilentDeploymentIsWarnedOf(t *testing.T) {
 		require.Zero(t, statusOf(t, tr, "ptu").LastFailure)
 		try(30*time.Second, nil)
 		require.Equal(t, []string{"backends:[ptu],model:m,reason:no answer in time,error:ptu has not answered for 30s,requests:1"}, warned(l))
-		require.Equal(t, Failure{time.Now(), 0, "no answer in time", "ptu has not answered for 30s"}, statusOf(t, tr, "ptu").LastFailure)
+		require.Equal(t, spillover.Failure{time.Now(), 0, "no answer in time", "ptu has not answered for 30s"}, statusOf(t, tr, "ptu").LastFailure)
 		require.True(t, statusOf(t, tr, "ptu").Available)
 		try(30*time.Second, nil)
 		require.Empty(t, warned(l), "once a minute")
@@ -126,7 +127,7 @@ func TestWarningOfAPoolWithoutKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), status(401, `{"error":{"code":"401","message":"Access denied"}}`))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", serves("m"), func(b *Backend) { b.APIKey = "" })}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m"), func(b *spillover.Backend) { b.APIKey = "" })}})
 		ask(t, tr)
 		records := warned(l)
 		require.Len(t, records, 1)
@@ -139,7 +140,7 @@ func TestWarningOfAPoolThatIsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
 		n.On(host("a"), status(429, `{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}`))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a", serves("m"))}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a", serves("m"))}})
 		for range 3 {
 			resp, _ := ask(t, tr)
 			require.Equal(t, 429, resp.StatusCode)
@@ -157,8 +158,8 @@ func TestCauseOfAnAttemptThatWasNotSent(t *testing.T) {
 		jwt := "eyJ0eXAiOiJKV1Qi.eyJhdWQiOiJodHRw.c2lnbmF0dXJl"
 		n.On(host("b"), broken(&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "b.openai.azure.com"}}))
 		n.On(host("c"), broken(errors.New("proxyconnect tcp: EOF, http://user:hunter2@proxy.example")))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{
-			azure("a", func(b *Backend) {
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{
+			azure("a", func(b *spillover.Backend) {
 				b.APIKey, b.Token = "", func(context.Context) (string, error) {
 					return "", errors.New("AADSTS7000215: Invalid client secret provided\nclient_secret=hunter2&grant_type=x Bearer " + jwt)
 				}
@@ -168,12 +169,12 @@ func TestCauseOfAnAttemptThatWasNotSent(t *testing.T) {
 		_, err := tr.RoundTrip(newChat(t, chatPath))
 		require.Error(t, err)
 		a, b, c := statusOf(t, tr, "a").LastFailure, statusOf(t, tr, "b").LastFailure, statusOf(t, tr, "c").LastFailure
-		require.Equal(t, Failure{time.Now(), 0, "no token", "token: AADSTS7000215: Invalid client secret provided client_secret=***&grant_type=x Bearer ***"}, a)
-		require.Equal(t, Failure{time.Now(), 0, "no connection", "dial tcp: lookup b.openai.azure.com: no such host"}, b)
+		require.Equal(t, spillover.Failure{time.Now(), 0, "no token", "token: AADSTS7000215: Invalid client secret provided client_secret=***&grant_type=x Bearer ***"}, a)
+		require.Equal(t, spillover.Failure{time.Now(), 0, "no connection", "dial tcp: lookup b.openai.azure.com: no such host"}, b)
 		require.Equal(t, "proxyconnect tcp: EOF, http://***@proxy.example", c.Cause)
 		require.Equal(t, b, tr.Status().Tiers[1].Backends[0].LastFailure)
 		records := strings.Join(l.Log(), "\n")
-		for _, f := range []Failure{a, b, c} {
+		for _, f := range []spillover.Failure{a, b, c} {
 			require.Contains(t, records, "reason:"+f.Reason)
 			require.Contains(t, records, "error:"+f.Cause)
 			require.Contains(t, err.Error(), f.Cause)
@@ -193,9 +194,9 @@ func TestQuotedKeyIsMasked(t *testing.T) {
 			return status(401, `{"error":{"message":"Incorrect API key provided: `+req.Header.Get("Api-Key")+strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")+`, sk-abc***xyz."}}`)(req)
 		})
 	}
-	l, tr := listened(t, Config{Base: n, Backends: []Backend{
-		azure("a", func(b *Backend) { b.APIKey = "swordfish" }),
-		azure("b", func(b *Backend) {
+	l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{
+		azure("a", func(b *spillover.Backend) { b.APIKey = "swordfish" }),
+		azure("b", func(b *spillover.Backend) {
 			b.APIKey, b.Token = "", func(context.Context) (string, error) { return "tokenfish", nil }
 		}),
 	}})
@@ -224,7 +225,7 @@ func TestQuotedKeyOfACallerIsMasked(t *testing.T) {
 	} {
 		n := newNet()
 		n.On(host("a"), status(401, `{"error":{"message":"wrong: swordfish;x swordfish"}}`))
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{azure("a")}})
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a")}})
 		req := newChat(t, chatPath)
 		change(req)
 		send(t, tr, req)
@@ -249,7 +250,7 @@ func TestLastFailureOfABrokenStream(t *testing.T) {
 	_, _ = io.ReadAll(resp.Body)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, "answer broke off", statusOf(t, tr, "a").LastFailure.Reason)
-	require.Equal(t, Failure{}, statusOf(t, balance(t, newNet(), azure("a", serves("m"))), "a").LastFailure)
+	require.Equal(t, spillover.Failure{}, statusOf(t, balance(t, newNet(), azure("a", serves("m"))), "a").LastFailure)
 }
 
 type cutReader struct{ err error }

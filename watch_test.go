@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"context"
@@ -13,7 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // The Transport follows a file, through a rename and as Kubernetes swaps it.
@@ -35,7 +37,7 @@ func TestWatchFollowsRenamesAndSymbolicLinks(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		cfg, err := Load(path)
+		cfg, err := spillover.Load(path)
 		require.NoError(t, err)
 		cfg.Base = n
 		tr := configured(t, cfg)
@@ -76,8 +78,8 @@ func TestWatchFollowsRenamesAndSymbolicLinks(t *testing.T) {
 // What New rejects changes nothing, and is logged once.
 func TestWatchReportsWhatNewRejectsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, tr := listened(t, Config{Base: newNet(), Backends: []Backend{azure("a")}})
-		path := written(t, "c.yaml", "backends: [{name: x, url: h, api_key: literal}, {name: y, url: h, api_key: literal}]")
+		l, tr := listened(t, spillover.Config{Base: newNet(), Backends: []spillover.Backend{azure("a")}})
+		path := testnet.WriteFile(t, "c.yaml", "backends: [{name: x, url: h, api_key: literal}, {name: y, url: h, api_key: literal}]")
 		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
 		defer cancel()
 		require.Equal(t, context.DeadlineExceeded, tr.Watch(ctx, path, nil))
@@ -100,8 +102,8 @@ backends:
   - {url: https://a.openai.azure.com/openai, api_key: SECRET, models: [{name: m, tpm: 7}], defaults: {temperature: 0.50, user: {a: 1}}, headers: {X-Team: SECRET}}
   - {name: %s, url: https://b.openai.azure.com, api_key: SECRET, weight: %d}
 `
-		path := written(t, "c.yaml", fmt.Sprintf(file, "b", 1))
-		cfg, err := Load(path)
+		path := testnet.WriteFile(t, "c.yaml", fmt.Sprintf(file, "b", 1))
+		cfg, err := spillover.Load(path)
 		require.NoError(t, err)
 		l := telemetrytest.New()
 		tr := configured(t, withListener(l, cfg))
@@ -127,19 +129,19 @@ backends:
 func TestWatchKeepsWhatOnlyCodeCanSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()
-		token := func(token string) TokenFunc {
+		token := func(token string) spillover.TokenFunc {
 			return func(context.Context) (string, error) { return token, nil }
 		}
-		l, tr := listened(t, Config{Base: n, Backends: []Backend{
+		l, tr := listened(t, spillover.Config{Base: n, Backends: []spillover.Backend{
 			{URL: "https://unnamed.openai.azure.com", Token: token("unnamed")}, {Name: "keyed", URL: "https://k.openai.azure.com", Token: token("lost")}}})
-		path := written(t, "c.yaml", `
+		path := testnet.WriteFile(t, "c.yaml", `
 backends:
   - url: https://unnamed.openai.azure.com/openai
   - {name: keyed, url: https://k.openai.azure.com, api_key: key, priority: 2}
   - {name: new, url: https://new.openai.azure.com, priority: 3}
 `)
 		go func() {
-			_ = tr.Watch(t.Context(), path, func(cfg *Config) {
+			_ = tr.Watch(t.Context(), path, func(cfg *spillover.Config) {
 				if b := &cfg.Backends[2]; b.Token == nil {
 					b.Token = token("new")
 				}

@@ -1,4 +1,4 @@
-package spillover
+package spillover_test
 
 import (
 	"bytes"
@@ -15,7 +15,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/connections"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A countedConn counts what is written to a connection in one go.
@@ -57,11 +59,11 @@ func TestSmallRequestsAreWrittenAtOnce(t *testing.T) {
 				return countedConn{conn, &writes}, err
 			}
 			defer base.CloseIdleConnections()
-			b := Backend{URL: server.URL, Dialect: OpenAI, APIKey: "k"}
+			b := spillover.Backend{URL: server.URL, Dialect: spillover.OpenAI, APIKey: "k"}
 			if renamed {
-				b.Models = []Model{{Name: "m", Deployment: "another name for it"}}
+				b.Models = []spillover.Model{{Name: "m", Deployment: "another name for it"}}
 			}
-			tr := configured(t, Config{Base: base, Backends: []Backend{b}})
+			tr := configured(t, spillover.Config{Base: base, Backends: []spillover.Backend{b}})
 			for _, size := range []int{1 << 10, 16 << 10} {
 				for _, again := range []bool{true, false} {
 					name := fmt.Sprintf("%s, %d bytes, renamed: %v, GetBody: %v", scheme, size, renamed, again)
@@ -80,7 +82,7 @@ func TestSmallRequestsAreWrittenAtOnce(t *testing.T) {
 						if !again {
 							req.GetBody = nil
 						}
-						req.Header = sdkHeader()
+						req.Header = testnet.SDKHeader()
 						resp, err := tr.RoundTrip(req)
 						require.NoError(t, err, name)
 						_, _ = io.Copy(io.Discard, resp.Body)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -123,4 +124,37 @@ func Content(contentType, text string) RoundTripFunc {
 		resp.Header.Set("Content-Type", contentType)
 		return resp, err
 	}
+}
+
+// Over returns a transport that sends requests to a host with base, and answers 200 for all
+// others.
+func Over(host string, base http.RoundTripper) RoundTripFunc {
+	return func(req *http.Request) (*http.Response, error) {
+		if req.URL.Host == host {
+			return base.RoundTrip(req)
+		}
+		req.Body.Close()
+		return Status(200, "{}")(req)
+	}
+}
+
+// ErrorBody returns an error with a code and a type.
+func ErrorBody(code, kind string) string {
+	return fmt.Sprintf(`{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":%q,"param":null,"code":%q}}`, kind, code)
+}
+
+// LimitHeaders returns header lines that report a token limit, and what remains of it.
+func LimitHeaders(limit, remaining any) []string {
+	return []string{fmt.Sprint("X-Ratelimit-Limit-Tokens: ", limit), fmt.Sprint("X-Ratelimit-Remaining-Tokens: ", remaining)}
+}
+
+// Refusing returns a network in which host a answers 429 with each of the waits, then 200.
+func Refusing(milliseconds ...int) *Net {
+	n := New()
+	var all []RoundTripFunc
+	for _, ms := range milliseconds {
+		all = append(all, Status(429, "{}", "retry-after-ms: "+strconv.Itoa(ms)))
+	}
+	n.On(Host("a"), append(all, Status(200, "{}"))...)
+	return n
 }

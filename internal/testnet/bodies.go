@@ -65,3 +65,6 @@ type CloseCounter struct {
 }
 
 func (c *CloseCounter) Close() error { c.Closes++; return nil }
+
+// Encodings are content codings for wiretest.Compress, by how Content-Encoding names them.
+var Encodings = map[string]string{"gzip": "gzip", "x-gzip": "x-gzip", "deflate": "deflate", "Deflate": "without zlib's header"}

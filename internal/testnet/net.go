@@ -4,8 +4,14 @@ package testnet
 
 import (
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // A Net is a transport in memory. Each host answers as On has said, or 200.
@@ -107,4 +113,48 @@ func (n *Net) Order() (hosts []string) {
 		hosts = append(hosts, s.Host)
 	}
 	return hosts
+}
+
+// Nop is a transport that answers at once and reads no body, to measure what a Transport adds.
+type Nop struct{}
+
+// RoundTrip answers 200.
+func (Nop) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return &http.Response{
+		Status: "200 OK", StatusCode: 200, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: http.NoBody, Request: req,
+	}, nil
+}
+
+// Listen starts a TCP server, and returns its address. serve gets each connection.
+func Listen(t testing.TB, serve func(net.Conn)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Eventually waits for what other goroutines do, for a minute at most.
+func Eventually(t *testing.T, what string, done func() bool) {
+	for begun := time.Now(); !done(); runtime.Gosched() {
+		if time.Since(begun) > time.Minute {
+			stacks := make([]byte, 1<<20)
+			require.Fail(t, what, "%s", stacks[:runtime.Stack(stacks, true)])
+		}
+	}
 }

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // Host returns the host of a backend of Azure.
@@ -115,4 +117,42 @@ func APIError(t testing.TB, body string) (e struct{ Message, Type, Param, Code a
 	require.Len(t, wrapped, 1)
 	require.NoError(t, json.Unmarshal(wrapped["error"], &e))
 	return e
+}
+
+// SDKHeader returns the header fields that openai-go sends.
+func SDKHeader() http.Header {
+	h := http.Header{}
+	for _, name := range []string{"Accept", "Authorization", "Content-Type", "User-Agent", "X-Stainless-Arch", "X-Stainless-Lang",
+		"X-Stainless-Os", "X-Stainless-Package-Version", "X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"} {
+		h.Set(name, "application/json")
+	}
+	return h
+}
+
+// BenchRequest returns a function that makes requests with a body of a size. The model is last
+// in the body, as openai-go writes it.
+func BenchRequest(target string, size int) func() *http.Request {
+	text := []byte(`{"messages":[{"role":"user","content":"` + strings.Repeat("all work and no play ", size/21) + `"}],"model":"gpt-4o"}`)
+	u, err := url.Parse(target)
+	if err != nil {
+		panic(err)
+	}
+	header := SDKHeader()
+	getBody := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
+	return func() *http.Request {
+		body, _ := getBody()
+		return &http.Request{
+			Method: http.MethodPost, URL: u, Host: u.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Body: body, GetBody: getBody, ContentLength: int64(len(text)),
+		}
+	}
+}
+
+// NewFile returns a request that creates something: it is sent again only if nothing of it was
+// sent.
+func NewFile(t testing.TB) *http.Request { return NewChat(t, "/v1/batches") }
+
+// ChatTokens returns the estimated tokens of NewChat.
+func ChatTokens(t testing.TB) int64 {
+	return wire.EstimateTokens(NewChat(t, ChatPath).ContentLength, 0)
 }

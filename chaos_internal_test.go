@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // What a pool's services did with each request, by its id.
@@ -235,8 +236,8 @@ func disturb(t *testing.T, seed uint64) {
 				require.Zero(t, d.InFlight.Load(), at)
 				require.Zero(t, d.PendingFailures.Load(), at)
 				require.Zero(t, d.Unanswered(), at)
-				for _, h := range []*health.State{&d.State, &d.backend.State} {
-					is := transitionOf(h)
+				for _, h := range []*health.State{&d.State, &d.BackendState().State} {
+					is := testnet.TransitionOf(h)
 					require.False(t, is.Phase == health.Probing && is.Until.Before(time.Now()), "%s: a probe is lost", at)
 					until, _, _ := h.Closed(time.Now())
 					require.Less(t, time.Until(until), 6*time.Minute+time.Second, at)

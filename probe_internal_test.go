@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A crowd is requests that are under way at once: those at host a wait for a
@@ -75,7 +76,7 @@ func (c *crowd) first() *deployment { return c.tr.table().find("m").tiers[0].mem
 func (c *crowd) eject() {
 	now := time.Now()
 	d := c.first()
-	failAt(&d.State, now, health.Misconfigured, "401", 0.5)
+	testnet.FailAt(&d.State, now, health.Misconfigured, "401", 0.5)
 	require.False(c.t, d.accepts(now))
 	time.Sleep(probeWait)
 }
@@ -127,7 +128,7 @@ func TestProbeIsGivenBack(t *testing.T) {
 		require.Equal(t, 1, c.waiting())
 		c.answer(status(200, "{}"))
 		leave()
-		require.Zero(t, failures(&c.first().State))
+		require.Zero(t, testnet.Failures(&c.first().State))
 	})
 }
 

@@ -362,7 +362,7 @@ func (w *world) check() {
 		for i, tier := range r.tiers {
 			require.Len(w, tier.members, len(tiers[i]))
 			require.Equal(w, tiers[i][0].Priority, tier.priority)
-			require.Equal(w, w.spent[model][tier.priority], spentOf(tier.budget), "of tier %d of %q", tier.priority, model)
+			require.Equal(w, w.spent[model][tier.priority], testnet.Spent(tier.budget), "of tier %d of %q", tier.priority, model)
 			sizes := w.sizes(tiers[i])
 			for j, d := range tier.members {
 				o := tiers[i][j]
@@ -545,16 +545,16 @@ func (w *world) step() {
 	case "fail":
 		d, o := w.any()
 		cause := health.Cause(rapid.IntRange(int(health.ServerFailure), int(health.OutOfQuota)).Draw(w.rapid, "cause"))
-		failAt(&d.State, now, cause, "failed", 0.5)
+		testnet.FailAt(&d.State, now, cause, "failed", 0.5)
 		d.failed.Add(1)
-		o.failed, o.out, o.cause = o.failed+1, ejectedUntil(&d.State, now), cause
+		o.failed, o.out, o.cause = o.failed+1, testnet.EjectedUntil(&d.State, now), cause
 		if c, ejected, _ := d.Ejected(now); ejected {
 			o.cause = c
 		}
 	case "disconnect":
 		d, o := w.any()
-		failAt(&d.backend.State, now, health.Unreachable, "no connection", 0.5)
-		o.whole.out = ejectedUntil(&d.backend.State, now)
+		testnet.FailAt(&d.backend.State, now, health.Unreachable, "no connection", 0.5)
+		o.whole.out = testnet.EjectedUntil(&d.backend.State, now)
 	case "told":
 		d, o := w.any()
 		o.limit = rapid.Int64Range(1, 9).Draw(w.rapid, "limit")

@@ -19,13 +19,13 @@ func TestTooLargeGoesWhereThereIsRoom(t *testing.T) {
 	limited("large", "90000")
 	tr := balance(t, n, azure("a"), azure("small", priority(2)), azure("large", priority(3)), azure("unknown", priority(4)))
 	for _, name := range []string{"a", "small", "large", "unknown"} {
-		d := deploymentOf(t, tr, name)
+		d := DeploymentOf(t, tr, name)
 		resp, err := n.RoundTrip(newChat(t, "https://"+host(name)))
 		require.NoError(t, err)
 		d.measure(time.Now(), time.Now(), 0, resp.Header)
 	}
-	require.EqualValues(t, 30000, deploymentOf(t, tr, "a").Limit.Load())
-	require.Zero(t, deploymentOf(t, tr, "unknown").Limit.Load())
+	require.EqualValues(t, 30000, DeploymentOf(t, tr, "a").Limit.Load())
+	require.Zero(t, DeploymentOf(t, tr, "unknown").Limit.Load())
 
 	tooLarge := status(429, `{"error":{"message":"Request too large for gpt-4o: Limit 30000, Requested 40000.","code":"rate_limit_exceeded"}}`)
 	n.On(host("a"), tooLarge)

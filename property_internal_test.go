@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // A member is a deployment as the oracle sees it.
@@ -55,7 +56,7 @@ func drawRoute(t *rapid.T, now time.Time, states bool) (r *route, members [][]me
 				}
 				out := func(h *health.State, until time.Time) {
 					if !until.IsZero() {
-						failAt(h, until.Add(-2*time.Second), health.Unreachable, "no connection", 0.5)
+						testnet.FailAt(h, until.Add(-2*time.Second), health.Unreachable, "no connection", 0.5)
 						elsewhere := rapid.IntRange(0, 8).Draw(t, "requests elsewhere")
 						for range elsewhere {
 							h.PassOver()
