@@ -321,7 +321,7 @@ func TestOneOfFourHangs(t *testing.T) {
 				var seen traffic
 				seen.drive(t, tr)
 				require.Equal(t, 1000, seen.whole)
-				require.LessOrEqual(t, servers[0].Stats().Requests, 16)
+				require.LessOrEqual(t, servers[0].Stats().Requests, 20, "12 to 17 in 1200 runs")
 				require.Less(t, seen.p99(), 1200*time.Millisecond)
 				t.Logf("%d reached it, p99 of the first content %v", servers[0].Stats().Requests, seen.p99())
 			})
