@@ -39,7 +39,7 @@ func TestTheBarOfABatchFitsTheTerminal(t *testing.T) {
 		{Name: "gpt-4o", Latency: spillovertest.Latency{FirstToken: time.Second}}}})
 	t.Cleanup(server.Close)
 	config, in, out := batchFiles(t, 20, server)
-	var shown lockedBuffer
+	var shown syncBuffer
 	read := make(chan struct{})
 	go func() {
 		defer close(read)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -107,31 +106,13 @@ func TestBatchWithAWrongKeyCanBeContinued(t *testing.T) {
 	require.Equal(t, 20, lines(t, out))
 }
 
-// lockedBuffer may be read while a command writes to it.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 func TestAnInterruptedBatchCanBeContinued(t *testing.T) {
 	server := batchServer(t, "ptu")
 	server.Set(spillovertest.Fault{Kind: spillovertest.KindSilent, Match: func(r *http.Request) bool { return len(server.Requests()) > 30 }})
 	config, in, out := batchFiles(t, 100, server)
 	args := []string{"spillover", "batch", "-config", config, "-in", in, "-out", out, "-grace", "10ms"}
 	ctx, cancel := context.WithCancel(t.Context())
-	var errs lockedBuffer
+	var errs syncBuffer
 	exit := make(chan int, 1)
 	go func() { exit <- cli.Run(ctx, args, cli.Streams{In: strings.NewReader(""), Out: &errs, Err: &errs}) }()
 	require.Eventually(t, func() bool {
