@@ -32,8 +32,8 @@ func TestRoomThatIsUnknown(t *testing.T) {
 // Some services tell the largest number there is where there is no limit.
 func TestLargestLimitsAreDrawn(t *testing.T) {
 	n := newNet()
-	n.On(host("a"), status(200, "{}", testnet.LimitHeaders(math.MaxInt64, math.MaxInt64)...))
-	n.On(host("b"), status(200, "{}", testnet.LimitHeaders(math.MaxInt64-1, math.MaxInt64-1)...))
+	n.On(host("a"), status(200, "{}", testnet.LimitHeaders(int64(math.MaxInt64), int64(math.MaxInt64))...))
+	n.On(host("b"), status(200, "{}", testnet.LimitHeaders(int64(math.MaxInt64-1), int64(math.MaxInt64-1))...))
 	tr := seeded(balance(t, n, azure("a"), azure("b"), azure("c")))
 	require.NotPanics(t, func() {
 		for range 200 {

@@ -2,6 +2,7 @@ package spillover_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -177,7 +178,7 @@ func TestSelectorChoosesAmongTheOpenDeployments(t *testing.T) {
 }
 
 func TestSelectorOutOfRangeIsIgnored(t *testing.T) {
-	for _, index := range []int{-1, 2, 1 << 40} {
+	for _, index := range []int{-1, 2, math.MaxInt} {
 		n := newNet()
 		s := &counter{take: index}
 		tr := configured(t, spillover.Config{Base: n, Backends: []spillover.Backend{azure("a"), azure("b")}, Selector: s})

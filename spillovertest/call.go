@@ -50,16 +50,17 @@ type payload struct {
 	Input        any    `json:"input"`
 	Instructions string `json:"instructions"`
 
-	MaxTokens           int `json:"max_tokens"`
-	MaxCompletionTokens int `json:"max_completion_tokens"`
-	MaxOutputTokens     int `json:"max_output_tokens"`
+	// int64, as int has 32 bits on some platforms.
+	MaxTokens           int64 `json:"max_tokens"`
+	MaxCompletionTokens int64 `json:"max_completion_tokens"`
+	MaxOutputTokens     int64 `json:"max_output_tokens"`
 
 	Stream        bool `json:"stream"`
 	StreamOptions struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
 
-	Dimensions     int    `json:"dimensions"`
+	Dimensions     int64  `json:"dimensions"`
 	EncodingFormat string `json:"encoding_format"`
 }
 
@@ -151,6 +152,9 @@ func bearer(h http.Header) string {
 	return strings.TrimSpace(token)
 }
 
+// mostRequested is the most of max_tokens that counts. It is more than any model has.
+const mostRequested = 1 << 24
+
 // demand estimates the tokens as Azure does, at four characters per token.
 func (p *payload) demand() demand {
 	n := characters(p.Prompt) + characters(p.Input) + utf8.RuneCountInString(p.Instructions)
@@ -159,7 +163,7 @@ func (p *payload) demand() demand {
 	}
 	return demand{
 		prompt: (n + 3) / 4,
-		max:    max(0, cmp.Or(p.MaxCompletionTokens, p.MaxTokens, p.MaxOutputTokens)),
+		max:    int(min(max(0, cmp.Or(p.MaxCompletionTokens, p.MaxTokens, p.MaxOutputTokens)), mostRequested)),
 	}
 }
 

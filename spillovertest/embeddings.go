@@ -18,7 +18,7 @@ const mostDimensions = 8192
 // embeddings returns a body with one vector for each input. Equal inputs get equal
 // vectors.
 func embeddings(c *call) []byte {
-	n := min(c.Dimensions, mostDimensions)
+	n := int(min(c.Dimensions, mostDimensions))
 	if n <= 0 {
 		n = defaultDimensions
 	}

@@ -61,7 +61,8 @@ func (c counters) since(earlier counters) counters {
 	return counters{c.served - earlier.served, c.throttled - earlier.throttled, c.failed - earlier.failed, c.input - earlier.input, c.output - earlier.output}
 }
 
-func clamp[N uint64 | int64 | int](n N) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+// clamp converts n, which a chart shows, to a smaller type.
+func clamp[N uint64 | int64 | int](n N) uint32 { return uint32(min(uint64(max(n, 0)), math.MaxUint32)) }
 
 // add adds a sample. The first one is only what the next one is compared with.
 func (h *history) add(now time.Time, s spillover.Status) {

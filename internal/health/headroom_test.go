@@ -81,12 +81,12 @@ func TestReportedLimitsExpire(t *testing.T) {
 // Extreme values in a header do not overflow.
 func TestLargestReportedLimitsDoNotOverflow(t *testing.T) {
 	for _, remaining := range []int64{math.MaxInt64, math.MaxInt64 - 1, 1 << 62} {
-		g := reported(reportsTokens(math.MaxInt64, remaining))
+		g := reported(reportsTokens(int64(math.MaxInt64), remaining))
 		for _, age := range []time.Duration{0, 1, time.Second, shortageFresh} {
 			require.False(t, g.LacksHeadroom(noon.Add(age), 1000), "%d after %v", remaining, age)
 		}
 	}
-	g := reported(reportsTokens(math.MaxInt64, math.MinInt64))
+	g := reported(reportsTokens(int64(math.MaxInt64), int64(math.MinInt64)))
 	g.CountSent(1000)
 	require.True(t, g.LacksHeadroom(noon, 1000))
 }

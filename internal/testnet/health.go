@@ -2,7 +2,6 @@ package testnet
 
 import (
 	"math"
-	"sort"
 	"testing"
 	"time"
 
@@ -31,14 +30,19 @@ func LastReason(h *health.State) string {
 
 // EjectedUntil returns when the ejection in force ends: the zero time if there is none.
 func EjectedUntil(h *health.State, now time.Time) time.Time {
-	after := sort.Search(int(time.Hour), func(after int) bool {
-		_, ejected, _ := h.Ejected(now.Add(time.Duration(after)))
-		return !ejected
-	})
+	var after time.Duration
+	for end := time.Hour; after < end; {
+		middle := after + (end-after)/2
+		if _, ejected, _ := h.Ejected(now.Add(middle)); ejected {
+			after = middle + 1
+		} else {
+			end = middle
+		}
+	}
 	if after == 0 {
 		return time.Time{}
 	}
-	return now.Add(time.Duration(after))
+	return now.Add(after)
 }
 
 // RampUp starts a ramp-up with a gap of one second: sixteen 429 responses that name no time.

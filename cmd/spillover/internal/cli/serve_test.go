@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -404,14 +403,6 @@ func TestServeListensElsewhereWithKeys(t *testing.T) {
 	require.Equal(t, 401, status)
 	status, _, _ = do(t, request(t, "GET", url+"/v1/files", "", "Api-Key", key))
 	require.Equal(t, 200, status)
-}
-
-func TestServeReloadsOnHangup(t *testing.T) {
-	_, sum := keys.New()
-	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}), "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
-	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
-	s.records.await(t, "configuration reloaded") // although nothing has changed
-	s.records.await(t, "keys reloaded")
 }
 
 // Redis may be down. Its password comes from the environment, and is shown nowhere.

@@ -1,3 +1,5 @@
+//go:build unix
+
 package cli_test
 
 import (
@@ -11,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/spillover-go/spillover/cmd/spillover/internal/keys"
 )
 
 // here is a configuration of a backend that answers "here".
@@ -91,4 +95,12 @@ func TestServeReplacesNothingElse(t *testing.T) {
 	conn, err := net.Dial("unix", live)
 	require.NoError(t, err)
 	conn.Close()
+}
+
+func TestServeReloadsOnHangup(t *testing.T) {
+	_, sum := keys.New()
+	s := serve(t, backend(t, func(http.ResponseWriter, *http.Request) {}), "-keys", file(t, "keys.yaml", "keys: [{name: a, sha256: "+sum+"}]"))
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	s.records.await(t, "configuration reloaded") // although nothing has changed
+	s.records.await(t, "keys reloaded")
 }
