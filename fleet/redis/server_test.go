@@ -1,3 +1,5 @@
+//go:build unix
+
 package redis_test
 
 import (
@@ -33,6 +35,9 @@ func eventually(t *testing.T, condition func() bool, what string) {
 		}
 	}
 }
+
+// serverAttributes are those of a server's process, where the system has any.
+var serverAttributes *syscall.SysProcAttr
 
 // A server is a redis-server process on a port of its own.
 type server struct {
@@ -98,7 +103,7 @@ func (s *server) run(args ...string) {
 	s.out = new(bytes.Buffer)
 	s.cmd = exec.Command(binary(s.t), args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = serverAttributes
 	require.NoError(s.t, s.cmd.Start())
 	cmd := s.cmd
 	s.t.Cleanup(func() {
