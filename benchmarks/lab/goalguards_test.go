@@ -59,7 +59,7 @@ func guardChanges() map[string]guardChange {
 
 		"M = 8: wasted attempts more than without a fleet, most of 8 cells": {of: moreThanAlone([]Cell{net(3, 8, 0.9), net(10, 8, 0.9), net(10, 8, 1.2)}, wasted), want: atMost(0.02), why: "3 of 8 cells; measured: -0.032 to -0.001"},
 		"goodput / oracle's, one liar, most harmful of 6 lies": {
-			of: lie(tokens, Liars{Senders: 1, Kind: "ejected", All: true}, Liars{Senders: 1, Kind: "utilization"}), seeds: 1, why: "2 of 6 lies" + liars},
+			of: lie(tokens, Liars{Senders: 1, Kind: "ejected", All: true}, Liars{Senders: 1, Kind: "utilization"}), want: atLeast(0.97), seeds: 1, why: "2 of 6 lies" + liars + "; measured: 0.991 to 1.008"},
 		"goodput / oracle's, one liar, most harmful of 6 lies … two liars that agree, most harmful of 4 lies": {
 			of: lie(tokens, Liars{Senders: 2, Kind: "throttled", All: true}), want: atLeast(0.96), seeds: 1, why: "1 of 4 lies" + liars + "; measured: 0.985 to 1.012"},
 		"PTU used / oracle's, one liar about the PTU, most harmful of 3 lies": {
@@ -73,11 +73,11 @@ func guardChanges() map[string]guardChange {
 		"wasted attempts, B = 3, M = 64, ρ = 1.2":                            varies(atMost(0.32), "0.25, 0.264, 0.298"),
 		"wasted attempts, M = 64, ρ = 0.9":                                   varies(atMost(0.165), "0.145, 0.148, 0.148, 0.150, 0.153"),
 		"wasted attempts, M = 1, ρ = 1.2 … with the utilization header":      varies(atMost(0.18), "0.136, 0.149, 0.150, 0.154"),
-		"imbalance of PAYG, M = 8, ρ = 0.9":                                  varies(atMost(0.06), "0.039, 0.042, 0.049, 0.050, 0.053"),
+		"imbalance of PAYG, M = 8, ρ = 0.9":                                  varies(atMost(0.065), "0.039 to 0.053, in 13 runs"),
 		"goodput where rejects count, M = 8":                                 varies(atLeast(0.74), "0.79, 0.79, 0.80, 0.80, 0.81, 0.83, 0.84"),
 		"goodput where rejects count, M = 8 … M = 64":                        varies(atLeast(0.60), "0.64, 0.66, 0.66, 0.66, 0.66, 0.67"),
 		"refusals by chance, 20 %, hint 20 ms: served … PTU used / oracle's": varies(atLeast(0.72), "0.77, 0.78, 0.79, 0.81, 0.82, 0.85"),
-		"greedy neighbour: served":                                           varies(atLeast(0.86), "0.884, 0.886, 0.890, 0.892"),
+		"greedy neighbour: served":                                           varies(atLeast(0.85), "0.874 to 0.899, in 12 runs"),
 		"greedy neighbour: served … PTU used / oracle's":                     varies(atLeast(0.75), "0.79, 0.80, 0.80, 0.82, 0.83, 0.83, 0.84"),
 
 		// These compare two runs, in the cell with the largest difference. Without classes, 0.23 and 0.19 more spill.
