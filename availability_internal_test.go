@@ -7,9 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/testnet"
-
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 type selectorFunc func([]Candidate) int

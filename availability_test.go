@@ -1,6 +1,7 @@
 package spillover_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"sync"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"context"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -17,8 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	"pgregory.net/rapid"
-
-	"net/http/httptest"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"

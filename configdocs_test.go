@@ -1,15 +1,14 @@
 package spillover_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"context"
-	"regexp"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"

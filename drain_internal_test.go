@@ -10,10 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // Nothing gets around it: no session, no Selector, no stored object, no second

@@ -7,9 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/internal/wire"
-
 	"github.com/spillover-go/spillover/internal/replay"
+	"github.com/spillover-go/spillover/internal/wire"
 )
 
 // tokensOf is the estimate for a body.

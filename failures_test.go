@@ -3,14 +3,13 @@ package spillover_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"log/slog"
 
 	"github.com/spillover-go/spillover"
 )

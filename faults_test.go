@@ -11,15 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/doctest"
-	"github.com/spillover-go/spillover/internal/testnet"
-
 	"github.com/stretchr/testify/require"
 
-	"github.com/spillover-go/spillover/spillovertest"
-
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/doctest"
 	"github.com/spillover-go/spillover/internal/health"
+	"github.com/spillover-go/spillover/internal/testnet"
+	"github.com/spillover-go/spillover/spillovertest"
 )
 
 // A sight is what a fault looked like from the outside.

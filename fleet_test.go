@@ -14,12 +14,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/spillover-go/spillover/internal/random"
-
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/random"
 )
 
 // A recordedFleet is a LocalFleet that keeps what was published.

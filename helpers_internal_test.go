@@ -1,14 +1,13 @@
 package spillover
 
 import (
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"math/rand/v2"
-	"slices"
 
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
 	"github.com/spillover-go/spillover/internal/testnet"
@@ -72,7 +71,7 @@ func (r *route) chosen(q *selection) *deployment {
 	return d
 }
 
-// accepts and closed are those of a request that asks for nothing in particular.
+// accepts is that of a request that asks for nothing in particular.
 func (d *deployment) accepts(now time.Time) bool { return new(scope).accepts(d, now) }
 
 // to is a backend at a URL, which calls the model m by another name if one is given.

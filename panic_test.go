@@ -1,19 +1,18 @@
 package spillover_test
 
 import (
-	"net/http"
-	"testing"
-	"testing/synctest"
-
-	"github.com/stretchr/testify/require"
-
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"sync/atomic"
+	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"

@@ -1,6 +1,7 @@
 package spillover_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -10,8 +11,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"bytes"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/replay"

@@ -7,11 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"slices"
 
 	"github.com/spillover-go/spillover"
 )

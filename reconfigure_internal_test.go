@@ -11,13 +11,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/spillover-go/spillover/internal/health"
-	"github.com/spillover-go/spillover/internal/testnet"
-
 	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // reconfigure replaces the backends, and what else change says.

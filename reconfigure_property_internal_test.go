@@ -16,10 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A world is the oracle: what a Transport must know and may do after any

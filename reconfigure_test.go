@@ -3,14 +3,13 @@ package spillover_test
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
-
-	"github.com/stretchr/testify/require"
-
-	"strings"
 	"testing/synctest"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/health"

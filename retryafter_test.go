@@ -1,6 +1,7 @@
 package spillover_test
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,8 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"math/rand/v2"
 
 	"github.com/spillover-go/spillover"
 	"github.com/spillover-go/spillover/internal/testnet"

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -14,9 +15,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"strconv"
-
 	"pgregory.net/rapid"
 
 	"github.com/spillover-go/spillover"

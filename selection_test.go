@@ -14,10 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // seeded makes the choices of a Transport the same in every run.

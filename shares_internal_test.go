@@ -11,10 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/objects"
 	"github.com/spillover-go/spillover/internal/testnet"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // A size is what is known of how large a deployment is.

@@ -14,10 +14,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/spillover-go/spillover/internal/objects"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/objects"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to

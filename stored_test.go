@@ -3,6 +3,7 @@ package spillover_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -15,12 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/testnet"
-
-	"io"
-
 	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/objects"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // steady makes a Transport take the first of equals, so that what goes to

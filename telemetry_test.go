@@ -14,15 +14,15 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/spillover-go/spillover"
-	"github.com/spillover-go/spillover/internal/telemetry"
-	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
-	"github.com/spillover-go/spillover/internal/testnet"
-
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/telemetry"
+	"github.com/spillover-go/spillover/internal/telemetry/telemetrytest"
+	"github.com/spillover-go/spillover/internal/testnet"
 )
 
 // eventful has a Transport live through something of everything that metrics

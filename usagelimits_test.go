@@ -13,10 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/spillover-go/spillover"
+	"github.com/spillover-go/spillover/internal/health"
 	"github.com/spillover-go/spillover/internal/testnet"
 	"github.com/spillover-go/spillover/internal/wire"
-
-	"github.com/spillover-go/spillover/internal/health"
 )
 
 // limits gives a backend's model m limits of its own.
