@@ -564,8 +564,8 @@ func TestUsageBeyondReason(t *testing.T) {
 		ask(t, tr)
 	}
 	one := streamState(t, tr, "one")
-	require.EqualValues(t, int64(20*wire.MaxTokenCount), one.InputTokens)
-	require.EqualValues(t, int64(20*wire.MaxTokenCount), one.OutputTokens)
+	require.Equal(t, int64(20*wire.MaxTokenCount), one.InputTokens)
+	require.Equal(t, int64(20*wire.MaxTokenCount), one.OutputTokens)
 }
 
 // The quick look at an event that comes after the first content agrees with the
