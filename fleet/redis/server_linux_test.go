@@ -2,5 +2,5 @@ package redis_test
 
 import "syscall"
 
-// A server ends with the tests, however they end.
-func init() { serverAttributes = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// serverAttributes end a server with the tests, however they end.
+var serverAttributes = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -36,9 +36,6 @@ func eventually(t *testing.T, condition func() bool, what string) {
 	}
 }
 
-// serverAttributes are those of a server's process, where the system has any.
-var serverAttributes *syscall.SysProcAttr
-
 // A server is a redis-server process on a port of its own.
 type server struct {
 	t    *testing.T
