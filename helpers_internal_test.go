@@ -24,6 +24,7 @@ var (
 	newChat, ask, send, read, servedBy = testnet.NewChat, testnet.Ask, testnet.Send, testnet.Read, testnet.ServedBy
 	status, broken, hung, slow         = testnet.Status, testnet.Broken, testnet.Hung, testnet.Slow
 	ok200                              = testnet.OK
+	background, inTurn                 = testnet.Background, testnet.InTurn
 )
 
 const chatPath = testnet.ChatPath

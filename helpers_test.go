@@ -5,11 +5,9 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -30,6 +28,7 @@ var (
 	newChat, ask, send, read, servedBy   = testnet.NewChat, testnet.Ask, testnet.Send, testnet.Read, testnet.ServedBy
 	status, broken, hung, slow, withBody = testnet.Status, testnet.Broken, testnet.Hung, testnet.Slow, testnet.WithBody
 	ok200                                = testnet.OK
+	background, inTurn                   = testnet.Background, testnet.InTurn
 )
 
 const chatPath = testnet.ChatPath
@@ -178,42 +177,12 @@ func (b stalledBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, conte
 
 func (b stalledBody) Close() error { b.closed.Add(1); return nil }
 
-// background sends a request whose answer comes later.
-func background(t testing.TB, tr *spillover.Transport, req *http.Request) (answer func() (resp *http.Response, body string)) {
-	var resp *http.Response
-	var body string
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		resp, body = send(t, tr, req)
-	}()
-	synctest.Wait()
-	return func() (*http.Response, string) { <-done; return resp, body }
-}
-
 // left is how long that deployment is still left alone.
 func left(t testing.TB, tr *spillover.Transport, backend string) time.Duration {
 	if d := statusOf(t, tr, backend); !d.Available {
 		return time.Until(d.Until)
 	}
 	return 0
-}
-
-// inTurn starts requests one after the other, all of which are under way
-// together, and waits until all are answered with 200.
-func inTurn(t testing.TB, tr *spillover.Transport, requests int, between time.Duration) {
-	var all sync.WaitGroup
-	for range requests {
-		all.Go(func() {
-			resp, _ := ask(t, tr)
-			require.Equal(t, 200, resp.StatusCode)
-		})
-		synctest.Wait()
-		if between > 0 {
-			time.Sleep(between)
-		}
-	}
-	all.Wait()
 }
 
 // three is a pool of a, b and c.

@@ -21,19 +21,6 @@ import (
 	"github.com/spillover-go/spillover/spillovertest"
 )
 
-// background sends a request whose answer comes later.
-func background(t testing.TB, tr *Transport, req *http.Request) (answer func() (resp *http.Response, body string)) {
-	var resp *http.Response
-	var body string
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		resp, body = send(t, tr, req)
-	}()
-	synctest.Wait()
-	return func() (*http.Response, string) { <-done; return resp, body }
-}
-
 // A request ends with what it began with: the backends, the base, and what else
 // was configured.
 func TestReconfigureUnderWay(t *testing.T) {

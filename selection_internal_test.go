@@ -46,23 +46,6 @@ func coolFor(d *deployment, wait time.Duration) {
 	d.Refuse(time.Now(), health.Refusal{Wait: wait, ByChance: true, Reason: "429"}, 0)
 }
 
-// inTurn starts requests one after the other, all of which are under way
-// together, and waits until all are answered with 200.
-func inTurn(t testing.TB, tr *Transport, requests int, between time.Duration) {
-	var all sync.WaitGroup
-	for range requests {
-		all.Go(func() {
-			resp, _ := ask(t, tr)
-			require.Equal(t, 200, resp.StatusCode)
-		})
-		synctest.Wait()
-		if between > 0 {
-			time.Sleep(between)
-		}
-	}
-	all.Wait()
-}
-
 func TestThrottledDeploymentGetsNoLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

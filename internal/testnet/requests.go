@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -155,4 +158,35 @@ func NewFile(t testing.TB) *http.Request { return NewChat(t, "/v1/batches") }
 // ChatTokens returns the estimated tokens of NewChat.
 func ChatTokens(t testing.TB) int64 {
 	return wire.EstimateTokens(NewChat(t, ChatPath).ContentLength, 0)
+}
+
+// Background sends a request, and returns a function that waits for its answer. It must be
+// called in a bubble of synctest.
+func Background(t testing.TB, rt http.RoundTripper, req *http.Request) (answer func() (resp *http.Response, body string)) {
+	var resp *http.Response
+	var body string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		resp, body = Send(t, rt, req)
+	}()
+	synctest.Wait()
+	return func() (*http.Response, string) { <-done; return resp, body }
+}
+
+// InTurn starts chat completions one after the other, all of which are in flight together,
+// and waits until all are answered with 200. It must be called in a bubble of synctest.
+func InTurn(t testing.TB, rt http.RoundTripper, requests int, between time.Duration) {
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			resp, _ := Ask(t, rt)
+			require.Equal(t, 200, resp.StatusCode)
+		})
+		synctest.Wait()
+		if between > 0 {
+			time.Sleep(between)
+		}
+	}
+	all.Wait()
 }
